@@ -1,0 +1,1 @@
+//! Tells whether a GDB stub is reachable, without harm to the guest.

@@ -1,0 +1,2 @@
+//! `cargo xtask <verb>`: dispatch only; one file a verb.
+fn main() {}
