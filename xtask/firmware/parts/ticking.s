@@ -87,10 +87,6 @@
     pop     {r4, pc}
     end_function tick
 
-    function hard_fault
-    b       hard_fault
-    end_function hard_fault
-
     .ltorg
 
     .balign 4                       @ `adr` reaches whole words only

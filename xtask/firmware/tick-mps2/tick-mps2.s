@@ -5,3 +5,4 @@
     .include "parts/mps2-an385.s"
     .include "parts/print.s"
     .include "parts/ticking.s"
+    .include "parts/hard_fault.s"

@@ -7,3 +7,4 @@
     .include "parts/lm3s6965evb.s"
     .include "parts/print.s"
     .include "parts/ticking.s"
+    .include "parts/hard_fault.s"
