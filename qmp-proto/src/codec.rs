@@ -1,0 +1,340 @@
+//! Bytes to messages and back. Knows nothing of a connection's phases.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    command::{self, Band, Command, CommandId},
+    error::{DecodeError, DecodeErrorKind, EncodeError, SEEN_BYTES},
+    framing::{Key, Members, Scanner},
+    limits::Limits,
+    message::{Greeting, MessageId, QmpEvent, ServerError, ServerMessage},
+    raw::RawJson,
+};
+
+/// Values of messages from this size on share the message's memory; smaller ones are copied, so that one that is kept
+/// does not keep a read buffer with it.
+const SHARED_FROM_BYTES: usize = 16 * 1024;
+
+/// A drained buffer over this size is given back. A read is rarely larger.
+const KEPT_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Decodes what the server sends and encodes what the client sends.
+///
+/// [`Connection`](crate::Connection) is what most want: it adds the phases, the ids and what is in flight. A codec alone is for
+/// tools that look at QMP traffic, and for whoever keeps that state elsewhere.
+///
+/// Each byte is looked at once, however the stream is cut. Between messages the memory used is at most 64 KiB, inside one
+/// it is the message so far and one read; both only if [`next_message`](Self::next_message) is called until it has no
+/// more after each [`feed`](Self::feed).
+///
+/// ```
+/// use qmp_proto::{Codec, Limits, ServerMessage};
+///
+/// let mut codec = Codec::new(Limits::default());
+/// codec.feed(b"{\"event\": \"STOP\", \"times");
+/// assert_eq!(codec.next_message()?, None);
+/// codec.feed(b"tamp\": {\"seconds\": 1, \"microseconds\": 2}}\r\n");
+/// let Some(ServerMessage::Event(event)) = codec.next_message()? else { panic!() };
+/// assert_eq!(event.name, "STOP");
+/// # Ok::<(), qmp_proto::DecodeError>(())
+/// ```
+#[derive(Debug)]
+pub struct Codec {
+    limits: Limits,
+    buffer: Vec<u8>,
+    /// Where in the buffer the current message begins.
+    start: usize,
+    /// Bytes of the stream before the buffer's first.
+    dropped: u64,
+    scanner: Scanner,
+    /// The length of the current message, once its end is known.
+    complete: Option<usize>,
+    eof: bool,
+    failure: Option<DecodeError>,
+    /// The last message's place in the stream and its first bytes, for faults found in its meaning.
+    last_offset: u64,
+    last_seen: Seen,
+}
+
+/// A message's first bytes.
+#[derive(Debug, Default)]
+struct Seen {
+    bytes: [u8; SEEN_BYTES],
+    len: usize,
+}
+
+impl Codec {
+    /// A codec at the start of a stream. Of the limits it uses all but the one for commands in flight.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            buffer: Vec::new(),
+            start: 0,
+            dropped: 0,
+            scanner: Scanner::new(limits.max_depth),
+            complete: None,
+            eof: false,
+            failure: None,
+            last_offset: 0,
+            last_seen: Seen::default(),
+        }
+    }
+
+    /// Takes what was read from the server. Empty input does nothing, and neither does input after an error or after
+    /// [`feed_eof`](Self::feed_eof).
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if self.failure.is_some() || self.eof {
+            return;
+        }
+        self.make_room(bytes.len());
+        self.buffer.extend_from_slice(bytes);
+        self.advance();
+    }
+
+    /// Tells that the stream has ended. Messages that are complete can still be taken; a message that is cut off is
+    /// then a [`DecodeErrorKind::Truncated`].
+    pub fn feed_eof(&mut self) {
+        self.eof = true;
+    }
+
+    /// The next complete message, or `None` if more bytes are needed or the stream has come to a clean end.
+    ///
+    /// # Errors
+    /// [`DecodeError`] where the peer broke the protocol: the same at every later call.
+    pub fn next_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
+        self.advance();
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        match self.complete.take() {
+            Some(length) => self.take_message(length).map(Some),
+            None if self.eof && self.start < self.buffer.len() => {
+                let tail = &self.buffer[self.start..];
+                let offset = self.dropped + self.buffer.len() as u64;
+                Err(self.fail(DecodeError::new(DecodeErrorKind::Truncated, offset, tail)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the stream has ended between messages and every message was taken.
+    pub fn is_finished(&self) -> bool {
+        self.eof && self.failure.is_none() && self.buffer.is_empty()
+    }
+
+    /// Writes a command to the end of `out`, to be run in its turn. Nothing is written on an error.
+    ///
+    /// # Errors
+    /// [`EncodeError`] where the command cannot be sent.
+    pub fn encode<C: Command>(
+        &self,
+        command: &C,
+        id: CommandId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        self.encode_raw(C::NAME, command, id, out)
+    }
+
+    /// [`encode`](Self::encode) for a command by name with anything that serialises to an object, or to null for none.
+    ///
+    /// # Errors
+    /// [`EncodeError`] where the command cannot be sent.
+    pub fn encode_raw<A: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        arguments: &A,
+        id: CommandId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        command::write(name, Band::In, arguments, id, self.limits.max_command_bytes, out)
+    }
+
+    /// [`encode_raw`](Self::encode_raw) for a command to be run at once, out of band. Only for connections that have
+    /// negotiated `oob`.
+    ///
+    /// # Errors
+    /// [`EncodeError`] where the command cannot be sent.
+    pub fn encode_raw_oob<A: Serialize + ?Sized>(
+        &self,
+        name: &str,
+        arguments: &A,
+        id: CommandId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        command::write(name, Band::Out, arguments, id, self.limits.max_command_bytes, out)
+    }
+
+    /// Ends the codec with a fault in the meaning of the message that was taken last.
+    pub(crate) fn fail_last(&mut self, kind: DecodeErrorKind) -> DecodeError {
+        let error = DecodeError::new(
+            kind,
+            self.last_offset,
+            &self.last_seen.bytes[..self.last_seen.len],
+        );
+        self.fail(error)
+    }
+
+    fn fail(&mut self, error: DecodeError) -> DecodeError {
+        self.buffer = Vec::new();
+        self.start = 0;
+        self.complete = None;
+        self.failure.insert(error).clone()
+    }
+
+    /// Grows the buffer by doubling, but not beyond the largest message and this read, and drops what was consumed
+    /// where that is cheap.
+    fn make_room(&mut self, more: usize) {
+        let kept = self.buffer.len() - self.start;
+        // Either the copy is smaller than what was consumed since the last one, or growing would copy as much.
+        if self.start >= kept || self.buffer.len() + more > self.buffer.capacity() {
+            self.drop_consumed();
+        }
+        let needed = kept + more;
+        if needed > self.buffer.capacity() {
+            let doubled =
+                (self.buffer.capacity() * 2).min(self.limits.max_message_bytes.saturating_add(more));
+            self.buffer.reserve_exact(doubled.max(needed) - self.buffer.len());
+        }
+    }
+
+    fn drop_consumed(&mut self) {
+        self.buffer.drain(..self.start);
+        self.dropped += self.start as u64;
+        self.start = 0;
+    }
+
+    /// Scans on to the end of the current message, if that is not known yet.
+    fn advance(&mut self) {
+        if self.complete.is_some() || self.failure.is_some() {
+            return;
+        }
+        if self.scanner.is_between() {
+            self.skip_space();
+        }
+        let limit = self.limits.max_message_bytes;
+        let message = &self.buffer[self.start..];
+        let within = &message[..message.len().min(limit)];
+        match self.scanner.scan(within) {
+            Ok(Some(length)) => self.complete = Some(length),
+            Ok(None) if message.len() > limit => {
+                let offset = self.offset(limit);
+                let error = DecodeError::new(DecodeErrorKind::TooLarge { limit }, offset, &message[..=limit]);
+                self.fail(error);
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                let error = DecodeError::new(fault.kind, self.offset(fault.at), &message[..=fault.at]);
+                self.fail(error);
+            }
+        }
+    }
+
+    /// The place in the stream of the current message's byte `at`.
+    fn offset(&self, at: usize) -> u64 {
+        self.dropped + (self.start + at) as u64
+    }
+
+    /// White space between messages is consumed at once, so that any amount of it costs nothing.
+    fn skip_space(&mut self) {
+        let rest = &self.buffer[self.start..];
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
+        self.start += rest.iter().position(|byte| !is_space(byte)).unwrap_or(rest.len());
+        if self.start == self.buffer.len() {
+            self.drop_consumed();
+            if self.buffer.capacity() > KEPT_BUFFER_BYTES {
+                self.buffer = Vec::new();
+            }
+        }
+    }
+
+    /// Takes the current message, of this length, out of the buffer.
+    fn take_message(&mut self, length: usize) -> Result<ServerMessage, DecodeError> {
+        self.last_offset = self.offset(0);
+        let message = &self.buffer[self.start..self.start + length];
+        self.last_seen = Seen::of(message);
+        let members = self.scanner.members().clone();
+        self.scanner.next_message();
+        let result = if length >= SHARED_FROM_BYTES && self.can_share(length) {
+            let message = self.share_message(length);
+            read(&members, &message, |span| RawJson::share(&message, span))
+        } else {
+            let read = read(&members, message, |span| RawJson::copy(&message[span]));
+            self.start += length;
+            read
+        };
+        if self.start == self.buffer.len() {
+            self.skip_space();
+        }
+        result.map_err(|kind| self.fail_last(kind))
+    }
+
+    /// Whether handing over the buffer costs no more than the message: little before it to be kept alive, little after
+    /// it to be copied.
+    fn can_share(&self, length: usize) -> bool {
+        self.start <= length && self.buffer.len() - self.start - length <= length
+    }
+
+    fn share_message(&mut self, length: usize) -> Bytes {
+        let end = self.start + length;
+        let rest = self.buffer[end..].to_vec();
+        let mut taken = mem::replace(&mut self.buffer, rest);
+        taken.truncate(end);
+        let message = Bytes::from(taken).slice(self.start..);
+        self.dropped += end as u64;
+        self.start = 0;
+        message
+    }
+}
+
+impl Seen {
+    fn of(message: &[u8]) -> Self {
+        let len = message.len().min(SEEN_BYTES);
+        let mut bytes = [0; SEEN_BYTES];
+        bytes[..len].copy_from_slice(&message[..len]);
+        Self { bytes, len }
+    }
+}
+
+/// Gives a message its meaning.
+fn read(
+    members: &Members,
+    message: &[u8],
+    raw: impl Fn(core::ops::Range<usize>) -> RawJson,
+) -> Result<ServerMessage, DecodeErrorKind> {
+    let text = |key| members.span(key).map(|span| &message[span]);
+    let id = || text(Key::Id).map(MessageId::read);
+    match (
+        members.span(Key::Return),
+        text(Key::Error),
+        text(Key::Event),
+        text(Key::Greeting),
+    ) {
+        (Some(value), None, None, None) => Ok(ServerMessage::Return {
+            id: id(),
+            value: raw(value),
+        }),
+        (None, Some(error), None, None) => Ok(ServerMessage::Error {
+            id: id(),
+            error: ServerError::read(error)?,
+        }),
+        (None, None, Some(name), None) => {
+            let data = members.span(Key::Data).map(raw);
+            Ok(ServerMessage::Event(QmpEvent::read(
+                name,
+                data,
+                text(Key::Timestamp),
+            )?))
+        }
+        (None, None, None, Some(greeting)) => Ok(ServerMessage::Greeting(Greeting::read(greeting)?)),
+        (None, None, None, None) => Err(DecodeErrorKind::NotOneKind {
+            found: "none of `QMP`, `return`, `error` and `event`",
+        }),
+        _ => Err(DecodeErrorKind::NotOneKind {
+            found: "more than one of `QMP`, `return`, `error` and `event`",
+        }),
+    }
+}

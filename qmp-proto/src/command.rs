@@ -1,0 +1,191 @@
+//! What the client can say: commands, their ids, and how they are written.
+
+use alloc::{string::String, vec::Vec};
+use core::{fmt, str};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{EncodeError, ParseError},
+    raw::RawReturn,
+};
+
+/// Ties a command's name and arguments to what it returns. The implementing type *is* the arguments: it serialises to
+/// a JSON object, or to null (a unit struct does) where there are none.
+///
+/// ```
+/// use qmp_proto::Command;
+///
+/// #[derive(serde::Serialize)]
+/// struct QueryBlockJobs;
+///
+/// #[derive(serde::Deserialize)]
+/// struct BlockJob {
+///     device: String,
+/// }
+///
+/// impl Command for QueryBlockJobs {
+///     const NAME: &'static str = "query-block-jobs";
+///     type Return = Vec<BlockJob>;
+/// }
+/// ```
+pub trait Command: Serialize {
+    /// The command's name on the wire.
+    const NAME: &'static str;
+    /// The type of its `return`.
+    type Return: DeserializeOwned;
+}
+
+impl<C: Command> Command for &C {
+    const NAME: &'static str = C::NAME;
+    type Return = C::Return;
+}
+
+/// Reads a return as the type that command `C` has.
+///
+/// # Errors
+/// [`ParseError`] where it does not fit.
+pub fn parse_return<C: Command>(raw: &RawReturn) -> Result<C::Return, ParseError> {
+    raw.parse()
+}
+
+/// What a command without an answer returns: `{}`, and whatever a later QEMU may put there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// Names one command of one connection. Never used twice.
+///
+/// On the wire it is a string like `"9f3c01ab-17"`: the connection's prefix, then the command's number. QEMU hands such a
+/// string back as it was, which is not so for numbers or text beyond ASCII. It is short because QEMU reads
+/// its monitor a byte a system call: each byte of an id costs about 4 µs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId {
+    prefix: u32,
+    number: u64,
+}
+
+impl CommandId {
+    /// The id with this prefix and number. Only who uses [`Codec`](crate::Codec) without a
+    /// [`Connection`](crate::Connection) makes ids, and must then see to it that none is used twice.
+    pub const fn new(prefix: u32, number: u64) -> Self {
+        Self { prefix, number }
+    }
+
+    /// The connection's part.
+    pub const fn prefix(self) -> u32 {
+        self.prefix
+    }
+
+    /// The command's part.
+    pub const fn number(self) -> u64 {
+        self.number
+    }
+
+    /// Reads the value of an `id`, quotes included; `None` unless it is just as [`Display`](fmt::Display) writes it.
+    pub(crate) fn read(json: &[u8]) -> Option<Self> {
+        let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+        let (prefix, number) = text.split_first_chunk::<8>()?;
+        let number = number.strip_prefix(b"-")?;
+        if !prefix
+            .iter()
+            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+            || !number.iter().all(u8::is_ascii_digit)
+            || number.starts_with(b"0") && number.len() > 1
+        {
+            return None;
+        }
+        let prefix = u32::from_str_radix(str::from_utf8(prefix).ok()?, 16).ok()?;
+        let number = str::from_utf8(number).ok()?.parse().ok()?;
+        Some(Self { prefix, number })
+    }
+}
+
+impl fmt::Display for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}", self.prefix, self.number)
+    }
+}
+
+/// In which queue of the server a command goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Band {
+    In,
+    Out,
+}
+
+/// Writes one command to the end of `out`; on an error `out` is as it was. No newline follows: QEMU acts at the
+/// closing brace, and a newline after `quit` would often turn the stream's end into a connection reset.
+pub(crate) fn write<A: Serialize + ?Sized>(
+    name: &str,
+    band: Band,
+    arguments: &A,
+    id: CommandId,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    if name.is_empty() {
+        return Err(EncodeError::EmptyName);
+    }
+    if name.contains('\0') {
+        return Err(EncodeError::Nul { place: "name" });
+    }
+    let start = out.len();
+    let written = write_unchecked(name, band, arguments, id, out).and_then(|()| {
+        let size = out.len() - start;
+        if size > limit {
+            Err(EncodeError::TooLarge { size, limit })
+        } else {
+            Ok(())
+        }
+    });
+    if written.is_err() {
+        out.truncate(start);
+    }
+    written
+}
+
+fn write_unchecked<A: Serialize + ?Sized>(
+    name: &str,
+    band: Band,
+    arguments: &A,
+    id: CommandId,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let verb = match band {
+        Band::In => "execute",
+        Band::Out => "exec-oob",
+    };
+    let name = serde_json::to_string(name).map_err(EncodeError::Serialize)?;
+    let arguments = serde_json::to_string(arguments).map_err(EncodeError::Serialize)?;
+    let arguments = match arguments.as_bytes().first() {
+        Some(b'{') => arguments,
+        _ if arguments == "null" => String::new(),
+        _ => return Err(EncodeError::NotAnObject),
+    };
+    if has_escaped_nul(&arguments) {
+        return Err(EncodeError::Nul { place: "arguments" });
+    }
+    for part in ["{\"", verb, "\":", &name] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    if !arguments.is_empty() {
+        out.extend_from_slice(b",\"arguments\":");
+        out.extend_from_slice(arguments.as_bytes());
+    }
+    out.extend_from_slice(alloc::format!(",\"id\":\"{id}\"}}").as_bytes());
+    Ok(())
+}
+
+/// Whether `json` has a `\u0000` that is an escape, not the end of an escaped backslash.
+fn has_escaped_nul(json: &str) -> bool {
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest[at + 1..];
+        if escape.starts_with("u0000") {
+            return true;
+        }
+        // What follows the backslash is ASCII in valid JSON.
+        rest = escape.get(1..).unwrap_or_default();
+    }
+    false
+}

@@ -1,0 +1,21 @@
+//! Capabilities negotiation: `qmp_capabilities`.
+
+use serde::Serialize;
+
+use crate::{
+    command::{Command, Empty},
+    message::Capability,
+};
+
+/// `qmp_capabilities`: ends the negotiation. [`Connection::negotiate`](crate::Connection::negotiate) sends it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct QmpCapabilities<'a> {
+    /// What to enable of what the greeting offered.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub enable: &'a [Capability],
+}
+
+impl Command for QmpCapabilities<'_> {
+    const NAME: &'static str = "qmp_capabilities";
+    type Return = Empty;
+}

@@ -1,0 +1,78 @@
+//! Typed commands and event data, by the chapters of QEMU's own QMP reference.
+//!
+//! Fields that a QEMU version adds are ignored, and fields that some version lacks are an `Option`. A name that this crate
+//! does not know is kept as text.
+
+/// Commands without arguments.
+macro_rules! command {
+    ($($(#[$doc:meta])* $name:ident = $wire:literal -> $return:ty;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+        pub struct $name;
+
+        impl $crate::command::Command for $name {
+            const NAME: &'static str = $wire;
+            type Return = $return;
+        }
+    )+};
+}
+
+/// An enum of names on the wire, with `Other` for those that a later QEMU may bring.
+macro_rules! named {
+    ($(#[$doc:meta])* pub enum $enum:ident { $($(#[$variant_doc:meta])* $variant:ident = $wire:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $enum {
+            $($(#[$variant_doc])* $variant,)+
+            /// One that this crate does not know.
+            Other(alloc::string::String),
+        }
+
+        impl $enum {
+            /// Its name on the wire.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$variant => $wire,)+
+                    Self::Other(name) => name,
+                }
+            }
+        }
+
+        impl From<&str> for $enum {
+            fn from(name: &str) -> Self {
+                match name {
+                    $($wire => Self::$variant,)+
+                    _ => Self::Other(name.into()),
+                }
+            }
+        }
+
+        impl core::fmt::Display for $enum {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $enum {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let name = alloc::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                Ok(Self::from(&*name))
+            }
+        }
+
+        impl serde::Serialize for $enum {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+mod capabilities;
+mod event_names;
+mod status;
+
+pub use capabilities::QmpCapabilities;
+pub(crate) use event_names::known_event;
+pub use status::{Cont, QueryStatus, Quit, RunState, StatusInfo, Stop, SystemPowerdown, SystemReset};
