@@ -1,2 +1,48 @@
 //! `cargo xtask <verb>`: dispatch only; one file a verb.
-fn main() {}
+
+mod firmware;
+mod layers;
+mod setup;
+mod steps;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks. None of them is needed to use the libraries.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Test(test::Args),
+    Firmware(firmware::Args),
+    Setup(setup::Args),
+    Layers(layers::Args),
+    Tidy(tidy::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Test(args) => test::run(args),
+        Verb::Firmware(args) => firmware::run(args).map(success),
+        Verb::Setup(args) => setup::run(args).map(success),
+        Verb::Layers(args) => layers::run(args).map(success),
+        Verb::Tidy(args) => tidy::run(args).map(success),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn success((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,306 @@
+//! Runs steps one after the other with their output live, goes on after a failure, and sums up at the end.
+
+use std::{
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::workspace;
+
+/// How long a step's processes have to end by themselves when the user interrupts.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One step, with the name that the summary shows.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) action: Action,
+}
+
+/// What a step does.
+pub(crate) enum Action {
+    /// `cargo` with these arguments, and with one more environment variable where a tool takes its settings there.
+    Cargo {
+        args: Vec<String>,
+        env: Option<(&'static str, &'static str)>,
+    },
+    /// A check of ours; its report is on stdout, its fault in the error.
+    Check(fn() -> anyhow::Result<()>),
+    /// Nothing: why it is left out, in plain words.
+    LeftOut(String),
+}
+
+/// How a step ended.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    Passed,
+    Failed(String),
+    LeftOut(String),
+    Interrupted,
+}
+
+struct Row {
+    name: &'static str,
+    outcome: Outcome,
+    time: Duration,
+}
+
+/// How all steps together ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Verdict {
+    Passed,
+    Failed,
+    Interrupted,
+}
+
+/// Runs all steps and prints the summary. SIGINT and SIGTERM end the running step's processes and skip the rest.
+pub(crate) fn run_all(steps: Vec<Step>) -> anyhow::Result<Verdict> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let rows = runtime.block_on(run_steps(steps))?;
+    let (text, verdict) = summary(&rows);
+    println!("{text}");
+    Ok(verdict)
+}
+
+async fn run_steps(steps: Vec<Step>) -> anyhow::Result<Vec<Row>> {
+    let mut interrupts = Interrupts::listen()?;
+    let count = steps.len();
+    let mut rows = Vec::with_capacity(count);
+    for (number, Step { name, action }) in (1..).zip(steps) {
+        println!("\n==> {number}/{count} {name}");
+        let start = Instant::now();
+        let outcome = match action {
+            Action::Check(check) => match check() {
+                Ok(()) => Outcome::Passed,
+                Err(error) => {
+                    println!("{error:#}");
+                    Outcome::Failed("see above".to_owned())
+                }
+            },
+            Action::Cargo { args, env } => cargo(&args, env, &mut interrupts).await?,
+            Action::LeftOut(why) => {
+                println!("    left out: {why}");
+                Outcome::LeftOut(why)
+            }
+        };
+        let interrupted = outcome == Outcome::Interrupted;
+        rows.push(Row {
+            name,
+            outcome,
+            time: start.elapsed(),
+        });
+        if interrupted {
+            break;
+        }
+    }
+    Ok(rows)
+}
+
+async fn cargo(
+    args: &[String],
+    env: Option<(&'static str, &'static str)>,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Outcome> {
+    let prefix = env.map_or_else(String::new, |(name, value)| format!("{name}='{value}' "));
+    println!("    $ {prefix}cargo {}", args.join(" "));
+    let program = workspace::cargo();
+    let mut child = Command::new(&program)
+        .args(args)
+        .envs(env)
+        .current_dir(workspace::root())
+        .stdin(std::process::Stdio::null())
+        // A group of its own, so that Cargo, the compilers and the tests can be ended together, and so that the
+        // terminal's Ctrl-C reaches us alone.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    tokio::select! {
+        status = child.wait() => Ok(outcome(status?)),
+        () = interrupts.next() => {
+            end(&mut child).await?;
+            Ok(Outcome::Interrupted)
+        }
+    }
+}
+
+fn outcome(status: ExitStatus) -> Outcome {
+    if status.success() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed(status.to_string())
+    }
+}
+
+/// Ends a child and all that it started: politely, then for good.
+async fn end(child: &mut Child) -> anyhow::Result<()> {
+    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let Some(group) = group else { return Ok(()) }; // it has ended already
+    println!("interrupted: ending the running step");
+    kill_process_group(group, Signal::TERM).context("cannot end the running step")?;
+    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        kill_process_group(group, Signal::KILL).context("cannot kill the running step")?;
+        child.wait().await?;
+    }
+    Ok(())
+}
+
+/// SIGINT (Ctrl-C) and SIGTERM. One that arrives between two waits is not lost.
+struct Interrupts {
+    int: tokio::signal::unix::Signal,
+    term: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            int: signal(SignalKind::interrupt())?,
+            term: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+        }
+    }
+}
+
+/// The table of all steps and the closing line, which counts steps.
+fn summary(rows: &[Row]) -> (String, Verdict) {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
+    let mut lines = vec![String::new(), "summary".to_owned()];
+    let (mut passed, mut failed, mut left_out, mut interrupted) = (0, 0, 0, false);
+    for Row { name, outcome, time } in rows {
+        let (word, note) = match outcome {
+            Outcome::Passed => ("passed", ""),
+            Outcome::Failed(note) => ("FAILED", note.as_str()),
+            Outcome::LeftOut(note) => ("left out", note.as_str()),
+            Outcome::Interrupted => ("interrupted", ""),
+        };
+        match outcome {
+            Outcome::Passed => passed += 1,
+            Outcome::Failed(_) => failed += 1,
+            Outcome::LeftOut(_) => left_out += 1,
+            Outcome::Interrupted => interrupted = true,
+        }
+        let line = format!(
+            "  {name:<width$}  {word:<11}  {:>6.1} s  {note}",
+            time.as_secs_f64()
+        );
+        lines.push(line.trim_end().to_owned());
+    }
+    let total: Duration = rows.iter().map(|row| row.time).sum();
+    lines.push(format!(
+        "  {:<width$}  {:11}  {:>6.1} s",
+        "all",
+        "",
+        total.as_secs_f64()
+    ));
+    if interrupted {
+        lines.push("interrupted: the steps that follow were not run".to_owned());
+    }
+    let skipped = if left_out > 0 {
+        format!(", {left_out} skipped")
+    } else {
+        String::new()
+    };
+    lines.push(format!("{passed} passed, {failed} failed{skipped}"));
+    let verdict = match (interrupted, failed) {
+        (true, _) => Verdict::Interrupted,
+        (false, 0) => Verdict::Passed,
+        (false, _) => Verdict::Failed,
+    };
+    (lines.join("\n"), verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, outcome: Outcome) -> Row {
+        Row {
+            name,
+            outcome,
+            time: Duration::from_millis(1250),
+        }
+    }
+
+    #[test]
+    fn the_closing_line_counts_steps_and_the_table_names_them() {
+        let (text, verdict) = summary(&[
+            row("format", Outcome::Passed),
+            row("clippy", Outcome::Failed("exit status: 101".to_owned())),
+            row("tests with GDB", Outcome::LeftOut("no GDB here".to_owned())),
+        ]);
+        assert_eq!(verdict, Verdict::Failed);
+        assert_eq!(
+            text,
+            "\nsummary\n\
+             \u{20} format          passed          1.2 s\n\
+             \u{20} clippy          FAILED          1.2 s  exit status: 101\n\
+             \u{20} tests with GDB  left out        1.2 s  no GDB here\n\
+             \u{20} all                             3.8 s\n\
+             1 passed, 1 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn all_passed_and_interrupted_are_told_apart() {
+        let (text, verdict) = summary(&[row("format", Outcome::Passed)]);
+        assert!(text.ends_with("\n1 passed, 0 failed"), "{text}");
+        assert_eq!(verdict, Verdict::Passed);
+        let (text, verdict) = summary(&[
+            row("format", Outcome::Passed),
+            row("clippy", Outcome::Interrupted),
+        ]);
+        assert!(text.contains("interrupted: the steps that follow"), "{text}");
+        assert_eq!(verdict, Verdict::Interrupted);
+    }
+
+    #[test]
+    fn a_failing_step_does_not_keep_the_next_from_running() {
+        let steps = vec![
+            Step {
+                name: "bad",
+                action: Action::Check(|| anyhow::bail!("on purpose")),
+            },
+            Step {
+                name: "good",
+                action: Action::Check(|| Ok(())),
+            },
+            Step {
+                name: "cargo",
+                action: Action::Cargo {
+                    args: vec!["--version".to_owned()],
+                    env: None,
+                },
+            },
+            Step {
+                name: "bad cargo",
+                action: Action::Cargo {
+                    args: vec!["no-such-verb".to_owned()],
+                    env: None,
+                },
+            },
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let rows = runtime.block_on(run_steps(steps)).unwrap();
+        let passed = rows
+            .iter()
+            .map(|row| row.outcome == Outcome::Passed)
+            .collect::<Vec<_>>();
+        assert_eq!(passed, [false, true, true, false]);
+    }
+}

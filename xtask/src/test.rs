@@ -1,0 +1,328 @@
+//! `cargo xtask test`: everything that has to hold before a change goes in, in one command.
+//!
+//! Which test targets there are is read from `cargo metadata`: a new one cannot be forgotten, and what a target
+//! needs is told by its `required-features`. All steps that compile tests select the same packages and features, so
+//! that nothing is compiled twice.
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use anyhow::ensure;
+use cargo_metadata::{Metadata, TargetKind};
+use clap::ValueEnum;
+
+use crate::{
+    firmware, layers, setup,
+    steps::{self, Action, Step, Verdict},
+    tidy, workspace,
+};
+
+/// Run every check and test; installs qemu-system-arm first where it is missing
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only one part of it [default: both]
+    part: Option<Part>,
+    /// Install nothing: stop where QEMU is missing
+    #[arg(long)]
+    no_install: bool,
+    /// Insist on the tests that need gdb-multiarch, which are left out where it is missing (implied by CI=true)
+    #[arg(long)]
+    gdb: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    /// All that needs no QEMU: format, lints, unit and doc tests, docs, house rules, firmware images
+    Unit,
+    /// The tests on real QEMU
+    Integration,
+}
+
+/// Examples that are also run as a test, on real QEMU: package, example, arguments.
+const EXAMPLES: &[(&str, &str, &[&str])] = &[];
+
+const SAME_BUILD: [&str; 2] = ["--workspace", "--all-features"];
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let targets = TestTargets::of(&workspace::metadata()?)?;
+    let mut steps = Vec::new();
+    if args.part != Some(Part::Integration) {
+        steps.extend(unit_steps(&targets));
+    }
+    if args.part != Some(Part::Unit) {
+        setup::ensure_qemu(args.no_install)?;
+        let insist = args.gdb || std::env::var_os("CI").is_some_and(|value| value == "true");
+        if insist && !targets.gdb.is_empty() {
+            setup::ensure_gdb(args.no_install)?;
+        }
+        steps.extend(integration_steps(&targets, setup::gdb_is_installed()));
+    }
+    Ok(match steps::run_all(steps)? {
+        Verdict::Passed => ExitCode::SUCCESS,
+        Verdict::Failed => ExitCode::FAILURE,
+        Verdict::Interrupted => ExitCode::from(130), // what a shell reports after Ctrl-C
+    })
+}
+
+fn unit_steps(targets: &TestTargets) -> Vec<Step> {
+    let with = |name, env, before: &[&str], after: &[&str]| Step {
+        name,
+        action: Action::Cargo {
+            args: words(&[before, &SAME_BUILD, after]),
+            env,
+        },
+    };
+    let check = |name, check| Step {
+        name,
+        action: Action::Check(check),
+    };
+    let mut steps = vec![
+        Step {
+            name: "format",
+            action: Action::Cargo {
+                args: words(&[&["fmt", "--all", "--check"]]),
+                env: None,
+            },
+        },
+        with(
+            "clippy",
+            None,
+            &["clippy"],
+            &["--all-targets", "--", "-D", "warnings"],
+        ),
+        with(
+            "unit tests",
+            None,
+            &["test"],
+            &["--no-fail-fast", "--lib", "--bins"],
+        ),
+        with("doc tests", None, &["test"], &["--no-fail-fast", "--doc"]),
+        with(
+            "docs",
+            Some(("RUSTDOCFLAGS", "-D warnings")),
+            &["doc"],
+            &["--no-deps"],
+        ),
+        check("layers", layers::check_all),
+        check("house rules", || tidy::check_all().map(drop)),
+        check("firmware images", firmware::check_all),
+    ];
+    if let Action::Cargo { args, .. } = &mut steps[2].action {
+        args.extend(test_flags(&targets.unit));
+    }
+    steps
+}
+
+fn integration_steps(targets: &TestTargets, gdb_is_installed: bool) -> Vec<Step> {
+    let tests = |names: &BTreeSet<String>| {
+        let mut args = words(&[&["test"], &SAME_BUILD, &["--no-fail-fast"]]);
+        args.extend(test_flags(names));
+        Action::Cargo { args, env: None }
+    };
+    let mut steps = Vec::new();
+    if !targets.qemu.is_empty() {
+        steps.push(Step {
+            name: "tests on QEMU",
+            action: tests(&targets.qemu),
+        });
+    }
+    if !targets.gdb.is_empty() {
+        let why = "gdb-multiarch is not installed; `cargo xtask test --gdb` installs it and runs them";
+        let action = if gdb_is_installed {
+            tests(&targets.gdb)
+        } else {
+            Action::LeftOut(why.to_owned())
+        };
+        steps.push(Step {
+            name: "tests with GDB",
+            action,
+        });
+    }
+    for (package, example, arguments) in EXAMPLES {
+        let args = words(&[
+            &["run", "--package", package, "--example", example, "--"],
+            arguments,
+        ]);
+        steps.push(Step {
+            name: example,
+            action: Action::Cargo { args, env: None },
+        });
+    }
+    steps
+}
+
+fn words(parts: &[&[&str]]) -> Vec<String> {
+    parts.concat().into_iter().map(str::to_owned).collect()
+}
+
+fn test_flags(names: &BTreeSet<String>) -> impl Iterator<Item = String> {
+    names.iter().flat_map(|name| ["--test".to_owned(), name.clone()])
+}
+
+/// The workspace's test targets (the files and folders in `tests/`), sorted by what they need.
+#[derive(Debug, Default, PartialEq)]
+struct TestTargets {
+    /// Nothing but Rust.
+    unit: BTreeSet<String>,
+    /// A real QEMU: the feature `qemu-tests` is required.
+    qemu: BTreeSet<String>,
+    /// QEMU and gdb-multiarch: the feature `gdb-tests` is required.
+    gdb: BTreeSet<String>,
+}
+
+impl TestTargets {
+    fn of(metadata: &Metadata) -> anyhow::Result<Self> {
+        let targets = metadata
+            .workspace_packages()
+            .into_iter()
+            .flat_map(|package| &package.targets);
+        let tests = targets.filter(|target| target.kind.contains(&TargetKind::Test) && target.test);
+        Self::sort(tests.map(|target| (target.name.as_str(), target.required_features.as_slice())))
+    }
+
+    fn sort<'a>(tests: impl Iterator<Item = (&'a str, &'a [String])>) -> anyhow::Result<Self> {
+        let mut targets = Self::default();
+        for (name, features) in tests {
+            let requires = |feature: &str| features.iter().any(|required| required == feature);
+            let group = match (requires("gdb-tests"), requires("qemu-tests")) {
+                (true, _) => &mut targets.gdb,
+                (false, true) => &mut targets.qemu,
+                (false, false) => &mut targets.unit,
+            };
+            group.insert(name.to_owned());
+        }
+        // Cargo selects test targets by name alone, in all packages at once.
+        let Self { unit, qemu, gdb } = &targets;
+        let twice: Vec<&String> = unit
+            .iter()
+            .chain(qemu)
+            .filter(|name| {
+                [unit, qemu, gdb]
+                    .iter()
+                    .filter(|group| group.contains(*name))
+                    .count()
+                    > 1
+            })
+            .collect();
+        ensure!(
+            twice.is_empty(),
+            "test targets of one name need different things (QEMU, GDB or neither): {twice:?}; rename one"
+        );
+        Ok(targets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(tests: &[(&'static str, &[&str])]) -> anyhow::Result<TestTargets> {
+        let owned: Vec<(&str, Vec<String>)> = tests
+            .iter()
+            .map(|(name, features)| (*name, words(&[features])))
+            .collect();
+        TestTargets::sort(owned.iter().map(|(name, features)| (*name, features.as_slice())))
+    }
+
+    fn names(set: &BTreeSet<String>) -> Vec<&str> {
+        set.iter().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn targets_are_sorted_by_what_they_need() {
+        let targets = sorted(&[
+            ("bad_input", &[]),
+            ("strategies", &["proptest"]),
+            ("qemu", &["qemu-tests"]),
+            ("qemu", &["qemu-tests", "tokio"]),
+            ("attach", &["qemu-tests", "gdb-tests"]),
+            ("gdb", &["gdb-tests"]),
+        ])
+        .unwrap();
+        assert_eq!(names(&targets.unit), ["bad_input", "strategies"]);
+        assert_eq!(names(&targets.qemu), ["qemu"]);
+        assert_eq!(names(&targets.gdb), ["attach", "gdb"]);
+    }
+
+    #[test]
+    fn one_name_in_two_groups_is_refused() {
+        let error = sorted(&[("qemu", &["qemu-tests"]), ("qemu", &[])])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("qemu") && error.contains("rename"), "{error}");
+    }
+
+    fn commands(steps: &[Step]) -> Vec<String> {
+        let show = |step: &Step| match &step.action {
+            Action::Cargo { args, .. } => format!("{}: {}", step.name, args.join(" ")),
+            Action::Check(_) => step.name.to_owned(),
+            Action::LeftOut(why) => format!("{}: left out: {why}", step.name),
+        };
+        steps.iter().map(show).collect()
+    }
+
+    #[test]
+    fn unit_steps_run_no_target_that_needs_qemu() {
+        let targets = sorted(&[("qemu", &["qemu-tests"]), ("bad_input", &[])]).unwrap();
+        let shown = commands(&unit_steps(&targets));
+        assert_eq!(
+            shown[2],
+            "unit tests: test --workspace --all-features --no-fail-fast --lib --bins --test bad_input"
+        );
+        assert!(
+            !shown
+                .iter()
+                .any(|step| step.contains("--test qemu") || step.contains("--tests")),
+            "{shown:?}"
+        );
+    }
+
+    #[test]
+    fn without_gdb_its_tests_are_left_out_by_name_and_qemu_s_are_not() {
+        let targets = sorted(&[("qemu", &["qemu-tests"]), ("gdb", &["gdb-tests"])]).unwrap();
+        let qemu = "tests on QEMU: test --workspace --all-features --no-fail-fast --test qemu";
+        let with = commands(&integration_steps(&targets, true));
+        assert_eq!(
+            with[..2],
+            [
+                qemu,
+                "tests with GDB: test --workspace --all-features --no-fail-fast --test gdb"
+            ]
+        );
+        let without = commands(&integration_steps(&targets, false));
+        assert_eq!(without[0], qemu);
+        assert!(
+            without[1].starts_with("tests with GDB: left out: gdb-multiarch is not installed"),
+            "{without:?}"
+        );
+    }
+
+    #[test]
+    fn a_workspace_without_such_tests_gets_no_empty_cargo_call() {
+        let targets = sorted(&[("bad_input", &[])]).unwrap();
+        assert_eq!(integration_steps(&targets, true).len(), EXAMPLES.len());
+    }
+
+    #[test]
+    fn every_test_target_of_this_workspace_is_run_by_a_step() {
+        let metadata = workspace::metadata().unwrap();
+        let targets = TestTargets::of(&metadata).unwrap();
+        let mut steps = unit_steps(&targets);
+        steps.extend(integration_steps(&targets, true));
+        let shown = commands(&steps).join("\n") + "\n";
+        for target in metadata
+            .workspace_packages()
+            .iter()
+            .flat_map(|package| &package.targets)
+        {
+            if target.kind.contains(&TargetKind::Test) {
+                let flag = format!("--test {}", target.name);
+                assert!(
+                    shown
+                        .split('\n')
+                        .any(|line| format!("{line} ").contains(&format!("{flag} "))),
+                    "{flag}"
+                );
+            }
+        }
+    }
+}
