@@ -1,0 +1,141 @@
+//! Checks from a script whether a debugger could attach: exit status 0 only when it could, now.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use gdb_port::{Endpoint, GuestState, Leave, ProbeOptions, Reachability, look, probe, wait_until_listening};
+
+const USAGE: &str = "\
+usage: check [OPTIONS] ENDPOINT
+
+ENDPOINT is ADDRESS:PORT, [V6ADDRESS]:PORT or unix:PATH.
+Without options nothing is connected and no guest can notice: the kernel's socket tables are read (Linux).
+
+  --pid PID       the process that should be listening
+  --wait SECONDS  wait until somebody listens (without connecting)
+  --probe         connect and ask the stub who it is. THIS STOPS A RUNNING GUEST and leaves it stopped
+  --run-on        with --probe: let a guest run on that ran before. QEMU up to 8.0 shows that it ran; for
+                  others say --was-running
+  --was-running   with --probe: the guest runs now
+  --was-stopped   with --probe: the guest is stopped now
+  --free          with --probe: nobody is attached, where that cannot be seen (another host or system)
+
+exit status:
+  0  a debugger could attach now
+  1  nobody listens
+  2  wrong usage
+  3  another client is attached
+  4  it listens, but says nothing
+  5  what listens is no GDB stub
+  6  another process listens than --pid
+  7  it cannot be told without connecting
+  8  the system forbade the check
+";
+
+struct Options {
+    endpoint: Endpoint,
+    wait: Option<Duration>,
+    probe: bool,
+    details: ProbeOptions,
+}
+
+fn main() -> ExitCode {
+    let options = match read_options(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => {
+            eprintln!("check: {problem}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(check(&options)))
+    {
+        Ok(reachability) => ExitCode::from(status(&reachability)),
+        Err(error) => {
+            let cause = error
+                .source()
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
+            eprintln!("check: {error}{cause}");
+            ExitCode::from(8)
+        }
+    }
+}
+
+async fn check(options: &Options) -> Result<Reachability, Box<dyn std::error::Error>> {
+    let owner = options.details.owner;
+    if let Some(deadline) = options.wait {
+        // Why the wait ended without a listener is what the look below says, too.
+        let _ = wait_until_listening(&options.endpoint, owner, deadline, std::future::pending::<()>()).await;
+    }
+    if !options.probe {
+        let reachability = look(&options.endpoint, owner).reachability();
+        println!("{}: {reachability}", options.endpoint);
+        return Ok(reachability);
+    }
+    let mut report = probe(&options.endpoint, &options.details).await?;
+    if let Some(unaccepted) = report.unaccepted {
+        eprintln!("check: another client was faster; waiting for it, so as not to stop the guest later");
+        report = unaccepted.settle(options.details.deadline).await;
+    }
+    println!("{}: {}", options.endpoint, report.reachability);
+    println!("{}", report.effect);
+    Ok(report.reachability)
+}
+
+fn status(reachability: &Reachability) -> u8 {
+    match reachability {
+        answer if answer.can_attach() => 0,
+        Reachability::NobodyListens => 1,
+        Reachability::HeldByAnotherClient => 3,
+        Reachability::Silent { .. } => 4,
+        Reachability::NotAGdbStub(_) => 5,
+        Reachability::OtherProcess { .. } => 6,
+        _ => 7,
+    }
+}
+
+/// `None` when only the usage was asked for.
+fn read_options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
+    let mut endpoint = None;
+    let mut wait = None;
+    let mut probe = false;
+    let mut details = ProbeOptions::default();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "-h" | "--help" => return Ok(None),
+            "--pid" => details = details.owner(value()?.parse().map_err(|_| "--pid: not a process id")?),
+            "--wait" => {
+                let seconds: f64 = value()?.parse().map_err(|_| "--wait: not a number of seconds")?;
+                wait = Some(Duration::try_from_secs_f64(seconds).map_err(|_| "--wait: out of range")?);
+            }
+            "--probe" => probe = true,
+            "--run-on" => details = details.leave(Leave::RunOn),
+            "--was-running" => details = details.guest(GuestState::Running),
+            "--was-stopped" => details = details.guest(GuestState::Stopped),
+            "--free" => details = details.nobody_attached(),
+            option if option.starts_with('-') => return Err(format!("unknown option {option}")),
+            text if endpoint.is_none() => {
+                endpoint = Some(text.parse::<Endpoint>().map_err(|error| error.to_string())?);
+            }
+            text => return Err(format!("a second endpoint: {text}")),
+        }
+    }
+    let endpoint = endpoint.ok_or("no endpoint")?;
+    if !probe && (details.leave != Leave::Paused || details.guest.is_some() || details.nobody_attached) {
+        return Err("--run-on, --was-running, --was-stopped and --free are for --probe".to_owned());
+    }
+    Ok(Some(Options {
+        endpoint,
+        wait,
+        probe,
+        details,
+    }))
+}
