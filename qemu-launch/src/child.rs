@@ -1,0 +1,106 @@
+//! The child process itself: waiting for it, reaping it, and signals that can only ever reach it.
+
+use std::io;
+use std::process::ExitStatus;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A child that one thread waits for while others send it signals.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// `None` once it is reaped: its id may be another process's then, and no signal is sent any more.
+    unreaped: Mutex<Option<std::process::Child>>,
+    pid: u32,
+}
+
+impl Child {
+    pub(crate) fn new(child: std::process::Child) -> Self {
+        Self {
+            pid: child.id(),
+            unreaped: Mutex::new(Some(child)),
+        }
+    }
+
+    /// Blocks until the child has ended, kills what is left of its process group, and reaps it.
+    pub(crate) fn wait(&self) -> io::Result<ExitStatus> {
+        self.await_end();
+        let mut unreaped = self.lock();
+        self.kill_group();
+        match unreaped.take() {
+            Some(mut child) => child.wait(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<std::process::Child>> {
+        self.unreaped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(unix)]
+impl Child {
+    pub(crate) fn terminate(&self) {
+        use rustix::process::{Signal, kill_process};
+        let unreaped = self.lock();
+        if let (Some(_), Some(pid)) = (&*unreaped, self.rustix_pid()) {
+            // The only error is that it is gone already, which is what was wanted.
+            let _ = kill_process(pid, Signal::TERM);
+            // A stopped process takes no signal but SIGKILL until it is continued.
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
+    pub(crate) fn kill(&self) {
+        if self.lock().is_some() {
+            self.kill_group();
+        }
+    }
+
+    /// Only while it is not reaped: until then the group's id is reserved.
+    fn kill_group(&self) {
+        if let Some(pid) = self.rustix_pid() {
+            // The only error is that nobody is left in it.
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// Blocks until it has ended, without reaping it and without the lock, so that signals can be sent meanwhile.
+    fn await_end(&self) {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let Some(pid) = self.rustix_pid() else { return };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
+    }
+
+    fn rustix_pid(&self) -> Option<rustix::process::Pid> {
+        rustix::process::Pid::from_raw(i32::try_from(self.pid).ok()?)
+    }
+}
+
+#[cfg(not(unix))]
+impl Child {
+    /// There is no SIGTERM: the same as [`kill`](Self::kill).
+    pub(crate) fn terminate(&self) {
+        self.kill();
+    }
+
+    pub(crate) fn kill(&self) {
+        if let Some(child) = &mut *self.lock() {
+            // The only error is that it is gone already.
+            let _ = child.kill();
+        }
+    }
+
+    fn kill_group(&self) {}
+
+    /// Looks every 10 ms: `std` can't wait and kill at the same time here.
+    fn await_end(&self) {
+        let runs = || {
+            self.lock()
+                .as_mut()
+                .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        };
+        while runs() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}

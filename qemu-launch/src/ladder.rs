@@ -1,0 +1,155 @@
+//! Ending a process rung by rung: let it exit by itself, SIGTERM, SIGKILL; a deadline on each.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::exit::Exit;
+use crate::once::Once;
+use crate::process::Watch;
+use crate::spawn::spawn_thread;
+
+/// How long each rung may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ladder {
+    /// How long it may take to exit by itself, before SIGTERM; for whoever has just sent QMP's `quit`. Default: zero.
+    pub exit: Duration,
+    /// How long SIGTERM may take, before SIGKILL. Default: 2 s (QEMU needs 10 ms; 150 ms on a loaded machine).
+    pub terminate: Duration,
+    /// How long SIGKILL may take, before giving up with [`StillRunning`]. Default: 5 s.
+    pub kill: Duration,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self {
+            exit: Duration::ZERO,
+            terminate: Duration::from_secs(2),
+            kill: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Ladder {
+    /// SIGKILL at once.
+    #[must_use]
+    pub fn kill() -> Self {
+        Self {
+            terminate: Duration::ZERO,
+            ..Self::default()
+        }
+    }
+
+    /// Gives it this long to exit by itself first.
+    #[must_use]
+    pub fn after_quit(mut self, exit: Duration) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// How long SIGTERM may take; zero leaves this rung out.
+    #[must_use]
+    pub fn terminate_within(mut self, terminate: Duration) -> Self {
+        self.terminate = terminate;
+        self
+    }
+
+    /// How long SIGKILL may take.
+    #[must_use]
+    pub fn kill_within(mut self, kill: Duration) -> Self {
+        self.kill = kill;
+        self
+    }
+}
+
+/// The last rung that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Rung {
+    /// It exited by itself; no signal was sent.
+    Exited,
+    /// SIGTERM was sent.
+    Terminated,
+    /// SIGKILL was sent.
+    Killed,
+}
+
+/// A process that was ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Ended {
+    /// The last rung that was taken.
+    pub rung: Rung,
+    /// How it ended.
+    pub exit: Exit,
+    /// How long it took from the first rung on.
+    pub took: Duration,
+}
+
+/// Not even SIGKILL ended the process in time: it hangs in the kernel. It is reaped when it ends after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("process {pid} still runs {after:?} after SIGKILL")]
+#[non_exhaustive]
+pub struct StillRunning {
+    /// The process id.
+    pub pid: u32,
+    /// How long SIGKILL was given.
+    pub after: Duration,
+}
+
+type Outcome = Result<Ended, StillRunning>;
+
+/// Climbs the ladder on a thread of its own, so that no runtime and no poll is needed for it to go on.
+pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
+    let outcome = Arc::new(Once::new());
+    if let Some(exit) = watch.try_wait() {
+        outcome.set(Ok(Ended {
+            rung: Rung::Exited,
+            exit,
+            took: Duration::ZERO,
+        }));
+        return outcome;
+    }
+    let climber = {
+        let (watch, outcome) = (watch.clone(), Arc::clone(&outcome));
+        move || outcome.set(climb(&watch, ladder))
+    };
+    if spawn_thread("qemu-end", climber).is_err() {
+        // No thread to be had: the ladder shrinks to its last rung, which waits on the caller's thread.
+        outcome.set(climb(
+            &watch,
+            Ladder {
+                exit: Duration::ZERO,
+                terminate: Duration::ZERO,
+                ..ladder
+            },
+        ));
+    }
+    outcome
+}
+
+fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
+    let start = Instant::now();
+    let rungs: [(Rung, Duration, fn(&Watch)); 3] = [
+        (Rung::Exited, ladder.exit, |_| {}),
+        (Rung::Terminated, ladder.terminate, Watch::terminate),
+        (Rung::Killed, ladder.kill, Watch::kill),
+    ];
+    for (rung, patience, act) in rungs {
+        if patience.is_zero() && rung != Rung::Killed {
+            continue;
+        }
+        act(watch);
+        if let Ok(exit) = watch.wait_blocking(Instant::now() + patience) {
+            return Ok(Ended {
+                rung,
+                exit,
+                took: start.elapsed(),
+            });
+        }
+    }
+    Err(StillRunning {
+        pid: watch.pid(),
+        after: ladder.kill,
+    })
+}

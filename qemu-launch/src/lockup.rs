@@ -1,0 +1,74 @@
+//! The register dump that QEMU writes on stderr when the guest locks up.
+
+use std::fmt;
+
+/// What QEMU said of a lockup, with the guest's registers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterDump {
+    reason: String,
+    registers: Vec<(String, u64)>,
+}
+
+impl RegisterDump {
+    /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, then lines of `NAME=hex`.
+    pub(crate) fn parse(stderr: &str) -> Option<Self> {
+        let start = stderr.rfind("qemu: fatal: Lockup: ")?;
+        let mut lines = stderr[start..].lines();
+        let reason = lines
+            .next()?
+            .trim_start_matches("qemu: fatal: Lockup: ")
+            .to_owned();
+        let registers = lines
+            .flat_map(str::split_whitespace)
+            .filter_map(register)
+            .collect();
+        Some(Self { reason, registers })
+    }
+
+    /// Why the guest locked up, in QEMU's words, such as `can't escalate 3 to HardFault (current priority -1)`.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// A register by the name that QEMU gives it, such as `R15` or `XPSR`; case does not matter.
+    #[must_use]
+    pub fn register(&self, name: &str) -> Option<u64> {
+        self.registers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|&(_, value)| value)
+    }
+
+    /// All registers, in QEMU's order.
+    pub fn registers(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.registers.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// The program counter (`R15` on Arm).
+    #[must_use]
+    pub fn pc(&self) -> Option<u64> {
+        self.register("R15").or_else(|| self.register("PC"))
+    }
+}
+
+/// `R00=0000001f` and `FPSCR:` alike begin with a name; only the first has a value in the same word.
+fn register(word: &str) -> Option<(String, u64)> {
+    let (name, value) = word.split_once('=')?;
+    let value = u64::from_str_radix(value, 16).ok()?;
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric())
+        .then(|| (name.to_owned(), value))
+}
+
+impl fmt::Display for RegisterDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        for name in ["R13", "R14", "R15", "XPSR"] {
+            if let Some(value) = self.register(name) {
+                write!(f, " {name}={value:08x}")?;
+            }
+        }
+        Ok(())
+    }
+}

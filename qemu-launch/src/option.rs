@@ -1,0 +1,156 @@
+//! Escaping by option: how QEMU takes one command-line value apart, and how to write one that survives it.
+//!
+//! QEMU has three ways of reading an option's value:
+//!
+//! - *lists* (`-chardev`, `-drive`, `-machine`, ...): `key=value` pairs parted by commas, a comma in a value is
+//!   doubled (QEMU's `opts_parse` and `keyval_parse`). [`OptionList`] writes these.
+//! - *literal* (`-kernel`, `-bios`, `-D`, the value of `-global`): the whole argument as it stands.
+//! - *features* (`-cpu`): parted by commas with no way to escape one, so a comma is refused.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::error::SpecError;
+
+/// A `key=value,key=value` argument in the making, with commas in values doubled.
+#[derive(Debug, Clone)]
+pub(crate) struct OptionList {
+    text: OsString,
+}
+
+impl OptionList {
+    /// Begins with the value of the implied key, such as a machine's name; it must be a checked [`word`].
+    pub(crate) fn new(first: &str) -> Self {
+        Self { text: first.into() }
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self {
+            text: OsString::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
+        self.push(key, value);
+        self
+    }
+
+    pub(crate) fn on(self, key: &str) -> Self {
+        self.with(key, "on")
+    }
+
+    pub(crate) fn off(self, key: &str) -> Self {
+        self.with(key, "off")
+    }
+
+    pub(crate) fn push(&mut self, key: &str, value: impl AsRef<OsStr>) {
+        if !self.text.is_empty() {
+            self.text.push(",");
+        }
+        self.text.push(key);
+        self.text.push("=");
+        self.text.push(double_commas(value.as_ref()));
+    }
+
+    pub(crate) fn finish(self) -> OsString {
+        self.text
+    }
+}
+
+/// Doubles every comma: in a list, `,,` is one comma of the value.
+#[cfg(unix)]
+fn double_commas(value: &OsStr) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut out = Vec::with_capacity(value.len() + 2);
+    for &byte in value.as_bytes() {
+        out.extend_from_slice(if byte == b',' {
+            b",,"
+        } else {
+            std::slice::from_ref(&byte)
+        });
+    }
+    OsString::from_vec(out)
+}
+
+/// Doubles every comma: in a list, `,,` is one comma of the value. [`value`] has refused what is not Unicode.
+#[cfg(not(unix))]
+fn double_commas(value: &OsStr) -> OsString {
+    value.to_string_lossy().replace(',', ",,").into()
+}
+
+/// Checks a name that QEMU itself defines or that ends up as an id: letters, digits and `- _ . +`, a letter or
+/// digit first. Such a word needs no escaping anywhere.
+pub(crate) fn word<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
+    let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    if starts_well && text.bytes().all(plain) {
+        Ok(text)
+    } else {
+        Err(SpecError::BadName {
+            what,
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// Checks an id as QEMU does (`id_wellformed`): a letter, then letters, digits and `- . _`.
+pub(crate) fn id<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
+    if starts_well && text.bytes().all(plain) {
+        Ok(text)
+    } else {
+        Err(SpecError::BadName {
+            what,
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// Checks a property's name: what [`word`] takes, and `[ ] /` for array properties; never `=` or a comma.
+pub(crate) fn key<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
+    let plain =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'[' | b']' | b'/');
+    let starts_well = text
+        .as_bytes()
+        .first()
+        .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    if starts_well && text.bytes().all(plain) {
+        Ok(text)
+    } else {
+        Err(SpecError::BadName {
+            what,
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// Checks free text that goes into an argument: no NUL, which would end the argument where nobody looks.
+pub(crate) fn value<'a>(what: &'static str, text: &'a OsStr) -> Result<&'a OsStr, SpecError> {
+    if text.as_encoded_bytes().contains(&0) {
+        return Err(SpecError::Nul {
+            what,
+            text: text.to_owned(),
+        });
+    }
+    if !cfg!(unix) && text.to_str().is_none() {
+        return Err(SpecError::NotUnicode {
+            what,
+            text: text.to_owned(),
+        });
+    }
+    Ok(text)
+}
+
+/// A path made absolute, so that it cannot begin with a dash, `json:` or a protocol's name.
+pub(crate) fn path(what: &'static str, path: &Path) -> Result<OsString, SpecError> {
+    value(what, path.as_os_str())?;
+    match std::path::absolute(path) {
+        Ok(absolute) => Ok(absolute.into_os_string()),
+        Err(source) => Err(SpecError::Path {
+            what,
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
