@@ -74,6 +74,8 @@ mod framing;
 mod limits;
 mod message;
 mod raw;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod text;
 
 pub use codec::Codec;
@@ -85,3 +87,6 @@ pub use message::{
     Capability, ErrorClass, Greeting, MessageId, QmpEvent, ServerError, ServerMessage, Timestamp, Version,
 };
 pub use raw::{RawJson, RawReturn};
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,9 @@ mod status;
 pub use capabilities::QmpCapabilities;
 pub(crate) use event_names::known_event;
 pub use status::{Cont, QueryStatus, Quit, RunState, StatusInfo, Stop, SystemPowerdown, SystemReset};
+
+/// Reads a value as each type of this module; all that is asked is that nothing panics.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
+    let _ = raw.parse::<StatusInfo>();
+}

@@ -1,0 +1,162 @@
+//! What the fuzz targets do with their bytes.
+
+use serde::de::IgnoredAny;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{Op, cut, decode_pieces, run_against_model};
+use crate::{
+    Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Limits, QmpEvent, RawJson, ServerMessage,
+};
+
+/// Limits small enough to be met by fuzzed input.
+fn small_limits() -> Limits {
+    Limits {
+        max_message_bytes: 512,
+        max_depth: 6,
+        ..Limits::default()
+    }
+}
+
+/// Any bytes, whole, byte by byte and in random pieces: the same messages and the same error, and what is taken for
+/// JSON or not is what `serde_json` takes for it.
+pub fn decode(bytes: &[u8]) {
+    let seed = bytes.iter().fold(bytes.len() as u64, |seed, &byte| {
+        seed.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    for limits in [Limits::default(), small_limits()] {
+        let whole = decode_pieces(limits, [bytes]);
+        assert_eq!(whole, decode_pieces(limits, bytes.chunks(1)), "byte by byte");
+        assert_eq!(
+            whole,
+            decode_pieces(limits, cut(bytes, 9, seed)),
+            "in short pieces"
+        );
+        assert_eq!(
+            whole,
+            decode_pieces(limits, cut(bytes, 80, seed)),
+            "in longer pieces"
+        );
+        for message in &whole.0 {
+            check_values(message);
+        }
+        let (messages, Some(failure)) = whole else {
+            continue;
+        };
+        assert!(failure.offset() <= bytes.len() as u64);
+        if matches!(failure.kind(), DecodeErrorKind::Syntax { .. }) {
+            check_refusal(bytes, messages.len());
+        }
+    }
+}
+
+/// What a message holds is JSON to `serde_json` too.
+fn check_values(message: &ServerMessage) {
+    let raw = match message {
+        ServerMessage::Return { value, .. } => Some(value),
+        ServerMessage::Event(QmpEvent { data, .. }) => data.as_ref(),
+        _ => None,
+    };
+    if let Some(raw) = raw {
+        raw.parse::<&RawValue>().expect("what the scanner takes is JSON");
+        assert_eq!(raw.as_str().trim(), raw.as_str());
+    }
+}
+
+/// What follows the first `taken` messages is no JSON object to `serde_json` either.
+fn check_refusal(bytes: &[u8], taken: usize) {
+    let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    for _ in 0..taken {
+        values.next().expect("as many values").expect("that are JSON");
+    }
+    let start = values.byte_offset();
+    let next = bytes[start..].trim_ascii_start();
+    assert!(
+        next.first() != Some(&b'{') || !matches!(values.next(), Some(Ok(_))),
+        "refused, but JSON: {}",
+        next.escape_ascii()
+    );
+}
+
+/// Each byte or two are a call or an answer; see [`Op`].
+pub fn connection(bytes: &[u8]) {
+    run_against_model(&Op::read_all(bytes));
+    // The same bytes as a stream, in a connection that has sent something: no panic, and nothing is lost twice.
+    let mut qmp = Connection::with_id_prefix(small_limits(), 0);
+    qmp.handle_input(b"{\"QMP\":{\"version\":{\"qemu\":{\"major\":9,\"minor\":0,\"micro\":0}}}}");
+    let _ = qmp.poll_event();
+    let _ = qmp.negotiate(&[]);
+    qmp.handle_input(b"{\"return\":{},\"id\":\"00000000-1\"}");
+    let _ = qmp.poll_event();
+    let id = qmp.execute_raw("x", &()).expect("ready, with room");
+    qmp.handle_input(bytes);
+    qmp.handle_eof();
+    let mut answers = 0;
+    let mut failed = false;
+    loop {
+        match qmp.poll_event() {
+            Ok(Some(crate::Event::Reply { id: answered, .. })) => answers += usize::from(answered == id),
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(_) if failed => break,
+            Err(_) => failed = true,
+        }
+    }
+    let lost = qmp.take_lost();
+    assert_eq!(answers + lost.len(), 1, "answered or lost, and once");
+    assert!(qmp.take_lost().is_empty());
+}
+
+/// A command as a server reads it.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sent<'a> {
+    execute: String,
+    #[serde(borrow)]
+    arguments: &'a RawValue,
+    id: String,
+}
+
+/// The bytes, as text, are a command's name up to the first line's end and an argument's key and value after it.
+pub fn encode(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let (key, value) = rest.split_once('\n').unwrap_or((rest, ""));
+    // Where the value is JSON it goes as that.
+    let value: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    let arguments = json!({ key: value });
+    let id = CommandId::new(bytes.len() as u32, name.len() as u64);
+    let limits = Limits {
+        max_command_bytes: 200,
+        ..Limits::default()
+    };
+    let mut out = b"before".to_vec();
+    match Codec::new(limits).encode_raw(name, &arguments, id, &mut out) {
+        Ok(()) => {
+            assert!(out.len() <= 206);
+            let sent: Sent<'_> = serde_json::from_slice(&out[6..]).expect("JSON is written");
+            assert_eq!(sent.execute, name);
+            assert_eq!(sent.arguments.get(), arguments.to_string());
+            assert_eq!(sent.id, id.to_string());
+        }
+        Err(error) => {
+            assert_eq!(out, b"before");
+            let nul = text.contains('\0') || arguments.to_string().contains("\\u0000");
+            match error {
+                EncodeError::EmptyName => assert!(name.is_empty()),
+                EncodeError::Nul { .. } => assert!(nul),
+                EncodeError::TooLarge { size, limit: 200 } => assert!(size > 200),
+                other => panic!("{other}"),
+            }
+        }
+    }
+}
+
+/// The bytes, where they are JSON, as each of the crate's types.
+pub fn typed(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<&RawValue>(bytes) else {
+        return;
+    };
+    let raw = RawJson::from_value(value).expect("raw JSON serialises");
+    assert_eq!(raw.as_str(), value.get());
+    crate::commands::parse_as_everything(&raw);
+}

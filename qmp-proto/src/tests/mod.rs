@@ -1,0 +1,3 @@
+//! Tests that see the crate's inside.
+
+mod properties;
