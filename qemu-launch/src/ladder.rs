@@ -130,16 +130,20 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
 
 fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
     let start = Instant::now();
-    let rungs: [(Rung, Duration, fn(&Watch)); 3] = [
-        (Rung::Exited, ladder.exit, |_| {}),
-        (Rung::Terminated, ladder.terminate, Watch::terminate),
-        (Rung::Killed, ladder.kill, Watch::kill),
+    let rungs = [
+        (Rung::Exited, ladder.exit),
+        (Rung::Terminated, ladder.terminate),
+        (Rung::Killed, ladder.kill),
     ];
-    for (rung, patience, act) in rungs {
+    for (rung, patience) in rungs {
         if patience.is_zero() && rung != Rung::Killed {
             continue;
         }
-        act(watch);
+        match rung {
+            Rung::Exited => {}
+            Rung::Terminated => watch.terminate(),
+            Rung::Killed => watch.kill(),
+        }
         if let Ok(exit) = watch.wait_blocking(Instant::now() + patience) {
             return Ok(Ended {
                 rung,

@@ -15,7 +15,7 @@ fn ends_by_sigterm_with_status_0() {
 
 #[test]
 fn a_lockup_comes_with_its_registers() {
-    let (process, _qmp) = start(&machine("lockup"));
+    let process = qemu_launch::spawn(&machine("lockup")).unwrap();
     let exit = process.wait_blocking(soon()).unwrap();
     let ExitKind::Lockup(dump) = exit.kind() else {
         panic!("{exit:?}")
