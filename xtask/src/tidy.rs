@@ -140,7 +140,7 @@ fn personal_path(line: &str) -> Option<&str> {
         let (first, rest) = path.split_once('/')?;
         // Within a longer path or a URL it is something else.
         let inside =
-            line[..start].ends_with(|before: char| before.is_alphanumeric() || "._-~/}".contains(before));
+            line[..start].ends_with(|before: char| before.is_alphanumeric() || "._-~/}>".contains(before));
         let length = first.len()
             + 2
             + rest
@@ -180,12 +180,7 @@ mod tests {
             ),
             (
                 "a.md",
-                "https://example.org/home/page and target/work/x and <root>/root/x and ./work/\n",
-                "one machine",
-            ),
-            (
-                "a.md",
-                "https://example.org/home/page and target/work/x and ${HOME}/work/x\n",
+                "https://example.org/home/page, target/work/x, ${HOME}/work/x, <dir>/root/x, ./work/\n",
                 "",
             ),
         ];

@@ -1,6 +1,6 @@
 //! The package managers of common systems, and what each calls the programs that we need.
 
-use super::{Step, Tool};
+use super::{Tool, plan::Step};
 
 /// A package manager, named by its program.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,6 +79,7 @@ impl PackageManager {
                 ]),
             ],
             Self::Dnf => vec![install(&["dnf", "install", "-y"])],
+            // -y: a fresh system has no lists at all.
             Self::Pacman => vec![install(&["pacman", "-Sy", "--needed", "--noconfirm"])],
             Self::Zypper => vec![install(&[
                 "zypper",
