@@ -23,6 +23,16 @@ pub(crate) struct Args {
     names: Vec<String>,
 }
 
+impl Args {
+    /// Check every image, change none.
+    pub(crate) fn check_all() -> Self {
+        Self {
+            check: true,
+            names: Vec::new(),
+        }
+    }
+}
+
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let folder = workspace::root().join("xtask/firmware");
     let mut names = image_names(&folder)?;
@@ -41,14 +51,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     } else {
         rebuild(&folder, &names)
     }
-}
-
-/// Rebuilds every image and compares it with the committed one.
-pub(crate) fn check_all() -> anyhow::Result<()> {
-    run(Args {
-        check: true,
-        names: Vec::new(),
-    })
 }
 
 /// The images: each folder that holds an assembly file of its own name.

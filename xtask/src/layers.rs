@@ -13,7 +13,7 @@ use cargo_metadata::{Metadata, Package};
 use crate::workspace;
 
 /// Check that the crates depend on each other only as the architecture says
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {}
 
 /// Every crate of the workspace and its layer. A crate may depend on crates of lower layers, never of its own: so
@@ -34,16 +34,6 @@ const SANS_IO: [(&str, &[&str]); 1] = [(
 )];
 
 pub(crate) fn run(Args {}: Args) -> anyhow::Result<()> {
-    check_all()?;
-    println!(
-        "the layers hold: {}",
-        LAYERS.map(|(name, layer)| format!("{name} ({layer})")).join(", ")
-    );
-    Ok(())
-}
-
-/// Checks the whole workspace.
-pub(crate) fn check_all() -> anyhow::Result<()> {
     let metadata = workspace::metadata()?;
     let mut faults = layer_faults(&direct_dependencies(&metadata));
     for (name, forbidden) in SANS_IO {
@@ -55,6 +45,8 @@ pub(crate) fn check_all() -> anyhow::Result<()> {
         }
     }
     if faults.is_empty() {
+        let layers = LAYERS.map(|(name, layer)| format!("{name} ({layer})")).join(", ");
+        println!("the layers hold: {layers}");
         return Ok(());
     }
     bail!("the layers do not hold:\n  {}", faults.join("\n  "))

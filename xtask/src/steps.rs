@@ -36,6 +36,41 @@ pub(crate) enum Action {
     LeftOut(String),
 }
 
+impl Step {
+    /// A step that runs `cargo` with these words (none of which contains a space).
+    pub(crate) fn cargo(name: &'static str, words: &str) -> Self {
+        let args = words.split_whitespace().map(str::to_owned).collect();
+        Self {
+            name,
+            action: Action::Cargo { args, env: None },
+        }
+    }
+
+    /// A step that runs a check of ours.
+    pub(crate) fn check(name: &'static str, check: fn() -> anyhow::Result<()>) -> Self {
+        Self {
+            name,
+            action: Action::Check(check),
+        }
+    }
+
+    /// A step that is not run.
+    pub(crate) fn left_out(name: &'static str, why: &str) -> Self {
+        Self {
+            name,
+            action: Action::LeftOut(why.to_owned()),
+        }
+    }
+
+    /// Sets an environment variable for a step that runs `cargo`.
+    pub(crate) fn with_env(mut self, name: &'static str, value: &'static str) -> Self {
+        if let Action::Cargo { env, .. } = &mut self.action {
+            *env = Some((name, value));
+        }
+        self
+    }
+}
+
 /// How a step ended.
 #[derive(Debug, PartialEq)]
 enum Outcome {
@@ -269,28 +304,10 @@ mod tests {
     #[test]
     fn a_failing_step_does_not_keep_the_next_from_running() {
         let steps = vec![
-            Step {
-                name: "bad",
-                action: Action::Check(|| anyhow::bail!("on purpose")),
-            },
-            Step {
-                name: "good",
-                action: Action::Check(|| Ok(())),
-            },
-            Step {
-                name: "cargo",
-                action: Action::Cargo {
-                    args: vec!["--version".to_owned()],
-                    env: None,
-                },
-            },
-            Step {
-                name: "bad cargo",
-                action: Action::Cargo {
-                    args: vec!["no-such-verb".to_owned()],
-                    env: None,
-                },
-            },
+            Step::check("bad", || anyhow::bail!("on purpose")),
+            Step::check("good", || Ok(())),
+            Step::cargo("cargo", "--version"),
+            Step::cargo("bad cargo", "no-such-verb"),
         ];
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

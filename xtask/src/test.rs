@@ -4,7 +4,10 @@
 //! needs is told by its `required-features`. All steps that compile tests select the same packages and features, so
 //! that nothing is compiled twice.
 
-use std::{collections::BTreeSet, process::ExitCode};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
 
 use anyhow::ensure;
 use cargo_metadata::{Metadata, TargetKind};
@@ -12,7 +15,7 @@ use clap::ValueEnum;
 
 use crate::{
     firmware, layers, setup,
-    steps::{self, Action, Step, Verdict},
+    steps::{self, Step, Verdict},
     tidy, workspace,
 };
 
@@ -38,9 +41,7 @@ enum Part {
 }
 
 /// Examples that are also run as a test, on real QEMU: package, example, arguments.
-const EXAMPLES: &[(&str, &str, &[&str])] = &[];
-
-const SAME_BUILD: [&str; 2] = ["--workspace", "--all-features"];
+const EXAMPLES: &[(&str, &str, &str)] = &[];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let targets = TestTargets::of(&workspace::metadata()?)?;
@@ -64,98 +65,61 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn unit_steps(targets: &TestTargets) -> Vec<Step> {
-    let with = |name, env, before: &[&str], after: &[&str]| Step {
-        name,
-        action: Action::Cargo {
-            args: words(&[before, &SAME_BUILD, after]),
-            env,
-        },
-    };
-    let check = |name, check| Step {
-        name,
-        action: Action::Check(check),
-    };
-    let mut steps = vec![
-        Step {
-            name: "format",
-            action: Action::Cargo {
-                args: words(&[&["fmt", "--all", "--check"]]),
-                env: None,
-            },
-        },
-        with(
+    let tests = test_flags(&targets.unit);
+    vec![
+        Step::cargo("format", "fmt --all --check"),
+        Step::cargo(
             "clippy",
-            None,
-            &["clippy"],
-            &["--all-targets", "--", "-D", "warnings"],
+            "clippy --workspace --all-features --all-targets -- -D warnings",
         ),
-        with(
+        Step::cargo(
             "unit tests",
-            None,
-            &["test"],
-            &["--no-fail-fast", "--lib", "--bins"],
+            &format!("test --workspace --all-features --no-fail-fast --lib --bins{tests}"),
         ),
-        with("doc tests", None, &["test"], &["--no-fail-fast", "--doc"]),
-        with(
-            "docs",
-            Some(("RUSTDOCFLAGS", "-D warnings")),
-            &["doc"],
-            &["--no-deps"],
+        Step::cargo(
+            "doc tests",
+            "test --workspace --all-features --no-fail-fast --doc",
         ),
-        check("layers", layers::check_all),
-        check("house rules", || tidy::check_all().map(drop)),
-        check("firmware images", firmware::check_all),
-    ];
-    if let Action::Cargo { args, .. } = &mut steps[2].action {
-        args.extend(test_flags(&targets.unit));
-    }
-    steps
+        Step::cargo("docs", "doc --workspace --all-features --no-deps")
+            .with_env("RUSTDOCFLAGS", "-D warnings"),
+        Step::check("layers", || layers::run(layers::Args::default())),
+        Step::check("house rules", || tidy::run(tidy::Args::default())),
+        Step::check("firmware images", || firmware::run(firmware::Args::check_all())),
+    ]
 }
 
 fn integration_steps(targets: &TestTargets, gdb_is_installed: bool) -> Vec<Step> {
-    let tests = |names: &BTreeSet<String>| {
-        let mut args = words(&[&["test"], &SAME_BUILD, &["--no-fail-fast"]]);
-        args.extend(test_flags(names));
-        Action::Cargo { args, env: None }
+    let tests = |name, targets| {
+        let tests = test_flags(targets);
+        Step::cargo(
+            name,
+            &format!("test --workspace --all-features --no-fail-fast{tests}"),
+        )
     };
     let mut steps = Vec::new();
     if !targets.qemu.is_empty() {
-        steps.push(Step {
-            name: "tests on QEMU",
-            action: tests(&targets.qemu),
-        });
+        steps.push(tests("tests on QEMU", &targets.qemu));
     }
-    if !targets.gdb.is_empty() {
-        let why = "gdb-multiarch is not installed; `cargo xtask test --gdb` installs it and runs them";
-        let action = if gdb_is_installed {
-            tests(&targets.gdb)
-        } else {
-            Action::LeftOut(why.to_owned())
-        };
-        steps.push(Step {
-            name: "tests with GDB",
-            action,
-        });
+    match (targets.gdb.is_empty(), gdb_is_installed) {
+        (true, _) => {}
+        (false, true) => steps.push(tests("tests with GDB", &targets.gdb)),
+        (false, false) => steps.push(Step::left_out(
+            "tests with GDB",
+            "gdb-multiarch is not installed; `cargo xtask test --gdb` installs it and runs them",
+        )),
     }
     for (package, example, arguments) in EXAMPLES {
-        let args = words(&[
-            &["run", "--package", package, "--example", example, "--"],
-            arguments,
-        ]);
-        steps.push(Step {
-            name: example,
-            action: Action::Cargo { args, env: None },
-        });
+        steps.push(Step::cargo(
+            example,
+            &format!("run --package {package} --example {example} -- {arguments}"),
+        ));
     }
     steps
 }
 
-fn words(parts: &[&[&str]]) -> Vec<String> {
-    parts.concat().into_iter().map(str::to_owned).collect()
-}
-
-fn test_flags(names: &BTreeSet<String>) -> impl Iterator<Item = String> {
-    names.iter().flat_map(|name| ["--test".to_owned(), name.clone()])
+/// ` --test NAME` for each.
+fn test_flags(names: &BTreeSet<String>) -> String {
+    names.iter().map(|name| format!(" --test {name}")).collect()
 }
 
 /// The workspace's test targets (the files and folders in `tests/`), sorted by what they need.
@@ -175,38 +139,33 @@ impl TestTargets {
             .workspace_packages()
             .into_iter()
             .flat_map(|package| &package.targets);
-        let tests = targets.filter(|target| target.kind.contains(&TargetKind::Test) && target.test);
+        let tests = targets.filter(|target| target.kind.contains(&TargetKind::Test));
         Self::sort(tests.map(|target| (target.name.as_str(), target.required_features.as_slice())))
     }
 
     fn sort<'a>(tests: impl Iterator<Item = (&'a str, &'a [String])>) -> anyhow::Result<Self> {
         let mut targets = Self::default();
+        let mut seen = BTreeMap::new();
         for (name, features) in tests {
             let requires = |feature: &str| features.iter().any(|required| required == feature);
-            let group = match (requires("gdb-tests"), requires("qemu-tests")) {
-                (true, _) => &mut targets.gdb,
-                (false, true) => &mut targets.qemu,
-                (false, false) => &mut targets.unit,
+            let needs = match (requires("gdb-tests"), requires("qemu-tests")) {
+                (true, _) => "GDB",
+                (false, true) => "QEMU",
+                (false, false) => "neither",
+            };
+            let group = match needs {
+                "GDB" => &mut targets.gdb,
+                "QEMU" => &mut targets.qemu,
+                _ => &mut targets.unit,
             };
             group.insert(name.to_owned());
+            // Cargo selects test targets by name alone, in all packages at once.
+            let before = seen.insert(name, needs).unwrap_or(needs);
+            ensure!(
+                before == needs,
+                "two test targets are called `{name}`; one needs {before}, the other {needs} (of QEMU and GDB): rename one"
+            );
         }
-        // Cargo selects test targets by name alone, in all packages at once.
-        let Self { unit, qemu, gdb } = &targets;
-        let twice: Vec<&String> = unit
-            .iter()
-            .chain(qemu)
-            .filter(|name| {
-                [unit, qemu, gdb]
-                    .iter()
-                    .filter(|group| group.contains(*name))
-                    .count()
-                    > 1
-            })
-            .collect();
-        ensure!(
-            twice.is_empty(),
-            "test targets of one name need different things (QEMU, GDB or neither): {twice:?}; rename one"
-        );
         Ok(targets)
     }
 }
@@ -214,11 +173,17 @@ impl TestTargets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::steps::Action;
 
     fn sorted(tests: &[(&'static str, &[&str])]) -> anyhow::Result<TestTargets> {
         let owned: Vec<(&str, Vec<String>)> = tests
             .iter()
-            .map(|(name, features)| (*name, words(&[features])))
+            .map(|(name, features)| {
+                (
+                    *name,
+                    features.iter().map(|feature| (*feature).to_owned()).collect(),
+                )
+            })
             .collect();
         TestTargets::sort(owned.iter().map(|(name, features)| (*name, features.as_slice())))
     }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::workspace;
 
 /// Check house rules that neither the compiler nor clippy knows
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {}
 
 /// A Rust file may have so many lines; longer ones have an entry in [`LONG_FILES`].
@@ -37,13 +37,6 @@ const TEXT_EXTENSIONS: [&str; 8] = ["rs", "toml", "md", "s", "ld", "sh", "yml", 
 const TEXT_FILES: [&str; 3] = [".ci/run", ".gitignore", ".gitattributes"];
 
 pub(crate) fn run(Args {}: Args) -> anyhow::Result<()> {
-    let files = check_all()?;
-    println!("{files} files are tidy");
-    Ok(())
-}
-
-/// Checks every file that git tracks or would add; returns how many.
-pub(crate) fn check_all() -> anyhow::Result<usize> {
     let root = workspace::root();
     let files = files(&root)?;
     let mut faults = stale_entries(&root);
@@ -53,11 +46,13 @@ pub(crate) fn check_all() -> anyhow::Result<usize> {
         faults.extend(faults_in(&file.to_string_lossy(), &text));
     }
     if faults.is_empty() {
-        return Ok(files.len());
+        println!("{} files are tidy", files.len());
+        return Ok(());
     }
     bail!("untidy:\n  {}", faults.join("\n  "))
 }
 
+/// The text files that git tracks or would add.
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("git")
         .current_dir(root)
