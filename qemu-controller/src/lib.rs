@@ -1,1 +1,53 @@
-//! Start QEMU with a firmware image and steer it: a ready QMP session, a reachable GDB stub, no process left behind.
+//! Start QEMU with a firmware image and steer it: a session that is ready as soon as QEMU is, a GDB stub that a debugger can reach, and no process left behind.
+//!
+//! ```no_run
+//! use qemu_controller::{QemuConfig, Session};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = QemuConfig::default()          // qemu-system-arm, lm3s6965evb, cortex-m3, 64K
+//!     .firmware("firmware.elf")
+//!     .wait_for_gdb(true);                    // the guest waits for a debugger
+//! let session = Session::start(config).await?;
+//! println!("GDB at {:?}, {}", session.gdb(), session.query_status().await?.status);
+//! session.resume().await?;
+//! session.pause().await?;
+//! println!("{}", session.stop().await?);
+//! # Ok(()) }
+//! ```
+//!
+//! | what for | where |
+//! |---|---|
+//! | which QEMU, board, firmware, endpoints, deadlines | [`QemuConfig`], and [`qemu_launch::MachineSpec`] for the rest |
+//! | start, commands, events, stop | [`Session`] |
+//! | what the firmware prints and hears | [`Serial`] |
+//! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
+//! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
+//!
+//! **No call hangs:** each has a deadline, and its error says where it waited. **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for
+//! everybody who waits, with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle, and on Linux with this program, however
+//! that ends.
+
+mod attach;
+mod call;
+mod config;
+mod driver;
+mod error;
+mod events;
+mod gdb;
+mod pending;
+mod serial;
+mod session;
+mod start;
+mod stop;
+mod transport;
+
+pub use config::QemuConfig;
+pub use error::{AttachError, CommandError, Ended, GdbError, StartError, StartPhase, StopError, WaitPhase};
+pub use events::{Events, Missed};
+pub use gdb::GdbCheck;
+pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder};
+pub use qmp_proto::commands::{RunState, StatusInfo};
+pub use qmp_proto::{QmpEvent, ServerError};
+pub use serial::{SERIAL_BUFFER_BYTES, Serial, SerialError};
+pub use session::Session;
+pub use stop::{Stopped, StoppedBy};

@@ -2,13 +2,14 @@
 
 mod show;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use qemu_controller::{Endpoint, GdbCheck, QemuConfig, Session, StatusInfo};
+use qemu_controller::{Endpoint, GdbCheck, QemuConfig, SerialError, Session, StatusInfo};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -20,6 +21,9 @@ const PRINT_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long a firmware that this repository does not know is listened to.
 const LISTEN: Duration = Duration::from_secs(1);
+
+/// A firmware that prints nothing for so long sits at a breakpoint.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// The boards that the demo has firmware for.
 const FIRMWARE: [(&str, &str); 2] = [("lm3s6965evb", "tick"), ("mps2-an385", "tick-mps2")];
@@ -62,7 +66,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.qemu == Path::new("qemu-system-arm") {
         setup::ensure_qemu(args.no_install)?;
     }
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(demo(args))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(demo(args))
 }
 
 async fn demo(args: Args) -> anyhow::Result<ExitCode> {
@@ -78,7 +85,11 @@ async fn demo(args: Args) -> anyhow::Result<ExitCode> {
         return ended;
     };
     let stopped = session.stop().await?;
-    show.step("stop", &stopped, json!({ "by": stopped.by.to_string(), "exit": stopped.exit.to_string() }));
+    show.step(
+        "stop",
+        &stopped,
+        json!({ "by": stopped.by.to_string(), "exit": stopped.exit.as_ref().map(ToString::to_string) }),
+    )?;
     ended
 }
 
@@ -86,28 +97,53 @@ async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> a
     let (firmware, ours) = firmware(args)?;
     let session = &*started.insert(Session::start(config(args, &firmware)?).await?);
     let version = session.qemu_version();
-    show.fact("qemu", format!("{version} {}", version.package), json!({ "version": version.to_string(), "package": version.package }));
-    show.fact("argv", session.argv(), json!({ "argv": session.argv().to_string(), "pid": session.pid() }));
-    show.step("ready", "from nothing to an answered query-status", json!({}));
+    show.fact(
+        "qemu",
+        format!("{version} {}", version.package),
+        json!({ "version": version.to_string(), "package": version.package }),
+    )?;
+    let process = session.process().context("no process")?;
+    show.fact(
+        "argv",
+        process.argv(),
+        json!({ "argv": process.argv().to_string(), "pid": process.pid() }),
+    )?;
+    show.step("ready", "from nothing to an answered query-status", json!({}))?;
     show_state(show, session).await?;
     show_cpus(show, session).await?;
     show_gdb(show, session).await?;
     if ours {
-        session.serial(0).context("no serial port")?.expect("boot", PRINT_DEADLINE).await?;
-        show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }));
+        session
+            .serial(0)
+            .context("no serial port")?
+            .expect("boot", PRINT_DEADLINE)
+            .await?;
+        show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }))?;
         show_line(show, session, PRINT_DEADLINE).await?;
     } else if show_line(show, session, LISTEN).await.is_err() {
-        show.step("serial", format!("the firmware printed no line within {LISTEN:?}"), json!({ "line": null }));
+        show.step(
+            "serial",
+            format!("the firmware printed no line within {LISTEN:?}"),
+            json!({ "line": null }),
+        )?;
     }
     session.pause().await?;
-    show_run_state(show, "pause", &session.query_status().await?);
+    show_run_state(show, "pause", &session.query_status().await?)?;
     session.resume().await?;
-    show_run_state(show, "resume", &session.query_status().await?);
+    show_run_state(show, "resume", &session.query_status().await?)?;
     session.reset().await?;
-    show_run_state(show, "reset", &session.query_status().await?);
+    show_run_state(show, "reset", &session.query_status().await?)?;
     if ours {
-        session.serial(0).context("no serial port")?.expect("boot", PRINT_DEADLINE).await?;
-        show.step("serial", "the firmware printed 'boot' again", json!({ "line": "boot" }));
+        session
+            .serial(0)
+            .context("no serial port")?
+            .expect("boot", PRINT_DEADLINE)
+            .await?;
+        show.step(
+            "serial",
+            "the firmware printed 'boot' again",
+            json!({ "line": "boot" }),
+        )?;
     }
     if args.wait {
         wait(show, session, &firmware).await?;
@@ -122,9 +158,15 @@ fn firmware(args: &Args) -> anyhow::Result<(PathBuf, bool)> {
     }
     let Some((_, image)) = FIRMWARE.iter().find(|(machine, _)| *machine == args.machine) else {
         let known = FIRMWARE.map(|(machine, _)| machine).join(", ");
-        bail!("this repository has no firmware for machine '{}', only for {known}; name one with --firmware", args.machine);
+        bail!(
+            "this repository has no firmware for machine '{}', only for {known}; name one with --firmware",
+            args.machine
+        );
     };
-    Ok((workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")), true))
+    Ok((
+        workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")),
+        true,
+    ))
 }
 
 fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
@@ -135,9 +177,16 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
             args.gdb.port()
         );
     }
-    let gdb = if args.gdb.is_ipv4() { Endpoint::loopback(args.gdb.port()) } else { Endpoint::Exposed(args.gdb) };
-    let mut config =
-        QemuConfig::default().qemu_path(&args.qemu).machine(&args.machine).firmware(firmware).gdb(gdb);
+    let gdb = if args.gdb.is_ipv4() {
+        Endpoint::loopback(args.gdb.port())
+    } else {
+        Endpoint::Exposed(args.gdb)
+    };
+    let mut config = QemuConfig::default()
+        .qemu_path(&args.qemu)
+        .machine(&args.machine)
+        .firmware(firmware)
+        .gdb(gdb);
     if let Some(cpu) = &args.cpu {
         config = config.cpu(cpu);
     }
@@ -148,40 +197,60 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
 }
 
 async fn show_state(show: &mut Show, session: &Session) -> anyhow::Result<()> {
-    show_run_state(show, "state", &session.query_status().await?);
-    Ok(())
+    Ok(show_run_state(show, "state", &session.query_status().await?)?)
 }
 
-fn show_run_state(show: &mut Show, step: &'static str, state: &StatusInfo) {
-    show.step(step, format!("run state {}", state.status), json!({ "run_state": state.status.as_str() }));
+fn show_run_state(show: &mut Show, step: &str, state: &StatusInfo) -> io::Result<()> {
+    show.step(
+        step,
+        format!("run state {}", state.status),
+        json!({ "run_state": state.status.as_str() }),
+    )
 }
 
 async fn show_cpus(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let cpus = session.query_cpus().await?;
-    let text: Vec<_> = cpus.iter().map(|cpu| format!("CPU {} is {}", cpu.cpu_index, cpu.qom_path)).collect();
+    let text: Vec<_> = cpus
+        .iter()
+        .map(|cpu| format!("CPU {} is {}", cpu.cpu_index, cpu.qom_path))
+        .collect();
     let paths: Vec<_> = cpus.iter().map(|cpu| &cpu.qom_path).collect();
-    show.step("cpus", text.join(", "), json!({ "cpus": paths }));
+    show.step("cpus", text.join(", "), json!({ "cpus": paths }))?;
     Ok(())
 }
 
 async fn show_gdb(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let look = session.check_gdb().await?;
-    show_check(show, "gdb", &look);
+    show_check(show, "gdb", &look)?;
     let probe = session.probe_gdb().await?;
-    show_check(show, "probe", &probe);
+    show_check(show, "probe", &probe)?;
     for check in [&look, &probe] {
         if !check.reachability.can_attach() || check.before.status != check.after.status {
-            bail!("a debugger could not attach to the GDB stub at {}: {}", check.endpoint, check.reachability);
+            bail!(
+                "a debugger could not attach to the GDB stub at {}: {}",
+                check.endpoint,
+                check.reachability
+            );
         }
     }
     Ok(())
 }
 
-fn show_check(show: &mut Show, step: &'static str, check: &GdbCheck) {
-    let GdbCheck { endpoint, reachability, effect, before, after, .. } = check;
+fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
+    let GdbCheck {
+        endpoint,
+        reachability,
+        effect,
+        before,
+        after,
+        ..
+    } = check;
     show.step(
         step,
-        format!("{endpoint}: {reachability}; {effect}; run state {} before, {} after", before.status, after.status),
+        format!(
+            "{endpoint}: {reachability}; {effect}; run state {} before, {} after",
+            before.status, after.status
+        ),
         json!({
             "endpoint": endpoint.to_string(),
             "can_attach": reachability.can_attach(),
@@ -190,7 +259,7 @@ fn show_check(show: &mut Show, step: &'static str, check: &GdbCheck) {
             "run_state_before": before.status.as_str(),
             "run_state_after": after.status.as_str(),
         }),
-    );
+    )
 }
 
 async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> anyhow::Result<()> {
@@ -199,7 +268,11 @@ async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> an
     while line.is_empty() {
         line = serial.line(deadline).await?;
     }
-    show.step("serial", format!("the firmware printed '{line}'"), json!({ "line": line }));
+    show.step(
+        "serial",
+        format!("the firmware printed '{line}'"),
+        json!({ "line": line }),
+    )?;
     Ok(())
 }
 
@@ -208,22 +281,25 @@ async fn wait(show: &mut Show, session: &Session, firmware: &Path) -> anyhow::Re
     let gdb = session.gdb().context("no GDB stub")?;
     let elf = shlex::try_quote(firmware.to_str().context("the firmware's path is not Unicode")?)?;
     let attach = format!("gdb-multiarch -q {elf} -ex 'target remote {gdb}'");
-    show.step("wait", format!("attach a debugger with\n\n  {attach}\n\nand end the demo with Ctrl-C"), json!({ "attach": attach }));
-    let serial = session.serial(0).context("no serial port")?;
-    let ended = tokio::select! {
-        ended = session.ended() => ended,
-        never = async {
-            loop {
-                // No line for a day is a debugger that sits at a breakpoint.
-                if let Ok(line) = serial.line(Duration::from_secs(86_400)).await {
-                    show.step("serial", format!("the firmware printed '{line}'"), json!({ "line": line }));
-                } else {
-                    std::future::pending::<()>().await;
-                }
-            }
-        } => never,
-    };
-    bail!("QEMU ended while a debugger was awaited: {ended}")
+    show.step(
+        "wait",
+        format!("attach a debugger with\n\n  {attach}\n\nand end the demo with Ctrl-C"),
+        json!({ "attach": attach }),
+    )?;
+    tokio::select! {
+        ended = session.ended() => bail!("QEMU ended while a debugger was awaited: {ended}"),
+        failed = show_lines(show, session) => failed,
+    }
+}
+
+/// Shows what the firmware prints, for ever.
+async fn show_lines(show: &mut Show, session: &Session) -> anyhow::Result<()> {
+    loop {
+        match show_line(show, session, A_DAY).await {
+            Err(error) if error.is::<SerialError>() => std::future::pending().await,
+            shown => shown?,
+        }
+    }
 }
 
 /// Ctrl-C and SIGTERM, from now on.
@@ -234,7 +310,10 @@ struct Interrupts {
 
 impl Interrupts {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// The exit status that says which came, as a shell has it.

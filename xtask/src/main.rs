@@ -1,5 +1,6 @@
 //! `cargo xtask <verb>`: dispatch only; one file a verb.
 
+mod demo;
 mod firmware;
 mod layers;
 mod setup;
@@ -22,6 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    Demo(demo::Args),
     Test(test::Args),
     Firmware(firmware::Args),
     Setup(setup::Args),
@@ -31,6 +33,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
+        Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Firmware(args) => firmware::run(args).map(success),
         Verb::Setup(args) => setup::run(args).map(success),

@@ -1,0 +1,299 @@
+//! The handle that a user holds: QEMU's verbs, each one command and its effect.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qemu_launch::{Process, Watch};
+use qmp_proto::commands::{Cont, QueryStatus, StatusInfo, Stop, SystemPowerdown, SystemReset};
+use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use crate::call::{self, call};
+use crate::config::Deadlines;
+use crate::driver::{Lane, Owned};
+use crate::error::{CommandError, Ended, WaitPhase};
+use crate::events::Events;
+use crate::pending::{CpuInfoFast, HumanMonitorCommand, QueryCpusFast};
+use crate::serial::Serial;
+
+/// A QEMU that runs, and the QMP session with it.
+///
+/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU. Every future may be dropped at any point and the session stays in step; every
+/// call has a deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is told at once how ([`Ended`]).
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) deadline: Duration,
+}
+
+pub(crate) struct Inner {
+    pub(crate) shared: Owned,
+    /// QEMU's, where this session started it; dropping it ends QEMU.
+    pub(crate) process: Option<Process>,
+    pub(crate) greeting: Greeting,
+    pub(crate) gdb: Option<gdb_port::Endpoint>,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) serials: Vec<Option<Serial>>,
+}
+
+/// What is asked of QEMU by command.
+impl Session {
+    pub(crate) fn new(inner: Inner) -> Self {
+        let deadline = inner.deadlines.command;
+        Self {
+            inner: Arc::new(inner),
+            deadline,
+        }
+    }
+
+    /// The run state (`query-status`).
+    ///
+    /// # Errors
+    /// [`CommandError`], as for every command here.
+    pub async fn query_status(&self) -> Result<StatusInfo, CommandError> {
+        self.command(&QueryStatus).await
+    }
+
+    /// The guest's CPUs (`query-cpus-fast`), without stopping it.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn query_cpus(&self) -> Result<Vec<CpuInfoFast>, CommandError> {
+        self.command(&QueryCpusFast).await
+    }
+
+    /// Lets the guest run (`cont`); it runs when this returns. A guest that runs already goes on.
+    ///
+    /// # Errors
+    /// [`CommandError`]. A guest whose run ends QEMU at once may take the answer with it: then [`CommandError::Ended`] says how it ended.
+    pub async fn resume(&self) -> Result<(), CommandError> {
+        self.command(&Cont).await.map(drop)
+    }
+
+    /// Pauses the guest (`stop`); it stands still when this returns. One that is paused already stays so.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn pause(&self) -> Result<(), CommandError> {
+        self.command(&Stop).await.map(drop)
+    }
+
+    /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest starts over; one that was paused waits at
+    /// its reset vector, in the run state `prelaunch`.
+    ///
+    /// # Errors
+    /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
+    pub async fn reset(&self) -> Result<(), CommandError> {
+        self.until(
+            SystemReset::NAME,
+            |event| event.name == "RESET" && by_us(event),
+            self.command(&SystemReset),
+        )
+        .await
+    }
+
+    /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many boards, `lm3s6965evb` among them, do not listen.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn powerdown(&self) -> Result<(), CommandError> {
+        self.command(&SystemPowerdown).await.map(drop)
+    }
+
+    /// Runs a line in QEMU's human monitor and returns what it printed. Its output is for people and changes between versions.
+    ///
+    /// # Errors
+    /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success; else [`CommandError`].
+    pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
+        let text = self.command(&HumanMonitorCommand::new(line)).await?;
+        if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
+            return Err(CommandError::HumanMonitor {
+                line: line.to_owned(),
+                text: text.trim_end().to_owned(),
+            });
+        }
+        Ok(text)
+    }
+
+    /// Runs any typed command.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
+        call::command(&self.inner.shared, self.deadline, command).await
+    }
+
+    /// Runs any command by name, with arguments of any type that serialises to an object, or `&()` for none.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn execute<A: Serialize + ?Sized>(
+        &self,
+        command: &str,
+        arguments: &A,
+    ) -> Result<RawReturn, CommandError> {
+        call(&self.inner.shared, command, Lane::InBand, self.deadline, |c| {
+            c.execute_raw(command, arguments)
+        })
+        .await
+    }
+
+    /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and refuses the others.
+    ///
+    /// # Errors
+    /// [`CommandError`]; [`Invalid`](CommandError::Invalid) with a QEMU that offers no out-of-band execution.
+    pub async fn execute_oob<A: Serialize + ?Sized>(
+        &self,
+        command: &str,
+        arguments: &A,
+    ) -> Result<RawReturn, CommandError> {
+        call(&self.inner.shared, command, Lane::OutOfBand, self.deadline, |c| {
+            c.execute_raw_oob(command, arguments)
+        })
+        .await
+    }
+
+    /// This session with another deadline for each call: `session.with_deadline(d).query_status()`. Default:
+    /// [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline).
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            deadline,
+        }
+    }
+}
+
+/// What QEMU tells unasked.
+impl Session {
+    /// All events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.inner.shared.subscribe())
+    }
+
+    /// Waits for the first event that `wanted` takes. It listens from this call on, not from the first poll: nothing falls between
+    /// `let stopped = session.wait_for_event(…)` and what is done to provoke it.
+    ///
+    /// # Errors
+    /// [`CommandError::Deadline`] after the session's deadline, [`CommandError::Ended`] when the session ends first; both name `what`.
+    pub fn wait_for_event(
+        &self,
+        what: &str,
+        wanted: impl FnMut(&QmpEvent) -> bool,
+    ) -> impl Future<Output = Result<QmpEvent, CommandError>> {
+        self.event_by(what.to_owned(), Instant::now() + self.deadline, wanted)
+    }
+
+    /// Waits until the session has ended, and tells how.
+    pub async fn ended(&self) -> Ended {
+        self.inner.shared.end().await
+    }
+
+    fn event_by(
+        &self,
+        what: String,
+        until: Instant,
+        mut wanted: impl FnMut(&QmpEvent) -> bool,
+    ) -> impl Future<Output = Result<QmpEvent, CommandError>> {
+        let mut events = self.events();
+        let (shared, deadline) = (self.inner.shared.share(), self.deadline);
+        async move {
+            let found = timeout_at(until, async {
+                while let Some(event) = events.next().await {
+                    // Missed ones were not wanted, or the deadline will say that they were.
+                    if let Ok(event) = event
+                        && wanted(&event)
+                    {
+                        return Some(event);
+                    }
+                }
+                None
+            });
+            match found.await {
+                Ok(Some(event)) => Ok(event),
+                Ok(None) => Err(CommandError::Ended {
+                    command: what,
+                    ended: shared.end().await,
+                }),
+                Err(_) => Err(CommandError::Deadline {
+                    command: what,
+                    deadline,
+                    phase: WaitPhase::Effect,
+                }),
+            }
+        }
+    }
+
+    /// Runs a command whose effect shows in an event, and waits for both; the event may come first.
+    async fn until<T>(
+        &self,
+        what: &str,
+        wanted: impl FnMut(&QmpEvent) -> bool,
+        command: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<(), CommandError> {
+        let effect = self.event_by(what.to_owned(), Instant::now() + self.deadline, wanted);
+        command.await?;
+        effect.await.map(drop)
+    }
+}
+
+/// What is known without asking.
+impl Session {
+    /// QEMU's version, from its greeting.
+    #[must_use]
+    pub fn qemu_version(&self) -> &Version {
+        &self.inner.greeting.version
+    }
+
+    /// QEMU's process, to look on: command line, process id, stderr, its end. Keeps nothing alive; `None` for a session that was attached.
+    #[must_use]
+    pub fn process(&self) -> Option<Watch> {
+        self.inner.process.as_deref().cloned()
+    }
+
+    /// QEMU's process id; `None` for a session that was attached.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.inner.process.as_ref().map(|process| process.pid())
+    }
+
+    /// Where the GDB stub listens; `None` where there is none, or where it is an inherited socket pair.
+    #[must_use]
+    pub fn gdb(&self) -> Option<&gdb_port::Endpoint> {
+        self.inner.gdb.as_ref()
+    }
+
+    /// The guest's serial port of this number, drained by the session from its first byte; `None` unless the configuration gave it
+    /// [`Endpoint::Inherited`](crate::Endpoint::Inherited). Port 0 is there by default.
+    #[must_use]
+    pub fn serial(&self, port: usize) -> Option<&Serial> {
+        self.inner.serials.get(port)?.as_ref()
+    }
+}
+
+/// Whether a RESET was asked for by a monitor, not by the guest.
+fn by_us(event: &QmpEvent) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Reset {
+        guest: bool,
+    }
+    event
+        .data
+        .as_ref()
+        .and_then(|data| data.parse::<Reset>().ok())
+        .is_some_and(|reset| !reset.guest)
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("pid", &self.pid())
+            .field("gdb", &self.inner.gdb)
+            .field("ended", &self.inner.shared.how_it_ended())
+            .finish_non_exhaustive()
+    }
+}

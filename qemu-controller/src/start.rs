@@ -1,0 +1,226 @@
+//! From a configuration to a ready session, with nothing left behind when that fails.
+//!
+//! ```text
+//!   check ─▶ spawn ─▶ connect ─▶ greeting ─▶ qmp_capabilities ─▶ query-status ─▶ (GDB port) ─▶ ready
+//!                        └ retried only where QEMU does the listening; never a fixed sleep
+//! ```
+//!
+//! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at once and has QEMU's own words.
+
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+use qemu_launch::{Address, Process, Watch};
+use qmp_proto::commands::QueryStatus;
+use qmp_proto::{Capability, Connection, Greeting, Limits};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+use tracing::trace;
+
+use crate::call::command;
+use crate::config::QemuConfig;
+use crate::driver::{Owned, Shared, drive};
+use crate::error::{CommandError, Ended, StartError, StartPhase};
+use crate::gdb;
+use crate::serial::Serial;
+use crate::session::{Inner, Session};
+use crate::transport::BoxTransport;
+
+/// The pauses between attempts to connect grow from this …
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// … to this: up to 10 ms a retry costs QEMU nothing, at 50 ms it doubles the time to ready.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+impl Session {
+    /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated, `query-status` answered. Needs a tokio runtime with I/O and time
+    /// enabled, of any flavour, and lives in it.
+    ///
+    /// # Errors
+    /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as it has when this future is dropped.
+    pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
+        let process = qemu_launch::spawn_async(config.to_spec()).await?;
+        let phase = Cell::new(StartPhase::Connecting);
+        let watch = process.watch();
+        let deadline = config.deadlines.start;
+        let failed = match timeout(deadline, begin(process, config, &phase)).await {
+            Ok(Ok(session)) => return Ok(session),
+            Ok(Err(failed)) => failed,
+            Err(_) => Failed::Deadline,
+        };
+        let (phase, command_line) = (phase.get(), watch.argv().to_string());
+        Err(match failed {
+            Failed::Ended(Ended::Exited(exit)) => StartError::Exited {
+                phase,
+                exit,
+                command_line,
+            },
+            Failed::Ended(source) => StartError::Monitor {
+                phase,
+                command_line,
+                source,
+            },
+            Failed::Command(source) => StartError::Refused { phase, source },
+            Failed::Connect(source) => StartError::Connect(source),
+            Failed::NoMonitor => StartError::NoMonitor,
+            Failed::UnknownPort => StartError::UnknownPort,
+            Failed::Deadline => StartError::Deadline {
+                phase,
+                deadline,
+                stderr: watch.stderr_tail().to_string_lossy(),
+                command_line,
+            },
+        })
+    }
+}
+
+/// Why a start failed, before it is put together with what is known of the process.
+pub(crate) enum Failed {
+    Ended(Ended),
+    Command(CommandError),
+    Connect(io::Error),
+    NoMonitor,
+    UnknownPort,
+    Deadline,
+}
+
+impl From<CommandError> for Failed {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Ended { ended, .. } => Self::Ended(ended),
+            CommandError::Deadline { .. } => Self::Deadline,
+            error => Self::Command(error),
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Connect(error)
+    }
+}
+
+async fn begin(
+    mut process: Process,
+    config: QemuConfig,
+    phase: &Cell<StartPhase>,
+) -> Result<Session, Failed> {
+    // Drained from the first byte: a guest may print before its session is ready.
+    let serials = serials(&mut process)?;
+    let transport = connect(&mut process).await?;
+    // The one deadline here is that of the whole start.
+    let deadline = config.deadlines.start;
+    let (shared, greeting) = handshake(transport, Some(process.watch()), deadline, phase).await?;
+    phase.set(StartPhase::GdbAddress);
+    let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
+    Ok(Session::new(Inner {
+        shared,
+        process: Some(process),
+        greeting,
+        gdb,
+        deadlines: config.deadlines,
+        serials,
+    }))
+}
+
+/// From a connected stream to an answered `query-status`.
+pub(crate) async fn handshake(
+    transport: BoxTransport,
+    process: Option<Watch>,
+    deadline: Duration,
+    phase: &Cell<StartPhase>,
+) -> Result<(Owned, Greeting), Failed> {
+    phase.set(StartPhase::Greeting);
+    let shared = Owned::new(transport, Connection::new(Limits::default()));
+    let greeting = shared.greeting();
+    tokio::spawn(drive(shared.share(), process));
+    let Ok(greeting) = greeting.await else {
+        return Err(Failed::Ended(shared.end().await));
+    };
+    phase.set(StartPhase::Negotiation);
+    negotiate(&shared, &greeting).await?;
+    phase.set(StartPhase::FirstStatus);
+    command(&shared, deadline, &QueryStatus).await?;
+    Ok((shared, greeting))
+}
+
+/// Enables out-of-band execution where it is offered.
+async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
+    let offered = greeting.capabilities.contains(&Capability::Oob);
+    let enable: &[_] = if offered { &[Capability::Oob] } else { &[] };
+    let refused = |source| {
+        Failed::Command(CommandError::Invalid {
+            command: "qmp_capabilities".to_owned(),
+            source,
+        })
+    };
+    match shared.negotiate(enable).map_err(refused)?.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failed::Command(CommandError::Refused {
+            command: "qmp_capabilities".to_owned(),
+            error,
+        })),
+        Err(_) => Err(Failed::Ended(shared.end().await)),
+    }
+}
+
+/// The stream to the monitor. A socket pair is there at once; where QEMU does the listening, it is asked until it listens or has ended.
+async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
+    let address = process.qmp_address().cloned().ok_or(Failed::NoMonitor)?;
+    match address {
+        Address::Inherited { .. } => {
+            let stream = process.take_qmp().ok_or(Failed::NoMonitor)?;
+            Ok(Box::pin(tokio_stream(stream)?))
+        }
+        Address::Socket(path) => Ok(Box::pin(retry(process, || UnixStream::connect(&path)).await?)),
+        Address::Tcp(address) if address.port() == 0 => Err(Failed::UnknownPort),
+        Address::Tcp(address) => {
+            let stream = retry(process, || TcpStream::connect(address)).await?;
+            // Without it each command may wait 40 ms for an acknowledgment.
+            stream.set_nodelay(true)?;
+            Ok(Box::pin(stream))
+        }
+        other => Err(Failed::Connect(io::Error::other(format!(
+            "no way to reach a monitor at {other}"
+        )))),
+    }
+}
+
+/// Tries until it works or QEMU has ended; the deadline is the caller's.
+async fn retry<S, F: Future<Output = io::Result<S>>>(
+    process: &Process,
+    mut attempt: impl FnMut() -> F,
+) -> Result<S, Failed> {
+    let mut pause = FIRST_PAUSE;
+    let attempts = async {
+        loop {
+            match attempt().await {
+                Ok(stream) => return stream,
+                Err(error) => trace!(%error, "the monitor does not listen yet"),
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        }
+    };
+    tokio::select! {
+        stream = attempts => Ok(stream),
+        exit = process.wait() => Err(Failed::Ended(Ended::Exited(exit))),
+    }
+}
+
+/// Each of the machine's serial ports that is inherited, in the board's order.
+fn serials(process: &mut Process) -> io::Result<Vec<Option<Serial>>> {
+    let ports = (0..)
+        .take_while(|&port| process.serial_address(port).is_some())
+        .count();
+    let drain = |stream| Ok(Serial::drain(tokio_stream(stream)?));
+    (0..ports)
+        .map(|port| process.take_serial(port).map(drain).transpose())
+        .collect()
+}
+
+fn tokio_stream(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
+}
