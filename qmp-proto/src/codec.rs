@@ -190,7 +190,7 @@ impl Codec {
     fn make_room(&mut self, more: usize) {
         let kept = self.buffer.len() - self.start;
         // Either the copy is smaller than what was consumed since the last one, or growing would copy as much.
-        if self.start >= kept || self.buffer.len() + more > self.buffer.capacity() {
+        if self.start > 0 && (self.start >= kept || self.buffer.len() + more > self.buffer.capacity()) {
             self.drop_consumed();
         }
         let needed = kept + more;
@@ -209,10 +209,10 @@ impl Codec {
 
     /// Scans on to the end of the current message, if that is not known yet.
     fn advance(&mut self) {
-        if self.complete.is_some() || self.failure.is_some() {
+        if self.start + self.scanner.scanned() == self.buffer.len() || self.complete.is_some() {
             return;
         }
-        if self.scanner.is_between() {
+        if self.scanner.scanned() == 0 {
             self.skip_space();
         }
         let limit = self.limits.max_message_bytes;
@@ -256,16 +256,19 @@ impl Codec {
         self.last_offset = self.offset(0);
         let message = &self.buffer[self.start..self.start + length];
         self.last_seen = Seen::of(message);
-        let members = self.scanner.members().clone();
-        self.scanner.next_message();
         let result = if length >= SHARED_FROM_BYTES && self.can_share(length) {
             let message = self.share_message(length);
-            read(&members, &message, |span| RawJson::share(&message, span))
+            read(self.scanner.members(), &message, |span| {
+                RawJson::share(&message, span)
+            })
         } else {
-            let read = read(&members, message, |span| RawJson::copy(&message[span]));
+            let read = read(self.scanner.members(), message, |span| {
+                RawJson::copy(&message[span])
+            });
             self.start += length;
             read
         };
+        self.scanner.next_message();
         if self.start == self.buffer.len() {
             self.skip_space();
         }
@@ -292,10 +295,19 @@ impl Codec {
 
 impl Seen {
     fn of(message: &[u8]) -> Self {
-        let len = message.len().min(SEEN_BYTES);
+        // Nearly all are longer, and a copy of a fixed size costs next to nothing.
+        if let Some(&bytes) = message.first_chunk() {
+            return Self {
+                bytes,
+                len: SEEN_BYTES,
+            };
+        }
         let mut bytes = [0; SEEN_BYTES];
-        bytes[..len].copy_from_slice(&message[..len]);
-        Self { bytes, len }
+        bytes[..message.len()].copy_from_slice(message);
+        Self {
+            bytes,
+            len: message.len(),
+        }
     }
 }
 
