@@ -97,11 +97,27 @@ impl Unaccepted {
 /// Only what says nothing about the stub: the system has no sockets left, or forbids the connection. Nobody listening,
 /// silence, strange answers are results.
 pub async fn probe(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report, ConnectError> {
-    let started = Instant::now();
-    let deadline = started + options.deadline;
+    let deadline = Instant::now() + options.deadline;
     if let Some(reachability) = refuse_by_look(endpoint, options, deadline).await {
         return Ok(Report::untouched(reachability));
     }
+    connect_and_converse(endpoint, options, deadline).await
+}
+
+/// The probe as it is when another client has won the race since the look.
+///
+/// # Errors
+/// As [`probe`].
+#[cfg(any(test, feature = "testing"))]
+pub async fn probe_unlooked(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report, ConnectError> {
+    connect_and_converse(endpoint, options, Instant::now() + options.deadline).await
+}
+
+async fn connect_and_converse(
+    endpoint: &Endpoint,
+    options: &ProbeOptions,
+    deadline: Instant,
+) -> Result<Report, ConnectError> {
     let channel = match timeout_at(deadline, Channel::connect(endpoint, options)).await {
         // A full queue: the listener's kernel does not even answer.
         Err(_) => {

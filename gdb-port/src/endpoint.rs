@@ -133,7 +133,10 @@ impl Chardev {
         let address = listening
             .strip_suffix(",server=on")
             .or_else(|| listening.strip_suffix(",server"))?;
-        let mut address: SocketAddr = address.parse().ok()?;
+        let (host, port) = address.rsplit_once(':')?;
+        // QEMU writes brackets around a v6 address only while a client is attached (7.2).
+        let host: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+        let mut address = SocketAddr::new(host, port.parse().ok()?);
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
@@ -213,6 +216,7 @@ mod tests {
         );
         check("disconnected:tcp:[::]:32933,server=on", "[::1]:32933", false);
         check("tcp:[::1]:5,server=on <-> [::1]:6", "[::1]:5", true);
+        check("disconnected:tcp:::1:40311,server=on", "[::1]:40311", false);
         for text in [
             "",
             "gdb",

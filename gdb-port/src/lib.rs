@@ -45,6 +45,9 @@ pub mod probe;
 mod reachability;
 pub mod reply;
 pub mod target;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(feature = "tokio")]
 mod wait;
 

@@ -112,7 +112,7 @@ impl TargetReader {
     /// The next annex to read; `None` when all are there.
     #[must_use]
     pub fn next_annex(&self) -> Option<&str> {
-        self.wanted.last().map(String::as_str)
+        self.wanted.first().map(String::as_str)
     }
 
     /// Takes the whole of one annex, and notes which others it includes.
