@@ -104,6 +104,15 @@ enum Literal {
 }
 
 impl Literal {
+    /// The one that begins with this byte.
+    fn of(first: u8) -> Self {
+        match first {
+            b't' => Self::True,
+            b'f' => Self::False,
+            _ => Self::Null,
+        }
+    }
+
     fn text(self) -> &'static [u8] {
         match self {
             Self::True => b"true",
@@ -290,14 +299,26 @@ impl Scanner {
                         State::FirstValue
                     };
                 }
-                (State::Value | State::FirstValue, b'1'..=b'9') => {
+                (State::Value | State::FirstValue, b'0'..=b'9') => {
                     self.begin_value(pos);
-                    pos = skip_digits(bytes, pos + 1);
-                    state = State::InNumber(Number::Integer);
+                    (pos, state) = match byte {
+                        b'0' => (pos + 1, State::InNumber(Number::Zero)),
+                        _ => (skip_digits(bytes, pos + 1), State::InNumber(Number::Integer)),
+                    };
                     if let Some(b',' | b'}' | b']') = bytes.get(pos) {
                         state = State::AfterValue;
                         self.end_value(pos);
                     }
+                }
+                (State::Value | State::FirstValue, b't' | b'f' | b'n') => {
+                    self.begin_value(pos);
+                    let literal = Literal::of(byte);
+                    (pos, state) = if bytes[pos..].starts_with(literal.text()) {
+                        (pos + literal.text().len(), State::AfterValue)
+                    } else {
+                        (pos + 1, State::InLiteral(literal, 1))
+                    };
+                    self.end_value(pos);
                 }
                 (_, b' ' | b'\n' | b'\r' | b'\t') if state.is_between_tokens() => pos += 1,
                 (State::Colon, b':') => (pos, state) = (pos + 1, State::Value),
@@ -359,15 +380,11 @@ impl Scanner {
             }
             State::Value | State::FirstValue => {
                 self.begin_value(pos);
-                let state = match byte {
-                    b'0' => State::InNumber(Number::Zero),
-                    b'-' => State::InNumber(Number::Minus),
-                    b't' => State::InLiteral(Literal::True, 1),
-                    b'f' => State::InLiteral(Literal::False, 1),
-                    b'n' => State::InLiteral(Literal::Null, 1),
-                    _ => return Err(self.expected(state)),
-                };
-                Ok((state, 1))
+                if byte == b'-' {
+                    Ok((State::InNumber(Number::Minus), 1))
+                } else {
+                    Err(self.expected(state))
+                }
             }
             _ => Err(self.expected(state)),
         }

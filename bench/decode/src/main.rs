@@ -17,12 +17,13 @@ fn main() {
     let rounds: usize = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(9);
     let mixed = streams::mixed(200_000);
     let schema = streams::schema();
-    // A contender's name alone runs that one, for a profiler.
+    // A contender's name, and the size of the pieces, run that one alone, for a profiler.
+    let piece = std::env::args().nth(3).and_then(|size| size.parse().ok()).unwrap_or(4096);
     if let Some(only) = std::env::args().nth(2) {
         let contender = CONTENDERS.iter().find(|contender| contender.name == only).expect("a contender's name");
         for stream in [&mixed, &schema] {
             for _ in 0..rounds * 20_000_000 / stream.bytes.len() {
-                black_box((contender.decode)(black_box(&stream.bytes), 4096));
+                black_box((contender.decode)(black_box(&stream.bytes), piece));
             }
         }
         return;
