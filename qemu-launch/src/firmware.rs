@@ -1,10 +1,20 @@
-//! Checks of the firmware before QEMU starts: QEMU would load anything as a raw image, and run it.
+//! Checks of the firmware before QEMU starts.
+//!
+//! QEMU takes a file for `-kernel` that is not an ELF for a raw image, and runs it; an empty one, or one for another
+//! CPU, ends in a lockup. Only a check before the start gives a clear error.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::spec::MachineSpec;
+use object::{ReadCache, ReadRef};
 
-/// The firmware is not what the chosen QEMU can run.
+use crate::architecture::{self, Architecture};
+use crate::elf::{self, Bad, Elf, Segment};
+use crate::install::target_of;
+use crate::spec::{LoadedImage, MachineSpec};
+
+/// The firmware is not what the chosen QEMU can run. Each error says what was found and what was wanted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirmwareError {
@@ -14,16 +24,343 @@ pub enum FirmwareError {
         /// The path.
         path: PathBuf,
     },
+    /// It is a folder.
+    #[error("{} is a folder; a file was wanted", path.display())]
+    Folder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is a device, a pipe or a socket.
+    #[error("{} is a device, pipe or socket; a file was wanted", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It has no bytes.
+    #[error("{} is empty", path.display())]
+    Empty {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It can't be read.
+    #[error("{} can't be read", path.display())]
+    Unreadable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not an ELF file.
+    #[error("{} is {found}; an ELF file was wanted ({advice})", path.display())]
+    NotElf {
+        /// The path.
+        path: PathBuf,
+        /// What it looks like.
+        found: &'static str,
+        /// What can be done about it.
+        advice: &'static str,
+    },
+    /// It is for another CPU.
+    #[error("{} is for another CPU: {found}; {target} runs {wanted}", path.display())]
+    WrongMachine {
+        /// The path.
+        path: PathBuf,
+        /// What the file is for.
+        found: String,
+        /// What this QEMU runs.
+        wanted: String,
+        /// The QEMU that was chosen.
+        target: String,
+    },
+    /// It is for the right CPU in the other byte order.
+    #[error("{} has the wrong byte order: {found}; {target} runs {wanted}", path.display())]
+    WrongByteOrder {
+        /// The path.
+        path: PathBuf,
+        /// What the file is for.
+        found: String,
+        /// What this QEMU runs.
+        wanted: String,
+        /// The QEMU that was chosen.
+        target: String,
+    },
+    /// It is for the right kind of CPU in another word size.
+    #[error("{} has the wrong word size: {found}; {target} runs {wanted}", path.display())]
+    WrongClass {
+        /// The path.
+        path: PathBuf,
+        /// What the file is for.
+        found: String,
+        /// What this QEMU runs.
+        wanted: String,
+        /// The QEMU that was chosen.
+        target: String,
+    },
+    /// Its end is missing, or its headers point outside it.
+    #[error("{} is cut off or damaged: {what} should be within its {length} bytes", path.display())]
+    Truncated {
+        /// The path.
+        path: PathBuf,
+        /// What lies outside the file.
+        what: String,
+        /// The file's length in bytes.
+        length: u64,
+    },
+    /// There is nothing in it to load.
+    #[error("{} has no loadable segment{}", path.display(), if *relocatable { ": it is an object file, not linked yet" } else { "" })]
+    NothingToLoad {
+        /// The path.
+        path: PathBuf,
+        /// It is a relocatable object file (`.o`).
+        relocatable: bool,
+    },
+    /// Execution would begin outside what is loaded.
+    #[error("{} has its entry at {entry:#x}, which is in no loadable segment", path.display())]
+    NoEntry {
+        /// The path.
+        path: PathBuf,
+        /// The entry.
+        entry: u64,
+    },
+    /// What stands where a Cortex-M looks for its vectors can't be them: it would lock up at once.
+    #[error("{} has no vector table for a Cortex-M at {address:#x}: {why}", path.display())]
+    NoVectorTable {
+        /// The path.
+        path: PathBuf,
+        /// Where the table was looked for.
+        address: u64,
+        /// What is wrong with what stands there.
+        why: String,
+    },
+}
+
+/// Checks that the QEMU of this name (`qemu-system-arm`) can run this ELF file on this CPU, as a start does.
+///
+/// For a CPU whose name begins with `cortex-m` the vector table is looked at: at address 0 where something is loaded
+/// there, else at the start of any segment, since boards alias their flash. A program whose name does not begin with
+/// `qemu-system-` can't be told its architecture by, so that is not checked.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(path: &Path, program: &str, cpu: Option<&str>) -> Result<(), FirmwareError> {
+    let (file, length) = open(path)?;
+    let cache = ReadCache::new(file);
+    check_elf(path, &cache, length, program, cpu)
 }
 
 /// Checks everything that the machine loads.
-pub(crate) fn check_all(spec: &MachineSpec, _program: &Path) -> Result<(), FirmwareError> {
+pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), FirmwareError> {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
     for kernel in &spec.kernels {
-        if !kernel.path.exists() {
-            return Err(FirmwareError::Missing {
-                path: kernel.path.clone(),
+        if kernel.checked {
+            check(&kernel.path, &name, spec.cpu.as_deref())?;
+        } else {
+            open(&kernel.path)?;
+        }
+    }
+    spec.images
+        .iter()
+        .map(LoadedImage::path)
+        .chain(spec.bios.as_deref())
+        .try_for_each(|path| open(path).map(drop))
+}
+
+/// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for its writer.
+fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
+    let path_buf = || path.to_owned();
+    let unreadable = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => FirmwareError::Missing {
+            path: path.to_owned(),
+        },
+        _ => FirmwareError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(FirmwareError::Folder { path: path_buf() });
+    }
+    if !metadata.is_file() {
+        return Err(FirmwareError::NotAFile { path: path_buf() });
+    }
+    if metadata.len() == 0 {
+        return Err(FirmwareError::Empty { path: path_buf() });
+    }
+    Ok((File::open(path).map_err(unreadable)?, metadata.len()))
+}
+
+fn check_elf<'data>(
+    path: &Path,
+    data: impl ReadRef<'data>,
+    length: u64,
+    program: &str,
+    cpu: Option<&str>,
+) -> Result<(), FirmwareError> {
+    let elf = elf::read(data).map_err(|bad| match bad {
+        Bad::NotElf => not_elf(path, data),
+        Bad::Headers(what) => FirmwareError::Truncated {
+            path: path.to_owned(),
+            what: what.to_owned(),
+            length,
+        },
+    })?;
+    check_architecture(path, elf.architecture, program)?;
+    check_segments(path, &elf, length)?;
+    check_entry(path, &elf, cpu)?;
+    if cpu.is_some_and(is_cortex_m) {
+        check_vectors(path, data, &elf)?;
+    }
+    Ok(())
+}
+
+fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
+    let length = data.len().unwrap_or(0).min(512);
+    let start = data.read_bytes_at(0, length).unwrap_or_default();
+    let text = start
+        .iter()
+        .all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+    let (found, advice) = match start {
+        [b':', b'0'..=b'9' | b'A'..=b'F', ..] if text => ("an Intel HEX file", "or say `intel_hex`"),
+        [b'S', b'0'..=b'9', ..] if text => ("a Motorola S-record file", "convert it with objcopy"),
+        _ if text => ("a text file", "is it the source instead of the build's result?"),
+        [b'M', b'Z', ..] => ("a Windows program", "build for the bare-metal target"),
+        _ => (
+            "no ELF file",
+            "or say `raw_image` with its address, if that is what it is",
+        ),
+    };
+    FirmwareError::NotElf {
+        path: path.to_owned(),
+        found,
+        advice,
+    }
+}
+
+fn check_architecture(path: &Path, found: Architecture, program: &str) -> Result<(), FirmwareError> {
+    let Some(runs) = target_of(program).and_then(architecture::run_by) else {
+        return Ok(());
+    };
+    if runs.contains(&found) {
+        return Ok(());
+    }
+    let wanted = runs
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" or ");
+    let (path, found_text, target) = (path.to_owned(), found.to_string(), program.to_owned());
+    let same_machine: Vec<_> = runs.iter().filter(|runs| runs.machine == found.machine).collect();
+    Err(if same_machine.is_empty() {
+        FirmwareError::WrongMachine {
+            path,
+            found: found_text,
+            wanted,
+            target,
+        }
+    } else if same_machine.iter().any(|runs| runs.bits == found.bits) {
+        FirmwareError::WrongByteOrder {
+            path,
+            found: found_text,
+            wanted,
+            target,
+        }
+    } else {
+        FirmwareError::WrongClass {
+            path,
+            found: found_text,
+            wanted,
+            target,
+        }
+    })
+}
+
+fn check_segments(path: &Path, elf: &Elf, length: u64) -> Result<(), FirmwareError> {
+    for (number, segment) in elf.segments.iter().enumerate() {
+        if segment
+            .offset
+            .checked_add(segment.file_size)
+            .is_none_or(|end| end > length)
+        {
+            let what = format!(
+                "its loadable segment {number} of {} bytes at offset {}",
+                segment.file_size, segment.offset
+            );
+            return Err(FirmwareError::Truncated {
+                path: path.to_owned(),
+                what,
+                length,
             });
         }
+    }
+    if elf.segments.iter().all(|segment| segment.file_size == 0) {
+        return Err(FirmwareError::NothingToLoad {
+            path: path.to_owned(),
+            relocatable: elf.relocatable,
+        });
+    }
+    Ok(())
+}
+
+fn is_cortex_m(cpu: &str) -> bool {
+    cpu.starts_with("cortex-m")
+}
+
+/// Entry 0 outside what is loaded says 'none'. A Cortex-M needs none, and the board's own CPU may be one.
+fn check_entry(path: &Path, elf: &Elf, cpu: Option<&str>) -> Result<(), FirmwareError> {
+    let none_needed = cpu.is_none_or(is_cortex_m);
+    let held = elf.segments.iter().any(|segment| segment.holds(elf.entry));
+    if held || (elf.entry == 0 && none_needed) {
+        Ok(())
+    } else {
+        Err(FirmwareError::NoEntry {
+            path: path.to_owned(),
+            entry: elf.entry,
+        })
+    }
+}
+
+fn check_vectors<'data>(path: &Path, data: impl ReadRef<'data>, elf: &Elf) -> Result<(), FirmwareError> {
+    let loaded = || elf.segments.iter().filter(|segment| segment.file_size > 0);
+    let verdict = |segment: &Segment| match elf::first_words(data, segment) {
+        Some((stack, reset)) => vectors(elf, stack, reset),
+        None => Err("the segment is shorter than a table".to_owned()),
+    };
+    let candidates: Vec<&Segment> = match loaded().find(|segment| segment.address == 0) {
+        Some(at_zero) => vec![at_zero],
+        None => loaded().collect(),
+    };
+    let mut first_bad = None;
+    for segment in candidates {
+        match verdict(segment) {
+            Ok(()) => return Ok(()),
+            Err(why) => first_bad = first_bad.or(Some((segment.address, why))),
+        }
+    }
+    match first_bad {
+        Some((address, why)) => Err(FirmwareError::NoVectorTable {
+            path: path.to_owned(),
+            address,
+            why,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn vectors(elf: &Elf, stack: u32, reset: u32) -> Result<(), String> {
+    if stack == 0 || !stack.is_multiple_of(4) {
+        return Err(format!("the initial stack pointer would be {stack:#010x}"));
+    }
+    if reset.is_multiple_of(2) {
+        return Err(format!(
+            "the reset vector {reset:#010x} is even, which is not Thumb code"
+        ));
+    }
+    let code = u64::from(reset - 1);
+    if !elf.segments.iter().any(|segment| segment.holds(code)) {
+        return Err(format!(
+            "the reset vector {reset:#010x} points outside what is loaded"
+        ));
     }
     Ok(())
 }

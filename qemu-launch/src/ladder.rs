@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::exit::Exit;
+use crate::lasting::spawn_thread;
 use crate::once::Once;
 use crate::process::Watch;
-use crate::spawn::spawn_thread;
 
 /// How long each rung may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

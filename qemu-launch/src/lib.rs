@@ -16,24 +16,29 @@
 //! # }
 //! ```
 
+mod architecture;
 mod argv;
 mod channel;
 mod child;
 mod conflict;
 mod device;
 pub mod discover;
+mod elf;
 mod endpoint;
 mod error;
 mod exec;
 mod exit;
 pub mod firmware;
+mod install;
 mod ladder;
+mod lasting;
 mod lockup;
 mod once;
 mod option;
 mod output;
 mod process;
 mod ring;
+mod serve;
 mod spawn;
 mod spec;
 
@@ -42,6 +47,7 @@ pub use device::{Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor,
 pub use endpoint::{Address, Endpoint};
 pub use error::{SpawnError, SpecError};
 pub use exit::{Exit, ExitKind};
+pub use install::install_command;
 pub use ladder::{Ended, Ladder, Rung, StillRunning};
 pub use lockup::RegisterDump;
 pub use output::{Line, Lines, Tail, TimedOut};

@@ -1,35 +1,25 @@
 //! Starting the process: checks, channels, the one lasting thread that forks, and what the child does before `exec`.
 
-use std::any::Any;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use crate::argv::{Plan, plan};
+use crate::argv::{Argv, Plan, plan};
 use crate::channel::{self, Channel};
-use crate::child::Child;
 use crate::discover;
 use crate::endpoint::Address;
 use crate::error::{SpawnError, SpecError};
 use crate::exec::{self, Inherited};
-use crate::exit::Exit;
 use crate::firmware;
+use crate::lasting::{self, spawn_thread};
 use crate::once::Once;
-use crate::output::{self, Tail};
-use crate::process::{Opened, Process, Shared};
-use crate::ring::Ring;
+use crate::process::{Opened, Process};
+use crate::serve::Newborn;
 use crate::spec::MachineSpec;
 
 /// How much of stdout and of stderr is kept.
 const KEPT_OUTPUT: usize = 64 * 1024;
-
-/// How long output may still come once the process is reaped; only a program that left its group can hold it open.
-const DRAIN_WAIT: Duration = Duration::from_millis(500);
 
 /// Variables that QEMU gets from this process. Not among them, on purpose: `LD_PRELOAD`, `LD_LIBRARY_PATH` and
 /// `QEMU_MODULE_DIR`, which make it load code.
@@ -84,6 +74,20 @@ pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
     outcome.unwrap_or_else(|| unreachable!("only this future takes the outcome"))
 }
 
+/// Starts the program with these arguments and nothing else, for a question that it answers on stdout.
+pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError> {
+    let argv = Argv::new(program.to_owned(), args.iter().map(OsString::from).collect());
+    launch(
+        Plan {
+            argv,
+            channels: Vec::new(),
+        },
+        environment(&[]),
+        Inherited::default(),
+        None,
+    )
+}
+
 /// A folder for private sockets, where one is wanted; mode 0700 from the moment it exists.
 fn private_folder(spec: &MachineSpec) -> Result<Option<tempfile::TempDir>, SpawnError> {
     if !channel::wants_folder(spec) {
@@ -135,118 +139,30 @@ pub(crate) fn launch(
 ) -> Result<Process, SpawnError> {
     let Plan { argv, channels } = planned;
     let (for_qemu, for_us) = inherited.split();
-    let mut child = {
-        let argv = argv.clone();
-        on_lasting_thread(move || exec::start(&argv, environment, for_qemu))?
-    }
-    .map_err(|source| SpawnError::Exec {
-        argv: Box::new(argv.clone()),
-        source,
-    })?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let shared = Arc::new(Shared {
-        pid: child.id(),
-        argv,
-        child: Child::new(child),
-        stdout: Arc::new(Ring::new(KEPT_OUTPUT)),
-        stderr: Arc::new(Ring::new(KEPT_OUTPUT)),
-        exit: Once::new(),
-    });
-    let served = serve(&shared, stdout, stderr, folder);
-    served.map_err(|source| {
-        // Without its threads the process would wedge on its output and never be reaped.
-        shared.child.kill();
-        let _ = shared.child.wait();
-        SpawnError::System {
-            what: "start a thread",
-            source,
+    let (answer, answered) = mpsc::channel();
+    let start = move || match exec::start(&argv, environment, for_qemu) {
+        Ok(child) => {
+            let newborn = Newborn::new(argv, child, KEPT_OUTPUT, folder);
+            // Whoever asked waits for it below.
+            let _ = answer.send(Ok(newborn.shared()));
+            newborn.serve_later();
         }
-    })?;
-    Ok(Process::new(shared, open_channels(channels, for_us)))
-}
-
-/// The threads that drain the output, wait for the end, and tell everybody.
-fn serve(
-    shared: &Arc<Shared>,
-    stdout: Option<impl io::Read + Send + 'static>,
-    stderr: Option<impl io::Read + Send + 'static>,
-    folder: Option<tempfile::TempDir>,
-) -> io::Result<()> {
-    let ring = Arc::clone(&shared.stdout);
-    spawn_thread("qemu-stdout", move || {
-        stdout.map_or_else(|| ring.close(), |pipe| output::drain(pipe, &ring))
-    })?;
-    let ring = Arc::clone(&shared.stderr);
-    spawn_thread("qemu-stderr", move || {
-        stderr.map_or_else(|| ring.close(), |pipe| output::drain(pipe, &ring))
-    })?;
-    let shared = Arc::clone(shared);
-    spawn_thread("qemu-wait", move || {
-        let status = shared.child.wait().ok();
-        let deadline = Instant::now() + DRAIN_WAIT;
-        shared.stdout.wait_closed(deadline);
-        shared.stderr.wait_closed(deadline);
-        // Before anybody is told, so that whoever waited finds it gone.
-        drop(folder);
-        let name = shared
-            .argv
-            .program()
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        shared
-            .exit
-            .set(Exit::new(&name, status, Tail::of(&shared.stderr)));
-    })
-}
-
-/// A thread with a small stack: those here do little but wait.
-pub(crate) fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(256 * 1024)
-        .spawn(work)
-        .map(drop)
-}
-
-/// Runs `work` on the one thread that lasts as long as this program.
-///
-/// `PR_SET_PDEATHSIG` fires when the *thread* that forked ends, not its process: QEMU forked from a worker of a
-/// runtime would die with that worker.
-fn on_lasting_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SpawnError> {
-    type Work = Box<dyn FnOnce() + Send>;
-    static LASTING: Mutex<Option<Sender<Work>>> = Mutex::new(None);
-
-    let failed = |source| SpawnError::System {
+        Err(source) => drop(answer.send(Err(SpawnError::Exec {
+            argv: Box::new(argv),
+            source,
+        }))),
+    };
+    lasting::run(start).map_err(|source| SpawnError::System {
         what: "start a thread",
         source,
-    };
-    let (answer, answered) = channel();
-    let work: Work = Box::new(move || {
-        // The receiver waits for as long as this takes.
-        let _ = answer.send(work());
-    });
-    {
-        let mut lasting = LASTING.lock().unwrap_or_else(PoisonError::into_inner);
-        if lasting.is_none() {
-            let (sender, receiver) = channel::<Work>();
-            // It never ends: the sender is never dropped, and a panic of the work is caught, for it would take every
-            // running QEMU with it.
-            spawn_thread("qemu-spawn", move || {
-                for work in receiver {
-                    let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(work));
-                }
-            })
-            .map_err(failed)?;
-            *lasting = Some(sender);
-        }
-        if let Some(lasting) = &*lasting {
-            let _ = lasting.send(work);
-        }
+    })?;
+    match answered.recv() {
+        Ok(started) => Ok(Process::new(started?, open_channels(channels, for_us))),
+        Err(_) => Err(SpawnError::System {
+            what: "start a process",
+            source: io::Error::other("panicked"),
+        }),
     }
-    answered
-        .recv()
-        .map_err(|_| failed(io::Error::other("the thread that starts processes is gone")))
 }
 
 /// Hands each inherited channel our end of its socket pair.

@@ -2,4 +2,5 @@
 #![cfg(unix)]
 
 mod lifetime;
+#[cfg(test)]
 mod support;

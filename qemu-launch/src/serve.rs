@@ -1,0 +1,124 @@
+//! The threads that serve one process: two drain its output, one waits for its end and tells everybody.
+
+use std::io;
+use std::process::{ChildStderr, ChildStdout};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::argv::Argv;
+use crate::child::Child;
+use crate::exit::Exit;
+use crate::lasting::{self, spawn_thread};
+use crate::once::Once;
+use crate::output::{self, Tail};
+use crate::process::Shared;
+use crate::ring::Ring;
+
+/// How long output may still come once the process is reaped; only a program that left its group can hold it open.
+const DRAIN_WAIT: Duration = Duration::from_millis(500);
+
+/// A process that has just been started, with what it takes to serve it.
+pub(crate) struct Newborn {
+    shared: Arc<Shared>,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    folder: Option<TempDir>,
+}
+
+impl Newborn {
+    /// Output is kept up to `kept` bytes a stream. The folder is removed when the process has ended.
+    pub(crate) fn new(
+        argv: Argv,
+        mut child: std::process::Child,
+        kept: usize,
+        folder: Option<TempDir>,
+    ) -> Self {
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let shared = Arc::new(Shared {
+            pid: child.id(),
+            argv,
+            child: Child::new(child),
+            stdout: Arc::new(Ring::new(kept)),
+            stderr: Arc::new(Ring::new(kept)),
+            exit: Once::new(),
+        });
+        Self {
+            shared,
+            stdout,
+            stderr,
+            folder,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Makes the threads, later and elsewhere, so that they cost the caller no time. Without them the process would
+    /// wedge on its output and never be reaped, so a system that has no thread to spare costs it its life, and
+    /// whoever waits is told.
+    pub(crate) fn serve_later(self) {
+        let shared = self.shared();
+        if lasting::run_later(move || self.serve()).is_err() {
+            end_unserved(&shared);
+        }
+    }
+
+    fn serve(self) {
+        let Self {
+            shared,
+            stdout,
+            stderr,
+            folder,
+        } = self;
+        let served = drain_on_thread("qemu-stdout", stdout, &shared.stdout)
+            .and_then(|()| drain_on_thread("qemu-stderr", stderr, &shared.stderr))
+            .and_then(|()| {
+                let shared = Arc::clone(&shared);
+                spawn_thread("qemu-wait", move || await_end(&shared, folder))
+            });
+        if served.is_err() {
+            end_unserved(&shared);
+        }
+    }
+}
+
+fn end_unserved(shared: &Shared) {
+    shared.child.kill();
+    shared.stdout.close();
+    shared.stderr.close();
+    await_end(shared, None);
+}
+
+fn drain_on_thread(
+    name: &str,
+    pipe: Option<impl io::Read + Send + 'static>,
+    ring: &Arc<Ring>,
+) -> io::Result<()> {
+    let Some(pipe) = pipe else {
+        ring.close();
+        return Ok(());
+    };
+    let ring = Arc::clone(ring);
+    spawn_thread(name, move || output::drain(pipe, &ring))
+}
+
+fn await_end(shared: &Shared, folder: Option<TempDir>) {
+    let status = shared.child.wait().ok();
+    let deadline = Instant::now() + DRAIN_WAIT;
+    shared.stdout.wait_closed(deadline);
+    shared.stderr.wait_closed(deadline);
+    // Before anybody is told, so that whoever waited finds it gone.
+    drop(folder);
+    let name = shared
+        .argv
+        .program()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    shared
+        .exit
+        .set(Exit::new(&name, status, Tail::of(&shared.stderr)));
+}

@@ -1,0 +1,372 @@
+//! The firmware checks: every way in which a file can be wrong, each with its own error.
+
+use std::path::{Path, PathBuf};
+
+use qemu_launch::firmware::{FirmwareError, check};
+
+const PROGRAM: &str = "qemu-system-arm";
+const CPU: Option<&str> = Some("cortex-m3");
+
+/// A bare ELF file: one loadable segment, laid out as the fields say.
+#[derive(Clone)]
+struct Image {
+    bits: u8,
+    little: bool,
+    kind: u16,
+    machine: u16,
+    entry: u64,
+    address: u64,
+    contents: Vec<u8>,
+    /// What the program header says; the contents' length where it is `None`.
+    claimed_size: Option<u64>,
+    segments: u16,
+}
+
+impl Default for Image {
+    /// For a Cortex-M3 at address 0: stack at the end of 64 KiB of SRAM, reset vector 0x9, an endless loop there.
+    fn default() -> Self {
+        let mut contents = Vec::new();
+        contents.extend(0x2001_0000_u32.to_le_bytes());
+        contents.extend(0x0000_0009_u32.to_le_bytes());
+        contents.extend(0xe7fe_u16.to_le_bytes());
+        Self {
+            bits: 32,
+            little: true,
+            kind: 2,
+            machine: 40,
+            entry: 9,
+            address: 0,
+            contents,
+            claimed_size: None,
+            segments: 1,
+        }
+    }
+}
+
+impl Image {
+    fn bytes(&self) -> Vec<u8> {
+        let wide = self.bits == 64;
+        let (header, program) = if wide { (64_u16, 56_u16) } else { (52, 32) };
+        let mut out = vec![
+            0x7f,
+            b'E',
+            b'L',
+            b'F',
+            if wide { 2 } else { 1 },
+            if self.little { 1 } else { 2 },
+            1,
+        ];
+        out.resize(16, 0);
+        let put = |out: &mut Vec<u8>, value: u64, size: usize| {
+            let bytes = value.to_le_bytes();
+            let mut field = bytes[..size].to_vec();
+            if !self.little {
+                field.reverse();
+            }
+            out.extend(field);
+        };
+        let word = if wide { 8 } else { 4 };
+        for (value, size) in [(u64::from(self.kind), 2), (u64::from(self.machine), 2), (1, 4)] {
+            put(&mut out, value, size);
+        }
+        let tables = if self.segments == 0 { 0 } else { u64::from(header) };
+        for (value, size) in [(self.entry, word), (tables, word), (0, word), (0, 4)] {
+            put(&mut out, value, size);
+        }
+        for value in [header, program, self.segments, 0, 0, 0] {
+            put(&mut out, value.into(), 2);
+        }
+        let offset = u64::from(header + program * self.segments);
+        let size = self.claimed_size.unwrap_or(self.contents.len() as u64);
+        for _ in 0..self.segments {
+            put(&mut out, 1, 4);
+            let addresses = [
+                (offset, word),
+                (self.address, word),
+                (self.address, word),
+                (size, word),
+                (size, word),
+            ];
+            if wide {
+                put(&mut out, 5, 4);
+            }
+            addresses
+                .iter()
+                .for_each(|&(value, size)| put(&mut out, value, size));
+            if !wide {
+                put(&mut out, 5, 4);
+            }
+            put(&mut out, 4, word);
+        }
+        out.extend(&self.contents);
+        out
+    }
+}
+
+/// Writes the bytes to a file of its own and checks it.
+fn check_bytes(bytes: &[u8], program: &str, cpu: Option<&str>) -> Result<(), FirmwareError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("firmware.elf");
+    std::fs::write(&path, bytes).unwrap();
+    check(&path, program, cpu)
+}
+
+fn image(change: impl FnOnce(&mut Image)) -> Vec<u8> {
+    let mut image = Image::default();
+    change(&mut image);
+    image.bytes()
+}
+
+/// The error, as the user reads it, without the path in front.
+fn refused(bytes: &[u8], program: &str, cpu: Option<&str>) -> (FirmwareError, String) {
+    let error = check_bytes(bytes, program, cpu).expect_err("it is refused");
+    let text = error.to_string();
+    let words = text
+        .split_once("firmware.elf")
+        .map(|(_, rest)| rest.trim().to_owned());
+    (error, words.expect("the path is named"))
+}
+
+#[test]
+fn every_image_of_the_project_passes() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../xtask/firmware");
+    let images: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter_map(|path| Some(path.join(path.file_name()?).with_extension("elf")))
+        .filter(|elf| elf.is_file())
+        .collect();
+    assert!(images.len() >= 3, "{images:?}");
+    for elf in images {
+        check(&elf, PROGRAM, CPU).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn the_bare_image_passes() {
+    check_bytes(&Image::default().bytes(), PROGRAM, CPU).unwrap();
+    // Flash that the board aliases to 0, as on an STM32.
+    let mut flash = Image {
+        address: 0x0800_0000,
+        entry: 0x0800_0009,
+        ..Image::default()
+    };
+    flash.contents[4..8].copy_from_slice(&0x0800_0009_u32.to_le_bytes());
+    check_bytes(&flash.bytes(), PROGRAM, CPU).unwrap();
+    // Linked without an entry: a Cortex-M takes its reset vector.
+    flash.entry = 0;
+    check_bytes(&flash.bytes(), PROGRAM, CPU).unwrap();
+}
+
+#[test]
+fn what_is_not_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("absent.elf");
+    assert!(matches!(check(&missing, PROGRAM, CPU), Err(FirmwareError::Missing { path }) if path == missing));
+    assert!(matches!(
+        check(folder.path(), PROGRAM, CPU),
+        Err(FirmwareError::Folder { .. })
+    ));
+    assert!(matches!(
+        check_bytes(b"", PROGRAM, CPU),
+        Err(FirmwareError::Empty { .. })
+    ));
+    if cfg!(unix) {
+        assert!(matches!(
+            check(Path::new("/dev/null"), PROGRAM, CPU),
+            Err(FirmwareError::NotAFile { .. })
+        ));
+    }
+}
+
+#[test]
+fn what_is_not_an_elf() {
+    let rows: [(&[u8], &str); 7] = [
+        (
+            b"int main(void) {}\n",
+            "is a text file; an ELF file was wanted (is it the source instead of the build's result?)",
+        ),
+        (
+            b":10010000214601360121470136007EFE09D2190140\n",
+            "is an Intel HEX file; an ELF file was wanted (or say `intel_hex`)",
+        ),
+        (
+            b"S00600004844521B\n",
+            "is a Motorola S-record file; an ELF file was wanted (convert it with objcopy)",
+        ),
+        (
+            b"MZ\x90\0\x03",
+            "is a Windows program; an ELF file was wanted (build for the bare-metal target)",
+        ),
+        (
+            &[0, 0, 1, 0x20, 9, 0, 0, 0],
+            "is no ELF file; an ELF file was wanted (or say `raw_image` with its address, if that is what it is)",
+        ),
+        (
+            b"\x7fEL",
+            "is no ELF file; an ELF file was wanted (or say `raw_image` with its address, if that is what it is)",
+        ),
+        (
+            b"x",
+            "is a text file; an ELF file was wanted (is it the source instead of the build's result?)",
+        ),
+    ];
+    for (bytes, expected) in rows {
+        let (error, text) = refused(bytes, PROGRAM, CPU);
+        assert!(matches!(error, FirmwareError::NotElf { .. }), "{error:?}");
+        assert_eq!(text, expected);
+    }
+}
+
+#[test]
+fn an_elf_for_something_else() {
+    let (error, text) = refused(&image(|i| (i.bits, i.machine) = (64, 62)), PROGRAM, CPU);
+    assert!(matches!(error, FirmwareError::WrongMachine { .. }), "{error:?}");
+    assert_eq!(
+        text,
+        "is for another CPU: x86-64, 64 bit, little-endian; qemu-system-arm runs Arm, 32 bit, little-endian"
+    );
+    let (error, text) = refused(&image(|i| i.little = false), PROGRAM, CPU);
+    assert!(matches!(error, FirmwareError::WrongByteOrder { .. }), "{error:?}");
+    assert_eq!(
+        text,
+        "has the wrong byte order: Arm, 32 bit, big-endian; qemu-system-arm runs Arm, 32 bit, little-endian"
+    );
+    let (error, text) = refused(&image(|i| i.bits = 64), PROGRAM, CPU);
+    assert!(matches!(error, FirmwareError::WrongClass { .. }), "{error:?}");
+    assert_eq!(
+        text,
+        "has the wrong word size: Arm, 64 bit, little-endian; qemu-system-arm runs Arm, 32 bit, little-endian"
+    );
+}
+
+#[test]
+fn each_target_runs_its_own() {
+    let riscv = |bits| image(|i| (i.bits, i.machine) = (bits, 243));
+    check_bytes(&riscv(32), "qemu-system-riscv32", None).unwrap();
+    check_bytes(&riscv(64), "qemu-system-riscv64", None).unwrap();
+    let (error, _) = refused(&riscv(64), "qemu-system-riscv32", None);
+    assert!(matches!(error, FirmwareError::WrongClass { .. }), "{error:?}");
+    let (error, _) = refused(&Image::default().bytes(), "qemu-system-riscv32", None);
+    assert!(matches!(error, FirmwareError::WrongMachine { .. }), "{error:?}");
+    check_bytes(&Image::default().bytes(), "qemu-system-aarch64", None).unwrap();
+    // A program whose name says nothing: no architecture to check against.
+    check_bytes(&riscv(64), "my-emulator", None).unwrap();
+}
+
+#[test]
+fn cut_at_every_byte() {
+    let whole = Image::default().bytes();
+    for length in 1..whole.len() {
+        let error = check_bytes(&whole[..length], PROGRAM, CPU).expect_err("it is cut off");
+        match error {
+            FirmwareError::NotElf { .. } => assert!(length < 16, "{length}"),
+            FirmwareError::Truncated { .. } => {}
+            other => panic!("{length}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn segments_outside_the_file() {
+    for size in [11, u64::from(u32::MAX)] {
+        let (error, text) = refused(&image(|i| i.claimed_size = Some(size)), PROGRAM, CPU);
+        assert!(
+            matches!(error, FirmwareError::Truncated { length: 94, .. }),
+            "{error:?}"
+        );
+        assert!(
+            text.contains(&format!("its loadable segment 0 of {size} bytes at offset 84")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn nothing_to_load() {
+    for (kind, expected) in [
+        (2, "has no loadable segment"),
+        (1, "has no loadable segment: it is an object file, not linked yet"),
+    ] {
+        let (error, text) = refused(&image(|i| (i.segments, i.kind) = (0, kind)), PROGRAM, CPU);
+        assert!(matches!(error, FirmwareError::NothingToLoad { .. }), "{error:?}");
+        assert_eq!(text, expected);
+    }
+    let (error, _) = refused(&image(|i| i.contents.clear()), PROGRAM, CPU);
+    assert!(matches!(error, FirmwareError::NothingToLoad { .. }), "{error:?}");
+}
+
+#[test]
+fn an_entry_outside_what_is_loaded() {
+    let (error, text) = refused(&image(|i| i.entry = 0x4000_0000), PROGRAM, CPU);
+    assert!(
+        matches!(
+            error,
+            FirmwareError::NoEntry {
+                entry: 0x4000_0000,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(
+        text,
+        "has its entry at 0x40000000, which is in no loadable segment"
+    );
+    let high = image(|i| (i.entry, i.address) = (0, 0x8000));
+    assert!(matches!(
+        refused(&high, PROGRAM, Some("cortex-a9")).0,
+        FirmwareError::NoEntry { entry: 0, .. }
+    ));
+}
+
+#[test]
+fn vectors_that_would_lock_up() {
+    let rows: [(u32, u32, &str); 6] = [
+        (0, 9, "the initial stack pointer would be 0x00000000"),
+        (0x2001_0001, 9, "the initial stack pointer would be 0x20010001"),
+        (
+            u32::MAX,
+            u32::MAX,
+            "the initial stack pointer would be 0xffffffff",
+        ),
+        (
+            0x2001_0000,
+            8,
+            "the reset vector 0x00000008 is even, which is not Thumb code",
+        ),
+        (
+            0x2001_0000,
+            0,
+            "the reset vector 0x00000000 is even, which is not Thumb code",
+        ),
+        (
+            0x2001_0000,
+            0x1001,
+            "the reset vector 0x00001001 points outside what is loaded",
+        ),
+    ];
+    for (stack, reset, why) in rows {
+        let bad = image(|i| {
+            i.contents[..4].copy_from_slice(&stack.to_le_bytes());
+            i.contents[4..8].copy_from_slice(&reset.to_le_bytes());
+        });
+        let (error, text) = refused(&bad, PROGRAM, CPU);
+        assert!(
+            matches!(error, FirmwareError::NoVectorTable { address: 0, .. }),
+            "{error:?}"
+        );
+        assert_eq!(text, format!("has no vector table for a Cortex-M at 0x0: {why}"));
+        // Another CPU has no such table, and of the board's own one nothing is known.
+        check_bytes(&bad, PROGRAM, Some("cortex-a9")).unwrap();
+        check_bytes(&bad, PROGRAM, None).unwrap();
+    }
+    let (error, _) = refused(&image(|i| i.contents.truncate(7)), PROGRAM, Some("cortex-m0"));
+    assert!(
+        matches!(
+            error,
+            FirmwareError::NoEntry { .. } | FirmwareError::NoVectorTable { .. }
+        ),
+        "{error:?}"
+    );
+}
