@@ -4,7 +4,6 @@
 //! where it may not or cannot run, it is what the error tells the user to do. What to do is decided by a pure
 //! function, [`plan()`], from the few [`Facts`] that matter.
 
-mod package_manager;
 mod plan;
 
 use std::{
@@ -13,11 +12,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use qemu_launch::discover::{self, FindError};
 
-use self::{
-    package_manager::PackageManager,
-    plan::{Facts, Plan, Step, plan},
-};
+use self::plan::{Facts, Plan, Step, plan};
 
 /// Install what the demo and the tests need and is missing: qemu-system-arm
 #[derive(clap::Args)]
@@ -36,7 +33,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         ensure_gdb(args.no_install)?;
     }
     for tool in [Tool::Qemu, Tool::Gdb] {
-        match tool.path() {
+        match tool.find()? {
             Some(path) => println!("{}: {}", tool.program(), path.display()),
             None => println!("{}: not installed", tool.program()),
         }
@@ -44,19 +41,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes sure that `qemu-system-arm` is on the PATH; installs it where that is allowed and possible.
+/// Makes sure that `qemu-system-arm` is there; installs it where that is allowed and possible.
 pub(crate) fn ensure_qemu(no_install: bool) -> anyhow::Result<()> {
     ensure(Tool::Qemu, no_install)
 }
 
-/// Makes sure that `gdb-multiarch` is on the PATH; installs it where that is allowed and possible.
+/// Makes sure that `gdb-multiarch` is there; installs it where that is allowed and possible.
 pub(crate) fn ensure_gdb(no_install: bool) -> anyhow::Result<()> {
     ensure(Tool::Gdb, no_install)
 }
 
-/// Whether `gdb-multiarch` is on the PATH.
-pub(crate) fn gdb_is_installed() -> bool {
-    Tool::Gdb.path().is_some()
+/// Whether `gdb-multiarch` is there.
+pub(crate) fn gdb_is_installed() -> anyhow::Result<bool> {
+    Ok(Tool::Gdb.find()?.is_some())
 }
 
 /// A program that the project needs and cannot build.
@@ -74,25 +71,36 @@ impl Tool {
         }
     }
 
-    fn path(self) -> Option<PathBuf> {
-        find_program(self.program())
+    /// Where the program is, looked up just as the library does it; nothing where installing it is the cure.
+    ///
+    /// A file that is there but cannot be run is an error, and so is an environment variable that names a program
+    /// which is not there: installing would change neither.
+    fn find(self) -> anyhow::Result<Option<PathBuf>> {
+        let variable = self.program().to_uppercase().replace('-', "_");
+        match discover::find(self.program()) {
+            Ok(path) => Ok(Some(path)),
+            Err(FindError::Missing { .. })
+                if std::env::var_os(&variable).is_none_or(|value| value.is_empty()) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
 fn ensure(tool: Tool, no_install: bool) -> anyhow::Result<()> {
-    let installed = tool.path().is_some();
+    let installed = tool.find()?.is_some();
     let facts = Facts {
         tool,
         installed,
         no_install,
-        manager: PackageManager::ALL
-            .into_iter()
-            .find(|manager| find_program(manager.program()).is_some()),
+        install_qemu: qemu_launch::install_command(Tool::Qemu.program()),
         root: rustix::process::geteuid().is_root(),
         // Asked only when the answer matters: sudo logs each call.
         sudo: !installed && !no_install && sudo_works(),
     };
-    match plan(facts) {
+    match plan(&facts) {
         Plan::Nothing => Ok(()),
         Plan::Install(steps) => install(tool, &steps),
         Plan::Refuse { why, command } => {
@@ -129,7 +137,7 @@ fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
             }
         }
     }
-    match tool.path() {
+    match tool.find()? {
         Some(path) => eprintln!("{} is installed: {}", tool.program(), path.display()),
         None => bail!(
             "the installation succeeded, but {} is not on the PATH",
@@ -147,22 +155,4 @@ fn sudo_works() -> bool {
         .stderr(Stdio::null())
         .status();
     quiet.is_ok_and(|status| status.success())
-}
-
-/// The first executable file of this name on the PATH.
-fn find_program(name: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join(name))
-        .find(|path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_is_found_on_the_path_and_a_missing_one_is_not() {
-        assert!(find_program("sh").is_some_and(|path| path.is_absolute()));
-        assert_eq!(find_program("no-program-has-this-name"), None);
-    }
 }

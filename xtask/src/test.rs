@@ -55,7 +55,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         if insist && !targets.gdb.is_empty() {
             setup::ensure_gdb(args.no_install)?;
         }
-        steps.extend(integration_steps(&targets, setup::gdb_is_installed()));
+        steps.extend(integration_steps(&targets, setup::gdb_is_installed()?));
     }
     Ok(match steps::run_all(steps)? {
         Verdict::Passed => ExitCode::SUCCESS,

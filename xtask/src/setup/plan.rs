@@ -1,14 +1,16 @@
 //! What to do about a program that may be missing: decided from facts alone, so that tests need no such machine.
 
-use super::{Tool, package_manager::PackageManager};
+use super::Tool;
 
 /// All that the decision depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) tool: Tool,
     pub(super) installed: bool,
     pub(super) no_install: bool,
-    pub(super) manager: Option<PackageManager>,
+    /// How QEMU is installed on this system, run as root where that is needed; nothing on an unknown system. The one
+    /// table of package managers and packages is qemu-launch's.
+    pub(super) install_qemu: Option<Vec<String>>,
     pub(super) root: bool,
     /// Whether `sudo -n` works: without a password, and without asking for one.
     pub(super) sudo: bool,
@@ -32,89 +34,126 @@ pub(super) struct Step {
 }
 
 impl Step {
+    fn new(words: &[&str], must_succeed: bool) -> Self {
+        let argv = words.iter().map(|word| (*word).to_owned()).collect();
+        Self { argv, must_succeed }
+    }
+
     pub(super) fn shown(&self) -> String {
         self.argv.join(" ")
+    }
+
+    fn prefixed(&self, prefix: &str) -> Self {
+        let argv = prefix
+            .split_whitespace()
+            .map(str::to_owned)
+            .chain(self.argv.iter().cloned())
+            .collect();
+        Self { argv, ..*self }
     }
 }
 
 /// What to do, from the facts alone.
-pub(super) fn plan(facts: Facts) -> Plan {
-    let Facts { tool, .. } = facts;
+pub(super) fn plan(facts: &Facts) -> Plan {
     if facts.installed {
         return Plan::Nothing;
     }
-    let Some(manager) = facts.manager else {
-        let why = "none of the package managers known here was found (apt-get, dnf, pacman, zypper, apk, brew); \
-                   install it by hand and put it on the PATH";
+    let Some(install_qemu) = &facts.install_qemu else {
+        let why =
+            "how to install it on this system is not known here; install it by hand and put it on the PATH";
         return Plan::Refuse {
             why: why.to_owned(),
             command: None,
         };
     };
-    let Some(steps) = manager.install(tool) else {
-        let why = format!(
-            "{} has no package with a program of this name; install it by hand",
-            manager.program()
-        );
-        return Plan::Refuse { why, command: None };
+    let Some(steps) = steps(facts.tool, install_qemu) else {
+        let why = "no package of this system is known to have a program of this name; install it by hand";
+        return Plan::Refuse {
+            why: why.to_owned(),
+            command: None,
+        };
     };
-    let prefix: &[&str] = match (manager.wants_root(), facts.root) {
-        (true, false) => &["sudo"],
-        _ => &[],
+    let brew = install_qemu.first().is_some_and(|program| program == "brew");
+    let through = |prefix| steps.iter().map(|step| step.prefixed(prefix)).collect::<Vec<_>>();
+    let refuse = |why: &str| {
+        let by_hand = through(if brew || facts.root { "" } else { "sudo" });
+        let command = by_hand.iter().map(Step::shown).collect::<Vec<_>>().join(" && ");
+        Plan::Refuse {
+            why: why.to_owned(),
+            command: Some(command),
+        }
     };
-    let by_hand = with_prefix(prefix, &steps)
-        .iter()
-        .map(Step::shown)
-        .collect::<Vec<_>>()
-        .join(" && ");
-    let refuse = |why: &str| Plan::Refuse {
-        why: why.to_owned(),
-        command: Some(by_hand.clone()),
-    };
-    if facts.no_install {
-        return refuse("--no-install forbids installing it");
-    }
-    match (manager.wants_root(), facts.root, facts.sudo) {
-        (true, true, _) | (false, false, _) => Plan::Install(steps),
-        (true, false, true) => Plan::Install(with_prefix(&["sudo", "-n"], &steps)),
-        (true, false, false) => refuse("installing it needs root, and `sudo -n` does not work here"),
-        (false, true, _) => refuse("brew refuses to run as root; run this as the user who owns it"),
+    match (brew, facts.root, facts.sudo) {
+        _ if facts.no_install => refuse("--no-install forbids installing it"),
+        (true, true, _) => refuse("brew refuses to run as root; run it as the user who owns it"),
+        (true, false, _) | (false, true, _) => Plan::Install(steps),
+        (false, false, true) => Plan::Install(through("sudo -n")),
+        (false, false, false) => refuse("installing it needs root, and `sudo -n` does not work here"),
     }
 }
 
-fn with_prefix(prefix: &[&str], steps: &[Step]) -> Vec<Step> {
-    let prefixed = |step: &Step| {
-        let argv = prefix
-            .iter()
-            .map(|word| (*word).to_owned())
-            .chain(step.argv.iter().cloned())
-            .collect();
-        Step { argv, ..*step }
+/// The commands that install a program, to be run as root, from the one that installs QEMU; nothing where no package
+/// is known that has it.
+fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
+    let words: Vec<&str> = install_qemu.iter().map(String::as_str).collect();
+    let (qemu_package, install) = words.split_last()?;
+    let manager = *install.first()?;
+    let package = match (tool, manager) {
+        (Tool::Qemu, _) => *qemu_package,
+        // Elsewhere the ordinary GDB speaks ARM as well, but is not called `gdb-multiarch`.
+        (Tool::Gdb, "apt-get" | "apk") => "gdb-multiarch",
+        (Tool::Gdb, _) => return None,
     };
-    steps.iter().map(prefixed).collect()
+    // The lists of packages may be absent (a fresh container) or too old to fetch from; the other managers see to that
+    // themselves. A source that cannot be reached is no reason to stop: the rest may do.
+    let refresh: Option<&[&str]> = match manager {
+        "apt-get" => Some(&["apt-get", "update"]),
+        "pacman" => Some(&["pacman", "-Sy"]),
+        "apk" => Some(&["apk", "update"]),
+        _ => None,
+    };
+    let install = match manager {
+        // `env`, because sudo clears the environment.
+        "apt-get" => [
+            &["env", "DEBIAN_FRONTEND=noninteractive"],
+            install,
+            &["--no-install-recommends", package],
+        ]
+        .concat(),
+        _ => [install, &[package]].concat(),
+    };
+    let refresh = refresh.map(|words| Step::new(words, false));
+    Some(refresh.into_iter().chain([Step::new(&install, true)]).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::package_manager::PackageManager as Pm, *};
+    use super::*;
 
-    const MISSING: Facts = Facts {
-        tool: Tool::Qemu,
-        installed: false,
-        no_install: false,
-        manager: Some(Pm::Dnf),
-        root: false,
-        sudo: false,
-    };
+    const DNF: &str = "dnf install -y qemu-system-arm";
+    const APT: &str = "apt-get install -y qemu-system-arm";
+    const BREW: &str = "brew install qemu";
 
-    fn commands(facts: Facts) -> Vec<String> {
+    /// QEMU is missing, and we are neither root nor allowed to use sudo.
+    fn missing(install_qemu: &str) -> Facts {
+        Facts {
+            tool: Tool::Qemu,
+            installed: false,
+            no_install: false,
+            install_qemu: Some(install_qemu.split(' ').map(str::to_owned).collect()),
+            root: false,
+            sudo: false,
+        }
+    }
+
+    fn commands(facts: &Facts) -> Vec<String> {
         match plan(facts) {
             Plan::Install(steps) => steps.iter().map(Step::shown).collect(),
             other => panic!("{facts:?}: not installed but {other:?}"),
         }
     }
 
-    fn refusal(facts: Facts) -> (String, Option<String>) {
+    fn refusal(facts: &Facts) -> (String, Option<String>) {
         match plan(facts) {
             Plan::Refuse { why, command } => (why, command),
             other => panic!("{facts:?}: not refused but {other:?}"),
@@ -124,17 +163,18 @@ mod tests {
     #[test]
     fn what_is_there_is_left_alone_whatever_else_is_true() {
         for no_install in [false, true] {
-            for manager in [None, Some(Pm::Apt)] {
+            for install_qemu in [None, missing(APT).install_qemu] {
                 for (root, sudo) in [(false, false), (false, true), (true, false)] {
+                    let install_qemu = install_qemu.clone();
                     let facts = Facts {
                         installed: true,
                         no_install,
-                        manager,
+                        install_qemu,
                         root,
                         sudo,
-                        ..MISSING
+                        ..missing(APT)
                     };
-                    assert_eq!(plan(facts), Plan::Nothing, "{facts:?}");
+                    assert_eq!(plan(&facts), Plan::Nothing, "{facts:?}");
                 }
             }
         }
@@ -142,50 +182,52 @@ mod tests {
 
     #[test]
     fn each_package_manager_as_root() {
-        let table: [(Pm, &[&str]); 5] = [
+        let table: [(&str, &[&str]); 5] = [
             (
-                Pm::Apt,
+                APT,
                 &[
                     "apt-get update",
                     "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-arm",
                 ],
             ),
-            (Pm::Dnf, &["dnf install -y qemu-system-arm"]),
-            (Pm::Pacman, &["pacman -Sy --needed --noconfirm qemu-system-arm"]),
+            (DNF, &[DNF]),
             (
-                Pm::Zypper,
-                &["zypper --non-interactive install --no-recommends qemu-arm"],
+                "pacman -S --noconfirm qemu-system-arm",
+                &["pacman -Sy", "pacman -S --noconfirm qemu-system-arm"],
             ),
-            (Pm::Apk, &["apk add --no-cache qemu-system-arm"]),
+            (
+                "zypper --non-interactive install qemu-arm",
+                &["zypper --non-interactive install qemu-arm"],
+            ),
+            (
+                "apk add qemu-system-arm",
+                &["apk update", "apk add qemu-system-arm"],
+            ),
         ];
-        for (manager, expected) in table {
+        for (install_qemu, expected) in table {
             let facts = Facts {
-                manager: Some(manager),
                 root: true,
-                ..MISSING
+                ..missing(install_qemu)
             };
-            assert_eq!(commands(facts), expected);
+            assert_eq!(commands(&facts), expected);
             // `sudo` is not used by root, not even where it would work.
-            assert_eq!(commands(Facts { sudo: true, ..facts }), expected);
+            assert_eq!(commands(&Facts { sudo: true, ..facts }), expected);
         }
     }
 
     #[test]
     fn others_go_through_sudo_without_a_question_or_are_told_what_to_run() {
         assert_eq!(
-            commands(Facts {
+            commands(&Facts {
                 sudo: true,
-                ..MISSING
+                ..missing(DNF)
             }),
             ["sudo -n dnf install -y qemu-system-arm"]
         );
-        let (why, command) = refusal(MISSING);
+        let (why, command) = refusal(&missing(DNF));
         assert!(why.contains("needs root"), "{why}");
         assert_eq!(command.unwrap(), "sudo dnf install -y qemu-system-arm");
-        let (_, command) = refusal(Facts {
-            manager: Some(Pm::Apt),
-            ..MISSING
-        });
+        let (_, command) = refusal(&missing(APT));
         assert_eq!(
             command.unwrap(),
             "sudo apt-get update && \
@@ -195,28 +237,35 @@ mod tests {
 
     #[test]
     fn brew_runs_as_its_owner_only() {
-        let brew = Facts {
-            manager: Some(Pm::Brew),
-            ..MISSING
-        };
-        assert_eq!(commands(brew), ["brew install qemu"]);
-        let (why, command) = refusal(Facts { root: true, ..brew });
+        assert_eq!(commands(&missing(BREW)), [BREW]);
+        assert_eq!(
+            commands(&Facts {
+                sudo: true,
+                ..missing(BREW)
+            }),
+            [BREW]
+        );
+        let (why, command) = refusal(&Facts {
+            root: true,
+            ..missing(BREW)
+        });
         assert!(why.contains("as root"), "{why}");
-        assert_eq!(command.unwrap(), "brew install qemu");
+        assert_eq!(command.unwrap(), BREW);
     }
 
     #[test]
     fn no_install_forbids_it_to_root_too() {
-        for (root, sudo, expected) in [
-            (true, false, "dnf install -y qemu-system-arm"),
-            (false, true, "sudo dnf install -y qemu-system-arm"),
-            (false, false, "sudo dnf install -y qemu-system-arm"),
+        for (install_qemu, root, sudo, expected) in [
+            (DNF, true, false, "dnf install -y qemu-system-arm"),
+            (DNF, false, true, "sudo dnf install -y qemu-system-arm"),
+            (DNF, false, false, "sudo dnf install -y qemu-system-arm"),
+            (BREW, false, false, BREW),
         ] {
-            let (why, command) = refusal(Facts {
+            let (why, command) = refusal(&Facts {
                 no_install: true,
                 root,
                 sudo,
-                ..MISSING
+                ..missing(install_qemu)
             });
             assert!(why.contains("--no-install"), "{why}");
             assert_eq!(command.unwrap(), expected);
@@ -224,27 +273,44 @@ mod tests {
     }
 
     #[test]
-    fn without_a_known_package_manager_or_package_there_is_no_command_to_tell() {
-        let (why, command) = refusal(Facts {
-            manager: None,
-            root: true,
-            ..MISSING
-        });
-        assert!(why.contains("zypper") && command.is_none(), "{why}");
-        let (why, command) = refusal(Facts {
+    fn gdb_comes_from_the_managers_that_have_it_under_this_name() {
+        for (install_qemu, expected) in [
+            (
+                APT,
+                "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gdb-multiarch",
+            ),
+            ("apk add qemu-system-arm", "apk add gdb-multiarch"),
+        ] {
+            let facts = Facts {
+                tool: Tool::Gdb,
+                root: true,
+                ..missing(install_qemu)
+            };
+            assert_eq!(commands(&facts)[1], expected);
+        }
+        let (why, command) = refusal(&Facts {
             tool: Tool::Gdb,
             root: true,
-            ..MISSING
+            ..missing(DNF)
         });
-        assert!(why.contains("dnf has no package") && command.is_none(), "{why}");
+        assert!(why.contains("no package") && command.is_none(), "{why}");
     }
 
     #[test]
-    fn only_the_update_of_the_lists_may_fail() {
-        let Plan::Install(steps) = plan(Facts {
-            manager: Some(Pm::Apt),
+    fn on_an_unknown_system_there_is_no_command_to_tell() {
+        let (why, command) = refusal(&Facts {
+            install_qemu: None,
             root: true,
-            ..MISSING
+            ..missing(APT)
+        });
+        assert!(why.contains("by hand") && command.is_none(), "{why}");
+    }
+
+    #[test]
+    fn only_the_refresh_of_the_lists_may_fail() {
+        let Plan::Install(steps) = plan(&Facts {
+            root: true,
+            ..missing(APT)
         }) else {
             panic!("not installed");
         };
