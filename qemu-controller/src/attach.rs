@@ -1,7 +1,7 @@
 //! A session with a QEMU that somebody else has started.
 
-use std::cell::Cell;
 use std::io;
+use std::time::Duration;
 
 use qemu_launch::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,19 +19,28 @@ impl Session {
     /// handle closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
     ///
     /// # Errors
-    /// [`AttachError`], within 10 s; nothing of this session's runs in that QEMU later.
-    pub async fn attach(address: Address) -> Result<Self, AttachError> {
+    /// [`AttachError`], after `deadline` at the latest. A monitor serves one client at a time: another one's makes this one hear nothing, and nothing was sent
+    /// then that could run later.
+    pub async fn attach(address: Address, deadline: Duration) -> Result<Self, AttachError> {
         let name = address.to_string();
-        ready(connect(address), name).await
+        ready(connect(address), name, deadline).await
     }
 
     /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or a scripted peer in a test.
     ///
     /// # Errors
     /// [`AttachError`].
-    pub async fn over(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Result<Self, AttachError> {
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        deadline: Duration,
+    ) -> Result<Self, AttachError> {
         let stream: BoxTransport = Box::pin(stream);
-        ready(async { Ok(stream) }, "the other end of the stream".to_owned()).await
+        ready(
+            async { Ok(stream) },
+            "the other end of the stream".to_owned(),
+            deadline,
+        )
+        .await
     }
 }
 
@@ -56,12 +65,11 @@ async fn connect(address: Address) -> io::Result<BoxTransport> {
 async fn ready(
     transport: impl Future<Output = io::Result<BoxTransport>>,
     address: String,
+    deadline: Duration,
 ) -> Result<Session, AttachError> {
-    let deadlines = Deadlines::default();
-    let deadline = deadlines.start;
-    let phase = Cell::new(StartPhase::Connecting);
+    let mut phase = StartPhase::Connecting;
     let begun = timeout(deadline, async {
-        handshake(transport.await?, None, deadline, &phase).await
+        handshake(transport.await?, None, deadline, &mut phase).await
     });
     let failed = match begun.await {
         Ok(Ok((shared, greeting))) => {
@@ -70,7 +78,7 @@ async fn ready(
                 process: None,
                 greeting,
                 gdb: None,
-                deadlines,
+                deadlines: Deadlines::default(),
                 serials: Vec::new(),
             };
             return Ok(Session::new(inner));
@@ -78,7 +86,6 @@ async fn ready(
         Ok(Err(failed)) => failed,
         Err(_) => Failed::Deadline,
     };
-    let phase = phase.get();
     Err(match failed {
         Failed::Ended(source) => AttachError::Ended {
             address,

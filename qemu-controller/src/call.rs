@@ -1,14 +1,15 @@
 //! One command on its way: its place in the queue, its deadline, and what happens when its future is dropped.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::trace;
 
-use crate::driver::{Lane, Shared};
+use crate::driver::{Answer, Lane, Shared};
 use crate::error::{CommandError, WaitPhase};
+
+const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Sends one command and waits for its answer; all of a session's commands go this way.
 ///
@@ -20,45 +21,66 @@ pub(crate) async fn call(
     deadline: Duration,
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<RawReturn, CommandError> {
-    let phase = Cell::new(WaitPhase::Queued);
-    let answered = timeout(deadline, async {
-        let place = shared.place(lane).await.ok_or(Fault::Ended)?;
-        let (id, answer) = shared.submit(place, encode).map_err(|error| match error {
-            // The stream is over and the exit status not known yet.
-            SendError::WrongPhase {
-                phase: Phase::Closed | Phase::Failed,
-            } => Fault::Ended,
-            error => Fault::Send(error),
-        })?;
-        phase.set(WaitPhase::Sent);
-        trace!(command, %id, "sent");
-        let in_flight = InFlight { shared, id };
-        let answer = answer.await.map_err(|_| Fault::Ended)?;
-        std::mem::forget(in_flight);
-        trace!(command, %id, ok = answer.is_ok(), "answered");
-        Ok(answer)
-    });
-    let command = || command.to_owned();
-    match answered.await {
-        Ok(Ok(Ok(value))) => Ok(value),
-        Ok(Ok(Err(error))) => Err(CommandError::Refused {
-            command: command(),
+    let until = instant_after(deadline);
+    let fail = |fault| async move {
+        let command = command.to_owned();
+        match fault {
+            Fault::Deadline(phase) => CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            },
+            Fault::Ended => CommandError::Ended {
+                command,
+                ended: shared.end().await,
+            },
+            Fault::Send(source) => CommandError::Invalid { command, source },
+        }
+    };
+    match answer(shared, command, lane, until, encode).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(CommandError::Refused {
+            command: command.to_owned(),
             error,
         }),
-        Ok(Err(Fault::Send(source))) => Err(CommandError::Invalid {
-            command: command(),
-            source,
-        }),
-        Ok(Err(Fault::Ended)) => Err(CommandError::Ended {
-            command: command(),
-            ended: shared.end().await,
-        }),
-        Err(_) => Err(CommandError::Deadline {
-            command: command(),
-            deadline,
-            phase: phase.get(),
-        }),
+        Err(fault) => Err(fail(fault).await),
     }
+}
+
+async fn answer(
+    shared: &Shared,
+    command: &str,
+    lane: Lane,
+    until: Instant,
+    encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
+) -> Result<Answer, Fault> {
+    let queued = |_| Fault::Deadline(WaitPhase::Queued);
+    let place = timeout_at(until, shared.place(lane))
+        .await
+        .map_err(queued)?
+        .ok_or(Fault::Ended)?;
+    let (id, answer) = shared.submit(place, encode).map_err(|error| match error {
+        // The stream is over and the exit status not known yet.
+        SendError::WrongPhase {
+            phase: Phase::Closed | Phase::Failed,
+        } => Fault::Ended,
+        error => Fault::Send(error),
+    })?;
+    trace!(command, %id, "sent");
+    let in_flight = InFlight { shared, id };
+    let sent = |_| Fault::Deadline(WaitPhase::Sent);
+    let answer = timeout_at(until, answer)
+        .await
+        .map_err(sent)?
+        .map_err(|_| Fault::Ended)?;
+    std::mem::forget(in_flight);
+    trace!(command, %id, ok = answer.is_ok(), "answered");
+    Ok(answer)
+}
+
+/// So long from now, and a year at the most: beyond that an instant may not exist.
+pub(crate) fn instant_after(deadline: Duration) -> Instant {
+    Instant::now() + deadline.min(A_YEAR)
 }
 
 /// Runs a typed in-band command.
@@ -79,6 +101,7 @@ pub(crate) async fn command<C: Command>(
 
 /// Why a call found no answer.
 enum Fault {
+    Deadline(WaitPhase),
     Send(SendError),
     Ended,
 }

@@ -11,7 +11,7 @@ use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use crate::call::{self, call};
+use crate::call::{self, call, instant_after};
 use crate::config::Deadlines;
 use crate::driver::{Lane, Owned};
 use crate::error::{CommandError, Ended, WaitPhase};
@@ -185,7 +185,7 @@ impl Session {
         what: &str,
         wanted: impl FnMut(&QmpEvent) -> bool,
     ) -> impl Future<Output = Result<QmpEvent, CommandError>> {
-        self.event_by(what.to_owned(), Instant::now() + self.deadline, wanted)
+        self.event_by(what.to_owned(), instant_after(self.deadline), wanted)
     }
 
     /// Waits until the session has ended, and tells how.
@@ -235,7 +235,7 @@ impl Session {
         wanted: impl FnMut(&QmpEvent) -> bool,
         command: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<(), CommandError> {
-        let effect = self.event_by(what.to_owned(), Instant::now() + self.deadline, wanted);
+        let effect = self.event_by(what.to_owned(), instant_after(self.deadline), wanted);
         command.await?;
         effect.await.map(drop)
     }

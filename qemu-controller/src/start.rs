@@ -7,7 +7,6 @@
 //!
 //! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at once and has QEMU's own words.
 
-use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -41,15 +40,15 @@ impl Session {
     /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as it has when this future is dropped.
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
         let process = qemu_launch::spawn_async(config.to_spec()).await?;
-        let phase = Cell::new(StartPhase::Connecting);
+        let mut phase = StartPhase::Connecting;
         let watch = process.watch();
         let deadline = config.deadlines.start;
-        let failed = match timeout(deadline, begin(process, config, &phase)).await {
+        let failed = match timeout(deadline, begin(process, config, &mut phase)).await {
             Ok(Ok(session)) => return Ok(session),
             Ok(Err(failed)) => failed,
             Err(_) => Failed::Deadline,
         };
-        let (phase, command_line) = (phase.get(), watch.argv().to_string());
+        let (phase, command_line) = (phase, watch.argv().to_string());
         Err(match failed {
             Failed::Ended(Ended::Exited(exit)) => StartError::Exited {
                 phase,
@@ -101,18 +100,14 @@ impl From<io::Error> for Failed {
     }
 }
 
-async fn begin(
-    mut process: Process,
-    config: QemuConfig,
-    phase: &Cell<StartPhase>,
-) -> Result<Session, Failed> {
+async fn begin(mut process: Process, config: QemuConfig, phase: &mut StartPhase) -> Result<Session, Failed> {
     // Drained from the first byte: a guest may print before its session is ready.
     let serials = serials(&mut process)?;
     let transport = connect(&mut process).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
     let (shared, greeting) = handshake(transport, Some(process.watch()), deadline, phase).await?;
-    phase.set(StartPhase::GdbAddress);
+    *phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
     Ok(Session::new(Inner {
         shared,
@@ -129,18 +124,18 @@ pub(crate) async fn handshake(
     transport: BoxTransport,
     process: Option<Watch>,
     deadline: Duration,
-    phase: &Cell<StartPhase>,
+    phase: &mut StartPhase,
 ) -> Result<(Owned, Greeting), Failed> {
-    phase.set(StartPhase::Greeting);
+    *phase = StartPhase::Greeting;
     let shared = Owned::new(transport, Connection::new(Limits::default()));
     let greeting = shared.greeting();
     tokio::spawn(drive(shared.share(), process));
     let Ok(greeting) = greeting.await else {
         return Err(Failed::Ended(shared.end().await));
     };
-    phase.set(StartPhase::Negotiation);
+    *phase = StartPhase::Negotiation;
     negotiate(&shared, &greeting).await?;
-    phase.set(StartPhase::FirstStatus);
+    *phase = StartPhase::FirstStatus;
     command(&shared, deadline, &QueryStatus).await?;
     Ok((shared, greeting))
 }

@@ -1,0 +1,137 @@
+//! QEMU's end, from every cause: who waits is told at once, how.
+
+use qemu_controller::{CommandError, Ended, ExitKind, Session, StoppedBy};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{config, gone, start};
+
+fn signal(session: &Session, signal: Signal) {
+    let pid = Pid::from_raw(session.pid().unwrap() as i32).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn exit_kind(ended: &Ended) -> &ExitKind {
+    let Ended::Exited(exit) = ended else {
+        panic!("not an exit: {ended}")
+    };
+    exit.kind()
+}
+
+#[tokio::test]
+async fn every_waiter_hears_of_a_kill() {
+    for killer in [Signal::KILL, Signal::SEGV, Signal::ABORT] {
+        let session = start("tick").await;
+        let event = session.wait_for_event("an event that never comes", |_| false);
+        let mut events = session.events();
+        signal(&session, killer);
+        let ended = session.ended().await;
+        let Ended::Exited(exit) = &ended else {
+            panic!("not an exit: {ended}")
+        };
+        assert_eq!(exit.signal(), Some(killer.as_raw()));
+        assert!(matches!(event.await, Err(CommandError::Ended { .. })));
+        assert!(events.next().await.is_none());
+        assert!(matches!(
+            session.query_status().await,
+            Err(CommandError::Ended { .. })
+        ));
+        assert_eq!(session.stop().await.unwrap().by, StoppedBy::Itself);
+        assert!(gone(session.pid().unwrap()).await);
+    }
+}
+
+#[tokio::test]
+async fn a_command_in_flight_hears_of_a_kill() {
+    let session = start("tick").await;
+    // A stopped process takes the command and never answers.
+    signal(&session, Signal::STOP);
+    let asked = tokio::spawn({
+        let session = session.clone();
+        async move { session.query_status().await }
+    });
+    tokio::task::yield_now().await;
+    signal(&session, Signal::KILL);
+    let error = asked.await.unwrap().unwrap_err();
+    assert!(
+        matches!(error.ended(), Some(Ended::Exited(exit)) if exit.signal() == Some(9)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_lockup_comes_with_its_registers() {
+    let session = Session::start(config("lockup").wait_for_gdb(true)).await.unwrap();
+    // Its answer may be lost with QEMU.
+    let _ = session.resume().await;
+    let ended = session.ended().await;
+    assert!(matches!(exit_kind(&ended), ExitKind::Lockup(_)), "{ended}");
+}
+
+#[tokio::test]
+async fn a_reset_request_ends_a_qemu_that_may_not_reboot() {
+    let session = Session::start(
+        config("reset-request")
+            .with_spec(|spec| spec.no_reboot())
+            .wait_for_gdb(true),
+    )
+    .await
+    .unwrap();
+    let shutdown = session.wait_for_event("SHUTDOWN", |event| event.name == "SHUTDOWN");
+    let _ = session.resume().await;
+    let reason: serde_json::Value = shutdown.await.unwrap().data.unwrap().parse().unwrap();
+    assert_eq!(reason["reason"], "guest-reset");
+    assert_eq!(exit_kind(&session.ended().await), &ExitKind::Exited(0));
+}
+
+#[tokio::test]
+async fn stop_climbs_as_far_as_it_must() {
+    let session = start("tick").await;
+    let (one, two) = tokio::join!(session.stop(), session.stop());
+    assert_eq!(
+        (one.unwrap().by, two.unwrap().by),
+        (StoppedBy::Quit, StoppedBy::Quit)
+    );
+    assert_eq!(session.stop().await.unwrap().by, StoppedBy::Itself);
+
+    let short = qemu_controller::Ladder::default().after_quit(std::time::Duration::from_millis(200));
+    let session = Session::start(config("tick").stop_ladder(short)).await.unwrap();
+    signal(&session, Signal::STOP);
+    let stopped = session.stop().await.unwrap();
+    assert!(
+        matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill),
+        "{stopped}"
+    );
+    assert!(gone(session.pid().unwrap()).await);
+}
+
+#[tokio::test]
+async fn the_last_handle_takes_qemu_with_it() {
+    let session = start("tick").await;
+    let pid = session.pid().unwrap();
+    let clone = session.clone();
+    drop(session);
+    clone.query_status().await.unwrap();
+    drop(clone);
+    assert!(gone(pid).await);
+}
+
+#[test]
+fn qemu_outlives_a_runtime_that_is_dropped() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let session = first.block_on(start("tick"));
+    drop(first);
+    runtime().block_on(async {
+        let error = session.query_status().await.unwrap_err();
+        assert!(matches!(error.ended(), Some(Ended::RuntimeGone)), "{error}");
+        let process = session.process().unwrap();
+        assert!(process.try_wait().is_none(), "QEMU lives while its handle does");
+        let stopped = session.stop().await.unwrap();
+        assert_eq!(stopped.by, StoppedBy::Terminate, "nobody is left to send quit");
+    });
+}

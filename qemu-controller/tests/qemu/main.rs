@@ -1,0 +1,12 @@
+//! The session on real QEMU. Needs `qemu-system-arm`, and fails where it is missing.
+
+mod support;
+
+mod attaching;
+mod cancelling;
+mod endings;
+mod endpoints;
+mod gdb;
+mod main_job;
+mod serial;
+mod start_errors;

@@ -1,0 +1,150 @@
+//! A start that cannot work says why, soon, and leaves nothing behind.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Instant;
+
+use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
+
+use crate::support::{DEADLINE, chain, config, processes_with};
+
+/// Starts it, and sees that it fails with these words and without leaving a process.
+async fn check(config: QemuConfig, name: &str, words: &[&str]) -> StartError {
+    let marker = format!("marker-{name}-{}", std::process::id());
+    let since = Instant::now();
+    let error = Session::start(config.extra_args(["-name", &marker]))
+        .await
+        .unwrap_err();
+    // Not a matter of speed: a failed start that takes its deadline has missed QEMU's end.
+    assert!(since.elapsed() < DEADLINE, "{name} took {:?}", since.elapsed());
+    let text = chain(&error);
+    for word in words {
+        assert!(text.contains(word), "{name}: no '{word}' in: {text}");
+    }
+    assert_eq!(processes_with(&marker), [0; 0], "{name} left a process");
+    error
+}
+
+fn firmware(path: impl AsRef<Path>) -> QemuConfig {
+    QemuConfig::default()
+        .gdb(Endpoint::free_port())
+        .start_deadline(DEADLINE)
+        .firmware(path.as_ref())
+}
+
+#[tokio::test]
+async fn firmware_that_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
+        path
+    };
+    check(
+        firmware(folder.path().join("missing.elf")),
+        "missing",
+        &["missing.elf"],
+    )
+    .await;
+    check(firmware(folder.path()), "folder", &["folder"]).await;
+    check(
+        firmware(write("empty.elf", b"")),
+        "empty",
+        &["empty.elf", "empty"],
+    )
+    .await;
+    check(
+        firmware(write("text.elf", b"int main(void) { return 0; }\n")),
+        "text",
+        &["text.elf", "ELF"],
+    )
+    .await;
+    // This test program itself.
+    let host = std::env::current_exe().unwrap();
+    check(firmware(host), "host", &["64 bit"]).await;
+}
+
+#[tokio::test]
+async fn what_qemu_itself_refuses_comes_with_its_own_words() {
+    let error = check(
+        config("tick").machine("no-such-board"),
+        "machine",
+        &["no-such-board", "unsupported machine type"],
+    )
+    .await;
+    assert!(
+        matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)),
+        "{error:?}"
+    );
+    check(config("tick").cpu("no-such-cpu"), "cpu", &["no-such-cpu"]).await;
+    check(
+        config("tick").extra_args(["-rtc", "base=never"]),
+        "option",
+        &["never"],
+    )
+    .await;
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    check(
+        config("tick").gdb(Endpoint::loopback(port)),
+        "port",
+        &["Address already in use", &port.to_string()],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_not_there() {
+    check(
+        config("tick").qemu_path("/no/such/qemu"),
+        "no-qemu",
+        &["/no/such/qemu"],
+    )
+    .await;
+    check(
+        config("tick").qemu_path("/etc/passwd"),
+        "not-executable",
+        &["/etc/passwd"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_needs_a_monitor_that_can_be_found() {
+    check(
+        config("tick").with_spec(|spec| spec.without_qmp()),
+        "no-monitor",
+        &["QMP"],
+    )
+    .await;
+    check(
+        config("tick").qmp(Endpoint::free_port()),
+        "free-port",
+        &["name a port"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_leaves_nothing() {
+    let marker = format!("marker-given-up-{}", std::process::id());
+    for polls in 0..12 {
+        let mut start = Box::pin(Session::start(config("tick").extra_args(["-name", &marker])));
+        let mut left = polls;
+        std::future::poll_fn(|cx| {
+            if left == 0 || start.as_mut().poll(cx).is_ready() {
+                return std::task::Poll::Ready(());
+            }
+            left -= 1;
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+    let until = Instant::now() + DEADLINE;
+    while !processes_with(&marker).is_empty() {
+        assert!(Instant::now() < until, "left: {:?}", processes_with(&marker));
+        tokio::task::yield_now().await;
+    }
+}
