@@ -62,10 +62,17 @@ impl fmt::Display for DecodeError {
             "{} at byte {} of the stream",
             self.inner.kind, self.inner.offset
         )?;
-        if !self.inner.seen.is_empty() {
-            write!(f, ", near '{}'", self.inner.seen.escape_ascii())?;
+        if self.inner.seen.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        f.write_str(", near '")?;
+        for &byte in &self.inner.seen {
+            match byte {
+                b' '..=b'~' => write!(f, "{}", byte as char)?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        f.write_str("'")
     }
 }
 

@@ -290,11 +290,16 @@ impl Timestamp {
 /// Up to 18 digits, so without overflow, and what follows them.
 fn digits(text: &[u8]) -> Option<(i64, &[u8])> {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if !(1..=18).contains(&count) {
+        return None;
+    }
     let (digits, rest) = text.split_at(count);
-    let value = digits.iter().fold(0_i64, |value, digit| {
-        value.wrapping_mul(10) + i64::from(digit - b'0')
-    });
-    (1..=18).contains(&count).then_some((value, rest))
+    Some((
+        digits
+            .iter()
+            .fold(0, |value, digit| value * 10 + i64::from(digit - b'0')),
+        rest,
+    ))
 }
 
 /// Reads a `T` from an object only: a derived struct alone would take an array too.

@@ -1,0 +1,397 @@
+//! What a connection makes of messages that come at the wrong time or to the wrong address.
+
+use qmp_proto::{
+    Capability, CommandId, Connection, DecodeErrorKind, Dropped, EncodeError, Event, Limits, Phase,
+    SendError, commands::Stop,
+};
+
+use super::cuttings;
+
+const PREFIX: u32 = 0x2a;
+const GREETING: &str = "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}, \"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n";
+/// The answer to a negotiation, which is always command 1.
+const AGREED: &str = "{\"return\": {}, \"id\": \"0000002a-1\"}\r\n";
+
+/// The state before a row's input.
+#[derive(Debug, Clone, Copy)]
+enum Setup {
+    New,
+    Greeted,
+    Negotiating,
+    /// Ready, with as many commands in flight (2, 3, …), written whole.
+    Ready(u8),
+    /// The same, but for the last byte of the output.
+    NotQuiteWritten(u8),
+    /// With `oob`, as many in-band commands in flight and an out-of-band one after them.
+    OutOfBand(u8),
+    /// Two in flight, the first abandoned.
+    Abandoned,
+}
+
+use Setup::{Abandoned, Greeted, Negotiating, New, NotQuiteWritten, OutOfBand, Ready};
+
+struct Row {
+    name: &'static str,
+    setup: Setup,
+    input: &'static str,
+    /// Each event in the words of [`describe`]; the last may be `fatal` and a kind.
+    expect: &'static [&'static str],
+}
+
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    // Before the greeting.
+    Row { name: "an event before the greeting", setup: New, input: "{\"event\": \"STOP\"}", expect: &["early"] },
+    Row { name: "a stale return before the greeting", setup: New, input: "{\"return\": {}}", expect: &["early"] },
+    Row { name: "a stale return with an id of ours before the greeting", setup: New, input: "{\"return\": {}, \"id\": \"0000002a-1\"}", expect: &["early"] },
+    Row { name: "a stale error before the greeting", setup: New, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"\"}}", expect: &["early"] },
+    Row { name: "all of them, then the greeting", setup: New, input: "{\"event\": \"STOP\"}\r\n{\"return\": {}}\r\n{\"error\": {\"class\": \"GenericError\", \"desc\": \"\"}}\r\n{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}", expect: &["early", "early", "early", "greeting"] },
+
+    // Around negotiation.
+    Row { name: "an event before negotiation", setup: Greeted, input: "{\"event\": \"RESET\"}", expect: &["event RESET"] },
+    Row { name: "a return without id before any command", setup: Greeted, input: "{\"return\": {}}", expect: &["stray return"] },
+    Row { name: "an error without id before any command", setup: Greeted, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
+    Row { name: "an answer before any command", setup: Greeted, input: "{\"return\": {}, \"id\": \"0000002a-1\"}", expect: &["unknown 0000002a-1"] },
+    Row { name: "an event before the answer to negotiation", setup: Negotiating, input: "{\"event\": \"RESET\"}{\"return\": {}, \"id\": \"0000002a-1\"}", expect: &["event RESET", "negotiated"] },
+    Row { name: "negotiation refused", setup: Negotiating, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": \"0000002a-1\"}", expect: &["refused no"] },
+    Row { name: "an earlier client's answer during negotiation", setup: Negotiating, input: "{\"return\": {}, \"id\": \"0000002b-1\"}{\"return\": {}, \"id\": \"libvirt-1\"}", expect: &["unknown 0000002b-1", "unknown \"libvirt-1\""] },
+    Row { name: "a return without id during negotiation", setup: Negotiating, input: "{\"return\": {}}", expect: &["fatal ReturnWithoutId"] },
+    Row { name: "an error without id during negotiation: it may be an earlier client's", setup: Negotiating, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
+    Row { name: "a second greeting at once", setup: New, input: "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}\n{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}", expect: &["greeting", "fatal SecondGreeting"] },
+    Row { name: "a second greeting later", setup: Ready(2), input: "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}", expect: &["fatal SecondGreeting"] },
+
+    // Answers.
+    Row { name: "answers in order", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}{\"return\": 1, \"id\": \"0000002a-3\"}", expect: &["reply 2 {}", "reply 3 1"] },
+    Row { name: "answers out of order", setup: Ready(3), input: "{\"return\": {}, \"id\": \"0000002a-4\"}{\"return\": {}, \"id\": \"0000002a-2\"}{\"return\": {}, \"id\": \"0000002a-3\"}", expect: &["reply 4 {}", "reply 2 {}", "reply 3 {}"] },
+    Row { name: "an error as answer", setup: Ready(1), input: "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no\"}, \"id\": \"0000002a-2\"}", expect: &["error 2 no"] },
+    Row { name: "a return of null", setup: Ready(1), input: "{\"return\": null, \"id\": \"0000002a-2\"}", expect: &["reply 2 null"] },
+    Row { name: "an event between answers", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}{\"event\": \"STOP\"}{\"return\": {}, \"id\": \"0000002a-3\"}", expect: &["reply 2 {}", "event STOP", "reply 3 {}"] },
+    Row { name: "a second answer", setup: Ready(1), input: "{\"return\": {}, \"id\": \"0000002a-2\"}{\"return\": {}, \"id\": \"0000002a-2\"}", expect: &["reply 2 {}", "unknown 0000002a-2"] },
+    Row { name: "an id not yet given", setup: Ready(1), input: "{\"return\": {}, \"id\": \"0000002a-3\"}", expect: &["unknown 0000002a-3"] },
+    Row { name: "the negotiation's id again", setup: Ready(1), input: "{\"return\": {}, \"id\": \"0000002a-1\"}", expect: &["unknown 0000002a-1"] },
+    Row { name: "another connection's id with a number of ours", setup: Ready(1), input: "{\"return\": {}, \"id\": \"0000002b-2\"}", expect: &["unknown 0000002b-2"] },
+    Row { name: "ids of other types", setup: Ready(1), input: "{\"return\": {}, \"id\": 2}{\"return\": {}, \"id\": null}{\"return\": {}, \"id\": [\"0000002a-2\"]}{\"error\": {\"class\": \"C\", \"desc\": \"\"}, \"id\": {}}", expect: &["unknown 2", "unknown null", "unknown [\"0000002a-2\"]", "unknown {}"] },
+    Row { name: "a late answer to an abandoned command", setup: Abandoned, input: "{\"return\": {}, \"id\": \"0000002a-2\"}{\"return\": {}, \"id\": \"0000002a-3\"}", expect: &["late 2", "reply 3 {}"] },
+    Row { name: "a late error to an abandoned command, twice", setup: Abandoned, input: "{\"error\": {\"class\": \"C\", \"desc\": \"\"}, \"id\": \"0000002a-2\"}{\"return\": {}, \"id\": \"0000002a-2\"}", expect: &["late 2", "unknown 0000002a-2"] },
+    Row { name: "an out-of-band answer overtakes", setup: OutOfBand(2), input: "{\"return\": {}, \"id\": \"0000002a-4\"}{\"return\": {}, \"id\": \"0000002a-2\"}", expect: &["reply 4 {}", "reply 2 {}"] },
+
+    // Without id.
+    Row { name: "a return without id", setup: Ready(1), input: "{\"return\": {}}", expect: &["fatal ReturnWithoutId"] },
+    Row { name: "a return without id with nothing in flight", setup: Ready(0), input: "{\"return\": {}}", expect: &["fatal ReturnWithoutId"] },
+    Row { name: "an error without id with one in flight", setup: Ready(1), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["error 2 bad"] },
+    Row { name: "an error without id is for the oldest", setup: Ready(3), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}{\"return\": {}, \"id\": \"0000002a-3\"}", expect: &["error 2 bad", "reply 3 {}"] },
+    Row { name: "an error without id for the second", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["reply 2 {}", "error 3 bad"] },
+    Row { name: "an error without id for an abandoned command", setup: Abandoned, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["late 2"] },
+    Row { name: "an error without id with nothing in flight", setup: Ready(0), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
+    Row { name: "an error without id to a command not quite written", setup: NotQuiteWritten(1), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
+    Row { name: "an error without id to the first, the second not quite written", setup: NotQuiteWritten(2), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["error 2 bad"] },
+    Row { name: "an error without id with one out of band", setup: OutOfBand(1), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
+
+    // Neither.
+    Row { name: "a command from the server", setup: Ready(1), input: "{\"execute\": \"quit\", \"id\": \"0000002a-2\"}", expect: &["fatal NotOneKind"] },
+    Row { name: "a fault after an answer", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}\r\n\r\n{]", expect: &["reply 2 {}", "fatal Syntax"] },
+];
+
+fn set_up(setup: Setup) -> Connection {
+    let mut qmp = Connection::with_id_prefix(Limits::default(), PREFIX);
+    let oob = matches!(setup, OutOfBand(_));
+    if matches!(setup, New) {
+        return qmp;
+    }
+    qmp.handle_input(GREETING.as_bytes());
+    assert!(matches!(qmp.poll_event(), Ok(Some(Event::Greeting(_)))));
+    if matches!(setup, Greeted) {
+        return qmp;
+    }
+    qmp.negotiate(if oob { &[Capability::Oob] } else { &[] }).unwrap();
+    write_all(&mut qmp);
+    if matches!(setup, Negotiating) {
+        return qmp;
+    }
+    qmp.handle_input(AGREED.as_bytes());
+    assert_eq!(qmp.poll_event(), Ok(Some(Event::Negotiated(Ok(())))));
+    let count = match setup {
+        Ready(count) | NotQuiteWritten(count) | OutOfBand(count) => count,
+        _ => 2,
+    };
+    for number in 0..count {
+        assert_eq!(
+            qmp.execute(&Stop).unwrap(),
+            CommandId::new(PREFIX, 2 + u64::from(number))
+        );
+    }
+    match setup {
+        OutOfBand(_) => drop(qmp.execute_oob(&Stop).unwrap()),
+        Abandoned => assert!(qmp.abandon(CommandId::new(PREFIX, 2))),
+        _ => {}
+    }
+    if matches!(setup, NotQuiteWritten(_)) {
+        qmp.advance_output(qmp.output().len() - 1);
+    } else {
+        write_all(&mut qmp);
+    }
+    qmp
+}
+
+fn write_all(qmp: &mut Connection) {
+    let count = qmp.output().len();
+    qmp.advance_output(count);
+    assert!(qmp.output().is_empty());
+}
+
+fn describe(event: &Event) -> String {
+    match event {
+        Event::Greeting(_) => "greeting".into(),
+        Event::Negotiated(Ok(())) => "negotiated".into(),
+        Event::Negotiated(Err(error)) => format!("refused {}", error.desc),
+        Event::Reply {
+            id,
+            result: Ok(value),
+        } => format!("reply {} {value}", id.number()),
+        Event::Reply {
+            id,
+            result: Err(error),
+        } => format!("error {} {}", id.number(), error.desc),
+        Event::Event(event) => format!("event {}", event.name),
+        Event::UnattributedError(error) => format!("unattributed {}", error.desc),
+        Event::Dropped(Dropped::BeforeGreeting(_)) => "early".into(),
+        Event::Dropped(Dropped::Abandoned { id, .. }) => format!("late {}", id.number()),
+        Event::Dropped(Dropped::UnknownId(qmp_proto::MessageId::Command(id))) => format!("unknown {id}"),
+        Event::Dropped(Dropped::UnknownId(qmp_proto::MessageId::Foreign(id))) => format!("unknown {id}"),
+        Event::Dropped(Dropped::ReturnWithoutId) => "stray return".into(),
+        Event::Closed => "closed".into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All that comes of these pieces.
+fn run(qmp: &mut Connection, pieces: &[&[u8]]) -> Vec<String> {
+    let mut seen = Vec::new();
+    for piece in pieces {
+        qmp.handle_input(piece);
+        loop {
+            match qmp.poll_event() {
+                Ok(Some(event)) => seen.push(describe(&event)),
+                Ok(None) => break,
+                Err(error) => {
+                    let kind = format!("{:?}", error.kind());
+                    seen.push(format!("fatal {}", kind.split(' ').next().unwrap()));
+                    assert_eq!(qmp.phase(), Phase::Failed);
+                    qmp.handle_input(b"{\"event\": \"AFTER\"}");
+                    qmp.handle_eof();
+                    assert_eq!(qmp.poll_event(), Err(error), "the error stays");
+                    return seen;
+                }
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn every_row_in_every_cutting_alone_and_among_neighbours() {
+    let mut runs = 0;
+    for row in ROWS {
+        for neighbours in [false, true] {
+            let (before, after) = if neighbours {
+                ("{\"event\": \"BEFORE\"}\r\n", "\r\n{\"event\": \"AFTER\"}")
+            } else {
+                ("", "")
+            };
+            let stream = format!("{before}{}{after}", row.input);
+            let mut expect: Vec<&str> = row.expect.to_vec();
+            if neighbours {
+                let greeted = !matches!(row.setup, New) || expect.contains(&"greeting");
+                expect.insert(
+                    0,
+                    if matches!(row.setup, New) {
+                        "early"
+                    } else {
+                        "event BEFORE"
+                    },
+                );
+                if !expect.iter().any(|word| word.starts_with("fatal")) {
+                    expect.push(if greeted { "event AFTER" } else { "early" });
+                }
+            }
+            for pieces in cuttings(stream.as_bytes()) {
+                let mut qmp = set_up(row.setup);
+                let in_flight = qmp.in_flight();
+                assert_eq!(run(&mut qmp, &pieces), expect, "{}", row.name);
+                check_ledger(row, &expect, in_flight, qmp);
+                runs += 1;
+            }
+        }
+    }
+    println!("{} rows, {runs} runs", ROWS.len());
+}
+
+/// Every command was answered, swallowed, or is handed back; and what was dropped was counted.
+fn check_ledger(row: &Row, expect: &[&str], in_flight: usize, mut qmp: Connection) {
+    let begins = |words: &[&str]| {
+        expect
+            .iter()
+            .filter(|said| words.iter().any(|word| said.starts_with(word)))
+            .count()
+    };
+    assert_eq!(
+        qmp.dropped() as usize,
+        begins(&["early", "late", "unknown", "stray"]),
+        "{}",
+        row.name
+    );
+    let answered = begins(&["reply", "error", "late", "negotiated", "refused"]);
+    let negotiating = matches!(row.setup, Negotiating) && begins(&["negotiated", "refused"]) == 0;
+    let abandoned = matches!(row.setup, Abandoned) && begins(&["late"]) == 0;
+    qmp.handle_eof();
+    while let Ok(Some(_)) = qmp.poll_event() {}
+    assert_eq!(qmp.in_flight(), 0);
+    let lost = qmp.take_lost().len();
+    assert_eq!(
+        in_flight - answered,
+        lost + usize::from(negotiating) + usize::from(abandoned),
+        "{}",
+        row.name
+    );
+    assert!(qmp.take_lost().is_empty(), "handed back once");
+}
+
+#[test]
+fn the_last_reply_comes_before_the_end() {
+    for setup in [Ready(1), Ready(2)] {
+        let mut qmp = set_up(setup);
+        qmp.handle_input(b"{\"event\": \"SHUTDOWN\"}\r\n{\"return\": {}, \"id\": \"0000002a-2\"}\r\n");
+        qmp.handle_eof();
+        let mut seen = Vec::new();
+        while let Some(event) = qmp.poll_event().unwrap() {
+            assert_ne!(qmp.phase(), Phase::Failed);
+            seen.push(describe(&event));
+        }
+        assert_eq!(seen, ["event SHUTDOWN", "reply 2 {}", "closed"]);
+        assert_eq!(qmp.phase(), Phase::Closed);
+        assert_eq!(qmp.poll_event(), Ok(None), "closed is said once");
+        let lost = if matches!(setup, Ready(2)) {
+            vec![CommandId::new(PREFIX, 3)]
+        } else {
+            vec![]
+        };
+        assert_eq!(qmp.take_lost(), lost);
+    }
+}
+
+#[test]
+fn an_end_inside_a_message_is_truncated_and_hands_back() {
+    let mut qmp = set_up(Ready(2));
+    qmp.handle_input(b"{\"return\": {}, \"id\": \"0000002a-2\"}{\"return\": {}, \"id\": \"0000");
+    qmp.handle_eof();
+    assert_eq!(describe(&qmp.poll_event().unwrap().unwrap()), "reply 2 {}");
+    assert!(qmp.take_lost().is_empty(), "not yet at the end");
+    assert_eq!(qmp.poll_event().unwrap_err().kind(), &DecodeErrorKind::Truncated);
+    assert_eq!(qmp.take_lost(), [CommandId::new(PREFIX, 3)]);
+}
+
+#[test]
+fn empty_input_does_nothing_and_input_after_the_end_neither() {
+    let mut qmp = set_up(Ready(1));
+    qmp.handle_input(b"");
+    assert_eq!(qmp.poll_event(), Ok(None));
+    qmp.handle_eof();
+    qmp.handle_input(b"{\"return\": {}, \"id\": \"0000002a-2\"}");
+    assert_eq!(qmp.poll_event(), Ok(Some(Event::Closed)));
+    assert_eq!(qmp.poll_event(), Ok(None));
+}
+
+#[test]
+fn what_cannot_be_sent_is_refused_and_changes_nothing() {
+    let mut qmp = set_up(Ready(0));
+    let large = "x".repeat(70_000);
+    let refused: [(SendError, &str); 7] = [
+        (
+            qmp.execute_raw("", &()).unwrap_err(),
+            "the command's name is empty",
+        ),
+        (
+            qmp.execute_raw("a\0b", &()).unwrap_err(),
+            "NUL in the command's name",
+        ),
+        (
+            qmp.execute_raw("x", &serde_json::json!({"a": "b\0c"}))
+                .unwrap_err(),
+            "NUL in the command's arguments",
+        ),
+        (
+            qmp.execute_raw("x", &serde_json::json!({"a\0": [1]}))
+                .unwrap_err(),
+            "NUL in the command's arguments",
+        ),
+        (
+            qmp.execute_raw("x", &serde_json::json!([1])).unwrap_err(),
+            "the arguments of a command must be a JSON object, or nothing",
+        ),
+        (
+            qmp.execute_raw("x", &serde_json::json!({"a": large}))
+                .unwrap_err(),
+            "command of 70054 bytes, over the limit of 65536 bytes",
+        ),
+        (
+            qmp.execute_raw("x", &std::collections::BTreeMap::from([([0_u8], 1)]))
+                .unwrap_err(),
+            "the command's arguments do not serialise",
+        ),
+    ];
+    for (error, text) in refused {
+        let SendError::Encode(cause) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(cause.to_string(), text);
+        assert_eq!(
+            std::error::Error::source(&cause).is_some(),
+            matches!(cause, EncodeError::Serialize(_))
+        );
+    }
+    assert!(qmp.output().is_empty());
+    assert_eq!(qmp.in_flight(), 0);
+    // The number was not used up.
+    assert_eq!(qmp.execute(&Stop).unwrap(), CommandId::new(PREFIX, 2));
+    assert_eq!(qmp.output(), br#"{"execute":"stop","id":"0000002a-2"}"#);
+}
+
+#[test]
+fn a_backslash_before_u0000_is_no_nul() {
+    let mut qmp = set_up(Ready(0));
+    qmp.execute_raw(
+        "x",
+        &serde_json::json!({"a": "\\u0000", "b": "\\\\", "c": "\"\\"}),
+    )
+    .unwrap();
+    let sent = r#"{"execute":"x","arguments":{"a":"\\u0000","b":"\\\\","c":"\"\\"},"id":"0000002a-2"}"#;
+    assert_eq!(String::from_utf8_lossy(qmp.output()), sent);
+    qmp.execute_raw("x", &serde_json::json!({"a": "\\\0"}))
+        .unwrap_err();
+}
+
+#[test]
+fn places_in_flight_are_eight_in_band_and_as_many_out_of_band() {
+    let mut qmp = set_up(OutOfBand(0));
+    for _ in 0..8 {
+        assert!(qmp.can_execute());
+        qmp.execute(&Stop).unwrap();
+    }
+    assert!(!qmp.can_execute());
+    assert!(matches!(qmp.execute(&Stop), Err(SendError::Full { limit: 8 })));
+    for _ in 0..7 {
+        qmp.execute_oob(&Stop).unwrap();
+    }
+    assert!(matches!(
+        qmp.execute_oob(&Stop),
+        Err(SendError::Full { limit: 8 })
+    ));
+    assert_eq!((qmp.in_flight(), qmp.in_flight_in_band()), (16, 8));
+    // An abandoned command keeps its place until it is answered.
+    let abandoned = CommandId::new(PREFIX, 3);
+    assert!(qmp.abandon(abandoned));
+    assert!(!qmp.can_execute());
+    qmp.handle_input(format!("{{\"return\": {{}}, \"id\": \"{abandoned}\"}}").as_bytes());
+    assert_eq!(describe(&qmp.poll_event().unwrap().unwrap()), "late 3");
+    assert!(qmp.can_execute());
+}
