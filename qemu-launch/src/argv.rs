@@ -275,7 +275,15 @@ fn push_properties(
     properties: &[(String, OsString)],
 ) -> Result<(), SpecError> {
     for (key, value) in properties {
-        list.push(option::key(what, key)?, option::value(what, value)?);
+        option::key(what, key)?;
+        // A network card may have several `hostfwd`.
+        if list.has(key) && what != "nic property" {
+            return Err(SpecError::PropertyTwice {
+                what,
+                key: key.clone(),
+            });
+        }
+        list.push(key, option::value(what, value)?);
     }
     Ok(())
 }

@@ -128,6 +128,9 @@ fn options(words: &[OsString]) -> impl Iterator<Item = Result<&OsStr, SpecError>
         if word.as_encoded_bytes().first() != Some(&b'-') {
             return Some(Err(SpecError::NotAnOption { word: word.clone() }));
         }
+        if word.as_encoded_bytes().contains(&b' ') {
+            return Some(Err(SpecError::TwoWordsInOne { word: word.clone() }));
+        }
         if !FLAGS.contains(&name(word)) {
             words.next();
         }

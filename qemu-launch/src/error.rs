@@ -84,6 +84,14 @@ pub enum SpecError {
         /// The second device's id.
         second: String,
     },
+    /// A property that is set twice, by you or by what the type stands for.
+    #[error("the {what} {key} is set twice")]
+    PropertyTwice {
+        /// What the property belongs to.
+        what: &'static str,
+        /// The property.
+        key: String,
+    },
     /// A unix socket's path that is longer than the system takes.
     #[error("the socket path {} has {length} bytes, and {max} is the most that the system takes", path.display())]
     SocketPathTooLong {
@@ -126,6 +134,12 @@ pub enum SpecError {
     /// An extra argument that stands where an option should.
     #[error("the extra argument {word:?} is no option: one word each, beginning with a dash")]
     NotAnOption {
+        /// The word.
+        word: OsString,
+    },
+    /// An option and its value in one extra argument.
+    #[error("the extra argument {word:?} is one word with a space; give the option and its value as two")]
+    TwoWordsInOne {
         /// The word.
         word: OsString,
     },

@@ -16,17 +16,22 @@ use crate::error::SpecError;
 #[derive(Debug, Clone)]
 pub(crate) struct OptionList {
     text: OsString,
+    keys: Vec<String>,
 }
 
 impl OptionList {
     /// Begins with the value of the implied key, such as a machine's name; it must be a checked [`word`].
     pub(crate) fn new(first: &str) -> Self {
-        Self { text: first.into() }
+        Self {
+            text: first.into(),
+            keys: Vec::new(),
+        }
     }
 
     pub(crate) fn empty() -> Self {
         Self {
             text: OsString::new(),
+            keys: Vec::new(),
         }
     }
 
@@ -50,6 +55,12 @@ impl OptionList {
         self.text.push(key);
         self.text.push("=");
         self.text.push(double_commas(value.as_ref()));
+        self.keys.push(key.to_owned());
+    }
+
+    /// Whether the key stands in it already; QEMU would take the last one without a word.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|known| known == key)
     }
 
     pub(crate) fn finish(self) -> OsString {

@@ -105,9 +105,9 @@ impl Image {
 
 /// Writes the bytes to a file of its own and checks it.
 fn check_bytes(bytes: &[u8], program: &str, cpu: Option<&str>) -> Result<(), FirmwareError> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("firmware.elf");
-    std::fs::write(&path, bytes).unwrap();
+    std::fs::write(&path, bytes).expect("room for a small file");
     check(&path, program, cpu)
 }
 

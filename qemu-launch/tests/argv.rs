@@ -1,0 +1,418 @@
+//! The command line, word by word, for each part of a description; and the contradictions that are refused.
+#![cfg(unix)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use qemu_launch::{
+    Action, Backend, Blockdev, Device, Drive, Endpoint, Icount, Log, MachineSpec, Monitor, Nic, Sandbox,
+    Semihosting, SpecError,
+};
+
+fn argv(spec: &MachineSpec) -> Result<String, SpecError> {
+    Ok(spec
+        .argv(Path::new("/usr/bin/qemu-system-arm"), Path::new("/run/qemu-1"))?
+        .to_string())
+}
+
+const START: &str = "/usr/bin/qemu-system-arm -nodefaults -no-user-config -display none ";
+const BOARD: &str = "-machine lm3s6965evb -cpu cortex-m3 -m 64K";
+const QMP: &str = " -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control";
+
+/// What a description adds to the default command line without a monitor.
+#[track_caller]
+fn check(change: impl FnOnce(MachineSpec) -> MachineSpec, added: &str) {
+    let line = argv(&change(MachineSpec::default().without_qmp())).unwrap();
+    assert_eq!(
+        line.strip_prefix(START).and_then(|rest| rest.strip_prefix(BOARD)),
+        Some(added),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_defaults() {
+    assert_eq!(
+        argv(&MachineSpec::default()).unwrap(),
+        format!("{START}{BOARD}{QMP}")
+    );
+    check(|spec| spec, "");
+}
+
+#[test]
+fn the_board() {
+    let line = |spec: MachineSpec| argv(&spec.without_qmp()).unwrap()[START.len()..].to_owned();
+    assert_eq!(line(MachineSpec::board("microbit")), "-machine microbit");
+    assert_eq!(
+        line(
+            MachineSpec::board("mps2-an385")
+                .machine_property("x", "a,b")
+                .cpu("cortex-m3")
+                .cpu_property("vfp", "off")
+        ),
+        "-machine mps2-an385,x=a,,b -cpu cortex-m3,vfp=off"
+    );
+    assert_eq!(
+        line(MachineSpec::default().default_cpu().memory("16M").smp(2)),
+        "-machine lm3s6965evb -m 16M -smp 2"
+    );
+}
+
+#[test]
+fn what_it_runs() {
+    check(|spec| spec.firmware("/fw/a,b.elf"), " -kernel /fw/a,b.elf");
+    check(
+        |spec| spec.raw_image("/fw/a,b.bin", 0x400),
+        " -device loader,file=/fw/a,,b.bin,addr=0x400,force-raw=on",
+    );
+    check(
+        |spec| spec.intel_hex("/fw/a.hex"),
+        " -device loader,file=/fw/a.hex",
+    );
+    check(|spec| spec.bios("/fw/rom.bin"), " -bios /fw/rom.bin");
+    check(
+        |spec| {
+            spec.semihosting(
+                Semihosting::native()
+                    .argument("one")
+                    .argument("two,three")
+                    .console("out"),
+            )
+        },
+        " -semihosting-config enable=on,target=native,chardev=out,arg=one,arg=two,,three",
+    );
+    check(|spec| spec.start_stopped(true).no_reboot(), " -S -no-reboot");
+    check(
+        |spec| spec.icount(Icount::shift(6).without_sleep()),
+        " -icount shift=6,sleep=off",
+    );
+    check(|spec| spec.icount(Icount::automatic()), " -icount shift=auto");
+    check(
+        |spec| spec.action(Action::new().shutdown_on_reboot().pause_on_shutdown()),
+        " -action reboot=shutdown,shutdown=pause",
+    );
+    check(|spec| spec.action(Action::new()), "");
+}
+
+#[test]
+fn relative_paths_are_made_absolute() {
+    let line = argv(&MachineSpec::default().firmware("-kernel.elf")).unwrap();
+    let here = std::env::current_dir().unwrap();
+    assert!(
+        line.contains(&format!("-kernel {}/-kernel.elf", here.display())),
+        "{line}"
+    );
+}
+
+#[test]
+fn endpoints() {
+    check(
+        |spec| spec.qmp(Endpoint::PrivateSocket),
+        " -chardev socket,id=qmp,path=/run/qemu-1/qmp.sock,server=on,wait=off -mon chardev=qmp,mode=control",
+    );
+    check(
+        |spec| spec.qmp(Endpoint::Socket("/tmp/a,b".into())),
+        " -chardev socket,id=qmp,path=/tmp/a,,b,server=on,wait=off -mon chardev=qmp,mode=control",
+    );
+    check(
+        |spec| spec.gdb(Endpoint::loopback(1234)),
+        " -chardev socket,id=gdb,host=127.0.0.1,port=1234,server=on,wait=off,nodelay=on -gdb chardev:gdb",
+    );
+    check(
+        |spec| spec.gdb(Endpoint::free_port()),
+        " -chardev socket,id=gdb,host=127.0.0.1,port=0,server=on,wait=off,nodelay=on -gdb chardev:gdb",
+    );
+    let everybody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1234));
+    check(
+        |spec| spec.gdb(Endpoint::Exposed(everybody)),
+        " -chardev socket,id=gdb,host=0.0.0.0,port=1234,server=on,wait=off,nodelay=on -gdb chardev:gdb",
+    );
+    check(
+        |spec| spec.gdb(Endpoint::Exposed("[::1]:1234".parse().unwrap())),
+        " -chardev socket,id=gdb,host=::1,port=1234,server=on,wait=off,nodelay=on -gdb chardev:gdb",
+    );
+    check(|spec| spec.gdb(Endpoint::loopback(1)).without_gdb(), "");
+}
+
+#[test]
+fn inherited_channels_are_numbered_in_order() {
+    let spec = MachineSpec::default()
+        .chardev("extra", Endpoint::Inherited)
+        .serial(Endpoint::Inherited)
+        .serial(Backend::Null)
+        .serial(Endpoint::Inherited)
+        .monitor(Monitor::Qmp(Endpoint::Inherited))
+        .monitor(Monitor::Human(Endpoint::Inherited))
+        .gdb(Endpoint::Inherited);
+    let expected = [
+        "-chardev socket,id=qmp,fd=3 -chardev socket,id=gdb,fd=4",
+        "-chardev socket,id=serial0,fd=5 -chardev null,id=serial1 -chardev socket,id=serial2,fd=6",
+        "-chardev socket,id=monitor0,fd=7 -chardev socket,id=monitor1,fd=8 -chardev socket,id=extra,fd=9",
+        "-mon chardev=qmp,mode=control -mon chardev=monitor0,mode=control -mon chardev=monitor1,mode=readline",
+        "-gdb chardev:gdb -serial chardev:serial0 -serial chardev:serial1 -serial chardev:serial2",
+    ];
+    assert_eq!(
+        argv(&spec).unwrap(),
+        format!("{START}{BOARD} {}", expected.join(" "))
+    );
+}
+
+#[test]
+fn serial_backends() {
+    let file = |append| Backend::File {
+        path: "/tmp/a,b.log".into(),
+        append,
+    };
+    check(
+        |spec| spec.serial(file(false)),
+        " -chardev file,id=serial0,path=/tmp/a,,b.log -serial chardev:serial0",
+    );
+    check(
+        |spec| spec.serial(file(true)),
+        " -chardev file,id=serial0,path=/tmp/a,,b.log,append=on -serial chardev:serial0",
+    );
+    check(
+        |spec| spec.chardev("log", Backend::RingBuffer { size: 4096 }),
+        " -chardev ringbuf,id=log,size=4096",
+    );
+}
+
+#[test]
+fn storage_devices_and_network() {
+    check(
+        |spec| spec.drive(Drive::raw("sd", "/img/a,b.img").discard_writes()),
+        " -drive if=sd,format=raw,file=/img/a,,b.img,snapshot=on",
+    );
+    check(
+        |spec| spec.drive(Drive::qcow2("none", "/img/a.qcow2").property("id", "d0")),
+        " -drive if=none,format=qcow2,file=/img/a.qcow2,id=d0",
+    );
+    check(
+        |spec| spec.blockdev(Blockdev::qcow2("n0", "/img/a,b.qcow2").read_only()),
+        " -blockdev driver=qcow2,node-name=n0,file.driver=file,file.filename=/img/a,,b.qcow2,read-only=on",
+    );
+    check(
+        |spec| spec.blockdev(Blockdev::raw("n0", "/img/a")),
+        " -blockdev driver=raw,node-name=n0,file.driver=file,file.filename=/img/a",
+    );
+    check(
+        |spec| spec.device(Device::new("tmp105").property("address", "0x48")),
+        " -device tmp105,address=0x48",
+    );
+    check(
+        |spec| spec.nic(Nic::user_restricted()).nic(Nic::new("none")),
+        " -nic user,restrict=on -nic none",
+    );
+    check(
+        |spec| spec.nic(Nic::user().property("hostfwd", "tcp:127.0.0.1:0-:22")),
+        " -nic user,hostfwd=tcp:127.0.0.1:0-:22",
+    );
+}
+
+#[test]
+fn logs_globals_and_the_rest() {
+    check(
+        |spec| spec.log(Log::items(["guest_errors", "unimp"]).to_file("/tmp/a,b.log")),
+        " -d guest_errors,unimp -D /tmp/a,b.log",
+    );
+    check(
+        |spec| spec.global("tmp105", "x", "a,b=c"),
+        " -global tmp105.x=a,b=c",
+    );
+    check(
+        |spec| spec.sandbox(Sandbox::Strict),
+        " -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    );
+    check(|spec| spec.extra_args(["-name", "a b"]), " -name 'a b'");
+}
+
+#[test]
+fn the_line_can_be_pasted_into_a_shell() {
+    let words = [
+        "plain",
+        "",
+        "two words",
+        "it's",
+        "$HOME `id` \"x\"",
+        "a\nb\t\\'c",
+        "caf\u{e9}",
+        "-d*?[a]~!#&|;<>(){}",
+    ];
+    let spec = MachineSpec::default().extra_args(words.map(|word| ["-name", word]).concat());
+    let argv = spec.argv(Path::new("printf"), Path::new("/")).unwrap();
+    // bash, because it knows $'…'; the program's place is taken by a printf that ends each word with a NUL.
+    let line = argv.to_string().replacen("printf", "printf '%s\\0'", 1);
+    let output = std::process::Command::new("bash")
+        .args(["-c", &line])
+        .output()
+        .unwrap();
+    let read_back: Vec<&[u8]> = output.stdout.split(|&b| b == 0).collect();
+    let expected: Vec<&[u8]> = argv
+        .args()
+        .iter()
+        .map(|arg| arg.as_encoded_bytes())
+        .chain([&b""[..]])
+        .collect();
+    assert_eq!(read_back, expected, "{line}");
+}
+
+/// The error's text.
+#[track_caller]
+fn refused(spec: MachineSpec) -> String {
+    argv(&spec).expect_err("it is refused").to_string()
+}
+
+#[test]
+fn contradictions_name_both() {
+    let spec = MachineSpec::default;
+    assert_eq!(
+        refused(spec().firmware("/a.elf").firmware("/b.elf")),
+        "two firmwares: /a.elf and /b.elf"
+    );
+    assert_eq!(
+        refused(spec().qmp(Endpoint::loopback(4444)).gdb(Endpoint::loopback(4444))),
+        "qmp and gdb would share TCP port 4444"
+    );
+    assert_eq!(
+        refused(
+            spec()
+                .gdb(Endpoint::Socket("/tmp/s".into()))
+                .serial(Endpoint::Socket("/tmp/s".into()))
+        ),
+        "gdb and serial0 would share /tmp/s"
+    );
+    assert_eq!(
+        refused(
+            spec()
+                .serial(Endpoint::Inherited)
+                .chardev("serial0", Backend::Null)
+        ),
+        "serial0 and serial0 would share the id serial0"
+    );
+    let file = || Backend::File {
+        path: "/tmp/log".into(),
+        append: true,
+    };
+    assert_eq!(
+        refused(spec().serial(file()).serial(file())),
+        "serial0 and serial1 would share /tmp/log"
+    );
+    assert_eq!(
+        refused(spec().drive(Drive::raw("sd", "/a").property("file", "/b"))),
+        "the drive property file is set twice"
+    );
+    argv(&spec().qmp(Endpoint::free_port()).gdb(Endpoint::free_port())).expect("free ports differ");
+}
+
+#[test]
+fn extra_args_can_not_repeat_or_contradict() {
+    let rows: [(&[&str], &str); 12] = [
+        (
+            &["-qmp", "stdio"],
+            r#"the extra argument "-qmp" sets the QMP monitor again, which "-mon" has set"#,
+        ),
+        (
+            &["--qmp", "stdio"],
+            r#"the extra argument "--qmp" sets the QMP monitor again, which "-mon" has set"#,
+        ),
+        (
+            &["-monitor", "stdio"],
+            r#"the extra argument "-monitor" sets the QMP monitor again, which "-mon" has set"#,
+        ),
+        (
+            &["-M", "microbit"],
+            r#"the extra argument "-M" sets the board again, which "-machine" has set"#,
+        ),
+        (
+            &["-cpu", "cortex-m4"],
+            r#"the extra argument "-cpu" sets the CPU again, which "-cpu" has set"#,
+        ),
+        (
+            &["-kernel", "/b"],
+            r#"the extra argument "-kernel" sets the firmware again, which "-kernel" has set"#,
+        ),
+        (
+            &["-nographic"],
+            r#"the extra argument "-nographic" sets the display again, which "-display" has set"#,
+        ),
+        (
+            &["-icount", "1", "-icount", "2"],
+            r#"the extra argument "-icount" sets the clock again, which "-icount" has set"#,
+        ),
+        (
+            &["-daemonize"],
+            r#"the extra argument "-daemonize" is refused: the process would leave whoever watches it"#,
+        ),
+        (
+            &["-s"],
+            r#"the extra argument "-s" is refused: it listens on every interface; use `gdb(Endpoint::loopback(1234))`"#,
+        ),
+        (
+            &["-name vm"],
+            r#"the extra argument "-name vm" is one word with a space; give the option and its value as two"#,
+        ),
+        (
+            &["disk.img"],
+            r#"the extra argument "disk.img" is no option: one word each, beginning with a dash"#,
+        ),
+    ];
+    for (extra, expected) in rows {
+        assert_eq!(
+            refused(MachineSpec::default().firmware("/a.elf").extra_args(extra)),
+            expected
+        );
+    }
+}
+
+#[test]
+fn extra_args_whose_values_look_like_options_are_values() {
+    let line =
+        argv(&MachineSpec::default().extra_args(["-name", "-qmp", "-S", "-name", "-daemonize"])).unwrap();
+    assert!(line.ends_with(" -name -qmp -S -name -daemonize"), "{line}");
+}
+
+#[test]
+fn values_that_qemu_would_not_take() {
+    let spec = MachineSpec::default;
+    for memory in [
+        "",
+        "K",
+        "64KB",
+        "-1",
+        "+1",
+        "0",
+        "1 K",
+        "1,slots=2",
+        "0x10",
+        "64KK",
+    ] {
+        assert!(
+            refused(spec().memory(memory)).contains("is no amount of memory"),
+            "{memory}"
+        );
+    }
+    for memory in ["64K", "1", "512M", "1g"] {
+        argv(&spec().memory(memory)).expect(memory);
+    }
+    assert_eq!(
+        refused(spec().icount(Icount::shift(11))),
+        "an icount shift of 11 is outside 0 to 10"
+    );
+    assert_eq!(
+        refused(spec().chardev("r", Backend::RingBuffer { size: 100 })),
+        "the ring buffer r has 100 bytes, which is no power of two"
+    );
+    assert_eq!(
+        refused(spec().log(Log::default())),
+        "a log needs at least one item, such as guest_errors"
+    );
+    assert!(
+        refused(spec().log(Log::items(["int"]).to_file("/tmp/%d"))).contains("has a % in its absolute path")
+    );
+    assert!(refused(spec().default_cpu().cpu_property("a", "b")).contains("needs a CPU model"));
+    let long = format!("/tmp/{}", "x".repeat(120));
+    assert_eq!(
+        refused(spec().qmp(Endpoint::Socket(long.clone().into()))),
+        format!("the socket path {long} has 125 bytes, and 107 is the most that the system takes")
+    );
+}

@@ -1,0 +1,397 @@
+//! Hostile strings through every option, read back by QEMU's own rules: no string becomes an option, a property or a
+//! second file.
+//!
+//! The rules are those of QEMU's `lookup_opt` (system/vl.c: which words are options), `get_opt_name_value`
+//! (util/qemu-option.c) and `keyval_parse_one` (util/keyval.c) for lists, `cpu_common_parse_features` (hw/core/cpu-common.c)
+//! for `-cpu`, and `qemu_global_option` (util/qemu-config.c).
+#![cfg(unix)]
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use proptest::prelude::*;
+use qemu_launch::{
+    Backend, Blockdev, Device, Drive, Endpoint, Log, MachineSpec, Nic, Semihosting, SpecError,
+};
+
+type Bytes = Vec<u8>;
+type Pairs = Vec<(Bytes, Bytes)>;
+
+/// A slot: where in a description a user's string can stand.
+struct Slot {
+    name: &'static str,
+    fill: fn(OsString) -> MachineSpec,
+    kind: Kind,
+}
+
+/// What becomes of the string.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Kind {
+    /// It arrives as it is, always.
+    Value,
+    /// It arrives as an absolute path.
+    Path,
+    /// It arrives as it is, or is refused: a name, or a value that QEMU can't be given unharmed.
+    Name,
+}
+
+fn text(string: OsString) -> String {
+    String::from_utf8_lossy(string.as_bytes()).into_owned()
+}
+
+fn slots() -> Vec<Slot> {
+    fn base() -> MachineSpec {
+        MachineSpec::default()
+    }
+    let slot = |name, kind, fill| Slot { name, fill, kind };
+    vec![
+        slot("machine", Kind::Name, |s| base().machine(text(s))),
+        slot("machine property", Kind::Value, |s| {
+            base().machine_property("graphics", s)
+        }),
+        slot("machine property's key", Kind::Name, |s| {
+            base().machine_property(text(s), "on")
+        }),
+        slot("cpu", Kind::Name, |s| base().cpu(text(s))),
+        slot("cpu property", Kind::Name, |s| {
+            base().cpu_property("vfp", text(s))
+        }),
+        slot("cpu property's key", Kind::Name, |s| {
+            base().cpu_property(text(s), "off")
+        }),
+        slot("memory", Kind::Name, |s| base().memory(text(s))),
+        slot("firmware", Kind::Path, |s| base().firmware(s)),
+        slot("raw image", Kind::Path, |s| base().raw_image(s, 0)),
+        slot("intel hex", Kind::Path, |s| base().intel_hex(s)),
+        slot("bios", Kind::Path, |s| base().bios(s)),
+        slot("semihosting argument", Kind::Value, |s| {
+            base().semihosting(Semihosting::native().argument(s))
+        }),
+        slot("semihosting console", Kind::Name, |s| {
+            base().semihosting(Semihosting::native().console(text(s)))
+        }),
+        slot("serial file", Kind::Path, |s| {
+            base().serial(Backend::File {
+                path: s.into(),
+                append: false,
+            })
+        }),
+        slot("socket", Kind::Path, |s| base().qmp(Endpoint::Socket(s.into()))),
+        slot("chardev id", Kind::Name, |s| {
+            base().chardev(text(s), Backend::Null)
+        }),
+        slot("drive", Kind::Path, |s| base().drive(Drive::raw("sd", s))),
+        slot("drive interface", Kind::Name, |s| {
+            base().drive(Drive::raw(text(s), "/d"))
+        }),
+        slot("drive format", Kind::Name, |s| {
+            base().drive(Drive::new("sd", text(s), "/d"))
+        }),
+        slot("drive property", Kind::Value, |s| {
+            base().drive(Drive::raw("sd", "/d").property("serial", s))
+        }),
+        slot("drive property's key", Kind::Name, |s| {
+            base().drive(Drive::raw("sd", "/d").property(text(s), "on"))
+        }),
+        slot("blockdev", Kind::Path, |s| {
+            base().blockdev(Blockdev::raw("n0", s))
+        }),
+        slot("blockdev node", Kind::Name, |s| {
+            base().blockdev(Blockdev::raw(text(s), "/d"))
+        }),
+        slot("blockdev property", Kind::Value, |s| {
+            base().blockdev(Blockdev::raw("n0", "/d").property("discard", s))
+        }),
+        slot("device", Kind::Name, |s| base().device(Device::new(text(s)))),
+        slot("device property", Kind::Value, |s| {
+            base().device(Device::new("tmp105").property("id", s))
+        }),
+        slot("device property's key", Kind::Name, |s| {
+            base().device(Device::new("tmp105").property(text(s), "on"))
+        }),
+        slot("nic", Kind::Name, |s| base().nic(Nic::new(text(s)))),
+        slot("nic property", Kind::Value, |s| {
+            base().nic(Nic::user().property("hostfwd", s))
+        }),
+        slot("log item", Kind::Name, |s| base().log(Log::items([text(s)]))),
+        slot("log file", Kind::Path, |s| {
+            base().log(Log::items(["int"]).to_file(s))
+        }),
+        slot("global driver", Kind::Name, |s| base().global(text(s), "p", "v")),
+        slot("global property", Kind::Name, |s| {
+            base().global("d", text(s), "v")
+        }),
+        slot("global value", Kind::Value, |s| {
+            base().global("tmp105", "address", s)
+        }),
+    ]
+}
+
+/// One option as QEMU reads it.
+#[derive(Debug, Clone, PartialEq)]
+struct Read {
+    option: String,
+    /// Of a literal: one pair with an empty key.
+    pairs: Pairs,
+}
+
+/// Reads a command line as QEMU does.
+fn read(args: &[OsString]) -> Vec<Read> {
+    const FLAGS: &[&str] = &["-nodefaults", "-no-user-config", "-S", "-no-reboot"];
+    let mut words = args.iter().map(|word| word.as_bytes());
+    let mut out = Vec::new();
+    while let Some(option) = words.next() {
+        let option = String::from_utf8(option.to_vec()).expect("an option is ASCII");
+        assert!(
+            option.starts_with('-'),
+            "{option} would be taken for a disk image"
+        );
+        let pairs = if FLAGS.contains(&option.as_str()) {
+            Vec::new()
+        } else {
+            let value = words.next().expect("the option has a value");
+            match option.as_str() {
+                "-kernel" | "-bios" | "-D" | "-d" | "-m" | "-display" | "-gdb" | "-serial" => {
+                    vec![(Bytes::new(), value.to_vec())]
+                }
+                "-cpu" => features(value),
+                "-global" => global(value),
+                "-machine"
+                | "-device"
+                | "-nic"
+                | "-chardev"
+                | "-mon"
+                | "-drive"
+                | "-blockdev"
+                | "-semihosting-config" => list(value),
+                other => panic!("{other} was not asked for"),
+            }
+        };
+        out.push(Read { option, pairs });
+    }
+    out
+}
+
+/// `get_opt_name_value`: a name up to `=` or `,`; a value up to a comma that is not doubled.
+fn list(mut rest: &[u8]) -> Pairs {
+    let mut pairs = Pairs::new();
+    while !rest.is_empty() {
+        let name_end = rest
+            .iter()
+            .position(|b| matches!(b, b'=' | b','))
+            .unwrap_or(rest.len());
+        let key = if rest.get(name_end) == Some(&b'=') {
+            let key = rest[..name_end].to_vec();
+            rest = &rest[name_end + 1..];
+            key
+        } else {
+            // The implied key's value, or a flag; told apart from a pair by its empty key.
+            Bytes::new()
+        };
+        let mut value = Bytes::new();
+        loop {
+            match rest {
+                [b',', b',', ..] => {
+                    value.push(b',');
+                    rest = &rest[2..];
+                }
+                [b',', ..] => {
+                    rest = &rest[1..];
+                    break;
+                }
+                [] => break,
+                [byte, ..] => {
+                    value.push(*byte);
+                    rest = &rest[1..];
+                }
+            }
+        }
+        pairs.push((key, value));
+    }
+    pairs
+}
+
+/// `strtok(featurestr, ",")`: empty pieces vanish, nothing is escaped.
+fn features(value: &[u8]) -> Pairs {
+    let pieces = value.split(|&b| b == b',').filter(|piece| !piece.is_empty());
+    let pair = |piece: &[u8]| match piece.iter().position(|&b| b == b'=') {
+        Some(at) => (piece[..at].to_vec(), piece[at + 1..].to_vec()),
+        None => (Bytes::new(), piece.to_vec()),
+    };
+    pieces.map(pair).collect()
+}
+
+/// `sscanf(str, "%63[^.=].%63[^=]%n", …)`, then the rest as it stands.
+fn global(value: &[u8]) -> Pairs {
+    let driver_end = value
+        .iter()
+        .take(63)
+        .position(|b| matches!(b, b'.' | b'='))
+        .expect("a driver");
+    assert_eq!(value[driver_end], b'.');
+    let rest = &value[driver_end + 1..];
+    let property_end = rest
+        .iter()
+        .take(64)
+        .position(|&b| b == b'=')
+        .expect("a property of 63 bytes at most");
+    let property = rest[..property_end].to_vec();
+    vec![
+        (b"driver".to_vec(), value[..driver_end].to_vec()),
+        (property, rest[property_end + 1..].to_vec()),
+    ]
+}
+
+fn argv(spec: &MachineSpec) -> Result<Vec<OsString>, SpecError> {
+    Ok(spec.argv(Path::new("/q"), Path::new("/run"))?.args().to_vec())
+}
+
+/// Each option, key and value of a command line, one after the other.
+fn flat(reads: &[Read]) -> Vec<Bytes> {
+    let words = |read: &Read| {
+        let pairs = read
+            .pairs
+            .iter()
+            .flat_map(|(key, value)| [key.clone(), value.clone()]);
+        std::iter::once(read.option.clone().into_bytes())
+            .chain(pairs)
+            .collect::<Vec<_>>()
+    };
+    reads.iter().flat_map(words).collect()
+}
+
+fn check(slot: &Slot, string: &OsString) -> Result<(), TestCaseError> {
+    let with = |string: &OsString| argv(&(slot.fill)(string.clone()));
+    let arrives = |string: &OsString| match slot.kind {
+        Kind::Path => std::path::absolute(string)
+            .map(|path| path.into_os_string().into_vec())
+            .ok(),
+        Kind::Value => Some(string.as_bytes().to_vec()),
+        Kind::Name => Some(text(string.clone()).into_bytes()),
+    };
+    let benign = OsString::from(if slot.name == "memory" { "77K" } else { "benign" });
+    let mark = arrives(&benign).expect("a path");
+    let mut expected = flat(&read(&with(&benign).expect("it is benign")));
+    prop_assert_eq!(
+        expected.iter().filter(|word| **word == mark).count(),
+        1,
+        "{}",
+        slot.name
+    );
+    match with(string) {
+        Ok(args) => {
+            prop_assert!(
+                !string.as_bytes().contains(&0),
+                "{}: a NUL got through",
+                slot.name
+            );
+            let filled = arrives(string).expect("it was made absolute");
+            expected
+                .iter_mut()
+                .filter(|word| **word == mark)
+                .for_each(|word| word.clone_from(&filled));
+            prop_assert_eq!(flat(&read(&args)), expected, "{}: {:?}", slot.name, string);
+        }
+        Err(SpecError::Nul { .. }) => prop_assert!(string.as_bytes().contains(&0)),
+        Err(SpecError::SocketPathTooLong { .. } | SpecError::PercentInLogFile { .. }) => {}
+        Err(SpecError::Path { .. }) => prop_assert!(string.is_empty(), "{}: {:?}", slot.name, string),
+        Err(error) => prop_assert!(slot.kind == Kind::Name, "{}: {}", slot.name, error),
+    }
+    Ok(())
+}
+
+/// What an attacker would write, and what a careless user does.
+const NASTY: &[&str] = &[
+    "",
+    ",",
+    ",,",
+    ",,,",
+    "=",
+    "-",
+    "--",
+    "-qmp",
+    "--daemonize",
+    "a,b",
+    "x.log,logfile=pwn.log",
+    "x,,logfile=pwn",
+    "m,firmware=/etc/shadow",
+    "on,path=/tmp/x",
+    ",file=/etc/passwd",
+    "json:{\"driver\":\"null-co\"}",
+    "nbd:unix:/x",
+    "exec:id",
+    "{\"driver\":\"file\"}",
+    "a=b,c=d",
+    "a b",
+    "a\nb",
+    "\r\n-qmp\r\n",
+    "\"",
+    "'",
+    "$(id)",
+    "`id`",
+    "%d",
+    "%s%n",
+    "~",
+    "..",
+    "/",
+    "/dev/stdin",
+    "fd:0",
+    "help",
+    "?",
+    "help,",
+    "on",
+    "off",
+    "id=x",
+    "#",
+    "\\",
+    "\u{202e}",
+    "caf\u{e9}",
+    "\u{0}",
+    "a\u{0}b",
+    "file.filename=/etc/passwd",
+    "a.b",
+    "[0]",
+    "driver=x",
+    "server=on,host=0.0.0.0",
+    "cortex-m3,vfp=on",
+    "64K,slots=2,maxmem=1G",
+];
+
+#[test]
+fn the_known_tricks() {
+    for slot in &slots() {
+        for nasty in NASTY {
+            check(slot, &OsString::from(nasty)).unwrap_or_else(|error| panic!("{error}"));
+        }
+        check(slot, &OsString::from_vec(b"a\xff,\xfe=b".to_vec())).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Pieces of syntax, of tricks, and any bytes at all.
+fn hostile() -> impl Strategy<Value = OsString> {
+    let piece = prop_oneof![
+        4 => "[,=.\\-:{}\"'% a-z/]{1,4}".prop_map(String::into_bytes),
+        2 => proptest::sample::select(NASTY).prop_map(|text| text.as_bytes().to_vec()),
+        2 => proptest::collection::vec(any::<u8>(), 1..6),
+        1 => "\\PC{1,4}".prop_map(String::into_bytes),
+    ];
+    proptest::collection::vec(piece, 0..6).prop_map(|pieces| OsString::from_vec(pieces.concat()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_string_in_any_slot(index in 0..slots().len(), string in hostile()) {
+        check(&slots()[index], &string)?;
+    }
+
+    #[test]
+    fn a_list_value_reads_back_as_itself(bytes in proptest::collection::vec(1_u8..=255, 0..40)) {
+        let spec = MachineSpec::default().device(Device::new("tmp105").property("id", OsString::from_vec(bytes.clone())));
+        let reads = read(&argv(&spec).unwrap());
+        let device = reads.iter().find(|read| read.option == "-device").expect("it is there");
+        prop_assert_eq!(&device.pairs[1], &(b"id".to_vec(), bytes));
+    }
+}
