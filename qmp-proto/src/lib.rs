@@ -74,6 +74,7 @@ mod framing;
 mod limits;
 mod message;
 mod raw;
+mod schema;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text;
@@ -87,6 +88,7 @@ pub use message::{
     Capability, ErrorClass, Greeting, MessageId, QmpEvent, ServerError, ServerMessage, Timestamp, Version,
 };
 pub use raw::{RawJson, RawReturn};
+pub use schema::Schema;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,10 @@
 //! A JSON value as the server wrote it, not yet given a type.
 
+use alloc::boxed::Box;
 use core::{any::type_name, fmt, ops::Range, str};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
 use crate::error::ParseError;
@@ -100,5 +101,15 @@ impl Serialize for RawJson {
         serde_json::from_slice::<&RawValue>(&self.bytes)
             .map_err(S::Error::custom)?
             .serialize(serializer)
+    }
+}
+
+/// Only from JSON, as [`RawValue`] can be read from nothing else.
+impl<'de> Deserialize<'de> for RawJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text: Box<str> = Box::<RawValue>::deserialize(deserializer)?.into();
+        Ok(Self {
+            bytes: text.into_boxed_bytes().into(),
+        })
     }
 }

@@ -17,6 +17,25 @@ macro_rules! command {
     )+};
 }
 
+/// Commands with borrowed arguments, named as on the wire but for `_` in place of `-`.
+macro_rules! command_with_arguments {
+    ($($(#[$doc:meta])* $name:ident = $wire:literal -> $return:ty {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty,)+
+    })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub struct $name<'a> {
+            $($(#[$field_doc])* pub $field: $type,)+
+        }
+
+        impl $crate::command::Command for $name<'_> {
+            const NAME: &'static str = $wire;
+            type Return = $return;
+        }
+    )+};
+}
+
 /// An enum of names on the wire, with `Other` for those that a later QEMU may bring.
 macro_rules! named {
     ($(#[$doc:meta])* pub enum $enum:ident { $($(#[$variant_doc:meta])* $variant:ident = $wire:literal,)+ }) => {
@@ -69,16 +88,73 @@ macro_rules! named {
     };
 }
 
+mod block;
 mod capabilities;
 mod event_names;
+mod events;
+mod job;
+mod machine;
+mod qom;
+mod snapshot;
 mod status;
 
+pub use block::{
+    BlockDeviceInfo, BlockInfo, BlockdevAdd, BlockdevCreate, BlockdevDel, ImageInfo, QueryBlock,
+    QueryNamedBlockNodes, SnapshotInfo,
+};
 pub use capabilities::QmpCapabilities;
 pub(crate) use event_names::known_event;
+pub use events::{
+    BlockIoErrorEvent, DeviceDeletedEvent, GuestPanickedEvent, JobStatusChangeEvent, ShutdownCause,
+    ShutdownEvent, TypedEvent, WatchdogEvent,
+};
+pub use job::{
+    JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, QueryJobs,
+};
+pub use machine::{
+    ChardevInfo, CommandInfo, CpuInfoFast, HumanMonitorCommand, Pmemsave, QueryChardev, QueryCommands,
+    QueryCpusFast, QueryQmpSchema, QueryVersion, Screendump,
+};
+pub use qom::{ObjectPropertyInfo, QomGet, QomList, QomSet};
+pub use snapshot::{SnapshotDelete, SnapshotLoad, SnapshotSave};
 pub use status::{Cont, QueryStatus, Quit, RunState, StatusInfo, Stop, SystemPowerdown, SystemReset};
 
-/// Reads a value as each type of this module; all that is asked is that nothing panics.
+/// Reads a value as each type of this module, and as a schema; all that is asked is that nothing panics.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
+    use alloc::vec::Vec;
     let _ = raw.parse::<StatusInfo>();
+    let _ = raw.parse::<crate::Version>();
+    let _ = raw.parse::<Vec<CpuInfoFast>>();
+    let _ = raw.parse::<Vec<ChardevInfo>>();
+    let _ = raw.parse::<Vec<JobInfo>>();
+    let _ = raw.parse::<Vec<BlockInfo>>();
+    let _ = raw.parse::<Vec<ObjectPropertyInfo>>();
+    for name in [
+        "SHUTDOWN",
+        "WATCHDOG",
+        "GUEST_PANICKED",
+        "JOB_STATUS_CHANGE",
+        "BLOCK_IO_ERROR",
+        "DEVICE_DELETED",
+    ] {
+        let event = crate::QmpEvent {
+            name: name.into(),
+            data: Some(raw.clone()),
+            timestamp: None,
+        };
+        let _ = event.typed();
+    }
+    if let Ok(schema) = crate::Schema::read(raw) {
+        for command in schema.commands() {
+            for path in ["", "a", "a/b/c/d", "0/0/0/0/0/0/0/0"] {
+                schema.has_argument(command, path);
+                schema.has_returned_field(command, path);
+                schema.argument_values(command, path);
+            }
+        }
+        for event in schema.events() {
+            schema.has_event_field(event, "a/b");
+        }
+    }
 }

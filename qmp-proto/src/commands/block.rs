@@ -1,0 +1,142 @@
+//! Block devices: `blockdev-add`, `-create`, `-del`, `query-block`, `query-named-block-nodes`.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, Empty};
+
+command! {
+    /// `query-block`: the block devices that the guest has, with or without a medium.
+    QueryBlock = "query-block" -> Vec<BlockInfo>;
+    /// `query-named-block-nodes`: all block nodes. With long chains of backing files the answer grows with their square.
+    QueryNamedBlockNodes = "query-named-block-nodes" -> Vec<BlockDeviceInfo>;
+}
+
+command_with_arguments! {
+    /// `blockdev-del`: takes a node away that nobody uses.
+    BlockdevDel = "blockdev-del" -> Empty {
+        /// The node.
+        node_name: &'a str,
+    }
+}
+
+/// `blockdev-add`: makes a block node. The options are the driver's own: anything that serialises to an object with at
+/// least `driver` and `node-name`. For files use the driver `file`, never a text that QEMU may take for a protocol.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(transparent)]
+pub struct BlockdevAdd<O> {
+    /// The node's options.
+    pub options: O,
+}
+
+impl<O: Serialize> Command for BlockdevAdd<O> {
+    const NAME: &'static str = "blockdev-add";
+    type Return = Empty;
+}
+
+/// `blockdev-create`: a job that formats an image.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BlockdevCreate<'a, O> {
+    /// The name of the job to be made.
+    pub job_id: &'a str,
+    /// The driver's options: anything that serialises to an object with at least `driver`.
+    pub options: O,
+}
+
+impl<O: Serialize> Command for BlockdevCreate<'_, O> {
+    const NAME: &'static str = "blockdev-create";
+    type Return = Empty;
+}
+
+/// A block device of the guest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct BlockInfo {
+    /// The backend's name; empty for one that was added as a node.
+    #[serde(default)]
+    pub device: String,
+    /// The guest device: its id or its QOM path.
+    #[serde(default)]
+    pub qdev: Option<String>,
+    /// Whether the medium can be taken out.
+    #[serde(default)]
+    pub removable: bool,
+    /// Whether the guest has locked it in.
+    #[serde(default)]
+    pub locked: bool,
+    /// Whether the tray is open; `None` where there is none.
+    #[serde(default)]
+    pub tray_open: Option<bool>,
+    /// The medium, if there is one.
+    #[serde(default)]
+    pub inserted: Option<BlockDeviceInfo>,
+}
+
+/// A block node.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct BlockDeviceInfo {
+    /// Its name.
+    #[serde(default)]
+    pub node_name: Option<String>,
+    /// Its driver, for example `qcow2`.
+    pub drv: String,
+    /// The file, or a description of it.
+    #[serde(default)]
+    pub file: String,
+    /// Whether it is read-only.
+    #[serde(default)]
+    pub ro: bool,
+    /// What its image has.
+    #[serde(default)]
+    pub image: Option<ImageInfo>,
+}
+
+/// What an image has.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// Its file.
+    pub filename: String,
+    /// Its format, for example `qcow2`.
+    pub format: String,
+    /// What the guest sees, in bytes.
+    #[serde(default)]
+    pub virtual_size: u64,
+    /// What it takes on the disk, in bytes.
+    #[serde(default)]
+    pub actual_size: Option<u64>,
+    /// The snapshots in it.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotInfo>,
+}
+
+/// A snapshot inside an image.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct SnapshotInfo {
+    /// The image's own number for it.
+    pub id: String,
+    /// Its tag.
+    pub name: String,
+    /// The machine's state in it, in bytes; 0 if there is none.
+    #[serde(default)]
+    pub vm_state_size: u64,
+    /// When it was made, in seconds since 1970.
+    #[serde(default)]
+    pub date_sec: i64,
+    /// And nanoseconds.
+    #[serde(default)]
+    pub date_nsec: i64,
+    /// The guest's clock then, in seconds.
+    #[serde(default)]
+    pub vm_clock_sec: i64,
+    /// And nanoseconds.
+    #[serde(default)]
+    pub vm_clock_nsec: i64,
+}

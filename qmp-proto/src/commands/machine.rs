@@ -1,0 +1,96 @@
+//! The machine and its monitor: CPUs, character devices, screen, memory, and commands for people.
+
+use alloc::{string::String, vec::Vec};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    command::{Command, Empty},
+    message::Version,
+    raw::RawJson,
+};
+
+command! {
+    /// `query-version`: QEMU's version, as the greeting has it.
+    QueryVersion = "query-version" -> Version;
+    /// `query-cpus-fast`: the guest's CPUs.
+    QueryCpusFast = "query-cpus-fast" -> Vec<CpuInfoFast>;
+    /// `query-chardev`: the character devices, serial ports and debugger stubs among them.
+    QueryChardev = "query-chardev" -> Vec<ChardevInfo>;
+    /// `query-commands`: the names of all commands.
+    QueryCommands = "query-commands" -> Vec<CommandInfo>;
+    /// `query-qmp-schema`: everything that this QEMU can be told and can tell. About 0.2 MB, as raw JSON: read it with
+    /// [`Schema::read`](crate::Schema::read).
+    QueryQmpSchema = "query-qmp-schema" -> RawJson;
+}
+
+command_with_arguments! {
+    /// `human-monitor-command`: a command for people. Its failure is *inside* the returned text, which then mostly
+    /// begins with `Error: `; its lines end in CRLF.
+    HumanMonitorCommand = "human-monitor-command" -> String {
+        /// The command with its arguments, as typed.
+        command_line: &'a str,
+    }
+    /// `pmemsave`: writes guest-physical memory to a file.
+    Pmemsave = "pmemsave" -> Empty {
+        /// The first address.
+        val: u64,
+        /// How many bytes.
+        size: u64,
+        /// The file, on QEMU's side.
+        filename: &'a str,
+    }
+}
+
+/// `screendump`: writes a picture of the screen to a file.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Screendump<'a> {
+    /// The file, on QEMU's side.
+    pub filename: &'a str,
+    /// `ppm` (what QEMU takes for none) or, since 7.1, `png`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<&'a str>,
+}
+
+impl Command for Screendump<'_> {
+    const NAME: &'static str = "screendump";
+    type Return = Empty;
+}
+
+/// A CPU.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct CpuInfoFast {
+    /// Its number.
+    pub cpu_index: i64,
+    /// Its path in the object model.
+    pub qom_path: String,
+    /// The host thread that runs it.
+    pub thread_id: i64,
+    /// QEMU's name of the architecture, for example `arm`.
+    #[serde(default)]
+    pub target: String,
+}
+
+/// A character device.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub struct ChardevInfo {
+    /// Its name, for example `serial0` or `gdb`.
+    pub label: String,
+    /// What it is connected to, for example `disconnected:tcp:127.0.0.1:45277,server=on`.
+    pub filename: String,
+    /// Whether its user inside QEMU has it open.
+    #[serde(default)]
+    pub frontend_open: bool,
+}
+
+/// The name of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct CommandInfo {
+    /// Its name.
+    pub name: String,
+}
