@@ -40,8 +40,11 @@ enum Part {
     Integration,
 }
 
-/// Examples that are also run as a test, on real QEMU: package, example, arguments.
-const EXAMPLES: &[(&str, &str, &str)] = &[];
+/// Examples that are also run, on real QEMU: the step's name, and the command that a reader would type.
+const EXAMPLES: &[(&str, &str)] = &[(
+    "example debug_firmware",
+    "run --package qemu-controller --example debug_firmware -- xtask/firmware/tick/tick.elf",
+)];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let targets = TestTargets::of(&workspace::metadata()?)?;
@@ -108,12 +111,7 @@ fn integration_steps(targets: &TestTargets, gdb_is_installed: bool) -> Vec<Step>
             "gdb-multiarch is not installed; `cargo xtask test --gdb` installs it and runs them",
         )),
     }
-    for (package, example, arguments) in EXAMPLES {
-        steps.push(Step::cargo(
-            example,
-            &format!("run --package {package} --example {example} -- {arguments}"),
-        ));
-    }
+    steps.extend(EXAMPLES.iter().map(|(name, words)| Step::cargo(name, words)));
     steps
 }
 
