@@ -9,9 +9,6 @@
 /// The largest payload accepted unless a limit is named: 128 KiB, thirty times what QEMU's stub sends (4 KiB).
 pub const DEFAULT_MAX_PAYLOAD: usize = 128 * 1024;
 
-/// How many bytes outside packets are kept to tell what was seen.
-const NOISE_KEPT: usize = 64;
-
 /// One thing that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,7 +75,6 @@ pub struct Decoder {
     in_run: bool,
     in_escape: bool,
     noise: u64,
-    first_noise: Vec<u8>,
 }
 
 impl Decoder {
@@ -96,7 +92,6 @@ impl Decoder {
             in_run: false,
             in_escape: false,
             noise: 0,
-            first_noise: Vec::new(),
         }
     }
 
@@ -125,12 +120,6 @@ impl Decoder {
         self.noise
     }
 
-    /// The first of those bytes, at most 64.
-    #[must_use]
-    pub fn first_noise(&self) -> &[u8] {
-        &self.first_noise
-    }
-
     fn between(&mut self, byte: u8) -> Option<Item> {
         match byte {
             b'$' | b'%' => {
@@ -140,11 +129,8 @@ impl Decoder {
             b'+' => Some(Item::Ack),
             b'-' => Some(Item::Nack),
             0x03 => Some(Item::Interrupt),
-            other => {
+            _ => {
                 self.noise = self.noise.saturating_add(1);
-                if self.first_noise.len() < NOISE_KEPT {
-                    self.first_noise.push(other);
-                }
                 None
             }
         }

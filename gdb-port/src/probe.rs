@@ -30,6 +30,8 @@ const SUPPORTED: &[u8] = b"qSupported:xmlRegisters=i386,arm";
 const NUDGE: &[u8] = b"\r\n\r\n";
 /// As many bytes outside packets, before any packet, are no GDB stub's.
 const MAX_NOISE: u64 = 256;
+/// How much of what came first is kept.
+const HEARD_KEPT: usize = 64;
 /// How many packets that were not asked for are overlooked.
 const MAX_UNASKED: u32 = 64;
 /// How many bytes of an annex are asked for at once, if the stub names no packet size.
@@ -181,6 +183,8 @@ pub struct Probe {
     resumed: bool,
     asked_to_resume: bool,
     verdict: Option<Reachability>,
+    /// What came first, for the report on a stranger.
+    first_heard: Vec<u8>,
 }
 
 impl Probe {
@@ -208,11 +212,14 @@ impl Probe {
             resumed: false,
             asked_to_resume: false,
             verdict: None,
+            first_heard: Vec::new(),
         }
     }
 
     /// Takes what the stub sent.
     pub fn handle_input(&mut self, bytes: &[u8]) {
+        let kept = bytes.len().min(HEARD_KEPT - self.first_heard.len());
+        self.first_heard.extend_from_slice(&bytes[..kept]);
         self.link.handle_input(bytes);
         while let Some(event) = self.link.poll_event() {
             if self.phase == Phase::Done {
@@ -334,7 +341,7 @@ impl Probe {
     }
 
     fn noise(&self) -> Seen {
-        Seen::OtherProtocol(self.link.decoder().first_noise().to_vec())
+        Seen::OtherProtocol(self.first_heard.clone())
     }
 
     fn handle_packet(&mut self, payload: &[u8]) {

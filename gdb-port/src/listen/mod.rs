@@ -71,8 +71,10 @@ impl fmt::Display for Look {
 
 /// Looks at who listens on `endpoint`, touching nothing.
 ///
-/// With `owner`, the process id that should be listening, another process's listener is [`Look::OtherProcess`]. A single
-/// look reads one or two tables of the kernel: about 50 µs on a machine with few sockets, and in proportion to their number.
+/// With `owner`, the process id that should be listening, another process's listener is [`Look::OtherProcess`].
+///
+/// A look reads files of `/proc` and blocks for that time: about 0.1 ms for a unix socket; for a TCP address 1 to 6 ms, since
+/// the kernel walks its whole hash of connections for it (262144 buckets where this was measured).
 ///
 /// Two things are not to be seen in the tables. A v6 wildcard listener is taken to serve v4 too, as it does unless it was
 /// made v6-only. A listener in another network namespace (a container) is absent, which is right: nor could one connect.
@@ -89,6 +91,16 @@ pub fn look(endpoint: &Endpoint, owner: Option<u32>) -> Look {
         Look::Unknown(Blind::NoSocketTables)
     };
     look
+}
+
+/// As [`look`], without looking for clients: to be asked again and again until it is there.
+#[cfg(feature = "tokio")]
+pub(crate) fn look_for_listener(endpoint: &Endpoint, owner: Option<u32>) -> Look {
+    #[cfg(target_os = "linux")]
+    if let Endpoint::Tcp(address) = endpoint {
+        return tcp::look_for_listener(*address, owner);
+    }
+    look(endpoint, owner)
 }
 
 /// Whether the connection that was made from `local` to the TCP `remote` has been accepted; `None` where that is not shown.

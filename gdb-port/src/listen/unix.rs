@@ -128,3 +128,79 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
         path,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_with_a_path_of_any_bytes() {
+        let line = b"00000000bcc76b6a: 00000002 00000000 00010000 0001 01    42 /tmp/a  b\xff.sock";
+        let entry = parse(line).unwrap();
+        assert_eq!((entry.flags, entry.kind, entry.inode), (ACCEPTS, STREAM, 42));
+        assert_eq!(entry.path.as_os_str().as_bytes(), b"/tmp/a  b\xff.sock");
+        for bad in [
+            &b""[..],
+            b"Num       RefCount Protocol Flags    Type St Inode Path",
+            b"0: 1 2 0 1 1 42",
+            b"\xff \xff",
+        ] {
+            assert_eq!(parse(bad), None);
+        }
+    }
+
+    fn counts(path: &Path) -> (usize, usize) {
+        match look(path, Some(std::process::id())) {
+            Look::Present(seen) => (seen.attached, seen.queued),
+            other => panic!("{}: {other:?}", path.display()),
+        }
+    }
+
+    #[test]
+    fn the_real_table_tells_absent_free_queued_attached_and_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a b.sock");
+        assert_eq!(look(&path, None), Look::Absent);
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(counts(&path), (0, 0));
+        let client = UnixStream::connect(&path).unwrap();
+        assert_eq!(counts(&path), (0, 1));
+        let accepted = listener.accept().unwrap();
+        assert_eq!(counts(&path), (1, 0));
+        drop((client, accepted));
+        assert_eq!(counts(&path), (0, 0));
+        drop(listener);
+        assert_eq!(look(&path, None), Look::Absent);
+    }
+
+    #[test]
+    fn a_path_through_a_link_or_relative_is_the_same_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        let _listener = UnixListener::bind(folder.path().join("gdb.sock")).unwrap();
+        assert_eq!(counts(&link.join("gdb.sock")), (0, 0));
+        assert_eq!(look(&link.join("other.sock"), None), Look::Absent);
+    }
+
+    #[test]
+    fn a_file_put_in_the_place_of_a_live_listener_is_not_taken_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gdb.sock");
+        let _first = UnixListener::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(look(&path, None), Look::Absent);
+        let _second = UnixListener::bind(&path).unwrap();
+        assert_eq!(look(&path, None), Look::Unknown(Blind::SeveralListeners));
+    }
+
+    #[test]
+    fn a_path_that_the_table_cannot_show_is_not_called_absent() {
+        assert!(matches!(
+            look(Path::new("/tmp/a\nb"), None),
+            Look::Unknown(Blind::Unreadable(_))
+        ));
+    }
+}

@@ -166,10 +166,6 @@ impl Machine {
             .to_owned()
     }
 
-    pub(crate) fn resume(&mut self) {
-        self.execute("cont", json!({}));
-    }
-
     pub(crate) fn pause(&mut self) {
         self.execute("stop", json!({}));
     }
@@ -209,11 +205,6 @@ impl Machine {
                 );
             }
         }
-    }
-
-    /// Waits until the run state is `wanted`.
-    pub(crate) fn await_run_state(&mut self, wanted: &str) {
-        eventually(wanted, || self.run_state() == wanted);
     }
 
     /// Waits until QEMU's own monitor says that the stub's client is there, or gone.

@@ -3,7 +3,7 @@
 use gdb_port::{Look, Reachability, look};
 
 use crate::client::Client;
-use crate::machine::{GUESTS, Guest, Machine, STUBS, Stub, eventually};
+use crate::machine::{GUESTS, Guest, Machine, STUBS, eventually};
 
 #[test]
 fn a_look_tells_free_held_free_again_and_gone() {

@@ -9,7 +9,7 @@ use gdb_port::testing::probe_unlooked;
 use gdb_port::{GuestEffect, GuestState, Leave, Look, ProbeOptions, Reachability, Report, look, probe};
 
 use crate::client::Client;
-use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub, eventually};
+use crate::machine::{Guest, Machine, PATIENCE, STUBS, eventually};
 use crate::probes::{identity, options};
 
 fn run_on() -> ProbeOptions {

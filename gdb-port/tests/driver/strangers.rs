@@ -1,0 +1,224 @@
+//! What listens and is no GDB stub: each is told apart, within its deadline.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gdb_port::{Endpoint, GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, look, probe};
+
+/// A server that does one thing with its one client.
+struct Server {
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(serve: impl FnOnce(TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0));
+        Self {
+            address,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// Until the client has closed.
+fn read_to_end(mut stream: &TcpStream) {
+    let mut buffer = [0; 1024];
+    while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {}
+}
+
+/// Probes with a short deadline, and sees that it is kept.
+async fn ask(server: &Server) -> Report {
+    let mut options = ProbeOptions::default()
+        .leave(Leave::RunOn)
+        .deadline(Duration::from_millis(400));
+    options.leave_within = Duration::from_millis(200);
+    let endpoint = Endpoint::Tcp(server.address);
+    let begun = Instant::now();
+    let report = probe(&endpoint, &options).await.unwrap();
+    // Generous towards a loaded machine; a hang would take for ever.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    report
+}
+
+fn seen(report: &Report) -> &Seen {
+    assert_eq!(report.effect, GuestEffect::Untouched);
+    match &report.reachability {
+        Reachability::NotAGdbStub(seen) => seen,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn an_http_server_that_waits_for_a_whole_request() {
+    let server = Server::start(|mut stream| {
+        // As real ones do: nothing is said before the request line has ended.
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n") {
+            let mut byte = [0];
+            if stream.read(&mut byte).unwrap() == 0 {
+                return;
+            }
+            request.push(byte[0]);
+        }
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
+    });
+    let report = ask(&server).await;
+    let Seen::OtherProtocol(first) = seen(&report) else {
+        panic!("{report:?}")
+    };
+    assert!(first.starts_with(b"HTTP/1.1 400"), "{}", first.escape_ascii());
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_first() {
+    let server = Server::start(|mut stream| {
+        stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        read_to_end(&stream);
+    });
+    let report = ask(&server).await;
+    let Seen::OtherProtocol(first) = seen(&report) else {
+        panic!("{report:?}")
+    };
+    assert_eq!(first, b"SSH-2.0-OpenSSH_9.2\r\n");
+}
+
+#[tokio::test]
+async fn a_silent_server() {
+    let server = Server::start(|stream| read_to_end(&stream));
+    let report = ask(&server).await;
+    // Elsewhere than on Linux, whether it was accepted is not shown.
+    let accepted = cfg!(target_os = "linux").then_some(true);
+    assert_eq!(report.reachability, Reachability::Silent { accepted });
+    assert_eq!(report.effect, GuestEffect::Unknown);
+    assert!(report.unaccepted.is_none());
+}
+
+#[tokio::test]
+async fn a_listener_that_never_accepts() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+    let options = ProbeOptions::default().deadline(Duration::from_millis(100));
+    let report = probe(&endpoint, &options).await.unwrap();
+    assert_eq!(
+        report.reachability,
+        Reachability::Silent {
+            accepted: Some(false)
+        }
+    );
+    assert_eq!(report.effect, GuestEffect::Pending);
+    // The connection waits; whoever looks or probes now is told so, and adds none.
+    assert_eq!(
+        look(&endpoint, None).reachability(),
+        Reachability::HeldByAnotherClient
+    );
+    let second = probe(&endpoint, &options).await.unwrap();
+    assert_eq!(second.reachability, Reachability::HeldByAnotherClient);
+    assert_eq!(second.effect, GuestEffect::Untouched);
+    assert!(report.unaccepted.is_some() && second.unaccepted.is_none());
+}
+
+#[tokio::test]
+async fn a_server_that_sends_random_bytes_without_end() {
+    let server = Server::start(|mut stream| {
+        // xorshift: the same bytes each time.
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        loop {
+            let mut chunk = [0; 512];
+            for byte in &mut chunk {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = state as u8;
+            }
+            if stream.write_all(&chunk).is_err() {
+                return;
+            }
+        }
+    });
+    let report = ask(&server).await;
+    assert!(matches!(
+        seen(&report),
+        Seen::OtherProtocol(_) | Seen::BrokenPackets
+    ));
+}
+
+#[tokio::test]
+async fn a_server_that_closes_at_once() {
+    let server = Server::start(drop);
+    assert_eq!(seen(&ask(&server).await), &Seen::Closed);
+}
+
+#[tokio::test]
+async fn a_server_that_acknowledges_and_closes() {
+    let server = Server::start(|mut stream| stream.write_all(b"+").unwrap());
+    assert_eq!(seen(&ask(&server).await), &Seen::Closed);
+}
+
+#[tokio::test]
+async fn a_server_whose_packet_never_ends() {
+    let server = Server::start(|mut stream| {
+        let chunk = [&b"$"[..], &[b'a'; 4000]].concat();
+        while stream.write_all(&chunk[usize::from(chunk.len() > 1)..]).is_ok() {}
+    });
+    // Bytes of a packet that has not ended are no noise: only the deadline ends it.
+    let report = ask(&server).await;
+    assert!(!report.reachability.can_attach(), "{report:?}");
+}
+
+#[tokio::test]
+async fn nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+    drop(listener);
+    let report = probe(&endpoint, &ProbeOptions::default()).await.unwrap();
+    assert_eq!(report.reachability, Reachability::NobodyListens);
+    // Where looks see nothing, the refused connection says it.
+    let report = probe(&endpoint, &ProbeOptions::default().nobody_attached())
+        .await
+        .unwrap();
+    assert_eq!(report.reachability, Reachability::NobodyListens);
+    assert_eq!(report.effect, GuestEffect::Untouched);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_file_without_a_listener_and_a_file_that_is_no_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for path in [socket, file, folder.path().join("absent")] {
+        for options in [ProbeOptions::default(), ProbeOptions::default().nobody_attached()] {
+            let report = probe(&Endpoint::Unix(path.clone()), &options).await.unwrap();
+            assert_eq!(
+                report.reachability,
+                Reachability::NobodyListens,
+                "{}",
+                path.display()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_hosts_stub_is_not_connected_to_unasked() {
+    // TEST-NET-1: nobody has it, and nothing is sent there.
+    let endpoint = "192.0.2.1:1234".parse().unwrap();
+    let report = probe(&endpoint, &ProbeOptions::default()).await.unwrap();
+    assert!(matches!(report.reachability, Reachability::Unknown(_)));
+    assert_eq!(report.effect, GuestEffect::Untouched);
+}
