@@ -22,7 +22,7 @@ const QMP: &str = " -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control";
 /// What a description adds to the default command line without a monitor.
 #[track_caller]
 fn check(change: impl FnOnce(MachineSpec) -> MachineSpec, added: &str) {
-    let line = argv(&change(MachineSpec::default().without_qmp())).unwrap();
+    let line = argv(&change(MachineSpec::default().without_qmp())).expect("nothing to refuse");
     assert_eq!(
         line.strip_prefix(START).and_then(|rest| rest.strip_prefix(BOARD)),
         Some(added),

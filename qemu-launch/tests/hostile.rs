@@ -11,6 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use qemu_launch::{
     Backend, Blockdev, Device, Drive, Endpoint, Log, MachineSpec, Nic, Semihosting, SpecError,
 };
@@ -380,7 +381,11 @@ fn hostile() -> impl Strategy<Value = OsString> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/hostile.proptest-regressions"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn any_string_in_any_slot(index in 0..slots().len(), string in hostile()) {

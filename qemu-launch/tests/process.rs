@@ -1,0 +1,288 @@
+//! Processes that no real QEMU can be made to be: deaf ones, ones with children, ones that are no program. Small shell
+//! scripts take QEMU's place.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use qemu_launch::discover::{FindError, find};
+use qemu_launch::{ExitKind, Ladder, MachineSpec, Process, Rung};
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+/// A folder with a program in it.
+struct Fake {
+    folder: tempfile::TempDir,
+}
+
+impl Fake {
+    fn new(script: &str) -> Self {
+        let fake = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        fake.write(&format!("#!/bin/sh\n{script}\n"), 0o755);
+        fake
+    }
+
+    fn write(&self, contents: &str, mode: u32) {
+        fs::write(self.program(), contents).unwrap();
+        fs::set_permissions(self.program(), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn program(&self) -> PathBuf {
+        self.folder.path().join("qemu-system-arm")
+    }
+
+    fn spec(&self) -> MachineSpec {
+        MachineSpec::default().qemu_path(self.program())
+    }
+
+    /// Starts it and waits for its first line on stdout.
+    fn start(&self) -> (Process, String) {
+        let process = qemu_launch::spawn(&self.spec()).unwrap();
+        let line = process
+            .stdout_lines()
+            .next_line_blocking(soon())
+            .unwrap()
+            .expect("a line");
+        (process, line.text)
+    }
+}
+
+fn runs(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never so: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn one_that_is_deaf_to_sigterm_is_killed() {
+    let fake = Fake::new("trap '' TERM; echo ready; while :; do sleep 1; done");
+    let (process, _) = fake.start();
+    let ended = process
+        .end_blocking(Ladder::default().terminate_within(Duration::from_millis(100)))
+        .unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
+    assert!(ended.took >= Duration::from_millis(100), "SIGTERM had its time");
+}
+
+#[test]
+fn one_that_takes_its_time_is_waited_for() {
+    let fake = Fake::new("trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
+    let (process, _) = fake.start();
+    let ended = process
+        .end_blocking(Ladder::default().terminate_within(Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Terminated, &ExitKind::Exited(3))
+    );
+}
+
+#[test]
+fn its_children_end_with_it() {
+    let fake = Fake::new("sleep 1000 & echo $!; wait");
+    let (process, child) = fake.start();
+    assert!(runs(&child));
+    process.kill();
+    process.wait_blocking(soon()).unwrap();
+    eventually("the child is gone", || !runs(&child));
+    // The other way round: it exits by itself, and a child that stays is ended before the exit is told.
+    let fake = Fake::new("sleep 1000 & echo $!; exit 7");
+    let (process, child) = fake.start();
+    assert_eq!(
+        process.wait_blocking(soon()).unwrap().kind(),
+        &ExitKind::Exited(7)
+    );
+    eventually("the child is gone", || !runs(&child));
+}
+
+/// A child that has left the group keeps the pipes open; the end is told all the same.
+#[test]
+fn a_child_that_left_the_group_holds_up_nobody() {
+    let fake = Fake::new("setsid sleep 1000 & echo $!; echo last words >&2; exit 7");
+    let (process, child) = fake.start();
+    let exit = process.wait_blocking(soon()).unwrap();
+    assert_eq!(
+        (exit.kind(), exit.stderr().bytes()),
+        (&ExitKind::Exited(7), &b"last words\n"[..])
+    );
+    let pid = rustix::process::Pid::from_raw(child.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn the_last_of_the_output_is_kept_and_the_rest_counted() {
+    let fake = Fake::new(
+        "i=0; while [ $i -lt 3000 ]; do echo line $i of many that are all alike >&2; i=$((i+1)); done",
+    );
+    let process = qemu_launch::spawn(&fake.spec()).unwrap();
+    let exit = process.wait_blocking(soon()).unwrap();
+    let tail = exit.stderr();
+    assert_eq!(tail.bytes().len(), 64 * 1024);
+    assert!(
+        tail.to_string_lossy()
+            .ends_with("line 2999 of many that are all alike\n")
+    );
+    let total: u64 = (0..3000)
+        .map(|i| format!("line {i} of many that are all alike\n").len() as u64)
+        .sum();
+    assert_eq!(tail.dropped() + tail.bytes().len() as u64, total);
+    let first = process
+        .stderr_lines()
+        .next_line_blocking(soon())
+        .unwrap()
+        .expect("a line");
+    assert_eq!(first.dropped_before, tail.dropped());
+}
+
+#[test]
+fn signals_are_as_after_a_login() {
+    let fake =
+        Fake::new("grep SigBlk /proc/self/status; ulimit -c; umask; ps -o pgid= -p $$ | tr -d ' '; echo $$");
+    let process = qemu_launch::spawn(&fake.spec()).unwrap();
+    process.wait_blocking(soon()).unwrap();
+    let output = process.stdout_tail().to_string_lossy();
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines[..3], ["SigBlk:\t0000000000000000", "0", "0077"], "{output}");
+    assert_eq!(lines[3], lines[4], "the leader of its own group");
+}
+
+#[test]
+fn exit_status_1_is_an_option_error_only_with_a_line_of_qemu() {
+    let ends = |script: &str| {
+        let fake = Fake::new(script);
+        let process = qemu_launch::spawn(&fake.spec()).unwrap();
+        process.wait_blocking(soon()).unwrap().kind().clone()
+    };
+    let line = |line: &str| ExitKind::OptionError {
+        line: line.to_owned(),
+    };
+    assert_eq!(
+        ends("echo qemu-system-arm: -foo: invalid option >&2; exit 1"),
+        line("-foo: invalid option")
+    );
+    let warned = "echo qemu-system-arm: warning: w >&2; echo Timer with period zero, disabling >&2; exit 1";
+    assert_eq!(ends(warned), ExitKind::Exited(1));
+    assert_eq!(
+        ends("echo qemu-system-arm: too late >&2; exit 2"),
+        ExitKind::Exited(2)
+    );
+    let aborted = "echo 'qemu-system-arm: ../a.c:1: f: Assertion `x` failed.' >&2; kill -ABRT $$";
+    let ExitKind::Aborted { line: Some(line) } = ends(aborted) else {
+        panic!("no assertion")
+    };
+    assert!(line.ends_with("Assertion `x` failed."), "{line}");
+}
+
+#[test]
+fn three_errors_for_what_can_not_be_run() {
+    let fake = Fake::new("exit 0");
+    let absent = fake.folder.path().join("qemu-system-none");
+    let error = find(&absent).unwrap_err();
+    assert!(
+        matches!(&error, FindError::Missing { program, .. } if *program == absent),
+        "{error:?}"
+    );
+
+    fake.write("#!/bin/sh\n", 0o644);
+    let error = find(fake.program()).unwrap_err();
+    if !fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0) {
+        assert!(error.to_string().contains("chmod +x"), "{error}");
+    }
+    assert!(matches!(error, FindError::NotExecutable { .. }), "{error:?}");
+
+    for (contents, found) in [
+        ("just some text", "a file of another kind"),
+        ("", "an empty file"),
+    ] {
+        fake.write(contents, 0o755);
+        let error = find(fake.program()).unwrap_err();
+        assert!(
+            matches!(&error, FindError::NotAProgram { found: f, .. } if *f == found),
+            "{error:?}"
+        );
+    }
+    assert!(matches!(
+        find(fake.folder.path()).unwrap_err(),
+        FindError::NotAProgram {
+            found: "a folder",
+            ..
+        }
+    ));
+}
+
+/// The environment decides where a bare name is looked up, so this needs processes of its own.
+#[test]
+fn a_bare_name_is_looked_up_in_its_variable_then_in_path() {
+    const NAME: &str = "a_bare_name_is_looked_up_in_its_variable_then_in_path";
+    if std::env::var_os("QEMU_LAUNCH_ROLE").is_some() {
+        match find("qemu-system-arm") {
+            Ok(path) => println!("found {}", path.display()),
+            Err(error) => println!("found {error}"),
+        }
+        return;
+    }
+    let lookup = |variable: Option<&Path>, path: &str| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", NAME, "--nocapture"])
+            .env("QEMU_LAUNCH_ROLE", "finder")
+            .env("PATH", path);
+        command.env_remove("QEMU_SYSTEM_ARM");
+        command.envs(variable.map(|value| ("QEMU_SYSTEM_ARM", value)));
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        text.lines()
+            .find_map(|line| Some(line.split_once("found ")?.1.to_owned()))
+            .expect("a verdict")
+    };
+    let (a, b) = (Fake::new("exit 0"), Fake::new("exit 0"));
+    let path = format!(
+        "/nonexistent:{}:{}",
+        a.folder.path().display(),
+        b.folder.path().display()
+    );
+    assert_eq!(lookup(None, &path), a.program().display().to_string());
+    assert_eq!(
+        lookup(Some(&b.program()), &path),
+        b.program().display().to_string()
+    );
+    // One that may not be run is passed over for one that may; alone, it is named.
+    a.write("#!/bin/sh\n", 0o644);
+    assert_eq!(lookup(None, &path), b.program().display().to_string());
+    let only_a = a.folder.path().display().to_string();
+    assert!(
+        lookup(None, &only_a).contains("may not be executed"),
+        "{}",
+        lookup(None, &only_a)
+    );
+    let nowhere = lookup(None, "/nonexistent");
+    assert!(
+        nowhere.starts_with("qemu-system-arm was not found in PATH (/nonexistent); "),
+        "{nowhere}"
+    );
+    let misled = lookup(Some(Path::new("/nonexistent/q")), &path);
+    assert!(
+        misled.starts_with("/nonexistent/q was not found in the variable QEMU_SYSTEM_ARM"),
+        "{misled}"
+    );
+}

@@ -1,0 +1,205 @@
+//! How QEMU ends, told apart; and ending it.
+
+use std::time::Duration;
+
+use qemu_launch::{Endpoint, ExitKind, Ladder, MachineSpec, Process, Rung, Semihosting};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{eventually, machine, runs, soon, start, status};
+
+fn signal(process: &Process, signal: Signal) {
+    kill_process(Pid::from_raw(process.pid() as i32).unwrap(), signal).unwrap();
+}
+
+fn ends(spec: &MachineSpec) -> ExitKind {
+    let process = qemu_launch::spawn(spec).unwrap();
+    process.wait_blocking(soon()).unwrap().kind().clone()
+}
+
+#[test]
+fn sigterm_ends_it_with_status_0() {
+    let (process, mut qmp) = start(&machine("tick"));
+    assert!(qmp.execute("query-status").contains("running"));
+    let ended = process.end_blocking(Ladder::default()).unwrap();
+    assert_eq!(ended.rung, Rung::Terminated);
+    assert_eq!(ended.exit.kind(), &ExitKind::Exited(0));
+    assert!(ended.exit.success());
+}
+
+#[test]
+fn quit_takes_no_signal() {
+    let (process, mut qmp) = start(&machine("tick"));
+    assert_eq!(qmp.execute("quit"), "{\"return\": {}}");
+    let ended = process
+        .end_blocking(Ladder::default().after_quit(Duration::from_secs(30)))
+        .unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Exited, &ExitKind::Exited(0))
+    );
+    // Ending what has ended is no error, and says the same.
+    let again = process.end_blocking(Ladder::kill()).unwrap();
+    assert_eq!(
+        (again.rung, again.exit.kind()),
+        (Rung::Exited, &ExitKind::Exited(0))
+    );
+}
+
+#[test]
+fn sigkill_at_once() {
+    let (process, _qmp) = start(&machine("tick"));
+    let ended = process.end_blocking(Ladder::kill()).unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
+}
+
+#[test]
+fn a_stopped_process_is_continued_and_ends() {
+    let (process, _qmp) = start(&machine("tick"));
+    signal(&process, Signal::STOP);
+    eventually("stopped", || {
+        status(process.pid(), "State").is_some_and(|state| state.starts_with('T'))
+    });
+    let ended = process.end_blocking(Ladder::default()).unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Terminated, &ExitKind::Exited(0))
+    );
+}
+
+#[test]
+fn a_stopped_process_is_killed() {
+    let (process, _qmp) = start(&machine("tick"));
+    signal(&process, Signal::STOP);
+    let ended = process.end_blocking(Ladder::kill()).unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
+}
+
+/// A serial port that nobody reads stalls QEMU's main loop: it hears neither its monitor nor SIGTERM.
+#[test]
+fn a_wedged_process_is_killed() {
+    let mut process = qemu_launch::spawn(&machine("uart-flood").serial(Endpoint::Inherited)).unwrap();
+    let unread = process.take_serial(0).unwrap();
+    // Something has come, so the flood is on; what follows is more than the socket takes.
+    assert_eq!(peek(&unread), 1);
+    let ladder = Ladder::default().terminate_within(Duration::from_millis(300));
+    let ended = process.end_blocking(ladder).unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
+}
+
+fn peek(mut stream: &std::os::unix::net::UnixStream) -> usize {
+    std::io::Read::read(&mut stream, &mut [0]).unwrap()
+}
+
+#[test]
+fn a_lockup_comes_with_its_registers() {
+    let process = qemu_launch::spawn(&machine("lockup")).unwrap();
+    let exit = process.wait_blocking(soon()).unwrap();
+    let ExitKind::Lockup(dump) = exit.kind() else {
+        panic!("{exit:?}")
+    };
+    assert!(
+        dump.reason().contains("HardFault") || dump.reason().contains("escalate"),
+        "{dump:?}"
+    );
+    assert!(
+        dump.pc().is_some() && dump.register("r13").is_some() && dump.register("XPSR").is_some(),
+        "{dump:?}"
+    );
+    assert_eq!(exit.signal(), Some(6));
+    assert!(exit.to_string().starts_with("the guest locked up: "), "{exit}");
+}
+
+#[test]
+fn a_guest_can_exit_by_semihosting() {
+    let ExitKind::Exited(code) = ends(&machine("semihosting-exit").semihosting(Semihosting::native())) else {
+        panic!("not an exit")
+    };
+    assert_ne!(code, 0, "the image exits with a status of its own");
+}
+
+#[test]
+fn a_reset_request_without_reboot_is_status_0() {
+    assert_eq!(ends(&machine("reset-request").no_reboot()), ExitKind::Exited(0));
+}
+
+#[test]
+fn signals_from_outside_are_told_apart() {
+    let rows = [
+        (Signal::KILL, ExitKind::Signalled(9)),
+        (Signal::SEGV, ExitKind::Crashed(11)),
+        (Signal::ILL, ExitKind::Crashed(4)),
+        (Signal::ABORT, ExitKind::Aborted { line: None }),
+        (Signal::INT, ExitKind::Exited(0)),
+        (Signal::HUP, ExitKind::Exited(0)),
+    ];
+    for (sent, expected) in rows {
+        let (process, _qmp) = start(&machine("tick"));
+        signal(&process, sent);
+        let exit = process.wait_blocking(soon()).unwrap();
+        assert_eq!(exit.kind(), &expected, "{sent:?}");
+    }
+}
+
+#[test]
+fn an_assertion_of_qemu_is_named() {
+    // On this board every restore of a snapshot fails an assertion in QEMU's SD card.
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    let (_source, mut qmp) = start(&machine("tick").extra_args(["-name", "source"]));
+    let hmp = |line: &str| {
+        format!(r#"{{"execute": "human-monitor-command", "arguments": {{"command-line": "{line}"}}}}"#)
+    };
+    assert!(qmp.execute("stop").contains("return"));
+    let socket = folder.path().join("migration");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    qmp.execute_raw(&hmp(&format!("migrate -d unix:{}", socket.display())));
+    let (mut stream, _) = listener.accept().unwrap();
+    std::io::copy(&mut stream, &mut std::fs::File::create(&state).unwrap()).unwrap();
+
+    let target = machine("tick")
+        .start_stopped(true)
+        .extra_args(["-incoming", "defer"]);
+    let (target, mut qmp) = start(&target);
+    let socket = folder.path().join("incoming");
+    qmp.execute_raw(&format!(
+        r#"{{"execute": "migrate-incoming", "arguments": {{"uri": "unix:{}"}}}}"#,
+        socket.display()
+    ));
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    // QEMU aborts before it has read all of it.
+    let _ = std::io::copy(&mut std::fs::File::open(&state).unwrap(), &mut stream);
+    drop(stream);
+    let exit = target.wait_blocking(soon()).unwrap();
+    let ExitKind::Aborted { line: Some(line) } = exit.kind() else {
+        panic!("{exit:?}")
+    };
+    assert!(
+        line.contains("Assertion") && line.contains("CARD_POWER_UP"),
+        "{line}"
+    );
+}
+
+#[test]
+fn dropping_ends_and_reaps() {
+    let (process, _qmp) = start(&machine("tick"));
+    let watch = process.watch();
+    assert!(runs(watch.pid()) && watch.try_wait().is_none());
+    drop(process);
+    assert_eq!(
+        watch.wait_blocking(soon()).unwrap().kind(),
+        &ExitKind::Signalled(9)
+    );
+    assert_eq!(status(watch.pid(), "State"), None, "it is reaped");
+    // To whoever keeps a watch, signals and ends are harmless from now on.
+    watch.kill();
+    watch.terminate();
+}

@@ -1,0 +1,128 @@
+//! Whatever becomes of the controller, no QEMU stays behind; and no QEMU dies while its handle lives.
+
+use std::io::{BufRead, BufReader};
+use std::time::Instant;
+
+use crate::support::{again, eventually, machine, role, runs, start, with_word};
+
+const CONTROLLERS: usize = 50;
+
+/// Half of the controllers start QEMU from their main thread, half from another one.
+#[test]
+fn killed_controllers_leave_no_qemu() {
+    if role().is_some() {
+        return play_a_controller();
+    }
+    let mut controllers: Vec<_> = (0..CONTROLLERS)
+        .map(|number| {
+            again(
+                "orphans::killed_controllers_leave_no_qemu",
+                "controller",
+                1 + number % 2,
+            )
+        })
+        .collect();
+    let pids: Vec<u32> = controllers
+        .iter_mut()
+        .map(|controller| {
+            let lines = BufReader::new(controller.stdout.take().unwrap()).lines();
+            let told = lines
+                .map(Result::unwrap)
+                .find_map(|line| line.split_once("QEMU is ").map(|l| l.1.to_owned()));
+            told.expect("the controller tells").parse().unwrap()
+        })
+        .collect();
+    assert!(pids.iter().all(|&pid| runs(pid)), "all {CONTROLLERS} run");
+    let start = Instant::now();
+    controllers
+        .iter_mut()
+        .for_each(|controller| controller.kill().unwrap());
+    eventually("no QEMU is left", || !pids.iter().any(|&pid| runs(pid)));
+    println!(
+        "{CONTROLLERS} controllers killed, no QEMU left after {} ms",
+        start.elapsed().as_millis()
+    );
+    for controller in &mut controllers {
+        controller.wait().unwrap();
+    }
+}
+
+fn play_a_controller() {
+    let (process, _qmp) = start(&machine("tick"));
+    println!("QEMU is {}", process.pid());
+    // Until it is killed; should the test itself have died, until its QEMU has.
+    let _ = process.wait_blocking(Instant::now() + std::time::Duration::from_secs(60));
+}
+
+/// `PR_SET_PDEATHSIG` follows the thread that forked; so does its absence, if nobody forks from a lasting one.
+#[test]
+fn the_thread_that_started_it_may_end() {
+    let starter = std::thread::spawn(|| start(&machine("tick")));
+    let (process, mut qmp) = starter.join().unwrap();
+    // The kernel would have sent the signal at the thread's exit; 20 round trips are far more than it needs.
+    for _ in 0..20 {
+        assert!(qmp.execute("query-status").contains("running"));
+    }
+    assert!(process.try_wait().is_none());
+}
+
+#[test]
+fn the_runtime_that_started_it_may_be_dropped() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let asynchronous = runtime.block_on(async {
+        tokio::spawn(qemu_launch::spawn_async(machine("tick")))
+            .await
+            .unwrap()
+            .unwrap()
+    });
+    let blocking = runtime.block_on(async {
+        tokio::task::spawn_blocking(|| qemu_launch::spawn(&machine("tick")))
+            .await
+            .unwrap()
+            .unwrap()
+    });
+    drop(runtime);
+    for mut process in [asynchronous, blocking] {
+        let mut qmp = crate::support::Qmp::new(process.take_qmp().unwrap());
+        for _ in 0..20 {
+            assert!(qmp.execute("query-status").contains("running"));
+        }
+        assert!(process.try_wait().is_none());
+    }
+}
+
+/// A start that is given up after any number of polls leaves no process.
+#[test]
+fn a_start_that_is_given_up_leaves_no_process() {
+    use std::task::{Context, Waker};
+    for polls in 0..6 {
+        let mark = format!("given-up-after-{polls}-by-{}", std::process::id());
+        let spec = machine("tick").extra_args(["-name", &mark]);
+        let mut start = Box::pin(qemu_launch::spawn_async(spec));
+        for _ in 0..polls {
+            let _ = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+        if polls == 5 {
+            // This one has got its process for certain when it is given up.
+            eventually("it has started", || with_word(&mark).len() == 1);
+        }
+        drop(start);
+        // Waiting for the starter's thread first: before it has run, there is no process either.
+        eventually("no starter is left", || {
+            !threads().contains(&"qemu-start".to_owned())
+        });
+        eventually("no process is left", || with_word(&mark).is_empty());
+    }
+}
+
+fn threads() -> Vec<String> {
+    let name = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("comm")).ok();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks
+        .filter_map(|entry| Some(name(entry.ok()?)?.trim().to_owned()))
+        .collect()
+}

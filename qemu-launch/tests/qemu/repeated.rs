@@ -1,0 +1,87 @@
+//! Starts and ends leave nothing behind: descriptors, zombies, sockets, temporary files, threads.
+
+use std::path::Path;
+
+use qemu_launch::{Endpoint, Ladder, MachineSpec};
+
+use crate::support::{Qmp, alone, children, entries, eventually, long, machine, soon};
+
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    descriptors: usize,
+    children: usize,
+    temporary: usize,
+    threads: usize,
+}
+
+fn counts(temporary: &Path) -> Counts {
+    Counts {
+        descriptors: entries(Path::new("/proc/self/fd")),
+        children: children().len(),
+        temporary: entries(temporary),
+        threads: entries(Path::new("/proc/self/task")),
+    }
+}
+
+#[test]
+fn starts_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    alone("repeated::starts_and_ends", folder.path(), || {
+        let temporary = std::env::temp_dir();
+        let spec = machine("tick")
+            .serial(Endpoint::Inherited)
+            .gdb(Endpoint::PrivateSocket);
+        once(&spec, 0);
+        let before = settled(&temporary);
+        let rounds = if long() { 500 } else { 40 };
+        for round in 0..rounds {
+            once(&spec, round);
+        }
+        let after = settled(&temporary);
+        println!("before {before:?}\nafter {rounds} rounds {after:?}");
+        assert_eq!(before, after);
+        // The one is the folder above, which this process has made as well.
+        assert_eq!((after.children, after.temporary), (0, 1));
+    });
+}
+
+/// Every way to end, in turn; a start that fails as well.
+fn once(spec: &MachineSpec, round: usize) {
+    match round % 5 {
+        0 => {
+            let mut process = qemu_launch::spawn(spec).unwrap();
+            let mut qmp = Qmp::new(process.take_qmp().unwrap());
+            qmp.execute("quit");
+            process.wait_blocking(soon()).unwrap();
+        }
+        1 => drop(qemu_launch::spawn(spec).unwrap()),
+        2 => drop(
+            qemu_launch::spawn(spec)
+                .unwrap()
+                .end_blocking(Ladder::default())
+                .unwrap(),
+        ),
+        3 => drop(
+            qemu_launch::spawn(spec)
+                .unwrap()
+                .end_blocking(Ladder::kill())
+                .unwrap(),
+        ),
+        _ => {
+            let bad = spec.clone().machine("nosuch");
+            let process = qemu_launch::spawn(&bad).unwrap();
+            assert_eq!(process.wait_blocking(soon()).unwrap().code(), Some(1));
+            assert!(qemu_launch::spawn(&spec.clone().firmware("/nonexistent")).is_err());
+        }
+    }
+}
+
+/// Once nothing moves any more: threads that have told the end need a moment to end themselves.
+fn settled(temporary: &Path) -> Counts {
+    eventually("no child and no serving thread is left", || {
+        let counts = counts(temporary);
+        // The test's own two or three, and the lasting one.
+        counts.children == 0 && counts.threads <= 4
+    });
+    counts(temporary)
+}
