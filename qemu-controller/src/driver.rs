@@ -61,7 +61,8 @@ pub(crate) struct Shared {
 }
 
 struct State {
-    transport: BoxTransport,
+    /// Closed with the session's end.
+    transport: Option<BoxTransport>,
     connection: Connection,
     waiters: HashMap<CommandId, oneshot::Sender<Answer>>,
     /// Permits of `in_band` that are out: commands in flight, abandoned ones included.
@@ -94,7 +95,7 @@ impl Owned {
     pub(crate) fn new(transport: BoxTransport, connection: Connection) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
-                transport,
+                transport: Some(transport),
                 connection,
                 waiters: HashMap::new(),
                 permits_out: 0,
@@ -230,6 +231,7 @@ impl Shared {
             {
                 return;
             }
+            state.transport = None;
             state.events = None;
             state.greeting = None;
             state.negotiated = None;
@@ -250,8 +252,11 @@ impl State {
 
     /// A failed write is not the end yet: QEMU's last words may still be there to be read.
     fn write(&mut self, cx: &mut Context<'_>) {
+        let Some(transport) = &mut self.transport else {
+            return;
+        };
         while !self.write_failed && !self.connection.output().is_empty() {
-            match self.transport.as_mut().poll_write(cx, self.connection.output()) {
+            match transport.as_mut().poll_write(cx, self.connection.output()) {
                 Poll::Ready(Ok(written @ 1..)) => self.connection.advance_output(written),
                 Poll::Ready(_) => self.write_failed = true,
                 Poll::Pending => return,
@@ -264,7 +269,10 @@ impl State {
         let mut chunk = [MaybeUninit::uninit(); READ_CHUNK];
         loop {
             let mut chunk = ReadBuf::uninit(&mut chunk);
-            let end = match ready!(self.transport.as_mut().poll_read(cx, &mut chunk)) {
+            let Some(transport) = &mut self.transport else {
+                return Poll::Ready(Ended::Closed);
+            };
+            let end = match ready!(transport.as_mut().poll_read(cx, &mut chunk)) {
                 Ok(()) if chunk.filled().is_empty() => Some(Ended::Closed),
                 Ok(()) => None,
                 // After `quit` the stream often ends so; whatever came before has been read.
@@ -276,7 +284,10 @@ impl State {
                 Some(_) => self.connection.handle_eof(),
             }
             let routed = self.route();
-            let freed = self.permits_out - self.connection.in_flight_in_band();
+            // A running negotiation is in flight too, and has no permit.
+            let freed = self
+                .permits_out
+                .saturating_sub(self.connection.in_flight_in_band());
             self.permits_out -= freed;
             in_band.add_permits(freed);
             if let Err(error) = routed {

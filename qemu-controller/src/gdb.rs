@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use crate::pending::QueryChardev;
 use gdb_port::{
     Chardev, Endpoint, GuestEffect, GuestState, Leave, Look, ProbeOptions, Reachability, look, probe,
 };
 use qemu_launch::Address;
-use qmp_proto::commands::StatusInfo;
+use qmp_proto::commands::{QueryChardev, StatusInfo};
 use tokio::time::sleep;
 
 use crate::call::command;

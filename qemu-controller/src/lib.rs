@@ -34,7 +34,6 @@ mod driver;
 mod error;
 mod events;
 mod gdb;
-mod pending;
 mod serial;
 mod session;
 mod start;
@@ -46,7 +45,7 @@ pub use error::{AttachError, CommandError, Ended, GdbError, StartError, StartPha
 pub use events::{Events, Missed};
 pub use gdb::GdbCheck;
 pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder};
-pub use qmp_proto::commands::{RunState, StatusInfo};
+pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};
 pub use serial::{SERIAL_BUFFER_BYTES, Serial, SerialError};
 pub use session::Session;

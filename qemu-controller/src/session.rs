@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qemu_launch::{Process, Watch};
-use qmp_proto::commands::{Cont, QueryStatus, StatusInfo, Stop, SystemPowerdown, SystemReset};
+use qmp_proto::commands::{
+    Cont, CpuInfoFast, HumanMonitorCommand, QueryCpusFast, QueryStatus, StatusInfo, Stop, SystemPowerdown,
+    SystemReset, TypedEvent,
+};
 use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +19,6 @@ use crate::config::Deadlines;
 use crate::driver::{Lane, Owned};
 use crate::error::{CommandError, Ended, WaitPhase};
 use crate::events::Events;
-use crate::pending::{CpuInfoFast, HumanMonitorCommand, QueryCpusFast};
 use crate::serial::Serial;
 
 /// A QEMU that runs, and the QMP session with it.
@@ -87,12 +89,8 @@ impl Session {
     /// # Errors
     /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
     pub async fn reset(&self) -> Result<(), CommandError> {
-        self.until(
-            SystemReset::NAME,
-            |event| event.name == "RESET" && by_us(event),
-            self.command(&SystemReset),
-        )
-        .await
+        self.until(SystemReset::NAME, reset_by_monitor, self.command(&SystemReset))
+            .await
     }
 
     /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many boards, `lm3s6965evb` among them, do not listen.
@@ -108,7 +106,7 @@ impl Session {
     /// # Errors
     /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success; else [`CommandError`].
     pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
-        let text = self.command(&HumanMonitorCommand::new(line)).await?;
+        let text = self.command(&HumanMonitorCommand { command_line: line }).await?;
         if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
             return Err(CommandError::HumanMonitor {
                 line: line.to_owned(),
@@ -180,11 +178,11 @@ impl Session {
     ///
     /// # Errors
     /// [`CommandError::Deadline`] after the session's deadline, [`CommandError::Ended`] when the session ends first; both name `what`.
-    pub fn wait_for_event(
+    pub fn wait_for_event<F: FnMut(&QmpEvent) -> bool>(
         &self,
         what: &str,
-        wanted: impl FnMut(&QmpEvent) -> bool,
-    ) -> impl Future<Output = Result<QmpEvent, CommandError>> {
+        wanted: F,
+    ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
         self.event_by(what.to_owned(), instant_after(self.deadline), wanted)
     }
 
@@ -193,12 +191,12 @@ impl Session {
         self.inner.shared.end().await
     }
 
-    fn event_by(
+    fn event_by<F: FnMut(&QmpEvent) -> bool>(
         &self,
         what: String,
         until: Instant,
-        mut wanted: impl FnMut(&QmpEvent) -> bool,
-    ) -> impl Future<Output = Result<QmpEvent, CommandError>> {
+        mut wanted: F,
+    ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
         let mut events = self.events();
         let (shared, deadline) = (self.inner.shared.share(), self.deadline);
         async move {
@@ -275,17 +273,9 @@ impl Session {
     }
 }
 
-/// Whether a RESET was asked for by a monitor, not by the guest.
-fn by_us(event: &QmpEvent) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Reset {
-        guest: bool,
-    }
-    event
-        .data
-        .as_ref()
-        .and_then(|data| data.parse::<Reset>().ok())
-        .is_some_and(|reset| !reset.guest)
+/// Whether it is a reset that a monitor asked for, not the guest.
+fn reset_by_monitor(event: &QmpEvent) -> bool {
+    matches!(event.typed(), Ok(TypedEvent::Reset(reset)) if !reset.guest)
 }
 
 impl fmt::Debug for Session {

@@ -1,5 +1,7 @@
 //! The session on real QEMU. Needs `qemu-system-arm`, and fails where it is missing.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 mod attaching;

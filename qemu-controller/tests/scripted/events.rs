@@ -1,0 +1,62 @@
+//! Events: all of them, in order with the replies, to everybody; a slow subscriber learns what it missed.
+
+use qemu_controller::Missed;
+use serde_json::json;
+
+use crate::peer::connected;
+
+#[tokio::test(start_paused = true)]
+async fn every_subscriber_sees_everything_from_its_first_moment() {
+    let (session, mut peer) = connected().await;
+    let mut early = session.events();
+    peer.event("ONE", json!({})).await;
+    assert_eq!(early.next().await.unwrap().unwrap().name, "ONE");
+    let mut late = session.events();
+    peer.event("TWO", json!({})).await;
+    for events in [&mut early, &mut late] {
+        assert_eq!(events.next().await.unwrap().unwrap().name, "TWO");
+    }
+    peer.close(None);
+    for mut events in [early, late, session.events()] {
+        assert!(events.next().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_subscriber_learns_how_many_it_missed_and_slows_nobody() {
+    let (session, mut peer) = connected().await;
+    let mut slow = session.events();
+    let mut quick = session.events();
+    let reader = tokio::spawn(async move {
+        for number in 0..3000 {
+            let event = quick.next().await.unwrap().unwrap();
+            assert_eq!(event.data.unwrap().as_str(), format!("{{\"number\":{number}}}"));
+        }
+    });
+    for number in 0..3000 {
+        peer.event("NUMBERED", json!({ "number": number })).await;
+    }
+    reader.await.unwrap();
+    let Err(Missed(missed)) = slow.next().await.unwrap() else {
+        panic!("it was slow")
+    };
+    let mut left = 0;
+    while missed + left < 3000 {
+        slow.next().await.unwrap().unwrap();
+        left += 1;
+    }
+    assert_eq!(missed + left, 3000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_begins_with_the_call_and_not_with_the_first_poll() {
+    let (session, mut peer) = connected().await;
+    let wanted = session.wait_for_event("WANTED", |event| event.name == "WANTED");
+    peer.event("OTHER", json!({})).await;
+    peer.event("WANTED", json!({ "it": 1 })).await;
+    let served = tokio::spawn(peer.serve());
+    session.query_status().await.unwrap();
+    assert_eq!(wanted.await.unwrap().data.unwrap().as_str(), r#"{"it":1}"#);
+    drop(session);
+    served.await.unwrap();
+}

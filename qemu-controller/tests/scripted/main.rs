@@ -1,0 +1,10 @@
+//! The session against a scripted monitor in memory, with paused time: every call in every state, each fault in each phase. Needs no QEMU and never sleeps.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod peer;
+
+mod cancelling;
+mod events;
+mod faults;
+mod queueing;

@@ -1,0 +1,83 @@
+//! At most eight in-band commands are with the server; the rest wait in order; out-of-band ones pass.
+
+use serde_json::json;
+
+use crate::peer::connected;
+
+#[tokio::test(start_paused = true)]
+async fn eight_in_flight_and_the_rest_in_order() {
+    let (session, mut peer) = connected().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..50 {
+        let session = session.clone();
+        calls.spawn(async move {
+            session
+                .execute(&format!("command-{number}"), &())
+                .await
+                .map(|_| number)
+        });
+    }
+    peer.hear_until(8).await;
+    // The ninth waits; an out-of-band command does not.
+    let urgent = tokio::spawn({
+        let session = session.clone();
+        async move { session.execute_oob("urgent", &()).await }
+    });
+    assert!(peer.hear().await.oob);
+    let urgent_id = peer.unanswered.pop_back().unwrap();
+    peer.answer_to(&urgent_id).await;
+    urgent.await.unwrap().unwrap();
+
+    for number in 0..50 {
+        assert_eq!(peer.unanswered.front().unwrap().name, format!("command-{number}"));
+        peer.answer().await;
+        assert_eq!(calls.join_next().await.unwrap().unwrap().unwrap(), number);
+        if number < 42 {
+            peer.hear().await;
+            assert_eq!(peer.unanswered.len(), 8);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_out_of_order_reach_their_callers() {
+    let (session, mut peer) = connected().await;
+    let calls: Vec<_> = (0..8)
+        .map(|number| {
+            let session = session.clone();
+            tokio::spawn(async move { session.execute(&format!("command-{number}"), &()).await })
+        })
+        .collect();
+    peer.hear_until(8).await;
+    while let Some(command) = peer.unanswered.pop_back() {
+        peer.say(json!({ "return": command.name, "id": command.id }).to_string())
+            .await;
+    }
+    for (number, call) in calls.into_iter().enumerate() {
+        let name: String = call.await.unwrap().unwrap().parse().unwrap();
+        assert_eq!(name, format!("command-{number}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_command_keeps_its_place_until_it_is_answered() {
+    let (session, mut peer) = connected().await;
+    for _ in 0..8 {
+        let session = session.clone();
+        let call = tokio::spawn(async move { session.query_status().await });
+        peer.hear().await;
+        call.abort();
+        let _ = call.await;
+    }
+    let ninth = tokio::spawn({
+        let session = session.clone();
+        async move { session.execute("ninth", &()).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(peer.unanswered.len(), 8);
+    peer.answer().await;
+    assert_eq!(peer.hear().await.name, "ninth");
+    let command = peer.unanswered.pop_back().unwrap();
+    peer.answer_to(&command).await;
+    ninth.await.unwrap().unwrap();
+}
