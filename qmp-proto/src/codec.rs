@@ -58,6 +58,9 @@ pub struct Codec {
     /// The last message's place in the stream and its first bytes, for faults found in its meaning.
     last_offset: u64,
     last_seen: Seen,
+    /// Bytes copied inside the buffer or out of it to make room.
+    #[cfg(test)]
+    pub(crate) moved: u64,
 }
 
 /// A message's first bytes.
@@ -81,6 +84,8 @@ impl Codec {
             failure: None,
             last_offset: 0,
             last_seen: Seen::default(),
+            #[cfg(test)]
+            moved: 0,
         }
     }
 
@@ -185,23 +190,36 @@ impl Codec {
         self.failure.insert(error).clone()
     }
 
-    /// Grows the buffer by doubling, but not beyond the largest message and this read, and drops what was consumed
-    /// where that is cheap.
+    /// Grows the buffer by doubling, but not beyond the largest message and this read (what the caller has not polled
+    /// comes on top), and drops what was consumed where that is cheap: where less is kept than was consumed since the last
+    /// time, or where growing copies anyway.
     fn make_room(&mut self, more: usize) {
         let kept = self.buffer.len() - self.start;
-        // Either the copy is smaller than what was consumed since the last one, or growing would copy as much.
-        if self.start > 0 && (self.start >= kept || self.buffer.len() + more > self.buffer.capacity()) {
+        let is_full = self.buffer.len() + more > self.buffer.capacity();
+        if self.start > 0 && (self.start >= kept || is_full) {
             self.drop_consumed();
         }
-        let needed = kept + more;
-        if needed > self.buffer.capacity() {
-            let doubled =
-                (self.buffer.capacity() * 2).min(self.limits.max_message_bytes.saturating_add(more));
-            self.buffer.reserve_exact(doubled.max(needed) - self.buffer.len());
+        if is_full {
+            let most = if self.complete.is_some() {
+                usize::MAX
+            } else {
+                self.limits.max_message_bytes
+            };
+            let doubled = (self.buffer.capacity() * 2).min(most.saturating_add(more));
+            self.buffer.reserve_exact(doubled.max(kept + more) - kept);
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn looked_at(&self) -> u64 {
+        self.scanner.looked_at
+    }
+
     fn drop_consumed(&mut self) {
+        #[cfg(test)]
+        {
+            self.moved += (self.buffer.len() - self.start) as u64;
+        }
         self.buffer.drain(..self.start);
         self.dropped += self.start as u64;
         self.start = 0;
@@ -284,6 +302,10 @@ impl Codec {
     fn share_message(&mut self, length: usize) -> Bytes {
         let end = self.start + length;
         let rest = self.buffer[end..].to_vec();
+        #[cfg(test)]
+        {
+            self.moved += rest.len() as u64;
+        }
         let mut taken = mem::replace(&mut self.buffer, rest);
         taken.truncate(end);
         let message = Bytes::from(taken).slice(self.start..);

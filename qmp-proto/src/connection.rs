@@ -194,7 +194,8 @@ impl Connection {
         {
             return Err(SendError::NotOffered(missing.as_str().into()));
         }
-        self.send(QmpCapabilities::NAME, Band::In, &QmpCapabilities { enable })?;
+        let enables = (!enable.is_empty()).then_some(QmpCapabilities { enable });
+        self.send(QmpCapabilities::NAME, Band::In, &enables)?;
         self.oob_asked = enable.contains(&Capability::Oob);
         self.phase = Phase::Negotiating;
         Ok(())

@@ -78,6 +78,9 @@ mod schema;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod text;
+#[cfg(feature = "tokio-codec")]
+mod tokio_codec;
+pub mod transcript;
 
 pub use codec::Codec;
 pub use command::{Command, CommandId, Empty, parse_return};
@@ -89,6 +92,8 @@ pub use message::{
 };
 pub use raw::{RawJson, RawReturn};
 pub use schema::Schema;
+#[cfg(feature = "tokio-codec")]
+pub use tokio_codec::FramedError;
 
 #[cfg(test)]
 mod tests;

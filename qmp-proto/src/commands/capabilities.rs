@@ -11,7 +11,6 @@ use crate::{
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct QmpCapabilities<'a> {
     /// What to enable of what the greeting offered.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub enable: &'a [Capability],
 }
 

@@ -1,3 +1,5 @@
 //! Tests that see the crate's inside.
 
+mod commands;
+mod linear;
 mod properties;

@@ -1,0 +1,278 @@
+//! What the typed commands send, and what the types read beyond what the transcripts have.
+
+use serde_json::{Value, json};
+
+use crate::{
+    Capability, Codec, Command, CommandId, Limits, QmpEvent, RawJson,
+    commands::{
+        BlockdevAdd, BlockdevCreate, BlockdevDel, Cont, HumanMonitorCommand, JobCancel, JobComplete,
+        JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Pmemsave, QmpCapabilities, QomGet,
+        QomList, QomSet, QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause, SnapshotDelete,
+        SnapshotLoad, SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
+    },
+};
+
+/// What goes out for a command, but for its id.
+fn sent<C: Command>(command: &C) -> Value {
+    let mut out = Vec::new();
+    Codec::new(Limits::default())
+        .encode(command, CommandId::new(1, 2), &mut out)
+        .unwrap();
+    let mut sent: Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(
+        sent.as_object_mut().unwrap().remove("id"),
+        Some(json!("00000001-2"))
+    );
+    sent
+}
+
+#[test]
+fn each_command_goes_out_under_its_name_with_its_arguments() {
+    let devices = &["d"][..];
+    let job = |name: &str| json!({"execute": name, "arguments": {"id": "j"}});
+    let snapshot = |name: &str| json!({"execute": name, "arguments": {"job-id": "j", "tag": "t", "vmstate": "v", "devices": ["d"]}});
+    let rows = [
+        (sent(&Cont), json!({"execute": "cont"})),
+        (sent(&SystemReset), json!({"execute": "system_reset"})),
+        (sent(&SystemPowerdown), json!({"execute": "system_powerdown"})),
+        (sent(&Quit), json!({"execute": "quit"})),
+        (sent(&&QueryQmpSchema), json!({"execute": "query-qmp-schema"})),
+        (
+            sent(&QmpCapabilities {
+                enable: &[Capability::Oob, Capability::Other("flux".into())],
+            }),
+            json!({"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "flux"]}}),
+        ),
+        (sent(&JobDismiss { id: "j" }), job("job-dismiss")),
+        (sent(&JobCancel { id: "j" }), job("job-cancel")),
+        (sent(&JobPause { id: "j" }), job("job-pause")),
+        (sent(&JobResume { id: "j" }), job("job-resume")),
+        (sent(&JobComplete { id: "j" }), job("job-complete")),
+        (sent(&JobFinalize { id: "j" }), job("job-finalize")),
+        (
+            sent(&SnapshotSave {
+                job_id: "j",
+                tag: "t",
+                vmstate: "v",
+                devices,
+            }),
+            snapshot("snapshot-save"),
+        ),
+        (
+            sent(&SnapshotLoad {
+                job_id: "j",
+                tag: "t",
+                vmstate: "v",
+                devices,
+            }),
+            snapshot("snapshot-load"),
+        ),
+        (
+            sent(&SnapshotDelete {
+                job_id: "j",
+                tag: "t",
+                devices,
+            }),
+            json!({"execute": "snapshot-delete", "arguments": {"job-id": "j", "tag": "t", "devices": ["d"]}}),
+        ),
+        (
+            sent(&BlockdevAdd {
+                options: json!({"driver": "file", "node-name": "n"}),
+            }),
+            json!({"execute": "blockdev-add", "arguments": {"driver": "file", "node-name": "n"}}),
+        ),
+        (
+            sent(&BlockdevCreate {
+                job_id: "j",
+                options: json!({"driver": "qcow2"}),
+            }),
+            json!({"execute": "blockdev-create", "arguments": {"job-id": "j", "options": {"driver": "qcow2"}}}),
+        ),
+        (
+            sent(&BlockdevDel { node_name: "n" }),
+            json!({"execute": "blockdev-del", "arguments": {"node-name": "n"}}),
+        ),
+        (
+            sent(&QomGet {
+                path: "/p",
+                property: "x",
+            }),
+            json!({"execute": "qom-get", "arguments": {"path": "/p", "property": "x"}}),
+        ),
+        (
+            sent(&QomList { path: "/p" }),
+            json!({"execute": "qom-list", "arguments": {"path": "/p"}}),
+        ),
+        (
+            sent(&QomSet {
+                path: "/p",
+                property: "x",
+                value: false,
+            }),
+            json!({"execute": "qom-set", "arguments": {"path": "/p", "property": "x", "value": false}}),
+        ),
+        (
+            sent(&HumanMonitorCommand {
+                command_line: "info status",
+            }),
+            json!({"execute": "human-monitor-command", "arguments": {"command-line": "info status"}}),
+        ),
+        (
+            sent(&Pmemsave {
+                val: 1,
+                size: 2,
+                filename: "f",
+            }),
+            json!({"execute": "pmemsave", "arguments": {"val": 1, "size": 2, "filename": "f"}}),
+        ),
+        (
+            sent(&Screendump {
+                filename: "f",
+                format: None,
+            }),
+            json!({"execute": "screendump", "arguments": {"filename": "f"}}),
+        ),
+        (
+            sent(&Screendump {
+                filename: "f",
+                format: Some("png"),
+            }),
+            json!({"execute": "screendump", "arguments": {"filename": "f", "format": "png"}}),
+        ),
+    ];
+    for (sent, expected) in rows {
+        assert_eq!(sent, expected);
+    }
+}
+
+fn raw(value: Value) -> RawJson {
+    RawJson::from_value(&value).unwrap()
+}
+
+#[test]
+fn fields_that_a_version_adds_or_lacks_do_not_matter() {
+    let status = raw(json!({"running": false, "singlestep": true, "status": "flux", "later": {}}));
+    let StatusInfo { running, status } = status.parse().unwrap();
+    assert!(!running);
+    assert_eq!(status.as_str(), "flux");
+    assert_eq!(status, RunState::Other("flux".into()));
+    let job: JobInfo = raw(json!({"id": "j", "type": "t", "status": "aborting"}))
+        .parse()
+        .unwrap();
+    assert_eq!(
+        (job.status, job.error, job.current_progress),
+        (JobStatus::Aborting, None, 0)
+    );
+    let missing = raw(json!({"running": true})).parse::<StatusInfo>().unwrap_err();
+    assert!(missing.to_string().ends_with("StatusInfo"), "{missing}");
+    assert_eq!(
+        std::error::Error::source(&missing).unwrap().to_string(),
+        "missing field `status` at line 1 column 16"
+    );
+}
+
+#[test]
+fn a_name_goes_out_as_it_came() {
+    for name in [
+        "debug",
+        "inmigrate",
+        "paused",
+        "prelaunch",
+        "running",
+        "save-vm",
+        "restore-vm",
+        "flux",
+    ] {
+        let state: RunState = raw(json!(name)).parse().unwrap();
+        assert_eq!(
+            (state.to_string(), serde_json::to_value(&state).unwrap()),
+            (name.to_owned(), json!(name))
+        );
+        assert_eq!(state == RunState::Other(name.into()), name == "flux");
+    }
+}
+
+#[test]
+fn events_are_typed_by_name() {
+    let event = |name: &'static str, data: Option<Value>| QmpEvent {
+        name: name.into(),
+        data: data.map(raw),
+        timestamp: None,
+    };
+    let typed = |name, data| event(name, data).typed().unwrap();
+    assert_eq!(typed("STOP", None), TypedEvent::Stop);
+    assert_eq!(typed("RESUME", None), TypedEvent::Resume);
+    assert_eq!(typed("POWERDOWN", None), TypedEvent::Powerdown);
+    assert_eq!(typed("SUSPEND", None), TypedEvent::Suspend);
+    assert_eq!(typed("WAKEUP", None), TypedEvent::Wakeup);
+    assert_eq!(
+        typed("RTC_CHANGE", Some(json!({"offset": 78}))),
+        TypedEvent::Other
+    );
+    let TypedEvent::Reset(reset) = typed("RESET", Some(json!({"guest": true}))) else {
+        panic!()
+    };
+    assert_eq!((reset.guest, reset.reason), (true, ShutdownCause::None));
+    let TypedEvent::Shutdown(shutdown) =
+        typed("SHUTDOWN", Some(json!({"guest": false, "reason": "host-signal"})))
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (shutdown.guest, shutdown.reason),
+        (false, ShutdownCause::HostSignal)
+    );
+    let TypedEvent::Watchdog(watchdog) = typed("WATCHDOG", Some(json!({"action": "reset"}))) else {
+        panic!()
+    };
+    assert_eq!(watchdog.action, "reset");
+    let panicked = json!({"action": "pause", "info": {"type": "hyper-v", "arg1": 1}});
+    let TypedEvent::GuestPanicked(panicked) = typed("GUEST_PANICKED", Some(panicked)) else {
+        panic!()
+    };
+    assert_eq!(panicked.info.unwrap().as_str(), r#"{"arg1":1,"type":"hyper-v"}"#);
+    let TypedEvent::JobStatusChange(job) =
+        typed("JOB_STATUS_CHANGE", Some(json!({"id": "j", "status": "null"})))
+    else {
+        panic!()
+    };
+    assert_eq!((&*job.id, job.status), ("j", JobStatus::Null));
+    let error = json!({"device": "", "node-name": "n", "operation": "write", "action": "stop", "nospace": true, "reason": "r"});
+    let TypedEvent::BlockIoError(error) = typed("BLOCK_IO_ERROR", Some(error)) else {
+        panic!()
+    };
+    assert_eq!((error.node_name.as_deref(), error.nospace), (Some("n"), true));
+    let TypedEvent::DeviceDeleted(deleted) = typed("DEVICE_DELETED", Some(json!({"path": "/p"}))) else {
+        panic!()
+    };
+    assert_eq!((deleted.device, &*deleted.path), (None, "/p"));
+    event("WATCHDOG", None).typed().unwrap_err();
+    event("JOB_STATUS_CHANGE", Some(json!({"id": 1})))
+        .typed()
+        .unwrap_err();
+}
+
+#[test]
+fn raw_json_goes_into_json_as_it_is() {
+    let raw = RawJson::copy(b"{\"a\" : 1.50}");
+    assert_eq!(serde_json::to_string(&[&raw]).unwrap(), "[{\"a\" : 1.50}]");
+    let back: Vec<RawJson> = serde_json::from_str("[ {\"a\" : 1.50} ,null]").unwrap();
+    assert_eq!(back, [raw, RawJson::copy(b"null")]);
+    assert_eq!(
+        format!("{:?} {}", back[1], back[0]),
+        "RawJson(null) {\"a\" : 1.50}"
+    );
+}
+
+#[test]
+fn ids_of_two_connections_differ() {
+    let first_id = || {
+        let mut qmp = crate::Connection::new(Limits::default());
+        qmp.handle_input(b"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}");
+        qmp.poll_event().unwrap();
+        qmp.negotiate(&[]).unwrap();
+        String::from_utf8(qmp.output().to_vec()).unwrap()
+    };
+    // One in four thousand million runs fails.
+    assert_ne!(first_id(), first_id());
+}

@@ -1,0 +1,122 @@
+//! The codec in tokio's terms, for `tokio_util::codec::Framed`. The framing and the checks are [`Codec`]'s own.
+
+use std::io;
+
+use bytes::BytesMut;
+use serde::Serialize;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::{Codec, Command, CommandId, DecodeError, EncodeError, ServerMessage};
+
+/// What ends or refuses something in a `Framed` stream.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramedError {
+    /// The peer broke the protocol. Nothing more comes from this stream.
+    #[error("the server broke the protocol")]
+    Decode(#[source] DecodeError),
+    /// The command cannot be sent. Nothing was written, and the stream goes on.
+    #[error("the command cannot be sent")]
+    Encode(#[source] EncodeError),
+    /// Reading or writing failed.
+    #[error("reading or writing the stream failed")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for FramedError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Decoder for Codec {
+    type Item = ServerMessage;
+    type Error = FramedError;
+
+    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<ServerMessage>, FramedError> {
+        self.feed(source);
+        source.clear();
+        self.next_message().map_err(FramedError::Decode)
+    }
+
+    fn decode_eof(&mut self, source: &mut BytesMut) -> Result<Option<ServerMessage>, FramedError> {
+        self.feed(source);
+        source.clear();
+        self.feed_eof();
+        self.next_message().map_err(FramedError::Decode)
+    }
+}
+
+/// A typed command with its id.
+impl<C: Command> Encoder<(CommandId, C)> for Codec {
+    type Error = FramedError;
+
+    fn encode(&mut self, (id, command): (CommandId, C), out: &mut BytesMut) -> Result<(), FramedError> {
+        Encoder::encode(self, (id, C::NAME, command), out)
+    }
+}
+
+/// A command by name, with anything that serialises to an object, or to null for none.
+impl<A: Serialize> Encoder<(CommandId, &str, A)> for Codec {
+    type Error = FramedError;
+
+    fn encode(
+        &mut self,
+        (id, name, arguments): (CommandId, &str, A),
+        out: &mut BytesMut,
+    ) -> Result<(), FramedError> {
+        let mut text = Vec::new();
+        self.encode_raw(name, &arguments, id, &mut text)
+            .map_err(FramedError::Encode)?;
+        out.extend_from_slice(&text);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DecodeErrorKind, Limits, commands::Stop};
+
+    #[test]
+    fn it_takes_what_there_is_and_gives_one_message_a_call() {
+        let mut codec = Codec::new(Limits::default());
+        let mut source = BytesMut::from(&b"{\"event\": \"A\"}{\"event\": \"B\"}{\"ev"[..]);
+        let mut next = |codec: &mut Codec| match codec.decode(&mut source).unwrap() {
+            Some(ServerMessage::Event(event)) => event.name.into_owned(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(
+            [next(&mut codec), next(&mut codec), next(&mut codec)],
+            ["A", "B", "None"]
+        );
+        let mut rest = BytesMut::from(&b"ent\": \"C\"} "[..]);
+        assert!(codec.decode_eof(&mut rest).unwrap().is_some());
+        assert!(codec.decode_eof(&mut rest).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_end_inside_a_message_is_an_error_that_stays() {
+        let mut codec = Codec::new(Limits::default());
+        let mut source = BytesMut::from(&b"{"[..]);
+        for _ in 0..2 {
+            let Err(FramedError::Decode(error)) = codec.decode_eof(&mut source) else {
+                panic!()
+            };
+            assert_eq!(error.kind(), &DecodeErrorKind::Truncated);
+        }
+    }
+
+    #[test]
+    fn commands_go_out_whole_or_not_at_all() {
+        let mut codec = Codec::new(Limits::default());
+        let mut out = BytesMut::new();
+        Encoder::encode(&mut codec, (CommandId::new(1, 1), Stop), &mut out).unwrap();
+        Encoder::encode(&mut codec, (CommandId::new(1, 2), "bad", [1]), &mut out).unwrap_err();
+        Encoder::encode(&mut codec, (CommandId::new(1, 3), "cont", ()), &mut out).unwrap();
+        assert_eq!(
+            out,
+            "{\"execute\":\"stop\",\"id\":\"00000001-1\"}{\"execute\":\"cont\",\"id\":\"00000001-3\"}"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! A counting allocator shows that memory stays within the limit and one read, and that a value kept keeps only itself.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
+
+struct Counting;
+
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grow(size: usize) {
+    PEAK.fetch_max(NOW.fetch_add(size, Relaxed) + size, Relaxed);
+}
+
+#[expect(
+    unsafe_code,
+    reason = "an allocator is made of it; all is handed on to the system's"
+)]
+// SAFETY: every call goes to `System` unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    /// Counted as a change of size: where the system copies, it does so page by page for what is large.
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        grow(size);
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const LIMIT: usize = 1024 * 1024;
+const READ: usize = 64 * 1024;
+/// For an error, a message's own struct and the like.
+const SMALL: usize = 4 * 1024;
+
+/// The most memory that was in use at once during `work`, beyond what was before.
+fn peak(work: impl FnOnce()) -> usize {
+    let before = NOW.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    work();
+    PEAK.load(Relaxed) - before
+}
+
+fn codec() -> Codec {
+    let mut limits = Limits::default();
+    limits.max_message_bytes = LIMIT;
+    Codec::new(limits)
+}
+
+/// One test, as the count is of the whole process.
+#[test]
+fn memory_is_bounded() {
+    let read = vec![b'x'; READ];
+    let endless_string = peak(|| {
+        let mut codec = codec();
+        codec.feed(b"{\"return\": \"");
+        let error = loop {
+            codec.feed(&read);
+            match codec.next_message() {
+                Ok(message) => assert_eq!(message, None),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), &DecodeErrorKind::TooLarge { limit: LIMIT });
+        for _ in 0..100 {
+            codec.feed(&read);
+        }
+    });
+    assert!(endless_string <= LIMIT + READ + SMALL, "{endless_string}");
+    assert!(endless_string >= LIMIT, "the count works");
+
+    let never_polled = peak(|| {
+        let mut codec = codec();
+        codec.feed(b"{\"return\": \"");
+        for _ in 0..100 {
+            codec.feed(&read);
+        }
+        codec.next_message().unwrap_err();
+    });
+    assert!(never_polled <= LIMIT + READ + SMALL, "{never_polled}");
+
+    let largest = format!("{{\"return\": \"{}\"}}", "y".repeat(LIMIT - 14));
+    let largest_message_kept = peak(|| {
+        let mut codec = codec();
+        let mut kept = None;
+        for piece in largest.as_bytes().chunks(READ) {
+            codec.feed(piece);
+            kept = kept.or(codec.next_message().unwrap());
+        }
+        assert!(kept.is_some());
+    });
+    assert!(
+        largest_message_kept <= LIMIT + READ + SMALL,
+        "handed over without a copy: {largest_message_kept}"
+    );
+
+    let space = vec![b' '; READ];
+    let endless_space = peak(|| {
+        let mut codec = codec();
+        for _ in 0..1000 {
+            codec.feed(&space);
+            assert_eq!(codec.next_message(), Ok(None));
+        }
+    });
+    assert!(endless_space <= READ + SMALL, "{endless_space}");
+
+    let tiny = b"{\"return\":{}}".repeat(READ / 13);
+    let tiny_messages = peak(|| {
+        let mut codec = codec();
+        for _ in 0..200 {
+            codec.feed(&tiny);
+            while codec.next_message().unwrap().is_some() {}
+        }
+    });
+    assert!(tiny_messages <= READ + SMALL, "{tiny_messages}");
+
+    let event = b"{\"event\": \"E\", \"data\": {\"a\": 1}}\r\n".repeat(100);
+    let mut kept: Vec<ServerMessage> = Vec::with_capacity(10_000);
+    let kept_events = peak(|| {
+        let mut codec = codec();
+        for _ in 0..100 {
+            codec.feed(&event);
+            while let Some(message) = codec.next_message().unwrap() {
+                kept.push(message);
+            }
+        }
+    });
+    assert_eq!(kept.len(), 10_000);
+    assert!(
+        kept_events <= 10_000 * 16 + READ,
+        "an event that is kept keeps its own bytes, no buffer: {kept_events}"
+    );
+
+    let deep = "[".repeat(10_000_000);
+    let depth = peak(|| {
+        let mut codec = codec();
+        codec.feed(b"{\"x\": ");
+        for piece in deep.as_bytes().chunks(READ) {
+            codec.feed(piece);
+        }
+        codec.next_message().unwrap_err();
+    });
+    assert!(depth <= READ + SMALL, "{depth}");
+    println!(
+        "limit {LIMIT}, read {READ}: endless string {endless_string}, never polled {never_polled}, largest message \
+         kept {largest_message_kept}, endless space {endless_space}, tiny messages {tiny_messages}, 10,000 kept events {kept_events}, depth {depth}"
+    );
+}

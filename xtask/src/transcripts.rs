@@ -1,0 +1,340 @@
+//! `cargo xtask transcripts`: records conversations with a real QEMU for the tests of `qmp-proto`.
+//!
+//! The form of the files is that of `qmp_proto::transcript`.
+
+use std::{
+    fmt::Write as _,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+/// Record the conversations with a real QEMU that the tests of qmp-proto replay
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The QEMU to talk to
+    #[arg(long, default_value = "qemu-system-arm")]
+    qemu: String,
+    /// Where the transcripts go
+    #[arg(long, default_value = "qmp-proto/tests/transcripts")]
+    folder: PathBuf,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let recordings: [(&str, fn(&str, &Path) -> Result<String>); 7] = [
+        ("session", session),
+        ("pretty", pretty),
+        ("errors", errors),
+        ("early", early),
+        ("jobs", jobs),
+        ("objects", objects),
+        ("schema", schema),
+    ];
+    for (name, record) in recordings {
+        let text = record(&args.qemu, scratch.path()).with_context(|| format!("recording '{name}'"))?;
+        // No path of this machine is worth keeping.
+        let text = text.replace(&*scratch.path().to_string_lossy(), "/scratch");
+        let path = args.folder.join(name).with_extension("qmp");
+        std::fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
+        println!("{}: {} lines, {} bytes", path.display(), text.lines().count(), text.len());
+    }
+    Ok(())
+}
+
+/// How long anything may take before the recording is given up.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A QEMU with its monitor on stdin and stdout, and what was said so far.
+struct Recorder {
+    qemu: Child,
+    reader: BufReader<ChildStdout>,
+    writer: ChildStdin,
+    text: String,
+    last_id: u32,
+}
+
+impl Recorder {
+    /// Starts QEMU and reads its greeting.
+    fn start(qemu: &str, about: &str, monitor: &str, more: &[&str]) -> Result<Self> {
+        let version = Command::new(qemu).arg("--version").output().with_context(|| format!("running {qemu}"))?;
+        let version = String::from_utf8_lossy(&version.stdout);
+        let arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-chardev", "stdio,id=qmp"];
+        let mut qemu = Command::new(qemu)
+            .args(arguments)
+            .args(["-mon", &format!("chardev=qmp,mode=control{monitor}")])
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let reader = qemu.stdout.take().context("stdout is piped")?;
+        let writer = qemu.stdin.take().context("stdin is piped")?;
+        let version = version.lines().next().unwrap_or_default();
+        let mut text = format!("# {about}\n# {version}, {}\n", more.join(" "));
+        writeln!(text, "# Made by 'cargo xtask transcripts'.")?;
+        let mut recorder = Self { qemu, reader: BufReader::new(reader), writer, text, last_id: 0 };
+        recorder.message()?;
+        Ok(recorder)
+    }
+
+    /// Sends a command with the next id and reads up to its answer.
+    fn execute(&mut self, name: &str, arguments: Value) -> Result<Value> {
+        self.command("execute", name, arguments)
+    }
+
+    fn command(&mut self, verb: &str, name: &str, arguments: Value) -> Result<Value> {
+        self.last_id += 1;
+        let id = format!("0000002a-{}", self.last_id);
+        let arguments = if arguments.is_null() { String::new() } else { format!(",\"arguments\":{arguments}") };
+        self.send(&format!("{{\"{verb}\":\"{name}\"{arguments},\"id\":\"{id}\"}}"))?;
+        self.until(|message| message["id"] == *id)
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
+        writeln!(self.text, "> {text}")?;
+        self.writer.write_all(text.as_bytes())?;
+        Ok(self.writer.flush()?)
+    }
+
+    /// Reads messages up to the one that is meant.
+    fn until(&mut self, is_meant: impl Fn(&Value) -> bool) -> Result<Value> {
+        let start = Instant::now();
+        loop {
+            let message = self.message()?;
+            if is_meant(&message) {
+                return Ok(message);
+            }
+            ensure!(start.elapsed() < DEADLINE, "no such answer within {DEADLINE:?}; the last message was {message}");
+        }
+    }
+
+    /// Reads a message, over as many lines as it takes.
+    fn message(&mut self) -> Result<Value> {
+        let mut message = String::new();
+        loop {
+            let before = message.len();
+            ensure!(self.reader.read_line(&mut message)? > 0, "QEMU closed its monitor");
+            let line = &message[before..];
+            ensure!(line.ends_with("\r\n"), "a line of QEMU's that does not end in CRLF: {line:?}");
+            write!(self.text, "< {}\n", line.trim_end_matches("\r\n"))?;
+            match serde_json::from_str(&message) {
+                Ok(message) => return Ok(message),
+                Err(error) if error.is_eof() => {}
+                Err(error) => bail!("{error} in {message}"),
+            }
+        }
+    }
+
+    /// Ends QEMU and takes what was said.
+    fn quit(mut self) -> Result<String> {
+        self.execute("quit", Value::Null)?;
+        self.qemu.wait()?;
+        Ok(std::mem::take(&mut self.text))
+    }
+}
+
+impl Drop for Recorder {
+    /// A recording that failed leaves no process.
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+const PAUSED_BOARD: &[&str] = &["-M", "lm3s6965evb", "-S"];
+
+fn session(qemu: &str, _: &Path) -> Result<String> {
+    let about = "A session: negotiation with oob, run state, events, out-of-band commands.";
+    let mut qmp = Recorder::start(qemu, about, "", &["-M", "none", "-serial", "null"])?;
+    qmp.execute("qmp_capabilities", json!({"enable": ["oob"]}))?;
+    for name in ["query-version", "query-status", "stop", "query-status", "stop", "cont", "cont"] {
+        qmp.execute(name, Value::Null)?;
+    }
+    for name in ["query-chardev", "query-jobs", "query-block", "system_reset", "system_powerdown", "query-commands"] {
+        qmp.execute(name, Value::Null)?;
+    }
+    qmp.command("exec-oob", "migrate-pause", Value::Null)?;
+    qmp.command("exec-oob", "query-status", Value::Null)?;
+    qmp.quit()
+}
+
+fn pretty(qemu: &str, _: &Path) -> Result<String> {
+    let about = "The same over a monitor with pretty=on: a message spans many lines.";
+    let mut qmp = Recorder::start(qemu, about, ",pretty=on", PAUSED_BOARD)?;
+    qmp.execute("qmp_capabilities", Value::Null)?;
+    for name in ["query-version", "query-status", "query-cpus-fast", "query-chardev", "system_reset", "no-such-command"] {
+        qmp.execute(name, Value::Null)?;
+    }
+    qmp.quit()
+}
+
+fn errors(qemu: &str, _: &Path) -> Result<String> {
+    let about = "What QEMU says to bad input: errors without id, ids that come back changed.";
+    let mut qmp = Recorder::start(qemu, about, "", PAUSED_BOARD)?;
+    let answer = |message: &Value| message.get("error").is_some() || message.get("return").is_some();
+    qmp.execute("query-status", Value::Null)?;
+    qmp.execute("qmp_capabilities", json!({"enable": ["flux"]}))?;
+    qmp.execute("qmp_capabilities", Value::Null)?;
+    qmp.execute("qmp_capabilities", Value::Null)?;
+    let bad = ["[1]", "1 ", "{\"execute\": ]}", "{\"execute\": 1}", "{}", "{\"execute\": \"stop\", \"flux\": 1}", "{'execute': 'query-name'}"];
+    for bad in bad {
+        qmp.send(bad)?;
+        // One bad input may earn more than one error; what follows in its turn shows where they end.
+        qmp.execute("query-name", Value::Null)?;
+    }
+    for id in ["1e2", "1.0", "\"é\"", "18446744073709551616", "null", "[{\"a\": true}]", "\"plain\""] {
+        qmp.send(&format!("{{\"execute\": \"query-name\", \"id\": {id}}}"))?;
+        qmp.until(answer)?;
+    }
+    qmp.text += "# One byte 0xFF was sent here.\n";
+    qmp.writer.write_all(b"\xff")?;
+    qmp.writer.flush()?;
+    qmp.execute("no-such-command", Value::Null)?;
+    qmp.execute("query-status", json!({"flux": 1}))?;
+    qmp.execute("qom-get", json!({"path": "/machine"}))?;
+    qmp.execute("qom-get", json!({"path": "/nowhere", "property": "x"}))?;
+    qmp.execute("device_del", json!({"id": "nothing"}))?;
+    qmp.execute("human-monitor-command", json!({"command-line": "savevm x"}))?;
+    qmp.quit()
+}
+
+fn jobs(qemu: &str, scratch: &Path) -> Result<String> {
+    let about = "Block nodes made over QMP; a snapshot saved, refused, loaded and deleted, as jobs.";
+    let mut qmp = Recorder::start(qemu, about, "", &["-M", "lm3s811evb", "-S"])?;
+    let file = scratch.join("snapshots.qcow2");
+    qmp.execute("qmp_capabilities", Value::Null)?;
+    let size = 16 << 20;
+    run_job(&mut qmp, "blockdev-create", "file", json!({"options": {"driver": "file", "filename": file, "size": 0}}))?;
+    qmp.execute("blockdev-add", json!({"driver": "file", "filename": file, "node-name": "file0"}))?;
+    run_job(&mut qmp, "blockdev-create", "qcow2", json!({"options": {"driver": "qcow2", "file": "file0", "size": size}}))?;
+    qmp.execute("blockdev-add", json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}))?;
+    let state = json!({"tag": "boot", "vmstate": "scratch", "devices": ["scratch"]});
+    run_job(&mut qmp, "snapshot-save", "save", state.clone())?;
+    run_job(&mut qmp, "snapshot-save", "again", state.clone())?;
+    qmp.execute("query-named-block-nodes", Value::Null)?;
+    qmp.execute("query-block", Value::Null)?;
+    run_job(&mut qmp, "snapshot-load", "load", state)?;
+    run_job(&mut qmp, "snapshot-delete", "delete", json!({"tag": "boot", "devices": ["scratch"]}))?;
+    qmp.execute("blockdev-del", json!({"node-name": "scratch"}))?;
+    qmp.quit()
+}
+
+/// Runs a job to its end: concluded, looked at, dismissed.
+fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) -> Result<()> {
+    arguments["job-id"] = id.into();
+    let changed = |status: &'static str| {
+        let id = id.to_owned();
+        move |message: &Value| message["data"]["id"] == *id && message["data"]["status"] == status
+    };
+    // The job's end may come before the reply that it has begun.
+    qmp.execute(command, arguments)?;
+    loop {
+        let jobs = qmp.execute("query-jobs", Value::Null)?;
+        let jobs = jobs["return"].as_array().context("query-jobs returns a list")?;
+        if jobs.iter().any(|job| job["id"] == *id && job["status"] == "concluded") {
+            break;
+        }
+        qmp.until(changed("concluded"))?;
+    }
+    qmp.execute("job-dismiss", json!({"id": id}))?;
+    Ok(())
+}
+
+fn objects(qemu: &str, scratch: &Path) -> Result<String> {
+    let about = "Objects, memory and commands for people.";
+    let mut qmp = Recorder::start(qemu, about, "", &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat())?;
+    qmp.execute("qmp_capabilities", Value::Null)?;
+    qmp.execute("query-cpus-fast", Value::Null)?;
+    qmp.execute("query-block", Value::Null)?;
+    qmp.execute("qom-list", json!({"path": "/machine"}))?;
+    qmp.execute("qom-get", json!({"path": "/machine", "property": "type"}))?;
+    qmp.execute("qom-get", json!({"path": "/machine", "property": "usb"}))?;
+    qmp.execute("qom-set", json!({"path": "/machine", "property": "usb", "value": false}))?;
+    qmp.execute("pmemsave", json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}))?;
+    qmp.execute("screendump", json!({"filename": scratch.join("screen")}))?;
+    for line in ["info registers", "info status", "no such command", "print \"\\t\\\"quoted\\\"\""] {
+        qmp.execute("human-monitor-command", json!({"command-line": line}))?;
+    }
+    qmp.quit()
+}
+
+fn schema(qemu: &str, _: &Path) -> Result<String> {
+    let mut qmp = Recorder::start(qemu, "The whole schema, in one line.", "", &["-M", "none"])?;
+    qmp.execute("qmp_capabilities", Value::Null)?;
+    qmp.execute("query-qmp-schema", Value::Null)?;
+    qmp.quit()
+}
+
+/// An event ahead of the greeting: it happened between two clients of a socket that QEMU listens on. That is a race, so it
+/// is tried until it is won.
+fn early(qemu: &str, scratch: &Path) -> Result<String> {
+    let socket = scratch.join("qmp.sock");
+    let option = format!("unix:{},server=on,wait=off", socket.display());
+    let about = "An event of the time between two clients comes before the greeting of the second.";
+    let mut first = Recorder::start(qemu, about, "", &["-M", "none", "-qmp", &option])?;
+    let header: String = first.text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    first.execute("qmp_capabilities", Value::Null)?;
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = done.clone();
+    // The first monitor keeps events coming.
+    let noise = thread::spawn(move || -> Result<Recorder> {
+        while !is_done.load(Ordering::Relaxed) {
+            first.execute("stop", Value::Null)?;
+            first.execute("cont", Value::Null)?;
+            first.text.clear();
+        }
+        Ok(first)
+    });
+    let start = Instant::now();
+    let won = loop {
+        if let Some(text) = connect_once(&socket)? {
+            break Ok(text);
+        }
+        if start.elapsed() > DEADLINE * 6 {
+            break Err(anyhow::anyhow!("no event came before a greeting within {:?}", start.elapsed()));
+        }
+    };
+    done.store(true, Ordering::Relaxed);
+    match noise.join() {
+        Ok(recorder) => recorder?.quit()?,
+        Err(_) => bail!("the thread that makes events panicked"),
+    };
+    Ok(header + &won?)
+}
+
+/// Connects, negotiates and leaves. What was said, if an event came first.
+fn connect_once(socket: &Path) -> Result<Option<String>> {
+    let stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut text = String::new();
+    let mut early = false;
+    let mut sent = false;
+    loop {
+        let mut line = String::new();
+        ensure!(reader.read_line(&mut line)? > 0, "QEMU closed its monitor");
+        writeln!(text, "< {}", line.trim_end_matches("\r\n"))?;
+        let message: Value = serde_json::from_str(&line)?;
+        early |= !sent && message.get("event").is_some();
+        if message.get("QMP").is_some() {
+            let command = "{\"execute\":\"qmp_capabilities\",\"id\":\"0000002a-1\"}";
+            writeln!(text, "> {command}")?;
+            (&stream).write_all(command.as_bytes())?;
+            sent = true;
+        }
+        if message["id"] == "0000002a-1" {
+            return Ok(early.then_some(text));
+        }
+    }
+}
