@@ -7,6 +7,7 @@ mod setup;
 mod steps;
 mod test;
 mod tidy;
+mod transcripts;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ enum Verb {
     Setup(setup::Args),
     Layers(layers::Args),
     Tidy(tidy::Args),
+    Transcripts(transcripts::Args),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(args).map(success),
         Verb::Layers(args) => layers::run(args).map(success),
         Verb::Tidy(args) => tidy::run(args).map(success),
+        Verb::Transcripts(args) => transcripts::run(args).map(success),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
