@@ -40,30 +40,38 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = match read_options(std::env::args().skip(1)) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("check: {error}");
+            return ExitCode::from(8);
+        }
+    };
+    ExitCode::from(runtime.block_on(run(std::env::args().skip(1))))
+}
+
+/// The whole program, down to its exit status.
+pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> u8 {
+    let options = match read_options(arguments) {
         Ok(Some(options)) => options,
         Ok(None) => {
             print!("{USAGE}");
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Err(problem) => {
             eprintln!("check: {problem}\n\n{USAGE}");
-            return ExitCode::from(2);
+            return 2;
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime
-        .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(check(&options)))
-    {
-        Ok(reachability) => ExitCode::from(status(&reachability)),
+    match check(&options).await {
+        Ok(reachability) => status(&reachability),
         Err(error) => {
             let cause = error
                 .source()
                 .map(|cause| format!(": {cause}"))
                 .unwrap_or_default();
             eprintln!("check: {error}{cause}");
-            ExitCode::from(8)
+            8
         }
     }
 }

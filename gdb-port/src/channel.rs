@@ -14,7 +14,8 @@ use crate::connect::{Clock, Ending, Watch, converse, part};
 use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::listen::{Listener, Look, is_accepted, look};
-use crate::probe::{Outcome, Probe, ProbeOptions};
+use crate::options::ProbeOptions;
+use crate::probe::{Outcome, Probe};
 
 /// Where our connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,8 @@ use crate::channel::{Channel, Queue};
 use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::listen::{Listener, Look, look};
-use crate::probe::{Outcome, Probe, ProbeOptions};
+use crate::options::ProbeOptions;
+use crate::probe::{Outcome, Probe};
 use crate::reachability::{GuestEffect, Reachability, Seen};
 use crate::wait::Pauses;
 
@@ -97,7 +98,7 @@ impl Unaccepted {
 /// Only what says nothing about the stub: the system has no sockets left, or forbids the connection. Nobody listening,
 /// silence, strange answers are results.
 pub async fn probe(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report, ConnectError> {
-    let deadline = Instant::now() + options.deadline;
+    let deadline = Instant::now() + options.bounded_deadline();
     if let Some(reachability) = refuse_by_look(endpoint, options, deadline).await {
         return Ok(Report::untouched(reachability));
     }
@@ -110,7 +111,7 @@ pub async fn probe(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report
 /// As [`probe`].
 #[cfg(any(test, feature = "testing"))]
 pub async fn probe_unlooked(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report, ConnectError> {
-    connect_and_converse(endpoint, options, Instant::now() + options.deadline).await
+    connect_and_converse(endpoint, options, Instant::now() + options.bounded_deadline()).await
 }
 
 async fn connect_and_converse(
@@ -147,7 +148,7 @@ pub async fn probe_stream<S: AsyncRead + AsyncWrite + Unpin>(
     let mut probe = Probe::new(options);
     let clock = Clock::new(options);
     converse(&mut stream, &mut probe, &clock, None).await;
-    part(&mut stream, options.leave_within).await;
+    part(&mut stream, options.bounded_leave()).await;
     probe.outcome()
 }
 
@@ -190,6 +191,9 @@ fn refused(
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
             Ok(Reachability::NotAGdbStub(Seen::Closed))
         }
+        io::ErrorKind::TimedOut => Ok(Reachability::Silent {
+            accepted: Some(false),
+        }),
         // A unix socket with a full queue.
         io::ErrorKind::WouldBlock => Ok(match look(endpoint, options.owner) {
             Look::Present(Listener { attached: 0, .. }) => Reachability::Silent {
@@ -226,7 +230,7 @@ async fn converse_watched(mut channel: Channel, options: &ProbeOptions, give_way
         };
     }
     let accepted = channel.queue().is_accepted();
-    let mut outcome = channel.leave(options.leave_within).await;
+    let mut outcome = channel.leave(options.bounded_leave()).await;
     if let Reachability::Silent { accepted: known } = &mut outcome.reachability {
         *known = accepted;
     }
@@ -250,11 +254,11 @@ pub(crate) struct Clock {
 impl Clock {
     fn new(options: &ProbeOptions) -> Self {
         let now = Instant::now();
-        let deadline = now + options.deadline;
+        let deadline = now + options.bounded_deadline();
         Self {
-            silence: now + options.deadline / 2,
+            silence: now + options.bounded_deadline() / 2,
             deadline,
-            leave_by: deadline + options.leave_within,
+            leave_by: deadline + options.bounded_leave(),
         }
     }
 }

@@ -40,6 +40,7 @@ mod endpoint;
 mod error;
 pub mod link;
 pub mod listen;
+mod options;
 pub mod packet;
 pub mod probe;
 mod reachability;
@@ -58,7 +59,8 @@ pub use error::EndpointError;
 #[cfg(feature = "tokio")]
 pub use error::{ConnectError, WaitError};
 pub use listen::{Listener, Look, look};
-pub use probe::{GuestState, Leave, Outcome, Probe, ProbeOptions};
+pub use options::{GuestState, Leave, ProbeOptions};
+pub use probe::{Outcome, Probe};
 pub use reachability::{Blind, GuestEffect, Identity, Reachability, Seen};
 #[cfg(feature = "tokio")]
 pub use wait::wait_until_listening;

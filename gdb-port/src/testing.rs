@@ -6,8 +6,9 @@
 pub use crate::connect::probe_unlooked;
 
 use crate::link::{Event, Link};
+use crate::options::{GuestState, Leave, ProbeOptions};
 use crate::packet::{Decoder, Item, encode};
-use crate::probe::{GuestState, Leave, Probe, ProbeOptions};
+use crate::probe::Probe;
 use crate::reachability::GuestEffect;
 use crate::reply::{Features, StopReply, ThreadId};
 use crate::target::TargetReader;
