@@ -69,7 +69,7 @@ async fn ready(
 ) -> Result<Session, AttachError> {
     let mut phase = StartPhase::Connecting;
     let begun = timeout(deadline, async {
-        handshake(transport.await?, None, deadline, &mut phase).await
+        handshake(transport.await?, None, None, deadline, &mut phase).await
     });
     let failed = match begun.await {
         Ok(Ok((shared, greeting))) => {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
 use tokio::time::{Instant, timeout_at};
 use tracing::trace;
 
-use crate::driver::{Answer, Lane, Shared};
 use crate::error::{CommandError, WaitPhase};
+use crate::shared::{Answer, Lane, Shared};
 
 const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -59,13 +60,15 @@ async fn answer(
         .await
         .map_err(queued)?
         .ok_or(Fault::Ended)?;
-    let (id, answer) = shared.submit(place, encode).map_err(|error| match error {
-        // The stream is over and the exit status not known yet.
-        SendError::WrongPhase {
-            phase: Phase::Closed | Phase::Failed,
-        } => Fault::Ended,
-        error => Fault::Send(error),
-    })?;
+    let (id, answer) = shared
+        .submit(place, command == QueryStatus::NAME, encode)
+        .map_err(|error| match error {
+            // The stream is over and the exit status not known yet.
+            SendError::WrongPhase {
+                phase: Phase::Closed | Phase::Failed,
+            } => Fault::Ended,
+            error => Fault::Send(error),
+        })?;
     trace!(command, %id, "sent");
     let in_flight = InFlight { shared, id };
     let sent = |_| Fault::Deadline(WaitPhase::Sent);

@@ -1,10 +1,14 @@
 //! What a session is to be: the machine, and how long to wait for it.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use qemu_launch::{Endpoint, Ladder, MachineSpec};
+
+use crate::transcript::Destination;
 
 /// The board of the defaults.
 const DEFAULT_MACHINE: &str = "lm3s6965evb";
@@ -34,6 +38,7 @@ pub struct QemuConfig {
     memory: Option<String>,
     pub(crate) gdb: Option<Endpoint>,
     pub(crate) deadlines: Deadlines,
+    pub(crate) transcript: Option<Destination>,
 }
 
 /// How long a session waits, by what for.
@@ -64,6 +69,7 @@ impl Default for QemuConfig {
             memory: None,
             gdb: Some(Endpoint::loopback(1234)),
             deadlines: Deadlines::default(),
+            transcript: None,
         }
     }
 }
@@ -149,6 +155,18 @@ impl QemuConfig {
     /// `quit` takes 9 ms at the median and 152 ms on a loaded machine.
     pub fn stop_ladder(mut self, ladder: Ladder) -> Self {
         self.deadlines.stop = ladder;
+        self
+    }
+
+    /// Writes the QMP traffic to this file, from the first byte on, in the form of [`qmp_proto::transcript`]; a file that is there is replaced.
+    pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transcript = Some(Destination::File(path.into()));
+        self
+    }
+
+    /// As [`qmp_transcript`](Self::qmp_transcript), to a writer, under the session's lock: it should be quick. It gets whole lines, and is flushed after each.
+    pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.transcript = Some(Destination::Writer(Arc::new(Mutex::new(writer))));
         self
     }
 

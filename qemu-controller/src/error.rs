@@ -64,6 +64,9 @@ pub enum StartError {
         #[source]
         source: CommandError,
     },
+    /// The file for the QMP transcript cannot be written; nothing was started.
+    #[error("cannot write the QMP transcript")]
+    Transcript(#[source] io::Error),
     /// The stream to the monitor could not be set up.
     #[error("cannot set up the connection to QEMU's monitor")]
     Connect(#[source] io::Error),
@@ -267,7 +270,7 @@ impl std::fmt::Display for WaitPhase {
 #[non_exhaustive]
 pub enum Ended {
     /// QEMU ended, by itself or by us.
-    #[error("QEMU ended: {0}")]
+    #[error("{0}")]
     Exited(Exit),
     /// The monitor was closed while no process is ours to ask: the session was attached, or QEMU lives on without a monitor.
     #[error("QEMU closed its monitor")]

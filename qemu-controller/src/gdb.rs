@@ -10,9 +10,9 @@ use qmp_proto::commands::{QueryChardev, StatusInfo};
 use tokio::time::sleep;
 
 use crate::call::command;
-use crate::driver::Shared;
 use crate::error::{CommandError, GdbError};
 use crate::session::Session;
+use crate::shared::Shared;
 
 /// The pause between two looks for a stub that does not listen yet.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -34,10 +34,13 @@ mod driver;
 mod error;
 mod events;
 mod gdb;
+mod run_state;
 mod serial;
 mod session;
+mod shared;
 mod start;
 mod stop;
+mod transcript;
 mod transport;
 
 pub use config::QemuConfig;

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use qemu_launch::{Process, Watch};
 use qmp_proto::commands::{
-    Cont, CpuInfoFast, HumanMonitorCommand, QueryCpusFast, QueryStatus, StatusInfo, Stop, SystemPowerdown,
-    SystemReset, TypedEvent,
+    Cont, CpuInfoFast, HumanMonitorCommand, QueryCpusFast, QueryStatus, RunState, StatusInfo, Stop,
+    SystemPowerdown, SystemReset, TypedEvent,
 };
 use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::{self, call, instant_after};
 use crate::config::Deadlines;
-use crate::driver::{Lane, Owned};
 use crate::error::{CommandError, Ended, WaitPhase};
 use crate::events::Events;
 use crate::serial::Serial;
+use crate::shared::{Lane, Owned};
 
 /// A QEMU that runs, and the QMP session with it.
 ///
@@ -184,6 +185,15 @@ impl Session {
         wanted: F,
     ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
         self.event_by(what.to_owned(), instant_after(self.deadline), wanted)
+    }
+
+    /// The guest's run state as events and answers to `query-status` tell it, without asking: the receiver has the latest, and wakes when it becomes another one. It is
+    /// closed when the session has ended.
+    ///
+    /// An event tells less than [`query_status`](Self::query_status): a guest that a debugger stopped is shown as `paused`.
+    #[must_use]
+    pub fn watch_run_state(&self) -> watch::Receiver<RunState> {
+        self.inner.shared.run_state()
     }
 
     /// Waits until the session has ended, and tells how.

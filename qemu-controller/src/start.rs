@@ -19,11 +19,13 @@ use tracing::trace;
 
 use crate::call::command;
 use crate::config::QemuConfig;
-use crate::driver::{Owned, Shared, drive};
+use crate::driver::drive;
 use crate::error::{CommandError, Ended, StartError, StartPhase};
 use crate::gdb;
 use crate::serial::Serial;
 use crate::session::{Inner, Session};
+use crate::shared::{Owned, Shared};
+use crate::transcript::{Destination, Transcript};
 use crate::transport::BoxTransport;
 
 /// The pauses between attempts to connect grow from this …
@@ -39,11 +41,17 @@ impl Session {
     /// # Errors
     /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as it has when this future is dropped.
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
+        let transcript = config
+            .transcript
+            .as_ref()
+            .map(Destination::open)
+            .transpose()
+            .map_err(StartError::Transcript)?;
         let process = qemu_launch::spawn_async(config.to_spec()).await?;
         let mut phase = StartPhase::Connecting;
         let watch = process.watch();
         let deadline = config.deadlines.start;
-        let failed = match timeout(deadline, begin(process, config, &mut phase)).await {
+        let failed = match timeout(deadline, begin(process, config, transcript, &mut phase)).await {
             Ok(Ok(session)) => return Ok(session),
             Ok(Err(failed)) => failed,
             Err(_) => Failed::Deadline,
@@ -100,13 +108,18 @@ impl From<io::Error> for Failed {
     }
 }
 
-async fn begin(mut process: Process, config: QemuConfig, phase: &mut StartPhase) -> Result<Session, Failed> {
+async fn begin(
+    mut process: Process,
+    config: QemuConfig,
+    transcript: Option<Transcript>,
+    phase: &mut StartPhase,
+) -> Result<Session, Failed> {
     // Drained from the first byte: a guest may print before its session is ready.
     let serials = serials(&mut process)?;
     let transport = connect(&mut process).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
-    let (shared, greeting) = handshake(transport, Some(process.watch()), deadline, phase).await?;
+    let (shared, greeting) = handshake(transport, Some(process.watch()), transcript, deadline, phase).await?;
     *phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
     Ok(Session::new(Inner {
@@ -123,11 +136,12 @@ async fn begin(mut process: Process, config: QemuConfig, phase: &mut StartPhase)
 pub(crate) async fn handshake(
     transport: BoxTransport,
     process: Option<Watch>,
+    transcript: Option<Transcript>,
     deadline: Duration,
     phase: &mut StartPhase,
 ) -> Result<(Owned, Greeting), Failed> {
     *phase = StartPhase::Greeting;
-    let shared = Owned::new(transport, Connection::new(Limits::default()));
+    let shared = Owned::new(transport, Connection::new(Limits::default()), transcript);
     let greeting = shared.greeting();
     tokio::spawn(drive(shared.share(), process));
     let Ok(greeting) = greeting.await else {

@@ -1,6 +1,6 @@
 //! Events: all of them, in order with the replies, to everybody; a slow subscriber learns what it missed.
 
-use qemu_controller::Missed;
+use qemu_controller::{Missed, RunState};
 use serde_json::json;
 
 use crate::peer::connected;
@@ -59,4 +59,41 @@ async fn a_wait_begins_with_the_call_and_not_with_the_first_poll() {
     assert_eq!(wanted.await.unwrap().data.unwrap().as_str(), r#"{"it":1}"#);
     drop(session);
     served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_run_state_is_known_without_asking() {
+    let (session, mut peer) = connected().await;
+    let mut state = session.watch_run_state();
+    assert_eq!(
+        *state.borrow_and_update(),
+        RunState::Running,
+        "from the first query-status"
+    );
+    for (name, data, expected) in [
+        ("STOP", json!({}), RunState::Paused),
+        (
+            "RESET",
+            json!({ "guest": false, "reason": "host-qmp-system-reset" }),
+            RunState::Prelaunch,
+        ),
+        ("RESUME", json!({}), RunState::Running),
+    ] {
+        peer.event(name, data).await;
+        state.changed().await.unwrap();
+        assert_eq!(*state.borrow_and_update(), expected);
+    }
+    // An answer corrects what no event told.
+    let asked = tokio::spawn({
+        let session = session.clone();
+        async move { session.query_status().await }
+    });
+    let command = peer.hear().await;
+    peer.say(json!({ "return": { "status": "debug", "running": false }, "id": command.id }).to_string())
+        .await;
+    asked.await.unwrap().unwrap();
+    assert_eq!(*state.borrow_and_update(), RunState::Debug);
+    peer.close(None);
+    assert!(state.changed().await.is_err());
+    assert!(session.watch_run_state().changed().await.is_err());
 }

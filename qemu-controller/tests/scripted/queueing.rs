@@ -81,3 +81,25 @@ async fn an_abandoned_command_keeps_its_place_until_it_is_answered() {
     peer.answer_to(&command).await;
     ninth.await.unwrap().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn out_of_band_commands_queue_too() {
+    let (session, mut peer) = connected().await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let session = session.clone();
+        calls.spawn(async move {
+            session
+                .execute_oob(&format!("command-{number}"), &())
+                .await
+                .map(drop)
+        });
+    }
+    peer.hear_until(8).await;
+    let served = tokio::spawn(peer.serve());
+    while let Some(answered) = calls.join_next().await {
+        answered.unwrap().unwrap();
+    }
+    drop(session);
+    served.await.unwrap();
+}

@@ -1,0 +1,302 @@
+//! What the handles of a session and its driver share, under one lock: the handles' side.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use qmp_proto::commands::{RunState, StatusInfo};
+use qmp_proto::{
+    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, QmpEvent, RawReturn, SendError, ServerError,
+};
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast, oneshot, watch};
+use tracing::debug;
+
+use crate::error::Ended;
+use crate::transcript::Transcript;
+use crate::transport::BoxTransport;
+
+/// How many events a subscriber may be behind before it misses the oldest.
+pub(crate) const EVENT_BACKLOG: usize = 1024;
+
+/// What one command comes back with.
+pub(crate) type Answer = Result<RawReturn, ServerError>;
+
+/// What the handles and the driver share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// A permit for each in-band command that QEMU may still take; who waits for one is served in order.
+    in_band: Semaphore,
+    /// The same for out-of-band commands.
+    out_of_band: Semaphore,
+    /// Set once, when the session has ended.
+    pub(crate) ended: watch::Sender<Option<Ended>>,
+}
+
+pub(crate) struct State {
+    /// Closed with the session's end.
+    pub(crate) transport: Option<BoxTransport>,
+    pub(crate) connection: Connection,
+    pub(crate) waiters: HashMap<CommandId, Waiter>,
+    /// Permits that are out, in-band and out of band: commands in flight, abandoned ones included.
+    permits_out: [usize; 2],
+    pub(crate) greeting: Option<oneshot::Sender<Greeting>>,
+    pub(crate) negotiated: Option<oneshot::Sender<Result<(), ServerError>>>,
+    /// Made by the first subscriber: a session that nobody listens to keeps no backlog.
+    pub(crate) events: Option<broadcast::Sender<QmpEvent>>,
+    /// Kept from events and from answers to `query-status`.
+    pub(crate) run_state: Option<watch::Sender<RunState>>,
+    pub(crate) transcript: Option<Transcript>,
+    /// A write failed; what is still to be read comes first, and tells why.
+    pub(crate) write_failed: bool,
+    /// Nobody holds the session any more.
+    pub(crate) released: bool,
+    pub(crate) driver: Waker,
+}
+
+/// Somebody who waits for an answer.
+pub(crate) struct Waiter {
+    answer: oneshot::Sender<Answer>,
+    /// The answer tells the run state.
+    is_status: bool,
+}
+
+/// In which of QEMU's queues a command goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    InBand,
+    OutOfBand,
+}
+
+/// A place among the commands that QEMU takes at once.
+pub(crate) struct Place<'a> {
+    lane: Lane,
+    permit: SemaphorePermit<'a>,
+}
+
+/// The session's own hold on what it shares with its driver: dropping it ends the driver and closes the stream.
+pub(crate) struct Owned(Arc<Shared>);
+
+impl Owned {
+    pub(crate) fn new(
+        transport: BoxTransport,
+        connection: Connection,
+        transcript: Option<Transcript>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                transport: Some(transport),
+                connection,
+                waiters: HashMap::new(),
+                permits_out: [0; 2],
+                greeting: None,
+                negotiated: None,
+                events: None,
+                // Before the first answered `query-status` nobody can ask.
+                run_state: Some(watch::Sender::new(RunState::Prelaunch)),
+                transcript,
+                write_failed: false,
+                released: false,
+                driver: Waker::noop().clone(),
+            }),
+            in_band: Semaphore::new(MAX_IN_FLIGHT),
+            out_of_band: Semaphore::new(MAX_IN_FLIGHT),
+            ended: watch::Sender::new(None),
+        }))
+    }
+
+    /// For the driver, and for futures that may outlive the handle.
+    pub(crate) fn share(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Deref for Owned {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.released = true;
+        state.driver.wake_by_ref();
+    }
+}
+
+impl Shared {
+    /// A panic under the lock is a bug of ours; the state is consistent enough that a second panic would not help.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the greeting will arrive. Ask before the driver runs.
+    pub(crate) fn greeting(&self) -> oneshot::Receiver<Greeting> {
+        let (sender, receiver) = oneshot::channel();
+        self.state().greeting = Some(sender);
+        receiver
+    }
+
+    /// Sends `qmp_capabilities`; the answer arrives in the receiver.
+    pub(crate) fn negotiate(
+        &self,
+        enable: &[Capability],
+    ) -> Result<oneshot::Receiver<Result<(), ServerError>>, SendError> {
+        let mut state = self.state();
+        state.encode(|connection| connection.negotiate(enable))?;
+        let (sender, receiver) = oneshot::channel();
+        state.negotiated = Some(sender);
+        state.write_from_submit();
+        Ok(receiver)
+    }
+
+    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the session has ended.
+    pub(crate) async fn place(&self, lane: Lane) -> Option<Place<'_>> {
+        let permit = self.places(lane).acquire().await.ok()?;
+        Some(Place { lane, permit })
+    }
+
+    fn places(&self, lane: Lane) -> &Semaphore {
+        match lane {
+            Lane::InBand => &self.in_band,
+            Lane::OutOfBand => &self.out_of_band,
+        }
+    }
+
+    /// Gives back the places of commands that QEMU has answered, to whomever.
+    pub(crate) fn free_places(&self, state: &mut State) {
+        let in_band = state.connection.in_flight_in_band();
+        let out_of_band = state.connection.in_flight() - in_band;
+        for (lane, in_flight) in [(Lane::InBand, in_band), (Lane::OutOfBand, out_of_band)] {
+            let out = &mut state.permits_out[lane as usize];
+            // A running negotiation is in flight too, and has no permit.
+            let freed = out.saturating_sub(in_flight);
+            *out -= freed;
+            self.places(lane).add_permits(freed);
+        }
+    }
+
+    /// Encodes a command and writes it as far as the socket takes it; the answer arrives in the receiver, which fails when the session ends first.
+    pub(crate) fn submit(
+        &self,
+        place: Place<'_>,
+        is_status: bool,
+        encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
+    ) -> Result<(CommandId, oneshot::Receiver<Answer>), SendError> {
+        let mut state = self.state();
+        let id = state.encode(encode)?;
+        place.permit.forget();
+        state.permits_out[place.lane as usize] += 1;
+        let (answer, receiver) = oneshot::channel();
+        state.waiters.insert(id, Waiter { answer, is_status });
+        state.write_from_submit();
+        Ok((id, receiver))
+    }
+
+    /// The caller gave up: its late reply will be dropped, its place with QEMU is kept until then.
+    pub(crate) fn abandon(&self, id: CommandId) {
+        let mut state = self.state();
+        if state.waiters.remove(&id).is_some() {
+            state.connection.abandon(id);
+        }
+    }
+
+    /// Everything from this moment on. After the end of the session, a stream that is over.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<QmpEvent> {
+        let mut state = self.state();
+        if self.ended.borrow().is_some() {
+            return broadcast::Sender::new(1).subscribe();
+        }
+        state
+            .events
+            .get_or_insert_with(|| broadcast::Sender::new(EVENT_BACKLOG))
+            .subscribe()
+    }
+
+    /// The run state as it is known; the sender is gone when the session has ended.
+    pub(crate) fn run_state(&self) -> watch::Receiver<RunState> {
+        match &self.state().run_state {
+            Some(run_state) => run_state.subscribe(),
+            None => watch::Sender::new(RunState::Shutdown).subscribe(),
+        }
+    }
+
+    /// How the session ended, if it has.
+    pub(crate) fn how_it_ended(&self) -> Option<Ended> {
+        self.ended.borrow().clone()
+    }
+
+    /// Waits for the end of the session.
+    pub(crate) async fn end(&self) -> Ended {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ended::RuntimeGone),
+            // The sender lives in `self`.
+            Err(_) => Ended::RuntimeGone,
+        }
+    }
+
+    /// Tells everybody how it ended; only the first word counts.
+    pub(crate) fn finish(&self, ended: Ended) {
+        debug!(%ended, "session ended");
+        let waiters = {
+            let mut state = self.state();
+            if !self
+                .ended
+                .send_if_modified(|was| was.is_none().then(|| *was = Some(ended)).is_some())
+            {
+                return;
+            }
+            state.transport = None;
+            state.events = None;
+            state.run_state = None;
+            state.transcript = None;
+            state.greeting = None;
+            state.negotiated = None;
+            std::mem::take(&mut state.waiters)
+        };
+        self.in_band.close();
+        self.out_of_band.close();
+        drop(waiters);
+    }
+}
+
+impl State {
+    /// Runs one of the connection's senders, and writes down what it put out.
+    fn encode<T>(
+        &mut self,
+        send: impl FnOnce(&mut Connection) -> Result<T, SendError>,
+    ) -> Result<T, SendError> {
+        let before = self.connection.output().len();
+        let sent = send(&mut self.connection)?;
+        if let Some(transcript) = &mut self.transcript {
+            transcript.sent(&self.connection.output()[before..]);
+        }
+        Ok(sent)
+    }
+}
+
+impl Waiter {
+    /// Hands the answer on; its future may have been dropped this very moment.
+    pub(crate) fn answer(self, answer: Answer, run_state: Option<&watch::Sender<RunState>>) {
+        if self.is_status
+            && let (Ok(value), Some(run_state)) = (&answer, run_state)
+            && let Ok(StatusInfo { status, .. }) = value.parse()
+        {
+            set(run_state, status);
+        }
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// Wakes those who watch only when it is another state.
+pub(crate) fn set(run_state: &watch::Sender<RunState>, state: RunState) {
+    run_state.send_if_modified(|was| {
+        let other = *was != state;
+        *was = state;
+        other
+    });
+}

@@ -1,0 +1,126 @@
+//! The QMP traffic of a session as text, in the form of [`qmp_proto::transcript`].
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use qmp_proto::transcript::{Line, Speaker};
+use tracing::warn;
+
+/// Where the traffic is to be written.
+#[derive(Clone)]
+pub(crate) enum Destination {
+    File(PathBuf),
+    Writer(Arc<Mutex<dyn Write + Send>>),
+}
+
+/// Writes down what is said, each line with a remark of its time. Stops at the first write that fails: the session is worth more than its log.
+pub(crate) struct Transcript {
+    writer: Option<Box<dyn Write + Send>>,
+    since: Instant,
+    /// The beginning of a line that the server has not ended yet.
+    unfinished: Vec<u8>,
+}
+
+impl Destination {
+    pub(crate) fn open(&self) -> io::Result<Transcript> {
+        Ok(Transcript::new(match self {
+            Self::File(path) => Box::new(File::create(path)?),
+            Self::Writer(writer) => Box::new(Shared(Arc::clone(writer))),
+        }))
+    }
+}
+
+impl Transcript {
+    pub(crate) fn new(writer: Box<dyn Write + Send>) -> Self {
+        Self {
+            writer: Some(writer),
+            since: Instant::now(),
+            unfinished: Vec::new(),
+        }
+    }
+
+    /// A command, whole.
+    pub(crate) fn sent(&mut self, command: &[u8]) {
+        self.write(Speaker::Client, command);
+    }
+
+    /// What was read, cut anywhere.
+    pub(crate) fn received(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            let mut line = std::mem::take(&mut self.unfinished);
+            line.extend_from_slice(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            self.write(Speaker::Server, &line);
+        }
+        self.unfinished.extend_from_slice(bytes);
+    }
+
+    fn write(&mut self, speaker: Speaker, text: &[u8]) {
+        let Some(writer) = &mut self.writer else { return };
+        let seconds = self.since.elapsed().as_secs_f64();
+        let text = String::from_utf8_lossy(text);
+        let line = Line { speaker, text: &text };
+        if let Err(error) = write!(writer, "# {seconds:.6} s\n{line}").and_then(|()| writer.flush()) {
+            warn!(%error, "the QMP transcript cannot be written and stops here");
+            self.writer = None;
+        }
+    }
+}
+
+impl Drop for Transcript {
+    fn drop(&mut self) {
+        let unfinished = std::mem::take(&mut self.unfinished);
+        if !unfinished.is_empty() {
+            self.write(Speaker::Server, &unfinished);
+        }
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Writer(_) => f.write_str("Writer"),
+        }
+    }
+}
+
+/// One writer for every session of a configuration.
+struct Shared(Arc<Mutex<dyn Write + Send>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp_proto::transcript::server_bytes;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_however_the_stream_was_cut() {
+        let wire = b"{\"QMP\": {}}\r\n{\r\n    \"event\": \"STOP\"\r\n}\r\n";
+        for size in 1..wire.len() {
+            let written = Arc::new(Mutex::new(Vec::new()));
+            let writer: Arc<Mutex<dyn Write + Send>> = Arc::clone(&written) as _;
+            let mut transcript = Destination::Writer(writer).open().unwrap();
+            transcript.sent(b"{\"execute\":\"stop\"}");
+            wire.chunks(size).for_each(|chunk| transcript.received(chunk));
+            drop(transcript);
+            let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+            assert_eq!(server_bytes(&text).unwrap(), wire, "{text}");
+            assert!(text.contains("> {\"execute\":\"stop\"}\n"), "{text}");
+        }
+    }
+}
