@@ -34,6 +34,8 @@ mod driver;
 mod error;
 mod events;
 mod gdb;
+#[cfg(feature = "qapi")]
+mod qapi;
 mod run_state;
 mod serial;
 mod session;
@@ -42,6 +44,9 @@ mod start;
 mod stop;
 mod transcript;
 mod transport;
+
+#[cfg(feature = "qapi")]
+pub use qapi_qmp;
 
 pub use config::QemuConfig;
 pub use error::{AttachError, CommandError, Ended, GdbError, StartError, StartPhase, StopError, WaitPhase};

@@ -10,5 +10,6 @@ mod endings;
 mod endpoints;
 mod gdb;
 mod main_job;
+mod observing;
 mod serial;
 mod start_errors;

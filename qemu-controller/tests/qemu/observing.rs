@@ -1,0 +1,77 @@
+//! What can be known of a session beside its answers: run state, transcript, QEMU's whole typed API.
+
+use qemu_controller::{RunState, Session};
+use qmp_proto::transcript::{Speaker, lines, server_bytes};
+use qmp_proto::{Codec, Limits, ServerMessage};
+
+use crate::support::{config, start};
+
+#[tokio::test]
+async fn the_run_state_follows() {
+    let session = Session::start(config("tick").wait_for_gdb(true)).await.unwrap();
+    let mut state = session.watch_run_state();
+    assert_eq!(*state.borrow_and_update(), RunState::Prelaunch);
+    session.resume().await.unwrap();
+    assert_eq!(*state.borrow_and_update(), RunState::Running);
+    session.pause().await.unwrap();
+    assert_eq!(*state.borrow_and_update(), RunState::Paused);
+    session.reset().await.unwrap();
+    assert_eq!(*state.borrow_and_update(), RunState::Prelaunch);
+    session.stop().await.unwrap();
+    assert_eq!(*state.borrow_and_update(), RunState::Shutdown);
+    assert!(state.changed().await.is_err());
+}
+
+#[tokio::test]
+async fn the_transcript_has_the_whole_conversation() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("session.qmp");
+    let session = Session::start(config("tick").qmp_transcript(&path))
+        .await
+        .unwrap();
+    session.pause().await.unwrap();
+    session.stop().await.unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let sent: Vec<_> = lines(&text)
+        .map(Result::unwrap)
+        .filter(|line| line.speaker == Speaker::Client)
+        .map(|line| line.text)
+        .collect();
+    for (command, line) in [
+        "qmp_capabilities",
+        "query-status",
+        "query-chardev",
+        "stop",
+        "quit",
+    ]
+    .iter()
+    .zip(&sent)
+    {
+        assert!(line.contains(&format!("\"execute\":\"{command}\"")), "{line}");
+    }
+    assert_eq!(sent.len(), 5, "{text}");
+
+    let mut codec = Codec::new(Limits::default());
+    codec.feed(&server_bytes(&text).unwrap());
+    let mut events = Vec::new();
+    while let Some(message) = codec.next_message().unwrap() {
+        if let ServerMessage::Event(event) = message {
+            events.push(event.name.into_owned());
+        }
+    }
+    assert_eq!(events, ["STOP", "SHUTDOWN"]);
+}
+
+#[cfg(feature = "qapi")]
+#[tokio::test]
+async fn typed_commands_of_the_crate_qapi_qmp() {
+    use qemu_controller::qapi_qmp;
+    let session = start("tick").await;
+    assert!(session.qapi(&qapi_qmp::query_status {}).await.unwrap().running);
+    assert_eq!(
+        session.qapi(&qapi_qmp::query_target {}).await.unwrap().arch,
+        qapi_qmp::SysEmuTarget::arm
+    );
+    session.qapi(&qapi_qmp::stop {}).await.unwrap();
+    assert!(!session.query_status().await.unwrap().running);
+}
