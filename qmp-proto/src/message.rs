@@ -53,6 +53,12 @@ pub enum MessageId {
     Foreign(RawJson),
 }
 
+impl From<CommandId> for MessageId {
+    fn from(id: CommandId) -> Self {
+        Self::Command(id)
+    }
+}
+
 /// What the server says of itself before anything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
