@@ -283,7 +283,7 @@ impl Scanner {
                     (pos, state) = (end + 1, State::AfterValue);
                     self.end_value(pos);
                 }
-                (State::Value | State::FirstValue, b'{' | b'[') => {
+                (State::Value | State::FirstValue, b'{' | b'[') | (State::Start, b'{') => {
                     if self.open.len() >= self.max_depth {
                         break Err(DecodeErrorKind::TooDeep {
                             limit: self.max_depth as u16,
@@ -329,11 +329,6 @@ impl Scanner {
                         Ok(None) => {}
                         Err(kind) => break Err(kind),
                     }
-                }
-                (State::Start, b'{') => {
-                    in_object = true;
-                    self.open.push(true);
-                    (pos, state) = (pos + 1, State::FirstKey);
                 }
                 _ => match self.step(state, byte, pos) {
                     Ok((next, taken)) => (pos, state) = (pos + taken, next),
