@@ -18,7 +18,7 @@ use crate::error::ConnectError;
 use crate::listen::{Listener, Look, look};
 use crate::options::ProbeOptions;
 use crate::probe::{Outcome, Probe};
-use crate::reachability::{GuestEffect, Reachability, Seen};
+use crate::reachability::{Blind, GuestEffect, Reachability, Seen};
 use crate::wait::Pauses;
 
 /// Pauses between looks, while a client is leaving or an answer is awaited, grow to this.
@@ -169,6 +169,8 @@ async fn refuse_by_look(
             }) => return None,
             // A client that has just gone, or was just accepted: a moment later the answer is another.
             Look::Present(Listener { attached: 0, .. }) if Instant::now() < deadline => {}
+            // That nobody is attached is the caller's word; that it is the right process is not.
+            Look::Unknown(Blind::OwnerHidden) => return Some(seen.reachability()),
             Look::Unknown(_) if options.nobody_attached => return None,
             _ => return Some(seen.reachability()),
         }

@@ -26,7 +26,7 @@ use crate::error::EndpointError;
 pub enum Endpoint {
     /// A TCP address, v4 or v6.
     Tcp(SocketAddr),
-    /// A unix stream socket.
+    /// A unix stream socket, by its path in the file system.
     Unix(PathBuf),
 }
 

@@ -33,7 +33,7 @@ pub async fn wait_until_listening<F: Future>(
     let started = Instant::now();
     let mut pauses = Pauses::new(LONGEST_PAUSE);
     loop {
-        // The clients are looked for once, at the end: that costs a hundred times as much.
+        // The clients are looked for once, at the end: that costs ten times as much.
         let mut seen = look_for_listener(endpoint, owner);
         if let Look::Present(_) = seen {
             seen = look(endpoint, owner);

@@ -84,7 +84,7 @@ async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_settled_when_it_g
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         machine.signal("STOP");
-        let options = options().leave(Leave::RunOn).deadline(Duration::from_millis(200));
+        let options = options().leave(Leave::RunOn).deadline(Duration::from_secs(1));
         let report = probe(&machine.endpoint, &options).await.unwrap();
         assert_eq!(
             report.reachability,
