@@ -61,9 +61,9 @@ pub(super) fn entries(port: u16, wanted: Wanted) -> io::Result<Vec<Entry>> {
 }
 
 fn request(family: u8, port: u16, wanted: Wanted) -> Vec<u8> {
-    let states = match wanted {
+    let states: u32 = match wanted {
         #[cfg(feature = "tokio")]
-        Wanted::Listeners => 1_u32 << TCP_LISTEN,
+        Wanted::Listeners => 1 << TCP_LISTEN,
         Wanted::Connections => 1 << TCP_LISTEN | 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT,
     };
     let length = (HEADER + REQUEST) as u32;
