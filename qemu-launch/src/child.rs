@@ -9,22 +9,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) struct Child {
     /// `None` once it is reaped: its id may be another process's then, and no signal is sent any more.
     unreaped: Mutex<Option<std::process::Child>>,
-    pid: u32,
+    #[cfg(unix)]
+    pid: rustix::process::Pid,
 }
 
 impl Child {
     pub(crate) fn new(child: std::process::Child) -> Self {
         Self {
-            pid: child.id(),
+            #[cfg(unix)]
+            pid: rustix::process::Pid::from_child(&child),
             unreaped: Mutex::new(Some(child)),
         }
     }
 
     /// Blocks until the child has ended, kills what is left of its process group, and reaps it.
     pub(crate) fn wait(&self) -> io::Result<ExitStatus> {
-        self.await_end();
+        let is_ours = self.await_end();
         let mut unreaped = self.lock();
-        self.kill_group();
+        if is_ours {
+            self.kill_group();
+        }
         match unreaped.take() {
             Some(mut child) => child.wait(),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -41,11 +45,11 @@ impl Child {
     pub(crate) fn terminate(&self) {
         use rustix::process::{Signal, kill_process};
         let unreaped = self.lock();
-        if let (Some(_), Some(pid)) = (&*unreaped, self.rustix_pid()) {
+        if unreaped.is_some() {
             // The only error is that it is gone already, which is what was wanted.
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(self.pid, Signal::TERM);
             // A stopped process takes no signal but SIGKILL until it is continued.
-            let _ = kill_process(pid, Signal::CONT);
+            let _ = kill_process(self.pid, Signal::CONT);
         }
     }
 
@@ -57,22 +61,22 @@ impl Child {
 
     /// Only while it is not reaped: until then the group's id is reserved.
     fn kill_group(&self) {
-        if let Some(pid) = self.rustix_pid() {
-            // The only error is that nobody is left in it.
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-        }
+        // The only error is that nobody is left in it.
+        let _ = rustix::process::kill_process_group(self.pid, rustix::process::Signal::KILL);
     }
 
     /// Blocks until it has ended, without reaping it and without the lock, so that signals can be sent meanwhile.
-    fn await_end(&self) {
+    /// False where it is not there to be reaped: other code in this program waits for any child, or ignores SIGCHLD.
+    fn await_end(&self) -> bool {
         use rustix::process::{WaitId, WaitIdOptions, waitid};
-        let Some(pid) = self.rustix_pid() else { return };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
-    }
-
-    fn rustix_pid(&self) -> Option<rustix::process::Pid> {
-        rustix::process::Pid::from_raw(i32::try_from(self.pid).ok()?)
+        loop {
+            match waitid(WaitId::Pid(self.pid), options) {
+                Ok(_) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
     }
 }
 
@@ -93,7 +97,7 @@ impl Child {
     fn kill_group(&self) {}
 
     /// Looks every 10 ms: `std` can't wait and kill at the same time here.
-    fn await_end(&self) {
+    fn await_end(&self) -> bool {
         let runs = || {
             self.lock()
                 .as_mut()
@@ -102,5 +106,6 @@ impl Child {
         while runs() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
+        true
     }
 }

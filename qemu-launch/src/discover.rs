@@ -119,6 +119,8 @@ fn missing(program: &Path, looked_in: &str) -> FindError {
 /// shell, which would run it line by line.
 fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    // A bare name would be looked up once more by whoever runs it.
+    let absolute = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let bad = |found| FindError::NotAProgram {
         path: path.to_owned(),
         found,
@@ -146,10 +148,10 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
     let mut start = [0; 4];
     match File::open(path).and_then(|mut file| file.read(&mut start)) {
         Ok(0) => Err(bad("an empty file")),
-        Ok(read) if is_program(&start[..read]) => Ok(path.to_owned()),
+        Ok(read) if is_program(&start[..read]) => Ok(absolute()),
         Ok(_) => Err(bad("a file of another kind")),
         // It may be executed but not read: that is enough.
-        Err(error) if error.kind() == PermissionDenied => Ok(path.to_owned()),
+        Err(error) if error.kind() == PermissionDenied => Ok(absolute()),
         Err(source) => Err(FindError::Unreadable {
             path: path.to_owned(),
             source,

@@ -135,13 +135,18 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }
 
-/// QEMU's `error_report` puts the program's name in front; warnings and information are no reason to exit.
+/// QEMU's `error_report` puts the program's name in front, behind a time or a guest's name if `-msg` says so; a
+/// wrapper's name is not the one of the program that it runs. Warnings and information are no reason to exit.
 fn option_error(program: &str, stderr: &str) -> Option<String> {
+    let said = |line: &str| {
+        let (front, said) = line.split_once(": ")?;
+        let name = front.rsplit(' ').next()?;
+        (name == program || name.starts_with("qemu-system-")).then(|| said.to_owned())
+    };
     stderr
         .lines()
-        .filter_map(|line| line.strip_prefix(program)?.strip_prefix(": "))
-        .find(|line| !line.starts_with("warning:") && !line.starts_with("info:"))
-        .map(str::to_owned)
+        .filter_map(said)
+        .find(|said| !said.starts_with("warning:") && !said.starts_with("info:"))
 }
 
 fn aborted(stderr: &str) -> ExitKind {
@@ -152,5 +157,88 @@ fn aborted(stderr: &str) -> ExitKind {
         |line: &&str| line.contains("Assertion") || line.contains("assertion") || line.contains("fatal");
     ExitKind::Aborted {
         line: stderr.lines().rev().find(telling).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::ring::Ring;
+
+    fn exit(wait_status: i32, stderr: &str) -> ExitKind {
+        let ring = Ring::new(1 << 16);
+        ring.push(stderr.as_bytes());
+        Exit::new(
+            "qemu-system-arm",
+            Some(ExitStatus::from_raw(wait_status)),
+            Tail::of(&ring),
+        )
+        .kind()
+        .clone()
+    }
+
+    #[test]
+    fn told_apart_by_status_and_stderr() {
+        let option = |line: &str| ExitKind::OptionError {
+            line: line.to_owned(),
+        };
+        let rows = [
+            (0, "qemu-system-arm: whatever\n", ExitKind::Exited(0)),
+            (0x100, "", ExitKind::Exited(1)),
+            (
+                0x100,
+                "qemu-system-arm: -foo: invalid option\n",
+                option("-foo: invalid option"),
+            ),
+            (
+                0x100,
+                "/x: No such file\nqemu-system-arm: Could not load kernel '/x'\n",
+                option("Could not load kernel '/x'"),
+            ),
+            (
+                0x100,
+                "2026-11-23T05:00:00.000000Z qemu-system-arm: no\n",
+                option("no"),
+            ),
+            (
+                0x100,
+                "qemu-system-aarch64: run by a wrapper\n",
+                option("run by a wrapper"),
+            ),
+            (
+                0x100,
+                "qemu-system-arm: warning: nic x has no peer\nTimer with period zero, disabling\n",
+                ExitKind::Exited(1),
+            ),
+            (0x100, "the guest says: hello\n", ExitKind::Exited(1)),
+            (0x2a00, "", ExitKind::Exited(42)),
+            (9, "", ExitKind::Signalled(9)),
+            (15, "", ExitKind::Signalled(15)),
+            (11, "", ExitKind::Crashed(11)),
+            (11 | 0x80, "", ExitKind::Crashed(11)),
+            (6, "", ExitKind::Aborted { line: None }),
+            (
+                6,
+                "qemu: hardware error: x\nqemu: fatal: no\n",
+                ExitKind::Aborted {
+                    line: Some("qemu: fatal: no".into()),
+                },
+            ),
+        ];
+        for (status, stderr, expected) in rows {
+            assert_eq!(exit(status, stderr), expected, "{status:#x} {stderr}");
+        }
+    }
+
+    #[test]
+    fn an_exit_without_a_status_is_unknown() {
+        let exit = Exit::new("qemu-system-arm", None, Tail::default());
+        assert_eq!(
+            (exit.kind(), exit.code(), exit.signal()),
+            (&ExitKind::Unknown, None, None)
+        );
     }
 }

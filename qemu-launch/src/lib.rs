@@ -35,6 +35,7 @@ mod lasting;
 mod lockup;
 mod once;
 mod option;
+mod orphan;
 mod output;
 mod process;
 mod ring;

@@ -72,3 +72,47 @@ impl fmt::Display for RegisterDump {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RegisterDump;
+
+    /// As QEMU 7.2 prints it.
+    const DUMP: &str = "Timer with period zero, disabling
+qemu: fatal: Lockup: can't escalate 3 to HardFault (current priority -1)
+
+R00=00000000 R01=0000005a R02=00000000 R03=00000000
+R12=00000000 R13=ffffffe0 R14=fffffff9 R15=00000010
+XPSR=40000003 -Z-- A handler
+FPSCR: 00000000
+";
+
+    #[test]
+    fn registers_by_name() {
+        let dump = RegisterDump::parse(DUMP).unwrap();
+        assert_eq!(
+            dump.reason(),
+            "can't escalate 3 to HardFault (current priority -1)"
+        );
+        assert_eq!(
+            (dump.register("r01"), dump.register("XPSR")),
+            (Some(0x5a), Some(0x4000_0003))
+        );
+        assert_eq!((dump.pc(), dump.register("FPSCR")), (Some(0x10), None));
+        assert_eq!(dump.registers().count(), 9);
+        assert_eq!(
+            dump.to_string(),
+            "can't escalate 3 to HardFault (current priority -1) R13=ffffffe0 R14=fffffff9 R15=00000010 XPSR=40000003"
+        );
+    }
+
+    #[test]
+    fn cut_off_anywhere_it_does_no_harm() {
+        for end in 0..DUMP.len() {
+            if let Some(dump) = RegisterDump::parse(&DUMP[..end]) {
+                assert!(dump.registers().count() <= 9);
+            }
+        }
+        assert_eq!(RegisterDump::parse("qemu: fatal: something else\nR00=1\n"), None);
+    }
+}

@@ -1,63 +1,72 @@
 //! A value that is set once and waited for by any number of tasks and threads, whatever their runtime.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use event_listener::{Event, Listener};
 
 #[derive(Debug)]
 pub(crate) struct Once<T> {
-    value: OnceLock<T>,
+    value: Mutex<Option<T>>,
     set: Event,
 }
 
-impl<T: Clone> Once<T> {
+impl<T> Once<T> {
     pub(crate) fn new() -> Self {
         Self {
-            value: OnceLock::new(),
+            value: Mutex::new(None),
             set: Event::new(),
         }
     }
 
-    /// Sets the value, unless it was set before.
+    /// Sets the value and tells everybody.
     pub(crate) fn set(&self, value: T) {
-        // A second value is dropped: the first one has been seen already.
-        let _ = self.value.set(value);
+        *self.lock() = Some(value);
         self.set.notify(usize::MAX);
     }
 
-    pub(crate) fn try_get(&self) -> Option<T> {
-        self.value.get().cloned()
+    /// Waits for the value and takes it: for the only one who waits.
+    pub(crate) async fn take(&self) -> T {
+        self.wait_for(Option::take).await
     }
 
-    pub(crate) async fn wait(&self) -> T {
+    async fn wait_for<R>(&self, look: impl Fn(&mut Option<T>) -> Option<R>) -> R {
         loop {
+            // Listening before looking: a value that is set in between is not missed.
             let set = self.set.listen();
-            if let Some(value) = self.try_get() {
-                return value;
+            let found = look(&mut self.lock());
+            if let Some(found) = found {
+                return found;
             }
             set.await;
         }
     }
 
-    /// `None` when the deadline is over.
-    pub(crate) fn wait_deadline(&self, deadline: Instant) -> Option<T> {
+    fn lock(&self) -> MutexGuard<'_, Option<T>> {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Clone> Once<T> {
+    pub(crate) fn try_get(&self) -> Option<T> {
+        self.lock().clone()
+    }
+
+    pub(crate) async fn wait(&self) -> T {
+        self.wait_for(|value| value.clone()).await
+    }
+
+    /// Blocks; `None` when the deadline is over, which never comes where there is none.
+    pub(crate) fn wait_blocking(&self, deadline: Option<Instant>) -> Option<T> {
         loop {
             let set = self.set.listen();
             if let Some(value) = self.try_get() {
                 return Some(value);
             }
-            set.wait_deadline(deadline)?;
-        }
-    }
-
-    pub(crate) fn wait_blocking(&self) -> T {
-        loop {
-            let set = self.set.listen();
-            if let Some(value) = self.try_get() {
-                return value;
+            match deadline {
+                Some(deadline) => set.wait_deadline(deadline)?,
+                None => set.wait(),
             }
-            set.wait();
         }
     }
 }

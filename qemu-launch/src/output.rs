@@ -175,3 +175,52 @@ pub(crate) fn drain(mut stream: impl Read, ring: &Ring) {
     }
     ring.close();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::{Line, Lines, TimedOut};
+    use crate::ring::Ring;
+
+    fn next(lines: &mut Lines) -> Result<Option<Line>, TimedOut> {
+        lines.next_line_blocking(Instant::now())
+    }
+
+    fn line(text: &str, dropped_before: u64) -> Result<Option<Line>, TimedOut> {
+        Ok(Some(Line {
+            text: text.to_owned(),
+            dropped_before,
+        }))
+    }
+
+    #[test]
+    fn lines_are_cut_at_newlines_wherever_the_pieces_end() {
+        let ring = Arc::new(Ring::new(100));
+        let mut lines = Lines::new(Arc::clone(&ring));
+        assert_eq!(next(&mut lines), Err(TimedOut));
+        ring.push(b"one\r");
+        assert_eq!(next(&mut lines), Err(TimedOut));
+        ring.push(b"\n\ntw");
+        assert_eq!(next(&mut lines), line("one", 0));
+        assert_eq!(next(&mut lines), line("", 0));
+        assert_eq!(next(&mut lines), Err(TimedOut));
+        ring.push(b"o\xff");
+        ring.close();
+        assert_eq!(next(&mut lines), line("two\u{fffd}", 0));
+        assert_eq!((next(&mut lines), next(&mut lines)), (Ok(None), Ok(None)));
+    }
+
+    #[test]
+    fn a_slow_reader_is_told_what_it_missed() {
+        let ring = Arc::new(Ring::new(8));
+        let mut lines = Lines::new(Arc::clone(&ring));
+        ring.push(b"abc");
+        assert_eq!(next(&mut lines), Err(TimedOut));
+        ring.push(b"defghijkl\nnext\n");
+        // Of `abcdefghijkl\nnext\n` the last 8 are kept; the 3 that were read but made no line are gone with the rest.
+        assert_eq!(next(&mut lines), line("kl", 10));
+        assert_eq!(next(&mut lines), line("next", 0));
+    }
+}

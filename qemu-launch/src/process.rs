@@ -172,7 +172,7 @@ impl Watch {
     /// # Errors
     /// [`TimedOut`] when it still runs then; it goes on.
     pub fn wait_blocking(&self, deadline: Instant) -> Result<Exit, TimedOut> {
-        self.shared.exit.wait_deadline(deadline).ok_or(TimedOut)
+        self.shared.exit.wait_blocking(Some(deadline)).ok_or(TimedOut)
     }
 
     /// The end of what it has written on stderr so far: at most 64 KiB.
@@ -223,6 +223,10 @@ impl Watch {
     /// # Errors
     /// [`StillRunning`] when not even SIGKILL ended it within its rung.
     pub fn end_blocking(&self, ladder: Ladder) -> Result<Ended, StillRunning> {
-        ladder::begin(self.clone(), ladder).wait_blocking()
+        let outcome = ladder::begin(self.clone(), ladder).wait_blocking(None);
+        outcome.unwrap_or(Err(StillRunning {
+            pid: self.pid(),
+            after: ladder.kill,
+        }))
     }
 }

@@ -101,3 +101,36 @@ pub(crate) struct Chunk {
     /// The stream has ended, and `bytes` are its last.
     pub(crate) closed: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::Ring;
+
+    proptest! {
+        /// However it is written and whenever it is read: the reader gets the stream, less what it is told is missing.
+        #[test]
+        fn a_reader_loses_only_what_it_is_told(
+            capacity in 1_usize..20,
+            pieces in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..30), any::<bool>()), 0..20),
+        ) {
+            let ring = Ring::new(capacity);
+            let (mut stream, mut position) = (Vec::new(), 0);
+            for (piece, read_now) in pieces {
+                ring.push(&piece);
+                stream.extend(piece);
+                if read_now {
+                    let chunk = ring.read_from(position);
+                    let start = usize::try_from(position + chunk.dropped).unwrap();
+                    prop_assert_eq!(&stream[start..], chunk.bytes);
+                    prop_assert_eq!(chunk.next, stream.len() as u64);
+                    position = chunk.next;
+                }
+                let (kept, dropped) = ring.tail();
+                prop_assert_eq!(&stream[usize::try_from(dropped).unwrap()..], &kept);
+                prop_assert_eq!(kept.len(), stream.len().min(capacity));
+            }
+        }
+    }
+}

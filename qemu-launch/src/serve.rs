@@ -12,6 +12,7 @@ use crate::child::Child;
 use crate::exit::Exit;
 use crate::lasting::{self, spawn_thread};
 use crate::once::Once;
+use crate::orphan::Guard;
 use crate::output::{self, Tail};
 use crate::process::Shared;
 use crate::ring::Ring;
@@ -24,17 +25,18 @@ pub(crate) struct Newborn {
     shared: Arc<Shared>,
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    folder: Option<TempDir>,
+    attached: Attached,
+}
+
+/// What is there for as long as the process is.
+pub(crate) struct Attached {
+    pub(crate) folder: Option<TempDir>,
+    pub(crate) guard: Guard,
 }
 
 impl Newborn {
-    /// Output is kept up to `kept` bytes a stream. The folder is removed when the process has ended.
-    pub(crate) fn new(
-        argv: Argv,
-        mut child: std::process::Child,
-        kept: usize,
-        folder: Option<TempDir>,
-    ) -> Self {
+    /// Output is kept up to `kept` bytes a stream.
+    pub(crate) fn new(argv: Argv, mut child: std::process::Child, kept: usize, attached: Attached) -> Self {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let shared = Arc::new(Shared {
             pid: child.id(),
@@ -48,7 +50,7 @@ impl Newborn {
             shared,
             stdout,
             stderr,
-            folder,
+            attached,
         }
     }
 
@@ -71,13 +73,13 @@ impl Newborn {
             shared,
             stdout,
             stderr,
-            folder,
+            attached,
         } = self;
         let served = drain_on_thread("qemu-stdout", stdout, &shared.stdout)
             .and_then(|()| drain_on_thread("qemu-stderr", stderr, &shared.stderr))
             .and_then(|()| {
                 let shared = Arc::clone(&shared);
-                spawn_thread("qemu-wait", move || await_end(&shared, folder))
+                spawn_thread("qemu-wait", move || await_end(&shared, Some(attached)))
             });
         if served.is_err() {
             end_unserved(&shared);
@@ -105,13 +107,16 @@ fn drain_on_thread(
     spawn_thread(name, move || output::drain(pipe, &ring))
 }
 
-fn await_end(shared: &Shared, folder: Option<TempDir>) {
+fn await_end(shared: &Shared, attached: Option<Attached>) {
     let status = shared.child.wait().ok();
     let deadline = Instant::now() + DRAIN_WAIT;
     shared.stdout.wait_closed(deadline);
     shared.stderr.wait_closed(deadline);
     // Before anybody is told, so that whoever waited finds it gone.
-    drop(folder);
+    if let Some(Attached { folder, guard }) = attached {
+        drop(folder);
+        guard.release();
+    }
     let name = shared
         .argv
         .program()

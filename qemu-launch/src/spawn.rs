@@ -2,8 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 
 use crate::argv::{Argv, Plan, plan};
 use crate::channel::{self, Channel};
@@ -14,8 +15,9 @@ use crate::exec::{self, Inherited};
 use crate::firmware;
 use crate::lasting::{self, spawn_thread};
 use crate::once::Once;
+use crate::orphan::Guard;
 use crate::process::{Opened, Process};
-use crate::serve::Newborn;
+use crate::serve::{Attached, Newborn};
 use crate::spec::MachineSpec;
 
 /// How much of stdout and of stderr is kept.
@@ -59,19 +61,31 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
 /// # Errors
 /// As [`spawn`].
 pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
-    type Slot = Arc<Mutex<Option<Result<Process, SpawnError>>>>;
-    let done: Arc<Once<Slot>> = Arc::new(Once::new());
+    let done = Arc::new(Once::new());
     let starter = {
         let done = Arc::clone(&done);
-        move || done.set(Arc::new(Mutex::new(Some(spawn(&spec)))))
+        move || {
+            // Should it panic, whoever waits must hear of it.
+            let outcome = catch_unwind(AssertUnwindSafe(|| spawn(&spec)));
+            done.set(outcome.unwrap_or_else(|_| Err(panicked())));
+        }
     };
-    spawn_thread("qemu-start", starter).map_err(|source| SpawnError::System {
+    spawn_thread("qemu-start", starter).map_err(no_thread)?;
+    done.take().await
+}
+
+fn no_thread(source: io::Error) -> SpawnError {
+    SpawnError::System {
         what: "start a thread",
         source,
-    })?;
-    let slot = done.wait().await;
-    let outcome = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-    outcome.unwrap_or_else(|| unreachable!("only this future takes the outcome"))
+    }
+}
+
+fn panicked() -> SpawnError {
+    SpawnError::System {
+        what: "start a process",
+        source: io::Error::other("the start panicked"),
+    }
 }
 
 /// Starts the program with these arguments and nothing else, for a question that it answers on stdout.
@@ -140,28 +154,48 @@ pub(crate) fn launch(
     let Plan { argv, channels } = planned;
     let (for_qemu, for_us) = inherited.split();
     let (answer, answered) = mpsc::channel();
-    let start = move || match exec::start(&argv, environment, for_qemu) {
-        Ok(child) => {
-            let newborn = Newborn::new(argv, child, KEPT_OUTPUT, folder);
+    let start = move || match begin(argv, environment, for_qemu, folder) {
+        Ok(newborn) => {
             // Whoever asked waits for it below.
             let _ = answer.send(Ok(newborn.shared()));
             newborn.serve_later();
         }
-        Err(source) => drop(answer.send(Err(SpawnError::Exec {
-            argv: Box::new(argv),
-            source,
-        }))),
+        Err(error) => drop(answer.send(Err(error))),
     };
-    lasting::run(start).map_err(|source| SpawnError::System {
-        what: "start a thread",
-        source,
-    })?;
+    lasting::run(start).map_err(no_thread)?;
     match answered.recv() {
         Ok(started) => Ok(Process::new(started?, open_channels(channels, for_us))),
-        Err(_) => Err(SpawnError::System {
-            what: "start a process",
-            source: io::Error::other("panicked"),
-        }),
+        Err(_) => Err(panicked()),
+    }
+}
+
+/// The part that has to be done on a lasting thread.
+fn begin(
+    argv: Argv,
+    environment: Vec<(OsString, OsString)>,
+    inherited: Vec<exec::Descriptor>,
+    folder: Option<tempfile::TempDir>,
+) -> Result<Newborn, SpawnError> {
+    let mut child = match exec::start(&argv, environment, inherited) {
+        Ok(child) => child,
+        Err(source) => {
+            return Err(SpawnError::Exec {
+                argv: Box::new(argv),
+                source,
+            });
+        }
+    };
+    match Guard::over(child.id()) {
+        Ok(guard) => Ok(Newborn::new(argv, child, KEPT_OUTPUT, Attached { folder, guard })),
+        Err(source) => {
+            // It has just been started by this thread: both can only fail if it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(SpawnError::System {
+                what: "set a guard",
+                source,
+            })
+        }
     }
 }
 

@@ -67,7 +67,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = soon();
     while !is_so() {
         assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 

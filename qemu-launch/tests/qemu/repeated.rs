@@ -23,14 +23,20 @@ fn counts(temporary: &Path) -> Counts {
     }
 }
 
+/// Stopped, for nobody reads its serial port.
+fn spec() -> MachineSpec {
+    machine("tick")
+        .serial(Endpoint::Inherited)
+        .gdb(Endpoint::PrivateSocket)
+        .start_stopped(true)
+}
+
 #[test]
 fn starts_and_ends() {
     let folder = tempfile::tempdir().unwrap();
     alone("repeated::starts_and_ends", folder.path(), || {
         let temporary = std::env::temp_dir();
-        let spec = machine("tick")
-            .serial(Endpoint::Inherited)
-            .gdb(Endpoint::PrivateSocket);
+        let spec = spec();
         once(&spec, 0);
         let before = settled(&temporary);
         let rounds = if long() { 500 } else { 40 };
@@ -42,6 +48,29 @@ fn starts_and_ends() {
         assert_eq!(before, after);
         // The one is the folder above, which this process has made as well.
         assert_eq!((after.children, after.temporary), (0, 1));
+    });
+}
+
+#[test]
+fn fifty_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    alone("repeated::fifty_at_once", folder.path(), || {
+        let temporary = std::env::temp_dir();
+        let spec = spec();
+        once(&spec, 0);
+        let before = settled(&temporary);
+        let mut processes: Vec<_> = (0..50).map(|_| qemu_launch::spawn(&spec).unwrap()).collect();
+        let mut monitors: Vec<_> = processes
+            .iter_mut()
+            .map(|process| Qmp::new(process.take_qmp().unwrap()))
+            .collect();
+        assert!(
+            monitors
+                .iter_mut()
+                .all(|qmp| qmp.execute("query-status").contains("prelaunch"))
+        );
+        drop((processes, monitors));
+        assert_eq!(settled(&temporary), before);
     });
 }
 

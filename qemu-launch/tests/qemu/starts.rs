@@ -194,3 +194,21 @@ fn addresses_are_told() {
     watch.wait_blocking(soon()).unwrap();
     assert!(!folder.exists(), "the private folder goes with the process");
 }
+
+#[test]
+fn the_gdb_stub_answers_on_an_inherited_socket() {
+    use std::io::{Read, Write};
+    let (mut process, mut qmp) = start(&machine("tick").gdb(Endpoint::Inherited).start_stopped(true));
+    let mut stub = process.take_gdb().unwrap();
+    stub.set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
+    stub.write_all(b"$?#3f").unwrap();
+    let mut answer: Vec<u8> = Vec::new();
+    let mut buffer = [0; 64];
+    while !answer.windows(2).any(|pair| pair == b"$T" || pair == b"$S") {
+        let read = stub.read(&mut buffer).unwrap();
+        assert_ne!(read, 0, "the stub hung up after {answer:?}");
+        answer.extend(&buffer[..read]);
+    }
+    assert!(qmp.execute("query-status").contains("prelaunch"));
+}

@@ -25,7 +25,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duratio
     let (start, deadline) = (Instant::now(), soon());
     while !is_so() {
         assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
     }
     start.elapsed()
 }
@@ -65,13 +65,25 @@ impl Qmp {
     }
 
     pub(crate) fn execute_raw(&mut self, command: &str) -> String {
-        writeln!(self.0.get_mut(), "{command}").unwrap();
+        self.send(command);
         loop {
             let line = self.line();
             if !line.contains("\"event\"") {
                 return line;
             }
         }
+    }
+
+    /// Sends a command and leaves the reply to whoever reads next.
+    pub(crate) fn send(&mut self, command: &str) {
+        writeln!(self.0.get_mut(), "{command}").unwrap();
+    }
+
+    /// Whether something comes by then after a question. Where it is not, nothing more can be asked.
+    pub(crate) fn answers_within(&mut self, patience: Duration) -> bool {
+        self.0.get_ref().set_read_timeout(Some(patience)).unwrap();
+        self.send(r#"{"execute": "query-status"}"#);
+        self.0.read_line(&mut String::new()).is_ok()
     }
 
     fn line(&mut self) -> String {
