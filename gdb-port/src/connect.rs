@@ -59,7 +59,8 @@ impl From<Outcome> for Report {
 
 /// A connection that waits in the listener's queue. QEMU stops the guest when it accepts it.
 ///
-/// [`settle`](Self::settle) it: wait until it is accepted, and leave in order then. Dropped before, it is closed, which does
+/// [`settle`](Self::settle) it, in a task of its own if nobody waits for it: that waits until it is accepted, and leaves in
+/// order then. Dropped before, it is closed, which does
 /// not take it out of the queue; if the guest was known to run and [`Leave::RunOn`](crate::Leave::RunOn) was asked for, a
 /// last packet is left in it that lets the guest run on as soon as it was stopped (also a guest that the client in front
 /// left stopped, which cannot be foreseen).

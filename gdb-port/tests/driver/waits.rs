@@ -2,6 +2,7 @@
 
 use std::future::{pending, ready};
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use gdb_port::{Blind, Endpoint, WaitError, wait_until_listening};
@@ -10,13 +11,12 @@ const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_listener_that_comes_later_ends_the_wait() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let endpoint = Endpoint::Tcp(address);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gdb.sock");
+    let endpoint = Endpoint::Unix(path.clone());
     let later = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        TcpListener::bind(address).unwrap()
+        UnixListener::bind(path).unwrap()
     };
     let wait = wait_until_listening(&endpoint, Some(std::process::id()), LONG, pending::<()>());
     let (waited, _listener) = tokio::join!(wait, later);
