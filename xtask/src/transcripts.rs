@@ -30,9 +30,12 @@ pub(crate) struct Args {
     folder: PathBuf,
 }
 
+/// Holds one conversation with this QEMU, with a folder for files, and returns its transcript.
+type Recording = fn(&str, &Path) -> Result<String>;
+
 pub(crate) fn run(args: Args) -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let recordings: [(&str, fn(&str, &Path) -> Result<String>); 7] = [
+    let recordings: [(&str, Recording); 7] = [
         ("session", session),
         ("pretty", pretty),
         ("errors", errors),
@@ -47,7 +50,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let text = text.replace(&*scratch.path().to_string_lossy(), "/scratch");
         let path = args.folder.join(name).with_extension("qmp");
         std::fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
-        println!("{}: {} lines, {} bytes", path.display(), text.lines().count(), text.len());
+        println!(
+            "{}: {} lines, {} bytes",
+            path.display(),
+            text.lines().count(),
+            text.len()
+        );
     }
     Ok(())
 }
@@ -67,9 +75,19 @@ struct Recorder {
 impl Recorder {
     /// Starts QEMU and reads its greeting.
     fn start(qemu: &str, about: &str, monitor: &str, more: &[&str]) -> Result<Self> {
-        let version = Command::new(qemu).arg("--version").output().with_context(|| format!("running {qemu}"))?;
+        let version = Command::new(qemu)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("running {qemu}"))?;
         let version = String::from_utf8_lossy(&version.stdout);
-        let arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-chardev", "stdio,id=qmp"];
+        let arguments = [
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-chardev",
+            "stdio,id=qmp",
+        ];
         let mut qemu = Command::new(qemu)
             .args(arguments)
             .args(["-mon", &format!("chardev=qmp,mode=control{monitor}")])
@@ -83,7 +101,13 @@ impl Recorder {
         let version = version.lines().next().unwrap_or_default();
         let mut text = format!("# {about}\n# {version}, {}\n", more.join(" "));
         writeln!(text, "# Made by 'cargo xtask transcripts'.")?;
-        let mut recorder = Self { qemu, reader: BufReader::new(reader), writer, text, last_id: 0 };
+        let mut recorder = Self {
+            qemu,
+            reader: BufReader::new(reader),
+            writer,
+            text,
+            last_id: 0,
+        };
         recorder.message()?;
         Ok(recorder)
     }
@@ -96,7 +120,11 @@ impl Recorder {
     fn command(&mut self, verb: &str, name: &str, arguments: Value) -> Result<Value> {
         self.last_id += 1;
         let id = format!("0000002a-{}", self.last_id);
-        let arguments = if arguments.is_null() { String::new() } else { format!(",\"arguments\":{arguments}") };
+        let arguments = if arguments.is_null() {
+            String::new()
+        } else {
+            format!(",\"arguments\":{arguments}")
+        };
         self.send(&format!("{{\"{verb}\":\"{name}\"{arguments},\"id\":\"{id}\"}}"))?;
         self.until(|message| message["id"] == *id)
     }
@@ -115,7 +143,10 @@ impl Recorder {
             if is_meant(&message) {
                 return Ok(message);
             }
-            ensure!(start.elapsed() < DEADLINE, "no such answer within {DEADLINE:?}; the last message was {message}");
+            ensure!(
+                start.elapsed() < DEADLINE,
+                "no such answer within {DEADLINE:?}; the last message was {message}"
+            );
         }
     }
 
@@ -124,10 +155,16 @@ impl Recorder {
         let mut message = String::new();
         loop {
             let before = message.len();
-            ensure!(self.reader.read_line(&mut message)? > 0, "QEMU closed its monitor");
+            ensure!(
+                self.reader.read_line(&mut message)? > 0,
+                "QEMU closed its monitor"
+            );
             let line = &message[before..];
-            ensure!(line.ends_with("\r\n"), "a line of QEMU's that does not end in CRLF: {line:?}");
-            write!(self.text, "< {}\n", line.trim_end_matches("\r\n"))?;
+            ensure!(
+                line.ends_with("\r\n"),
+                "a line of QEMU's that does not end in CRLF: {line:?}"
+            );
+            writeln!(self.text, "< {}", line.trim_end_matches("\r\n"))?;
             match serde_json::from_str(&message) {
                 Ok(message) => return Ok(message),
                 Err(error) if error.is_eof() => {}
@@ -158,10 +195,25 @@ fn session(qemu: &str, _: &Path) -> Result<String> {
     let about = "A session: negotiation with oob, run state, events, out-of-band commands.";
     let mut qmp = Recorder::start(qemu, about, "", &["-M", "none", "-serial", "null"])?;
     qmp.execute("qmp_capabilities", json!({"enable": ["oob"]}))?;
-    for name in ["query-version", "query-status", "stop", "query-status", "stop", "cont", "cont"] {
+    for name in [
+        "query-version",
+        "query-status",
+        "stop",
+        "query-status",
+        "stop",
+        "cont",
+        "cont",
+    ] {
         qmp.execute(name, Value::Null)?;
     }
-    for name in ["query-chardev", "query-jobs", "query-block", "system_reset", "system_powerdown", "query-commands"] {
+    for name in [
+        "query-chardev",
+        "query-jobs",
+        "query-block",
+        "system_reset",
+        "system_powerdown",
+        "query-commands",
+    ] {
         qmp.execute(name, Value::Null)?;
     }
     qmp.command("exec-oob", "migrate-pause", Value::Null)?;
@@ -173,7 +225,14 @@ fn pretty(qemu: &str, _: &Path) -> Result<String> {
     let about = "The same over a monitor with pretty=on: a message spans many lines.";
     let mut qmp = Recorder::start(qemu, about, ",pretty=on", PAUSED_BOARD)?;
     qmp.execute("qmp_capabilities", Value::Null)?;
-    for name in ["query-version", "query-status", "query-cpus-fast", "query-chardev", "system_reset", "no-such-command"] {
+    for name in [
+        "query-version",
+        "query-status",
+        "query-cpus-fast",
+        "query-chardev",
+        "system_reset",
+        "no-such-command",
+    ] {
         qmp.execute(name, Value::Null)?;
     }
     qmp.quit()
@@ -187,13 +246,29 @@ fn errors(qemu: &str, _: &Path) -> Result<String> {
     qmp.execute("qmp_capabilities", json!({"enable": ["flux"]}))?;
     qmp.execute("qmp_capabilities", Value::Null)?;
     qmp.execute("qmp_capabilities", Value::Null)?;
-    let bad = ["[1]", "1 ", "{\"execute\": ]}", "{\"execute\": 1}", "{}", "{\"execute\": \"stop\", \"flux\": 1}", "{'execute': 'query-name'}"];
+    let bad = [
+        "[1]",
+        "1 ",
+        "{\"execute\": ]}",
+        "{\"execute\": 1}",
+        "{}",
+        "{\"execute\": \"stop\", \"flux\": 1}",
+        "{'execute': 'query-name'}",
+    ];
     for bad in bad {
         qmp.send(bad)?;
         // One bad input may earn more than one error; what follows in its turn shows where they end.
         qmp.execute("query-name", Value::Null)?;
     }
-    for id in ["1e2", "1.0", "\"é\"", "18446744073709551616", "null", "[{\"a\": true}]", "\"plain\""] {
+    for id in [
+        "1e2",
+        "1.0",
+        "\"é\"",
+        "18446744073709551616",
+        "null",
+        "[{\"a\": true}]",
+        "\"plain\"",
+    ] {
         qmp.send(&format!("{{\"execute\": \"query-name\", \"id\": {id}}}"))?;
         qmp.until(answer)?;
     }
@@ -215,17 +290,38 @@ fn jobs(qemu: &str, scratch: &Path) -> Result<String> {
     let file = scratch.join("snapshots.qcow2");
     qmp.execute("qmp_capabilities", Value::Null)?;
     let size = 16 << 20;
-    run_job(&mut qmp, "blockdev-create", "file", json!({"options": {"driver": "file", "filename": file, "size": 0}}))?;
-    qmp.execute("blockdev-add", json!({"driver": "file", "filename": file, "node-name": "file0"}))?;
-    run_job(&mut qmp, "blockdev-create", "qcow2", json!({"options": {"driver": "qcow2", "file": "file0", "size": size}}))?;
-    qmp.execute("blockdev-add", json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}))?;
+    run_job(
+        &mut qmp,
+        "blockdev-create",
+        "file",
+        json!({"options": {"driver": "file", "filename": file, "size": 0}}),
+    )?;
+    qmp.execute(
+        "blockdev-add",
+        json!({"driver": "file", "filename": file, "node-name": "file0"}),
+    )?;
+    run_job(
+        &mut qmp,
+        "blockdev-create",
+        "qcow2",
+        json!({"options": {"driver": "qcow2", "file": "file0", "size": size}}),
+    )?;
+    qmp.execute(
+        "blockdev-add",
+        json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}),
+    )?;
     let state = json!({"tag": "boot", "vmstate": "scratch", "devices": ["scratch"]});
     run_job(&mut qmp, "snapshot-save", "save", state.clone())?;
     run_job(&mut qmp, "snapshot-save", "again", state.clone())?;
     qmp.execute("query-named-block-nodes", Value::Null)?;
     qmp.execute("query-block", Value::Null)?;
     run_job(&mut qmp, "snapshot-load", "load", state)?;
-    run_job(&mut qmp, "snapshot-delete", "delete", json!({"tag": "boot", "devices": ["scratch"]}))?;
+    run_job(
+        &mut qmp,
+        "snapshot-delete",
+        "delete",
+        json!({"tag": "boot", "devices": ["scratch"]}),
+    )?;
     qmp.execute("blockdev-del", json!({"node-name": "scratch"}))?;
     qmp.quit()
 }
@@ -242,7 +338,10 @@ fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) ->
     loop {
         let jobs = qmp.execute("query-jobs", Value::Null)?;
         let jobs = jobs["return"].as_array().context("query-jobs returns a list")?;
-        if jobs.iter().any(|job| job["id"] == *id && job["status"] == "concluded") {
+        if jobs
+            .iter()
+            .any(|job| job["id"] == *id && job["status"] == "concluded")
+        {
             break;
         }
         qmp.until(changed("concluded"))?;
@@ -253,17 +352,33 @@ fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) ->
 
 fn objects(qemu: &str, scratch: &Path) -> Result<String> {
     let about = "Objects, memory and commands for people.";
-    let mut qmp = Recorder::start(qemu, about, "", &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat())?;
+    let mut qmp = Recorder::start(
+        qemu,
+        about,
+        "",
+        &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat(),
+    )?;
     qmp.execute("qmp_capabilities", Value::Null)?;
     qmp.execute("query-cpus-fast", Value::Null)?;
     qmp.execute("query-block", Value::Null)?;
     qmp.execute("qom-list", json!({"path": "/machine"}))?;
     qmp.execute("qom-get", json!({"path": "/machine", "property": "type"}))?;
     qmp.execute("qom-get", json!({"path": "/machine", "property": "usb"}))?;
-    qmp.execute("qom-set", json!({"path": "/machine", "property": "usb", "value": false}))?;
-    qmp.execute("pmemsave", json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}))?;
+    qmp.execute(
+        "qom-set",
+        json!({"path": "/machine", "property": "usb", "value": false}),
+    )?;
+    qmp.execute(
+        "pmemsave",
+        json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}),
+    )?;
     qmp.execute("screendump", json!({"filename": scratch.join("screen")}))?;
-    for line in ["info registers", "info status", "no such command", "print \"\\t\\\"quoted\\\"\""] {
+    for line in [
+        "info registers",
+        "info status",
+        "no such command",
+        "print \"\\t\\\"quoted\\\"\"",
+    ] {
         qmp.execute("human-monitor-command", json!({"command-line": line}))?;
     }
     qmp.quit()
@@ -283,7 +398,12 @@ fn early(qemu: &str, scratch: &Path) -> Result<String> {
     let option = format!("unix:{},server=on,wait=off", socket.display());
     let about = "An event of the time between two clients comes before the greeting of the second.";
     let mut first = Recorder::start(qemu, about, "", &["-M", "none", "-qmp", &option])?;
-    let header: String = first.text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let header: String = first
+        .text
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect();
     first.execute("qmp_capabilities", Value::Null)?;
     let done = Arc::new(AtomicBool::new(false));
     let is_done = done.clone();
@@ -302,7 +422,10 @@ fn early(qemu: &str, scratch: &Path) -> Result<String> {
             break Ok(text);
         }
         if start.elapsed() > DEADLINE * 6 {
-            break Err(anyhow::anyhow!("no event came before a greeting within {:?}", start.elapsed()));
+            break Err(anyhow::anyhow!(
+                "no event came before a greeting within {:?}",
+                start.elapsed()
+            ));
         }
     };
     done.store(true, Ordering::Relaxed);
