@@ -1,7 +1,8 @@
 //! Start cost against `std::process::Command` with the same arguments, interleaved in one run.
 //!
-//! `cargo run --release -p qemu-launch --example start_cost [rounds]`; needs `qemu-system-arm`. Two moments are
-//! taken: `spawn` returns (QEMU executes), and the monitor's greeting has come (QEMU runs).
+//! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost [rounds]`; needs `qemu-system-arm`.
+//! Two moments are taken: `spawn` has returned (the system executes QEMU), and the monitor's greeting has come (QEMU
+//! runs). Started from the main thread, as most programs do.
 
 use std::error::Error;
 use std::io::Read;
@@ -69,7 +70,7 @@ fn commanded(same: bool) -> Result<Moments, Box<dyn Error>> {
     let start = Instant::now();
     let (ours, theirs) = UnixStream::pair()?;
     let theirs = OwnedFd::from(theirs);
-    let mut command = Command::new("/usr/bin/qemu-system-arm");
+    let mut command = Command::new("qemu-system-arm");
     command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
     command.args(["-machine", "lm3s6965evb", "-cpu", "cortex-m3", "-m", "64K"]);
     if same {

@@ -1,4 +1,4 @@
-//! Builds QEMU's command line from a typed description, spawns the process, watches it and ends it.
+//! Runs QEMU: from a typed machine to a watched process, whether or not QMP is wanted.
 //!
 //! ```no_run
 //! use qemu_launch::{Endpoint, Ladder, MachineSpec};
@@ -15,6 +15,47 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | what | where |
+//! |---|---|
+//! | the machine that is wanted | [`MachineSpec`] and the parts that it takes |
+//! | its command line, without starting anything | [`MachineSpec::argv`] |
+//! | how its channels are reached | [`Endpoint`], and [`Address`] once it runs |
+//! | the firmware's checks | [`firmware`] |
+//! | finding QEMU, and asking it what it supports | [`discover`] |
+//! | starting it | [`spawn()`], [`spawn_async`] |
+//! | the process | [`Process`] owns it; [`Watch`] looks on, and can be cloned |
+//! | ending it, rung by rung | [`Ladder`], [`Watch::end`], [`Watch::end_blocking`] |
+//! | how it ended | [`Exit`], [`ExitKind`] |
+//!
+//! It speaks no QMP and no GDB protocol. It needs no runtime: whatever is `async` here can be awaited on any, dropped
+//! at any point, and has a blocking twin.
+//!
+//! # What QEMU gets
+//! `-nodefaults -no-user-config -display none`, so that the guest has nothing that was not asked for; a process group
+//! of its own; umask 077; no core dumps; stdin from nowhere; of the environment only `PATH`, `HOME`, `TMPDIR`, `TZ` and
+//! what [`MachineSpec::env`] and [`MachineSpec::inherit_env`] name; no descriptor but the standard streams and its
+//! channels. stdout and stderr are drained from the first byte to the last, 64 KiB of each are kept, and the rest is
+//! counted. Nothing listens where another machine could reach it, unless [`Endpoint::Exposed`] says so.
+//!
+//! No string becomes an option, a property or a second file: each is escaped as QEMU reads the option that it stands
+//! in, or refused. [`MachineSpec::extra_args`] are options by their nature, so never fill them with strings of others.
+//!
+//! # Systems
+//! | | Linux | macOS, BSD | Windows |
+//! |---|---|---|---|
+//! | tested | yes | no | no |
+//! | inherited channels, unix sockets | yes | yes | no: use loopback ports |
+//! | this program is killed | the kernel kills QEMU | a guard process (`/bin/sh`) kills QEMU | QEMU runs on |
+//! | group, umask, no core dump, descriptors | yes | yes | `std`'s handling of handles only |
+//! | [`Watch::terminate`] | SIGTERM | SIGTERM | the same as a kill |
+//! | [`Sandbox::Strict`] | where QEMU was built with seccomp | no | no |
+//!
+//! On Linux QEMU is killed when the thread that forked it ends, so it is forked by the main thread or by one that this
+//! crate keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
+//!
+//! A program that reaps every child (`waitpid(-1)`), or ignores SIGCHLD, takes the exit status away: then the exit is
+//! [`ExitKind::Unknown`].
 
 mod architecture;
 mod argv;
