@@ -293,10 +293,11 @@ impl Codec {
         result.map_err(|kind| self.fail_last(kind))
     }
 
-    /// Whether handing over the buffer costs no more than the message: little before it to be kept alive, little after
-    /// it to be copied.
+    /// Whether handing over the buffer costs no more than the message: little before it and little room after it to be
+    /// kept alive, little after it to be copied.
     fn can_share(&self, length: usize) -> bool {
-        self.start <= length && self.buffer.len() - self.start - length <= length
+        let after = self.buffer.len() - self.start - length;
+        self.start <= length && after <= length && self.buffer.capacity() <= 4 * length
     }
 
     fn share_message(&mut self, length: usize) -> Bytes {
