@@ -58,7 +58,8 @@ fn only_the_intended_descriptors() {
     let (mut process, _qmp) = start(
         &machine("tick")
             .serial(Endpoint::Inherited)
-            .gdb(Endpoint::Inherited),
+            .gdb(Endpoint::Inherited)
+            .start_stopped(true),
     );
     let found = descriptors(process.pid());
     let numbers = |address: Option<&Address>| match address {
@@ -148,7 +149,7 @@ fn its_own_group_umask_and_no_core() {
 
 #[test]
 fn nothing_listens_unless_it_was_asked_for() {
-    let (process, _qmp) = start(&machine("tick").serial(Endpoint::Inherited));
+    let (process, _qmp) = start(&machine("tick").serial(Endpoint::Inherited).start_stopped(true));
     assert_eq!(listening(process.pid()), Vec::<String>::new());
 
     let (process, _qmp) = start(&machine("tick").gdb(Endpoint::free_port()));
