@@ -75,7 +75,7 @@ impl fmt::Display for Look {
 ///
 /// With `owner`, the process id that should be listening, another process's listener is [`Look::OtherProcess`].
 ///
-/// A look blocks for as long as the kernel takes: about 1 ms for a TCP address, 0.1 ms for a unix socket. Where netlink is
+/// A look blocks for as long as the kernel takes: about 0.5 ms for a TCP address, 0.05 ms for a unix socket. Where netlink is
 /// refused (some containers), the tables of `/proc` are read instead, which takes 5 to 40 ms for a TCP address.
 ///
 /// A listener in another network namespace (a container) is absent, which is right: nor could one connect to it.
