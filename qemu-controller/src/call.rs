@@ -60,7 +60,7 @@ async fn answer(
         .await
         .map_err(queued)?
         .ok_or(Fault::Ended)?;
-    let (id, answer) = shared
+    let (id, mut answer) = shared
         .submit(place, command == QueryStatus::NAME, encode)
         .map_err(|error| match error {
             // The stream is over and the exit status not known yet.
@@ -71,11 +71,13 @@ async fn answer(
         })?;
     trace!(command, %id, "sent");
     let in_flight = InFlight { shared, id };
-    let sent = |_| Fault::Deadline(WaitPhase::Sent);
-    let answer = timeout_at(until, answer)
-        .await
-        .map_err(sent)?
-        .map_err(|_| Fault::Ended)?;
+    let answer = match timeout_at(until, &mut answer).await {
+        Ok(answer) => answer.map_err(|_| Fault::Ended)?,
+        Err(_) => {
+            shared.catch_up();
+            answer.try_recv().map_err(|_| Fault::Deadline(WaitPhase::Sent))?
+        }
+    };
     std::mem::forget(in_flight);
     trace!(command, %id, ok = answer.is_ok(), "answered");
     Ok(answer)

@@ -169,8 +169,21 @@ impl Shared {
         if state.released {
             return Poll::Ready(Ended::Released);
         }
+        if let Some(ended) = state.over.take() {
+            return Poll::Ready(ended);
+        }
         state.write(cx);
         state.poll_read(cx, self)
+    }
+
+    /// Reads what is there already, from the task of a caller whose time is up: an answer that has come counts, even if this program was held up and not QEMU.
+    pub(crate) fn catch_up(&self) {
+        let mut state = self.state();
+        let driver = state.driver.clone();
+        if let Poll::Ready(ended) = state.poll_read(&mut Context::from_waker(&driver), self) {
+            state.over = Some(ended);
+            driver.wake();
+        }
     }
 }
 

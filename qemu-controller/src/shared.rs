@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) transcript: Option<Transcript>,
     /// A write failed; what is still to be read comes first, and tells why.
     pub(crate) write_failed: bool,
+    /// The stream is over, and the driver has not heard of it yet.
+    pub(crate) over: Option<Ended>,
     /// Nobody holds the session any more.
     pub(crate) released: bool,
     pub(crate) driver: Waker,
@@ -96,6 +98,7 @@ impl Owned {
                 run_state: Some(watch::Sender::new(RunState::Prelaunch)),
                 transcript,
                 write_failed: false,
+                over: None,
                 released: false,
                 driver: Waker::noop().clone(),
             }),
@@ -123,6 +126,8 @@ impl Drop for Owned {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.released = true;
+        // Closed here and now: the driver's runtime may not run again.
+        state.transport = None;
         state.driver.wake_by_ref();
     }
 }

@@ -7,4 +7,5 @@ mod peer;
 mod cancelling;
 mod events;
 mod faults;
+mod held_up;
 mod queueing;
