@@ -5,7 +5,7 @@ use std::time::Duration;
 use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
 use tokio::time::{Instant, timeout_at};
-use tracing::trace;
+use tracing::debug;
 
 use crate::error::{CommandError, WaitPhase};
 use crate::shared::{Answer, Lane, Shared};
@@ -69,7 +69,8 @@ async fn answer(
             } => Fault::Ended,
             error => Fault::Send(error),
         })?;
-    trace!(command, %id, "sent");
+    let since = Instant::now();
+    debug!(command, %id, "sent");
     let in_flight = InFlight { shared, id };
     let answer = match timeout_at(until, &mut answer).await {
         Ok(answer) => answer.map_err(|_| Fault::Ended)?,
@@ -79,7 +80,7 @@ async fn answer(
         }
     };
     std::mem::forget(in_flight);
-    trace!(command, %id, ok = answer.is_ok(), "answered");
+    debug!(command, %id, ok = answer.is_ok(), took = ?since.elapsed(), "answered");
     Ok(answer)
 }
 

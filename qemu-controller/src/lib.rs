@@ -23,6 +23,9 @@
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
 //!
+//! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command and event at `debug`;
+//! [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
+//!
 //! **No call hangs:** each has a deadline, and its error says where it waited. **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for
 //! everybody who waits, with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle, and on Linux with this program, however
 //! that ends.

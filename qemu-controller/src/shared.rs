@@ -10,7 +10,7 @@ use qmp_proto::{
     Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, QmpEvent, RawReturn, SendError, ServerError,
 };
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, oneshot, watch};
-use tracing::debug;
+use tracing::info;
 
 use crate::error::Ended;
 use crate::transcript::Transcript;
@@ -246,7 +246,7 @@ impl Shared {
 
     /// Tells everybody how it ended; only the first word counts.
     pub(crate) fn finish(&self, ended: Ended) {
-        debug!(%ended, "session ended");
+        info!(%ended, "session ended");
         let waiters = {
             let mut state = self.state();
             if !self

@@ -14,8 +14,8 @@ use qemu_launch::{Address, Process, Watch};
 use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Capability, Connection, Greeting, Limits};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{sleep, timeout};
-use tracing::trace;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{Instrument as _, info, info_span, trace};
 
 use crate::call::command;
 use crate::config::QemuConfig;
@@ -47,12 +47,18 @@ impl Session {
             .map(Destination::open)
             .transpose()
             .map_err(StartError::Transcript)?;
+        let since = Instant::now();
         let process = qemu_launch::spawn_async(config.to_spec()).await?;
+        let pid = process.pid();
+        info!(pid, argv = %process.argv(), "QEMU started");
         let mut phase = StartPhase::Connecting;
         let watch = process.watch();
         let deadline = config.deadlines.start;
         let failed = match timeout(deadline, begin(process, config, transcript, &mut phase)).await {
-            Ok(Ok(session)) => return Ok(session),
+            Ok(Ok(session)) => {
+                info!(pid, took = ?since.elapsed(), "session ready");
+                return Ok(session);
+            }
             Ok(Err(failed)) => failed,
             Err(_) => Failed::Deadline,
         };
@@ -143,7 +149,8 @@ pub(crate) async fn handshake(
     *phase = StartPhase::Greeting;
     let shared = Owned::new(transport, Connection::new(Limits::default()), transcript);
     let greeting = shared.greeting();
-    tokio::spawn(drive(shared.share(), process));
+    let span = info_span!("qemu", pid = process.as_ref().map(Watch::pid));
+    tokio::spawn(drive(shared.share(), process).instrument(span));
     let Ok(greeting) = greeting.await else {
         return Err(Failed::Ended(shared.end().await));
     };
