@@ -1,9 +1,10 @@
 //! QEMU's end, from every cause: who waits is told at once, how.
 
-use qemu_controller::{CommandError, Ended, ExitKind, Session, StoppedBy};
+use qemu_controller::{Address, CommandError, Ended, Endpoint, ExitKind, Session, StoppedBy};
+use qemu_launch::{Monitor, Semihosting};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{config, gone, start};
+use crate::support::{DEADLINE, config, gone, start};
 
 fn signal(session: &Session, signal: Signal) {
     let pid = Pid::from_raw(session.pid().unwrap() as i32).unwrap();
@@ -81,6 +82,85 @@ async fn a_reset_request_ends_a_qemu_that_may_not_reboot() {
     let reason: serde_json::Value = shutdown.await.unwrap().data.unwrap().parse().unwrap();
     assert_eq!(reason["reason"], "guest-reset");
     assert_eq!(exit_kind(&session.ended().await), &ExitKind::Exited(0));
+}
+
+#[tokio::test]
+async fn a_semihosting_exit_has_the_guest_s_status_and_no_event() {
+    let session = Session::start(
+        config("semihosting-exit")
+            .with_spec(|spec| spec.semihosting(Semihosting::native()))
+            .wait_for_gdb(true),
+    )
+    .await
+    .unwrap();
+    let mut events = session.events();
+    // Its answer may be lost with QEMU.
+    let _ = session.resume().await;
+    let ended = session.ended().await;
+    assert_eq!(exit_kind(&ended), &ExitKind::Exited(7));
+    while let Some(event) = events.next().await {
+        assert_eq!(event.unwrap().name, "RESUME");
+    }
+    let stopped = session.stop().await.unwrap();
+    assert_eq!(stopped.by, StoppedBy::Itself);
+    let said = stopped.exit.unwrap().stderr().to_string_lossy();
+    assert!(said.contains("hello by semihosting"), "{said}");
+}
+
+#[tokio::test]
+async fn a_loop_in_the_fault_handler_is_a_guest_that_runs() {
+    let session = start("hardfault-loop").await;
+    let serial = session.serial(0).unwrap();
+    serial.expect("hard fault", DEADLINE).await.unwrap();
+    assert!(session.query_status().await.unwrap().running);
+    session.pause().await.unwrap();
+    session.resume().await.unwrap();
+    assert!(session.query_status().await.unwrap().running);
+    assert_eq!(session.stop().await.unwrap().by, StoppedBy::Quit);
+}
+
+/// Sees that QEMU ends with status 0 and this reason, and that everybody hears of it.
+async fn check_shutdown(session: &Session, reason: &str, end: impl Future<Output = ()>) {
+    let shutdown = session.wait_for_event("SHUTDOWN", |event| event.name == "SHUTDOWN");
+    let never = session.wait_for_event("an event that never comes", |_| false);
+    end.await;
+    let data: serde_json::Value = shutdown.await.unwrap().data.unwrap().parse().unwrap();
+    assert_eq!(data["reason"], reason);
+    let ended = session.ended().await;
+    assert_eq!(exit_kind(&ended), &ExitKind::Exited(0));
+    assert!(matches!(never.await, Err(CommandError::Ended { .. })));
+    let error = session.query_status().await.unwrap_err();
+    assert!(
+        matches!(error.ended(), Some(Ended::Exited(exit)) if exit.success()),
+        "{error}"
+    );
+    assert_eq!(session.stop().await.unwrap().by, StoppedBy::Itself);
+    assert!(gone(session.pid().unwrap()).await);
+}
+
+#[tokio::test]
+async fn another_client_quits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("second.sock");
+    let second = Monitor::Qmp(Endpoint::Socket(path.clone()));
+    let session = Session::start(config("tick").with_spec(|spec| spec.monitor(second)))
+        .await
+        .unwrap();
+    let other = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    check_shutdown(&session, "host-qmp-quit", async {
+        assert_eq!(other.stop().await.unwrap().by, StoppedBy::Quit);
+    })
+    .await;
+    assert!(matches!(other.ended().await, Ended::Closed));
+}
+
+#[tokio::test]
+async fn a_sigterm_from_outside() {
+    let session = start("tick").await;
+    check_shutdown(&session, "host-signal", async {
+        signal(&session, Signal::TERM);
+    })
+    .await;
 }
 
 #[tokio::test]

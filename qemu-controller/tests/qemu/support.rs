@@ -1,10 +1,18 @@
 //! What the tests share: the tiny images, sessions with them, and a look at what is left behind.
 
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use object::{Object as _, ObjectSymbol as _};
 use qemu_controller::{Endpoint, QemuConfig, Session};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tempfile::TempDir;
 
 /// Ample, and still an end: nothing in a test should come near it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -99,4 +107,98 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The one process that comes to have this word in its command line.
+pub(crate) async fn process_with(word: &str) -> u32 {
+    until(word, || processes_with(word).first().copied()).await
+}
+
+/// Looks again and again, and lets others work in between; panics after the deadline.
+pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what}: not within {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// A process to send signals to, held by a descriptor and not by its number: none goes to another process that got the number.
+pub(crate) struct Held {
+    process: OwnedFd,
+    pid: u32,
+}
+
+impl Held {
+    pub(crate) fn of(pid: u32) -> Self {
+        let raw = Pid::from_raw(pid as i32).unwrap();
+        Self {
+            process: pidfd_open(raw, PidfdFlags::empty()).unwrap(),
+            pid,
+        }
+    }
+
+    /// Sends a signal; after SIGSTOP, waits until the process stands still.
+    pub(crate) async fn signal(&self, signal: Signal) {
+        pidfd_send_signal(&self.process, signal).unwrap();
+        if signal == Signal::STOP {
+            until("standing still", || self.stands_still().then_some(())).await;
+        }
+    }
+
+    /// Sends a signal to a process that may be gone.
+    pub(crate) fn signal_if_there(&self, signal: Signal) {
+        let sent = pidfd_send_signal(&self.process, signal);
+        assert!(matches!(sent, Ok(()) | Err(Errno::SRCH)), "{sent:?}");
+    }
+
+    /// Waits until the process has ended and somebody has taken its status: it is not even a zombie then.
+    pub(crate) async fn reaped(&self) {
+        let gone = || pidfd_send_signal(&self.process, Signal::CONT) == Err(Errno::SRCH);
+        until("reaped", || gone().then_some(())).await;
+    }
+
+    fn stands_still(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // The state comes after the name, which may hold anything.
+        stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
+    }
+}
+
+/// A FIFO that nobody has open: who opens it to read or to write waits for the other side.
+pub(crate) struct Fifo {
+    folder: TempDir,
+}
+
+impl Fifo {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        mknodat(
+            CWD,
+            folder.path().join("fifo"),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        Self { folder }
+    }
+
+    /// The end to write, once somebody reads.
+    pub(crate) async fn write_end(&self) -> File {
+        let mut options = OpenOptions::new();
+        // Without a reader this fails in place of waiting.
+        options.write(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
+        until("reading the FIFO", || options.open(self.to_string()).ok()).await
+    }
+}
+
+/// Its path.
+impl fmt::Display for Fifo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.folder.path().join("fifo").display().fmt(f)
+    }
 }
