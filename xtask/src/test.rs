@@ -41,10 +41,25 @@ enum Part {
 }
 
 /// Examples that are also run, on real QEMU: the step's name, and the command that a reader would type.
-const EXAMPLES: &[(&str, &str)] = &[(
-    "example debug_firmware",
-    "run --package qemu-controller --example debug_firmware -- xtask/firmware/tick/tick.elf",
-)];
+const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "example debug_firmware",
+        "run --package qemu-controller --example debug_firmware -- xtask/firmware/tick/tick.elf",
+    ),
+    (
+        "example attach",
+        "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf",
+    ),
+    (
+        "example blocking",
+        "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf",
+    ),
+    // Tests, as its reader would run them.
+    (
+        "example parallel_tests",
+        "test --package qemu-controller --example parallel_tests",
+    ),
+];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let targets = TestTargets::of(&workspace::metadata()?)?;
