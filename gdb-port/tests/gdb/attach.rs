@@ -1,6 +1,6 @@
 //! gdb attaches right after a check, and debugs.
 
-use gdb_port::{GuestEffect, Leave, ProbeOptions, Reachability, look, probe};
+use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, look, probe};
 
 use crate::debugger::batch;
 use crate::machine::{Guest, Machine, PATIENCE, STUBS};
@@ -54,7 +54,10 @@ async fn right_after_a_probe_that_ran_on_or_left_the_guest_paused() {
     for stub in STUBS {
         for leave in [Leave::RunOn, Leave::Paused] {
             let mut machine = Machine::start(stub, Guest::Running);
-            let options = ProbeOptions::default().leave(leave).deadline(PATIENCE);
+            let options = ProbeOptions::default()
+                .guest(GuestState::Running)
+                .leave(leave)
+                .deadline(PATIENCE);
             let report = probe(&machine.endpoint, &options).await.unwrap();
             assert!(report.reachability.can_attach(), "{}", report.reachability);
             let expected = if leave == Leave::RunOn {
@@ -76,7 +79,11 @@ async fn a_probe_right_after_gdb_lets_the_guest_run_on() {
         let mut machine = Machine::start(stub, Guest::Running);
         for _ in 0..3 {
             batch(&machine.endpoint, &["info registers pc", "detach"]);
-            let options = ProbeOptions::default().leave(Leave::RunOn).deadline(PATIENCE);
+            machine.await_attached(false);
+            let options = ProbeOptions::default()
+                .guest(GuestState::Running)
+                .leave(Leave::RunOn)
+                .deadline(PATIENCE);
             let report = probe(&machine.endpoint, &options).await.unwrap();
             assert!(report.reachability.can_attach(), "{}", report.reachability);
             assert_eq!(report.effect, GuestEffect::PausedThenResumed);

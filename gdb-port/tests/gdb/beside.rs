@@ -1,6 +1,6 @@
 //! Looks and probes while gdb is attached: it is not disturbed, and no pause is left behind when it detaches.
 
-use gdb_port::{GuestEffect, Leave, ProbeOptions, Reachability, look, probe};
+use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, look, probe};
 
 use crate::debugger::Session;
 use crate::machine::{Guest, Machine, PATIENCE, STUBS};
@@ -18,7 +18,10 @@ async fn two_hundred_checks_beside_gdb_leave_no_pause_behind() {
                 Reachability::HeldByAnotherClient
             );
             if round % 10 == 0 {
-                let options = ProbeOptions::default().leave(Leave::RunOn).deadline(PATIENCE);
+                let options = ProbeOptions::default()
+                    .guest(GuestState::Running)
+                    .leave(Leave::RunOn)
+                    .deadline(PATIENCE);
                 let report = probe(&machine.endpoint, &options).await.unwrap();
                 assert_eq!(report.reachability, Reachability::HeldByAnotherClient);
                 assert_eq!(report.effect, GuestEffect::Untouched);
@@ -38,7 +41,10 @@ async fn two_hundred_checks_beside_gdb_leave_no_pause_behind() {
 async fn two_hundred_checks_without_gdb_leave_no_pause_behind() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let options = ProbeOptions::default().leave(Leave::RunOn).deadline(PATIENCE);
+        let options = ProbeOptions::default()
+            .guest(GuestState::Running)
+            .leave(Leave::RunOn)
+            .deadline(PATIENCE);
         for round in 0..200 {
             assert_eq!(
                 look(&machine.endpoint, None).reachability(),

@@ -170,6 +170,15 @@ impl Machine {
         self.execute("stop", json!({}));
     }
 
+    /// Whether this QEMU's stub shows by itself that it stopped a guest that ran: up to 8.0.
+    pub(crate) fn shows_that_it_ran(&mut self) -> bool {
+        let version = self.execute("query-version", json!({}))["qemu"].take();
+        (
+            version["major"].as_u64().unwrap(),
+            version["minor"].as_u64().unwrap(),
+        ) < (8, 1)
+    }
+
     /// What QEMU says of the stub's chardev.
     pub(crate) fn chardev(&mut self) -> Chardev {
         let chardevs = self.execute("query-chardev", json!({}));

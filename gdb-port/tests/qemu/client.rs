@@ -53,7 +53,7 @@ impl Client {
 
     /// Agrees to `multiprocess+`, as gdb does; QEMU remembers it for every later client.
     pub(crate) fn agree_multiprocess(&mut self) {
-        self.ask("+$qSupported:multiprocess+#c6", "multiprocess+#92");
+        self.ask("+$qSupported:multiprocess+#c6", "multiprocess+#");
     }
 
     /// Detaches in the form that QEMU takes always, so that the guest runs on, and closes.

@@ -4,15 +4,21 @@ use std::time::Duration;
 
 use gdb_port::reply::{Feature, StopReply};
 use gdb_port::{
-    GuestEffect, GuestState, Identity, Leave, ProbeOptions, Reachability, Report, probe, probe_stream,
+    GuestEffect, GuestState, Identity, Leave, Look, ProbeOptions, Reachability, Report, look, probe,
+    probe_stream,
 };
 
 use crate::client::Client;
-use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub};
+use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub, eventually};
 
 /// The deadline that a loaded machine needs at worst; an idle one is a thousand times faster.
 pub(crate) fn options() -> ProbeOptions {
     ProbeOptions::default().deadline(PATIENCE)
+}
+
+/// For a guest that runs, and is to run on.
+pub(crate) fn run_on() -> ProbeOptions {
+    options().leave(Leave::RunOn).guest(GuestState::Running)
 }
 
 pub(crate) fn identity(report: &Report) -> &Identity {
@@ -26,7 +32,7 @@ pub(crate) fn identity(report: &Report) -> &Identity {
 async fn two_hundred_probes_let_a_running_guest_run_on() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let options = options().leave(Leave::RunOn).owner(machine.pid());
+        let options = run_on().owner(machine.pid());
         for _ in 0..stub.rounds() {
             let report = probe(&machine.endpoint, &options).await.unwrap();
             identity(&report);
@@ -61,9 +67,35 @@ async fn probes_never_resume_a_guest_that_did_not_run() {
 async fn a_probe_that_leaves_the_guest_paused_says_so() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let report = probe(&machine.endpoint, &options()).await.unwrap();
+        let options = options().guest(GuestState::Running);
+        let report = probe(&machine.endpoint, &options).await.unwrap();
         assert_eq!(report.effect, GuestEffect::LeftPaused);
         machine.assert_is(Guest::Paused);
+    }
+}
+
+#[tokio::test]
+async fn a_guest_of_which_nothing_was_said_runs_on_where_the_stub_shows_that_it_ran() {
+    for stub in STUBS {
+        let mut machine = Machine::start(stub, Guest::Running);
+        let (effect, guest) = if machine.shows_that_it_ran() {
+            (GuestEffect::PausedThenResumed, Guest::Running)
+        } else {
+            (GuestEffect::LeftStopped, Guest::Paused)
+        };
+        for multiprocess in [false, true] {
+            if multiprocess {
+                let mut client = Client::attach(&mut machine);
+                client.agree_multiprocess();
+                client.detach();
+                machine.await_attached(false);
+            }
+            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn))
+                .await
+                .unwrap();
+            assert_eq!(report.effect, effect, "{stub:?}, multiprocess: {multiprocess}");
+            machine.assert_is(guest);
+        }
     }
 }
 
@@ -137,6 +169,11 @@ async fn a_client_whose_connection_closes_is_waited_for() {
     let mut machine = Machine::start(Stub::Tcp4, Guest::Running);
     for _ in 0..50 {
         drop(Client::attach(&mut machine));
+        // On a loaded machine the kernel tells the other end a moment later; what is left then is QEMU's to close.
+        eventually(
+            "the client has gone",
+            || !matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.attached > 0),
+        );
         let report = probe(&machine.endpoint, &options()).await.unwrap();
         identity(&report);
     }
@@ -149,7 +186,7 @@ async fn an_open_stream_is_probed_as_well() {
         panic!("not a unix socket")
     };
     let stream = tokio::net::UnixStream::connect(path).await.unwrap();
-    let outcome = probe_stream(stream, &options().leave(Leave::RunOn)).await;
+    let outcome = probe_stream(stream, &run_on()).await;
     assert!(matches!(outcome.reachability, Reachability::Answers(_)));
     assert_eq!(outcome.effect, GuestEffect::PausedThenResumed);
     machine.assert_is(Guest::Running);

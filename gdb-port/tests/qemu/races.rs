@@ -6,15 +6,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gdb_port::testing::probe_unlooked;
-use gdb_port::{GuestEffect, GuestState, Leave, Look, ProbeOptions, Reachability, Report, look, probe};
+use gdb_port::{GuestEffect, Leave, Look, ProbeOptions, Reachability, Report, look, probe};
 
 use crate::client::Client;
 use crate::machine::{Guest, Machine, PATIENCE, STUBS, eventually};
-use crate::probes::{identity, options};
-
-fn run_on() -> ProbeOptions {
-    options().leave(Leave::RunOn).guest(GuestState::Running)
-}
+use crate::probes::{identity, options, run_on};
 
 /// Until nobody is attached, leaving or queued: whatever a connection could do to the guest is done then.
 fn await_free(machine: &mut Machine) {
@@ -39,10 +35,7 @@ async fn a_forestalled_probe_that_settles_leaves_no_trap() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         let client = Client::attach(&mut machine);
-        let waiting = forestalled(&machine, &options().leave(Leave::RunOn))
-            .await
-            .unaccepted
-            .unwrap();
+        let waiting = forestalled(&machine, &run_on()).await.unaccepted.unwrap();
         // Still held: the report has the connection again.
         let report = waiting.settle(Duration::from_millis(50)).await;
         assert_eq!(report.effect, GuestEffect::Pending);
@@ -84,7 +77,7 @@ async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_settled_when_it_g
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         machine.signal("STOP");
-        let options = options().leave(Leave::RunOn).deadline(Duration::from_secs(1));
+        let options = run_on().deadline(Duration::from_secs(1));
         let report = probe(&machine.endpoint, &options).await.unwrap();
         assert_eq!(
             report.reachability,
