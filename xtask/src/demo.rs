@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use qemu_controller::{Endpoint, GdbCheck, QemuConfig, SerialError, Session, StatusInfo};
+use qemu_launch::discover::Qemu;
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -94,14 +95,27 @@ async fn demo(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> anyhow::Result<()> {
-    let (firmware, ours) = firmware(args)?;
-    let session = &*started.insert(Session::start(config(args, &firmware)?).await?);
-    let version = session.qemu_version();
-    show.fact(
+    let qemu = Qemu::find(&args.qemu)?;
+    let qemu_launch::discover::Version {
+        major,
+        minor,
+        micro,
+        package,
+        ..
+    } = qemu.version()?;
+    let version = format!("{major}.{minor}.{micro}");
+    show.step(
         "qemu",
-        format!("{version} {}", version.package),
-        json!({ "version": version.to_string(), "package": version.package }),
+        format!(
+            "{version} {} at {}",
+            package.as_deref().unwrap_or_default(),
+            qemu.path().display()
+        ),
+        json!({ "version": version, "package": package, "path": qemu.path() }),
     )?;
+    let (firmware, ours) = firmware(args).map_err(|error| explain(error, args, &qemu))?;
+    let start = Session::start(config(args, &firmware)?).await;
+    let session = &*started.insert(start.map_err(|error| explain(error.into(), args, &qemu))?);
     let process = session.process().context("no process")?;
     show.fact(
         "argv",
@@ -113,12 +127,7 @@ async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> a
     show_cpus(show, session).await?;
     show_gdb(show, session).await?;
     if ours {
-        session
-            .serial(0)
-            .context("no serial port")?
-            .expect("boot", PRINT_DEADLINE)
-            .await?;
-        show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }))?;
+        show_boot(show, session).await?;
         show_line(show, session, PRINT_DEADLINE).await?;
     } else if show_line(show, session, LISTEN).await.is_err() {
         show.step(
@@ -134,21 +143,25 @@ async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> a
     session.reset().await?;
     show_run_state(show, "reset", &session.query_status().await?)?;
     if ours {
-        session
-            .serial(0)
-            .context("no serial port")?
-            .expect("boot", PRINT_DEADLINE)
-            .await?;
-        show.step(
-            "serial",
-            "the firmware printed 'boot' again",
-            json!({ "line": "boot" }),
-        )?;
+        show_boot(show, session).await?;
     }
     if args.wait {
         wait(show, session, &firmware).await?;
     }
     Ok(())
+}
+
+/// Says first that QEMU does not know the board, where that is so: its own words name no board.
+fn explain(error: anyhow::Error, args: &Args, qemu: &Qemu) -> anyhow::Error {
+    match qemu.machines() {
+        Ok(machines) if machines.iter().all(|machine| machine.name != args.machine) => {
+            let (program, machine) = (args.qemu.display(), &args.machine);
+            error.context(format!(
+                "{program} knows no machine '{machine}'; `{program} -machine help` lists those it knows"
+            ))
+        }
+        _ => error,
+    }
 }
 
 /// The firmware to run, and whether it is one of ours.
@@ -260,6 +273,13 @@ fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
             "run_state_after": after.status.as_str(),
         }),
     )
+}
+
+/// Our own firmware says so whenever it starts over.
+async fn show_boot(show: &mut Show, session: &Session) -> anyhow::Result<()> {
+    let serial = session.serial(0).context("no serial port")?;
+    serial.expect("boot", PRINT_DEADLINE).await?;
+    Ok(show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }))?)
 }
 
 async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> anyhow::Result<()> {
