@@ -55,7 +55,7 @@ mod unix {
             let mut pairs = Self::default();
             for _ in 0..count {
                 let (theirs, ours) = UnixStream::pair()?;
-                pairs.theirs.push(theirs.into());
+                pairs.theirs.push(above_standard(theirs.into())?);
                 pairs.ours.push(ours);
             }
             Ok(pairs)
@@ -70,6 +70,14 @@ mod unix {
         pub(crate) fn split(self) -> (Vec<Descriptor>, Vec<Stream>) {
             (self.theirs, self.ours)
         }
+    }
+
+    /// A program that has closed its standard streams gets their numbers again, and in the child they are taken.
+    fn above_standard(descriptor: Descriptor) -> io::Result<Descriptor> {
+        if descriptor.as_raw_fd() > 2 {
+            return Ok(descriptor);
+        }
+        Ok(rustix::io::fcntl_dupfd_cloexec(&descriptor, 3)?)
     }
 
     /// Sets what the child does to itself before it becomes QEMU.

@@ -89,44 +89,33 @@ fn double_commas(value: &OsStr) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 
-/// Checks a name that QEMU itself defines or that ends up as an id: letters, digits and `- _ . +`, a letter or
-/// digit first. Such a word needs no escaping anywhere.
+/// Checks a name that QEMU itself defines, such as a board's: letters, digits and `- _ . +`, a letter or digit first.
+/// Such a word needs no escaping anywhere.
 pub(crate) fn word<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+');
-    let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
-    if starts_well && text.bytes().all(plain) {
-        Ok(text)
-    } else {
-        Err(SpecError::BadName {
-            what,
-            text: text.to_owned(),
-        })
-    }
+    name(what, text, b"", b"-_.+", true)
 }
 
 /// Checks an id as QEMU does (`id_wellformed`): a letter, then letters, digits and `- . _`.
 pub(crate) fn id<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
-    if starts_well && text.bytes().all(plain) {
-        Ok(text)
-    } else {
-        Err(SpecError::BadName {
-            what,
-            text: text.to_owned(),
-        })
-    }
+    name(what, text, b"", b"-_.", false)
 }
 
 /// Checks a property's name: what [`word`] takes, and `[ ] /` for array properties; never `=` or a comma.
 pub(crate) fn key<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
-    let plain =
-        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'[' | b']' | b'/');
-    let starts_well = text
-        .as_bytes()
-        .first()
-        .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    if starts_well && text.bytes().all(plain) {
+    name(what, text, b"_", b"-_.+[]/", true)
+}
+
+/// A name of ASCII letters and digits, and of `first` at its beginning and `rest` behind it.
+fn name<'a>(
+    what: &'static str,
+    text: &'a str,
+    first: &[u8],
+    rest: &[u8],
+    digit_first: bool,
+) -> Result<&'a str, SpecError> {
+    let begins = |b: &u8| b.is_ascii_alphabetic() || (digit_first && b.is_ascii_digit()) || first.contains(b);
+    let goes_on = |b: u8| b.is_ascii_alphanumeric() || rest.contains(&b);
+    if text.as_bytes().first().is_some_and(begins) && text.bytes().all(goes_on) {
         Ok(text)
     } else {
         Err(SpecError::BadName {
