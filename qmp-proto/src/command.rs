@@ -1,7 +1,7 @@
 //! What the client can say: commands, their ids, and how they are written.
 
 use alloc::{string::String, vec::Vec};
-use core::{fmt, str};
+use core::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -86,16 +86,19 @@ impl CommandId {
         let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         let (prefix, number) = text.split_first_chunk::<8>()?;
         let number = number.strip_prefix(b"-")?;
-        if !prefix
-            .iter()
-            .all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-            || !number.iter().all(u8::is_ascii_digit)
-            || number.starts_with(b"0") && number.len() > 1
-        {
+        if number.is_empty() || number.starts_with(b"0") && number.len() > 1 {
             return None;
         }
-        let prefix = u32::from_str_radix(str::from_utf8(prefix).ok()?, 16).ok()?;
-        let number = str::from_utf8(number).ok()?.parse().ok()?;
+        // By hand: every answer has an id, and the general readers take several times as long.
+        let prefix = prefix.iter().try_fold(0_u32, |value, byte| match byte {
+            b'0'..=b'9' => Some(value << 4 | u32::from(byte - b'0')),
+            b'a'..=b'f' => Some(value << 4 | u32::from(byte - b'a' + 10)),
+            _ => None,
+        })?;
+        let number = number.iter().try_fold(0_u64, |value, byte| match byte {
+            b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
+            _ => None,
+        })?;
         Some(Self { prefix, number })
     }
 }

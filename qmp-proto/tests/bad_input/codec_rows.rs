@@ -353,3 +353,19 @@ fn a_long_desc_is_whole_but_shown_short() {
     assert_eq!(shown.len(), "GenericError: ".len() + 999 + "…".len());
     assert!(shown.ends_with("é…"));
 }
+
+#[test]
+fn a_message_that_is_not_one_of_four_kinds_says_whether_it_is_none_or_several() {
+    for (text, found) in [
+        ("{}", "none"),
+        ("{\"event\": \"E\", \"return\": 1}", "more than one"),
+    ] {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(text.as_bytes());
+        let error = codec.next_message().unwrap_err().to_string();
+        assert!(
+            error.starts_with(&format!("message with {found} of `QMP`, ")),
+            "{error}"
+        );
+    }
+}
