@@ -77,6 +77,8 @@ fn write_shell_word(f: &mut fmt::Formatter<'_>, word: &OsStr) -> fmt::Result {
 pub(crate) struct Plan {
     pub(crate) argv: Argv,
     pub(crate) channels: Vec<Channel>,
+    /// It outlives its handle and this program.
+    pub(crate) kept: bool,
 }
 
 impl MachineSpec {
@@ -115,6 +117,7 @@ pub(crate) fn plan(
     Ok(Plan {
         argv: Argv::new(program.to_owned(), args.words),
         channels: channels.into_vec(),
+        kept: spec.kept,
     })
 }
 

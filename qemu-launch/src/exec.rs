@@ -16,6 +16,7 @@ pub(crate) fn start(
     argv: &Argv,
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<Descriptor>,
+    kept: bool,
 ) -> io::Result<Child> {
     let mut command = Command::new(argv.program());
     command.args(argv.args()).env_clear().envs(environment);
@@ -23,7 +24,7 @@ pub(crate) fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    confine(&mut command, inherited);
+    confine(&mut command, inherited, kept);
     command.spawn()
 }
 
@@ -85,21 +86,23 @@ mod unix {
         unsafe_code,
         reason = "`pre_exec` is the only way to run code between fork and exec"
     )]
-    pub(crate) fn confine(command: &mut Command, inherited: Vec<Descriptor>) {
+    pub(crate) fn confine(command: &mut Command, inherited: Vec<Descriptor>, kept: bool) {
         command.process_group(0);
-        let parent = rustix::process::getpid();
+        let dies_with = (!kept).then(rustix::process::getpid);
         // SAFETY: between fork and exec only async-signal-safe calls are allowed, and no allocation, because another
         // thread may have held any lock at the moment of the fork. `before_exec` makes system calls only.
         unsafe {
-            command.pre_exec(move || before_exec(parent));
+            command.pre_exec(move || before_exec(dies_with));
         }
         // After `before_exec`, which marks every descriptor as not to be inherited.
         command.preserved_fds(inherited);
     }
 
     /// Runs in the child: system calls only, see [`confine`].
-    fn before_exec(parent: Pid) -> io::Result<()> {
-        die_with_parent(parent)?;
+    fn before_exec(dies_with: Option<Pid>) -> io::Result<()> {
+        if let Some(parent) = dies_with {
+            die_with_parent(parent)?;
+        }
         setrlimit(
             Resource::Core,
             Rlimit {
@@ -196,5 +199,5 @@ mod elsewhere {
         }
     }
 
-    pub(crate) fn confine(_: &mut Command, _: Vec<Descriptor>) {}
+    pub(crate) fn confine(_: &mut Command, _: Vec<Descriptor>, _: bool) {}
 }

@@ -18,11 +18,12 @@ pub(crate) struct Guard {
 impl Guard {
     /// Sets a guard over the process group of this id, on systems where one is needed.
     pub(crate) fn over(group: u32) -> io::Result<Self> {
-        if NEEDED {
-            Self::set(group)
-        } else {
-            Ok(Self { shell: None })
-        }
+        if NEEDED { Self::set(group) } else { Ok(Self::none()) }
+    }
+
+    /// No guard: the system needs none, or QEMU is to outlive this program.
+    pub(crate) fn none() -> Self {
+        Self { shell: None }
     }
 
     #[cfg(unix)]

@@ -17,7 +17,8 @@ use crate::ring::Ring;
 /// How long dropping a [`Process`] waits for the killed process to be gone; it takes a few milliseconds.
 const DROP_WAIT: Duration = Duration::from_millis(250);
 
-/// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps it.** The drop blocks
+/// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps it**, unless the machine is to
+/// [keep running](crate::MachineSpec::keep_running). The drop blocks
 /// until it is gone, which takes some milliseconds, and for 250 ms at most; [`Watch::end`] spares async code even that.
 ///
 /// Everything that only looks on is in [`Watch`], to which this dereferences, and which can be cloned and outlive it.
@@ -25,6 +26,7 @@ const DROP_WAIT: Duration = Duration::from_millis(250);
 pub struct Process {
     watch: Watch,
     channels: Vec<Opened>,
+    kept: bool,
 }
 
 /// A character device that can be reached, and this program's end where it is inherited.
@@ -128,7 +130,7 @@ impl Deref for Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.watch.try_wait().is_none() {
+        if !self.kept && self.watch.try_wait().is_none() {
             self.watch.kill();
             // So that a port or a file that QEMU held is free when the drop is over. Should the time not do, the
             // process is reaped all the same, by the thread that waits for it.

@@ -95,6 +95,7 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
         Plan {
             argv,
             channels: Vec::new(),
+            kept: false,
         },
         environment(&[]),
         Inherited::default(),
@@ -151,10 +152,10 @@ pub(crate) fn launch(
     inherited: Inherited,
     folder: Option<tempfile::TempDir>,
 ) -> Result<Process, SpawnError> {
-    let Plan { argv, channels } = planned;
+    let Plan { argv, channels, kept } = planned;
     let (for_qemu, for_us) = inherited.split();
     let (answer, answered) = mpsc::channel();
-    let start = move || match begin(argv, environment, for_qemu, folder) {
+    let start = move || match begin(argv, environment, for_qemu, folder, kept) {
         Ok(newborn) => {
             // Whoever asked waits for it below.
             let _ = answer.send(Ok(newborn.shared()));
@@ -164,7 +165,7 @@ pub(crate) fn launch(
     };
     lasting::run(start).map_err(no_thread)?;
     match answered.recv() {
-        Ok(started) => Ok(Process::new(started?, open_channels(channels, for_us))),
+        Ok(started) => Ok(Process::new(started?, open_channels(channels, for_us), kept)),
         Err(_) => Err(panicked()),
     }
 }
@@ -175,8 +176,9 @@ fn begin(
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<exec::Descriptor>,
     folder: Option<tempfile::TempDir>,
+    kept: bool,
 ) -> Result<Newborn, SpawnError> {
-    let mut child = match exec::start(&argv, environment, inherited) {
+    let mut child = match exec::start(&argv, environment, inherited, kept) {
         Ok(child) => child,
         Err(source) => {
             return Err(SpawnError::Exec {
@@ -185,7 +187,8 @@ fn begin(
             });
         }
     };
-    match Guard::over(child.id()) {
+    let guard = if kept { Ok(Guard::none()) } else { Guard::over(child.id()) };
+    match guard {
         Ok(guard) => Ok(Newborn::new(argv, child, KEPT_OUTPUT, Attached { folder, guard })),
         Err(source) => {
             // It has just been started by this thread: both can only fail if it has ended already.

@@ -41,6 +41,7 @@ pub struct MachineSpec {
     pub(crate) icount: Option<Icount>,
     pub(crate) action: Option<Action>,
     pub(crate) no_reboot: bool,
+    pub(crate) kept: bool,
     pub(crate) start_stopped: bool,
     pub(crate) log: Option<Log>,
     pub(crate) globals: Vec<(String, String, OsString)>,
@@ -97,6 +98,7 @@ impl Default for MachineSpec {
             icount: None,
             action: None,
             no_reboot: false,
+            kept: false,
             start_stopped: false,
             log: None,
             globals: Vec::new(),
@@ -373,6 +375,15 @@ impl MachineSpec {
     #[must_use]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
         self.sandbox = sandbox;
+        self
+    }
+
+    /// Lets QEMU outlive the [`Process`](crate::Process) and this program (default: it ends with either). It can still be ended through the handle while
+    /// there is one; after that only by whoever reaches its monitor, so give it one that is not inherited. Nobody drains its output
+    /// when this program has ended: what it then writes is lost, and a private folder of its sockets is left for it.
+    #[must_use]
+    pub fn keep_running(mut self) -> Self {
+        self.kept = true;
         self
     }
 

@@ -76,7 +76,8 @@ impl Qmp {
 
     /// Sends a command and leaves the reply to whoever reads next.
     pub(crate) fn send(&mut self, command: &str) {
-        writeln!(self.0.get_mut(), "{command}").unwrap();
+        // In one piece and without a newline: QEMU acts at the closing brace, and may have quit before another write.
+        self.0.get_mut().write_all(command.as_bytes()).unwrap();
     }
 
     /// Whether something comes by then after a question. Where it is not, nothing more can be asked.
