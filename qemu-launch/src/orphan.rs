@@ -18,7 +18,11 @@ pub(crate) struct Guard {
 impl Guard {
     /// Sets a guard over the process group of this id, on systems where one is needed.
     pub(crate) fn over(group: u32) -> io::Result<Self> {
-        if NEEDED { Self::set(group) } else { Ok(Self::none()) }
+        if NEEDED {
+            Self::set(group)
+        } else {
+            Ok(Self::none())
+        }
     }
 
     /// No guard: the system needs none, or QEMU is to outlive this program.

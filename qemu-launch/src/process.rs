@@ -50,10 +50,11 @@ pub(crate) struct Shared {
 }
 
 impl Process {
-    pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Opened>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Opened>, kept: bool) -> Self {
         Self {
             watch: Watch { shared },
             channels,
+            kept,
         }
     }
 
@@ -61,6 +62,12 @@ impl Process {
     #[must_use]
     pub fn watch(&self) -> Watch {
         self.watch.clone()
+    }
+
+    /// Whether it outlives this handle and this program.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// Where the QMP monitor is; `None` without one.

@@ -187,7 +187,11 @@ fn begin(
             });
         }
     };
-    let guard = if kept { Ok(Guard::none()) } else { Guard::over(child.id()) };
+    let guard = if kept {
+        Ok(Guard::none())
+    } else {
+        Guard::over(child.id())
+    };
     match guard {
         Ok(guard) => Ok(Newborn::new(argv, child, KEPT_OUTPUT, Attached { folder, guard })),
         Err(source) => {
