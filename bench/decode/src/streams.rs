@@ -28,25 +28,39 @@ pub fn mixed(count: usize) -> Stream {
             0 | 5 => format!("{time}\"event\": \"STOP\"}}\r\n"),
             1 | 6 => format!("{{\"return\": {{}}, {id}"),
             2 => format!("{time}\"event\": \"RESUME\"}}\r\n"),
-            3 | 8 => format!("{{\"return\": {{\"status\": \"running\", \"singlestep\": false, \"running\": true}}, {id}"),
+            3 | 8 => format!(
+                "{{\"return\": {{\"status\": \"running\", \"singlestep\": false, \"running\": true}}, {id}"
+            ),
             4 => format!(
                 "{time}\"event\": \"JOB_STATUS_CHANGE\", \"data\": {{\"status\": \"running\", \"id\": \"job{n}\"}}}}\r\n"
             ),
-            7 => format!("{time}\"event\": \"RESET\", \"data\": {{\"guest\": false, \"reason\": \"host-qmp-system-reset\"}}}}\r\n"),
+            7 => format!(
+                "{time}\"event\": \"RESET\", \"data\": {{\"guest\": false, \"reason\": \"host-qmp-system-reset\"}}}}\r\n"
+            ),
             _ => format!(
                 "{{\"return\": [{{\"thread-id\": 25627, \"props\": {{\"core-id\": 0, \"thread-id\": 0, \"socket-id\": 0}}, \
                  \"qom-path\": \"/machine/unattached/device[0]\", \"target\": \"arm\", \"cpu-index\": 0}}], {id}"
             ),
         };
     }
-    Stream { bytes: text.into_bytes() }
+    Stream {
+        bytes: text.into_bytes(),
+    }
 }
 
 /// The reply to `query-qmp-schema`, from the recorded transcript.
 pub fn schema() -> Stream {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../qmp-proto/tests/transcripts/schema.qmp");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../qmp-proto/tests/transcripts/schema.qmp"
+    );
     let transcript = std::fs::read_to_string(path).expect("the transcript is in the repository");
-    let longest = transcript.lines().max_by_key(|line| line.len()).expect("it has lines");
+    let longest = transcript
+        .lines()
+        .max_by_key(|line| line.len())
+        .expect("it has lines");
     let reply = longest.strip_prefix("< ").expect("the schema is the server's");
-    Stream { bytes: format!("{reply}\r\n").into_bytes() }
+    Stream {
+        bytes: format!("{reply}\r\n").into_bytes(),
+    }
 }
