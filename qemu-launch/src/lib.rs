@@ -54,6 +54,8 @@
 //! On Linux QEMU is killed when the thread that forked it ends, so it is forked by the main thread or by one that this
 //! crate keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
 //!
+//! [`MachineSpec::keep_running`] turns all of that off for a QEMU that is meant to outlive its handle and its program.
+//!
 //! A program that reaps every child (`waitpid(-1)`), or ignores SIGCHLD, takes the exit status away: then the exit is
 //! [`ExitKind::Unknown`].
 

@@ -17,9 +17,9 @@ use crate::ring::Ring;
 /// How long dropping a [`Process`] waits for the killed process to be gone; it takes a few milliseconds.
 const DROP_WAIT: Duration = Duration::from_millis(250);
 
-/// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps it**, unless the machine is to
-/// [keep running](crate::MachineSpec::keep_running). The drop blocks
-/// until it is gone, which takes some milliseconds, and for 250 ms at most; [`Watch::end`] spares async code even that.
+/// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps it**, unless the
+/// machine is to [keep running](crate::MachineSpec::keep_running). The drop blocks until QEMU is gone, which takes some
+/// milliseconds, and for 250 ms at most; [`Watch::end`] spares async code even that.
 ///
 /// Everything that only looks on is in [`Watch`], to which this dereferences, and which can be cloned and outlive it.
 #[derive(Debug)]

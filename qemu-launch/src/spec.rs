@@ -378,9 +378,10 @@ impl MachineSpec {
         self
     }
 
-    /// Lets QEMU outlive the [`Process`](crate::Process) and this program (default: it ends with either). It can still be ended through the handle while
-    /// there is one; after that only by whoever reaches its monitor, so give it one that is not inherited. Nobody drains its output
-    /// when this program has ended: what it then writes is lost, and a private folder of its sockets is left for it.
+    /// Lets QEMU outlive the [`Process`](crate::Process) and this program (default: it ends with either). It can still
+    /// be ended through a handle while there is one; after that only by whoever reaches its monitor, so give it one that
+    /// is not inherited. Nobody drains its output once this program has ended: what it then writes is lost, and a
+    /// private folder of its sockets is left for it.
     #[must_use]
     pub fn keep_running(mut self) -> Self {
         self.kept = true;

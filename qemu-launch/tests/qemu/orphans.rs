@@ -1,9 +1,13 @@
 //! Whatever becomes of the controller, no QEMU stays behind; and no QEMU dies while its handle lives.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Instant;
 
-use crate::support::{again, eventually, machine, role, runs, start, with_word};
+use qemu_launch::Endpoint;
+
+use crate::support::{Qmp, again, eventually, machine, role, runs, start, with_word};
 
 const CONTROLLERS: usize = 50;
 
@@ -54,6 +58,53 @@ fn play_a_controller() {
     let _ = process.wait_blocking(Instant::now() + std::time::Duration::from_secs(60));
 }
 
+/// One that is to keep running does: after its handle, and after its program.
+#[test]
+fn a_kept_qemu_outlives_its_handle_and_its_program() {
+    const TEST: &str = "orphans::a_kept_qemu_outlives_its_handle_and_its_program";
+    let monitor = |folder: &Path| Endpoint::Socket(folder.join("qmp"));
+    if let Some(folder) = role() {
+        let process =
+            qemu_launch::spawn(&machine("tick").keep_running().qmp(monitor(Path::new(&folder)))).unwrap();
+        assert!(process.is_kept());
+        let watch = process.watch();
+        drop(process);
+        assert!(watch.try_wait().is_none());
+        println!("QEMU is {}", watch.pid());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let controller = again(TEST, folder.path().to_str().unwrap(), 1)
+        .wait_with_output()
+        .unwrap();
+    let told = String::from_utf8(controller.stdout).unwrap();
+    let pid: u32 = told
+        .lines()
+        .find_map(|line| line.split_once("QEMU is ")?.1.parse().ok())
+        .expect(&told);
+    let ends = EndsAtLast(pid);
+    let mut stream = None;
+    eventually("its monitor listens", || {
+        stream = UnixStream::connect(folder.path().join("qmp")).ok();
+        stream.is_some()
+    });
+    let mut qmp = Qmp::new(stream.unwrap());
+    assert!(qmp.execute("query-status").contains("running"));
+    qmp.execute("quit");
+    eventually("it has quit", || !runs(pid));
+    std::mem::forget(ends);
+}
+
+/// Kills the process should the test fail.
+struct EndsAtLast(u32);
+
+impl Drop for EndsAtLast {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.0 as i32).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 /// `PR_SET_PDEATHSIG` follows the thread that forked; so does its absence, if nobody forks from a lasting one.
 #[test]
 fn the_thread_that_started_it_may_end() {
@@ -87,7 +138,7 @@ fn the_runtime_that_started_it_may_be_dropped() {
     });
     drop(runtime);
     for mut process in [asynchronous, blocking] {
-        let mut qmp = crate::support::Qmp::new(process.take_qmp().unwrap());
+        let mut qmp = Qmp::new(process.take_qmp().unwrap());
         for _ in 0..20 {
             assert!(qmp.execute("query-status").contains("running"));
         }
@@ -98,19 +149,24 @@ fn the_runtime_that_started_it_may_be_dropped() {
 /// A start that is given up after any number of polls leaves no process.
 #[test]
 fn a_start_that_is_given_up_leaves_no_process() {
-    use std::task::{Context, Waker};
+    use std::task::{Context, Poll, Waker};
     for polls in 0..6 {
         let mark = format!("given-up-after-{polls}-by-{}", std::process::id());
         let spec = machine("tick").extra_args(["-name", &mark]);
         let mut start = Box::pin(qemu_launch::spawn_async(spec));
+        // On a slow machine it may be done between two polls; what it gave is dropped with it then.
+        let mut given = None;
         for _ in 0..polls {
-            let _ = start.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(process) = start.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                given = Some(process);
+                break;
+            }
         }
         if polls == 5 {
             // This one has got its process for certain when it is given up.
             eventually("it has started", || with_word(&mark).len() == 1);
         }
-        drop(start);
+        drop((start, given));
         // Waiting for the starter's thread first: before it has run, there is no process either.
         eventually("no starter is left", || {
             !threads().contains(&"qemu-start".to_owned())
