@@ -138,6 +138,12 @@ impl QemuConfig {
         self
     }
 
+    /// Lets QEMU outlive the session and this program (default: it ends with either): dropping the last handle then leaves it running, as
+    /// [`detach`](crate::Session::detach) does, and only [`stop`](crate::Session::stop) ends it. Give it a QMP endpoint that is not inherited, or nobody will reach it.
+    pub fn keep_running(self) -> Self {
+        self.with_spec(MachineSpec::keep_running)
+    }
+
     /// How long QEMU may take from its start to a ready session. Default 10 s: 50 machines started at once on two cores took 2.4 s.
     pub fn start_deadline(mut self, deadline: Duration) -> Self {
         self.deadlines.start = deadline;

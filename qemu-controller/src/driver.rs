@@ -166,9 +166,6 @@ impl Shared {
         if !state.driver.will_wake(cx.waker()) {
             state.driver = cx.waker().clone();
         }
-        if state.released {
-            return Poll::Ready(Ended::Released);
-        }
         if let Some(ended) = state.over.take() {
             return Poll::Ready(ended);
         }

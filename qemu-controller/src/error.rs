@@ -162,6 +162,13 @@ fn held(phase: &StartPhase) -> &'static str {
     }
 }
 
+/// This session's QEMU would not survive it; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this QEMU ends with its session; only an attached one, or one configured to keep running, can be left behind"
+)]
+pub struct NotKept;
+
 /// Why a session was not ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -281,8 +288,8 @@ pub enum Ended {
     /// What came from the monitor was not QMP.
     #[error("the monitor broke the QMP protocol")]
     Protocol(#[source] DecodeError),
-    /// The last handle was dropped.
-    #[error("the last handle of the session was dropped")]
+    /// It was [detached](crate::Session::detach), or its last handle was dropped.
+    #[error("the session was let go")]
     Released,
     /// The runtime that drove the session is gone. QEMU runs until the last handle is dropped.
     #[error("the async runtime that drove the session was shut down")]

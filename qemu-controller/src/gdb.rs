@@ -17,6 +17,9 @@ use crate::shared::Shared;
 /// The pause between two looks for a stub that does not listen yet.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// How long a probe that waits behind a debugger is seen through: longer than anybody debugs.
+const QUEUED: Duration = Duration::from_secs(7 * 86_400);
+
 /// What a check of the GDB stub found, and the guest's run state around it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -79,8 +82,17 @@ impl Session {
             .deadline(self.deadline);
         options.owner = self.pid();
         let report = probe(&endpoint, &options).await?;
+        if let Some(unaccepted) = report.unaccepted {
+            // Another client was faster. Ours waits in the queue and would stop the guest when that one leaves: it is seen through.
+            tokio::spawn(unaccepted.settle(QUEUED));
+        }
         let mut after = self.query_status().await?;
-        if before.running && !after.running && report.effect != GuestEffect::Untouched {
+        // Not where another client may have paused it.
+        let ours = matches!(
+            report.effect,
+            GuestEffect::ResumeUnconfirmed | GuestEffect::LeftPaused | GuestEffect::LeftStopped
+        );
+        if before.running && !after.running && ours {
             self.resume().await?;
             after = self.query_status().await?;
         }

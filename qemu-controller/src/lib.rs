@@ -52,7 +52,9 @@ mod transport;
 pub use qapi_qmp;
 
 pub use config::QemuConfig;
-pub use error::{AttachError, CommandError, Ended, GdbError, StartError, StartPhase, StopError, WaitPhase};
+pub use error::{
+    AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError, WaitPhase,
+};
 pub use events::{Events, Missed};
 pub use gdb::GdbCheck;
 pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder};

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::call::{self, call, instant_after};
 use crate::config::Deadlines;
-use crate::error::{CommandError, Ended, WaitPhase};
+use crate::error::{CommandError, Ended, NotKept, WaitPhase};
 use crate::events::Events;
 use crate::serial::Serial;
 use crate::shared::{Lane, Owned};
@@ -199,6 +199,21 @@ impl Session {
     /// Waits until the session has ended, and tells how.
     pub async fn ended(&self) -> Ended {
         self.inner.shared.end().await
+    }
+
+    /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep running](crate::QemuConfig::keep_running). The session
+    /// is over then for all its handles ([`Ended::Released`]); its monitor is free for the next client.
+    ///
+    /// # Errors
+    /// [`NotKept`] for a QEMU that would end with this session; nothing has changed.
+    pub fn detach(&self) -> Result<(), NotKept> {
+        match &self.inner.process {
+            Some(process) if !process.is_kept() => Err(NotKept),
+            _ => {
+                self.inner.shared.release();
+                Ok(())
+            }
+        }
     }
 
     fn event_by<F: FnMut(&QmpEvent) -> bool>(

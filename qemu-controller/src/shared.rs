@@ -51,8 +51,6 @@ pub(crate) struct State {
     pub(crate) write_failed: bool,
     /// The stream is over, and the driver has not heard of it yet.
     pub(crate) over: Option<Ended>,
-    /// Nobody holds the session any more.
-    pub(crate) released: bool,
     pub(crate) driver: Waker,
 }
 
@@ -99,7 +97,6 @@ impl Owned {
                 transcript,
                 write_failed: false,
                 over: None,
-                released: false,
                 driver: Waker::noop().clone(),
             }),
             in_band: Semaphore::new(MAX_IN_FLIGHT),
@@ -124,11 +121,7 @@ impl Deref for Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.released = true;
-        // Closed here and now: the driver's runtime may not run again.
-        state.transport = None;
-        state.driver.wake_by_ref();
+        self.0.release();
     }
 }
 
@@ -242,6 +235,12 @@ impl Shared {
             // The sender lives in `self`.
             Err(_) => Ended::RuntimeGone,
         }
+    }
+
+    /// Closes the stream and ends the session, here and now: the driver's runtime may not run again.
+    pub(crate) fn release(&self) {
+        self.finish(Ended::Released);
+        self.state().driver.wake_by_ref();
     }
 
     /// Tells everybody how it ended; only the first word counts.

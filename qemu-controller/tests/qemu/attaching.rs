@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use qemu_controller::{Address, AttachError, Endpoint, Session, StartPhase, StoppedBy};
+use qemu_controller::{Address, AttachError, Ended, Endpoint, NotKept, Session, StartPhase, StoppedBy};
 use qemu_launch::Monitor;
 
-use crate::support::{DEADLINE, chain, config};
+use crate::support::{DEADLINE, chain, config, gone, start};
 
 #[tokio::test]
 async fn joins_and_leaves_without_a_trace() {
@@ -61,4 +61,33 @@ async fn nobody_there_is_said_at_once() {
         .unwrap_err();
     assert!(chain(&error).contains("none.sock"), "{}", chain(&error));
     assert!(matches!(error, AttachError::Connect { .. }));
+}
+
+#[tokio::test]
+async fn a_kept_qemu_is_left_behind_on_purpose_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kept.sock");
+    let config = config("tick").qmp(Endpoint::Socket(path.clone())).keep_running();
+    let session = Session::start(config).await.unwrap();
+    let pid = session.pid().unwrap();
+    session.detach().unwrap();
+    assert!(matches!(session.ended().await, Ended::Released));
+    assert!(session.query_status().await.is_err());
+    drop(session);
+
+    let found = Session::attach(Address::Socket(path.clone()), DEADLINE)
+        .await
+        .unwrap();
+    assert!(found.query_status().await.unwrap().running);
+    found.detach().unwrap();
+    let found = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    found.stop().await.unwrap();
+    assert!(gone(pid).await);
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_not_kept_is_not_left_behind() {
+    let session = start("tick").await;
+    assert_eq!(session.detach(), Err(NotKept));
+    session.query_status().await.unwrap();
 }
