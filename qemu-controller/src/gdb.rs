@@ -90,7 +90,7 @@ impl Session {
         // Not where another client may have paused it.
         let ours = matches!(
             report.effect,
-            GuestEffect::ResumeUnconfirmed | GuestEffect::LeftPaused | GuestEffect::LeftStopped
+            GuestEffect::ResumeUnconfirmed | GuestEffect::LeftPaused | GuestEffect::LeftStopped | GuestEffect::Unknown
         );
         if before.running && !after.running && ours {
             self.resume().await?;
