@@ -89,10 +89,11 @@ fn in_path(program: &Path) -> Result<PathBuf, FindError> {
     let mut file = program.as_os_str().to_owned();
     file.push(std::env::consts::EXE_SUFFIX);
     let mut first_bad = None;
-    for folder in std::env::split_paths(&path) {
-        match runnable(&folder.join(&file), "") {
+    // Looked whether it is there first: an error about a missing one costs a look at the system's name.
+    let candidates = std::env::split_paths(&path).map(|folder| folder.join(&file));
+    for candidate in candidates.filter(|candidate| candidate.exists()) {
+        match runnable(&candidate, "") {
             Ok(found) => return Ok(found),
-            Err(FindError::Missing { .. }) => {}
             // As a shell does: a later folder may have a better one.
             Err(bad) => first_bad = first_bad.or(Some(bad)),
         }
