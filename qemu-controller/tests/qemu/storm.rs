@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qemu_controller::{Address, AttachError, Endpoint, Ladder, QemuConfig, Session, StartPhase, StoppedBy};
 use qemu_launch::Monitor;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStrea
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Held, config, until};
+use crate::support::{Held, config};
 
 /// Fifty machines on two cores that others use as well take their time.
 const STORM: Duration = Duration::from_secs(60);
@@ -202,7 +202,7 @@ fn patient(name: &str) -> QemuConfig {
 }
 
 /// What this process has of what must not be left behind.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct Belongings {
     descriptors: usize,
     /// Zombies included.
@@ -220,6 +220,13 @@ impl Belongings {
             temporary_files: entries(std::env::temp_dir()),
             threads: entries("/proc/self/task".into()),
         }
+    }
+
+    fn is_within(&self, other: &Self) -> bool {
+        self.children == 0
+            && self.descriptors <= other.descriptors
+            && self.temporary_files <= other.temporary_files
+            && self.threads <= other.threads
     }
 }
 
@@ -265,18 +272,15 @@ fn alone(name: &str, body: impl Future<Output = ()>) {
             .stop()
             .await
             .unwrap();
-        let settled = || {
-            let counted = Belongings::count();
-            (counted.children == 0).then_some(counted)
-        };
-        let before = until("nothing of the first session", settled).await;
+        let before = Belongings::count();
         body.await;
-        // Threads end a moment after their process.
+        // Threads and descriptors go a moment after their process, and `before` may have some of those still.
+        let since = Instant::now();
         let mut after = Belongings::count();
-        let same = || {
+        while !after.is_within(&before) {
+            assert!(since.elapsed() < STORM, "before: {before:?}, after: {after:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
             after = Belongings::count();
-            (after == before).then_some(())
-        };
-        until("as before", same).await;
+        }
     });
 }
