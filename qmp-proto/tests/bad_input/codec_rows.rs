@@ -369,3 +369,29 @@ fn a_message_that_is_not_one_of_four_kinds_says_whether_it_is_none_or_several() 
         );
     }
 }
+
+#[test]
+fn a_syntax_error_says_what_could_have_stood_there() {
+    let rows = [
+        ("x", "a JSON object"),
+        ("{x", "a key or `}`"),
+        ("{\"a\":1,x", "a key"),
+        ("{\"a\"x", "`:`"),
+        ("{\"a\":x", "a value"),
+        ("{\"a\":[x", "a value or `]`"),
+        ("{\"a\":[1,x", "a value"),
+        ("{\"a\":[1 x", "`,` or `]`"),
+        ("{\"a\":{} x", "`,` or `}`"),
+        ("{\"a\":tx", "`true`, `false` or `null`"),
+        ("{\"a\":-x", "a digit"),
+    ];
+    for (text, expected) in rows {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(text.as_bytes());
+        assert_eq!(
+            codec.next_message().unwrap_err().kind(),
+            &DecodeErrorKind::Syntax { expected },
+            "{text}"
+        );
+    }
+}
