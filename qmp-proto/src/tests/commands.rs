@@ -276,3 +276,20 @@ fn ids_of_two_connections_differ() {
     // One in four thousand million runs fails.
     assert_ne!(first_id(), first_id());
 }
+
+#[test]
+fn error_classes_are_known_by_name_and_unknown_ones_kept() {
+    let known = [
+        "GenericError",
+        "CommandNotFound",
+        "DeviceNotActive",
+        "DeviceNotFound",
+        "KVMMissingCap",
+    ];
+    for name in known.into_iter().chain(["Flux"]) {
+        let class = crate::ErrorClass::from(name.to_owned());
+        assert_eq!(class.as_str(), name);
+        assert_eq!(class == crate::ErrorClass::Other(name.to_owned()), name == "Flux");
+    }
+    assert_eq!(RawJson::copy(b"[1]").as_bytes(), b"[1]");
+}
