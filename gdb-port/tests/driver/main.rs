@@ -5,6 +5,8 @@
 
 mod duplex;
 #[cfg(target_os = "linux")]
+mod other;
+#[cfg(target_os = "linux")]
 mod statuses;
 #[cfg(target_os = "linux")]
 mod strangers;

@@ -2,6 +2,8 @@
 
 use std::net::{TcpListener, TcpStream};
 
+use crate::other::Other;
+
 #[path = "../../examples/check.rs"]
 #[expect(dead_code, reason = "its `main` is of no use here")]
 mod check;
@@ -19,7 +21,9 @@ async fn free_held_absent_and_not_to_be_seen() {
         status(&format!("--wait 5 --pid {} {endpoint}", std::process::id())).await,
         0
     );
-    assert_eq!(status(&format!("--pid 1 {endpoint}")).await, 6);
+    let mut other = Other::start();
+    assert_eq!(status(&format!("--pid {} {endpoint}", other.pid())).await, 6);
+    other.end();
     let client = TcpStream::connect(endpoint).unwrap();
     let accepted = listener.accept().unwrap();
     assert_eq!(status(&format!("{endpoint}")).await, 3);

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use gdb_port::{Blind, Endpoint, WaitError, wait_until_listening};
 
+use crate::other::Other;
+
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -28,9 +30,12 @@ async fn the_wait_ends_with_the_process_at_the_deadline_or_where_it_cannot_see()
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
     // Somebody else's listener is not waited for at all once the process is gone, and until the deadline before.
-    let gone = wait_until_listening(&endpoint, Some(1), LONG, ready(())).await;
+    let mut other = Other::start();
+    let pid = Some(other.pid());
+    let gone = wait_until_listening(&endpoint, pid, LONG, ready(())).await;
     assert!(matches!(gone, Err(WaitError::ProcessGone { .. })));
-    let over = wait_until_listening(&endpoint, Some(1), Duration::from_millis(30), pending::<()>()).await;
+    let over = wait_until_listening(&endpoint, pid, Duration::from_millis(30), pending::<()>()).await;
+    other.end();
     let Err(error @ WaitError::Deadline { .. }) = over else {
         panic!("{over:?}")
     };
