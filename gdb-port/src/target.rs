@@ -16,6 +16,9 @@ pub const ROOT: &str = "target.xml";
 
 /// All annexes together, in bytes. QEMU's largest (AArch64) are below 200 KiB.
 const MAX_BYTES: usize = 1024 * 1024;
+/// What may be walked when the documents are put together: one that is included again counts again, and so does a feature's
+/// name for each of its registers. Every document once is within it.
+const MAX_ASSEMBLED: usize = 2 * MAX_BYTES;
 const MAX_ANNEXES: usize = 64;
 const MAX_DEPTH: usize = 8;
 const MAX_INCLUDES: usize = 256;
@@ -124,27 +127,29 @@ impl TargetReader {
         let text = std::str::from_utf8(content).map_err(|_| TargetError::Encoding {
             annex: annex.to_owned(),
         })?;
-        let mut included = Vec::new();
+        let mut wanted = self.wanted.clone();
+        wanted.retain(|wanted| wanted != annex);
+        let known = self.documents.len() + usize::from(!self.documents.contains_key(annex));
         walk(annex, text, &mut |piece| {
-            if let Piece::Include(href) = piece {
-                included.push(href);
+            let Piece::Include(href) = piece else {
+                return Ok(());
+            };
+            if href == annex || self.documents.contains_key(&href) || wanted.contains(&href) {
+                return Ok(());
             }
+            // Here and not after the walk: the list that is searched for each include stays this short.
+            if known + wanted.len() == MAX_ANNEXES {
+                return Err(TargetError::Limit {
+                    what: "documents",
+                    limit: MAX_ANNEXES,
+                });
+            }
+            wanted.push(href);
             Ok(())
         })?;
         self.bytes += content.len();
-        self.wanted.retain(|wanted| wanted != annex);
+        self.wanted = wanted;
         self.documents.insert(annex.to_owned(), text.to_owned());
-        for href in included {
-            if !self.documents.contains_key(&href) && !self.wanted.contains(&href) {
-                self.wanted.push(href);
-            }
-        }
-        if self.documents.len() + self.wanted.len() > MAX_ANNEXES {
-            return Err(TargetError::Limit {
-                what: "documents",
-                limit: MAX_ANNEXES,
-            });
-        }
         Ok(())
     }
 
@@ -172,6 +177,7 @@ impl TargetReader {
             target: Target::default(),
             next: 0,
             includes: 0,
+            assembled: 0,
         };
         assembly.document(ROOT, 0)?;
         Ok(assembly.target)
@@ -183,6 +189,8 @@ struct Assembly<'a> {
     target: Target,
     next: u32,
     includes: usize,
+    /// Bytes, against [`MAX_ASSEMBLED`].
+    assembled: usize,
 }
 
 impl Assembly<'_> {
@@ -204,6 +212,7 @@ impl Assembly<'_> {
             .documents
             .get(annex)
             .ok_or_else(|| TargetError::Missing(annex.to_owned()))?;
+        self.count(text.len())?;
         let mut feature = String::new();
         walk(annex, text, &mut |piece| {
             match piece {
@@ -216,6 +225,17 @@ impl Assembly<'_> {
             }
             Ok(())
         })
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), TargetError> {
+        self.assembled = self.assembled.saturating_add(bytes);
+        if self.assembled > MAX_ASSEMBLED {
+            return Err(TargetError::Limit {
+                what: "bytes with every include",
+                limit: MAX_ASSEMBLED,
+            });
+        }
+        Ok(())
     }
 
     fn register(
@@ -231,6 +251,7 @@ impl Assembly<'_> {
                 limit: MAX_REGISTERS,
             });
         }
+        self.count(feature.len())?;
         let number = number.unwrap_or(self.next);
         self.next = number.saturating_add(1);
         self.target.registers.push(Register {

@@ -140,6 +140,30 @@ fn hostile_documents_meet_a_limit() {
         "registers"
     );
     assert_eq!(limit(root(&" ".repeat(2 * 1024 * 1024))), "bytes");
+    // Little text that is much when put together: a large document again and again, and a long name for each register.
+    let again = read(&[(ROOT, &include("a").repeat(255)), ("a", &"<a/>".repeat(250_000))]);
+    assert_eq!(limit(again), "bytes with every include");
+    let feature = format!("<feature name=\"{}\">", "x".repeat(500_000));
+    let named = root(&(feature + &"<reg name=\"r\" bitsize=\"1\"/>".repeat(10)));
+    assert_eq!(limit(named), "bytes with every include");
     // Depth costs nothing: no recursion follows elements.
     assert!(root(&"<a>".repeat(300_000)).is_ok());
+}
+
+#[test]
+fn nothing_is_added_of_a_document_that_is_refused() {
+    let mut reader = TargetReader::new();
+    // Each include another document, in as many bytes as are allowed.
+    let includes: String = (0..35_000)
+        .map(|number| format!("<include href=\"{number:07}\"/>"))
+        .collect();
+    assert!(reader.check_size(includes.len()).is_ok());
+    for bad in [includes.as_str(), "<xi:include href=\"a.xml\"/><reg/>"] {
+        assert!(reader.add(ROOT, bad.as_bytes()).is_err());
+        assert_eq!(reader.next_annex(), Some(ROOT));
+        assert_eq!(reader.finish(), Err(TargetError::Missing(ROOT.to_owned())));
+    }
+    reader.add(ROOT, CORE.as_bytes()).unwrap();
+    assert_eq!(reader.next_annex(), None);
+    assert_eq!(reader.finish().unwrap().registers.len(), 3);
 }
