@@ -1,6 +1,6 @@
 //! Joins a QEMU that runs already, looks at it, and leaves it running. Given a firmware in place of an address, it starts such a QEMU itself first.
 //!
-//! `cargo run -p qemu-controller --example attach -- unix:PATH | HOST:PORT | path/to/firmware.elf`
+//! `cargo run -p qemu-controller --example attach -- unix:PATH | IP:PORT | path/to/firmware.elf`
 
 use std::error::Error;
 use std::time::{Duration, Instant};

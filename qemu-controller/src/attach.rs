@@ -6,6 +6,7 @@ use std::time::Duration;
 use qemu_launch::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::config::Deadlines;
@@ -80,6 +81,7 @@ async fn ready(
                 gdb: None,
                 deadlines: Deadlines::default(),
                 serials: Vec::new(),
+                stopped: OnceCell::new(),
             };
             return Ok(Session::new(inner));
         }
@@ -94,7 +96,7 @@ async fn ready(
         },
         Failed::Command(source) => AttachError::Refused { phase, source },
         Failed::Connect(source) => AttachError::Connect { address, source },
-        Failed::Deadline | Failed::NoMonitor | Failed::UnknownPort => AttachError::Deadline {
+        _ => AttachError::Deadline {
             address,
             phase,
             deadline,

@@ -5,12 +5,13 @@ use std::time::Duration;
 use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
+use tracing::{Instrument as _, Span, debug, debug_span, field};
 
 use crate::error::{CommandError, WaitPhase};
 use crate::shared::{Answer, Lane, Shared};
 
-const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
+/// Longer than anybody waits, and an instant so far off exists.
+pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// Sends one command and waits for its answer; all of a session's commands go this way.
 ///
@@ -23,6 +24,7 @@ pub(crate) async fn call(
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<RawReturn, CommandError> {
     let until = instant_after(deadline);
+    let span = debug_span!(parent: &shared.span, "command", name = command, id = field::Empty);
     let fail = |fault| async move {
         let command = command.to_owned();
         match fault {
@@ -31,14 +33,22 @@ pub(crate) async fn call(
                 deadline,
                 phase,
             },
-            Fault::Ended => CommandError::Ended {
-                command,
-                ended: shared.end().await,
+            Fault::Ended => match timeout_at(until, shared.end()).await {
+                Ok(ended) => CommandError::Ended { command, ended },
+                // Its stream is over, and its process takes its time to exit.
+                Err(_) => CommandError::Deadline {
+                    command,
+                    deadline,
+                    phase: WaitPhase::Sent,
+                },
             },
             Fault::Send(source) => CommandError::Invalid { command, source },
         }
     };
-    match answer(shared, command, lane, until, encode).await {
+    match answer(shared, command, lane, until, encode)
+        .instrument(span)
+        .await
+    {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(CommandError::Refused {
             command: command.to_owned(),
@@ -69,8 +79,8 @@ async fn answer(
             } => Fault::Ended,
             error => Fault::Send(error),
         })?;
-    let since = Instant::now();
-    debug!(command, %id, "sent");
+    Span::current().record("id", field::display(id));
+    debug!("sent");
     let in_flight = InFlight { shared, id };
     let answer = match timeout_at(until, &mut answer).await {
         Ok(answer) => answer.map_err(|_| Fault::Ended)?,
@@ -80,7 +90,7 @@ async fn answer(
         }
     };
     std::mem::forget(in_flight);
-    debug!(command, %id, ok = answer.is_ok(), took = ?since.elapsed(), "answered");
+    debug!(ok = answer.is_ok(), "answered");
     Ok(answer)
 }
 

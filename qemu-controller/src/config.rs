@@ -33,10 +33,9 @@ const DEFAULT_MACHINE: &str = "lm3s6965evb";
 #[must_use]
 pub struct QemuConfig {
     spec: MachineSpec,
-    machine: String,
+    machine: Option<String>,
     cpu: Option<String>,
     memory: Option<String>,
-    pub(crate) gdb: Option<Endpoint>,
     pub(crate) deadlines: Deadlines,
     pub(crate) transcript: Option<Destination>,
 }
@@ -63,11 +62,12 @@ impl Default for Deadlines {
 impl Default for QemuConfig {
     fn default() -> Self {
         Self {
-            spec: MachineSpec::default().serial(Endpoint::Inherited),
-            machine: DEFAULT_MACHINE.to_owned(),
+            spec: MachineSpec::default()
+                .serial(Endpoint::Inherited)
+                .gdb(Endpoint::loopback(1234)),
+            machine: None,
             cpu: None,
             memory: None,
-            gdb: Some(Endpoint::loopback(1234)),
             deadlines: Deadlines::default(),
             transcript: None,
         }
@@ -82,7 +82,7 @@ impl QemuConfig {
 
     /// The board (`-machine`). Another board than the default one gets its own CPU and memory, unless they are named too.
     pub fn machine(mut self, machine: impl Into<String>) -> Self {
-        self.machine = machine.into();
+        self.machine = Some(machine.into());
         self
     }
 
@@ -110,15 +110,13 @@ impl QemuConfig {
 
     /// Where the GDB stub listens. Default TCP 127.0.0.1:1234; [`Endpoint::free_port`] never collides, and
     /// [`Session::gdb`](crate::Session::gdb) tells which it became.
-    pub fn gdb(mut self, endpoint: Endpoint) -> Self {
-        self.gdb = Some(endpoint);
-        self
+    pub fn gdb(self, endpoint: Endpoint) -> Self {
+        self.with_spec(|spec| spec.gdb(endpoint))
     }
 
     /// No GDB stub.
-    pub fn without_gdb(mut self) -> Self {
-        self.gdb = None;
-        self
+    pub fn without_gdb(self) -> Self {
+        self.with_spec(MachineSpec::without_gdb)
     }
 
     /// Where the QMP monitor is. Default: a socket pair that QEMU inherits, which nobody else can reach and where nothing is to be retried.
@@ -131,8 +129,8 @@ impl QemuConfig {
         self.with_spec(|spec| spec.extra_args(args))
     }
 
-    /// Anything else that [`MachineSpec`] can describe: further serial ports, drives, semihosting, deterministic time, logs. Board, CPU, memory and
-    /// GDB stub are set by this type's own methods.
+    /// Anything else that [`MachineSpec`] can describe: further serial ports, drives, semihosting, deterministic time, logs. For board, CPU and memory
+    /// prefer this type's own setters, whose word counts.
     pub fn with_spec(mut self, change: impl FnOnce(MachineSpec) -> MachineSpec) -> Self {
         self.spec = change(self.spec);
         self
@@ -157,10 +155,13 @@ impl QemuConfig {
         self
     }
 
-    /// How long [`stop`](crate::Session::stop) waits on each rung: after `quit` ([`Ladder::exit`]), after SIGTERM, after SIGKILL. Default 2 s, 2 s, 5 s;
-    /// `quit` takes 9 ms at the median and 152 ms on a loaded machine.
-    pub fn stop_ladder(mut self, ladder: Ladder) -> Self {
-        self.deadlines.stop = ladder;
+    /// How long [`stop`](crate::Session::stop) waits on each rung: after `quit`, after SIGTERM, after SIGKILL. Default 2 s, 2 s, 5 s;
+    /// `quit` takes 9 ms at the median and 152 ms on a loaded machine. Zero leaves out `quit` or SIGTERM.
+    pub fn stop_ladder(mut self, quit: Duration, terminate: Duration, kill: Duration) -> Self {
+        self.deadlines.stop = Ladder::default()
+            .after_quit(quit)
+            .terminate_within(terminate)
+            .kill_within(kill);
         self
     }
 
@@ -178,9 +179,12 @@ impl QemuConfig {
 
     /// The machine that QEMU is to be.
     pub(crate) fn to_spec(&self) -> MachineSpec {
-        let mut spec = self.spec.clone().machine(&self.machine);
-        if self.machine != DEFAULT_MACHINE {
-            spec = spec.default_cpu().default_memory();
+        let mut spec = self.spec.clone();
+        if let Some(machine) = &self.machine {
+            spec = spec.machine(machine);
+            if machine != DEFAULT_MACHINE {
+                spec = spec.default_cpu().default_memory();
+            }
         }
         if let Some(cpu) = &self.cpu {
             spec = spec.cpu(cpu);
@@ -188,9 +192,6 @@ impl QemuConfig {
         if let Some(memory) = &self.memory {
             spec = spec.memory(memory);
         }
-        match &self.gdb {
-            Some(endpoint) => spec.gdb(endpoint.clone()),
-            None => spec.without_gdb(),
-        }
+        spec
     }
 }

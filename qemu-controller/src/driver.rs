@@ -34,6 +34,9 @@ use crate::shared::{Shared, State, set};
 /// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply one.
 const READ_CHUNK: usize = 16 * 1024;
 
+/// How many reads are made in one turn, however much there is.
+const MOST_READS: usize = 32;
+
 /// How long QEMU may take to exit after it closed its monitor; it is a few milliseconds.
 const EXIT_AFTER_EOF: Duration = Duration::from_secs(2);
 
@@ -64,7 +67,7 @@ impl State {
     /// Reads and routes until the socket is empty; ready when the stream is over.
     fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Ended> {
         let mut chunk = [MaybeUninit::uninit(); READ_CHUNK];
-        loop {
+        for _ in 0..MOST_READS {
             let mut chunk = ReadBuf::uninit(&mut chunk);
             let Some(transport) = &mut self.transport else {
                 return Poll::Ready(Ended::Closed);
@@ -94,6 +97,9 @@ impl State {
                 return Poll::Ready(ended);
             }
         }
+        // The others who want the lock, and the other tasks, get their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Hands on what the connection has understood so far.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qemu_launch::Exit;
+use qemu_launch::{Exit, ExitKind};
 use qmp_proto::{DecodeError, ParseError, SendError, ServerError};
 
 /// Why a session did not start. Whatever was started for it has been ended.
@@ -17,13 +17,18 @@ pub enum StartError {
     /// The configuration has no QMP monitor, and a session is one.
     #[error("the configuration has no QMP monitor, and a session needs one; leave out `without_qmp`")]
     NoMonitor,
+    /// The machine is to keep running, but its monitor is a socket pair that ends with this program: nobody could ever reach it.
+    #[error(
+        "a QEMU that keeps running needs a QMP endpoint that others can reach, not the inherited socket pair"
+    )]
+    KeptUnreachable,
     /// QMP on a free TCP port: nobody but QMP itself could tell which.
     #[error(
         "QMP on a free TCP port cannot be found; name a port, or use the inherited socket pair (the default)"
     )]
     UnknownPort,
     /// QEMU ended before its session was ready; its own words say why.
-    #[error("QEMU ended {phase}: {exit}\ncommand line: {command_line}")]
+    #[error("QEMU ended {phase}: {exit}{}\ncommand line: {command_line}", unexplained(.exit))]
     Exited {
         /// What the session was waiting for.
         phase: StartPhase,
@@ -72,6 +77,16 @@ pub enum StartError {
     Connect(#[source] io::Error),
 }
 
+/// What QEMU said, where how it ended does not say it already.
+fn unexplained(exit: &Exit) -> String {
+    match exit.kind() {
+        ExitKind::OptionError { .. } | ExitKind::Lockup(_) | ExitKind::Aborted { line: Some(_) } => {
+            String::new()
+        }
+        _ => said(&exit.stderr().to_string_lossy()),
+    }
+}
+
 fn said(stderr: &str) -> String {
     if stderr.is_empty() {
         String::new()
@@ -81,9 +96,12 @@ fn said(stderr: &str) -> String {
 }
 
 /// How far a start had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartPhase {
+    /// The description is checked and the process started.
+    #[default]
+    Launching,
     /// QEMU does the listening, and nobody answers at its address yet.
     Connecting,
     /// Connected; QEMU's greeting has not come.
@@ -99,6 +117,7 @@ pub enum StartPhase {
 impl std::fmt::Display for StartPhase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Launching => "before it was started",
             Self::Connecting => "before its monitor took a connection",
             Self::Greeting => "before its QMP greeting",
             Self::Negotiation => "before it answered qmp_capabilities",
@@ -170,7 +189,7 @@ fn held(phase: &StartPhase) -> &'static str {
 pub struct NotKept;
 
 /// Why a session was not ended.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StopError {
     /// Not even SIGKILL ended QEMU in time: it hangs in the kernel.
@@ -178,7 +197,7 @@ pub enum StopError {
     StillRunning(#[from] qemu_launch::StillRunning),
     /// An attached QEMU, whose process is not ours, did not heed `quit`.
     #[error("QEMU did not heed quit, and its process is not this session's to end")]
-    Unheeded(#[source] CommandError),
+    Unheeded(#[source] Arc<CommandError>),
 }
 
 /// Why a command has no result. The session goes on after all of these but [`Ended`](Self::Ended).
@@ -203,10 +222,20 @@ pub enum CommandError {
         /// Where it waited.
         phase: WaitPhase,
     },
+    /// The event that was waited for did not come in time.
+    #[error("no event {event} within {deadline:?}{}", lagged(*.missed))]
+    NoEvent {
+        /// What was waited for.
+        event: String,
+        /// The deadline that was set.
+        deadline: Duration,
+        /// How many events this waiter missed because they came too fast; the wanted one may be among them.
+        missed: u64,
+    },
     /// The session has ended; everybody who waits gets this same answer.
-    #[error("{command} cannot be answered: the session has ended")]
+    #[error("the session ended before {command} was done")]
     Ended {
-        /// The command's name.
+        /// The command's name, or the event that was waited for.
         command: String,
         /// How it ended.
         #[source]
@@ -247,6 +276,14 @@ impl CommandError {
             Self::Ended { ended, .. } => Some(ended),
             _ => None,
         }
+    }
+}
+
+fn lagged(missed: u64) -> String {
+    if missed == 0 {
+        String::new()
+    } else {
+        format!("; {missed} came too fast to be seen")
     }
 }
 
@@ -301,7 +338,9 @@ pub enum Ended {
 #[non_exhaustive]
 pub enum GdbError {
     /// The machine has no GDB stub that listens.
-    #[error("this session has no GDB stub that listens; give its configuration one with `gdb`")]
+    #[error(
+        "this QEMU has no GDB stub that listens on an address; one that a session starts gets it by `QemuConfig::gdb`"
+    )]
     NoStub,
     /// QEMU could not be asked.
     #[error(transparent)]

@@ -43,9 +43,9 @@ impl Session {
     /// # Errors
     /// [`GdbError`]. That a debugger could *not* attach is no error, but in [`GdbCheck::reachability`].
     pub async fn check_gdb(&self) -> Result<GdbCheck, GdbError> {
-        let endpoint = self.gdb().ok_or(GdbError::NoStub)?.clone();
         let before = self.query_status().await?;
         let said = stub(&self.inner.shared, self.deadline).await?;
+        let endpoint = self.stub_endpoint(said.as_ref())?;
         let seen = look(&endpoint, self.pid());
         let reachability = match (said, seen) {
             (Some(Chardev { attached: true, .. }), _) => Reachability::HeldByAnotherClient,
@@ -69,8 +69,9 @@ impl Session {
     /// # Errors
     /// [`GdbError`]; the run state has been put back as far as QEMU let it.
     pub async fn probe_gdb(&self) -> Result<GdbCheck, GdbError> {
-        let endpoint = self.gdb().ok_or(GdbError::NoStub)?.clone();
         let before = self.query_status().await?;
+        let said = stub(&self.inner.shared, self.deadline).await?;
+        let endpoint = self.stub_endpoint(said.as_ref())?;
         let guest = if before.running {
             GuestState::Running
         } else {
@@ -81,6 +82,8 @@ impl Session {
             .leave(Leave::RunOn)
             .deadline(self.deadline);
         options.owner = self.pid();
+        // Where the kernel shows nothing, QEMU's own word counts.
+        options.nobody_attached = said.is_some_and(|stub| !stub.attached);
         let report = probe(&endpoint, &options).await?;
         if let Some(unaccepted) = report.unaccepted {
             // Another client was faster. Ours waits in the queue and would stop the guest when that one leaves: it is seen through.
@@ -90,7 +93,10 @@ impl Session {
         // Not where another client may have paused it.
         let ours = matches!(
             report.effect,
-            GuestEffect::ResumeUnconfirmed | GuestEffect::LeftPaused | GuestEffect::LeftStopped | GuestEffect::Unknown
+            GuestEffect::ResumeUnconfirmed
+                | GuestEffect::LeftPaused
+                | GuestEffect::LeftStopped
+                | GuestEffect::Unknown
         );
         if before.running && !after.running && ours {
             self.resume().await?;
@@ -103,6 +109,12 @@ impl Session {
             before,
             after,
         })
+    }
+
+    /// Where the stub listens: known from the start, or what an attached QEMU says.
+    fn stub_endpoint(&self, said: Option<&Chardev>) -> Result<Endpoint, GdbError> {
+        let said = said.map(|stub| &stub.endpoint);
+        self.gdb().or(said).cloned().ok_or(GdbError::NoStub)
     }
 }
 

@@ -26,8 +26,8 @@
 //! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command and event at `debug`;
 //! [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
 //!
-//! **No call hangs:** each has a deadline, and its error says where it waited. **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for
-//! everybody who waits, with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle, and on Linux with this program, however
+//! **No call hangs:** each command, start and stop has a deadline, and its error says where it waited. **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for
+//! everybody who waits, with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle (unless it is to keep running), and on Linux with this program, however
 //! that ends.
 
 mod attach;
@@ -51,6 +51,8 @@ mod transport;
 #[cfg(feature = "qapi")]
 pub use qapi_qmp;
 
+pub use {gdb_port, qemu_launch, qmp_proto};
+
 pub use config::QemuConfig;
 pub use error::{
     AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError, WaitPhase,
@@ -63,3 +65,8 @@ pub use qmp_proto::{QmpEvent, ServerError};
 pub use serial::{SERIAL_BUFFER_BYTES, Serial, SerialError};
 pub use session::Session;
 pub use stop::{Stopped, StoppedBy};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,7 +9,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -28,7 +30,22 @@ pub struct Serial {
 struct Port {
     received: Mutex<Received>,
     changed: Notify,
-    writer: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
+    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+}
+
+/// The end of draining, also when its runtime is shut down: the socket is closed then, because one that is open and unread stalls QEMU.
+struct Draining {
+    port: Arc<Port>,
+    socket: std::os::unix::net::UnixStream,
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        // It can only fail if the other end is gone.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.port.received().ended = true;
+        self.port.changed.notify_waiters();
+    }
 }
 
 #[derive(Default)]
@@ -66,24 +83,27 @@ pub enum SerialError {
 
 impl Serial {
     /// Starts to drain a port on this runtime.
-    pub(crate) fn drain(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
-        let (mut reader, writer) = tokio::io::split(stream);
+    pub(crate) fn drain(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let socket = stream.try_clone()?;
+        let (mut reader, writer) = UnixStream::from_std(stream)?.into_split();
         let shared = Arc::new(Port {
             received: Mutex::default(),
             changed: Notify::new(),
-            writer: tokio::sync::Mutex::new(Box::new(writer)),
+            writer: tokio::sync::Mutex::new(writer),
         });
-        let port = Arc::clone(&shared);
+        let draining = Draining {
+            port: Arc::clone(&shared),
+            socket,
+        };
         tokio::spawn(async move {
             let mut chunk = vec![0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut chunk).await {
-                port.received().push(&chunk[..length]);
-                port.changed.notify_waiters();
+                draining.port.received().push(&chunk[..length]);
+                draining.port.changed.notify_waiters();
             }
-            port.received().ended = true;
-            port.changed.notify_waiters();
         });
-        Self { shared }
+        Ok(Self { shared })
     }
 
     /// Waits until the guest has printed `text`, and returns all that stood before it. Both are then read.

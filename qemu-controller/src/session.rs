@@ -12,19 +12,21 @@ use qmp_proto::commands::{
 };
 use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::{self, call, instant_after};
 use crate::config::Deadlines;
 use crate::error::{CommandError, Ended, NotKept, WaitPhase};
-use crate::events::Events;
+use crate::events::{Events, Missed};
 use crate::serial::Serial;
 use crate::shared::{Lane, Owned};
+use crate::stop::Stopped;
 
 /// A QEMU that runs, and the QMP session with it.
 ///
-/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU. Every future may be dropped at any point and the session stays in step; every
+/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU, unless it was attached to or is to
+/// [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for that, a few milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the thread. Every future may be dropped at any point and the session stays in step; every
 /// call has a deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is told at once how ([`Ended`]).
 #[derive(Clone)]
 pub struct Session {
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) gdb: Option<gdb_port::Endpoint>,
     pub(crate) deadlines: Deadlines,
     pub(crate) serials: Vec<Option<Serial>>,
+    /// How it was stopped, for whoever asks again.
+    pub(crate) stopped: OnceCell<Stopped>,
 }
 
 /// What is asked of QEMU by command.
@@ -85,13 +89,19 @@ impl Session {
     }
 
     /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest starts over; one that was paused waits at
-    /// its reset vector, in the run state `prelaunch`.
+    /// its reset vector, in the run state `prelaunch`. Where `-action` makes a shutdown of a reset, it returns when the machine has been shut down.
     ///
     /// # Errors
     /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
     pub async fn reset(&self) -> Result<(), CommandError> {
-        self.until(SystemReset::NAME, reset_by_monitor, self.command(&SystemReset))
-            .await
+        let event = self
+            .until(SystemReset::NAME, reset_by_monitor, self.command(&SystemReset))
+            .await?;
+        if event.name == "SHUTDOWN" {
+            // Did QEMU end with it? Then this says so.
+            self.query_status().await?;
+        }
+        Ok(())
     }
 
     /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many boards, `lm3s6965evb` among them, do not listen.
@@ -178,13 +188,29 @@ impl Session {
     /// `let stopped = session.wait_for_event(…)` and what is done to provoke it.
     ///
     /// # Errors
-    /// [`CommandError::Deadline`] after the session's deadline, [`CommandError::Ended`] when the session ends first; both name `what`.
+    /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the session ends first; both name `what`.
     pub fn wait_for_event<F: FnMut(&QmpEvent) -> bool>(
         &self,
         what: &str,
         wanted: F,
     ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
-        self.event_by(what.to_owned(), instant_after(self.deadline), wanted)
+        let (event, deadline) = (what.to_owned(), self.deadline);
+        let found = event_by(self.events(), instant_after(deadline), wanted);
+        let shared = self.inner.shared.share();
+        async move {
+            match found.await {
+                Ok(found) => Ok(found),
+                Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent {
+                    event,
+                    deadline,
+                    missed,
+                }),
+                Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
+                    command: event,
+                    ended: shared.end().await,
+                }),
+            }
+        }
     }
 
     /// The guest's run state as events and answers to `query-status` tell it, without asking: the receiver has the latest, and wakes when it becomes another one. It is
@@ -196,9 +222,10 @@ impl Session {
         self.inner.shared.run_state()
     }
 
-    /// Waits until the session has ended, and tells how.
-    pub async fn ended(&self) -> Ended {
-        self.inner.shared.end().await
+    /// Waits until the session has ended, and tells how. Keeps no handle meanwhile: who only waits does not keep QEMU alive.
+    pub fn ended(&self) -> impl Future<Output = Ended> + Send + use<> {
+        let shared = self.inner.shared.share();
+        async move { shared.end().await }
     }
 
     /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep running](crate::QemuConfig::keep_running). The session
@@ -216,52 +243,54 @@ impl Session {
         }
     }
 
-    fn event_by<F: FnMut(&QmpEvent) -> bool>(
-        &self,
-        what: String,
-        until: Instant,
-        mut wanted: F,
-    ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
-        let mut events = self.events();
-        let (shared, deadline) = (self.inner.shared.share(), self.deadline);
-        async move {
-            let found = timeout_at(until, async {
-                while let Some(event) = events.next().await {
-                    // Missed ones were not wanted, or the deadline will say that they were.
-                    if let Ok(event) = event
-                        && wanted(&event)
-                    {
-                        return Some(event);
-                    }
-                }
-                None
-            });
-            match found.await {
-                Ok(Some(event)) => Ok(event),
-                Ok(None) => Err(CommandError::Ended {
-                    command: what,
-                    ended: shared.end().await,
-                }),
-                Err(_) => Err(CommandError::Deadline {
-                    command: what,
-                    deadline,
-                    phase: WaitPhase::Effect,
-                }),
-            }
-        }
-    }
-
     /// Runs a command whose effect shows in an event, and waits for both; the event may come first.
     async fn until<T>(
         &self,
-        what: &str,
+        name: &str,
         wanted: impl FnMut(&QmpEvent) -> bool,
         command: impl Future<Output = Result<T, CommandError>>,
-    ) -> Result<(), CommandError> {
-        let effect = self.event_by(what.to_owned(), instant_after(self.deadline), wanted);
+    ) -> Result<QmpEvent, CommandError> {
+        let effect = event_by(self.events(), instant_after(self.deadline), wanted);
         command.await?;
-        effect.await.map(drop)
+        let (command, deadline, phase) = (name.to_owned(), self.deadline, WaitPhase::Effect);
+        match effect.await {
+            Ok(event) => Ok(event),
+            Err(NotSeen::InTime { .. }) => Err(CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            }),
+            Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
+                command,
+                ended: self.ended().await,
+            }),
+        }
     }
+}
+
+/// Why an event was not seen.
+enum NotSeen {
+    InTime { missed: u64 },
+    BeforeTheEnd,
+}
+
+async fn event_by(
+    mut events: Events,
+    until: Instant,
+    mut wanted: impl FnMut(&QmpEvent) -> bool,
+) -> Result<QmpEvent, NotSeen> {
+    let mut missed = 0;
+    let found = timeout_at(until, async {
+        loop {
+            match events.next().await {
+                Some(Ok(event)) if wanted(&event) => return Ok(event),
+                Some(Ok(_)) => {}
+                Some(Err(Missed(count))) => missed += count,
+                None => return Err(NotSeen::BeforeTheEnd),
+            }
+        }
+    });
+    found.await.unwrap_or(Err(NotSeen::InTime { missed }))
 }
 
 /// What is known without asking.
@@ -284,7 +313,8 @@ impl Session {
         self.inner.process.as_ref().map(|process| process.pid())
     }
 
-    /// Where the GDB stub listens; `None` where there is none, or where it is an inherited socket pair.
+    /// Where the GDB stub listens; `None` where there is none, where it is an inherited socket pair, and for a session that was attached
+    /// ([`check_gdb`](Self::check_gdb) asks that QEMU).
     #[must_use]
     pub fn gdb(&self) -> Option<&gdb_port::Endpoint> {
         self.inner.gdb.as_ref()
@@ -298,9 +328,9 @@ impl Session {
     }
 }
 
-/// Whether it is a reset that a monitor asked for, not the guest.
+/// Whether it is a reset that a monitor asked for, not the guest, or the shutdown that it became.
 fn reset_by_monitor(event: &QmpEvent) -> bool {
-    matches!(event.typed(), Ok(TypedEvent::Reset(reset)) if !reset.guest)
+    matches!(event.typed(), Ok(TypedEvent::Reset(cause) | TypedEvent::Shutdown(cause)) if !cause.guest)
 }
 
 impl fmt::Debug for Session {

@@ -10,7 +10,7 @@ use qmp_proto::{
     Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, QmpEvent, RawReturn, SendError, ServerError,
 };
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, oneshot, watch};
-use tracing::info;
+use tracing::{Span, info};
 
 use crate::error::Ended;
 use crate::transcript::Transcript;
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     out_of_band: Semaphore,
     /// Set once, when the session has ended.
     pub(crate) ended: watch::Sender<Option<Ended>>,
+    /// In which whatever concerns this session is traced.
+    pub(crate) span: Span,
 }
 
 pub(crate) struct State {
@@ -82,6 +84,7 @@ impl Owned {
         transport: BoxTransport,
         connection: Connection,
         transcript: Option<Transcript>,
+        span: Span,
     ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
@@ -102,6 +105,7 @@ impl Owned {
             in_band: Semaphore::new(MAX_IN_FLIGHT),
             out_of_band: Semaphore::new(MAX_IN_FLIGHT),
             ended: watch::Sender::new(None),
+            span,
         }))
     }
 
@@ -245,15 +249,13 @@ impl Shared {
 
     /// Tells everybody how it ended; only the first word counts.
     pub(crate) fn finish(&self, ended: Ended) {
-        info!(%ended, "session ended");
         let waiters = {
             let mut state = self.state();
-            if !self
-                .ended
-                .send_if_modified(|was| was.is_none().then(|| *was = Some(ended)).is_some())
-            {
+            if self.ended.borrow().is_some() {
                 return;
             }
+            info!(parent: &self.span, %ended, "session ended");
+            self.ended.send_replace(Some(ended));
             state.transport = None;
             state.events = None;
             state.run_state = None;

@@ -8,16 +8,19 @@
 //! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at once and has QEMU's own words.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use qemu_launch::{Address, Process, Watch};
+use gdb_port::{WaitError, wait_until_listening};
+use qemu_launch::{Address, Process, SpawnError, Watch};
 use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Capability, Connection, Greeting, Limits};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, info, info_span, trace};
 
-use crate::call::command;
+use crate::call::{A_YEAR, command};
 use crate::config::QemuConfig;
 use crate::driver::drive;
 use crate::error::{CommandError, Ended, StartError, StartPhase};
@@ -48,22 +51,44 @@ impl Session {
             .transpose()
             .map_err(StartError::Transcript)?;
         let since = Instant::now();
-        let process = qemu_launch::spawn_async(config.to_spec()).await?;
-        let pid = process.pid();
-        info!(pid, argv = %process.argv(), "QEMU started");
-        let mut phase = StartPhase::Connecting;
-        let watch = process.watch();
         let deadline = config.deadlines.start;
-        let failed = match timeout(deadline, begin(process, config, transcript, &mut phase)).await {
+        let mut started = Started::default();
+        let failed = match timeout(deadline, begin(config, transcript, &mut started)).await {
             Ok(Ok(session)) => {
-                info!(pid, took = ?since.elapsed(), "session ready");
+                info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
+                started.process = None;
                 return Ok(session);
             }
             Ok(Err(failed)) => failed,
             Err(_) => Failed::Deadline,
         };
-        let (phase, command_line) = (phase, watch.argv().to_string());
-        Err(match failed {
+        Err(started.explain(failed, deadline))
+    }
+}
+
+/// How far a start has come. Dropped before its end, it leaves no process, not even one that is to keep running.
+#[derive(Default)]
+struct Started {
+    phase: StartPhase,
+    process: Option<Watch>,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.process.iter().for_each(Watch::kill);
+    }
+}
+
+impl Started {
+    fn explain(&self, failed: Failed, deadline: Duration) -> StartError {
+        let phase = self.phase;
+        let command_line = self
+            .process
+            .as_ref()
+            .map(|process| process.argv().to_string())
+            .unwrap_or_default();
+        match failed {
+            Failed::Launch(source) => StartError::Launch(source),
             Failed::Ended(Ended::Exited(exit)) => StartError::Exited {
                 phase,
                 exit,
@@ -77,19 +102,28 @@ impl Session {
             Failed::Command(source) => StartError::Refused { phase, source },
             Failed::Connect(source) => StartError::Connect(source),
             Failed::NoMonitor => StartError::NoMonitor,
+            Failed::KeptUnreachable => StartError::KeptUnreachable,
             Failed::UnknownPort => StartError::UnknownPort,
-            Failed::Deadline => StartError::Deadline {
-                phase,
-                deadline,
-                stderr: watch.stderr_tail().to_string_lossy(),
-                command_line,
-            },
-        })
+            Failed::Deadline => {
+                let stderr = self
+                    .process
+                    .as_ref()
+                    .map(|process| process.stderr_tail().to_string_lossy());
+                StartError::Deadline {
+                    phase,
+                    deadline,
+                    stderr: stderr.unwrap_or_default(),
+                    command_line,
+                }
+            }
+        }
     }
 }
 
 /// Why a start failed, before it is put together with what is known of the process.
 pub(crate) enum Failed {
+    Launch(SpawnError),
+    KeptUnreachable,
     Ended(Ended),
     Command(CommandError),
     Connect(io::Error),
@@ -115,18 +149,24 @@ impl From<io::Error> for Failed {
 }
 
 async fn begin(
-    mut process: Process,
     config: QemuConfig,
     transcript: Option<Transcript>,
-    phase: &mut StartPhase,
+    started: &mut Started,
 ) -> Result<Session, Failed> {
+    let mut process = qemu_launch::spawn_async(config.to_spec())
+        .await
+        .map_err(Failed::Launch)?;
+    info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
+    started.process = Some(process.watch());
+    started.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
     let serials = serials(&mut process)?;
     let transport = connect(&mut process).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
-    let (shared, greeting) = handshake(transport, Some(process.watch()), transcript, deadline, phase).await?;
-    *phase = StartPhase::GdbAddress;
+    let watch = Some(process.watch());
+    let (shared, greeting) = handshake(transport, watch, transcript, deadline, &mut started.phase).await?;
+    started.phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
     Ok(Session::new(Inner {
         shared,
@@ -135,6 +175,7 @@ async fn begin(
         gdb,
         deadlines: config.deadlines,
         serials,
+        stopped: OnceCell::new(),
     }))
 }
 
@@ -147,10 +188,10 @@ pub(crate) async fn handshake(
     phase: &mut StartPhase,
 ) -> Result<(Owned, Greeting), Failed> {
     *phase = StartPhase::Greeting;
-    let shared = Owned::new(transport, Connection::new(Limits::default()), transcript);
-    let greeting = shared.greeting();
     let span = info_span!("qemu", pid = process.as_ref().map(Watch::pid));
-    tokio::spawn(drive(shared.share(), process).instrument(span));
+    let shared = Owned::new(transport, Connection::new(Limits::default()), transcript, span);
+    let greeting = shared.greeting();
+    tokio::spawn(drive(shared.share(), process).instrument(shared.span.clone()));
     let Ok(greeting) = greeting.await else {
         return Err(Failed::Ended(shared.end().await));
     };
@@ -185,6 +226,7 @@ async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
 async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
     let address = process.qmp_address().cloned().ok_or(Failed::NoMonitor)?;
     match address {
+        Address::Inherited { .. } if process.is_kept() => Err(Failed::KeptUnreachable),
         Address::Inherited { .. } => {
             let stream = process.take_qmp().ok_or(Failed::NoMonitor)?;
             Ok(Box::pin(tokio_stream(stream)?))
@@ -192,6 +234,7 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
         Address::Socket(path) => Ok(Box::pin(retry(process, || UnixStream::connect(&path)).await?)),
         Address::Tcp(address) if address.port() == 0 => Err(Failed::UnknownPort),
         Address::Tcp(address) => {
+            listened_to(process, address).await?;
             let stream = retry(process, || TcpStream::connect(address)).await?;
             // Without it each command may wait 40 ms for an acknowledgment.
             stream.set_nodelay(true)?;
@@ -200,6 +243,17 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
         other => Err(Failed::Connect(io::Error::other(format!(
             "no way to reach a monitor at {other}"
         )))),
+    }
+}
+
+/// Waits until it is this QEMU that listens there, where that can be seen: at a port that is taken another QEMU may answer, and would be
+/// taken for ours until ours has exited.
+async fn listened_to(process: &Process, address: SocketAddr) -> Result<(), Failed> {
+    let endpoint = gdb_port::Endpoint::Tcp(address);
+    let seen = wait_until_listening(&endpoint, Some(process.pid()), A_YEAR, process.wait());
+    match seen.await {
+        Err(WaitError::ProcessGone { .. }) => Err(Failed::Ended(Ended::Exited(process.wait().await))),
+        _ => Ok(()),
     }
 }
 
@@ -230,9 +284,8 @@ fn serials(process: &mut Process) -> io::Result<Vec<Option<Serial>>> {
     let ports = (0..)
         .take_while(|&port| process.serial_address(port).is_some())
         .count();
-    let drain = |stream| Ok(Serial::drain(tokio_stream(stream)?));
     (0..ports)
-        .map(|port| process.take_serial(port).map(drain).transpose())
+        .map(|port| process.take_serial(port).map(Serial::drain).transpose())
         .collect()
 }
 

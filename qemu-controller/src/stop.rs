@@ -1,13 +1,15 @@
 //! The end of a session: ask, then insist, then kill; and say which it took.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use qemu_launch::{Exit, Rung};
+use qemu_launch::{Exit, Process, Rung};
+use qmp_proto::Command as _;
 use qmp_proto::commands::Quit;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use crate::error::{CommandError, StopError};
+use crate::error::{CommandError, StopError, WaitPhase};
 use crate::session::Session;
 
 /// How QEMU was ended.
@@ -26,13 +28,13 @@ pub struct Stopped {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoppedBy {
-    /// Nothing: it had ended before.
+    /// Nothing: it had ended before, or ended otherwise while it was asked to.
     Itself,
     /// QMP's `quit`.
     Quit,
-    /// SIGTERM, after `quit` went unheard.
+    /// SIGTERM: `quit` went unheard, or could not be sent.
     Terminate,
-    /// SIGKILL, after SIGTERM went unheard.
+    /// SIGKILL: SIGTERM went unheard.
     Kill,
 }
 
@@ -40,32 +42,51 @@ impl Session {
     /// Ends QEMU: `quit`, then SIGTERM, then SIGKILL, each with its deadline ([`QemuConfig::stop_ladder`](crate::QemuConfig::stop_ladder)). When this returns, QEMU is gone and
     /// reaped, and everybody else who waits for the session has been told.
     ///
-    /// May be called twice, from several tasks, and after QEMU has ended by itself. Once begun it goes on even if the future is dropped.
+    /// May be called twice, from several tasks, and after QEMU has ended by itself: all get the same answer. Once begun, the ladder is climbed even if the future is dropped.
+    /// A QEMU that was attached to is not this session's to kill: it is only asked, within the session's deadline.
     ///
     /// # Errors
     /// [`StopError`]: QEMU still runs.
     pub async fn stop(&self) -> Result<Stopped, StopError> {
-        let Some(process) = &self.inner.process else {
-            return self.quit().await;
-        };
+        let stopped = self.inner.stopped.get_or_try_init(|| async {
+            match &self.inner.process {
+                Some(process) => self.end(process).await,
+                None => self.quit().await,
+            }
+        });
+        stopped.await.cloned()
+    }
+
+    async fn end(&self, process: &Process) -> Result<Stopped, StopError> {
+        let shared = &self.inner.shared;
         if let Some(exit) = process.try_wait() {
+            // So that whoever asks the session afterwards hears the same.
+            shared.end().await;
             return Ok(Stopped {
                 by: StoppedBy::Itself,
                 exit: Some(exit),
                 took: Duration::ZERO,
             });
         }
-        let ladder = self.inner.deadlines.stop;
+        let mut ladder = self.inner.deadlines.stop;
+        if shared.how_it_ended().is_some() {
+            // Nobody is left to send `quit`.
+            ladder.exit = Duration::ZERO;
+        }
         let ending = process.end(ladder);
-        let quit = self.with_deadline(ladder.exit);
-        // Its answer is of no interest: the process says whether it was heard.
-        let quit = async { drop(quit.command(&Quit).await) };
-        let (_, ended) = tokio::join!(quit, ending);
+        let asked = async {
+            let quit = self.with_deadline(ladder.exit);
+            match ladder.exit.is_zero() {
+                true => false,
+                false => matches!(quit.command(&Quit).await, Ok(_) | Err(CommandError::Ended { .. })),
+            }
+        };
+        let (asked, ended) = tokio::join!(asked, ending);
         let ended = ended?;
-        // So that whoever asks the session afterwards hears the same.
-        self.inner.shared.end().await;
+        shared.end().await;
         let by = match ended.rung {
-            Rung::Exited => StoppedBy::Quit,
+            Rung::Exited if asked && ended.exit.success() => StoppedBy::Quit,
+            Rung::Exited => StoppedBy::Itself,
             Rung::Terminated => StoppedBy::Terminate,
             _ => StoppedBy::Kill,
         };
@@ -78,8 +99,8 @@ impl Session {
 
     /// Ends a QEMU whose process is not ours: all there is, is to ask.
     async fn quit(&self) -> Result<Stopped, StopError> {
-        let since = Instant::now();
-        if self.inner.shared.how_it_ended().is_some() {
+        let (since, shared) = (Instant::now(), &self.inner.shared);
+        if shared.how_it_ended().is_some() {
             return Ok(Stopped {
                 by: StoppedBy::Itself,
                 exit: None,
@@ -89,9 +110,16 @@ impl Session {
         // The stream may end before the answer is read: then it was heeded.
         match self.command(&Quit).await {
             Ok(_) | Err(CommandError::Ended { .. }) => {}
-            Err(error) => return Err(StopError::Unheeded(error)),
+            Err(error) => return Err(StopError::Unheeded(Arc::new(error))),
         }
-        self.inner.shared.end().await;
+        if timeout(self.deadline, shared.end()).await.is_err() {
+            let (command, deadline, phase) = (Quit::NAME.to_owned(), self.deadline, WaitPhase::Effect);
+            return Err(StopError::Unheeded(Arc::new(CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            })));
+        }
         Ok(Stopped {
             by: StoppedBy::Quit,
             exit: None,
@@ -103,10 +131,10 @@ impl Session {
 impl fmt::Display for StoppedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Itself => "it had ended by itself",
+            Self::Itself => "it had ended before",
             Self::Quit => "by quit",
-            Self::Terminate => "by SIGTERM, since it did not heed quit",
-            Self::Kill => "by SIGKILL, since it heeded neither quit nor SIGTERM",
+            Self::Terminate => "by SIGTERM, without or in spite of quit",
+            Self::Kill => "by SIGKILL, in spite of SIGTERM",
         })
     }
 }

@@ -64,7 +64,9 @@ impl Transcript {
         let seconds = self.since.elapsed().as_secs_f64();
         let text = String::from_utf8_lossy(text);
         let line = Line { speaker, text: &text };
-        if let Err(error) = write!(writer, "# {seconds:.6} s\n{line}").and_then(|()| writer.flush()) {
+        // At once: a writer that several sessions share gets nobody else's line in between.
+        let entry = format!("# {seconds:.6} s\n{line}");
+        if let Err(error) = writer.write_all(entry.as_bytes()).and_then(|()| writer.flush()) {
             warn!(%error, "the QMP transcript cannot be written and stops here");
             self.writer = None;
         }
@@ -93,8 +95,11 @@ impl fmt::Debug for Destination {
 struct Shared(Arc<Mutex<dyn Write + Send>>);
 
 impl Write for Shared {
+    /// All of it under one lock.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.write_all(bytes)?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

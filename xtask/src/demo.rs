@@ -6,16 +6,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use qemu_controller::{Endpoint, GdbCheck, QemuConfig, SerialError, Session, StatusInfo};
 use qemu_launch::discover::Qemu;
 use serde_json::json;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::show::Show;
-use crate::{setup, workspace};
+use crate::{interrupts::Interrupts, setup, workspace};
 
 /// How long the firmware may take to print what the demo waits for.
 const PRINT_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,7 +30,7 @@ const FIRMWARE: [(&str, &str); 2] = [("lm3s6965evb", "tick"), ("mps2-an385", "ti
 
 /// Show the main job: start QEMU with a firmware, ask, pause, resume, reset, stop
 ///
-/// Exit status 0 when every step worked, 1 when one did not, 128 + the signal's number after Ctrl-C or SIGTERM. No QEMU is left behind in any case.
+/// Exit status 0 when every step worked, 1 when one did not, 128 + the signal's number after Ctrl-C, SIGTERM or SIGHUP. No QEMU is left behind in any case.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Firmware to run, an ELF file [default: this repository's own for the machine]
@@ -74,7 +73,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn demo(args: Args) -> anyhow::Result<ExitCode> {
-    let mut interrupts = Interrupts::new()?;
+    let mut interrupts = Interrupts::listen()?;
     let mut show = Show::new(args.json);
     let mut session = None;
     let ended = tokio::select! {
@@ -128,8 +127,9 @@ async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> a
     show_gdb(show, session).await?;
     if ours {
         show_boot(show, session).await?;
-        show_line(show, session, PRINT_DEADLINE).await?;
-    } else if show_line(show, session, LISTEN).await.is_err() {
+        let printed = show_line(show, session, PRINT_DEADLINE).await?;
+        ensure!(printed, "the firmware printed no line within {PRINT_DEADLINE:?}");
+    } else if !show_line(show, session, LISTEN).await? {
         show.step(
             "serial",
             format!("the firmware printed no line within {LISTEN:?}"),
@@ -282,18 +282,25 @@ async fn show_boot(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     Ok(show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }))?)
 }
 
-async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> anyhow::Result<()> {
+/// Shows the next line that is not empty; false when there was none in time.
+async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> anyhow::Result<bool> {
     let serial = session.serial(0).context("no serial port")?;
-    let mut line = serial.line(deadline).await?;
-    while line.is_empty() {
-        line = serial.line(deadline).await?;
+    let until = Instant::now() + deadline;
+    loop {
+        match serial.line(until.saturating_duration_since(Instant::now())).await {
+            Ok(line) if line.is_empty() => {}
+            Ok(line) => {
+                show.step(
+                    "serial",
+                    format!("the firmware printed '{line}'"),
+                    json!({ "line": line }),
+                )?;
+                return Ok(true);
+            }
+            Err(SerialError::Deadline { .. }) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
     }
-    show.step(
-        "serial",
-        format!("the firmware printed '{line}'"),
-        json!({ "line": line }),
-    )?;
-    Ok(())
 }
 
 /// Leaves the machine to a debugger, and shows what the firmware prints, until QEMU ends or the caller is interrupted.
@@ -316,31 +323,9 @@ async fn wait(show: &mut Show, session: &Session, firmware: &Path) -> anyhow::Re
 async fn show_lines(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     loop {
         match show_line(show, session, A_DAY).await {
+            // QEMU has ended, and who waits beside this says how.
             Err(error) if error.is::<SerialError>() => std::future::pending().await,
             shown => shown?,
-        }
-    }
-}
-
-/// Ctrl-C and SIGTERM, from now on.
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// The exit status that says which came, as a shell has it.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 130,
-            _ = self.terminate.recv() => 143,
-        }
+        };
     }
 }

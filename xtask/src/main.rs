@@ -2,6 +2,7 @@
 
 mod demo;
 mod firmware;
+mod interrupts;
 mod layers;
 mod setup;
 mod steps;

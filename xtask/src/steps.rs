@@ -7,12 +7,9 @@ use std::{
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
-use tokio::{
-    process::{Child, Command},
-    signal::unix::{SignalKind, signal},
-};
+use tokio::process::{Child, Command};
 
-use crate::workspace;
+use crate::{interrupts::Interrupts, workspace};
 
 /// How long a step's processes have to end by themselves when the user interrupts.
 const GRACE: Duration = Duration::from_secs(3);
@@ -77,7 +74,7 @@ enum Outcome {
     Passed,
     Failed(String),
     LeftOut(String),
-    Interrupted,
+    Interrupted(u8),
 }
 
 struct Row {
@@ -91,7 +88,8 @@ struct Row {
 pub(crate) enum Verdict {
     Passed,
     Failed,
-    Interrupted,
+    /// With the exit status that says by which signal.
+    Interrupted(u8),
 }
 
 /// Runs all steps and prints the summary. SIGINT and SIGTERM end the running step's processes and skip the rest.
@@ -126,7 +124,12 @@ async fn run_steps(steps: Vec<Step>) -> anyhow::Result<Vec<Row>> {
                 Outcome::LeftOut(why)
             }
         };
-        let interrupted = outcome == Outcome::Interrupted;
+        // A check of ours takes a moment and cannot be ended half way.
+        let outcome = match (outcome, interrupts.pending().await) {
+            (Outcome::Passed, Some(status)) => Outcome::Interrupted(status),
+            (outcome, _) => outcome,
+        };
+        let interrupted = matches!(outcome, Outcome::Interrupted(_));
         rows.push(Row {
             name,
             outcome,
@@ -159,9 +162,9 @@ async fn cargo(
         .with_context(|| format!("cannot run {}", program.display()))?;
     tokio::select! {
         status = child.wait() => Ok(outcome(status?)),
-        () = interrupts.next() => {
+        status = interrupts.next() => {
             end(&mut child, GRACE).await?;
-            Ok(Outcome::Interrupted)
+            Ok(Outcome::Interrupted(status))
         }
     }
 }
@@ -199,45 +202,23 @@ async fn end(child: &mut Child, grace: Duration) -> anyhow::Result<()> {
     }
 }
 
-/// SIGINT (Ctrl-C) and SIGTERM. One that arrives between two waits is not lost.
-struct Interrupts {
-    int: tokio::signal::unix::Signal,
-    term: tokio::signal::unix::Signal,
-}
-
-impl Interrupts {
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            int: signal(SignalKind::interrupt())?,
-            term: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.int.recv() => {}
-            _ = self.term.recv() => {}
-        }
-    }
-}
-
 /// The table of all steps and the closing line, which counts steps.
 fn summary(rows: &[Row]) -> (String, Verdict) {
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
     let mut lines = vec![String::new(), "summary".to_owned()];
-    let (mut passed, mut failed, mut left_out, mut interrupted) = (0, 0, 0, false);
+    let (mut passed, mut failed, mut left_out, mut interrupted) = (0, 0, 0, None);
     for Row { name, outcome, time } in rows {
         let (word, note) = match outcome {
             Outcome::Passed => ("passed", ""),
             Outcome::Failed(note) => ("FAILED", note.as_str()),
             Outcome::LeftOut(note) => ("left out", note.as_str()),
-            Outcome::Interrupted => ("interrupted", ""),
+            Outcome::Interrupted(_) => ("interrupted", ""),
         };
         match outcome {
             Outcome::Passed => passed += 1,
             Outcome::Failed(_) => failed += 1,
             Outcome::LeftOut(_) => left_out += 1,
-            Outcome::Interrupted => interrupted = true,
+            Outcome::Interrupted(status) => interrupted = Some(*status),
         }
         let line = format!(
             "  {name:<width$}  {word:<11}  {:>6.1} s  {note}",
@@ -252,7 +233,7 @@ fn summary(rows: &[Row]) -> (String, Verdict) {
         "",
         total.as_secs_f64()
     ));
-    if interrupted {
+    if interrupted.is_some() {
         lines.push("interrupted: the steps that follow were not run".to_owned());
     }
     let skipped = if left_out > 0 {
@@ -262,9 +243,9 @@ fn summary(rows: &[Row]) -> (String, Verdict) {
     };
     lines.push(format!("{passed} passed, {failed} failed{skipped}"));
     let verdict = match (interrupted, failed) {
-        (true, _) => Verdict::Interrupted,
-        (false, 0) => Verdict::Passed,
-        (false, _) => Verdict::Failed,
+        (Some(status), _) => Verdict::Interrupted(status),
+        (None, 0) => Verdict::Passed,
+        (None, _) => Verdict::Failed,
     };
     (lines.join("\n"), verdict)
 }
@@ -311,10 +292,10 @@ mod tests {
         assert_eq!(verdict, Verdict::Passed);
         let (text, verdict) = summary(&[
             row("format", Outcome::Passed),
-            row("clippy", Outcome::Interrupted),
+            row("clippy", Outcome::Interrupted(130)),
         ]);
         assert!(text.contains("interrupted: the steps that follow"), "{text}");
-        assert_eq!(verdict, Verdict::Interrupted);
+        assert_eq!(verdict, Verdict::Interrupted(130));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Which test targets there are is read from `cargo metadata`: a new one cannot be forgotten, and what a target
 //! needs is told by its `required-features`. All steps that compile tests select the same packages and features, so
-//! that nothing is compiled twice.
+//! that nothing is compiled twice for them; the examples are run as a reader would, with a selection of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -78,7 +78,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(match steps::run_all(steps)? {
         Verdict::Passed => ExitCode::SUCCESS,
         Verdict::Failed => ExitCode::FAILURE,
-        Verdict::Interrupted => ExitCode::from(130), // what a shell reports after Ctrl-C
+        Verdict::Interrupted(status) => ExitCode::from(status),
     })
 }
 

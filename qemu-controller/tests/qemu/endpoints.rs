@@ -1,10 +1,11 @@
 //! QMP over each kind of endpoint.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
-use qemu_controller::{Endpoint, Session, StoppedBy};
+use qemu_controller::qemu_launch::Monitor;
+use qemu_controller::{Address, Endpoint, Session, StartError, StoppedBy};
 
-use crate::support::config;
+use crate::support::{DEADLINE, config};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
@@ -44,4 +45,33 @@ async fn a_socket_at_a_path_with_hostile_characters() {
 #[tokio::test]
 async fn loopback_tcp() {
     check(Endpoint::loopback(free_port())).await;
+}
+
+/// Another QEMU has the port, and nobody is connected to it: it must not be taken for ours.
+#[tokio::test]
+async fn a_port_that_another_qemu_has() {
+    let port = free_port();
+    let stranger =
+        Session::start(config("tick").with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::loopback(port)))))
+            .await
+            .unwrap();
+    let error = Session::start(config("tick").qmp(Endpoint::loopback(port)))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)),
+        "{error}"
+    );
+    assert!(error.to_string().contains("Address already in use"), "{error}");
+    assert!(stranger.query_status().await.unwrap().running);
+    let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
+    assert!(
+        Session::attach(address, DEADLINE)
+            .await
+            .unwrap()
+            .query_status()
+            .await
+            .unwrap()
+            .running
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_controller::{SERIAL_BUFFER_BYTES, SerialError};
+use qemu_controller::{SERIAL_BUFFER_BYTES, SerialError, StoppedBy};
 
 use crate::support::{DEADLINE, start};
 
@@ -44,7 +44,34 @@ async fn a_flood_that_nobody_reads_stalls_nothing() {
     let serial = session.serial(0).unwrap();
     while serial.dropped() == 0 {
         session.query_status().await.unwrap();
+        // Asked without a pause, QEMU has little time for its guest.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(serial.take().len(), SERIAL_BUFFER_BYTES);
     session.stop().await.unwrap();
+}
+
+/// A port that nobody drains any more is closed: an open one would stall QEMU, its monitor included.
+#[test]
+fn a_runtime_that_is_gone_stalls_no_guest() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let first = runtime();
+    let session = first.block_on(start("uart-flood"));
+    drop(first);
+    runtime().block_on(async {
+        let error = session
+            .serial(0)
+            .unwrap()
+            .expect("never", DEADLINE)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, SerialError::Closed { .. }), "{error}");
+        let stopped = session.stop().await.unwrap();
+        assert_eq!(stopped.by, StoppedBy::Terminate, "{stopped}");
+    });
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 
@@ -22,7 +22,16 @@ async fn check(config: QemuConfig, name: &str, words: &[&str]) -> StartError {
     for word in words {
         assert!(text.contains(word), "{name}: no '{word}' in: {text}");
     }
-    assert_eq!(processes_with(&marker), [0; 0], "{name} left a process");
+    // A QEMU that was killed just now may take a moment.
+    let until = Instant::now() + DEADLINE;
+    while !processes_with(&marker).is_empty() {
+        assert!(
+            Instant::now() < until,
+            "{name} left {:?}",
+            processes_with(&marker)
+        );
+        tokio::task::yield_now().await;
+    }
     error
 }
 
@@ -147,4 +156,46 @@ async fn a_start_that_is_given_up_leaves_nothing() {
         assert!(Instant::now() < until, "left: {:?}", processes_with(&marker));
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_to_keep_running_needs_a_session_first() {
+    // Nobody could ever reach it.
+    check(
+        config("tick").keep_running(),
+        "kept",
+        &["keeps running", "socket pair"],
+    )
+    .await;
+    // It was never ready, so it is not kept.
+    let folder = tempfile::tempdir().unwrap();
+    let reachable = config("tick")
+        .keep_running()
+        .qmp(Endpoint::Socket(folder.path().join("qmp.sock")));
+    let error = check(
+        reachable.start_deadline(Duration::from_millis(1)),
+        "kept-late",
+        &["1ms"],
+    )
+    .await;
+    assert!(matches!(error, StartError::Deadline { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_only_stderr_tells_is_in_the_error() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("qemu-system-arm");
+    std::fs::write(
+        &path,
+        "#!/bin/sh\necho 'libfoo.so.1: cannot open shared object file' >&2\nexit 127\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    check(
+        config("tick").qemu_path(&path),
+        "stderr",
+        &["status 127", "libfoo.so.1"],
+    )
+    .await;
 }

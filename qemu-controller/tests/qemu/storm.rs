@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Address, AttachError, Endpoint, Ladder, QemuConfig, Session, StartPhase, StoppedBy};
+use qemu_controller::{Address, AttachError, Endpoint, QemuConfig, Session, StartPhase, StoppedBy};
 use qemu_launch::Monitor;
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, copy, duplex};
@@ -198,7 +198,7 @@ fn patient(name: &str) -> QemuConfig {
     config(name)
         .start_deadline(STORM)
         .command_deadline(STORM)
-        .stop_ladder(Ladder::default().after_quit(STORM))
+        .stop_ladder(STORM, STORM, STORM)
 }
 
 /// What this process has of what must not be left behind.

@@ -2,11 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use qemu_controller::Session;
 
-use crate::peer::connected;
+use crate::peer::{GREETING, Peer, connected};
 
 type Operation = fn(&Session) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 
@@ -38,37 +38,91 @@ const OPERATIONS: [(&str, Operation); 9] = [
 
 #[tokio::test(start_paused = true)]
 async fn any_future_after_any_number_of_polls() {
-    let mut dropped = 0;
     for (name, operation) in OPERATIONS {
         for polls in 0..8 {
             let (session, peer) = connected().await;
             let served = tokio::spawn(peer.serve());
             // More often than there are places: what was given up must give its place back.
+            let mut dropped = 0;
             for _ in 0..20 {
-                let mut future = operation(&session);
-                let mut left = polls;
-                let finished = poll_fn(|cx| {
-                    if left == 0 {
-                        return Poll::Ready(false);
-                    }
-                    left -= 1;
-                    future.as_mut().poll(cx).map(|()| true)
-                });
-                dropped += usize::from(!finished.await);
+                dropped += usize::from(drop_after(polls, operation(&session)).await);
             }
-            let version: serde_json::Value = session
-                .execute("query-version", &())
-                .await
-                .unwrap_or_else(|error| panic!("{name}: {error}"))
-                .parse()
-                .unwrap();
-            assert_eq!(version["qemu"]["major"], 7, "{name} after {polls} polls");
+            // All need an answer that is not there yet at the first poll.
+            assert!(
+                polls > 1 || dropped == 20,
+                "{name}: {dropped} of 20 were dropped after {polls} polls"
+            );
+            check_in_step(&session, name, polls).await;
             drop(session);
             served.await.unwrap();
         }
     }
-    assert!(
-        dropped > OPERATIONS.len() * 20,
-        "only {dropped} were dropped before their end"
-    );
+}
+
+/// Those that wait for a place, because eight others are unanswered.
+#[tokio::test(start_paused = true)]
+async fn a_queued_future_after_any_number_of_polls() {
+    for (name, operation) in OPERATIONS {
+        for polls in 0..4 {
+            let (session, mut peer) = connected().await;
+            let held: Vec<_> = (0..8)
+                .map(|_| {
+                    let session = session.clone();
+                    tokio::spawn(async move { session.query_cpus().await })
+                })
+                .collect();
+            peer.hear_until(8).await;
+            for _ in 0..20 {
+                let mut future = operation(&session);
+                for _ in 0..polls {
+                    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    assert!(polled.is_pending(), "{name} went ahead of eight others");
+                }
+            }
+            let served = tokio::spawn(peer.serve());
+            for call in held {
+                call.await.unwrap().unwrap();
+            }
+            check_in_step(&session, name, polls).await;
+            drop(session);
+            served.await.unwrap();
+        }
+    }
+}
+
+/// A session that is dropped while it begins closes its stream, and nothing panics.
+#[tokio::test(start_paused = true)]
+async fn the_beginning_after_any_number_of_polls() {
+    for polls in 0..8 {
+        let (mut peer, session) = Peer::new();
+        let served = tokio::spawn(async move {
+            peer.say(GREETING).await;
+            peer.serve().await;
+        });
+        drop_after(polls, session).await;
+        served.await.unwrap();
+    }
+}
+
+/// True if the future was dropped before its end.
+async fn drop_after(polls: usize, future: impl Future) -> bool {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(true);
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(|_| false)
+    })
+    .await
+}
+
+async fn check_in_step(session: &Session, name: &str, polls: usize) {
+    let version = session
+        .execute("query-version", &())
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let version: serde_json::Value = version.parse().unwrap();
+    assert_eq!(version["qemu"]["major"], 7, "{name} after {polls} polls");
 }

@@ -1,6 +1,6 @@
 //! Events: all of them, in order with the replies, to everybody; a slow subscriber learns what it missed.
 
-use qemu_controller::{Missed, RunState};
+use qemu_controller::{CommandError, Missed, RunState};
 use serde_json::json;
 
 use crate::peer::connected;
@@ -96,4 +96,28 @@ async fn the_run_state_is_known_without_asking() {
     peer.close(None);
     assert!(state.changed().await.is_err());
     assert!(session.watch_run_state().changed().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_does_not_come_is_said_as_such() {
+    let (session, mut peer) = connected().await;
+    let error = session.wait_for_event("WANTED", |_| false).await.unwrap_err();
+    assert_eq!(error.to_string(), "no event WANTED within 5s");
+    // Too fast for one who is not polled meanwhile.
+    let late = session.wait_for_event("WANTED", |event| event.name == "WANTED");
+    for number in 0..2000 {
+        peer.event("OTHER", json!({ "number": number })).await;
+    }
+    let error = late.await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CommandError::NoEvent {
+                missed: 900..2000,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("came too fast"), "{error}");
 }

@@ -47,6 +47,29 @@ fn gone(pid: u64) -> bool {
     true
 }
 
+/// Whether every process with this folder for its temporary files is gone; QEMU inherits the variable.
+fn all_gone(folder: &Path) -> bool {
+    let wanted = format!("TMPDIR={}", folder.display());
+    let until = Instant::now() + DEADLINE;
+    let is_left = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut environments =
+            processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
+        environments.any(|environment| {
+            environment
+                .split(|&byte| byte == 0)
+                .any(|entry| entry == wanted.as_bytes())
+        })
+    };
+    while is_left() {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
 fn signal(pid: u64, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
@@ -118,8 +141,10 @@ fn what_is_wrong_is_said() {
         (&["--gdb", "0.0.0.0:1234"], &["loopback"]),
         (&["--qemu", "/no/such/qemu"], &["/no/such/qemu"]),
     ];
+    let folder = tempfile::tempdir().unwrap();
     for (arguments, words) in rows {
-        let output = run(arguments);
+        let output = demo(arguments).env("TMPDIR", folder.path()).output().unwrap();
+        assert!(all_gone(folder.path()), "{arguments:?} left a process");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let said = String::from_utf8(output.stderr).unwrap();
         for word in words {
@@ -130,23 +155,21 @@ fn what_is_wrong_is_said() {
 
 #[test]
 fn interrupts_leave_no_qemu() {
-    for (interrupt, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
-        // While it waits for a debugger, and in the middle of its steps.
-        for last in ["wait", "argv", "pause"] {
-            let mut child = demo(&["--json", "--wait"]).spawn().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (interrupt, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        // While QEMU starts, in the middle of the steps, and while it waits for a debugger.
+        for last in ["qemu", "argv", "pause", "wait"] {
+            let mut child = demo(&["--json", "--wait"])
+                .env("TMPDIR", folder.path())
+                .spawn()
+                .unwrap();
             let mut steps = steps(&mut child);
-            let mut pid = None;
-            for step in steps.by_ref() {
-                pid = pid.or(step["pid"].as_u64());
-                if step["step"] == last {
-                    break;
-                }
-            }
+            assert!(steps.any(|step| step["step"] == last), "{last}");
             signal(child.id().into(), interrupt);
             let rest = steps.last();
             assert_eq!(child.wait().unwrap().code(), Some(status), "{last}");
-            assert_eq!(rest.unwrap()["step"], "stop", "{last}");
-            assert!(gone(pid.unwrap()), "{last}");
+            assert!(last == "qemu" || rest.unwrap()["step"] == "stop", "{last}");
+            assert!(all_gone(folder.path()), "{last} left a process");
         }
     }
 }
