@@ -1,5 +1,6 @@
 //! Ending a process rung by rung: let it exit by itself, SIGTERM, SIGKILL; a deadline on each.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,10 @@ use crate::lasting::spawn_thread;
 use crate::once::Once;
 use crate::process::Watch;
 
-/// How long each rung may take.
+/// The longest that a rung can take; a clock can't be asked for more than it counts.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long each rung may take: a year at most, whatever is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ladder {
@@ -112,7 +116,7 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
     }
     let climber = {
         let (watch, outcome) = (watch.clone(), Arc::clone(&outcome));
-        move || outcome.set(climb(&watch, ladder))
+        move || outcome.set(climb_to_the_end(&watch, ladder))
     };
     if spawn_thread("qemu-end", climber).is_err() {
         // No thread to be had: the ladder shrinks to its last rung, which waits on the caller's thread.
@@ -126,6 +130,17 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
         ));
     }
     outcome
+}
+
+/// Whoever waits hears of the outcome even if the climber falls.
+fn climb_to_the_end(watch: &Watch, ladder: Ladder) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| climb(watch, ladder))).unwrap_or_else(|_| {
+        watch.kill();
+        Err(StillRunning {
+            pid: watch.pid(),
+            after: Duration::ZERO,
+        })
+    })
 }
 
 fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
@@ -144,7 +159,7 @@ fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
             Rung::Terminated => watch.terminate(),
             Rung::Killed => watch.kill(),
         }
-        if let Ok(exit) = watch.wait_blocking(Instant::now() + patience) {
+        if let Ok(exit) = watch.wait_blocking(Instant::now() + patience.min(LONGEST)) {
             return Ok(Ended {
                 rung,
                 exit,

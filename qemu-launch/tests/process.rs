@@ -98,6 +98,27 @@ fn one_that_takes_its_time_is_waited_for() {
     );
 }
 
+/// No patience is too long for the clock.
+#[test]
+fn one_that_may_take_for_ever_is_waited_for() {
+    let fake = Fake::new("echo ready; sleep 0.1; exit 3");
+    let (process, _) = fake.start();
+    let (tell, told) = std::sync::mpsc::channel();
+    let watch = process.watch();
+    std::thread::spawn(move || {
+        let ladder = Ladder::default().after_quit(Duration::MAX);
+        tell.send(watch.end_blocking(ladder.terminate_within(Duration::MAX).kill_within(Duration::MAX)))
+    });
+    let ended = told
+        .recv_timeout(Duration::from_secs(30))
+        .expect("it is told")
+        .unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Exited, &ExitKind::Exited(3))
+    );
+}
+
 #[test]
 fn its_children_end_with_it() {
     let fake = Fake::new("sleep 1000 & echo $!; wait");
