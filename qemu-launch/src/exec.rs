@@ -146,15 +146,11 @@ mod unix {
         use std::os::fd::BorrowedFd;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
-            const CLOSE_RANGE_CLOEXEC: libc::c_long = 4;
+            const CLOSE_RANGE_CLOEXEC: u32 = 4;
             // SAFETY: takes numbers only, touches no memory; kernels before 5.11 refuse, and the loop below serves.
             let done = unsafe {
-                libc::syscall(
-                    libc::SYS_close_range,
-                    3 as libc::c_long,
-                    libc::c_long::from(u32::MAX),
-                    CLOSE_RANGE_CLOEXEC,
-                )
+                // All three are `unsigned int` on every architecture, where a `c_long` may have 32 bits.
+                libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, CLOSE_RANGE_CLOEXEC)
             };
             if done == 0 {
                 return;
