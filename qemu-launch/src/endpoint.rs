@@ -18,7 +18,8 @@ pub enum Endpoint {
     /// A unix socket that QEMU listens on, in a folder of mode 0700 that goes away with the process.
     PrivateSocket,
     /// A unix socket that QEMU listens on, at this path. QEMU removes whatever stands at the path, so a path at
-    /// which something stands is refused. The folder's mode decides who may connect.
+    /// which something stands is refused. The folder's mode decides who may connect. Once the process has ended the
+    /// socket is removed, unless somebody else listens there by then.
     Socket(PathBuf),
     /// TCP on 127.0.0.1, which every local user can connect to. Port 0 takes a free port, which QMP's
     /// `query-chardev` tells.

@@ -58,6 +58,12 @@ impl Process {
         }
     }
 
+    /// The same process, with this said on what becomes of it when the handle is dropped.
+    pub(crate) fn keep(mut self, kept: bool) -> Self {
+        self.kept = kept;
+        self
+    }
+
     /// A watcher that can be cloned freely and outlives this handle.
     #[must_use]
     pub fn watch(&self) -> Watch {

@@ -1,6 +1,7 @@
 //! The threads that serve one process: two drain its output, one waits for its end and tells everybody.
 
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(crate) struct Newborn {
 /// What is there for as long as the process is.
 pub(crate) struct Attached {
     pub(crate) folder: Option<TempDir>,
+    /// Sockets outside the folder, at which nothing stood before.
+    pub(crate) sockets: Vec<PathBuf>,
     pub(crate) guard: Guard,
 }
 
@@ -113,7 +116,13 @@ fn await_end(shared: &Shared, attached: Option<Attached>) {
     shared.stdout.wait_closed(deadline);
     shared.stderr.wait_closed(deadline);
     // Before anybody is told, so that whoever waited finds it gone.
-    if let Some(Attached { folder, guard }) = attached {
+    if let Some(Attached {
+        folder,
+        sockets,
+        guard,
+    }) = attached
+    {
+        sockets.iter().for_each(|path| remove_stale_socket(path));
         drop(folder);
         guard.release();
     }
@@ -127,3 +136,22 @@ fn await_end(shared: &Shared, attached: Option<Attached>) {
         .exit
         .set(Exit::new(&name, status, Tail::of(&shared.stderr)));
 }
+
+/// A QEMU that is killed leaves its sockets. One that is listened on is somebody else's by now, and stays.
+#[cfg(unix)]
+fn remove_stale_socket(path: &Path) {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::UnixStream;
+    let is_socket = path
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_socket());
+    let refused = || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    if is_socket && refused() {
+        // What can't be removed is named by the next start at this path.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// There is never one.
+#[cfg(not(unix))]
+fn remove_stale_socket(_: &Path) {}

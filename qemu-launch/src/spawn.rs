@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use crate::argv::{Argv, Plan, plan};
@@ -56,22 +56,25 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
 }
 
 /// As [`spawn`], for async code: the checks and the start are done on another thread, and no particular runtime is
-/// needed. If the future is dropped, no process stays.
+/// needed. If the future is dropped, no process stays, not even one that is to
+/// [keep running](MachineSpec::keep_running).
 ///
 /// # Errors
 /// As [`spawn`].
 pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
     let done = Arc::new(Once::new());
+    let kept = spec.kept;
     let starter = {
         let done = Arc::clone(&done);
         move || {
-            // Should it panic, whoever waits must hear of it.
-            let outcome = catch_unwind(AssertUnwindSafe(|| spawn(&spec)));
+            // Should it panic, whoever waits must hear of it. Until it is taken nobody has a handle, so it is dropped
+            // as any other.
+            let outcome = catch_unwind(AssertUnwindSafe(|| Ok(spawn(&spec)?.keep(false))));
             done.set(outcome.unwrap_or_else(|_| Err(panicked())));
         }
     };
     spawn_thread("qemu-start", starter).map_err(no_thread)?;
-    done.take().await
+    Ok(done.take().await?.keep(kept))
 }
 
 fn no_thread(source: io::Error) -> SpawnError {
@@ -154,8 +157,9 @@ pub(crate) fn launch(
 ) -> Result<Process, SpawnError> {
     let Plan { argv, channels, kept } = planned;
     let (for_qemu, for_us) = inherited.split();
+    let sockets = sockets_outside(folder.as_ref(), &channels);
     let (answer, answered) = mpsc::channel();
-    let start = move || match begin(argv, environment, for_qemu, folder, kept) {
+    let start = move || match begin(argv, environment, for_qemu, (folder, sockets), kept) {
         Ok(newborn) => {
             // Whoever asked waits for it below.
             let _ = answer.send(Ok(newborn.shared()));
@@ -170,12 +174,30 @@ pub(crate) fn launch(
     }
 }
 
+/// The sockets that do not go with the private folder.
+fn sockets_outside(folder: Option<&tempfile::TempDir>, channels: &[Channel]) -> Vec<PathBuf> {
+    let outside = |path: &&PathBuf| folder.is_none_or(|folder| !path.starts_with(folder.path()));
+    let socket = |channel| match channel {
+        &Channel {
+            address: Address::Socket(ref path),
+            ..
+        } => Some(path),
+        _ => None,
+    };
+    channels
+        .iter()
+        .filter_map(socket)
+        .filter(outside)
+        .cloned()
+        .collect()
+}
+
 /// The part that has to be done on a lasting thread.
 fn begin(
     argv: Argv,
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<exec::Descriptor>,
-    folder: Option<tempfile::TempDir>,
+    (folder, sockets): (Option<tempfile::TempDir>, Vec<PathBuf>),
     kept: bool,
 ) -> Result<Newborn, SpawnError> {
     let mut child = match exec::start(&argv, environment, inherited, kept) {
@@ -193,7 +215,14 @@ fn begin(
         Guard::over(child.id())
     };
     match guard {
-        Ok(guard) => Ok(Newborn::new(argv, child, KEPT_OUTPUT, Attached { folder, guard })),
+        Ok(guard) => {
+            let attached = Attached {
+                folder,
+                sockets,
+                guard,
+            };
+            Ok(Newborn::new(argv, child, KEPT_OUTPUT, attached))
+        }
         Err(source) => {
             // It has just been started by this thread: both can only fail if it has ended already.
             let _ = child.kill();
