@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{EncodeError, ParseError},
+    limits::MAX_COMMAND_DEPTH,
     raw::RawReturn,
 };
 
@@ -168,6 +169,12 @@ fn write_unchecked<A: Serialize + ?Sized>(
     if has_escaped_nul(&arguments) {
         return Err(EncodeError::Nul { place: "arguments" });
     }
+    // One level more than the arguments' own: the command around them.
+    if depth(&arguments) >= MAX_COMMAND_DEPTH {
+        return Err(EncodeError::TooDeep {
+            limit: MAX_COMMAND_DEPTH,
+        });
+    }
     for part in ["{\"", verb, "\":", &name] {
         out.extend_from_slice(part.as_bytes());
     }
@@ -177,6 +184,27 @@ fn write_unchecked<A: Serialize + ?Sized>(
     }
     out.extend_from_slice(alloc::format!(",\"id\":\"{id}\"}}").as_bytes());
     Ok(())
+}
+
+/// How deep objects and arrays are nested in `json`, which is valid.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let mut bytes = json.bytes();
+    let mut in_string = false;
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' => drop(bytes.next()),
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            // Never below zero in valid JSON.
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Whether `json` has a `\u0000` that is an escape, not the end of an escaped backslash.

@@ -132,7 +132,8 @@ pub enum DecodeErrorKind {
     /// A second greeting in one connection.
     #[error("second greeting in one connection")]
     SecondGreeting,
-    /// A return without id, although each command was sent with one.
+    /// A return without id after negotiation, although each command was sent with one. Earlier it is
+    /// [`Dropped::ReturnWithoutId`](crate::Dropped::ReturnWithoutId).
     #[error("return without id, although every command was sent with one")]
     ReturnWithoutId,
 }
@@ -160,6 +161,12 @@ pub enum EncodeError {
         /// Its size, in bytes.
         size: usize,
         /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The command would be nested deeper than [`MAX_COMMAND_DEPTH`](crate::MAX_COMMAND_DEPTH).
+    #[error("command nested deeper than the limit of {limit}")]
+    TooDeep {
+        /// The limit, in levels, the command itself counted.
         limit: usize,
     },
     /// The arguments' own `Serialize` failed.

@@ -86,7 +86,7 @@ pub use codec::Codec;
 pub use command::{Command, CommandId, Empty, parse_return};
 pub use connection::{Connection, Dropped, Event, Phase};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, ParseError, SendError};
-pub use limits::{Limits, MAX_COMMAND_BYTES, MAX_DEPTH, MAX_IN_FLIGHT, MAX_MESSAGE_BYTES};
+pub use limits::{Limits, MAX_COMMAND_BYTES, MAX_COMMAND_DEPTH, MAX_DEPTH, MAX_IN_FLIGHT, MAX_MESSAGE_BYTES};
 pub use message::{
     Capability, ErrorClass, Greeting, MessageId, QmpEvent, ServerError, ServerMessage, Timestamp, Version,
 };

@@ -24,6 +24,12 @@ pub const MAX_IN_FLIGHT: usize = 8;
 /// the monitor busy for a second already. Nothing that QMP is used for needs more.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
+/// Deepest nesting of objects and arrays in a command sent, the command itself counted: 128.
+///
+/// QEMU stops reading at 1,024 and then answers what is left of such a command with about a thousand errors, none with
+/// an id. No command of QEMU's comes near.
+pub const MAX_COMMAND_DEPTH: usize = 128;
+
 /// Bounds for one connection. The defaults are this module's constants.
 ///
 /// ```

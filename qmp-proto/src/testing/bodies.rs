@@ -145,6 +145,9 @@ pub fn encode(bytes: &[u8]) {
                 EncodeError::EmptyName => assert!(name.is_empty()),
                 EncodeError::Nul { .. } => assert!(nul),
                 EncodeError::TooLarge { size, limit: 200 } => assert!(size > 200),
+                EncodeError::TooDeep { limit } => {
+                    assert!(1 + arguments.to_string().matches(['{', '[']).count() > limit);
+                }
                 other => panic!("{other}"),
             }
         }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use qmp_proto::{
-    Capability, CommandId, Connection, ErrorClass, Event, Limits, Phase, RawReturn, Schema, ServerError,
+    Capability, CommandId, Connection, EncodeError, ErrorClass, Event, Limits, Phase, RawReturn, Schema,
+    SendError, ServerError,
     commands::{Cont, QueryQmpSchema, QueryStatus, Quit, RunState, ShutdownCause, Stop, TypedEvent},
     parse_return,
 };
@@ -157,5 +158,23 @@ fn errors_are_the_server_s_own_and_the_connection_goes_on() {
             && !schema.has_command("no-such-command")
     );
     assert_eq!((live.qmp.phase(), live.qmp.dropped()), (Phase::Ready, 0));
+    live.end();
+}
+
+#[test]
+fn the_deepest_command_that_may_be_sent_is_read_whole() {
+    let mut live = Live::start(4096, &["-mon", "chardev=qmp,mode=control"]);
+    let deep = |levels| {
+        let innermost = serde_json::Value::Array(Vec::new());
+        let value = (1..levels).fold(innermost, |inner, _| serde_json::json!([inner]));
+        serde_json::json!({ "a": value })
+    };
+    let refused = live.qmp.execute_raw("no-such-command", &deep(127)).unwrap_err();
+    assert!(matches!(
+        refused,
+        SendError::Encode(EncodeError::TooDeep { limit: 128 })
+    ));
+    let id = live.qmp.execute_raw("no-such-command", &deep(126)).unwrap();
+    assert_eq!(live.reply(id).unwrap_err().class, ErrorClass::CommandNotFound);
     live.end();
 }
