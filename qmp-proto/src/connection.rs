@@ -88,7 +88,9 @@ pub enum Dropped {
     },
     /// An answer whose id no command in flight has: an earlier client's, or a second answer to the same command.
     UnknownId(MessageId),
-    /// A return without id before any command was sent: an earlier client's.
+    /// A return without id before negotiation was answered: an earlier client of the same socket sent a command without
+    /// an id and left, and QEMU has run it only now. Once the connection is [`Phase::Ready`] such a return is
+    /// fatal, as all that is then answered had an id.
     ReturnWithoutId,
 }
 
@@ -417,10 +419,9 @@ impl Connection {
             (_, ServerMessage::Event(event)) => Ok(Event::Event(event)),
             (_, ServerMessage::Return { id: Some(id), value }) => Ok(self.handle_answer(id, Ok(value))),
             (_, ServerMessage::Error { id: Some(id), error }) => Ok(self.handle_answer(id, Err(error))),
-            (_, ServerMessage::Return { id: None, .. }) if self.last_number == 0 => {
-                Ok(Event::Dropped(Dropped::ReturnWithoutId))
-            }
-            (_, ServerMessage::Return { id: None, .. }) => Err(DecodeErrorKind::ReturnWithoutId),
+            // QEMU answers in turn: once negotiation is answered, an earlier client's commands are behind us.
+            (Phase::Ready, ServerMessage::Return { id: None, .. }) => Err(DecodeErrorKind::ReturnWithoutId),
+            (_, ServerMessage::Return { id: None, .. }) => Ok(Event::Dropped(Dropped::ReturnWithoutId)),
             (_, ServerMessage::Error { id: None, error }) => Ok(self.handle_error_without_id(error)),
         }
     }

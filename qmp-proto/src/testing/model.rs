@@ -294,7 +294,7 @@ impl Model {
     }
 
     fn bare_return(&mut self) -> Expect {
-        if self.sent == 0 {
+        if self.phase != Phase::Ready {
             Expect::StrayReturn
         } else {
             self.end(Phase::Failed, Expect::Fatal)

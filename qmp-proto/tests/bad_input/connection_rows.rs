@@ -55,7 +55,10 @@ const ROWS: &[Row] = &[
     Row { name: "an event before the answer to negotiation", setup: Negotiating, input: "{\"event\": \"RESET\"}{\"return\": {}, \"id\": \"0000002a-1\"}", expect: &["event RESET", "negotiated"] },
     Row { name: "negotiation refused", setup: Negotiating, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": \"0000002a-1\"}", expect: &["refused no"] },
     Row { name: "an earlier client's answer during negotiation", setup: Negotiating, input: "{\"return\": {}, \"id\": \"0000002b-1\"}{\"return\": {}, \"id\": \"libvirt-1\"}", expect: &["unknown 0000002b-1", "unknown \"libvirt-1\""] },
-    Row { name: "a return without id during negotiation", setup: Negotiating, input: "{\"return\": {}}", expect: &["fatal ReturnWithoutId"] },
+    Row { name: "returns without id during negotiation: an earlier client's", setup: Negotiating, input: "{\"return\": {}}{\"return\": {}}", expect: &["stray return", "stray return"] },
+    Row { name: "a return without id during negotiation, then its answer, then another", setup: Negotiating, input: "{\"return\": {}}{\"return\": {}, \"id\": \"0000002a-1\"}{\"return\": {}}", expect: &["stray return", "negotiated", "fatal ReturnWithoutId"] },
+    Row { name: "a return without id after a refused negotiation", setup: Negotiating, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}, \"id\": \"0000002a-1\"}{\"return\": {}}", expect: &["refused no", "stray return"] },
+    Row { name: "an error without id during negotiation, then its answer", setup: Negotiating, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}{\"return\": {}, \"id\": \"0000002a-1\"}", expect: &["unattributed bad", "negotiated"] },
     Row { name: "an error without id during negotiation: it may be an earlier client's", setup: Negotiating, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
     Row { name: "a second greeting at once", setup: New, input: "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}\n{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}", expect: &["greeting", "fatal SecondGreeting"] },
     Row { name: "a second greeting later", setup: Ready(2), input: "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}", expect: &["fatal SecondGreeting"] },
@@ -81,6 +84,7 @@ const ROWS: &[Row] = &[
     Row { name: "an error without id with one in flight", setup: Ready(1), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["error 2 bad"] },
     Row { name: "an error without id is for the oldest", setup: Ready(3), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}{\"return\": {}, \"id\": \"0000002a-3\"}", expect: &["error 2 bad", "reply 3 {}"] },
     Row { name: "an error without id for the second", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["reply 2 {}", "error 3 bad"] },
+    Row { name: "two errors without id for one command", setup: Ready(1), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}{\"error\": {\"class\": \"GenericError\", \"desc\": \"worse\"}}", expect: &["error 2 bad", "unattributed worse"] },
     Row { name: "an error without id for an abandoned command", setup: Abandoned, input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["late 2"] },
     Row { name: "an error without id with nothing in flight", setup: Ready(0), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
     Row { name: "an error without id to a command not quite written", setup: NotQuiteWritten(1), input: "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}", expect: &["unattributed bad"] },
@@ -305,7 +309,11 @@ fn empty_input_does_nothing_and_input_after_the_end_neither() {
 fn what_cannot_be_sent_is_refused_and_changes_nothing() {
     let mut qmp = set_up(Ready(0));
     let large = "x".repeat(70_000);
-    let refused: [(SendError, &str); 7] = [
+    let deep = |levels: usize| {
+        let value = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        serde_json::value::RawValue::from_string(format!("{{\"a\": \"]}}\\\"}}\", \"b\": {value}}}")).unwrap()
+    };
+    let refused: [(SendError, &str); 9] = [
         (
             qmp.execute_raw("", &()).unwrap_err(),
             "the command's name is empty",
@@ -338,6 +346,14 @@ fn what_cannot_be_sent_is_refused_and_changes_nothing() {
                 .unwrap_err(),
             "the command's arguments do not serialise",
         ),
+        (
+            qmp.execute_raw("x", &deep(127)).unwrap_err(),
+            "command nested deeper than the limit of 128",
+        ),
+        (
+            qmp.execute_raw("x", &deep(2000)).unwrap_err(),
+            "command nested deeper than the limit of 128",
+        ),
     ];
     for (error, text) in refused {
         let SendError::Encode(cause) = error else {
@@ -354,6 +370,10 @@ fn what_cannot_be_sent_is_refused_and_changes_nothing() {
     // The number was not used up.
     assert_eq!(qmp.execute(&Stop).unwrap(), CommandId::new(PREFIX, 2));
     assert_eq!(qmp.output(), br#"{"execute":"stop","id":"0000002a-2"}"#);
+    qmp.execute_raw("x", &deep(126)).unwrap();
+    let brackets = "\"[{\\".repeat(1000);
+    qmp.execute_raw("x", &serde_json::json!({ "a": brackets }))
+        .unwrap();
 }
 
 #[test]
