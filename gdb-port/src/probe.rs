@@ -84,6 +84,9 @@ pub struct Probe {
     nudged: bool,
     resumed: bool,
     asked_to_resume: bool,
+    /// The deadline came while the peer talked: perhaps a stub in the middle of its answer.
+    cut_off: bool,
+    deadline_passed: bool,
     verdict: Option<Reachability>,
     /// What came first, for the report on a stranger.
     first_heard: Vec<u8>,
@@ -113,6 +116,8 @@ impl Probe {
             nudged: false,
             resumed: false,
             asked_to_resume: false,
+            cut_off: false,
+            deadline_passed: false,
             verdict: None,
             first_heard: Vec::new(),
         }
@@ -129,22 +134,22 @@ impl Probe {
             }
             match event {
                 Event::Packet(payload) => self.handle_packet(&payload),
-                Event::Broken(_) => self.conclude(Reachability::NotAGdbStub(Seen::BrokenPackets)),
+                Event::Broken(_) => self.conclude(Reachability::NotAGdbStub(self.no_answer())),
+                Event::Notification(_) if !self.answered => self.overlook(),
                 Event::Acknowledged | Event::Notification(_) => {}
             }
         }
         if !self.answered && self.phase != Phase::Done && self.link.decoder().noise() >= MAX_NOISE {
-            self.conclude(Reachability::NotAGdbStub(self.noise()));
+            self.conclude(Reachability::NotAGdbStub(self.no_answer()));
         }
     }
 
     /// The stub closed the connection, or it broke.
     pub fn handle_eof(&mut self) {
         if self.phase != Phase::Done {
-            let closed = if self.link.decoder().noise() > 0 {
-                self.noise()
-            } else {
-                Seen::Closed
+            let closed = match self.link.decoder().noise() {
+                0 => Seen::Closed,
+                _ => self.no_answer(),
             };
             self.verdict.get_or_insert(Reachability::NotAGdbStub(closed));
             self.phase = Phase::Done;
@@ -159,12 +164,21 @@ impl Probe {
         }
     }
 
-    /// The time for questions is over: concludes with what is there, and turns to leaving.
+    /// The time for questions is over: concludes with what is there, and turns to leaving. A leaving that has begun goes on;
+    /// the second call ends that too.
     pub fn handle_deadline(&mut self) {
+        let is_first = !std::mem::replace(&mut self.deadline_passed, true);
         match self.phase {
             Phase::Done => {}
+            Phase::Detach { .. } if is_first => {}
             Phase::Detach { .. } => self.phase = Phase::Done,
-            _ if self.link.decoder().noise() > 0 => self.conclude(Reachability::NotAGdbStub(self.noise())),
+            _ if self.link.decoder().noise() > 0 => {
+                self.conclude(Reachability::NotAGdbStub(self.no_answer()));
+            }
+            _ if self.talks_without_an_answer() => {
+                self.cut_off = true;
+                self.conclude(Reachability::NotAGdbStub(Seen::BrokenPackets));
+            }
             _ => self.conclude(Reachability::Silent { accepted: None }),
         }
     }
@@ -186,10 +200,10 @@ impl Probe {
         self.phase == Phase::Done
     }
 
-    /// Whether the stub has sent a packet, or acknowledged one: the connection was accepted.
+    /// Whether any byte came: the connection was accepted.
     #[must_use]
     pub fn heard_anything(&self) -> bool {
-        self.answered || !self.link.is_outstanding() || self.link.decoder().noise() > 0
+        !self.first_heard.is_empty()
     }
 
     /// The bytes that let a guest run on which ran before, for a caller that must leave without another answer; empty when
@@ -223,7 +237,7 @@ impl Probe {
         let is_stub = self.answered || self.stopped_by_us;
         match self.ran_before() {
             _ if !is_stub => match self.verdict {
-                Some(Reachability::NotAGdbStub(_)) => GuestEffect::Untouched,
+                Some(Reachability::NotAGdbStub(_)) if !self.cut_off => GuestEffect::Untouched,
                 _ => GuestEffect::Unknown,
             },
             Some(true) if self.resumed => GuestEffect::PausedThenResumed,
@@ -242,8 +256,18 @@ impl Probe {
         self.told.map(|state| state == GuestState::Running)
     }
 
-    fn noise(&self) -> Seen {
-        Seen::OtherProtocol(self.first_heard.clone())
+    /// What came instead of an answer. Bytes outside packets go first: how much of them was read when the packets' limits
+    /// were met depends on how the bytes were cut, whether there were any does not.
+    fn no_answer(&self) -> Seen {
+        match self.link.decoder().noise() {
+            0 => Seen::BrokenPackets,
+            _ => Seen::OtherProtocol(self.first_heard.clone()),
+        }
+    }
+
+    /// Whether a packet has begun, or some came that were no answer. A stop reply is a stub's, though: that one fell silent.
+    fn talks_without_an_answer(&self) -> bool {
+        !self.stopped_by_us && (self.link.decoder().is_inside_packet() || self.unasked > 0)
     }
 
     fn handle_packet(&mut self, payload: &[u8]) {
@@ -268,12 +292,14 @@ impl Probe {
                 self.stopped_by_us = true;
                 self.note_stop(stop);
             }
-            _ => {
-                self.unasked += 1;
-                if self.unasked > MAX_UNASKED {
-                    self.conclude(Reachability::NotAGdbStub(Seen::BrokenPackets));
-                }
-            }
+            _ => self.overlook(),
+        }
+    }
+
+    fn overlook(&mut self) {
+        self.unasked += 1;
+        if self.unasked > MAX_UNASKED {
+            self.conclude(Reachability::NotAGdbStub(self.no_answer()));
         }
     }
 
@@ -400,8 +426,8 @@ impl Probe {
     /// Leaves in order: lets a guest run on that ran before, if it is to.
     fn depart(&mut self) {
         let resume = self.leave == Leave::RunOn && self.ran_before() == Some(true);
-        let is_stub = self.answered || self.stopped_by_us || self.verdict_is_silence();
-        if !resume || self.asked_to_resume || !is_stub {
+        let may_be_stub = self.answered || self.stopped_by_us || self.cut_off || self.verdict_is_silence();
+        if !resume || self.asked_to_resume || !may_be_stub {
             self.phase = Phase::Done;
             return;
         }

@@ -96,7 +96,7 @@ pub enum Seen {
     Closed,
     /// Bytes that are no packets; the first of them, at most 64.
     OtherProtocol(Vec<u8>),
-    /// Packets, but broken ones: wrong checksums, endless lengths, resends asked for without end.
+    /// Packets, but broken ones (wrong checksums, endless lengths, resends asked for without end), or none that answers.
     BrokenPackets,
 }
 
@@ -105,7 +105,7 @@ impl fmt::Display for Seen {
         match self {
             Self::Closed => f.write_str("it closed the connection without an answer"),
             Self::OtherProtocol(first) => write!(f, "it said '{}'", first.escape_ascii()),
-            Self::BrokenPackets => f.write_str("its packets are broken"),
+            Self::BrokenPackets => f.write_str("its packets are broken or no answer"),
         }
     }
 }
@@ -160,7 +160,7 @@ pub enum GuestEffect {
     ResumeUnconfirmed,
     /// The connection waits in the listener's queue. When it is accepted, it stops the guest.
     Pending,
-    /// It connected and heard nothing: a stub would have stopped the guest.
+    /// It connected and heard nothing, or no answer before the deadline: a stub would have stopped the guest.
     Unknown,
 }
 

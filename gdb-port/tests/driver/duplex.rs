@@ -80,6 +80,17 @@ async fn a_slow_stub_is_left_in_order_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leaving_begun_before_the_deadline_is_awaited_past_it() {
+    let (near, far) = duplex(4096);
+    let options = options();
+    let delay = Duration::from_millis(700);
+    let (outcome, asked) = tokio::join!(probe_stream(near, &options), stub(far, delay, simple));
+    // D is sent at 1.4 s and answered at 2.1 s, between the deadline and the end of leaving at 2.5 s.
+    assert_eq!(asked[1..], ["?", "D"]);
+    assert_eq!(outcome.effect, GuestEffect::PausedThenResumed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stub_that_never_answers_or_reads_takes_no_longer_than_was_allowed() {
     for buffer in [1, 4096] {
         let (near, far) = duplex(buffer);

@@ -312,6 +312,63 @@ fn what_is_no_stub_is_told_by_what_it_said() {
     assert_eq!(seen(&b"$bad#00".repeat(4), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"-".repeat(4), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"$hello#14".repeat(65), false), Seen::BrokenPackets);
+    assert_eq!(seen(&b"%hello#14".repeat(65), false), Seen::BrokenPackets);
+    // Both at once is told the same however much came at once.
+    let mixed = b"x$bad#00".repeat(300);
+    assert_eq!(seen(&mixed, false), Seen::OtherProtocol(mixed[..64].to_vec()));
+    assert_eq!(
+        seen(&mixed[..40], false),
+        Seen::OtherProtocol(mixed[..40].to_vec())
+    );
+}
+
+/// What talks is not called silent; since it may be a stub in the middle of its answer, a guest known to run is let go.
+#[test]
+fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
+    for input in [
+        &b"$"[..],
+        b"+$PacketSize=10",
+        b"$PacketSize=1000#1",
+        b"+$hello#14",
+        b"%hello#14",
+        &[&b"$"[..], &[b'a'; 200_000]].concat(),
+    ] {
+        let cut_off = |options: &ProbeOptions| {
+            let mut probe = Probe::new(options);
+            probe.handle_input(input);
+            assert!(!probe.is_done() && probe.heard_anything());
+            probe.advance_output(usize::MAX);
+            probe.handle_deadline();
+            let said = probe.output().to_vec();
+            (said, probe.outcome())
+        };
+        let (said, outcome) = cut_off(&run_on());
+        assert_eq!(said, b"");
+        assert_eq!(
+            outcome.reachability,
+            Reachability::NotAGdbStub(Seen::BrokenPackets)
+        );
+        assert_eq!(outcome.effect, GuestEffect::Unknown);
+        let (said, outcome) = cut_off(&run_on().guest(GuestState::Running));
+        assert_eq!(said, b"$D;1#b0");
+        assert_eq!(outcome.effect, GuestEffect::Unknown);
+    }
+    // A stop reply is a stub's.
+    let told = converse(&run_on(), &["T02thread:01;", "O41"], |_| None);
+    assert_eq!(told.outcome.reachability, Reachability::Silent { accepted: None });
+    assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed);
+}
+
+#[test]
+fn a_leaving_that_has_begun_goes_on_past_the_deadline() {
+    let mut probe = Probe::new(&run_on());
+    probe.handle_input(b"$T02thread:01;#04+$#00+$#00");
+    assert!(probe.output().ends_with(b"$D#44"));
+    probe.handle_deadline();
+    assert!(!probe.is_done());
+    probe.handle_input(b"+$OK#9a");
+    assert!(probe.is_done());
+    assert_eq!(probe.outcome().effect, GuestEffect::PausedThenResumed);
 }
 
 #[test]
