@@ -102,6 +102,7 @@ pub(crate) fn plan(
     folder: &Path,
     descriptors: impl Iterator<Item = i32>,
 ) -> Result<Plan, SpecError> {
+    check_environment(&spec.environment)?;
     let channels = Channels::of(spec, folder, descriptors)?;
     let mut args = Args::default();
     args.flag("-nodefaults");
@@ -138,8 +139,22 @@ impl Args {
     }
 }
 
+/// A variable that the system does not take would be dropped, or fail the start without a word on which one it is.
+fn check_environment(variables: &[(OsString, Option<OsString>)]) -> Result<(), SpecError> {
+    for (name, value) in variables {
+        let bytes = name.as_encoded_bytes();
+        if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
+            return Err(SpecError::BadVariable { name: name.clone() });
+        }
+        if let Some(value) = value {
+            option::value("environment variable's value", value)?;
+        }
+    }
+    Ok(())
+}
+
 fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
-    let mut machine = OptionList::new(option::word("machine", &spec.machine)?);
+    let mut machine = OptionList::new("type", option::word("machine", &spec.machine)?);
     push_properties(&mut machine, "machine property", &spec.machine_properties)?;
     args.pair("-machine", machine.finish());
     match &spec.cpu {
@@ -162,8 +177,16 @@ fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
 
 fn cpu_model(model: &str, properties: &[(String, String)]) -> Result<String, SpecError> {
     let mut text = option::word("cpu", model)?.to_owned();
-    for (key, value) in properties {
+    for (number, (key, value)) in properties.iter().enumerate() {
         option::key("cpu property", key)?;
+        if let Some((_, first)) = properties[..number].iter().find(|(known, _)| known == key) {
+            return Err(SpecError::PropertyTwice {
+                what: "cpu property",
+                key: key.clone(),
+                first: first.into(),
+                second: value.into(),
+            });
+        }
         option::value("cpu property", value.as_ref())?;
         if value.contains(',') {
             return Err(SpecError::CommaInCpuProperty {
@@ -211,7 +234,7 @@ fn contents(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
 }
 
 fn loader(image: &LoadedImage) -> Result<OsString, SpecError> {
-    let list = OptionList::new("loader").with("file", option::path("image", image.path())?);
+    let list = OptionList::new("driver", "loader").with("file", option::path("image", image.path())?);
     Ok(match image {
         // Without `force-raw` the loader would try the file as ELF, U-Boot image and Intel HEX first.
         LoadedImage::Raw { address, .. } => list.with("addr", format!("{address:#x}")).on("force-raw"),
@@ -239,12 +262,12 @@ fn storage_and_devices(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecEr
         args.pair("-blockdev", blockdev_list(blockdev)?);
     }
     for Device { driver, properties } in &spec.devices {
-        let mut list = OptionList::new(option::word("device", driver)?);
+        let mut list = OptionList::new("driver", option::word("device", driver)?);
         push_properties(&mut list, "device property", properties)?;
         args.pair("-device", list.finish());
     }
     for Nic { kind, properties } in &spec.nics {
-        let mut list = OptionList::new(option::word("nic", kind)?);
+        let mut list = OptionList::new("type", option::word("nic", kind)?);
         push_properties(&mut list, "nic property", properties)?;
         args.pair("-nic", list.finish());
     }
@@ -279,16 +302,24 @@ fn push_properties(
 ) -> Result<(), SpecError> {
     for (key, value) in properties {
         option::key(what, key)?;
-        // A network card may have several `hostfwd`.
-        if list.has(key) && what != "nic property" {
+        if let Some(first) = list.value_of(key)
+            && !is_list(what, key)
+        {
             return Err(SpecError::PropertyTwice {
                 what,
                 key: key.clone(),
+                first: first.to_owned(),
+                second: value.clone(),
             });
         }
         list.push(key, option::value(what, value)?);
     }
     Ok(())
+}
+
+/// What a network card may have several of (`StringList` in QEMU's `qapi/net.json`).
+fn is_list(what: &str, key: &str) -> bool {
+    what == "nic property" && matches!(key, "hostfwd" | "guestfwd" | "dnssearch")
 }
 
 fn behaviour(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {

@@ -1,6 +1,7 @@
 //! The character devices of a machine: their ids, their addresses, and the options that make them.
 
-use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::argv::Args;
@@ -45,7 +46,8 @@ impl Channels {
         for (id, _) in &spec.chardevs {
             option::id("chardev", id)?;
         }
-        refuse_shared(&wanted)?;
+        let log = spec.log.as_ref().and_then(|log| log.file.as_deref());
+        refuse_shared(&wanted, log)?;
         let devices = wanted
             .into_iter()
             .map(|(id, backend)| Ok((id.clone(), resolve(&id, backend, folder, &mut descriptors)?)))
@@ -139,31 +141,73 @@ fn mon(chardev: &str, mode: &str) -> std::ffi::OsString {
         .finish()
 }
 
-/// Two devices of one id, one port, one socket or one file: refused, with both named.
-fn refuse_shared(wanted: &[(String, Backend)]) -> Result<(), SpecError> {
-    let mut seen: HashMap<String, &str> = HashMap::new();
-    for (id, backend) in wanted {
-        let place = match backend {
-            Backend::Endpoint(Endpoint::Socket(path)) | Backend::File { path, .. } => Some(
-                std::path::absolute(path)
-                    .unwrap_or_else(|_| path.clone())
-                    .display()
-                    .to_string(),
-            ),
+/// Something of which there is one.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    Id(&'a str),
+    /// A socket's or a file's.
+    Path(PathBuf),
+    Port(SocketAddr),
+}
+
+impl Place<'_> {
+    fn at(path: &Path) -> Self {
+        Self::Path(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
+
+    fn of(backend: &Backend) -> Option<Self> {
+        match backend {
+            Backend::Endpoint(Endpoint::Socket(path)) | Backend::File { path, .. } => Some(Self::at(path)),
             Backend::Endpoint(endpoint) => Address::tcp(endpoint)
-                .filter(|a| a.port() != 0)
-                .map(|a| format!("TCP port {}", a.port())),
+                .filter(|address| address.port() != 0)
+                .map(Self::Port),
             _ => None,
-        };
-        for key in std::iter::once(format!("the id {id}")).chain(place) {
-            if let Some(first) = seen.insert(key.clone(), id) {
-                return Err(SpecError::Shared {
-                    what: key,
-                    first: first.to_owned(),
-                    second: id.clone(),
-                });
-            }
         }
+    }
+
+    /// One port on two addresses is two places, unless one of them stands for all of its family.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Port(a), Self::Port(b)) => {
+                let every =
+                    |a: &SocketAddr, b: &SocketAddr| a.ip().is_unspecified() && a.is_ipv4() == b.is_ipv4();
+                a.port() == b.port() && (a.ip() == b.ip() || every(a, b) || every(b, a))
+            }
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "the id {id}"),
+            Self::Path(path) => path.display().fmt(f),
+            Self::Port(address) => write!(f, "TCP port {}", address.port()),
+        }
+    }
+}
+
+/// Two devices of one id, one port, one socket or one file: refused, with both named. The log's file is one as well.
+fn refuse_shared(wanted: &[(String, Backend)], log: Option<&Path>) -> Result<(), SpecError> {
+    let devices = wanted.iter().flat_map(|(id, backend)| {
+        let places = [Some(Place::Id(id)), Place::of(backend)];
+        places
+            .into_iter()
+            .flatten()
+            .map(move |place| (id.as_str(), place))
+    });
+    let log = log.map(|path| ("log", Place::at(path)));
+    let mut seen: Vec<(&str, Place<'_>)> = Vec::new();
+    for (id, place) in devices.chain(log) {
+        if let Some((first, _)) = seen.iter().find(|(_, known)| known.overlaps(&place)) {
+            return Err(SpecError::Shared {
+                what: place.to_string(),
+                first: (*first).to_owned(),
+                second: id.to_owned(),
+            });
+        }
+        seen.push((id, place));
     }
     Ok(())
 }
@@ -228,7 +272,7 @@ fn socket_path(path: PathBuf) -> Result<PathBuf, SpecError> {
 }
 
 fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecError> {
-    let socket = || OptionList::new("socket").with("id", id);
+    let socket = || OptionList::new("backend", "socket").with("id", id);
     Ok(match resolved {
         Resolved::Address(Address::Inherited { fd }) => socket().with("fd", fd.to_string()),
         // `wait=off`: QEMU itself would stand still until somebody connects.
@@ -241,15 +285,15 @@ fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecErro
             .off("wait")
             .on("nodelay"),
         Resolved::File { path, append } => {
-            let list = OptionList::new("file")
+            let list = OptionList::new("backend", "file")
                 .with("id", id)
                 .with("path", option::path("serial file", path)?);
             if *append { list.on("append") } else { list }
         }
-        Resolved::RingBuffer { size } => OptionList::new("ringbuf")
+        Resolved::RingBuffer { size } => OptionList::new("backend", "ringbuf")
             .with("id", id)
             .with("size", size.to_string()),
-        Resolved::Null => OptionList::new("null").with("id", id),
+        Resolved::Null => OptionList::new("backend", "null").with("id", id),
     }
     .finish())
 }

@@ -28,6 +28,12 @@ pub enum SpecError {
         /// The text.
         text: OsString,
     },
+    /// A name that no environment variable can have.
+    #[error("{name:?} is no name of an environment variable: not empty, without = and NUL")]
+    BadVariable {
+        /// The name.
+        name: OsString,
+    },
     /// Text that is not Unicode, on a system where arguments have to be.
     #[error("the {what} {text:?} is not Unicode, which arguments have to be on this system")]
     NotUnicode {
@@ -85,12 +91,16 @@ pub enum SpecError {
         second: String,
     },
     /// A property that is set twice, by you or by what the type stands for.
-    #[error("the {what} {key} is set twice")]
+    #[error("the {what} {key} is set twice, to {first:?} and to {second:?}")]
     PropertyTwice {
         /// What the property belongs to.
         what: &'static str,
         /// The property.
         key: String,
+        /// The first value.
+        first: OsString,
+        /// The second value.
+        second: OsString,
     },
     /// A unix socket's path that is longer than the system takes.
     #[error("the socket path {} has {length} bytes, and {max} is the most that the system takes", path.display())]

@@ -16,22 +16,22 @@ use crate::error::SpecError;
 #[derive(Debug, Clone)]
 pub(crate) struct OptionList {
     text: OsString,
-    keys: Vec<String>,
+    pairs: Vec<(String, OsString)>,
 }
 
 impl OptionList {
-    /// Begins with the value of the implied key, such as a machine's name; it must be a checked [`word`].
-    pub(crate) fn new(first: &str) -> Self {
+    /// Begins with the value of the implied key, such as a machine's `type`; it must be a checked [`word`].
+    pub(crate) fn new(key: &str, first: &str) -> Self {
         Self {
             text: first.into(),
-            keys: Vec::new(),
+            pairs: vec![(key.to_owned(), first.into())],
         }
     }
 
     pub(crate) fn empty() -> Self {
         Self {
             text: OsString::new(),
-            keys: Vec::new(),
+            pairs: Vec::new(),
         }
     }
 
@@ -55,12 +55,13 @@ impl OptionList {
         self.text.push(key);
         self.text.push("=");
         self.text.push(double_commas(value.as_ref()));
-        self.keys.push(key.to_owned());
+        self.pairs.push((key.to_owned(), value.as_ref().to_owned()));
     }
 
-    /// Whether the key stands in it already; QEMU would take the last one without a word.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.keys.iter().any(|known| known == key)
+    /// The value that the key has already; QEMU would take the last one without a word.
+    pub(crate) fn value_of(&self, key: &str) -> Option<&OsStr> {
+        let pair = self.pairs.iter().find(|(known, _)| known == key);
+        pair.map(|(_, value)| value.as_os_str())
     }
 
     pub(crate) fn finish(self) -> OsString {

@@ -388,7 +388,8 @@ impl MachineSpec {
         self
     }
 
-    /// Sets an environment variable for QEMU, beside the short list that it gets (see [`spawn`](crate::spawn)).
+    /// Sets an environment variable for QEMU, beside the short list that it gets (see [`spawn`](crate::spawn)). A name
+    /// that is empty or has a `=` or NUL in it is refused, and so is a value with a NUL.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), Some(value.into())));
@@ -403,8 +404,8 @@ impl MachineSpec {
     }
 
     /// Adds arguments at the end, one word each, as QEMU's manual writes them. What repeats or contradicts a typed
-    /// option is refused, and so are `-daemonize` (the process would escape its watcher) and `-s` (it listens on
-    /// every interface).
+    /// option is refused, and so are `-daemonize` (the process would escape its watcher), `-s` and a `-gdb` on TCP that is
+    /// not loopback (whoever reaches the stub can run commands here).
     #[must_use]
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.extra_args
