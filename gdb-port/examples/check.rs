@@ -80,7 +80,7 @@ async fn check(options: &Options) -> Result<Reachability, Box<dyn std::error::Er
     let owner = options.details.owner;
     if let Some(deadline) = options.wait {
         // Why the wait ended without a listener is what the look below says, too.
-        let _ = wait_until_listening(&options.endpoint, owner, deadline, std::future::pending::<()>()).await;
+        let _ = wait_until_listening(&options.endpoint, owner, deadline, gone(owner)).await;
     }
     if !options.probe {
         let reachability = look(&options.endpoint, owner).reachability();
@@ -89,12 +89,34 @@ async fn check(options: &Options) -> Result<Reachability, Box<dyn std::error::Er
     }
     let mut report = probe(&options.endpoint, &options.details).await?;
     if let Some(unaccepted) = report.unaccepted {
-        eprintln!("check: another client was faster; waiting for it, so as not to stop the guest later");
+        eprintln!("check: {}", waiting_since(&report.reachability));
         report = unaccepted.settle(options.details.deadline).await;
     }
     println!("{}: {}", options.endpoint, report.reachability);
     println!("{}", report.effect);
     Ok(report.reachability)
+}
+
+/// Ends when the process is gone, or dead and not yet reaped; never where that is not shown.
+async fn gone(pid: Option<u32>) {
+    let Some(pid) = pid.filter(|_| cfg!(target_os = "linux")) else {
+        return std::future::pending().await;
+    };
+    loop {
+        // The state follows the program's name, which is in parentheses and may hold anything.
+        let lives = std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(
+            |stat| !matches!(stat.rsplit(") ").next(), Some(rest) if rest.starts_with(['Z', 'X'])),
+        );
+        if !lives {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Why the connection was not accepted, and what is done about it.
+pub(crate) fn waiting_since(reachability: &Reachability) -> String {
+    format!("{reachability}; waiting until it accepts this connection, so as not to stop the guest later")
 }
 
 fn status(reachability: &Reachability) -> u8 {

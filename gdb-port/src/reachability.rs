@@ -68,7 +68,7 @@ pub enum Blind {
     NoSocketTables,
     /// The address is not one of this host's.
     NotThisHost,
-    /// The kernel's table could not be read.
+    /// The kernel's table, or the folder of the socket's file, could not be read.
     Unreadable(String),
     /// The named process's sockets are hidden from this user.
     OwnerHidden,
@@ -81,7 +81,7 @@ impl fmt::Display for Blind {
         match self {
             Self::NoSocketTables => f.write_str("this platform has no socket tables that can be read"),
             Self::NotThisHost => f.write_str("the address is not of this host"),
-            Self::Unreadable(why) => write!(f, "the kernel's socket table is unreadable ({why})"),
+            Self::Unreadable(why) => write!(f, "what would show it cannot be read ({why})"),
             Self::OwnerHidden => f.write_str("the process's sockets are hidden from this user"),
             Self::SeveralListeners => f.write_str("several listeners have this socket path"),
         }

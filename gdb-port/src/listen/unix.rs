@@ -6,6 +6,7 @@
 //! An accepted connection bears its listener's path. One that waits to be accepted does too, and has no inode yet.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,10 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
             "{TABLE}: a path with a newline cannot be told there"
         )));
     }
+    let file_is_there = match is_there(path) {
+        Ok(is_there) => is_there,
+        Err(error) => return Look::Unknown(Blind::Unreadable(format!("{}: {error}", path.display()))),
+    };
     let entries: Vec<Entry<'_>> = table
         .split(|byte| *byte == b'\n')
         .filter_map(parse)
@@ -50,7 +55,7 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
         .filter(|entry| entry.flags & ACCEPTS != 0 && is_bound_to(entry, path, wanted.as_deref()))
         .collect();
     // A listener whose file was removed is still in the table, but nobody can connect to it.
-    if listeners.is_empty() || !path.exists() {
+    if listeners.is_empty() || !file_is_there {
         return Look::Absent;
     }
     let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
@@ -75,6 +80,14 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
         leaving: 0,
         queued: queued.len(),
     })
+}
+
+/// A file that may not be seen is not called absent: what a link or a relative path leads to cannot be told then, either.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match path.try_exists() {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        known => known,
+    }
 }
 
 /// The table has the path as it was bound: it may be relative to the folder its process was in.
@@ -194,6 +207,23 @@ mod tests {
         assert_eq!(look(&path, None), Look::Absent);
         let _second = UnixListener::bind(&path).unwrap();
         assert_eq!(look(&path, None), Look::Unknown(Blind::SeveralListeners));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_seen_is_not_called_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        let path = inner.join("gdb.sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        // A link to itself cannot be followed by anybody; a forbidden folder would still be open to root.
+        std::fs::rename(&inner, folder.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(&inner, &inner).unwrap();
+        assert!(matches!(look(&path, None), Look::Unknown(Blind::Unreadable(_))));
+        // Below a file there is nothing, which is no failure to see.
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(look(&file.join("gdb.sock"), None), Look::Absent);
     }
 
     #[test]

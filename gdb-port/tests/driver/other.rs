@@ -20,8 +20,13 @@ impl Other {
         self.0.id()
     }
 
-    pub(crate) fn end(&mut self) {
+    /// Dead, and not yet reaped.
+    pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.kill();
         self.0.wait().unwrap();
     }
 }

@@ -1,6 +1,9 @@
 //! The exit statuses of the example `check`, which scripts rely on.
 
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use gdb_port::Reachability;
 
 use crate::other::Other;
 
@@ -45,6 +48,40 @@ async fn what_is_no_stub() {
     let closing = std::thread::spawn(move || drop(listener.accept().unwrap()));
     assert_eq!(status(&format!("--probe {endpoint}")).await, 5);
     closing.join().unwrap();
+}
+
+#[tokio::test]
+async fn the_wait_for_a_process_ends_when_it_does() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap();
+    drop(listener);
+    let mut other = Other::start();
+    let line = format!("--wait 300 --pid {} {endpoint}", other.pid());
+    assert_eq!(
+        status(&line.replace("--wait 300", "--wait 0.1")).await,
+        1,
+        "it lives"
+    );
+    other.kill();
+    // Dead, and then reaped as well; the wait would be longer than the test may take.
+    for _ in 0..2 {
+        let waited = tokio::time::timeout(Duration::from_secs(60), status(&line)).await;
+        assert_eq!(waited.expect("the wait goes on for a process that is gone"), 1);
+        other.end();
+    }
+}
+
+#[test]
+fn why_a_connection_waits_is_said_as_it_is() {
+    let held = check::waiting_since(&Reachability::HeldByAnotherClient);
+    assert!(held.starts_with("another client is attached; "), "{held}");
+    let hangs = check::waiting_since(&Reachability::Silent {
+        accepted: Some(false),
+    });
+    assert!(
+        hangs.starts_with("it listens, but does not accept connections; "),
+        "{hangs}"
+    );
 }
 
 #[tokio::test]
