@@ -32,7 +32,7 @@ pub enum ExitKind {
         /// QEMU's own line, without its name in front.
         line: String,
     },
-    /// QEMU aborted by itself: a failed assertion, or another fatal error.
+    /// QEMU aborted by itself: a failed assertion, or another fatal error. GLib's (`g_error`) come by SIGTRAP.
     Aborted {
         /// The assertion or the fatal error's line, where QEMU printed one.
         line: Option<String>,
@@ -46,6 +46,7 @@ pub enum ExitKind {
 /// The numbers are the same on Linux and macOS, but for SIGBUS and SIGSYS.
 mod signal {
     pub(super) const ILL: i32 = 4;
+    pub(super) const TRAP: i32 = 5;
     pub(super) const ABRT: i32 = 6;
     pub(super) const BUS: i32 = if cfg!(target_os = "linux") { 7 } else { 10 };
     pub(super) const FPE: i32 = 8;
@@ -64,7 +65,7 @@ impl Exit {
                 None => ExitKind::Exited(1),
             },
             (Some(code), _) => ExitKind::Exited(code),
-            (None, Some(signal::ABRT)) => aborted(&text),
+            (None, Some(signal::ABRT | signal::TRAP)) => aborted(&text),
             (None, Some(signal @ (signal::ILL | signal::BUS | signal::FPE | signal::SEGV | signal::SYS))) => {
                 ExitKind::Crashed(signal)
             }
@@ -153,8 +154,9 @@ fn aborted(stderr: &str) -> ExitKind {
     if let Some(dump) = RegisterDump::parse(stderr) {
         return ExitKind::Lockup(Arc::new(dump));
     }
-    let telling =
-        |line: &&str| line.contains("Assertion") || line.contains("assertion") || line.contains("fatal");
+    // The last is GLib's, as in `GLib-ERROR **: 12:00:00.000: ../glib/gmem.c:136: failed to allocate 8 bytes`.
+    const TELLING: [&str; 4] = ["Assertion", "assertion", "fatal", "ERROR **"];
+    let telling = |line: &&str| TELLING.iter().any(|word| line.contains(word));
     ExitKind::Aborted {
         line: stderr.lines().rev().find(telling).map(str::to_owned),
     }
@@ -220,6 +222,17 @@ mod tests {
             (11, "", ExitKind::Crashed(11)),
             (11 | 0x80, "", ExitKind::Crashed(11)),
             (6, "", ExitKind::Aborted { line: None }),
+            (5, "", ExitKind::Aborted { line: None }),
+            (
+                5,
+                "\n(process:8): GLib-ERROR **: 05:00:00.000: ../glib/gmem.c:136: failed to allocate 8 bytes\n",
+                ExitKind::Aborted {
+                    line: Some(
+                        "(process:8): GLib-ERROR **: 05:00:00.000: ../glib/gmem.c:136: failed to allocate 8 bytes"
+                            .into(),
+                    ),
+                },
+            ),
             (
                 6,
                 "qemu: hardware error: x\nqemu: fatal: no\n",
