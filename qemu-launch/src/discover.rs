@@ -136,6 +136,10 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
     if metadata.is_dir() {
         return Err(bad("a folder"));
     }
+    if !metadata.is_file() {
+        // To open a pipe would wait for whoever writes into it.
+        return Err(bad("a device, pipe or socket"));
+    }
     if !may_execute(path, &metadata) {
         return Err(FindError::NotExecutable {
             path: path.to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use event_listener::{Event, EventListener, Listener};
 
@@ -47,13 +47,22 @@ impl Ring {
         self.changed.notify(usize::MAX);
     }
 
-    /// Blocks until the stream has ended, at most until the deadline.
-    pub(crate) fn wait_closed(&self, deadline: Instant) {
-        loop {
+    /// Blocks until the stream has ended, has not grown for as long as `quiet`, or the deadline is over.
+    ///
+    /// The quiet time is told in short waits: where the machine is too busy to end them in time, it is likely too busy
+    /// for whoever writes as well, and so it takes longer.
+    pub(crate) fn wait_closed(&self, quiet: Duration, deadline: Instant) {
+        const STEPS: u32 = 50;
+        let mut waited = 0;
+        while waited < STEPS {
             let changed = self.changed();
-            if self.lock().closed || changed.wait_deadline(deadline).is_none() {
+            if self.lock().closed || Instant::now() >= deadline {
                 return;
             }
+            waited = match changed.wait_timeout(quiet / STEPS) {
+                Some(()) => 0,
+                None => waited + 1,
+            };
         }
     }
 

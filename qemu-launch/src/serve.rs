@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::argv::Argv;
 use crate::child::Child;
+use crate::command_line::Argv;
 use crate::exit::Exit;
 use crate::lasting::{self, spawn_thread};
 use crate::once::Once;
@@ -18,8 +18,10 @@ use crate::output::{self, Tail};
 use crate::process::Shared;
 use crate::ring::Ring;
 
-/// How long output may still come once the process is reaped; only a program that left its group can hold it open.
-const DRAIN_WAIT: Duration = Duration::from_millis(500);
+/// For how long nothing may come any more once the process is reaped, and how long something may: only a program that
+/// left its group can hold the output open. The one who reads it may have to wait for its turn on a busy machine.
+const DRAIN_QUIET: Duration = Duration::from_millis(500);
+const DRAIN_WAIT: Duration = Duration::from_secs(10);
 
 /// A process that has just been started, with what it takes to serve it.
 pub(crate) struct Newborn {
@@ -113,8 +115,8 @@ fn drain_on_thread(
 fn await_end(shared: &Shared, attached: Option<Attached>) {
     let status = shared.child.wait().ok();
     let deadline = Instant::now() + DRAIN_WAIT;
-    shared.stdout.wait_closed(deadline);
-    shared.stderr.wait_closed(deadline);
+    shared.stdout.wait_closed(DRAIN_QUIET, deadline);
+    shared.stderr.wait_closed(DRAIN_QUIET, deadline);
     // Before anybody is told, so that whoever waited finds it gone.
     if let Some(Attached {
         folder,

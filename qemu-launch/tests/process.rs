@@ -151,6 +151,23 @@ fn a_child_that_left_the_group_holds_up_nobody() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
+/// As long as something comes, the end is not told without it.
+#[test]
+fn output_that_comes_late_is_waited_for() {
+    let late = "touch \"$1\"; i=0; while [ $i -lt 10 ]; do sleep 0.1; echo late $i >&2; i=$((i+1)); done";
+    let fake = Fake::new(&format!(
+        "left=$(dirname \"$0\")/left; setsid sh -c '{late}' late \"$left\" & \
+         while ! [ -e \"$left\" ]; do sleep 0.01; done; exit 7"
+    ));
+    let process = qemu_launch::spawn(&fake.spec()).unwrap();
+    let exit = process.wait_blocking(soon()).unwrap();
+    assert!(
+        exit.stderr().to_string_lossy().ends_with("late 9\n"),
+        "{}",
+        exit.stderr()
+    );
+}
+
 #[test]
 fn the_last_of_the_output_is_kept_and_the_rest_counted() {
     let fake = Fake::new(
@@ -249,6 +266,20 @@ fn three_errors_for_what_can_not_be_run() {
             found: "a folder",
             ..
         }
+    ));
+    // To open it would wait for whoever writes into it.
+    let pipe = fake.folder.path().join("qemu-system-pipe");
+    let made = Command::new("mkfifo").args(["-m", "755"]).arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(find(pipe)));
+    assert!(matches!(
+        told.recv_timeout(Duration::from_secs(30))
+            .expect("it does not hang"),
+        Err(FindError::NotAProgram {
+            found: "a device, pipe or socket",
+            ..
+        })
     ));
 }
 
