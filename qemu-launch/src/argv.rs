@@ -1,76 +1,19 @@
 //! From a machine to QEMU's command line: a pure function, nothing is opened, looked up or started.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::channel::{Channel, Channels};
+use crate::command_line::Argv;
 use crate::conflict;
 use crate::device::{Action, Blockdev, Device, Drive, Icount, Log, Nic, Sandbox, Semihosting};
+use crate::environment;
 use crate::error::SpecError;
 use crate::option::{self, OptionList};
 use crate::spec::{LoadedImage, MachineSpec};
 
 /// The first descriptor that can be inherited: 0, 1 and 2 are the standard streams.
 const FIRST_FD: i32 = 3;
-
-/// QEMU's command line. Its `Display` can be pasted into a shell.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Argv {
-    program: PathBuf,
-    args: Vec<OsString>,
-}
-
-impl Argv {
-    pub(crate) fn new(program: PathBuf, args: Vec<OsString>) -> Self {
-        Self { program, args }
-    }
-
-    /// The program, which is also the first word.
-    #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    /// The arguments after the program.
-    #[must_use]
-    pub fn args(&self) -> &[OsString] {
-        &self.args
-    }
-}
-
-impl fmt::Display for Argv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_shell_word(f, self.program.as_os_str())?;
-        for arg in &self.args {
-            f.write_str(" ")?;
-            write_shell_word(f, arg)?;
-        }
-        Ok(())
-    }
-}
-
-/// Writes one word so that a POSIX shell reads back exactly its bytes; `$'…'` where they are not printable text.
-fn write_shell_word(f: &mut fmt::Formatter<'_>, word: &OsStr) -> fmt::Result {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b);
-    let bytes = word.as_encoded_bytes();
-    match word.to_str() {
-        Some(text) if !bytes.is_empty() && bytes.iter().all(|&b| plain(b)) => f.write_str(text),
-        Some(text) if !text.chars().any(char::is_control) => write!(f, "'{}'", text.replace('\'', r"'\''")),
-        _ => {
-            f.write_str("$'")?;
-            for &byte in bytes {
-                match byte {
-                    b'\'' | b'\\' => write!(f, "\\{}", char::from(byte))?,
-                    0x20..=0x7e => write!(f, "{}", char::from(byte))?,
-                    // Three octal digits always: no digit that follows can be taken into the escape.
-                    _ => write!(f, "\\{byte:03o}")?,
-                }
-            }
-            f.write_str("'")
-        }
-    }
-}
 
 /// The command line of a machine, and where its channels will be.
 #[derive(Debug)]
@@ -102,7 +45,7 @@ pub(crate) fn plan(
     folder: &Path,
     descriptors: impl Iterator<Item = i32>,
 ) -> Result<Plan, SpecError> {
-    check_environment(&spec.environment)?;
+    environment::check(&spec.environment)?;
     let channels = Channels::of(spec, folder, descriptors)?;
     let mut args = Args::default();
     args.flag("-nodefaults");
@@ -137,20 +80,6 @@ impl Args {
         self.words.push(option.into());
         self.words.push(value.into());
     }
-}
-
-/// A variable that the system does not take would be dropped, or fail the start without a word on which one it is.
-fn check_environment(variables: &[(OsString, Option<OsString>)]) -> Result<(), SpecError> {
-    for (name, value) in variables {
-        let bytes = name.as_encoded_bytes();
-        if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
-            return Err(SpecError::BadVariable { name: name.clone() });
-        }
-        if let Some(value) = value {
-            option::value("environment variable's value", value)?;
-        }
-    }
-    Ok(())
 }
 
 fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::{Child, Command, Stdio};
 
-use crate::argv::Argv;
+use crate::command_line::Argv;
 
 #[cfg(not(unix))]
 pub(crate) use elsewhere::{Descriptor, Inherited, Stream, confine};

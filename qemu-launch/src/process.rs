@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::argv::Argv;
 use crate::child::Child;
+use crate::command_line::Argv;
 use crate::endpoint::Address;
 use crate::exec;
 use crate::exit::Exit;

@@ -1,15 +1,17 @@
 //! Starting the process: checks, channels, the one lasting thread that forks, and what the child does before `exec`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
-use crate::argv::{Argv, Plan, plan};
+use crate::argv::{Plan, plan};
 use crate::channel::{self, Channel};
+use crate::command_line::Argv;
 use crate::discover;
 use crate::endpoint::Address;
+use crate::environment;
 use crate::error::{SpawnError, SpecError};
 use crate::exec::{self, Inherited};
 use crate::firmware;
@@ -22,14 +24,6 @@ use crate::spec::MachineSpec;
 
 /// How much of stdout and of stderr is kept.
 const KEPT_OUTPUT: usize = 64 * 1024;
-
-/// Variables that QEMU gets from this process. Not among them, on purpose: `LD_PRELOAD`, `LD_LIBRARY_PATH` and
-/// `QEMU_MODULE_DIR`, which make it load code.
-const ENVIRONMENT: &[&str] = if cfg!(windows) {
-    &["PATH", "SystemRoot", "TEMP", "TMP", "USERPROFILE"]
-} else {
-    &["PATH", "HOME", "TMPDIR", "TZ"]
-};
 
 /// Checks the machine, starts QEMU, and returns once it executes: a millisecond or two, most of it the system's.
 /// Whether it likes its options is seen later, from the monitor or from [`Watch::wait`](crate::Watch::wait).
@@ -52,7 +46,12 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     let path = folder.as_ref().map_or(Path::new("/"), |folder| folder.path());
     let planned = plan(spec, &program, path, inherited.numbers().into_iter())?;
     refuse_taken_sockets(&planned)?;
-    launch(planned, environment(&spec.environment), inherited, folder)
+    launch(
+        planned,
+        environment::variables(&spec.environment),
+        inherited,
+        folder,
+    )
 }
 
 /// As [`spawn`], for async code: the checks and the start are done on another thread, and no particular runtime is
@@ -100,7 +99,7 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
             channels: Vec::new(),
             kept: false,
         },
-        environment(&[]),
+        environment::variables(&[]),
         Inherited::default(),
         None,
     )
@@ -132,20 +131,6 @@ fn refuse_taken_sockets(planned: &Plan) -> Result<(), SpecError> {
         }
     }
     Ok(())
-}
-
-/// The variables that QEMU gets, and no others.
-fn environment(wanted: &[(OsString, Option<OsString>)]) -> Vec<(OsString, OsString)> {
-    let of_this_process = |name: &OsStr| std::env::var_os(name).map(|value| (name.to_owned(), value));
-    let mut variables: Vec<_> = ENVIRONMENT
-        .iter()
-        .filter_map(|name| of_this_process(name.as_ref()))
-        .collect();
-    variables.extend(wanted.iter().filter_map(|(name, value)| match value {
-        Some(value) => Some((name.clone(), value.clone())),
-        None => of_this_process(name),
-    }));
-    variables
 }
 
 /// Starts the process and the threads that serve it.
