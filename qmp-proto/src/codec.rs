@@ -1,7 +1,7 @@
 //! Bytes to messages and back. Knows nothing of a connection's phases.
 
 use alloc::vec::Vec;
-use core::mem;
+use core::{mem, ops::Range};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -15,9 +15,12 @@ use crate::{
     raw::RawJson,
 };
 
-/// Values of messages from this size on share the message's memory; smaller ones are copied, so that one that is kept
-/// does not keep a read buffer with it.
+/// Values from this size on may share the memory they came in; smaller ones are copied, so that one that is kept does
+/// not keep a read buffer with it.
 const SHARED_FROM_BYTES: usize = 16 * 1024;
+
+/// The most memory that a value may keep by sharing, in its own sizes. Smaller values are copied.
+const KEPT_FACTOR: usize = 4;
 
 /// A drained buffer over this size is given back. A read is rarely larger.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
@@ -28,7 +31,9 @@ const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 /// tools that look at QMP traffic, and for whoever keeps that state elsewhere.
 ///
 /// Each byte is looked at once, however the stream is cut. Between messages the memory used is at most 64 KiB, inside one
-/// it is the message so far and one read; both only if [`next_message`](Self::next_message) is called until it has no
+/// it is the message so far and one read. Taking a message out shares that memory with a value that makes up much of it; other
+/// values are copied, which adds half as much at the most, and reading the text of an `error` adds up to three
+/// times its size, which is held to 1 MiB. All this only if [`next_message`](Self::next_message) is called until it has no
 /// more after each [`feed`](Self::feed).
 ///
 /// ```
@@ -274,10 +279,17 @@ impl Codec {
         self.last_offset = self.offset(0);
         let message = &self.buffer[self.start..self.start + length];
         self.last_seen = Seen::of(message);
-        let result = if length >= SHARED_FROM_BYTES && self.can_share(length) {
+        let capacity = self.buffer.capacity();
+        let is_shared =
+            |span: &Range<usize>| span.len() >= SHARED_FROM_BYTES && span.len() >= capacity / KEPT_FACTOR;
+        let result = if length >= SHARED_FROM_BYTES && self.can_share(length, is_shared) {
             let message = self.share_message(length);
             read(self.scanner.members(), &message, |span| {
-                RawJson::share(&message, span)
+                if is_shared(&span) {
+                    RawJson::share(&message, span)
+                } else {
+                    RawJson::copy(&message[span])
+                }
             })
         } else {
             let read = read(self.scanner.members(), message, |span| {
@@ -293,11 +305,17 @@ impl Codec {
         result.map_err(|kind| self.fail_last(kind))
     }
 
-    /// Whether handing over the buffer costs no more than the message: little before it and little room after it to be
-    /// kept alive, little after it to be copied.
-    fn can_share(&self, length: usize) -> bool {
+    /// Whether the message has a value that shares its buffer, and handing that over costs little: little after the
+    /// message to be copied.
+    fn can_share(&self, length: usize, is_shared: impl Fn(&Range<usize>) -> bool) -> bool {
         let after = self.buffer.len() - self.start - length;
-        self.start <= length && after <= length && self.buffer.capacity() <= 4 * length
+        after <= length
+            && [Key::Return, Key::Data, Key::Id].into_iter().any(|key| {
+                self.scanner
+                    .members()
+                    .span(key)
+                    .is_some_and(|span| is_shared(&span))
+            })
     }
 
     fn share_message(&mut self, length: usize) -> Bytes {
@@ -338,10 +356,13 @@ impl Seen {
 fn read(
     members: &Members,
     message: &[u8],
-    raw: impl Fn(core::ops::Range<usize>) -> RawJson,
+    raw: impl Fn(Range<usize>) -> RawJson,
 ) -> Result<ServerMessage, DecodeErrorKind> {
     let text = |key| members.span(key).map(|span| &message[span]);
-    let id = || text(Key::Id).map(MessageId::read);
+    let id = || {
+        let span = members.span(Key::Id)?;
+        Some(MessageId::read(&message[span.clone()], || raw(span)))
+    };
     match (
         members.span(Key::Return),
         text(Key::Error),

@@ -97,7 +97,8 @@ pub enum DecodeErrorKind {
     /// The stream ended inside a message.
     #[error("the stream ended inside a message")]
     Truncated,
-    /// A message over [`Limits::max_message_bytes`](crate::Limits::max_message_bytes).
+    /// A message over [`Limits::max_message_bytes`](crate::Limits::max_message_bytes), a greeting over 16 KiB, an `error`
+    /// over 1 MiB or an event's name over 1 KiB.
     #[error("message over the limit of {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
@@ -126,7 +127,7 @@ pub enum DecodeErrorKind {
     InvalidMember {
         /// The member.
         member: &'static str,
-        /// What is wrong with it, as the JSON reader says it.
+        /// What is wrong with it, as the JSON reader says it, cut after 200 bytes.
         reason: String,
     },
     /// A second greeting in one connection.

@@ -152,6 +152,9 @@ impl Number {
     }
 }
 
+/// The longest text of a known key: `timestamp` in its quotes, with each letter as `\u0074`.
+const LONGEST_KEY_BYTES: usize = "timestamp".len() * "\\u0074".len() + 2;
+
 fn expected(expected: &'static str) -> DecodeErrorKind {
     DecodeErrorKind::Syntax { expected }
 }
@@ -416,7 +419,10 @@ impl Scanner {
             Some(b'"') if self.string_is_key => {
                 if self.open.len() == 1 {
                     let key = &bytes[self.string_start..=pos];
-                    if self.string_has_escape {
+                    if self.string_has_escape && key.len() > LONGEST_KEY_BYTES {
+                        // Too long for a known one: it is not worth the memory to unescape it.
+                        self.member = None;
+                    } else if self.string_has_escape {
                         let key: String = serde_json::from_slice(key).unwrap_or_default();
                         self.begin_member(key.as_bytes())?;
                     } else {

@@ -24,6 +24,19 @@ pub const MAX_IN_FLIGHT: usize = 8;
 /// the monitor busy for a second already. Nothing that QMP is used for needs more.
 pub const MAX_COMMAND_BYTES: usize = 64 * 1024;
 
+/// Largest greeting taken, in bytes: 16 KiB. Real ones are below 300 bytes.
+pub(crate) const MAX_GREETING_BYTES: usize = 16 * 1024;
+
+/// Largest `error` taken, in bytes: 1 MiB. QEMU's quote parts of the command at the most, which are smaller also when each
+/// character is escaped.
+pub(crate) const MAX_ERROR_BYTES: usize = 1024 * 1024;
+
+/// Largest name of an event, in bytes with its quotes: 1 KiB. The longest that QEMU has is below 40.
+pub(crate) const MAX_EVENT_NAME_BYTES: usize = 1024;
+
+/// Largest `timestamp` that is read, in bytes: 1 KiB.
+pub(crate) const MAX_TIMESTAMP_BYTES: usize = 1024;
+
 /// Deepest nesting of objects and arrays in a command sent, the command itself counted: 128.
 ///
 /// QEMU stops reading at 1,024 and then answers what is left of such a command with about a thousand errors, none with

@@ -15,6 +15,7 @@ use serde::{
 use crate::{
     command::CommandId,
     error::{DecodeErrorKind, ParseError},
+    limits::{MAX_ERROR_BYTES, MAX_EVENT_NAME_BYTES, MAX_GREETING_BYTES, MAX_TIMESTAMP_BYTES},
     raw::{RawJson, RawReturn},
 };
 
@@ -191,12 +192,20 @@ impl ServerError {
 /// Most bytes of a [`ServerError`]'s text that `Display` shows.
 const SHOWN_DESC_BYTES: usize = 1000;
 
+/// Most bytes of the JSON reader's words that a decode error keeps.
+const SHOWN_REASON_BYTES: usize = 200;
+
+/// The last place up to `most` at which `text` can be cut.
+fn shown_end(text: &str, most: usize) -> usize {
+    (0..=most.min(text.len()))
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or_default()
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = (0..=SHOWN_DESC_BYTES.min(self.desc.len()))
-            .rev()
-            .find(|&at| self.desc.is_char_boundary(at));
-        let shown = &self.desc[..end.unwrap_or_default()];
+        let shown = &self.desc[..shown_end(&self.desc, SHOWN_DESC_BYTES)];
         let ellipsis = if shown.len() < self.desc.len() { "…" } else { "" };
         write!(f, "{}: {shown}{ellipsis}", self.class)
     }
@@ -263,7 +272,7 @@ pub struct QmpEvent {
     pub name: Cow<'static, str>,
     /// The event's data, of any kind; `None` where the message has none.
     pub data: Option<RawJson>,
-    /// The host's clock when it happened. `None` where it is missing or not two integers.
+    /// The host's clock when it happened. `None` where it is missing, not two integers or over 1 KiB.
     pub timestamp: Option<Timestamp>,
 }
 
@@ -279,7 +288,7 @@ pub struct Timestamp {
 impl Timestamp {
     /// Reads the value of a `timestamp`, which is valid JSON.
     fn read(json: &[u8]) -> Option<Self> {
-        Self::read_usual(json).or_else(|| read_object(json).ok())
+        Self::read_usual(json).or_else(|| read_object(bounded(json, MAX_TIMESTAMP_BYTES).ok()?).ok())
     }
 
     /// The one form that QEMU writes without `pretty=on`. Half of what a busy stream holds are timestamps.
@@ -336,7 +345,21 @@ fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
 }
 
 fn invalid(member: &'static str) -> impl FnOnce(String) -> DecodeErrorKind {
-    move |reason| DecodeErrorKind::InvalidMember { member, reason }
+    move |mut reason| {
+        // The JSON reader quotes an offending string whole.
+        reason.truncate(shown_end(&reason, SHOWN_REASON_BYTES));
+        reason.shrink_to_fit();
+        DecodeErrorKind::InvalidMember { member, reason }
+    }
+}
+
+/// Text is unescaped before it is known to be of use, so what is over its bound is not looked into.
+fn bounded(json: &[u8], limit: usize) -> Result<&[u8], DecodeErrorKind> {
+    if json.len() <= limit {
+        Ok(json)
+    } else {
+        Err(DecodeErrorKind::TooLarge { limit })
+    }
 }
 
 impl Greeting {
@@ -351,7 +374,7 @@ impl Greeting {
         let Wire {
             version,
             capabilities,
-        } = read_object(json).map_err(invalid("QMP"))?;
+        } = read_object(bounded(json, MAX_GREETING_BYTES)?).map_err(invalid("QMP"))?;
         Ok(Self {
             version,
             capabilities,
@@ -367,7 +390,7 @@ impl ServerError {
             class: String,
             desc: String,
         }
-        let wire: Wire = read_object(json).map_err(invalid("error"))?;
+        let wire: Wire = read_object(bounded(json, MAX_ERROR_BYTES)?).map_err(invalid("error"))?;
         Ok(Self {
             class: wire.class.into(),
             desc: wire.desc,
@@ -376,9 +399,9 @@ impl ServerError {
 }
 
 impl MessageId {
-    /// Reads the value of `id`.
-    pub(crate) fn read(json: &[u8]) -> Self {
-        CommandId::read(json).map_or_else(|| Self::Foreign(RawJson::copy(json)), Self::Command)
+    /// Reads the value of `id`, which `raw` makes a value of its own.
+    pub(crate) fn read(json: &[u8], raw: impl FnOnce() -> RawJson) -> Self {
+        CommandId::read(json).map_or_else(|| Self::Foreign(raw()), Self::Command)
     }
 }
 
@@ -416,7 +439,7 @@ fn read_event_name(json: &[u8]) -> Result<Cow<'static, str>, DecodeErrorKind> {
     if let Some(known) = json.get(1..json.len() - 1).and_then(crate::commands::known_event) {
         return Ok(Cow::Borrowed(known));
     }
-    serde_json::from_slice::<String>(json)
+    serde_json::from_slice::<String>(bounded(json, MAX_EVENT_NAME_BYTES)?)
         .map(Cow::Owned)
         .map_err(|error| invalid("event")(error.to_string()))
 }

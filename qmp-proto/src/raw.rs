@@ -15,7 +15,7 @@ pub type RawReturn = RawJson;
 /// One JSON value of any kind, as the server wrote it: checked to be valid, not yet given a type.
 ///
 /// It is cheap to clone. A small one keeps no more memory than its own text; one of 16 KiB and more may keep the buffer it came
-/// in, up to four times its message.
+/// in, up to four times its own size.
 ///
 /// ```
 /// # let raw = qmp_proto::RawJson::from_value(&serde_json::json!({"running": true, "status": "running"})).unwrap();

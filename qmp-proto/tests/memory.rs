@@ -146,6 +146,9 @@ fn memory_is_bounded() {
         "an event that is kept keeps its own bytes, no buffer: {kept_events}"
     );
 
+    hostile_messages();
+    kept_values();
+
     let deep = "[".repeat(10_000_000);
     let depth = peak(|| {
         let mut codec = codec();
@@ -160,4 +163,89 @@ fn memory_is_bounded() {
         "limit {LIMIT}, read {READ}: endless string {endless_string}, never polled {never_polled}, largest message \
          kept {largest_message_kept}, endless space {endless_space}, tiny messages {tiny_messages}, 10,000 kept events {kept_events}, depth {depth}"
     );
+}
+
+/// Messages just under the default limit, each of which would be dear to read in full.
+fn hostile_messages() {
+    let limit = qmp_proto::MAX_MESSAGE_BYTES;
+    let fill = |before: &str, unit: &str, after: &str| {
+        let count = (limit - before.len() - after.len()) / unit.len();
+        format!("{before}{}{after}", unit.repeat(count))
+    };
+    let version = r#""version": {"qemu": {"major": 1, "minor": 2, "micro": 3}}"#;
+    let greeting = format!(r#"{{"QMP": {{{version}, "capabilities": [""#);
+    let rows = [
+        (
+            "a greeting of many capabilities",
+            fill(&greeting, r#"",""#, r#""]}}"#),
+        ),
+        ("an escaped key", fill(r#"{"event": "E", "\n"#, "x", r#"": 1}"#)),
+        (
+            "an escaped desc",
+            fill(r#"{"error": {"class": "C", "desc": "\n"#, "x", r#""}}"#),
+        ),
+        ("an error of another type", fill(r#"{"error": ""#, "x", r#""}"#)),
+        ("an escaped event name", fill(r#"{"event": "\n"#, "x", r#""}"#)),
+        (
+            "an escaped key in a timestamp",
+            fill(r#"{"event": "E", "timestamp": {"\n"#, "x", r#"": 1}}"#),
+        ),
+        ("a foreign id", fill(r#"{"return": {}, "id": ""#, "x", r#""}"#)),
+        ("data", fill(r#"{"event": "E", "data": ""#, "x", r#""}"#)),
+    ];
+    for (name, message) in rows {
+        assert!(message.len() > limit - 8);
+        let peak = peak(|| drop(decode_whole(&message)));
+        println!("{name}: {peak}");
+        assert!(peak <= limit + READ + SMALL, "{name}: {peak}");
+    }
+
+    let quarter = "x".repeat(limit / 4 - 100);
+    let rest = "x".repeat(limit / 2);
+    let message = format!(r#"{{"return": "{quarter}", "id": "{quarter}", "x": "{rest}"}}"#);
+    let copied = peak(|| drop(decode_whole(&message)));
+    let message = format!(
+        r#"{{"error": {{"class": "C", "desc": "\n{}"}}}}"#,
+        "x".repeat(1_048_000)
+    );
+    let error = peak(|| drop(decode_whole(&message)));
+    println!("two copied values: {copied}, the largest error: {error}");
+    assert!(copied <= limit + limit / 2 + READ + SMALL, "{copied}");
+    assert!(error <= 4 * 1024 * 1024 + 2 * READ + SMALL, "{error}");
+}
+
+/// The one message of this stream, or the error.
+fn decode_whole(stream: &str) -> Result<ServerMessage, qmp_proto::DecodeError> {
+    let mut codec = Codec::new(Limits::default());
+    let mut kept = None;
+    for piece in stream.as_bytes().chunks(READ) {
+        codec.feed(piece);
+        if let Some(message) = codec.next_message()? {
+            kept = Some(message);
+        }
+    }
+    Ok(kept.expect("a whole message"))
+}
+
+/// What a value keeps once all else is gone.
+fn kept_values() {
+    let sizes = [
+        (2, 1_000_000),
+        (17_000, 1_000_000),
+        (100_000, 900_000),
+        (300_000, 100),
+        (1_000_000, 1),
+    ];
+    for (size, around) in sizes {
+        let message = format!(
+            r#"{{"x": "{}", "return": "{}"}}"#,
+            "x".repeat(around),
+            "y".repeat(size)
+        );
+        let before = NOW.load(Relaxed);
+        let kept = decode_whole(&message).unwrap();
+        let now = NOW.load(Relaxed) - before;
+        drop(kept);
+        assert!(now <= 4 * (size + 2) + 200, "a value of {size} keeps {now}");
+    }
 }

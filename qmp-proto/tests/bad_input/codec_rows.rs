@@ -96,6 +96,8 @@ const ROWS: &[(&str, &[u8], Then)] = &[
     ("QMP twice", br#"{"QMP": 1, "QMP": 2}"#, Fatal("DuplicateKey", 11)),
     ("return twice, through an escape", br#"{"return": {}, "retur\u006e": {}}"#, Fatal("DuplicateKey", 15)),
     ("id twice, both through escapes", br#"{"\u0069d": 1, "i\u0064": 2, "event": "E"}"#, Fatal("DuplicateKey", 15)),
+    ("timestamp twice, each letter an escape", br#"{"timestamp": 1, "\u0074\u0069\u006d\u0065\u0073\u0074\u0061\u006d\u0070": 2, "event": "E"}"#, Fatal("DuplicateKey", 17)),
+    ("a key longer than that", br#"{"timestamp": 1, "\u0074\u0069\u006d\u0065\u0073\u0074\u0061\u006d\u0070\u0070": 2, "event": "E"}"#, Says(EVENT)),
     ("an unknown key twice", br#"{"x": 1, "x": 2, "event": "E"}"#, Says(EVENT)),
     ("return twice, further in", br#"{"return": {"return": 1, "return": 2, "id": 3}}"#, Says(&[r#"return {"return": 1, "return": 2, "id": 3}"#])),
 
@@ -339,15 +341,63 @@ fn what_an_error_quotes_is_bounded() {
 }
 
 #[test]
+fn what_an_error_says_of_a_member_is_bounded() {
+    for letters in ["x", "é", "\\n"] {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(format!("{{\"error\": \"x{}\"}}", letters.repeat(200_000)).as_bytes());
+        let error = codec.next_message().unwrap_err();
+        let DecodeErrorKind::InvalidMember { member, reason } = error.kind() else {
+            panic!("{error}")
+        };
+        assert_eq!(*member, "error");
+        assert!((199..=200).contains(&reason.len()), "{reason}");
+        assert!(error.to_string().len() < 500);
+    }
+}
+
+#[test]
+fn greetings_errors_and_event_names_have_limits_of_their_own() {
+    let version = "\"version\": {\"qemu\": {\"major\": 1, \"minor\": 2, \"micro\": 3}}";
+    let greeting = |more: usize| format!("{{\"QMP\": {{{version}, \"x\": \"{}\"}}}}", "x".repeat(more));
+    let error = |more: usize| {
+        format!(
+            "{{\"error\": {{\"class\": \"C\", \"desc\": \"{}\"}}}}",
+            "x".repeat(more)
+        )
+    };
+    let event = |more: usize| format!("{{\"event\": \"{}\"}}", "x".repeat(more));
+    let within = [greeting(16_000), error(1_000_000), event(1022)];
+    let over = [
+        (greeting(16_384), 16_384),
+        (error(1_048_576), 1_048_576),
+        (event(1023), 1024),
+    ];
+    for text in within {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(text.as_bytes());
+        assert!(codec.next_message().unwrap().is_some());
+    }
+    for (text, limit) in over {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(text.as_bytes());
+        let error = codec.next_message().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.offset()),
+            (&DecodeErrorKind::TooLarge { limit }, 0)
+        );
+    }
+}
+
+#[test]
 fn a_long_desc_is_whole_but_shown_short() {
-    let desc = "é".repeat(1_000_000);
+    let desc = "é".repeat(500_000);
     let text = format!("{{\"error\": {{\"class\": \"GenericError\", \"desc\": \"x{desc}\"}}}}");
     let mut codec = Codec::new(Limits::default());
     codec.feed(text.as_bytes());
     let Some(ServerMessage::Error { error, .. }) = codec.next_message().unwrap() else {
         panic!()
     };
-    assert_eq!(error.desc.len(), 2_000_001);
+    assert_eq!(error.desc.len(), 1_000_001);
     let shown = error.to_string();
     // 1,000 bytes would end inside a letter.
     assert_eq!(shown.len(), "GenericError: ".len() + 999 + "…".len());
