@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use object::{ReadCache, ReadRef};
 
 use crate::architecture::{self, Architecture};
-use crate::elf::{self, Bad, Elf, Segment};
+use crate::cortex_m;
+use crate::elf::{self, Bad, Elf};
 use crate::install::target_of;
 use crate::spec::{LoadedImage, MachineSpec};
 
@@ -137,7 +138,8 @@ pub enum FirmwareError {
 /// Checks that the QEMU of this name (`qemu-system-arm`) can run this ELF file on this CPU, as a start does.
 ///
 /// For a CPU whose name begins with `cortex-m` the vector table is looked at: at address 0 where something is loaded
-/// there, else at the start of any segment, since boards alias their flash. A program whose name does not begin with
+/// there, else at the start of any segment, since boards alias their flash. One with a secure state may have it at the
+/// start of any segment in any case. A program whose name does not begin with
 /// `qemu-system-` can't be told its architecture by, so that is not checked.
 ///
 /// # Errors
@@ -145,15 +147,23 @@ pub enum FirmwareError {
 pub fn check(path: &Path, program: &str, cpu: Option<&str>) -> Result<(), FirmwareError> {
     let (file, length) = open(path)?;
     let cache = ReadCache::new(file);
-    check_elf(path, &cache, length, program, cpu)
+    let elf = check_elf(path, &cache, length, program, cpu)?;
+    cortex_m::check_vectors(path, &cache, &elf, cpu)
 }
 
 /// Checks everything that the machine loads.
 pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), FirmwareError> {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let target = target_name(spec, program);
+    let cpu = spec.cpu.as_deref().or_else(|| cortex_m::of_board(&spec.machine));
     for kernel in &spec.kernels {
         if kernel.checked {
-            check(&kernel.path, &name, spec.cpu.as_deref())?;
+            let (file, length) = open(&kernel.path)?;
+            let cache = ReadCache::new(file);
+            let elf = check_elf(&kernel.path, &cache, length, &target, cpu)?;
+            // Another image may bring the vectors, as a boot loader's does.
+            if spec.images.is_empty() {
+                cortex_m::check_vectors(&kernel.path, &cache, &elf, cpu)?;
+            }
         } else {
             open(&kernel.path)?;
         }
@@ -163,6 +173,23 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), Firmwa
         .map(LoadedImage::path)
         .chain(spec.bios.as_deref())
         .try_for_each(|path| open(path).map(drop))
+}
+
+/// The name that tells the target: the found program's, or the one that was looked for, where an environment variable
+/// has named a program of another name.
+fn target_name(spec: &MachineSpec, program: &Path) -> String {
+    let name = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let found = name(program);
+    if target_of(&found).is_some() {
+        found
+    } else {
+        name(&spec.program)
+    }
 }
 
 /// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for its writer.
@@ -196,7 +223,7 @@ fn check_elf<'data>(
     length: u64,
     program: &str,
     cpu: Option<&str>,
-) -> Result<(), FirmwareError> {
+) -> Result<Elf, FirmwareError> {
     let elf = elf::read(data).map_err(|bad| match bad {
         Bad::NotElf => not_elf(path, data),
         Bad::Headers(what) => FirmwareError::Truncated {
@@ -208,19 +235,17 @@ fn check_elf<'data>(
     check_architecture(path, elf.architecture, program)?;
     check_segments(path, &elf, length)?;
     check_entry(path, &elf, cpu)?;
-    if cpu.is_some_and(is_cortex_m) {
-        check_vectors(path, data, &elf)?;
-    }
-    Ok(())
+    Ok(elf)
 }
 
 fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
-    let length = data.len().unwrap_or(0).min(512);
+    let length = data.len().unwrap_or(0).min(1024);
     let start = data.read_bytes_at(0, length).unwrap_or_default();
     let text = start
         .iter()
         .all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
     let (found, advice) = match start {
+        _ if is_linux(start) => ("a Linux kernel's image", "say `unchecked_firmware`"),
         [b':', b'0'..=b'9' | b'A'..=b'F', ..] if text => ("an Intel HEX file", "or say `intel_hex`"),
         [b'S', b'0'..=b'9', ..] if text => ("a Motorola S-record file", "convert it with objcopy"),
         _ if text => ("a text file", "is it the source instead of the build's result?"),
@@ -235,6 +260,16 @@ fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
         found,
         advice,
     }
+}
+
+/// By the magic words of `Documentation/arch/*/` in Linux: 32-bit Arm's zImage, the Images of AArch64 and RISC-V, and
+/// x86's bzImage. Some of them begin like a Windows program, for EFI's sake.
+fn is_linux(start: &[u8]) -> bool {
+    let has = |at: usize, magic: &[u8]| start.get(at..at + magic.len()) == Some(magic);
+    has(0x24, &0x016f_2818_u32.to_le_bytes())
+        || has(0x38, b"ARMd")
+        || has(0x38, b"RSC\x05")
+        || has(0x202, b"HdrS")
 }
 
 fn check_architecture(path: &Path, found: Architecture, program: &str) -> Result<(), FirmwareError> {
@@ -302,13 +337,9 @@ fn check_segments(path: &Path, elf: &Elf, length: u64) -> Result<(), FirmwareErr
     Ok(())
 }
 
-fn is_cortex_m(cpu: &str) -> bool {
-    cpu.starts_with("cortex-m")
-}
-
 /// Entry 0 outside what is loaded says 'none'. A Cortex-M needs none, and the board's own CPU may be one.
 fn check_entry(path: &Path, elf: &Elf, cpu: Option<&str>) -> Result<(), FirmwareError> {
-    let none_needed = cpu.is_none_or(is_cortex_m);
+    let none_needed = cpu.is_none_or(cortex_m::is_one);
     let held = elf.segments.iter().any(|segment| segment.holds(elf.entry));
     if held || (elf.entry == 0 && none_needed) {
         Ok(())
@@ -320,47 +351,26 @@ fn check_entry(path: &Path, elf: &Elf, cpu: Option<&str>) -> Result<(), Firmware
     }
 }
 
-fn check_vectors<'data>(path: &Path, data: impl ReadRef<'data>, elf: &Elf) -> Result<(), FirmwareError> {
-    let loaded = || elf.segments.iter().filter(|segment| segment.file_size > 0);
-    let verdict = |segment: &Segment| match elf::first_words(data, segment) {
-        Some((stack, reset)) => vectors(elf, stack, reset),
-        None => Err("the segment is shorter than a table".to_owned()),
-    };
-    let candidates: Vec<&Segment> = match loaded().find(|segment| segment.address == 0) {
-        Some(at_zero) => vec![at_zero],
-        None => loaded().collect(),
-    };
-    let mut first_bad = None;
-    for segment in candidates {
-        match verdict(segment) {
-            Ok(()) => return Ok(()),
-            Err(why) => first_bad = first_bad.or(Some((segment.address, why))),
-        }
-    }
-    match first_bad {
-        Some((address, why)) => Err(FirmwareError::NoVectorTable {
-            path: path.to_owned(),
-            address,
-            why,
-        }),
-        None => Ok(()),
-    }
-}
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::path::Path;
 
-fn vectors(elf: &Elf, stack: u32, reset: u32) -> Result<(), String> {
-    if stack == 0 || !stack.is_multiple_of(4) {
-        return Err(format!("the initial stack pointer would be {stack:#010x}"));
+    use super::{FirmwareError, check_all};
+    use crate::spec::MachineSpec;
+
+    /// `QEMU_SYSTEM_ARM` may name a program of any name.
+    #[test]
+    fn the_name_that_was_looked_for_tells_the_target_as_well() {
+        // A program for this machine; no board of `qemu-system-alpha` has its CPU.
+        let spec = MachineSpec::board("clipper").firmware(std::env::current_exe().unwrap());
+        let checked = |name: &str, found: &str| check_all(&spec.clone().qemu_path(name), Path::new(found));
+        for found in ["/opt/my-qemu", "/usr/bin/qemu-system-alpha"] {
+            assert!(matches!(
+                checked("qemu-system-alpha", found),
+                Err(FirmwareError::WrongMachine { .. })
+            ));
+        }
+        checked("my-qemu", "/opt/my-qemu").unwrap();
     }
-    if reset.is_multiple_of(2) {
-        return Err(format!(
-            "the reset vector {reset:#010x} is even, which is not Thumb code"
-        ));
-    }
-    let code = u64::from(reset - 1);
-    if !elf.segments.iter().any(|segment| segment.holds(code)) {
-        return Err(format!(
-            "the reset vector {reset:#010x} points outside what is loaded"
-        ));
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use qemu_launch::{
     Semihosting,
 };
 
-use crate::support::{image, machine, soon, start};
+use crate::support::{eventually, image, machine, soon, start};
 
 #[test]
 fn every_kind_of_option_at_once() {
@@ -126,4 +126,24 @@ fn a_device_of_the_boards_bus() {
         r#"{"execute": "qom-get", "arguments": {"path": "/machine/peripheral/heat", "property": "type"}}"#,
     );
     assert_eq!(found, r#"{"return": "tmp105"}"#);
+}
+
+/// The firmware's checks know these boards' own CPUs; what they let pass runs.
+#[test]
+fn boards_with_their_own_cpu_run_their_images() {
+    for (board, name) in [("lm3s6965evb", "tick"), ("mps2-an385", "tick-mps2")] {
+        let folder = tempfile::tempdir().unwrap();
+        let serial = folder.path().join("serial");
+        let spec = MachineSpec::board(board)
+            .firmware(image(name))
+            .serial(Backend::File {
+                path: serial.clone(),
+                append: false,
+            });
+        let (process, _qmp) = start(&spec);
+        eventually("the guest prints", || {
+            fs::metadata(&serial).is_ok_and(|file| file.len() > 0)
+        });
+        assert!(process.try_wait().is_none(), "{board}");
+    }
 }

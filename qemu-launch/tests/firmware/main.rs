@@ -3,105 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use qemu_launch::firmware::{FirmwareError, check};
+use qemu_launch::{MachineSpec, SpawnError};
+
+use image::Image;
+
+mod image;
 
 const PROGRAM: &str = "qemu-system-arm";
 const CPU: Option<&str> = Some("cortex-m3");
-
-/// A bare ELF file: one loadable segment, laid out as the fields say.
-#[derive(Clone)]
-struct Image {
-    bits: u8,
-    little: bool,
-    kind: u16,
-    machine: u16,
-    entry: u64,
-    address: u64,
-    contents: Vec<u8>,
-    /// What the program header says; the contents' length where it is `None`.
-    claimed_size: Option<u64>,
-    segments: u16,
-}
-
-impl Default for Image {
-    /// For a Cortex-M3 at address 0: stack at the end of 64 KiB of SRAM, reset vector 0x9, an endless loop there.
-    fn default() -> Self {
-        let mut contents = Vec::new();
-        contents.extend(0x2001_0000_u32.to_le_bytes());
-        contents.extend(0x0000_0009_u32.to_le_bytes());
-        contents.extend(0xe7fe_u16.to_le_bytes());
-        Self {
-            bits: 32,
-            little: true,
-            kind: 2,
-            machine: 40,
-            entry: 9,
-            address: 0,
-            contents,
-            claimed_size: None,
-            segments: 1,
-        }
-    }
-}
-
-impl Image {
-    fn bytes(&self) -> Vec<u8> {
-        let wide = self.bits == 64;
-        let (header, program) = if wide { (64_u16, 56_u16) } else { (52, 32) };
-        let mut out = vec![
-            0x7f,
-            b'E',
-            b'L',
-            b'F',
-            if wide { 2 } else { 1 },
-            if self.little { 1 } else { 2 },
-            1,
-        ];
-        out.resize(16, 0);
-        let put = |out: &mut Vec<u8>, value: u64, size: usize| {
-            let bytes = value.to_le_bytes();
-            let mut field = bytes[..size].to_vec();
-            if !self.little {
-                field.reverse();
-            }
-            out.extend(field);
-        };
-        let word = if wide { 8 } else { 4 };
-        for (value, size) in [(u64::from(self.kind), 2), (u64::from(self.machine), 2), (1, 4)] {
-            put(&mut out, value, size);
-        }
-        let tables = if self.segments == 0 { 0 } else { u64::from(header) };
-        for (value, size) in [(self.entry, word), (tables, word), (0, word), (0, 4)] {
-            put(&mut out, value, size);
-        }
-        for value in [header, program, self.segments, 0, 0, 0] {
-            put(&mut out, value.into(), 2);
-        }
-        let offset = u64::from(header + program * self.segments);
-        let size = self.claimed_size.unwrap_or(self.contents.len() as u64);
-        for _ in 0..self.segments {
-            put(&mut out, 1, 4);
-            let addresses = [
-                (offset, word),
-                (self.address, word),
-                (self.address, word),
-                (size, word),
-                (size, word),
-            ];
-            if wide {
-                put(&mut out, 5, 4);
-            }
-            addresses
-                .iter()
-                .for_each(|&(value, size)| put(&mut out, value, size));
-            if !wide {
-                put(&mut out, 5, 4);
-            }
-            put(&mut out, 4, word);
-        }
-        out.extend(&self.contents);
-        out
-    }
-}
 
 /// Writes the bytes to a file of its own and checks it.
 fn check_bytes(bytes: &[u8], program: &str, cpu: Option<&str>) -> Result<(), FirmwareError> {
@@ -181,7 +90,26 @@ fn what_is_not_a_file() {
 
 #[test]
 fn what_is_not_an_elf() {
-    let rows: [(&[u8], &str); 7] = [
+    let with_magic = |start: &[u8], at: usize, magic: &[u8]| {
+        let mut bytes = vec![0; 0x400];
+        bytes[..start.len()].copy_from_slice(start);
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        bytes
+    };
+    const LINUX: &str = "is a Linux kernel's image; an ELF file was wanted (say `unchecked_firmware`)";
+    let (arm, arm64) = (
+        with_magic(b"", 0x24, b"\x18\x28\x6f\x01"),
+        with_magic(b"MZ", 0x38, b"ARMd"),
+    );
+    let (riscv, x86) = (
+        with_magic(b"MZ", 0x38, b"RSC\x05"),
+        with_magic(b"MZ", 0x202, b"HdrS"),
+    );
+    let rows: [(&[u8], &str); 11] = [
+        (&arm, LINUX),
+        (&arm64, LINUX),
+        (&riscv, LINUX),
+        (&x86, LINUX),
         (
             b"int main(void) {}\n",
             "is a text file; an ELF file was wanted (is it the source instead of the build's result?)",
@@ -369,4 +297,65 @@ fn vectors_that_would_lock_up() {
         ),
         "{error:?}"
     );
+}
+
+/// Whatever the board, what begins where it looks is not refused, and what does not is.
+#[test]
+#[cfg(unix)]
+fn boards_whose_own_cpu_is_a_cortex_m() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("qemu-system-arm");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = folder.path().join("firmware.elf");
+    let start = |spec: MachineSpec, bytes: Vec<u8>| {
+        std::fs::write(&path, bytes).unwrap();
+        qemu_launch::spawn(&spec.qemu_path(&program).firmware(&path)).map(drop)
+    };
+    // Linked where the board has its memory, with the stack and the code of each kind.
+    let linked = |address: u32, stack: u32| {
+        image(|image| {
+            image.contents[..4].copy_from_slice(&stack.to_le_bytes());
+            image.contents[4..8].copy_from_slice(&(address + 9).to_le_bytes());
+            image.address = address.into();
+            image.entry = u64::from(address) + 9;
+        })
+    };
+    let boards = [
+        ("ast1030-evb", 0, 0x000c_0000),
+        ("b-l475e-iot01a", 0x0800_0000, 0x2001_8000),
+        ("emcraft-sf2", 0, 0x2001_0000),
+        ("lm3s6965evb", 0, 0x2001_0000),
+        ("lm3s811evb", 0, 0x2000_2000),
+        ("microbit", 0, 0x2000_4000),
+        ("mps2-an385", 0, 0x2040_0000),
+        ("mps2-an386", 0, 0x2040_0000),
+        ("mps2-an500", 0, 0x2040_0000),
+        ("mps2-an505", 0x1000_0000, 0x3800_8000),
+        ("mps2-an511", 0, 0x2040_0000),
+        ("mps2-an521", 0x1000_0000, 0x3800_8000),
+        ("mps3-an524", 0x1000_0000, 0x3000_8000),
+        ("mps3-an547", 0, 0x3000_8000),
+        ("musca-a", 0x1020_0000, 0x3000_8000),
+        ("musca-b1", 0x1000_0000, 0x3000_8000),
+        ("netduino2", 0x0800_0000, 0x2002_0000),
+        ("netduinoplus2", 0x0800_0000, 0x2002_0000),
+        ("olimex-stm32-h405", 0x0800_0000, 0x2002_0000),
+        ("stm32vldiscovery", 0x0800_0000, 0x2000_2000),
+    ];
+    for (board, address, stack) in boards {
+        let spec = || MachineSpec::board(board);
+        start(spec(), linked(address, stack)).unwrap_or_else(|error| panic!("{board}: {error:?}"));
+        let error = start(spec(), linked(address, 0)).expect_err(board);
+        assert!(
+            matches!(error, SpawnError::Firmware(FirmwareError::NoVectorTable { .. })),
+            "{board}: {error:?}"
+        );
+        // The vectors may be another image's.
+        start(spec().raw_image(&program, 0), linked(address, 0))
+            .unwrap_or_else(|error| panic!("{board}: {error:?}"));
+    }
+    start(MachineSpec::board("virt"), linked(0, 0)).expect("not known to be one");
+    start(MachineSpec::board("mps2-an385").cpu("cortex-a9"), linked(0, 0)).expect("known not to be one");
 }
