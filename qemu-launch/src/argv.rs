@@ -1,4 +1,4 @@
-//! From a machine to QEMU's command line: a pure function, nothing is opened, looked up or started.
+//! From a machine to QEMU's command line: nothing is opened, looked up or started.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -27,7 +27,8 @@ pub(crate) struct Plan {
 impl MachineSpec {
     /// The command line that this machine makes, for the `program` given and with unix sockets in `folder`.
     ///
-    /// Pure: nothing is looked up or opened. Inherited channels are shown with the descriptors 3, 4, ..., in the
+    /// Nothing is looked up or opened; the description and the current folder, from which relative paths are made
+    /// absolute, are all that it depends on. Inherited channels are shown with the descriptors 3, 4, ..., in the
     /// order QMP, GDB, serial ports, monitors, other character devices; a started process has numbers of its own
     /// (see [`Watch::argv`](crate::Watch::argv)).
     ///

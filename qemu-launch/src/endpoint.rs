@@ -15,7 +15,8 @@ pub enum Endpoint {
     /// Unix only. The other end is taken from the [`Process`](crate::Process).
     #[default]
     Inherited,
-    /// A unix socket that QEMU listens on, in a folder of mode 0700 that goes away with the process.
+    /// A unix socket that QEMU listens on, in a folder of mode 0700 that goes away with the process. It stays
+    /// when this program is killed or ends by `process::exit` before QEMU has ended.
     PrivateSocket,
     /// A unix socket that QEMU listens on, at this path. QEMU removes whatever stands at the path, so a path at
     /// which something stands is refused. The folder's mode decides who may connect. Once the process has ended the
