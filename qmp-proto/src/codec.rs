@@ -63,7 +63,7 @@ pub struct Codec {
     /// The last message's place in the stream and its first bytes, for faults found in its meaning.
     last_offset: u64,
     last_seen: Seen,
-    /// Bytes copied inside the buffer or out of it to make room.
+    /// Bytes copied inside the buffer, or to a larger one, or out of it to make room.
     #[cfg(test)]
     pub(crate) moved: u64,
 }
@@ -211,6 +211,10 @@ impl Codec {
                 self.limits.max_message_bytes
             };
             let doubled = (self.buffer.capacity() * 2).min(most.saturating_add(more));
+            #[cfg(test)]
+            {
+                self.moved += self.buffer.len() as u64;
+            }
             self.buffer.reserve_exact(doubled.max(kept + more) - kept);
         }
     }

@@ -2,6 +2,8 @@
 //! can be broken off at any byte.
 
 use alloc::{string::String, vec::Vec};
+#[cfg(test)]
+use core::mem;
 use core::ops::Range;
 
 use crate::{
@@ -176,8 +178,11 @@ pub(crate) struct Scanner {
     member: Option<Key>,
     value_start: usize,
     members: Members,
+    /// Bytes looked at in all, and of those the ones that were skipped in this turn of [`run`](Self::run).
     #[cfg(test)]
     pub(crate) looked_at: u64,
+    #[cfg(test)]
+    skipped: usize,
 }
 
 impl Scanner {
@@ -195,6 +200,8 @@ impl Scanner {
             members: Members::default(),
             #[cfg(test)]
             looked_at: 0,
+            #[cfg(test)]
+            skipped: 0,
         }
     }
 
@@ -219,14 +226,7 @@ impl Scanner {
     ///
     /// `Some` is the message's length; `None` asks for more bytes.
     pub(crate) fn scan(&mut self, message: &[u8]) -> Result<Option<usize>, Fault> {
-        #[cfg(test)]
-        let before = self.pos;
-        let end = self.run(message);
-        #[cfg(test)]
-        {
-            self.looked_at += (self.pos - before) as u64;
-        }
-        end.map_err(|kind| Fault { kind, at: self.pos })
+        self.run(message).map_err(|kind| Fault { kind, at: self.pos })
     }
 
     /// One token a turn; one that the end of `bytes` breaks off leaves one of the `In…` states.
@@ -237,7 +237,11 @@ impl Scanner {
         let mut pos = self.pos;
         let mut state = self.state;
         let mut in_object = self.in_object();
+        #[cfg(test)]
+        let mut turn_start = pos;
         let end = loop {
+            #[cfg(test)]
+            self.count_turn(mem::replace(&mut turn_start, pos), pos);
             let Some(&byte) = bytes.get(pos) else {
                 break Ok(None);
             };
@@ -258,7 +262,7 @@ impl Scanner {
                 }
                 (State::FirstKey, b'}') | (State::FirstValue, b']') => state = State::AfterValue,
                 (State::Key | State::FirstKey, b'"') => {
-                    let end = skip_plain(bytes, pos + 1);
+                    let end = self.skip(skip_plain, bytes, pos + 1);
                     if bytes.get(end) != Some(&b'"') {
                         self.begin_odd_string(pos, true);
                         (pos, state) = (end, State::InString);
@@ -277,7 +281,7 @@ impl Scanner {
                 }
                 (State::Value | State::FirstValue, b'"') => {
                     self.begin_value(pos);
-                    let end = skip_plain(bytes, pos + 1);
+                    let end = self.skip(skip_plain, bytes, pos + 1);
                     if bytes.get(end) != Some(&b'"') {
                         self.begin_odd_string(pos, false);
                         (pos, state) = (end, State::InString);
@@ -306,7 +310,10 @@ impl Scanner {
                     self.begin_value(pos);
                     (pos, state) = match byte {
                         b'0' => (pos + 1, State::InNumber(Number::Zero)),
-                        _ => (skip_digits(bytes, pos + 1), State::InNumber(Number::Integer)),
+                        _ => (
+                            self.skip(skip_digits, bytes, pos + 1),
+                            State::InNumber(Number::Integer),
+                        ),
                     };
                     if let Some(b',' | b'}' | b']') = bytes.get(pos) {
                         state = State::AfterValue;
@@ -326,7 +333,7 @@ impl Scanner {
                 (_, b' ' | b'\n' | b'\r' | b'\t') if state.is_between_tokens() => pos += 1,
                 (State::Colon, b':') => (pos, state) = (pos + 1, State::Value),
                 (State::InString, _) => {
-                    pos = skip_plain(bytes, pos);
+                    pos = self.skip(skip_plain, bytes, pos);
                     match self.end_string(bytes, pos) {
                         Ok(Some(next)) => (pos, state) = (pos + 1, next),
                         Ok(None) => {}
@@ -339,6 +346,8 @@ impl Scanner {
                 },
             }
         };
+        #[cfg(test)]
+        self.count_turn(turn_start, pos);
         self.state = state;
         self.pos = match end {
             // The fault is the second key itself, not the byte after it.
@@ -386,6 +395,23 @@ impl Scanner {
             }
             _ => Err(self.expected(state)),
         }
+    }
+
+    /// The end of a run of bytes from `at` on.
+    #[inline(always)]
+    fn skip(&mut self, run_end: impl Fn(&[u8], usize) -> usize, bytes: &[u8], at: usize) -> usize {
+        let end = run_end(bytes, at);
+        #[cfg(test)]
+        {
+            self.skipped += end - at;
+        }
+        end
+    }
+
+    /// Counts the bytes of one turn: those that it took, or those that it skipped and then did not take.
+    #[cfg(test)]
+    fn count_turn(&mut self, start: usize, end: usize) {
+        self.looked_at += mem::take(&mut self.skipped).max(end.saturating_sub(start)) as u64;
     }
 
     fn in_object(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Counted work: each byte is looked at once and moved at most twice, whatever the cutting.
+//! Counted work: each byte is looked at once and moved at most three times, whatever the cutting.
 
 use crate::{Codec, Limits, testing::cut};
 
@@ -38,7 +38,7 @@ fn every_byte_is_looked_at_once_however_it_is_cut() {
                 assert_eq!(looked_at, length, "{messages} of {size} in pieces of {longest}");
                 all_moved += moved;
                 assert!(
-                    moved <= 2 * length,
+                    moved <= 3 * length,
                     "{moved} moved of {length} in pieces of {longest}, {polls_each} polls"
                 );
             }
