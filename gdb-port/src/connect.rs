@@ -317,7 +317,10 @@ pub(crate) async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         if probe.is_done() {
             return Ending::Finished;
         }
-        let watched = watch.as_ref().filter(|_| !probe.heard_anything());
+        // Only who gives way needs to know before the deadline; who settles may wait for hours.
+        let watched = watch
+            .as_ref()
+            .filter(|watch| watch.give_way && !probe.heard_anything());
         let until = watched.map_or(due, |_| due.min(now + pauses.next_pause()));
         match timeout_at(until, stream.read(&mut buffer)).await {
             Ok(Ok(0) | Err(_)) => probe.handle_eof(),
@@ -354,4 +357,38 @@ pub(crate) async fn part<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, with
     };
     // Whoever does not close within that time is left to itself.
     let _ = timeout(within, closing).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// How often the queue is looked at in an hour of silence, and how it ended.
+    async fn looks_in_an_hour(give_way: bool) -> (usize, Ending) {
+        let (mut near, _far) = tokio::io::duplex(4096);
+        let options = ProbeOptions::default().deadline(Duration::from_secs(3600));
+        let looks = AtomicUsize::new(0);
+        let queue = || {
+            looks.fetch_add(1, Ordering::Relaxed);
+            Queue::Waits
+        };
+        let watch = Some(Watch {
+            queue: &queue,
+            give_way,
+        });
+        let mut probe = Probe::new(&options);
+        let ending = converse(&mut near, &mut probe, &Clock::new(&options), watch).await;
+        (looks.into_inner(), ending)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_settles_is_looked_after_at_the_deadline_alone() {
+        let (looks, ending) = looks_in_an_hour(false).await;
+        assert_eq!(looks, 1);
+        assert!(matches!(ending, Ending::StillQueued(Queue::Waits)));
+        // Who gives way looks again and again.
+        assert!(looks_in_an_hour(true).await.0 > 1000);
+    }
 }
