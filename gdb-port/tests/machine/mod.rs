@@ -53,9 +53,19 @@ impl Guest {
     }
 }
 
+/// A process that is killed and reaped when dropped, also when the test panics before it has come up.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A QEMU process, its monitor, and its stub. Killed when dropped.
 pub(crate) struct Machine {
-    child: Child,
+    child: Guarded,
     monitor: BufReader<UnixStream>,
     pub(crate) endpoint: Endpoint,
     _folder: TempDir,
@@ -116,9 +126,8 @@ impl Machine {
         if guest == Guest::Prelaunch {
             command.arg("-S");
         }
-        let child = command
-            .spawn()
-            .expect("qemu-system-arm is missing: install it (`cargo xtask setup`)");
+        let spawned = command.spawn();
+        let child = Guarded(spawned.expect("qemu-system-arm is missing: install it (`cargo xtask setup`)"));
         let mut monitor = BufReader::new(connect_monitor(&monitor));
         monitor.read_line(&mut String::new()).unwrap();
         let endpoint = Endpoint::Unix(PathBuf::new());
@@ -138,7 +147,7 @@ impl Machine {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// One QMP command; events that come in between are passed over.
@@ -232,15 +241,8 @@ impl Machine {
     }
 
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.0.kill().unwrap();
+        self.child.0.wait().unwrap();
     }
 }
 
