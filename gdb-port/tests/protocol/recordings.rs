@@ -144,7 +144,7 @@ fn gdbs_writes_arrive_whole() {
     assert_eq!(written, blob);
 }
 
-/// What a link tells and says when the stub's bytes come in these pieces.
+/// What a link tells and says when one side's bytes come in these pieces.
 fn through_a_link<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, Vec<u8>) {
     let mut link = Link::new(4096);
     link.send(b"?");
@@ -157,29 +157,26 @@ fn through_a_link<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, Ve
 }
 
 #[test]
-fn a_session_cut_at_any_offset_or_delivered_byte_by_byte_is_the_same() {
+fn either_side_cut_at_any_offset_or_delivered_byte_by_byte_is_the_same() {
     for session in sessions() {
-        let whole = through_a_link(std::iter::once(session.stub.as_slice()));
-        let packets = whole
-            .0
-            .iter()
-            .filter(|event| matches!(event, Event::Packet(_)))
-            .count();
-        assert!(packets >= 5, "{}", session.name);
-        assert_eq!(
-            through_a_link(session.stub.chunks(1)),
-            whole,
-            "{} byte by byte",
-            session.name
-        );
-        for cut in 0..=session.stub.len() {
-            let (first, second) = session.stub.split_at(cut);
-            assert_eq!(
-                through_a_link([first, second].into_iter()),
-                whole,
-                "{} cut at {cut}",
-                session.name
-            );
+        // A link is the client's end, but what it hears of a client it takes apart in the same way.
+        for (side, bytes) in [("debugger", &session.debugger), ("stub", &session.stub)] {
+            let name = format!("{} {side}", session.name);
+            let whole = through_a_link(std::iter::once(bytes.as_slice()));
+            let packets = whole
+                .0
+                .iter()
+                .filter(|event| matches!(event, Event::Packet(_)))
+                .count();
+            let sent = items(bytes);
+            let sent = sent.iter().filter(|item| matches!(item, Item::Packet(_)));
+            assert_eq!(packets, sent.count(), "{name}");
+            assert_eq!(through_a_link(bytes.chunks(1)), whole, "{name} byte by byte");
+            for cut in 0..=bytes.len() {
+                let (first, second) = bytes.split_at(cut);
+                let pieces = [first, second].into_iter();
+                assert_eq!(through_a_link(pieces), whole, "{name} cut at {cut}");
+            }
         }
     }
 }
