@@ -31,7 +31,7 @@ use crate::{
 /// let schema = Schema::read(&reply)?; // the reply to `QueryQmpSchema`
 /// assert!(schema.has_command("screendump"));
 /// assert!(schema.has_argument("screendump", "format"));
-/// assert!(schema.argument_values("screendump", "format").is_some_and(|formats| formats.contains(&"png".to_owned())));
+/// assert!(schema.argument_values("screendump", "format").is_some_and(|formats| formats.contains(&"png")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -109,20 +109,39 @@ impl Schema {
 
     /// Whether this command has this argument.
     pub fn has_argument(&self, command: &str, path: &str) -> bool {
-        self.argument(command, path).is_some()
+        self.command(command)
+            .is_some_and(|command| self.has_path(command.arg_type.as_deref(), path))
     }
 
-    /// The values that this argument of a command can have; `None` if there is no such argument or it is no enum.
-    pub fn argument_values(&self, command: &str, path: &str) -> Option<&[String]> {
-        let entity = self.entities.get(self.argument(command, path)?)?;
-        (entity.meta_type == "enum").then_some(&*entity.values)
+    /// The names that this argument of a command, or an item of it where it is a list, can have: those of all variants and
+    /// alternates together, each once. `None` if there is no such argument or it is nowhere an enum.
+    pub fn argument_values(&self, command: &str, path: &str) -> Option<Vec<&str>> {
+        let mut open = self.resolve(self.command(command)?.arg_type.as_deref()?, path);
+        let mut enums = Vec::new();
+        let mut seen = BTreeSet::new();
+        while let Some(kind) = open.pop() {
+            let Some(entity) = self.entities.get(kind).filter(|_| seen.insert(kind)) else {
+                continue;
+            };
+            match &*entity.meta_type {
+                "enum" => enums.push(entity),
+                "array" => open.extend(entity.element_type.as_deref()),
+                "alternate" => open.extend(entity.members.iter().filter_map(|member| member.kind.as_deref())),
+                _ => {}
+            }
+        }
+        let mut known = BTreeSet::new();
+        let values = enums
+            .iter()
+            .flat_map(|entity| &entity.values)
+            .map(|value| &**value);
+        (!enums.is_empty()).then(|| values.filter(|value| known.insert(*value)).collect())
     }
 
     /// Whether what this command returns has this member.
     pub fn has_returned_field(&self, command: &str, path: &str) -> bool {
         self.command(command)
-            .and_then(|command| self.resolve(command.ret_type.as_deref()?, path))
-            .is_some()
+            .is_some_and(|command| self.has_path(command.ret_type.as_deref(), path))
     }
 
     /// Whether it has this event.
@@ -133,8 +152,7 @@ impl Schema {
     /// Whether this event's data have this member.
     pub fn has_event_field(&self, event: &str, path: &str) -> bool {
         self.event(event)
-            .and_then(|event| self.resolve(event.arg_type.as_deref()?, path))
-            .is_some()
+            .is_some_and(|event| self.has_path(event.arg_type.as_deref(), path))
     }
 
     /// The names of all commands, sorted.
@@ -166,17 +184,18 @@ impl Schema {
             .filter(|entity| entity.meta_type == "event")
     }
 
-    fn argument(&self, command: &str, path: &str) -> Option<&str> {
-        self.resolve(self.command(command)?.arg_type.as_deref()?, path)
+    fn has_path(&self, from: Option<&str>, path: &str) -> bool {
+        from.is_some_and(|from| !self.resolve(from, path).is_empty())
     }
 
-    /// The type of what `path` names in a value of the type `from`.
-    fn resolve<'a>(&'a self, from: &'a str, path: &str) -> Option<&'a str> {
+    /// The types that `path` names in a value of the type `from`: several where variants differ, none where there is no
+    /// such member.
+    fn resolve<'a>(&'a self, from: &'a str, path: &str) -> Vec<&'a str> {
         let mut kinds = Vec::from([from]);
         for name in path.split('/') {
             kinds = self.member_types(kinds, name);
         }
-        kinds.first().copied()
+        kinds
     }
 
     /// The types that a member of this name has in any of these types, through lists, variants and alternates.
@@ -263,6 +282,31 @@ mod tests {
     }
 
     #[test]
+    fn values_are_those_of_all_variants_alternates_and_items() {
+        let schema = schema(serde_json::json!([
+            {"name": "c", "meta-type": "command", "arg-type": "1"},
+            {"name": "1", "meta-type": "object", "members": [{"name": "list", "type": "[4]"}, {"name": "either", "type": "6"}],
+             "variants": [{"type": "2"}, {"type": "3"}, {"type": "7"}]},
+            {"name": "2", "meta-type": "object", "members": [{"name": "policy", "type": "4"}]},
+            {"name": "3", "meta-type": "object", "members": [{"name": "policy", "type": "5"}]},
+            {"name": "7", "meta-type": "object", "members": [{"name": "policy", "type": "str"}]},
+            {"name": "4", "meta-type": "enum", "values": ["a", "b"]},
+            {"name": "5", "meta-type": "enum", "values": ["b", "c"]},
+            {"name": "6", "meta-type": "alternate", "members": [{"type": "str"}, {"type": "[4]"}, {"type": "6"}]},
+            {"name": "[4]", "meta-type": "array", "element-type": "4"},
+            {"name": "str", "meta-type": "builtin", "json-type": "string"},
+        ]));
+        let values = |path| {
+            let mut values = schema.argument_values("c", path).unwrap();
+            values.sort_unstable();
+            values
+        };
+        assert_eq!(values("policy"), ["a", "b", "c"]);
+        assert_eq!(values("list"), ["a", "b"]);
+        assert_eq!(values("either"), ["a", "b"]);
+    }
+
+    #[test]
     fn circles_end() {
         let schema = schema(serde_json::json!([
             {"name": "c", "meta-type": "command", "arg-type": "1", "ret-type": "2"},
@@ -270,6 +314,7 @@ mod tests {
             {"name": "2", "meta-type": "array", "element-type": "2"},
         ]));
         assert!(!schema.has_argument("c", "a/b"));
+        assert_eq!(schema.argument_values("c", "a"), None);
         assert!(!schema.has_returned_field("c", "a"));
     }
 

@@ -300,8 +300,17 @@ fn the_schema_of_a_real_qemu_answers_questions() {
         schema
             .argument_values("screendump", "format")
             .unwrap()
-            .contains(&"png".to_owned())
+            .contains(&"png")
     );
+    for (command, path, value) in [
+        ("qmp_capabilities", "enable", "oob"),
+        ("object-add", "policy", "interleave"),
+        ("blockdev-create", "options/subformat", "streamOptimized"),
+        ("blockdev-create", "options/subformat", "dynamic"),
+    ] {
+        let values = schema.argument_values(command, path).unwrap_or_default();
+        assert!(values.contains(&value), "{command} {path}: {values:?}");
+    }
     assert!(
         schema.has_returned_field("query-status", "singlestep"),
         "7.2 has it"
