@@ -9,8 +9,9 @@ use crate::conflict;
 use crate::device::{Action, Blockdev, Device, Drive, Icount, Log, Nic, Sandbox, Semihosting};
 use crate::environment;
 use crate::error::SpecError;
+use crate::image::LoadedImage;
 use crate::option::{self, OptionList};
-use crate::spec::{LoadedImage, MachineSpec};
+use crate::spec::MachineSpec;
 
 /// The first descriptor that can be inherited: 0, 1 and 2 are the standard streams.
 const FIRST_FD: i32 = 3;

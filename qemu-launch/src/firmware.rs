@@ -12,8 +12,9 @@ use object::{ReadCache, ReadRef};
 use crate::architecture::{self, Architecture};
 use crate::cortex_m;
 use crate::elf::{self, Bad, Elf};
+use crate::image::LoadedImage;
 use crate::install::target_of;
-use crate::spec::{LoadedImage, MachineSpec};
+use crate::spec::MachineSpec;
 
 /// The firmware is not what the chosen QEMU can run. Each error says what was found and what was wanted.
 #[derive(Debug, thiserror::Error)]

@@ -85,6 +85,7 @@ mod error;
 mod exec;
 mod exit;
 pub mod firmware;
+mod image;
 mod install;
 mod ladder;
 mod lasting;

@@ -1,12 +1,13 @@
 //! The machine that is wanted: QEMU's options as types, from which `argv` makes the command line.
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::device::{
     Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
 };
 use crate::endpoint::Endpoint;
+use crate::image::{Kernel, LoadedImage};
 
 /// A machine to run: program, board, firmware, and the channels by which it is reached.
 ///
@@ -48,28 +49,6 @@ pub struct MachineSpec {
     pub(crate) sandbox: Sandbox,
     pub(crate) environment: Vec<(OsString, Option<OsString>)>,
     pub(crate) extra_args: Vec<OsString>,
-}
-
-/// A file for `-kernel`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Kernel {
-    pub(crate) path: PathBuf,
-    pub(crate) checked: bool,
-}
-
-/// A file for `-device loader`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LoadedImage {
-    Raw { path: PathBuf, address: u64 },
-    IntelHex { path: PathBuf },
-}
-
-impl LoadedImage {
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Raw { path, .. } | Self::IntelHex { path } => path,
-        }
-    }
 }
 
 impl Default for MachineSpec {
