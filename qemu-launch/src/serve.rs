@@ -157,3 +157,27 @@ fn remove_stale_socket(path: &Path) {
 /// There is never one.
 #[cfg(not(unix))]
 fn remove_stale_socket(_: &Path) {}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::remove_stale_socket;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_on_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, file) = (folder.path().join("socket"), folder.path().join("file"));
+        std::fs::write(&file, "precious").unwrap();
+        remove_stale_socket(&file);
+        assert!(file.exists());
+        let listener = UnixListener::bind(&socket).unwrap();
+        remove_stale_socket(&socket);
+        assert!(socket.exists(), "somebody listens");
+        drop(listener);
+        remove_stale_socket(&socket);
+        assert!(!socket.exists());
+        remove_stale_socket(&socket);
+    }
+}
