@@ -104,7 +104,10 @@ pub(crate) fn check_extra(typed: &[OsString], extra: &[OsString]) -> Result<(), 
         crate::option::value("extra argument", option)?;
         refuse(option, value)?;
         unknown |= !FLAGS.contains(&name(option)) && !VALUED.contains(&name(option));
-        if let (true, Some(value)) = (unknown, value) {
+        if let Some(value) = value
+            && unknown
+            && value.as_encoded_bytes().first() == Some(&b'-')
+        {
             // Behind an option that is not known, what was taken for a value may be an option.
             refuse(value, None)?;
         }
@@ -148,13 +151,18 @@ fn refuse(option: &OsStr, value: Option<&OsStr>) -> Result<(), SpecError> {
 
 /// Whether a stub at this character device can be reached from this machine only.
 fn stays_here(device: &str) -> bool {
+    let device = device.strip_prefix("mon:").unwrap_or(device);
     let Some((kind, address)) = device.split_once(':') else {
         return true;
     };
     if !matches!(kind, "tcp" | "telnet" | "tn3270" | "websocket" | "udp") {
         return true;
     }
-    let address = address.split(',').next().unwrap_or_default();
+    let (address, options) = address.split_once(',').unwrap_or((address, ""));
+    // QEMU takes the last one that is named.
+    if options.split(',').any(|option| option.starts_with("host=")) {
+        return false;
+    }
     let host = address.rsplit_once(':').map_or("", |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     // Where UDP is answered is not where it listens.

@@ -177,7 +177,7 @@ fn extra_args_whose_values_look_like_options_are_values() {
 /// Whatever stands before it: an option that is not known may be a flag.
 #[test]
 fn nothing_hides_what_is_never_passed_on() {
-    let rows: [(&[&str], &str); 16] = [
+    let rows: [(&[&str], &str); 18] = [
         (&["-perfmap", "-s"], "-s"),
         (&["-jitdump", "-daemonize"], "-daemonize"),
         (&["-async-teardown", "-s"], "-s"),
@@ -191,6 +191,8 @@ fn nothing_hides_what_is_never_passed_on() {
         (&["--gdb", "tcp:192.0.2.1:1234,server=on"], "--gdb"),
         (&["-gdb", "tcp:[::]:1234"], "-gdb"),
         (&["-gdb", "tcp:1234"], "-gdb"),
+        (&["-gdb", "mon:tcp::1234,server=on"], "-gdb"),
+        (&["-gdb", "tcp:127.0.0.1:1234,host=0.0.0.0"], "-gdb"),
         (&["-gdb", "telnet:example.org:1234"], "-gdb"),
         (&["-gdb", "udp:127.0.0.1:1@:1234"], "-gdb"),
         (&["-run-with", "daemonize=on"], "-run-with"),
@@ -201,7 +203,8 @@ fn nothing_hides_what_is_never_passed_on() {
             other => panic!("{extra:?}: {other:?}"),
         }
     }
-    let harmless: [&[&str]; 6] = [
+    let harmless: [&[&str]; 7] = [
+        &["-of-the-future", "s", "-name", "daemonize"],
         &["-gdb", "tcp:127.0.0.1:1234"],
         &["-gdb", "tcp:localhost:1234"],
         &["-gdb", "tcp:[::1]:1234"],
