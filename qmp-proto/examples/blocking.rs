@@ -20,16 +20,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     // QEMU connects to us: nobody has to wait until it listens.
     let listener = UnixListener::bind(folder.join("qmp"))?;
     let mut qemu = Command::new("qemu-system-arm")
-        .args([
-            "-M",
-            "none",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-mon",
-            "chardev=qmp,mode=control",
-            "-chardev",
-        ])
+        .args("-M none -nodefaults -display none -mon chardev=qmp,mode=control -chardev".split(' '))
         .arg(format!("socket,id=qmp,path={}", folder.join("qmp").display()))
         .spawn()?;
     talk(listener.accept()?.0)?;

@@ -21,16 +21,7 @@ pub async fn main() -> Result<(), Box<dyn Error>> {
     // QEMU connects to us: nobody has to wait until it listens.
     let listener = UnixListener::bind(folder.join("qmp"))?;
     let mut qemu = Command::new("qemu-system-arm")
-        .args([
-            "-M",
-            "none",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-mon",
-            "chardev=qmp,mode=control",
-            "-chardev",
-        ])
+        .args("-M none -nodefaults -display none -mon chardev=qmp,mode=control -chardev".split(' '))
         .arg(format!("socket,id=qmp,path={}", folder.join("qmp").display()))
         .spawn()?;
     talk(Codec::new(Limits::default()).framed(listener.accept().await?.0)).await?;

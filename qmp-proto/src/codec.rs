@@ -149,6 +149,20 @@ impl Codec {
         self.encode_raw(C::NAME, command, id, out)
     }
 
+    /// [`encode`](Self::encode) for a command to be run at once, out of band. Only for connections that have negotiated
+    /// `oob`.
+    ///
+    /// # Errors
+    /// [`EncodeError`] where the command cannot be sent.
+    pub fn encode_oob<C: Command>(
+        &self,
+        command: &C,
+        id: CommandId,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        self.encode_raw_oob(C::NAME, command, id, out)
+    }
+
     /// [`encode`](Self::encode) for a command by name with anything that serialises to an object, or to null for none.
     ///
     /// # Errors
@@ -163,8 +177,7 @@ impl Codec {
         command::write(name, Band::In, arguments, id, self.limits.max_command_bytes, out)
     }
 
-    /// [`encode_raw`](Self::encode_raw) for a command to be run at once, out of band. Only for connections that have
-    /// negotiated `oob`.
+    /// [`encode_oob`](Self::encode_oob) for a command by name.
     ///
     /// # Errors
     /// [`EncodeError`] where the command cannot be sent.

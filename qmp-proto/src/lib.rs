@@ -60,7 +60,8 @@
 //!
 //! - `std` (default): [`Connection::new`]; without it the crate is `no_std` with `alloc`.
 //! - `tokio-codec`: `tokio_util::codec::{Decoder, Encoder}` over the same core.
-#![cfg_attr(not(feature = "std"), no_std)]
+// Tests have `std` in any case.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
 
 extern crate alloc;
 
@@ -93,7 +94,7 @@ pub use message::{
 pub use raw::{RawJson, RawReturn};
 pub use schema::Schema;
 #[cfg(feature = "tokio-codec")]
-pub use tokio_codec::FramedError;
+pub use tokio_codec::{FramedError, OutOfBand};
 
 #[cfg(test)]
 mod tests;

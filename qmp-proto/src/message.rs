@@ -406,6 +406,15 @@ impl MessageId {
 }
 
 impl QmpEvent {
+    /// One made up by the caller, in tests for example; without a timestamp.
+    pub fn new(name: impl Into<Cow<'static, str>>, data: Option<RawJson>) -> Self {
+        Self {
+            name: name.into(),
+            data,
+            timestamp: None,
+        }
+    }
+
     /// Reads the values of `event` and `timestamp`.
     pub(crate) fn read(
         name: &[u8],

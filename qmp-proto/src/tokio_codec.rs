@@ -56,6 +56,41 @@ impl<C: Command> Encoder<(CommandId, C)> for Codec {
     }
 }
 
+/// A command to be run at once, out of band, for an [`Encoder`]: `OutOfBand((id, command))` or
+/// `OutOfBand((id, name, arguments))`. Only for connections that have negotiated `oob`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfBand<T>(pub T);
+
+/// A typed command with its id, out of band.
+impl<C: Command> Encoder<OutOfBand<(CommandId, C)>> for Codec {
+    type Error = FramedError;
+
+    fn encode(
+        &mut self,
+        OutOfBand((id, command)): OutOfBand<(CommandId, C)>,
+        out: &mut BytesMut,
+    ) -> Result<(), FramedError> {
+        Encoder::encode(self, OutOfBand((id, C::NAME, command)), out)
+    }
+}
+
+/// A command by name, out of band.
+impl<A: Serialize> Encoder<OutOfBand<(CommandId, &str, A)>> for Codec {
+    type Error = FramedError;
+
+    fn encode(
+        &mut self,
+        OutOfBand((id, name, arguments)): OutOfBand<(CommandId, &str, A)>,
+        out: &mut BytesMut,
+    ) -> Result<(), FramedError> {
+        let mut text = Vec::new();
+        self.encode_raw_oob(name, &arguments, id, &mut text)
+            .map_err(FramedError::Encode)?;
+        out.extend_from_slice(&text);
+        Ok(())
+    }
+}
+
 /// A command by name, with anything that serialises to an object, or to null for none.
 impl<A: Serialize> Encoder<(CommandId, &str, A)> for Codec {
     type Error = FramedError;
@@ -118,5 +153,22 @@ mod tests {
             out,
             "{\"execute\":\"stop\",\"id\":\"00000001-1\"}{\"execute\":\"cont\",\"id\":\"00000001-3\"}"
         );
+    }
+
+    #[test]
+    fn out_of_band_commands_go_out_as_such() {
+        let mut codec = Codec::new(Limits::default());
+        let mut out = BytesMut::new();
+        let id = CommandId::new(1, 1);
+        Encoder::encode(&mut codec, OutOfBand((id, Stop)), &mut out).unwrap();
+        Encoder::encode(&mut codec, OutOfBand((id, "x", [1])), &mut out).unwrap_err();
+        Encoder::encode(&mut codec, OutOfBand((id, "cont", ())), &mut out).unwrap();
+        assert_eq!(
+            out,
+            "{\"exec-oob\":\"stop\",\"id\":\"00000001-1\"}{\"exec-oob\":\"cont\",\"id\":\"00000001-1\"}"
+        );
+        let mut typed = Vec::new();
+        codec.encode_oob(&Stop, id, &mut typed).unwrap();
+        assert!(out.starts_with(&typed));
     }
 }

@@ -154,8 +154,8 @@ impl QmpEvent {
         Ok(match &*self.name {
             "STOP" => TypedEvent::Stop,
             "RESUME" => TypedEvent::Resume,
-            "RESET" => TypedEvent::Reset(self.parse_data()?),
-            "SHUTDOWN" => TypedEvent::Shutdown(self.parse_data()?),
+            "RESET" => TypedEvent::Reset(self.shutdown_data()?),
+            "SHUTDOWN" => TypedEvent::Shutdown(self.shutdown_data()?),
             "POWERDOWN" => TypedEvent::Powerdown,
             "SUSPEND" => TypedEvent::Suspend,
             "WAKEUP" => TypedEvent::Wakeup,
@@ -166,5 +166,16 @@ impl QmpEvent {
             "DEVICE_DELETED" => TypedEvent::DeviceDeleted(self.parse_data()?),
             _ => TypedEvent::Other,
         })
+    }
+
+    /// Without data it is as with none of the members: QEMU before 2.10 sent it so.
+    fn shutdown_data(&self) -> Result<ShutdownEvent, ParseError> {
+        match self.data {
+            Some(_) => self.parse_data(),
+            None => Ok(ShutdownEvent {
+                guest: false,
+                reason: no_cause(),
+            }),
+        }
     }
 }

@@ -138,11 +138,7 @@ pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
         "BLOCK_IO_ERROR",
         "DEVICE_DELETED",
     ] {
-        let event = crate::QmpEvent {
-            name: name.into(),
-            data: Some(raw.clone()),
-            timestamp: None,
-        };
+        let event = crate::QmpEvent::new(name, Some(raw.clone()));
         let _ = event.typed();
     }
     if let Ok(schema) = crate::Schema::read(raw) {

@@ -194,11 +194,7 @@ fn a_name_goes_out_as_it_came() {
 
 #[test]
 fn events_are_typed_by_name() {
-    let event = |name: &'static str, data: Option<Value>| QmpEvent {
-        name: name.into(),
-        data: data.map(raw),
-        timestamp: None,
-    };
+    let event = |name: &'static str, data: Option<Value>| QmpEvent::new(name, data.map(raw));
     let typed = |name, data| event(name, data).typed().unwrap();
     assert_eq!(typed("STOP", None), TypedEvent::Stop);
     assert_eq!(typed("RESUME", None), TypedEvent::Resume);
@@ -213,6 +209,13 @@ fn events_are_typed_by_name() {
         panic!()
     };
     assert_eq!((reset.guest, reset.reason), (true, ShutdownCause::None));
+    for name in ["RESET", "SHUTDOWN"] {
+        let (TypedEvent::Reset(none) | TypedEvent::Shutdown(none)) = typed(name, None) else {
+            panic!()
+        };
+        assert_eq!((none.guest, none.reason), (false, ShutdownCause::None), "{name}");
+        event(name, Some(json!(null))).typed().unwrap_err();
+    }
     let TypedEvent::Shutdown(shutdown) =
         typed("SHUTDOWN", Some(json!({"guest": false, "reason": "host-signal"})))
     else {
@@ -265,6 +268,7 @@ fn raw_json_goes_into_json_as_it_is() {
 }
 
 #[test]
+#[cfg(feature = "std")]
 fn ids_of_two_connections_differ() {
     let first_id = || {
         let mut qmp = crate::Connection::new(Limits::default());

@@ -295,6 +295,26 @@ fn an_end_inside_a_message_is_truncated_and_hands_back() {
 }
 
 #[test]
+fn a_value_out_of_range_is_an_error_where_it_is_read_and_the_connection_goes_on() {
+    for number in ["9223372036854775808", "-9223372036854775809", "1e400", "1.5", "1"] {
+        let mut qmp = set_up(Ready(2));
+        let cpu = format!("{{\"cpu-index\": {number}, \"thread-id\": 1, \"qom-path\": \"/machine\"}}");
+        qmp.handle_input(format!("{{\"return\": [{cpu}], \"id\": \"0000002a-2\"}}").as_bytes());
+        let Ok(Some(Event::Reply {
+            result: Ok(value), ..
+        })) = qmp.poll_event()
+        else {
+            panic!("{number}")
+        };
+        let parsed = value.parse::<Vec<qmp_proto::commands::CpuInfoFast>>();
+        assert_eq!(parsed.is_ok(), number == "1", "{number}");
+        qmp.handle_input(b"{\"return\": {}, \"id\": \"0000002a-3\"}");
+        assert_eq!(describe(&qmp.poll_event().unwrap().unwrap()), "reply 3 {}");
+        assert_eq!(qmp.phase(), Phase::Ready);
+    }
+}
+
+#[test]
 fn empty_input_does_nothing_and_input_after_the_end_neither() {
     let mut qmp = set_up(Ready(1));
     qmp.handle_input(b"");

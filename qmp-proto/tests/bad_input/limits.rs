@@ -58,6 +58,48 @@ fn depth_is_limited_at_the_very_level() {
 }
 
 #[test]
+fn depth_is_limited_in_every_cutting_and_among_neighbours() {
+    let event = b"{\"event\": \"E\"}\r\n";
+    for limit in [2, 6, 128] {
+        for kind in 0..3 {
+            let limits = with(MAX_MESSAGE_BYTES, limit);
+            let within = nested(limit.into(), kind, false);
+            let over = nested(usize::from(limit) + 1, kind, false);
+            let stream = [event, &within[..], event, &over[..], event].concat();
+            let fault_at = event.len() + within.len() + event.len() + bracket(&over, limit.into());
+            for pieces in cuttings(&stream) {
+                let mut codec = Codec::new(limits);
+                let mut count = 0;
+                let error = 'fault: {
+                    for piece in &pieces {
+                        codec.feed(piece);
+                        loop {
+                            match codec.next_message() {
+                                Ok(Some(_)) => count += 1,
+                                Ok(None) => break,
+                                Err(error) => break 'fault error,
+                            }
+                        }
+                    }
+                    panic!("taken whole");
+                };
+                assert_eq!(error.kind(), &DecodeErrorKind::TooDeep { limit });
+                assert_eq!((count, error.offset()), (3, fault_at as u64), "{limit} {kind}");
+            }
+        }
+    }
+}
+
+/// Where the bracket is that opens the level after this one.
+fn bracket(message: &[u8], level: usize) -> usize {
+    let mut opening = message
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| b"[{".contains(byte));
+    opening.nth(level).unwrap().0
+}
+
+#[test]
 fn a_value_as_deep_as_the_default_limit_can_be_given_a_type() {
     let stream = nested(128, 0, false);
     let Ok(Some(ServerMessage::Return { value, .. })) = first(Limits::default(), &[&stream]) else {
