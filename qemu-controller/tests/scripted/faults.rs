@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use qemu_controller::{AttachError, CommandError, Ended, GdbError, Session, StopError};
+use qemu_controller::{AttachError, CommandError, Ended, Session, StopError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -339,79 +339,4 @@ async fn after(phase: Phase, session: &Session, outcome: Outcome, stalled: Optio
 
 async fn session_is_over(session: &Session) -> bool {
     tokio::time::timeout(DEADLINE, session.ended()).await.is_ok()
-}
-
-/// Each call on a session that has ended, in each way, says how, at once.
-#[tokio::test(start_paused = true)]
-async fn every_call_after_every_end() {
-    for fault in [Fault::Eof, Fault::BrokenStream, Fault::Garbage] {
-        let (session, peer) = connected().await;
-        drop(commit(peer, fault).await);
-        let ended = Outcome::of_end(&session.ended().await);
-        check_every_call(&session, |outcome| assert_eq!(outcome, ended, "{fault:?}")).await;
-        assert!(session.stop().await.unwrap().exit.is_none());
-    }
-    let (session, _peer) = connected().await;
-    session.detach().unwrap();
-    assert!(matches!(session.ended().await, Ended::Released));
-    let released = session.query_status().await.unwrap_err();
-    assert!(matches!(released.ended(), Some(Ended::Released)), "{released}");
-}
-
-async fn check_every_call(session: &Session, check: impl Fn(Outcome)) {
-    let since = tokio::time::Instant::now();
-    check(Outcome::of_command(&session.query_status().await));
-    check(Outcome::of_command(&session.query_cpus().await));
-    check(Outcome::of_command(&session.pause().await));
-    check(Outcome::of_command(&session.resume().await));
-    check(Outcome::of_command(&session.reset().await));
-    check(Outcome::of_command(&session.powerdown().await));
-    check(Outcome::of_command(&session.human_monitor_command("info").await));
-    check(Outcome::of_command(&session.execute("anything", &()).await));
-    check(Outcome::of_command(&session.execute_oob("anything", &()).await));
-    check(Outcome::of_command(
-        &session.wait_for_event("ANY", |_| true).await,
-    ));
-    for gdb in [session.check_gdb().await, session.probe_gdb().await] {
-        let Err(GdbError::Command(error)) = gdb else {
-            panic!("{gdb:?}")
-        };
-        check(Outcome::of_command::<()>(&Err(error)));
-    }
-    assert!(session.events().next().await.is_none());
-    assert!(session.watch_run_state().changed().await.is_err());
-    assert!(
-        since.elapsed().is_zero(),
-        "a call waited for a session that has ended"
-    );
-}
-
-/// A relay may keep the stream open after QEMU has gone: stop does not wait for it for ever.
-#[tokio::test(start_paused = true)]
-async fn a_stream_that_stays_open_after_quit() {
-    let (session, mut peer) = connected().await;
-    let stop = tokio::spawn({
-        let session = session.clone();
-        async move { session.stop().await }
-    });
-    assert_eq!(peer.hear().await.name, "quit");
-    peer.answer().await;
-    let error = stop.await.unwrap().unwrap_err();
-    assert!(matches!(error, StopError::Unheeded(_)), "{error}");
-}
-
-/// What is handed between tasks can be.
-#[test]
-fn handles_and_futures_are_send_and_sync() {
-    fn send_and_sync<T: Send + Sync>() {}
-    fn send<T: Send>(_: fn(&'static Session) -> T) {}
-    send_and_sync::<Session>();
-    send_and_sync::<qemu_controller::Serial>();
-    send_and_sync::<CommandError>();
-    send_and_sync::<qemu_controller::StartError>();
-    send::<_>(|session| session.query_status());
-    send::<_>(|session| session.reset());
-    send::<_>(|session| session.stop());
-    send::<_>(|session| session.ended());
-    send::<_>(|session| session.probe_gdb());
 }

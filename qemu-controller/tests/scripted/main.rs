@@ -5,6 +5,7 @@
 mod peer;
 
 mod cancelling;
+mod ended;
 mod events;
 mod faults;
 mod held_up;

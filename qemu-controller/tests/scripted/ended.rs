@@ -1,0 +1,92 @@
+//! A session that has ended: each call says how, at once; and what the end must not wait for.
+
+use std::io::ErrorKind;
+
+use qemu_controller::{CommandError, Ended, GdbError, Session, StopError};
+
+use crate::peer::connected;
+
+/// Each call on a session that has ended, in each way, says how, at once.
+#[tokio::test(start_paused = true)]
+async fn every_call_after_every_end() {
+    for end in ["eof", "broken stream", "garbage"] {
+        let (session, mut peer) = connected().await;
+        match end {
+            "eof" => peer.close(None),
+            "broken stream" => peer.close(Some(ErrorKind::TimedOut)),
+            _ => peer.say("'this is not JSON'").await,
+        }
+        let ended = session.ended().await;
+        check_every_call(&session, &ended).await;
+        assert!(session.stop().await.unwrap().exit.is_none());
+    }
+    let (session, _peer) = connected().await;
+    session.detach().unwrap();
+    assert!(matches!(session.ended().await, Ended::Released));
+    let released = session.query_status().await.unwrap_err();
+    assert!(matches!(released.ended(), Some(Ended::Released)), "{released}");
+}
+
+async fn check_every_call(session: &Session, ended: &Ended) {
+    let since = tokio::time::Instant::now();
+    check(ended, session.query_status().await);
+    check(ended, session.query_cpus().await);
+    check(ended, session.pause().await);
+    check(ended, session.resume().await);
+    check(ended, session.reset().await);
+    check(ended, session.powerdown().await);
+    check(ended, session.human_monitor_command("info").await);
+    check(ended, session.execute("anything", &()).await);
+    check(ended, session.execute_oob("anything", &()).await);
+    check(ended, session.wait_for_event("ANY", |_| true).await);
+    for gdb in [session.check_gdb().await, session.probe_gdb().await] {
+        let Err(GdbError::Command(error)) = gdb else {
+            panic!("{gdb:?}")
+        };
+        check::<()>(ended, Err(error));
+    }
+    assert!(session.events().next().await.is_none());
+    assert!(session.watch_run_state().changed().await.is_err());
+    assert!(
+        since.elapsed().is_zero(),
+        "a call waited for a session that has ended"
+    );
+}
+
+/// The call failed, and by the session's own end.
+fn check<T>(ended: &Ended, result: Result<T, CommandError>) {
+    let Err(CommandError::Ended { ended: told, .. }) = result else {
+        panic!("it did not say that the session has ended")
+    };
+    assert_eq!(told.to_string(), ended.to_string());
+}
+
+/// A relay may keep the stream open after QEMU has gone: stop does not wait for it for ever.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stays_open_after_quit() {
+    let (session, mut peer) = connected().await;
+    let stop = tokio::spawn({
+        let session = session.clone();
+        async move { session.stop().await }
+    });
+    assert_eq!(peer.hear().await.name, "quit");
+    peer.answer().await;
+    let error = stop.await.unwrap().unwrap_err();
+    assert!(matches!(error, StopError::Unheeded(_)), "{error}");
+}
+
+/// What is handed between tasks can be.
+#[test]
+fn handles_and_futures_are_send_and_sync() {
+    fn send_and_sync<T: Send + Sync>() {}
+    fn send<T: Send>(_: fn(&'static Session) -> T) {}
+    send_and_sync::<Session>();
+    send_and_sync::<qemu_controller::Serial>();
+    send_and_sync::<CommandError>();
+    send_and_sync::<qemu_controller::StartError>();
+    send::<_>(|session| session.query_status());
+    send::<_>(|session| session.reset());
+    send::<_>(|session| session.stop());
+    send::<_>(|session| session.ended());
+    send::<_>(|session| session.probe_gdb());
+}
