@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use qmp_proto::{
-    Capability, Codec, Command, CommandId, Connection, Event, Limits, MessageId, ParseError, RawReturn,
-    Schema, ServerMessage,
+    Capability, Codec, Command, CommandId, Connection, Dropped, Event, Limits, MessageId, ParseError, Phase,
+    RawReturn, Schema, ServerMessage,
     commands::{
         QueryBlock, QueryChardev, QueryCommands, QueryCpusFast, QueryJobs, QueryNamedBlockNodes, QueryStatus,
         QueryVersion, TypedEvent,
@@ -87,7 +87,7 @@ struct Sent<'a> {
 #[test]
 fn a_connection_told_the_same_sends_the_same_and_has_every_answer() {
     for name in NAMES {
-        // There the recorder sends what a connection cannot.
+        // There the recorder sends what a connection cannot; see the next test.
         if name == "errors" {
             continue;
         }
@@ -118,6 +118,73 @@ fn a_connection_told_the_same_sends_the_same_and_has_every_answer() {
         qmp.handle_eof();
         assert_eq!(qmp.poll_event(), Ok(Some(Event::Closed)));
     }
+}
+
+/// The input that QEMU could not read was not the connection's own, so what it makes of the errors is wrong, but no error and
+/// no answer is lost, and the first return without id ends it.
+#[test]
+fn errors_without_id_go_to_the_oldest_command_or_to_none() {
+    let text = read("errors");
+    let mut qmp = Connection::with_id_prefix(Limits::default(), 0x2a);
+    let mut seen = Vec::new();
+    'stream: for line in lines(&text) {
+        let line = line.unwrap();
+        let sent = serde_json::from_str::<Sent<'_>>(line.text).ok();
+        if line.speaker == Speaker::Server {
+            qmp.handle_input(line.text.as_bytes());
+        } else if let Some(name) = sent.and_then(|sent| sent.execute)
+            && line.text.contains("0000002a-")
+        {
+            if qmp.phase() == Phase::Greeted {
+                qmp.negotiate(&[]).unwrap();
+            } else {
+                qmp.execute_raw(name, &()).unwrap();
+            }
+            qmp.advance_output(qmp.output().len());
+        }
+        loop {
+            match qmp.poll_event() {
+                Ok(None) => break,
+                Ok(Some(Event::Reply { id, result })) => {
+                    seen.push(format!(
+                        "{} {}",
+                        id.number(),
+                        if result.is_ok() { "ok" } else { "error" }
+                    ));
+                }
+                Ok(Some(Event::Dropped(Dropped::UnknownId(MessageId::Command(id))))) => {
+                    seen.push(format!("{} again", id.number()));
+                }
+                Ok(Some(Event::UnattributedError(_))) => seen.push("unattributed".into()),
+                Ok(Some(other)) => assert!(matches!(other, Event::Greeting(_) | Event::Negotiated(_))),
+                Err(error) => {
+                    seen.push(error.kind().to_string());
+                    break 'stream;
+                }
+            }
+        }
+    }
+    assert_eq!(
+        seen,
+        [
+            "4 error",
+            "5 error",
+            "5 again",
+            "6 error",
+            "6 again",
+            "7 error",
+            "unattributed",
+            "7 again",
+            "8 error",
+            "8 again",
+            "9 error",
+            "9 again",
+            "10 error",
+            "10 again",
+            "return without id, although every command was sent with one"
+        ]
+    );
+    assert_eq!(qmp.take_lost(), [CommandId::new(0x2a, 11)]);
 }
 
 /// Sends what the recorder sent, and sees that it is the same.
