@@ -3,11 +3,12 @@
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{EncodeError, ParseError},
     limits::MAX_COMMAND_DEPTH,
+    message::Object,
     raw::RawReturn,
 };
 
@@ -51,8 +52,17 @@ pub fn parse_return<C: Command>(raw: &RawReturn) -> Result<C::Return, ParseError
 }
 
 /// What a command without an answer returns: `{}`, and whatever a later QEMU may put there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Empty {}
+
+impl<'de> Deserialize<'de> for Empty {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Wire {}
+        let Object(Wire {}) = Object::deserialize(deserializer)?;
+        Ok(Self {})
+    }
+}
 
 /// Names one command of one connection. Never used twice.
 ///

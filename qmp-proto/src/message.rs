@@ -318,7 +318,7 @@ fn digits(text: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// Reads a `T` from an object only: a derived struct alone would take an array too.
-struct Object<T>(T);
+pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

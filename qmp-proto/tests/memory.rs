@@ -243,7 +243,7 @@ fn kept_values() {
             "y".repeat(size)
         );
         let before = NOW.load(Relaxed);
-        let kept = decode_whole(&message).unwrap();
+        let kept = decode_whole(&message).expect("a good message");
         let now = NOW.load(Relaxed) - before;
         drop(kept);
         assert!(now <= 4 * (size + 2) + 200, "a value of {size} keeps {now}");

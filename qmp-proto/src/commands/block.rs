@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::command::{Command, Empty};
 
@@ -50,93 +50,97 @@ impl<O: Serialize> Command for BlockdevCreate<'_, O> {
     type Return = Empty;
 }
 
-/// A block device of the guest.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[non_exhaustive]
-pub struct BlockInfo {
-    /// The backend's name; empty for one that was added as a node.
-    #[serde(default)]
-    pub device: String,
-    /// The guest device: its id or its QOM path.
-    #[serde(default)]
-    pub qdev: Option<String>,
-    /// Whether the medium can be taken out.
-    #[serde(default)]
-    pub removable: bool,
-    /// Whether the guest has locked it in.
-    #[serde(default)]
-    pub locked: bool,
-    /// Whether the tray is open; `None` where there is none.
-    #[serde(default)]
-    pub tray_open: Option<bool>,
-    /// The medium, if there is one.
-    #[serde(default)]
-    pub inserted: Option<BlockDeviceInfo>,
+object! {
+    /// A block device of the guest.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct BlockInfo {
+        /// The backend's name; empty for one that was added as a node.
+        #[serde(default)]
+        pub device: String,
+        /// The guest device: its id or its QOM path.
+        #[serde(default)]
+        pub qdev: Option<String>,
+        /// Whether the medium can be taken out.
+        #[serde(default)]
+        pub removable: bool,
+        /// Whether the guest has locked it in.
+        #[serde(default)]
+        pub locked: bool,
+        /// Whether the tray is open; `None` where there is none.
+        #[serde(default)]
+        pub tray_open: Option<bool>,
+        /// The medium, if there is one.
+        #[serde(default)]
+        pub inserted: Option<BlockDeviceInfo>,
+    }
 }
 
-/// A block node.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct BlockDeviceInfo {
-    /// Its name.
-    #[serde(default)]
-    pub node_name: Option<String>,
-    /// Its driver, for example `qcow2`.
-    pub drv: String,
-    /// The file, or a description of it.
-    #[serde(default)]
-    pub file: String,
-    /// Whether it is read-only.
-    #[serde(default)]
-    pub ro: bool,
-    /// What its image has.
-    #[serde(default)]
-    pub image: Option<ImageInfo>,
+object! {
+    /// A block node.
+    #[derive(Debug, Clone, PartialEq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct BlockDeviceInfo {
+        /// Its name.
+        #[serde(default)]
+        pub node_name: Option<String>,
+        /// Its driver, for example `qcow2`.
+        pub drv: String,
+        /// The file, or a description of it.
+        #[serde(default)]
+        pub file: String,
+        /// Whether it is read-only.
+        #[serde(default)]
+        pub ro: bool,
+        /// What its image has.
+        #[serde(default)]
+        pub image: Option<ImageInfo>,
+    }
 }
 
-/// What an image has.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct ImageInfo {
-    /// Its file.
-    pub filename: String,
-    /// Its format, for example `qcow2`.
-    pub format: String,
-    /// What the guest sees, in bytes.
-    #[serde(default)]
-    pub virtual_size: u64,
-    /// What it takes on the disk, in bytes.
-    #[serde(default)]
-    pub actual_size: Option<u64>,
-    /// The snapshots in it.
-    #[serde(default)]
-    pub snapshots: Vec<SnapshotInfo>,
+object! {
+    /// What an image has.
+    #[derive(Debug, Clone, PartialEq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct ImageInfo {
+        /// Its file.
+        pub filename: String,
+        /// Its format, for example `qcow2`.
+        pub format: String,
+        /// What the guest sees, in bytes.
+        #[serde(default)]
+        pub virtual_size: u64,
+        /// What it takes on the disk, in bytes.
+        #[serde(default)]
+        pub actual_size: Option<u64>,
+        /// The snapshots in it.
+        #[serde(default)]
+        pub snapshots: Vec<SnapshotInfo>,
+    }
 }
 
-/// A snapshot inside an image.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct SnapshotInfo {
-    /// The image's own number for it.
-    pub id: String,
-    /// Its tag.
-    pub name: String,
-    /// The machine's state in it, in bytes; 0 if there is none.
-    #[serde(default)]
-    pub vm_state_size: u64,
-    /// When it was made, in seconds since 1970.
-    #[serde(default)]
-    pub date_sec: i64,
-    /// And nanoseconds.
-    #[serde(default)]
-    pub date_nsec: i64,
-    /// The guest's clock then, in seconds.
-    #[serde(default)]
-    pub vm_clock_sec: i64,
-    /// And nanoseconds.
-    #[serde(default)]
-    pub vm_clock_nsec: i64,
+object! {
+    /// A snapshot inside an image.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct SnapshotInfo {
+        /// The image's own number for it.
+        pub id: String,
+        /// Its tag.
+        pub name: String,
+        /// The machine's state in it, in bytes; 0 if there is none.
+        #[serde(default)]
+        pub vm_state_size: u64,
+        /// When it was made, in seconds since 1970.
+        #[serde(default)]
+        pub date_sec: i64,
+        /// And nanoseconds.
+        #[serde(default)]
+        pub date_nsec: i64,
+        /// The guest's clock then, in seconds.
+        #[serde(default)]
+        pub vm_clock_sec: i64,
+        /// And nanoseconds.
+        #[serde(default)]
+        pub vm_clock_nsec: i64,
+    }
 }

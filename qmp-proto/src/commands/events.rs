@@ -2,8 +2,6 @@
 
 use alloc::string::String;
 
-use serde::Deserialize;
-
 use crate::{commands::JobStatus, error::ParseError, message::QmpEvent, raw::RawJson};
 
 /// An event's name and data in one.
@@ -38,16 +36,17 @@ pub enum TypedEvent {
     Other,
 }
 
-/// The data of `SHUTDOWN` and `RESET`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct ShutdownEvent {
-    /// Whether the guest did it.
-    #[serde(default)]
-    pub guest: bool,
-    /// What did it. `none` where the QEMU does not say.
-    #[serde(default = "no_cause")]
-    pub reason: ShutdownCause,
+object! {
+    /// The data of `SHUTDOWN` and `RESET`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ShutdownEvent {
+        /// Whether the guest did it.
+        #[serde(default)]
+        pub guest: bool,
+        /// What did it. `none` where the QEMU does not say.
+        #[serde(default = "no_cause")]
+        pub reason: ShutdownCause,
+    }
 }
 
 fn no_cause() -> ShutdownCause {
@@ -82,67 +81,72 @@ named! {
     }
 }
 
-/// The data of `WATCHDOG`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct WatchdogEvent {
-    /// What QEMU does now, for example `reset`.
-    pub action: String,
+object! {
+    /// The data of `WATCHDOG`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct WatchdogEvent {
+        /// What QEMU does now, for example `reset`.
+        pub action: String,
+    }
 }
 
-/// The data of `GUEST_PANICKED`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[non_exhaustive]
-pub struct GuestPanickedEvent {
-    /// What QEMU does now, for example `pause`.
-    pub action: String,
-    /// What the guest said, by its kind.
-    #[serde(default)]
-    pub info: Option<RawJson>,
+object! {
+    /// The data of `GUEST_PANICKED`.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct GuestPanickedEvent {
+        /// What QEMU does now, for example `pause`.
+        pub action: String,
+        /// What the guest said, by its kind.
+        #[serde(default)]
+        pub info: Option<RawJson>,
+    }
 }
 
-/// The data of `JOB_STATUS_CHANGE`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct JobStatusChangeEvent {
-    /// The job.
-    pub id: String,
-    /// How far it is now.
-    pub status: JobStatus,
+object! {
+    /// The data of `JOB_STATUS_CHANGE`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct JobStatusChangeEvent {
+        /// The job.
+        pub id: String,
+        /// How far it is now.
+        pub status: JobStatus,
+    }
 }
 
-/// The data of `BLOCK_IO_ERROR`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct BlockIoErrorEvent {
-    /// The backend's name; may be empty.
-    #[serde(default)]
-    pub device: String,
-    /// The node.
-    #[serde(default)]
-    pub node_name: Option<String>,
-    /// `read` or `write`.
-    pub operation: String,
-    /// What QEMU does now, for example `stop`.
-    pub action: String,
-    /// Why, for people.
-    #[serde(default)]
-    pub reason: String,
-    /// Whether the disk was full.
-    #[serde(default)]
-    pub nospace: bool,
+object! {
+    /// The data of `BLOCK_IO_ERROR`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct BlockIoErrorEvent {
+        /// The backend's name; may be empty.
+        #[serde(default)]
+        pub device: String,
+        /// The node.
+        #[serde(default)]
+        pub node_name: Option<String>,
+        /// `read` or `write`.
+        pub operation: String,
+        /// What QEMU does now, for example `stop`.
+        pub action: String,
+        /// Why, for people.
+        #[serde(default)]
+        pub reason: String,
+        /// Whether the disk was full.
+        #[serde(default)]
+        pub nospace: bool,
+    }
 }
 
-/// The data of `DEVICE_DELETED`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct DeviceDeletedEvent {
-    /// Its id, if it had one.
-    #[serde(default)]
-    pub device: Option<String>,
-    /// Its path in the object model.
-    pub path: String,
+object! {
+    /// The data of `DEVICE_DELETED`.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct DeviceDeletedEvent {
+        /// Its id, if it had one.
+        #[serde(default)]
+        pub device: Option<String>,
+        /// Its path in the object model.
+        pub path: String,
+    }
 }
 
 impl QmpEvent {

@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::command::Empty;
 
@@ -44,27 +44,28 @@ command_with_arguments! {
     }
 }
 
-/// One job, as `query-jobs` tells of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct JobInfo {
-    /// Its name.
-    pub id: String,
-    /// What it does, for example `snapshot-save`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// How far it is.
-    pub status: JobStatus,
-    /// Work done, in a unit of its own; not to be shown alone.
-    #[serde(default)]
-    pub current_progress: i64,
-    /// Work in all; may grow.
-    #[serde(default)]
-    pub total_progress: i64,
-    /// Why it failed; its events do not say. `None` while it runs and after success.
-    #[serde(default)]
-    pub error: Option<String>,
+object! {
+    /// One job, as `query-jobs` tells of it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct JobInfo {
+        /// Its name.
+        pub id: String,
+        /// What it does, for example `snapshot-save`.
+        #[serde(rename = "type")]
+        pub kind: String,
+        /// How far it is.
+        pub status: JobStatus,
+        /// Work done, in a unit of its own; not to be shown alone.
+        #[serde(default)]
+        pub current_progress: i64,
+        /// Work in all; may grow.
+        #[serde(default)]
+        pub total_progress: i64,
+        /// Why it failed; its events do not say. `None` while it runs and after success.
+        #[serde(default)]
+        pub error: Option<String>,
+    }
 }
 
 named! {

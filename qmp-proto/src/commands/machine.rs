@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     command::{Command, Empty},
@@ -57,40 +57,43 @@ impl Command for Screendump<'_> {
     type Return = Empty;
 }
 
-/// A CPU.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct CpuInfoFast {
-    /// Its number.
-    pub cpu_index: i64,
-    /// Its path in the object model.
-    pub qom_path: String,
-    /// The host thread that runs it.
-    pub thread_id: i64,
-    /// QEMU's name of the architecture, for example `arm`.
-    #[serde(default)]
-    pub target: String,
+object! {
+    /// A CPU.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct CpuInfoFast {
+        /// Its number.
+        pub cpu_index: i64,
+        /// Its path in the object model.
+        pub qom_path: String,
+        /// The host thread that runs it.
+        pub thread_id: i64,
+        /// QEMU's name of the architecture, for example `arm`.
+        #[serde(default)]
+        pub target: String,
+    }
 }
 
-/// A character device.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub struct ChardevInfo {
-    /// Its name, for example `serial0` or `gdb`.
-    pub label: String,
-    /// What it is connected to, for example `disconnected:tcp:127.0.0.1:45277,server=on`.
-    pub filename: String,
-    /// Whether its user inside QEMU has it open.
-    #[serde(default)]
-    pub frontend_open: bool,
+object! {
+    /// A character device.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[serde(rename_all = "kebab-case")]
+    pub struct ChardevInfo {
+        /// Its name, for example `serial0` or `gdb`.
+        pub label: String,
+        /// What it is connected to, for example `disconnected:tcp:127.0.0.1:45277,server=on`.
+        pub filename: String,
+        /// Whether its user inside QEMU has it open.
+        #[serde(default)]
+        pub frontend_open: bool,
+    }
 }
 
-/// The name of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct CommandInfo {
-    /// Its name.
-    pub name: String,
+object! {
+    /// The name of a command.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct CommandInfo {
+        /// Its name.
+        pub name: String,
+    }
 }

@@ -1,7 +1,7 @@
 //! Typed commands and event data, by the chapters of QEMU's own QMP reference.
 //!
 //! Fields that a QEMU version adds are ignored, and fields that some version lacks are an `Option`. A name that this crate
-//! does not know is kept as text.
+//! does not know is kept as text. Where QEMU's reference has an object nothing else is taken.
 
 /// Commands without arguments.
 macro_rules! command {
@@ -34,6 +34,37 @@ macro_rules! command_with_arguments {
             type Return = $return;
         }
     )+};
+}
+
+/// A struct that is read from a JSON object. The derived reader alone would take an array of the right values too.
+macro_rules! object {
+    (
+        $(#[doc = $doc:literal])*
+        #[derive($($derive:ident),+)]
+        $(#[serde($($serde:tt)+)])*
+        pub struct $name:ident {
+            $($(#[doc = $field_doc:literal])* $(#[serde($($field_serde:tt)+)])* pub $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[doc = $doc])*
+        #[derive($($derive),+)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[doc = $field_doc])* pub $field: $type,)*
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(serde::Deserialize)]
+                $(#[serde($($serde)+)])*
+                struct Wire {
+                    $($(#[serde($($field_serde)+)])* $field: $type,)*
+                }
+                let $crate::message::Object(Wire { $($field),* }) = serde::Deserialize::deserialize(deserializer)?;
+                Ok(Self { $($field),* })
+            }
+        }
+    };
 }
 
 /// An enum of names on the wire, with `Other` for those that a later QEMU may bring.

@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     command::{Command, Empty},
@@ -40,16 +40,17 @@ impl<V: Serialize> Command for QomSet<'_, V> {
     type Return = Empty;
 }
 
-/// A property of an object.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct ObjectPropertyInfo {
-    /// Its name.
-    pub name: String,
-    /// Its type, for example `bool`, `child<sd-card>` or `link<memory-region>`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What it is for.
-    #[serde(default)]
-    pub description: Option<String>,
+object! {
+    /// A property of an object.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ObjectPropertyInfo {
+        /// Its name.
+        pub name: String,
+        /// Its type, for example `bool`, `child<sd-card>` or `link<memory-region>`.
+        #[serde(rename = "type")]
+        pub kind: String,
+        /// What it is for.
+        #[serde(default)]
+        pub description: Option<String>,
+    }
 }

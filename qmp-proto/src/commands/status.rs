@@ -1,17 +1,16 @@
 //! Run state: `query-status`, `stop`, `cont`, and how a machine is reset and ended.
 
-use serde::Deserialize;
-
 use crate::command::Empty;
 
-/// What `query-status` returns.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct StatusInfo {
-    /// Whether the guest's CPUs run.
-    pub running: bool,
-    /// The run state.
-    pub status: RunState,
+object! {
+    /// What `query-status` returns.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct StatusInfo {
+        /// Whether the guest's CPUs run.
+        pub running: bool,
+        /// The run state.
+        pub status: RunState,
+    }
 }
 
 named! {

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::{
-    Capability, Codec, Command, CommandId, Limits, QmpEvent, RawJson,
+    Capability, Codec, Command, CommandId, Empty, Limits, QmpEvent, RawJson,
     commands::{
-        BlockdevAdd, BlockdevCreate, BlockdevDel, Cont, HumanMonitorCommand, JobCancel, JobComplete,
-        JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Pmemsave, QmpCapabilities, QomGet,
-        QomList, QomSet, QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause, SnapshotDelete,
-        SnapshotLoad, SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
+        BlockdevAdd, BlockdevCreate, BlockdevDel, ChardevInfo, CommandInfo, Cont, HumanMonitorCommand,
+        JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Pmemsave,
+        QmpCapabilities, QomGet, QomList, QomSet, QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause,
+        SnapshotDelete, SnapshotLoad, SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
     },
 };
 
@@ -169,6 +169,28 @@ fn fields_that_a_version_adds_or_lacks_do_not_matter() {
         std::error::Error::source(&missing).unwrap().to_string(),
         "missing field `status` at line 1 column 16"
     );
+}
+
+#[test]
+fn an_array_of_the_right_values_is_no_object() {
+    assert_eq!(raw(json!({"later": 1})).parse::<Empty>().unwrap(), Empty {});
+    for other in [json!([]), json!(null), json!("")] {
+        raw(other).parse::<Empty>().unwrap_err();
+    }
+    let status = raw(json!([true, "running"])).parse::<StatusInfo>().unwrap_err();
+    assert!(
+        std::error::Error::source(&status)
+            .unwrap()
+            .to_string()
+            .contains("expected an object"),
+    );
+    raw(json!([["main", "chardev", true]]))
+        .parse::<Vec<ChardevInfo>>()
+        .unwrap_err();
+    raw(json!([["stop"]])).parse::<Vec<CommandInfo>>().unwrap_err();
+    let event = |name: &'static str, data| QmpEvent::new(name, Some(raw(data)));
+    event("SHUTDOWN", json!([])).typed().unwrap_err();
+    event("WATCHDOG", json!(["reset"])).typed().unwrap_err();
 }
 
 #[test]
