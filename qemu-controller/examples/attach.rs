@@ -1,4 +1,5 @@
-//! Joins a QEMU that runs already, looks at it, and leaves it running. Given a firmware in place of an address, it starts such a QEMU itself first.
+//! Joins a QEMU that runs already, looks at it, and leaves it running. Given a firmware in place of an
+//! address, it starts such a QEMU itself first.
 //!
 //! `cargo run -p qemu-controller --example attach -- unix:PATH | IP:PORT | path/to/firmware.elf`
 

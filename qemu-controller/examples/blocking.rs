@@ -1,4 +1,5 @@
-//! A session without async: a small wrapper with a runtime of its own, to be copied into a program that has none.
+//! A session without async: a small wrapper with a runtime of its own, to be copied into a program that has
+//! none.
 //!
 //! `cargo run -p qemu-controller --example blocking -- path/to/firmware.elf`
 
@@ -24,7 +25,8 @@ impl Qemu {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        // Driven by a thread of its own: between two calls QEMU goes on to print and to send events, and stalls if nobody reads.
+        // Driven by a thread of its own: between two calls QEMU goes on to print and to send events, and
+        // stalls if nobody reads.
         let driver = std::thread::spawn(move || drop(runtime.block_on(stopped)));
         Ok(Self {
             session: handle.block_on(Session::start(config))?,

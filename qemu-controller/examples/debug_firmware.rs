@@ -1,4 +1,5 @@
-//! Starts a firmware that waits for a debugger, says where to attach one, lets it run for a second, and stops.
+//! Starts a firmware that waits for a debugger, says where to attach one, lets it run for a second, and
+//! stops.
 //!
 //! `cargo run -p qemu-controller --example debug_firmware -- path/to/firmware.elf`
 

@@ -1,5 +1,6 @@
-//! How soon a session is ready, beside a bare loop that does the least that is possible: the same QEMU over a socket pair that it inherits, blocking reads, no
-//! checks. Both in one run, in turn; prints median, minimum and maximum of each, and the ratio of the medians.
+//! How soon a session is ready, beside a bare loop that does the least that is possible: the same QEMU over a
+//! socket pair that it inherits, blocking reads, no checks. Both in one run, in turn; prints median, minimum
+//! and maximum of each, and the ratio of the medians.
 //!
 //! `cargo run --release -p qemu-controller --example ready -- path/to/firmware.elf [runs]`
 

@@ -1,5 +1,6 @@
-//! How fast a session asks, beside a bare tokio loop over the same kind of socket pair: `query-status` one after the other, and with 64 callers at once. In one
-//! run, in turn; prints the rates and the ratios of the medians.
+//! How fast a session asks, beside a bare tokio loop over the same kind of socket pair: `query-status` one
+//! after the other, and with 64 callers at once. In one run, in turn; prints the rates and the ratios of the
+//! medians.
 //!
 //! `cargo run --release -p qemu-controller --example round_trips -- path/to/firmware.elf [rounds]`
 

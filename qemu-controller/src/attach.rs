@@ -16,18 +16,20 @@ use crate::start::{Failed, handshake};
 use crate::transport::BoxTransport;
 
 impl Session {
-    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor. That QEMU is not this session's: dropping the last
-    /// handle closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
+    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor. That QEMU is not
+    /// this session's: dropping the last handle closes the connection and leaves it running, and
+    /// [`stop`](Self::stop) can only ask.
     ///
     /// # Errors
-    /// [`AttachError`], after `deadline` at the latest. A monitor serves one client at a time: another one's makes this one hear nothing, and nothing was sent
-    /// then that could run later.
+    /// [`AttachError`], after `deadline` at the latest. A monitor serves one client at a time: another one's
+    /// makes this one hear nothing, and nothing was sent then that could run later.
     pub async fn attach(address: Address, deadline: Duration) -> Result<Self, AttachError> {
         let name = address.to_string();
         ready(connect(address), name, deadline).await
     }
 
-    /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or a scripted peer in a test.
+    /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or
+    /// a scripted peer in a test.
     ///
     /// # Errors
     /// [`AttachError`].

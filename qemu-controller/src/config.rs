@@ -13,10 +13,12 @@ use crate::transcript::Destination;
 /// The board of the defaults.
 const DEFAULT_MACHINE: &str = "lm3s6965evb";
 
-/// Describes a session: which QEMU, which machine, which firmware, where QMP and the GDB stub are, and the deadlines.
+/// Describes a session: which QEMU, which machine, which firmware, where QMP and the GDB stub are, and the
+/// deadlines.
 ///
-/// The defaults: `qemu-system-arm` (found as [`qemu_launch::discover`] says), board `lm3s6965evb` with a `cortex-m3` and `64K`, QMP over a socket pair that QEMU
-/// inherits, the GDB stub on 127.0.0.1:1234, one serial port that the session reads ([`Session::serial`](crate::Session::serial)), no firmware.
+/// The defaults: `qemu-system-arm` (found as [`qemu_launch::discover`] says), board `lm3s6965evb` with a
+/// `cortex-m3` and `64K`, QMP over a socket pair that QEMU inherits, the GDB stub on 127.0.0.1:1234, one
+/// serial port that the session reads ([`Session::serial`](crate::Session::serial)), no firmware.
 ///
 /// ```
 /// use qemu_controller::{Endpoint, QemuConfig};
@@ -28,7 +30,8 @@ const DEFAULT_MACHINE: &str = "lm3s6965evb";
 ///     .wait_for_gdb(true);
 /// ```
 ///
-/// Setters never fail; what contradicts itself is refused by [`Session::start`](crate::Session::start) before anything runs.
+/// Setters never fail; what contradicts itself is refused by [`Session::start`](crate::Session::start) before
+/// anything runs.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct QemuConfig {
@@ -80,7 +83,8 @@ impl QemuConfig {
         self.with_spec(|spec| spec.qemu_path(program))
     }
 
-    /// The board (`-machine`). Another board than the default one gets its own CPU and memory, unless they are named too.
+    /// The board (`-machine`). Another board than the default one gets its own CPU and memory, unless they
+    /// are named too.
     pub fn machine(mut self, machine: impl Into<String>) -> Self {
         self.machine = Some(machine.into());
         self
@@ -92,7 +96,8 @@ impl QemuConfig {
         self
     }
 
-    /// The guest's memory as QEMU writes it (`-m`), for example `64K`; a bare number is MiB. Default `64K` on the default board, otherwise the board's own.
+    /// The guest's memory as QEMU writes it (`-m`), for example `64K`; a bare number is MiB. Default `64K` on
+    /// the default board, otherwise the board's own.
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
         self.memory = Some(memory.into());
         self
@@ -103,7 +108,8 @@ impl QemuConfig {
         self.with_spec(|spec| spec.firmware(path))
     }
 
-    /// Does not run the guest until a debugger or [`resume`](crate::Session::resume) says so (`-S`); its run state is then `prelaunch`. Default false.
+    /// Does not run the guest until a debugger or [`resume`](crate::Session::resume) says so (`-S`); its run
+    /// state is then `prelaunch`. Default false.
     pub fn wait_for_gdb(self, wait: bool) -> Self {
         self.with_spec(|spec| spec.start_stopped(wait))
     }
@@ -119,30 +125,35 @@ impl QemuConfig {
         self.with_spec(MachineSpec::without_gdb)
     }
 
-    /// Where the QMP monitor is. Default: a socket pair that QEMU inherits, which nobody else can reach and where nothing is to be retried.
+    /// Where the QMP monitor is. Default: a socket pair that QEMU inherits, which nobody else can reach and
+    /// where nothing is to be retried.
     pub fn qmp(self, endpoint: Endpoint) -> Self {
         self.with_spec(|spec| spec.qmp(endpoint))
     }
 
-    /// Arguments for QEMU beside those that the session makes, one word each. What repeats or contradicts them is refused.
+    /// Arguments for QEMU beside those that the session makes, one word each. What repeats or contradicts
+    /// them is refused.
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(self, args: I) -> Self {
         self.with_spec(|spec| spec.extra_args(args))
     }
 
-    /// Anything else that [`MachineSpec`] can describe: further serial ports, drives, semihosting, deterministic time, logs. For board, CPU and memory
-    /// prefer this type's own setters, whose word counts.
+    /// Anything else that [`MachineSpec`] can describe: further serial ports, drives, semihosting,
+    /// deterministic time, logs. For board, CPU and memory prefer this type's own setters, whose word counts.
     pub fn with_spec(mut self, change: impl FnOnce(MachineSpec) -> MachineSpec) -> Self {
         self.spec = change(self.spec);
         self
     }
 
-    /// Lets QEMU outlive the session and this program (default: it ends with either): dropping the last handle then leaves it running, as
-    /// [`detach`](crate::Session::detach) does, and only [`stop`](crate::Session::stop) ends it. Give it a QMP endpoint that is not inherited, or nobody will reach it.
+    /// Lets QEMU outlive the session and this program (default: it ends with either): dropping the last
+    /// handle then leaves it running, as [`detach`](crate::Session::detach) does, and only
+    /// [`stop`](crate::Session::stop) ends it. Give it a QMP endpoint that is not inherited, or nobody will
+    /// reach it.
     pub fn keep_running(self) -> Self {
         self.with_spec(MachineSpec::keep_running)
     }
 
-    /// How long QEMU may take from its start to a ready session. Default 10 s: 50 machines started at once on two cores took 2.4 s.
+    /// How long QEMU may take from its start to a ready session. Default 10 s: 50 machines started at once on
+    /// two cores took 2.4 s.
     pub fn start_deadline(mut self, deadline: Duration) -> Self {
         self.deadlines.start = deadline;
         self
@@ -155,8 +166,9 @@ impl QemuConfig {
         self
     }
 
-    /// How long [`stop`](crate::Session::stop) waits on each rung: after `quit`, after SIGTERM, after SIGKILL. Default 2 s, 2 s, 5 s;
-    /// `quit` takes 9 ms at the median and 152 ms on a loaded machine. Zero leaves out `quit` or SIGTERM.
+    /// How long [`stop`](crate::Session::stop) waits on each rung: after `quit`, after SIGTERM, after
+    /// SIGKILL. Default 2 s, 2 s, 5 s; `quit` takes 9 ms at the median and 152 ms on a loaded machine. Zero
+    /// leaves out `quit` or SIGTERM.
     pub fn stop_ladder(mut self, quit: Duration, terminate: Duration, kill: Duration) -> Self {
         self.deadlines.stop = Ladder::default()
             .after_quit(quit)
@@ -165,13 +177,15 @@ impl QemuConfig {
         self
     }
 
-    /// Writes the QMP traffic to this file, from the first byte on, in the form of [`qmp_proto::transcript`]; a file that is there is replaced.
+    /// Writes the QMP traffic to this file, from the first byte on, in the form of [`qmp_proto::transcript`];
+    /// a file that is there is replaced.
     pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
         self.transcript = Some(Destination::File(path.into()));
         self
     }
 
-    /// As [`qmp_transcript`](Self::qmp_transcript), to a writer, under the session's lock: it should be quick. It gets whole lines, and is flushed after each.
+    /// As [`qmp_transcript`](Self::qmp_transcript), to a writer, under the session's lock: it should be
+    /// quick. It gets whole lines, and is flushed after each.
     pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
         self.transcript = Some(Destination::Writer(Arc::new(Mutex::new(writer))));
         self

@@ -1,4 +1,5 @@
-//! The heart of a session: one task owns the monitor's stream and the protocol state; handles share them under one lock.
+//! The heart of a session: one task owns the monitor's stream and the protocol state; handles share them
+//! under one lock.
 //!
 //! ```text
 //!   handle ──submit──▶ ┌────────── Shared (one lock) ──────────┐ ◀──poll── driver task
@@ -7,11 +8,13 @@
 //!                      └───────────────────────────────────────┘
 //! ```
 //!
-//! A submit encodes the command and writes it at once from the caller's own task, registering the *driver's* waker with the socket; so a command costs one
-//! write and no hop to another task on its way down, and what could not be written is the driver's to finish. On the way up the driver reads, hands each
-//! reply to its waiter and each event to the subscribers, in the order in which QEMU sent them.
+//! A submit encodes the command and writes it at once from the caller's own task, registering the *driver's*
+//! waker with the socket; so a command costs one write and no hop to another task on its way down, and what
+//! could not be written is the driver's to finish. On the way up the driver reads, hands each reply to its
+//! waiter and each event to the subscribers, in the order in which QEMU sent them.
 //!
-//! The driver ends with the stream. It then waits for the process, so that everybody who waits gets the same answer with the exit status in it.
+//! The driver ends with the stream. It then waits for the process, so that everybody who waits gets the same
+//! answer with the exit status in it.
 
 use std::future::poll_fn;
 use std::io;
@@ -31,7 +34,8 @@ use crate::error::Ended;
 use crate::run_state;
 use crate::shared::{Shared, State, set};
 
-/// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply one.
+/// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply
+/// one.
 const READ_CHUNK: usize = 16 * 1024;
 
 /// How many reads are made in one turn, however much there is.
@@ -40,11 +44,13 @@ const MOST_READS: usize = 32;
 /// How long QEMU may take to exit after it closed its monitor; it is a few milliseconds.
 const EXIT_AFTER_EOF: Duration = Duration::from_secs(2);
 
-/// How long the socket of a QEMU that has exited is read for its end; it is there already, unless QEMU left a child that holds it.
+/// How long the socket of a QEMU that has exited is read for its end; it is there already, unless QEMU left a
+/// child that holds it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl State {
-    /// Writes what is waiting, from whichever task has the lock; the rest is the driver's, whose waker the socket gets.
+    /// Writes what is waiting, from whichever task has the lock; the rest is the driver's, whose waker the
+    /// socket gets.
     pub(crate) fn write_from_submit(&mut self) {
         let driver = self.driver.clone();
         self.write(&mut Context::from_waker(&driver));
@@ -179,7 +185,8 @@ impl Shared {
         state.poll_read(cx, self)
     }
 
-    /// Reads what is there already, from the task of a caller whose time is up: an answer that has come counts, even if this program was held up and not QEMU.
+    /// Reads what is there already, from the task of a caller whose time is up: an answer that has come
+    /// counts, even if this program was held up and not QEMU.
     pub(crate) fn catch_up(&self) {
         let mut state = self.state();
         let driver = state.driver.clone();

@@ -17,7 +17,8 @@ pub enum StartError {
     /// The configuration has no QMP monitor, and a session is one.
     #[error("the configuration has no QMP monitor, and a session needs one; leave out `without_qmp`")]
     NoMonitor,
-    /// The machine is to keep running, but its monitor is a socket pair that ends with this program: nobody could ever reach it.
+    /// The machine is to keep running, but its monitor is a socket pair that ends with this program: nobody
+    /// could ever reach it.
     #[error(
         "a QEMU that keeps running needs a QMP endpoint that others can reach, not the inherited socket pair"
     )]
@@ -127,7 +128,8 @@ impl std::fmt::Display for StartPhase {
     }
 }
 
-/// Why a session with a QEMU that runs already did not come about. That QEMU was left as it was, unless it took a command that this session had sent.
+/// Why a session with a QEMU that runs already did not come about. That QEMU was left as it was, unless it
+/// took a command that this session had sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
@@ -316,7 +318,8 @@ pub enum Ended {
     /// QEMU ended, by itself or by us.
     #[error("{0}")]
     Exited(Exit),
-    /// The monitor was closed while no process is ours to ask: the session was attached, or QEMU lives on without a monitor.
+    /// The monitor was closed while no process is ours to ask: the session was attached, or QEMU lives on
+    /// without a monitor.
     #[error("QEMU closed its monitor")]
     Closed,
     /// The stream to the monitor failed.

@@ -8,16 +8,19 @@ use qmp_proto::QmpEvent;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 
-/// All events from the moment of [`Session::events`](crate::Session::events) on, in the order in which QEMU sent them.
+/// All events from the moment of [`Session::events`](crate::Session::events) on, in the order in which QEMU
+/// sent them.
 ///
-/// An event that QEMU sent before a command's reply is here before that command's future is ready. A subscriber that falls behind by more than 1,024
-/// events misses the oldest, learns how many ([`Missed`]), and slows nobody. The stream ends with the session.
+/// An event that QEMU sent before a command's reply is here before that command's future is ready. A
+/// subscriber that falls behind by more than 1,024 events misses the oldest, learns how many ([`Missed`]),
+/// and slows nobody. The stream ends with the session.
 #[derive(Debug)]
 pub struct Events {
     inner: BroadcastStream<QmpEvent>,
 }
 
-/// This subscriber was too slow: so many events are gone for it. The stream goes on with the oldest that is still there.
+/// This subscriber was too slow: so many events are gone for it. The stream goes on with the oldest that is
+/// still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} events were missed, the subscriber was too slow")]
 pub struct Missed(pub u64);
@@ -29,7 +32,8 @@ impl Events {
         }
     }
 
-    /// The next event; `None` when the session has ended. May be dropped at any point without losing an event.
+    /// The next event; `None` when the session has ended. May be dropped at any point without losing an
+    /// event.
     pub async fn next(&mut self) -> Option<Result<QmpEvent, Missed>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }

@@ -1,4 +1,5 @@
-//! The GDB stub of a session: where it listens, and whether a debugger could attach, without harm to the guest.
+//! The GDB stub of a session: where it listens, and whether a debugger could attach, without harm to the
+//! guest.
 
 use std::time::Duration;
 
@@ -37,8 +38,9 @@ pub struct GdbCheck {
 }
 
 impl Session {
-    /// Whether a debugger could attach to the GDB stub now. Only looks: at what QEMU says of its own socket (`query-chardev`) and, on Linux, at the
-    /// kernel's socket tables, which also show that the port is this QEMU's. Nothing is connected and the guest is not touched.
+    /// Whether a debugger could attach to the GDB stub now. Only looks: at what QEMU says of its own socket
+    /// (`query-chardev`) and, on Linux, at the kernel's socket tables, which also show that the port is this
+    /// QEMU's. Nothing is connected and the guest is not touched.
     ///
     /// # Errors
     /// [`GdbError`]. That a debugger could *not* attach is no error, but in [`GdbCheck::reachability`].
@@ -63,8 +65,9 @@ impl Session {
         })
     }
 
-    /// Connects to the GDB stub, asks who it is, and leaves in order. **This pauses a running guest for some milliseconds**; then it runs on, and one that
-    /// stood still stands still. It never connects while a debugger is attached.
+    /// Connects to the GDB stub, asks who it is, and leaves in order. **This pauses a running guest for some
+    /// milliseconds**; then it runs on, and one that stood still stands still. It never connects while a
+    /// debugger is attached.
     ///
     /// # Errors
     /// [`GdbError`]; the run state has been put back as far as QEMU let it.
@@ -86,7 +89,8 @@ impl Session {
         options.nobody_attached = said.is_some_and(|stub| !stub.attached);
         let report = probe(&endpoint, &options).await?;
         if let Some(unaccepted) = report.unaccepted {
-            // Another client was faster. Ours waits in the queue and would stop the guest when that one leaves: it is seen through.
+            // Another client was faster. Ours waits in the queue and would stop the guest when that one
+            // leaves: it is seen through.
             tokio::spawn(unaccepted.settle(QUEUED));
         }
         let mut after = self.query_status().await?;

@@ -1,4 +1,5 @@
-//! Start QEMU with a firmware image and steer it: a session that is ready as soon as QEMU is, a GDB stub that a debugger can reach, and no process left behind.
+//! Start QEMU with a firmware image and steer it: a session that is ready as soon as QEMU is, a GDB stub that
+//! a debugger can reach, and no process left behind.
 //!
 //! ```no_run
 //! use qemu_controller::{QemuConfig, Session};
@@ -23,12 +24,13 @@
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
 //!
-//! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command and event at `debug`;
-//! [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
+//! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command and event
+//! at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
 //!
-//! **No call hangs:** each command, start and stop has a deadline, and its error says where it waited. **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for
-//! everybody who waits, with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle (unless it is to keep running), and on Linux with this program, however
-//! that ends.
+//! **No call hangs:** each command, start and stop has a deadline, and its error says where it waited.
+//! **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for everybody who waits,
+//! with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle (unless it is
+//! to keep running), and on Linux with this program, however that ends.
 
 mod attach;
 mod call;

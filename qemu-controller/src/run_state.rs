@@ -5,8 +5,9 @@ use qmp_proto::commands::{RunState, TypedEvent};
 
 /// The run state after an event; `None` where the event says nothing of it.
 ///
-/// An event tells less than `query-status`: STOP does not say why. What did, came just before it (SHUTDOWN, WATCHDOG, GUEST_PANICKED, BLOCK_IO_ERROR), or it was a
-/// monitor or a debugger, and then it is shown as `paused`.
+/// An event tells less than `query-status`: STOP does not say why. What did, came just before it (SHUTDOWN,
+/// WATCHDOG, GUEST_PANICKED, BLOCK_IO_ERROR), or it was a monitor or a debugger, and then it is shown as
+/// `paused`.
 pub(crate) fn after(current: &RunState, event: &QmpEvent) -> Option<RunState> {
     Some(match event.typed().ok()? {
         TypedEvent::Stop if *current == RunState::Running => RunState::Paused,

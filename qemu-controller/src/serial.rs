@@ -1,7 +1,8 @@
-//! A serial port of the guest: read from its first byte, whether or not anybody listens, and kept in a bounded buffer.
+//! A serial port of the guest: read from its first byte, whether or not anybody listens, and kept in a
+//! bounded buffer.
 //!
-//! A UART that nobody reads stalls QEMU whole after 278 bytes, its monitor included. So one task drains it, and what the buffer cannot hold is
-//! dropped, oldest first, and counted.
+//! A UART that nobody reads stalls QEMU whole after 278 bytes, its monitor included. So one task drains it,
+//! and what the buffer cannot hold is dropped, oldest first, and counted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,7 +34,8 @@ struct Port {
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
 }
 
-/// The end of draining, also when its runtime is shut down: the socket is closed then, because one that is open and unread stalls QEMU.
+/// The end of draining, also when its runtime is shut down: the socket is closed then, because one that is
+/// open and unread stalls QEMU.
 struct Draining {
     port: Arc<Port>,
     socket: std::os::unix::net::UnixStream,
@@ -146,7 +148,8 @@ impl Serial {
         std::mem::take(&mut received.bytes).into()
     }
 
-    /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more: put a deadline around it.
+    /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more: put a
+    /// deadline around it.
     ///
     /// # Errors
     /// The socket's own, after QEMU has ended.
@@ -160,7 +163,8 @@ impl Serial {
         self.shared.received().dropped
     }
 
-    /// Waits until `find` sees a match in the unread bytes, given how many it has seen before; takes up to the match's end, returns up to its start.
+    /// Waits until `find` sees a match in the unread bytes, given how many it has seen before; takes up to
+    /// the match's end, returns up to its start.
     async fn until(
         &self,
         wanted: &str,

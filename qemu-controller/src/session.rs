@@ -25,9 +25,12 @@ use crate::stop::Stopped;
 
 /// A QEMU that runs, and the QMP session with it.
 ///
-/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU, unless it was attached to or is to
-/// [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for that, a few milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the thread. Every future may be dropped at any point and the session stays in step; every
-/// call has a deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is told at once how ([`Ended`]).
+/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU, unless it was attached
+/// to or is to [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for that, a few
+/// milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the thread. Every future
+/// may be dropped at any point and the session stays in step; every call has a deadline
+/// ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is told at once how
+/// ([`Ended`]).
 #[derive(Clone)]
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
@@ -75,7 +78,8 @@ impl Session {
     /// Lets the guest run (`cont`); it runs when this returns. A guest that runs already goes on.
     ///
     /// # Errors
-    /// [`CommandError`]. A guest whose run ends QEMU at once may take the answer with it: then [`CommandError::Ended`] says how it ended.
+    /// [`CommandError`]. A guest whose run ends QEMU at once may take the answer with it: then
+    /// [`CommandError::Ended`] says how it ended.
     pub async fn resume(&self) -> Result<(), CommandError> {
         self.command(&Cont).await.map(drop)
     }
@@ -88,8 +92,9 @@ impl Session {
         self.command(&Stop).await.map(drop)
     }
 
-    /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest starts over; one that was paused waits at
-    /// its reset vector, in the run state `prelaunch`. Where `-action` makes a shutdown of a reset, it returns when the machine has been shut down.
+    /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest starts over;
+    /// one that was paused waits at its reset vector, in the run state `prelaunch`. Where `-action` makes a
+    /// shutdown of a reset, it returns when the machine has been shut down.
     ///
     /// # Errors
     /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
@@ -104,7 +109,8 @@ impl Session {
         Ok(())
     }
 
-    /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many boards, `lm3s6965evb` among them, do not listen.
+    /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many boards,
+    /// `lm3s6965evb` among them, do not listen.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -112,10 +118,12 @@ impl Session {
         self.command(&SystemPowerdown).await.map(drop)
     }
 
-    /// Runs a line in QEMU's human monitor and returns what it printed. Its output is for people and changes between versions.
+    /// Runs a line in QEMU's human monitor and returns what it printed. Its output is for people and changes
+    /// between versions.
     ///
     /// # Errors
-    /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success; else [`CommandError`].
+    /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success;
+    /// else [`CommandError`].
     pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
         let text = self.command(&HumanMonitorCommand { command_line: line }).await?;
         if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
@@ -150,7 +158,8 @@ impl Session {
         .await
     }
 
-    /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and refuses the others.
+    /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and refuses
+    /// the others.
     ///
     /// # Errors
     /// [`CommandError`]; [`Invalid`](CommandError::Invalid) with a QEMU that offers no out-of-band execution.
@@ -184,11 +193,12 @@ impl Session {
         Events::new(self.inner.shared.subscribe())
     }
 
-    /// Waits for the first event that `wanted` takes. It listens from this call on, not from the first poll: nothing falls between
-    /// `let stopped = session.wait_for_event(…)` and what is done to provoke it.
+    /// Waits for the first event that `wanted` takes. It listens from this call on, not from the first poll:
+    /// nothing falls between `let stopped = session.wait_for_event(…)` and what is done to provoke it.
     ///
     /// # Errors
-    /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the session ends first; both name `what`.
+    /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the session ends
+    /// first; both name `what`.
     pub fn wait_for_event<F: FnMut(&QmpEvent) -> bool>(
         &self,
         what: &str,
@@ -213,23 +223,26 @@ impl Session {
         }
     }
 
-    /// The guest's run state as events and answers to `query-status` tell it, without asking: the receiver has the latest, and wakes when it becomes another one. It is
-    /// closed when the session has ended.
+    /// The guest's run state as events and answers to `query-status` tell it, without asking: the receiver
+    /// has the latest, and wakes when it becomes another one. It is closed when the session has ended.
     ///
-    /// An event tells less than [`query_status`](Self::query_status): a guest that a debugger stopped is shown as `paused`.
+    /// An event tells less than [`query_status`](Self::query_status): a guest that a debugger stopped is
+    /// shown as `paused`.
     #[must_use]
     pub fn watch_run_state(&self) -> watch::Receiver<RunState> {
         self.inner.shared.run_state()
     }
 
-    /// Waits until the session has ended, and tells how. Keeps no handle meanwhile: who only waits does not keep QEMU alive.
+    /// Waits until the session has ended, and tells how. Keeps no handle meanwhile: who only waits does not
+    /// keep QEMU alive.
     pub fn ended(&self) -> impl Future<Output = Ended> + Send + use<> {
         let shared = self.inner.shared.share();
         async move { shared.end().await }
     }
 
-    /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep running](crate::QemuConfig::keep_running). The session
-    /// is over then for all its handles ([`Ended::Released`]); its monitor is free for the next client.
+    /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep
+    /// running](crate::QemuConfig::keep_running). The session is over then for all its handles
+    /// ([`Ended::Released`]); its monitor is free for the next client.
     ///
     /// # Errors
     /// [`NotKept`] for a QEMU that would end with this session; nothing has changed.
@@ -301,7 +314,8 @@ impl Session {
         &self.inner.greeting.version
     }
 
-    /// QEMU's process, to look on: command line, process id, stderr, its end. Keeps nothing alive; `None` for a session that was attached.
+    /// QEMU's process, to look on: command line, process id, stderr, its end. Keeps nothing alive; `None` for
+    /// a session that was attached.
     #[must_use]
     pub fn process(&self) -> Option<Watch> {
         self.inner.process.as_deref().cloned()
@@ -313,15 +327,15 @@ impl Session {
         self.inner.process.as_ref().map(|process| process.pid())
     }
 
-    /// Where the GDB stub listens; `None` where there is none, where it is an inherited socket pair, and for a session that was attached
-    /// ([`check_gdb`](Self::check_gdb) asks that QEMU).
+    /// Where the GDB stub listens; `None` where there is none, where it is an inherited socket pair, and for
+    /// a session that was attached ([`check_gdb`](Self::check_gdb) asks that QEMU).
     #[must_use]
     pub fn gdb(&self) -> Option<&gdb_port::Endpoint> {
         self.inner.gdb.as_ref()
     }
 
-    /// The guest's serial port of this number, drained by the session from its first byte; `None` unless the configuration gave it
-    /// [`Endpoint::Inherited`](crate::Endpoint::Inherited). Port 0 is there by default.
+    /// The guest's serial port of this number, drained by the session from its first byte; `None` unless the
+    /// configuration gave it [`Endpoint::Inherited`](crate::Endpoint::Inherited). Port 0 is there by default.
     #[must_use]
     pub fn serial(&self, port: usize) -> Option<&Serial> {
         self.inner.serials.get(port)?.as_ref()

@@ -76,7 +76,8 @@ pub(crate) struct Place<'a> {
     permit: SemaphorePermit<'a>,
 }
 
-/// The session's own hold on what it shares with its driver: dropping it ends the driver and closes the stream.
+/// The session's own hold on what it shares with its driver: dropping it ends the driver and closes the
+/// stream.
 pub(crate) struct Owned(Arc<Shared>);
 
 impl Owned {
@@ -130,7 +131,8 @@ impl Drop for Owned {
 }
 
 impl Shared {
-    /// A panic under the lock is a bug of ours; the state is consistent enough that a second panic would not help.
+    /// A panic under the lock is a bug of ours; the state is consistent enough that a second panic would not
+    /// help.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,7 +157,8 @@ impl Shared {
         Ok(receiver)
     }
 
-    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the session has ended.
+    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the session has
+    /// ended.
     pub(crate) async fn place(&self, lane: Lane) -> Option<Place<'_>> {
         let permit = self.places(lane).acquire().await.ok()?;
         Some(Place { lane, permit })
@@ -181,7 +184,8 @@ impl Shared {
         }
     }
 
-    /// Encodes a command and writes it as far as the socket takes it; the answer arrives in the receiver, which fails when the session ends first.
+    /// Encodes a command and writes it as far as the socket takes it; the answer arrives in the receiver,
+    /// which fails when the session ends first.
     pub(crate) fn submit(
         &self,
         place: Place<'_>,

@@ -5,7 +5,8 @@
 //!                        └ retried only where QEMU does the listening; never a fixed sleep
 //! ```
 //!
-//! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at once and has QEMU's own words.
+//! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at
+//! once and has QEMU's own words.
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,11 +39,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Session {
-    /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated, `query-status` answered. Needs a tokio runtime with I/O and time
-    /// enabled, of any flavour, and lives in it.
+    /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated, `query-status`
+    /// answered. Needs a tokio runtime with I/O and time enabled, of any flavour, and lives in it.
     ///
     /// # Errors
-    /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as it has when this future is dropped.
+    /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as
+    /// it has when this future is dropped.
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
         let transcript = config
             .transcript
@@ -66,7 +68,8 @@ impl Session {
     }
 }
 
-/// How far a start has come. Dropped before its end, it leaves no process, not even one that is to keep running.
+/// How far a start has come. Dropped before its end, it leaves no process, not even one that is to keep
+/// running.
 #[derive(Default)]
 struct Started {
     phase: StartPhase,
@@ -222,7 +225,8 @@ async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
     }
 }
 
-/// The stream to the monitor. A socket pair is there at once; where QEMU does the listening, it is asked until it listens or has ended.
+/// The stream to the monitor. A socket pair is there at once; where QEMU does the listening, it is asked
+/// until it listens or has ended.
 async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
     let address = process.qmp_address().cloned().ok_or(Failed::NoMonitor)?;
     match address {
@@ -246,8 +250,8 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
     }
 }
 
-/// Waits until it is this QEMU that listens there, where that can be seen: at a port that is taken another QEMU may answer, and would be
-/// taken for ours until ours has exited.
+/// Waits until it is this QEMU that listens there, where that can be seen: at a port that is taken another
+/// QEMU may answer, and would be taken for ours until ours has exited.
 async fn listened_to(process: &Process, address: SocketAddr) -> Result<(), Failed> {
     let endpoint = gdb_port::Endpoint::Tcp(address);
     let seen = wait_until_listening(&endpoint, Some(process.pid()), A_YEAR, process.wait());

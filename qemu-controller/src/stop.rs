@@ -39,11 +39,13 @@ pub enum StoppedBy {
 }
 
 impl Session {
-    /// Ends QEMU: `quit`, then SIGTERM, then SIGKILL, each with its deadline ([`QemuConfig::stop_ladder`](crate::QemuConfig::stop_ladder)). When this returns, QEMU is gone and
+    /// Ends QEMU: `quit`, then SIGTERM, then SIGKILL, each with its deadline
+    /// ([`QemuConfig::stop_ladder`](crate::QemuConfig::stop_ladder)). When this returns, QEMU is gone and
     /// reaped, and everybody else who waits for the session has been told.
     ///
-    /// May be called twice, from several tasks, and after QEMU has ended by itself: all get the same answer. Once begun, the ladder is climbed even if the future is dropped.
-    /// A QEMU that was attached to is not this session's to kill: it is only asked, within the session's deadline.
+    /// May be called twice, from several tasks, and after QEMU has ended by itself: all get the same answer.
+    /// Once begun, the ladder is climbed even if the future is dropped. A QEMU that was attached to is not
+    /// this session's to kill: it is only asked, within the session's deadline.
     ///
     /// # Errors
     /// [`StopError`]: QEMU still runs.

@@ -17,7 +17,8 @@ pub(crate) enum Destination {
     Writer(Arc<Mutex<dyn Write + Send>>),
 }
 
-/// Writes down what is said, each line with a remark of its time. Stops at the first write that fails: the session is worth more than its log.
+/// Writes down what is said, each line with a remark of its time. Stops at the first write that fails: the
+/// session is worth more than its log.
 pub(crate) struct Transcript {
     writer: Option<Box<dyn Write + Send>>,
     since: Instant,

@@ -9,5 +9,6 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + 'static> Transport for T {}
 
-/// One owned stream, whichever kind it is; a virtual call per read and write is nothing beside the system call.
+/// One owned stream, whichever kind it is; a virtual call per read and write is nothing beside the system
+/// call.
 pub(crate) type BoxTransport = Pin<Box<dyn Transport>>;

@@ -30,7 +30,8 @@ const FIRMWARE: [(&str, &str); 2] = [("lm3s6965evb", "tick"), ("mps2-an385", "ti
 
 /// Show the main job: start QEMU with a firmware, ask, pause, resume, reset, stop
 ///
-/// Exit status 0 when every step worked, 1 when one did not, 128 + the signal's number after Ctrl-C, SIGTERM or SIGHUP. No QEMU is left behind in any case.
+/// Exit status 0 when every step worked, 1 when one did not, 128 + the signal's number after Ctrl-C, SIGTERM
+/// or SIGHUP. No QEMU is left behind in any case.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Firmware to run, an ELF file [default: this repository's own for the machine]
@@ -303,7 +304,8 @@ async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> an
     }
 }
 
-/// Leaves the machine to a debugger, and shows what the firmware prints, until QEMU ends or the caller is interrupted.
+/// Leaves the machine to a debugger, and shows what the firmware prints, until QEMU ends or the caller is
+/// interrupted.
 async fn wait(show: &mut Show, session: &Session, firmware: &Path) -> anyhow::Result<()> {
     let gdb = session.gdb().context("no GDB stub")?;
     let elf = shlex::try_quote(firmware.to_str().context("the firmware's path is not Unicode")?)?;

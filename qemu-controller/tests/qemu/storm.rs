@@ -21,7 +21,8 @@ fn with_second_monitor(name: &str, path: PathBuf) -> QemuConfig {
     config(name).with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::Socket(path))))
 }
 
-/// A stale reply, an event before the greeting or before the capabilities: each hits one connect in a few, or in a hundred.
+/// A stale reply, an event before the greeting or before the capabilities: each hits one connect in a few, or
+/// in a hundred.
 #[tokio::test]
 async fn two_hundred_connects_during_an_event_flood() {
     let folder = tempfile::tempdir().unwrap();
@@ -43,7 +44,8 @@ async fn two_hundred_connects_during_an_event_flood() {
     assert_eq!(owner.stop().await.unwrap().by, StoppedBy::Quit);
 }
 
-/// A monitor reads later what a second client wrote too early, and runs it then. Nothing may be written before the greeting.
+/// A monitor reads later what a second client wrote too early, and runs it then. Nothing may be written
+/// before the greeting.
 #[tokio::test]
 async fn of_a_second_session_on_one_socket_nothing_runs_later() {
     let folder = tempfile::tempdir().unwrap();
@@ -78,7 +80,8 @@ async fn of_a_second_session_on_one_socket_nothing_runs_later() {
 
     assert!(first.query_status().await.unwrap().running);
     drop(first);
-    // Now the monitor turns to the relay. Had anything been written, it would be run now, and answered before this.
+    // Now the monitor turns to the relay. Had anything been written, it would be run now, and answered before
+    // this.
     let mut socket = BufReader::new(socket);
     assert!(line(&mut socket).await.contains("QMP"));
     socket
@@ -241,7 +244,8 @@ fn children() -> usize {
         .count()
 }
 
-/// Runs a test's body in a process of its own, where nobody else opens files, with a temporary folder of its own; afterwards all must be as before.
+/// Runs a test's body in a process of its own, where nobody else opens files, with a temporary folder of its
+/// own; afterwards all must be as before.
 fn alone(name: &str, body: impl Future<Output = ()>) {
     const ALONE: &str = "QEMU_CONTROLLER_TEST_ALONE";
     if std::env::var_os(ALONE).is_none() {

@@ -126,7 +126,8 @@ pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// A process to send signals to, held by a descriptor and not by its number: none goes to another process that got the number.
+/// A process to send signals to, held by a descriptor and not by its number: none goes to another process
+/// that got the number.
 pub(crate) struct Held {
     process: OwnedFd,
     pid: u32,

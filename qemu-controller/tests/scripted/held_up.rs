@@ -1,4 +1,5 @@
-//! A program that was held up past a deadline, by whatever, while QEMU answered in time. Over a real socket: only there do both come at one moment.
+//! A program that was held up past a deadline, by whatever, while QEMU answered in time. Over a real socket:
+//! only there do both come at one moment.
 
 use std::future::poll_fn;
 use std::io::{BufReader, Write as _};

@@ -152,7 +152,8 @@ impl Peer {
         }
     }
 
-    /// Behaves from now on: answers what is unanswered and all that comes, until `quit` or the end of the stream.
+    /// Behaves from now on: answers what is unanswered and all that comes, until `quit` or the end of the
+    /// stream.
     pub(crate) async fn serve(mut self) {
         loop {
             while let Some(command) = self.unanswered.pop_front() {

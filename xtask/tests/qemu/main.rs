@@ -1,4 +1,5 @@
-//! The demo as a user meets it: its steps, its errors, its end. Needs `qemu-system-arm`, and fails where it is missing.
+//! The demo as a user meets it: its steps, its errors, its end. Needs `qemu-system-arm`, and fails where it
+//! is missing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! When the session is ready: idle, in the middle of a command, of an event flood and of `quit`, and after `quit`.
+//! When the session is ready: idle, in the middle of a command, of an event flood and of `quit`, and after
+//! `quit`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
