@@ -22,6 +22,9 @@ const SHARED_FROM_BYTES: usize = 16 * 1024;
 /// The most memory that a value may keep by sharing, in its own sizes. Smaller values are copied.
 const KEPT_FACTOR: usize = 4;
 
+/// Reads up to this size are first tried as a piece of a string.
+const TINY_READ_BYTES: usize = 4;
+
 /// A drained buffer over this size is given back. A read is rarely larger.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -101,7 +104,15 @@ impl Codec {
             return;
         }
         self.make_room(bytes.len());
+        let scanned = self.scanner.scanned();
+        let is_scanned = self.start + scanned == self.buffer.len();
         self.buffer.extend_from_slice(bytes);
+        // For streams that come a byte at a time: most bytes are inside strings.
+        let is_within =
+            bytes.len() <= TINY_READ_BYTES && scanned + bytes.len() <= self.limits.max_message_bytes;
+        if is_scanned && is_within && self.complete.is_none() && self.scanner.take_plain(bytes) {
+            return;
+        }
         self.advance();
     }
 

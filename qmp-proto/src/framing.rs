@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use crate::{
     error::DecodeErrorKind,
-    text::{Inside, skip_plain},
+    text::{Inside, is_plain, skip_plain},
 };
 
 /// A key at the top of a message that QMP gives a meaning to.
@@ -220,6 +220,20 @@ impl Scanner {
     /// Bytes of the current message that have been looked at.
     pub(crate) fn scanned(&self) -> usize {
         self.pos
+    }
+
+    /// Takes the message's next bytes where they are plain text inside a string: what [`scan`](Self::scan) would do, without
+    /// what it costs to take it up again.
+    pub(crate) fn take_plain(&mut self, next: &[u8]) -> bool {
+        let is_taken = matches!(self.state, State::InString) && next.iter().all(|&byte| is_plain(byte));
+        if is_taken {
+            self.pos += next.len();
+            #[cfg(test)]
+            {
+                self.looked_at += next.len() as u64;
+            }
+        }
+        is_taken
     }
 
     /// Goes on in `message`, which holds the current message from its first byte on and maybe more.

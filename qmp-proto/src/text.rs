@@ -38,7 +38,8 @@ pub(crate) fn skip_plain(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-fn is_plain(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_plain(byte: u8) -> bool {
     (b' '..0x80).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
