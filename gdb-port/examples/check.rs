@@ -66,10 +66,7 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> u8 {
     match check(&options).await {
         Ok(reachability) => status(&reachability),
         Err(error) => {
-            let cause = error
-                .source()
-                .map(|cause| format!(": {cause}"))
-                .unwrap_or_default();
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
             eprintln!("check: {error}{cause}");
             8
         }
@@ -162,10 +159,5 @@ fn read_options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Op
     if !probe && (details.leave != Leave::Paused || details.guest.is_some() || details.nobody_attached) {
         return Err("--run-on, --was-running, --was-stopped and --free are for --probe".to_owned());
     }
-    Ok(Some(Options {
-        endpoint,
-        wait,
-        probe,
-        details,
-    }))
+    Ok(Some(Options { endpoint, wait, probe, details }))
 }

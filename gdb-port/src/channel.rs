@@ -63,13 +63,7 @@ pub(crate) struct Channel {
 impl Channel {
     pub(crate) async fn connect(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Self, ConnectError> {
         let probe = Probe::new(options);
-        let mut channel = Self {
-            stream: None,
-            spare: None,
-            endpoint: endpoint.clone(),
-            probe,
-            left: false,
-        };
+        let mut channel = Self { stream: None, spare: None, endpoint: endpoint.clone(), probe, left: false };
         let connected = match endpoint {
             Endpoint::Tcp(address) => channel.connect_tcp(*address).await,
             #[cfg(unix)]
@@ -81,21 +75,14 @@ impl Channel {
             Ok(stream) => channel.stream = Some(stream),
             Err(source) => {
                 channel.left = true;
-                return Err(ConnectError::Connect {
-                    endpoint: endpoint.to_string(),
-                    source,
-                });
+                return Err(ConnectError::Connect { endpoint: endpoint.to_string(), source });
             }
         }
         Ok(channel)
     }
 
     async fn connect_tcp(&mut self, address: SocketAddr) -> io::Result<Stream> {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // Small packets both ways: Nagle's algorithm would hold each for a delayed acknowledgment, 40 ms.
         socket.set_nodelay(true)?;
         self.spare = Spare::of_tcp(&socket)?;
@@ -114,10 +101,7 @@ impl Channel {
         let endpoint = self.endpoint.clone();
         let local = self.local_address();
         let queue = move || queue(&endpoint, local);
-        let watch = Some(Watch {
-            queue: &queue,
-            give_way,
-        });
+        let watch = Some(Watch { queue: &queue, give_way });
         match &mut self.stream {
             Some(Stream::Tcp(stream)) => converse(stream, &mut self.probe, clock, watch).await,
             #[cfg(unix)]
@@ -186,10 +170,7 @@ impl Spare {
     }
 
     #[cfg(not(unix))]
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the same shape as on unix, where it can fail"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "the same shape as on unix, where it can fail")]
     fn of_tcp(_socket: &TcpSocket) -> io::Result<Option<Self>> {
         Ok(None)
     }

@@ -39,21 +39,13 @@ pub struct Report {
 
 impl Report {
     fn untouched(reachability: Reachability) -> Self {
-        Self {
-            reachability,
-            effect: GuestEffect::Untouched,
-            unaccepted: None,
-        }
+        Self { reachability, effect: GuestEffect::Untouched, unaccepted: None }
     }
 }
 
 impl From<Outcome> for Report {
     fn from(outcome: Outcome) -> Self {
-        Self {
-            reachability: outcome.reachability,
-            effect: outcome.effect,
-            unaccepted: None,
-        }
+        Self { reachability: outcome.reachability, effect: outcome.effect, unaccepted: None }
     }
 }
 
@@ -124,18 +116,13 @@ async fn connect_and_converse(
     let channel = match timeout_at(deadline, Channel::connect(endpoint, options)).await {
         // A full queue: the listener's kernel does not even answer.
         Err(_) => {
-            return Ok(Report::untouched(Reachability::Silent {
-                accepted: Some(false),
-            }));
+            return Ok(Report::untouched(Reachability::Silent { accepted: Some(false) }));
         }
         Ok(Ok(channel)) => channel,
         Ok(Err(error)) => return refused(endpoint, options, error).map(Report::untouched),
     };
     let left = deadline.saturating_duration_since(Instant::now());
-    let options = ProbeOptions {
-        deadline: left,
-        ..options.clone()
-    };
+    let options = ProbeOptions { deadline: left, ..options.clone() };
     Ok(converse_watched(channel, &options, true).await)
 }
 
@@ -164,11 +151,7 @@ async fn refuse_by_look(
     loop {
         let seen = look(endpoint, options.owner);
         match seen {
-            Look::Present(Listener {
-                attached: 0,
-                leaving: 0,
-                queued: 0,
-            }) => return None,
+            Look::Present(Listener { attached: 0, leaving: 0, queued: 0 }) => return None,
             // A client that has just gone, or was just accepted: a moment later the answer is another.
             Look::Present(Listener { attached: 0, .. }) if Instant::now() < deadline => {}
             // That nobody is attached is the caller's word; that it is the right process is not.
@@ -195,14 +178,10 @@ fn refused(
         io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {
             Ok(Reachability::NotAGdbStub(Seen::Closed))
         }
-        io::ErrorKind::TimedOut => Ok(Reachability::Silent {
-            accepted: Some(false),
-        }),
+        io::ErrorKind::TimedOut => Ok(Reachability::Silent { accepted: Some(false) }),
         // A unix socket with a full queue.
         io::ErrorKind::WouldBlock => Ok(match look(endpoint, options.owner) {
-            Look::Present(Listener { attached: 0, .. }) => Reachability::Silent {
-                accepted: Some(false),
-            },
+            Look::Present(Listener { attached: 0, .. }) => Reachability::Silent { accepted: Some(false) },
             _ => Reachability::HeldByAnotherClient,
         }),
         _ => Err(error),
@@ -219,19 +198,10 @@ async fn converse_watched(mut channel: Channel, options: &ProbeOptions, give_way
     if let Some(queue) = queue {
         let reachability = match queue {
             Queue::WaitsBehindClient | Queue::Unsure => Reachability::HeldByAnotherClient,
-            _ => Reachability::Silent {
-                accepted: Some(false),
-            },
+            _ => Reachability::Silent { accepted: Some(false) },
         };
-        let unaccepted = Some(Unaccepted {
-            channel,
-            options: options.clone(),
-        });
-        return Report {
-            reachability,
-            effect: GuestEffect::Pending,
-            unaccepted,
-        };
+        let unaccepted = Some(Unaccepted { channel, options: options.clone() });
+        return Report { reachability, effect: GuestEffect::Pending, unaccepted };
     }
     let accepted = channel.queue().is_accepted();
     let mut outcome = channel.leave(options.bounded_leave()).await;
@@ -318,9 +288,7 @@ pub(crate) async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
             return Ending::Finished;
         }
         // Only who gives way needs to know before the deadline; who settles may wait for hours.
-        let watched = watch
-            .as_ref()
-            .filter(|watch| watch.give_way && !probe.heard_anything());
+        let watched = watch.as_ref().filter(|watch| watch.give_way && !probe.heard_anything());
         let until = watched.map_or(due, |_| due.min(now + pauses.next_pause()));
         match timeout_at(until, stream.read(&mut buffer)).await {
             Ok(Ok(0) | Err(_)) => probe.handle_eof(),
@@ -374,10 +342,7 @@ mod tests {
             looks.fetch_add(1, Ordering::Relaxed);
             Queue::Waits
         };
-        let watch = Some(Watch {
-            queue: &queue,
-            give_way,
-        });
+        let watch = Some(Watch { queue: &queue, give_way });
         let mut probe = Probe::new(&options);
         let ending = converse(&mut near, &mut probe, &Clock::new(&options), watch).await;
         (looks.into_inner(), ending)

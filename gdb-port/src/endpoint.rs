@@ -120,19 +120,12 @@ impl Chardev {
             None => (filename, true),
         };
         if let Some(path) = rest.strip_prefix("unix:") {
-            let path = path
-                .strip_suffix(",server=on")
-                .or_else(|| path.strip_suffix(",server"))?;
-            return (!path.is_empty()).then(|| Self {
-                endpoint: Endpoint::Unix(path.into()),
-                attached,
-            });
+            let path = path.strip_suffix(",server=on").or_else(|| path.strip_suffix(",server"))?;
+            return (!path.is_empty()).then(|| Self { endpoint: Endpoint::Unix(path.into()), attached });
         }
         let rest = rest.strip_prefix("tcp:")?;
         let listening = rest.split_once(" <-> ").map_or(rest, |(listening, _)| listening);
-        let address = listening
-            .strip_suffix(",server=on")
-            .or_else(|| listening.strip_suffix(",server"))?;
+        let address = listening.strip_suffix(",server=on").or_else(|| listening.strip_suffix(",server"))?;
         let (host, port) = address.rsplit_once(':')?;
         // QEMU writes brackets around a v6 address only while a client is attached (7.2).
         let host: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
@@ -142,10 +135,7 @@ impl Chardev {
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        (address.port() != 0).then_some(Self {
-            endpoint: Endpoint::Tcp(address),
-            attached,
-        })
+        (address.port() != 0).then_some(Self { endpoint: Endpoint::Tcp(address), attached })
     }
 }
 
@@ -155,12 +145,7 @@ mod tests {
 
     #[test]
     fn endpoints_print_as_they_read() {
-        for text in [
-            "127.0.0.1:1234",
-            "[::1]:1",
-            "unix:/tmp/a b,c:1.sock",
-            "10.0.0.7:65535",
-        ] {
+        for text in ["127.0.0.1:1234", "[::1]:1", "unix:/tmp/a b,c:1.sock", "10.0.0.7:65535"] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), text);
         }
@@ -173,21 +158,9 @@ mod tests {
         let check = |text: &str| text.parse::<Endpoint>().unwrap_err();
         assert!(matches!(check("localhost:1234"), EndpointError::HostName(_)));
         assert!(matches!(check("127.0.0.1:0"), EndpointError::PortZero(_)));
-        for text in [
-            "",
-            ":1234",
-            "1234",
-            "127.0.0.1",
-            "127.0.0.1:65536",
-            "::1:1234x",
-            "unix:",
-            "a/\0",
-        ] {
+        for text in ["", ":1234", "1234", "127.0.0.1", "127.0.0.1:65536", "::1:1234x", "unix:", "a/\0"] {
             assert!(
-                matches!(
-                    check(text),
-                    EndpointError::Malformed(_) | EndpointError::HostName(_)
-                ),
+                matches!(check(text), EndpointError::Malformed(_) | EndpointError::HostName(_)),
                 "{text}"
             );
         }
@@ -203,17 +176,9 @@ mod tests {
                 "{text}"
             );
         };
-        check(
-            "disconnected:unix:/tmp/a,server=on.sock,server=on",
-            "unix:/tmp/a,server=on.sock",
-            false,
-        );
+        check("disconnected:unix:/tmp/a,server=on.sock,server=on", "unix:/tmp/a,server=on.sock", false);
         check("unix:/tmp/g.sock,server=on", "unix:/tmp/g.sock", true);
-        check(
-            "disconnected:tcp:0.0.0.0:32933,server=on",
-            "127.0.0.1:32933",
-            false,
-        );
+        check("disconnected:tcp:0.0.0.0:32933,server=on", "127.0.0.1:32933", false);
         check("disconnected:tcp:[::]:32933,server=on", "[::1]:32933", false);
         check("tcp:[::1]:5,server=on <-> [::1]:6", "[::1]:5", true);
         check("disconnected:tcp:::1:40311,server=on", "[::1]:40311", false);

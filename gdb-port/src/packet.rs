@@ -223,11 +223,7 @@ impl Decoder {
     fn end(&mut self, first: u8, second: u8) -> Item {
         self.state = State::Between;
         // A wrong sum explains whatever else looks wrong, so it is reported first.
-        if hex_digit(first)
-            .zip(hex_digit(second))
-            .map(|(high, low)| high << 4 | low)
-            != Some(self.sum)
-        {
+        if hex_digit(first).zip(hex_digit(second)).map(|(high, low)| high << 4 | low) != Some(self.sum) {
             return self.damaged(Damage::Checksum);
         }
         match self.damage {
@@ -238,11 +234,7 @@ impl Decoder {
     }
 
     fn damaged(&self, damage: Damage) -> Item {
-        if self.notification {
-            Item::DamagedNotification(damage)
-        } else {
-            Item::Damaged(damage)
-        }
+        if self.notification { Item::DamagedNotification(damage) } else { Item::Damaged(damage) }
     }
 }
 

@@ -227,10 +227,7 @@ impl Probe {
             Some(verdict) => verdict.clone(),
             None => Reachability::Silent { accepted: None },
         };
-        Outcome {
-            reachability,
-            effect: self.effect(),
-        }
+        Outcome { reachability, effect: self.effect() }
     }
 
     fn effect(&self) -> GuestEffect {
@@ -405,11 +402,7 @@ impl Probe {
         let Some(annex) = self.reader.next_annex() else {
             return self.depart();
         };
-        let question = format!(
-            "qXfer:features:read:{annex}:{:x},{:x}",
-            self.annex.len(),
-            self.piece
-        );
+        let question = format!("qXfer:features:read:{annex}:{:x},{:x}", self.annex.len(), self.piece);
         self.ask(Phase::Annex, question.as_bytes());
     }
 
@@ -432,9 +425,7 @@ impl Probe {
             return;
         }
         self.asked_to_resume = true;
-        self.phase = Phase::Detach {
-            tried_other_form: false,
-        };
+        self.phase = Phase::Detach { tried_other_form: false };
         self.send_detach(self.process.is_some() || !self.answered);
     }
 
@@ -445,8 +436,7 @@ impl Probe {
     fn send_detach(&mut self, with_process: bool) {
         self.link.limit_acknowledgments(1);
         if with_process {
-            self.link
-                .send(format!("D;{:x}", self.process.unwrap_or(1)).as_bytes());
+            self.link.send(format!("D;{:x}", self.process.unwrap_or(1)).as_bytes());
         } else {
             self.link.send(b"D");
         }
@@ -459,9 +449,7 @@ impl Probe {
                 self.phase = Phase::Done;
             }
             refused if is_error(refused) && !tried_other_form => {
-                self.phase = Phase::Detach {
-                    tried_other_form: true,
-                };
+                self.phase = Phase::Detach { tried_other_form: true };
                 self.send_detach(self.process.is_none() && self.answered);
             }
             refused if refused.is_empty() || is_error(refused) => self.phase = Phase::Done,

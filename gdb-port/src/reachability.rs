@@ -48,9 +48,9 @@ impl fmt::Display for Reachability {
             Self::Listens => f.write_str("it listens and is free (not asked further)"),
             Self::Answers(identity) => write!(f, "a GDB stub answers: {identity}"),
             Self::HeldByAnotherClient => f.write_str("another client is attached"),
-            Self::Silent {
-                accepted: Some(false),
-            } => f.write_str("it listens, but does not accept connections"),
+            Self::Silent { accepted: Some(false) } => {
+                f.write_str("it listens, but does not accept connections")
+            }
             Self::Silent { .. } => f.write_str("it listens, but said nothing"),
             Self::NotAGdbStub(seen) => write!(f, "what listens is no GDB stub: {seen}"),
             Self::OtherProcess { pid: Some(pid) } => write!(f, "another process listens (pid {pid})"),
@@ -127,11 +127,7 @@ impl fmt::Display for Identity {
         match &self.target {
             Some(target) => {
                 let architecture = target.architecture.as_deref().unwrap_or("unnamed");
-                write!(
-                    f,
-                    "architecture {architecture}, {} registers",
-                    target.registers.len()
-                )?;
+                write!(f, "architecture {architecture}, {} registers", target.registers.len())?;
             }
             None => f.write_str("no target description")?,
         }

@@ -53,10 +53,7 @@ impl Features {
     /// The feature called `name`, for example `qXfer:features:read`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Feature> {
-        self.entries
-            .iter()
-            .find(|(entry, _)| entry == name)
-            .map(|(_, feature)| feature)
+        self.entries.iter().find(|(entry, _)| entry == name).map(|(_, feature)| feature)
     }
 
     /// Whether the stub offers `name` (`name+`).
@@ -76,9 +73,7 @@ impl Features {
 
     /// Every feature, in the stub's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Feature)> {
-        self.entries
-            .iter()
-            .map(|(name, feature)| (name.as_str(), feature))
+        self.entries.iter().map(|(name, feature)| (name.as_str(), feature))
     }
 }
 
@@ -121,19 +116,13 @@ impl ThreadId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let Some(both) = text.strip_prefix('p') else {
-            return Some(Self {
-                process: None,
-                thread: Id::parse(text)?,
-            });
+            return Some(Self { process: None, thread: Id::parse(text)? });
         };
         let (process, thread) = match both.split_once('.') {
             Some((process, thread)) => (process, Id::parse(thread)?),
             None => (both, Id::All),
         };
-        Some(Self {
-            process: Some(Id::parse(process)?),
-            thread,
-        })
+        Some(Self { process: Some(Id::parse(process)?), thread })
     }
 }
 
@@ -170,11 +159,9 @@ impl StopReply {
         let (digits, rest) = text[1..].split_at_checked(2)?;
         let number = u8::try_from(parse_hex(digits)?).ok()?;
         match kind {
-            'S' if rest.is_empty() => Some(Self::Signal {
-                signal: number,
-                thread: None,
-                details: Vec::new(),
-            }),
+            'S' if rest.is_empty() => {
+                Some(Self::Signal { signal: number, thread: None, details: Vec::new() })
+            }
             'T' => Self::with_details(number, rest),
             'W' if rest.is_empty() || rest.starts_with(";process:") => Some(Self::Exited(number)),
             'X' if rest.is_empty() || rest.starts_with(";process:") => Some(Self::Terminated(number)),
@@ -193,11 +180,7 @@ impl StopReply {
                 details.push((name.to_owned(), value.to_owned()));
             }
         }
-        Some(Self::Signal {
-            signal,
-            thread,
-            details,
-        })
+        Some(Self::Signal { signal, thread, details })
     }
 
     /// The thread it names.

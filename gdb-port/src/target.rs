@@ -54,9 +54,7 @@ impl Target {
     /// They are those of the features that gdb itself requires: `….core`, `….cpu` and `….m-profile`.
     pub fn core_registers(&self) -> impl Iterator<Item = &Register> {
         self.registers.iter().filter(|register| {
-            [".core", ".cpu", ".m-profile"]
-                .iter()
-                .any(|ending| register.feature.ends_with(ending))
+            [".core", ".cpu", ".m-profile"].iter().any(|ending| register.feature.ends_with(ending))
         })
     }
 }
@@ -106,10 +104,7 @@ impl TargetReader {
     /// Begins with [`ROOT`] wanted.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            wanted: vec![ROOT.to_owned()],
-            ..Self::default()
-        }
+        Self { wanted: vec![ROOT.to_owned()], ..Self::default() }
     }
 
     /// The next annex to read; `None` when all are there.
@@ -124,9 +119,8 @@ impl TargetReader {
     /// When it is no XML or a limit is passed. Nothing was added then.
     pub fn add(&mut self, annex: &str, content: &[u8]) -> Result<(), TargetError> {
         self.check_size(content.len())?;
-        let text = std::str::from_utf8(content).map_err(|_| TargetError::Encoding {
-            annex: annex.to_owned(),
-        })?;
+        let text =
+            std::str::from_utf8(content).map_err(|_| TargetError::Encoding { annex: annex.to_owned() })?;
         let mut wanted = self.wanted.clone();
         wanted.retain(|wanted| wanted != annex);
         let known = self.documents.len() + usize::from(!self.documents.contains_key(annex));
@@ -139,10 +133,7 @@ impl TargetReader {
             }
             // Here and not after the walk: the list that is searched for each include stays this short.
             if known + wanted.len() == MAX_ANNEXES {
-                return Err(TargetError::Limit {
-                    what: "documents",
-                    limit: MAX_ANNEXES,
-                });
+                return Err(TargetError::Limit { what: "documents", limit: MAX_ANNEXES });
             }
             wanted.push(href);
             Ok(())
@@ -159,10 +150,7 @@ impl TargetReader {
     /// [`TargetError::Limit`] when they would not.
     pub fn check_size(&self, more: usize) -> Result<(), TargetError> {
         if self.bytes.saturating_add(more) > MAX_BYTES {
-            return Err(TargetError::Limit {
-                what: "bytes",
-                limit: MAX_BYTES,
-            });
+            return Err(TargetError::Limit { what: "bytes", limit: MAX_BYTES });
         }
         Ok(())
     }
@@ -196,22 +184,13 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     fn document(&mut self, annex: &str, depth: usize) -> Result<(), TargetError> {
         if depth > MAX_DEPTH {
-            return Err(TargetError::Limit {
-                what: "nested includes",
-                limit: MAX_DEPTH,
-            });
+            return Err(TargetError::Limit { what: "nested includes", limit: MAX_DEPTH });
         }
         self.includes += 1;
         if self.includes > MAX_INCLUDES {
-            return Err(TargetError::Limit {
-                what: "includes",
-                limit: MAX_INCLUDES,
-            });
+            return Err(TargetError::Limit { what: "includes", limit: MAX_INCLUDES });
         }
-        let text = self
-            .documents
-            .get(annex)
-            .ok_or_else(|| TargetError::Missing(annex.to_owned()))?;
+        let text = self.documents.get(annex).ok_or_else(|| TargetError::Missing(annex.to_owned()))?;
         self.count(text.len())?;
         let mut feature = String::new();
         walk(annex, text, &mut |piece| {
@@ -230,10 +209,7 @@ impl Assembly<'_> {
     fn count(&mut self, bytes: usize) -> Result<(), TargetError> {
         self.assembled = self.assembled.saturating_add(bytes);
         if self.assembled > MAX_ASSEMBLED {
-            return Err(TargetError::Limit {
-                what: "bytes with every include",
-                limit: MAX_ASSEMBLED,
-            });
+            return Err(TargetError::Limit { what: "bytes with every include", limit: MAX_ASSEMBLED });
         }
         Ok(())
     }
@@ -246,20 +222,12 @@ impl Assembly<'_> {
         feature: &str,
     ) -> Result<(), TargetError> {
         if self.target.registers.len() == MAX_REGISTERS {
-            return Err(TargetError::Limit {
-                what: "registers",
-                limit: MAX_REGISTERS,
-            });
+            return Err(TargetError::Limit { what: "registers", limit: MAX_REGISTERS });
         }
         self.count(feature.len())?;
         let number = number.unwrap_or(self.next);
         self.next = number.saturating_add(1);
-        self.target.registers.push(Register {
-            name,
-            bits,
-            number,
-            feature: feature.to_owned(),
-        });
+        self.target.registers.push(Register { name, bits, number, feature: feature.to_owned() });
         Ok(())
     }
 }
@@ -269,11 +237,7 @@ enum Piece {
     Architecture(String),
     Feature(String),
     Include(String),
-    Register {
-        name: String,
-        bits: u32,
-        number: Option<u32>,
-    },
+    Register { name: String, bits: u32, number: Option<u32> },
 }
 
 /// Goes through one document once, without recursion: depth costs nothing.
@@ -293,11 +257,7 @@ fn walk(
         };
         let event = reader.read_event().map_err(|error| {
             let offset = reader.error_position();
-            TargetError::Malformed {
-                annex: annex.to_owned(),
-                offset,
-                problem: error.to_string(),
-            }
+            TargetError::Malformed { annex: annex.to_owned(), offset, problem: error.to_string() }
         })?;
         match event {
             Event::Eof => return Ok(()),
@@ -340,9 +300,7 @@ fn read_tag(tag: &BytesStart<'_>) -> Result<Option<Piece>, String> {
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, String> {
     let found = tag.try_get_attribute(name).map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(None) };
-    let value = found
-        .normalized_value(XmlVersion::Implicit1_0)
-        .map_err(|error| error.to_string())?;
+    let value = found.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
     Ok(Some(value.into_owned()))
 }
 

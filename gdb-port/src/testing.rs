@@ -61,9 +61,7 @@ pub fn encode_with_runs(payload: &[u8], out: &mut Vec<u8>) {
     while let Some(&byte) = rest.first() {
         let length = rest.iter().take(98).take_while(|other| **other == byte).count();
         // A run repeats at least three times; `#`, `$`, `+` and `-` may not be counts.
-        let repeats = (3..length)
-            .rev()
-            .find(|repeats| !b"#$+-".contains(&(*repeats as u8 + 29)));
+        let repeats = (3..length).rev().find(|repeats| !b"#$+-".contains(&(*repeats as u8 + 29)));
         packed.push(byte);
         if let Some(repeats) = repeats {
             packed.extend([b'*', repeats as u8 + 29]);
@@ -95,18 +93,9 @@ pub fn link(bytes: &[u8]) {
     };
     let (events, output) = hear(1);
     // One answer a byte at the most, and three resends of the one packet.
+    assert!(output.len() <= input.len() + 4 * 16, "{} bytes said to {}", output.len(), input.len());
     assert!(
-        output.len() <= input.len() + 4 * 16,
-        "{} bytes said to {}",
-        output.len(),
-        input.len()
-    );
-    assert!(
-        !events
-            .iter()
-            .rev()
-            .skip(1)
-            .any(|event| matches!(event, Event::Broken(_))),
+        !events.iter().rev().skip(1).any(|event| matches!(event, Event::Broken(_))),
         "events after the end"
     );
     assert_eq!(hear(usize::from(cut) + 1), (events, output));
@@ -119,11 +108,7 @@ pub fn probe(bytes: &[u8]) {
     };
     let guests = [None, Some(GuestState::Running), Some(GuestState::Stopped), None];
     let options = ProbeOptions {
-        leave: if settings & 1 == 0 {
-            Leave::Paused
-        } else {
-            Leave::RunOn
-        },
+        leave: if settings & 1 == 0 { Leave::Paused } else { Leave::RunOn },
         guest: guests[usize::from(settings >> 1 & 3)],
         target: settings & 8 == 0,
         ..ProbeOptions::default()
@@ -171,26 +156,13 @@ fn check_leaving(options: &ProbeOptions, heard: &[u8], said: &[u8]) {
         shown || options.guest == Some(GuestState::Running),
         "resumed a guest that is not known to have run"
     );
-    let end = said[last..]
-        .iter()
-        .position(|byte| *byte == b'#')
-        .map_or(said.len(), |hash| last + hash + 3);
-    assert!(
-        matches!(&said[end..], b"" | b"+"),
-        "said after D: {}",
-        said[end..].escape_ascii()
-    );
+    let end = said[last..].iter().position(|byte| *byte == b'#').map_or(said.len(), |hash| last + hash + 3);
+    assert!(matches!(&said[end..], b"" | b"+"), "said after D: {}", said[end..].escape_ascii());
 }
 
 fn check_effect(options: &ProbeOptions, said: &[u8], effect: GuestEffect) {
-    let resumed = matches!(
-        effect,
-        GuestEffect::PausedThenResumed | GuestEffect::ResumeUnconfirmed
-    );
-    assert!(
-        !resumed || said.windows(2).any(|pair| pair == b"$D"),
-        "{effect:?} without D"
-    );
+    let resumed = matches!(effect, GuestEffect::PausedThenResumed | GuestEffect::ResumeUnconfirmed);
+    assert!(!resumed || said.windows(2).any(|pair| pair == b"$D"), "{effect:?} without D");
     assert!(!resumed || options.leave == Leave::RunOn);
 }
 

@@ -41,10 +41,7 @@ pub async fn wait_until_listening<F: Future>(
         match seen {
             Look::Present(listener) => return Ok(listener),
             Look::Unknown(reason) => {
-                return Err(WaitError::CannotSee {
-                    endpoint: endpoint.to_string(),
-                    reason,
-                });
+                return Err(WaitError::CannotSee { endpoint: endpoint.to_string(), reason });
             }
             Look::Absent | Look::OtherProcess { .. } => {}
         }
@@ -64,9 +61,7 @@ pub async fn wait_until_listening<F: Future>(
             pause.as_mut().poll(context).map(|()| false)
         });
         if is_gone.await {
-            return Err(WaitError::ProcessGone {
-                endpoint: endpoint.to_string(),
-            });
+            return Err(WaitError::ProcessGone { endpoint: endpoint.to_string() });
         }
     }
 }
@@ -79,10 +74,7 @@ pub(crate) struct Pauses {
 
 impl Pauses {
     pub(crate) fn new(longest: Duration) -> Self {
-        Self {
-            next: Duration::from_millis(1),
-            longest,
-        }
+        Self { next: Duration::from_millis(1), longest }
     }
 
     pub(crate) fn next_pause(&mut self) -> Duration {

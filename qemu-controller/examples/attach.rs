@@ -24,9 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // Somebody else's QEMU: `qemu-launch` starts it and knows nothing of QMP.
-    let spec = MachineSpec::default()
-        .firmware(target)
-        .qmp(Endpoint::PrivateSocket);
+    let spec = MachineSpec::default().firmware(target).qmp(Endpoint::PrivateSocket);
     let qemu = qemu_launch::spawn_async(spec).await?;
     let address = qemu.qmp_address().ok_or("it has no monitor")?;
     look_at(attach_when_it_listens(address).await?).await?;

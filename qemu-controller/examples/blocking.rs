@@ -65,11 +65,7 @@ impl Drop for Qemu {
 fn main() -> Result<(), Box<dyn Error>> {
     let firmware = std::env::args_os().nth(1);
     let firmware = firmware.unwrap_or_else(|| FIRMWARE.into());
-    let qemu = Qemu::start(
-        QemuConfig::default()
-            .firmware(firmware)
-            .gdb(Endpoint::free_port()),
-    )?;
+    let qemu = Qemu::start(QemuConfig::default().firmware(firmware).gdb(Endpoint::free_port()))?;
     qemu.expect("tick 3", Duration::from_secs(10))?;
     println!("run state: {}", qemu.query_status()?.status);
     qemu.pause()?;

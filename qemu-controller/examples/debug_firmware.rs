@@ -9,9 +9,7 @@ use qemu_controller::{Endpoint, QemuConfig, Session};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let firmware = std::env::args_os()
-        .nth(1)
-        .ok_or("name a firmware ELF for lm3s6965evb")?;
+    let firmware = std::env::args_os().nth(1).ok_or("name a firmware ELF for lm3s6965evb")?;
     let config = QemuConfig::default()
         .machine("lm3s6965evb")
         .cpu("cortex-m3")

@@ -27,28 +27,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let firmware = arguments.next().ok_or("name a firmware ELF for lm3s6965evb")?;
     let rounds: usize = arguments.next().map_or(Ok(7), |rounds| rounds.parse())?;
 
-    let session = Session::start(
-        QemuConfig::default()
-            .firmware(&firmware)
-            .without_gdb()
-            .wait_for_gdb(true),
-    )
-    .await?;
+    let session =
+        Session::start(QemuConfig::default().firmware(&firmware).without_gdb().wait_for_gdb(true)).await?;
     let spec = MachineSpec::default().firmware(&firmware).start_stopped(true);
     let mut process = qemu_launch::spawn_async(spec).await?;
     let stream = process.take_qmp().ok_or("no monitor")?;
     stream.set_nonblocking(true)?;
-    let mut bare = Bare {
-        stream: BufStream::new(UnixStream::from_std(stream)?),
-        line: String::new(),
-    };
+    let mut bare = Bare { stream: BufStream::new(UnixStream::from_std(stream)?), line: String::new() };
     bare.line().await?;
-    bare.ask(
-        r#"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#,
-        1,
-        1,
-    )
-    .await?;
+    bare.ask(r#"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#, 1, 1).await?;
 
     let ask = r#"{"execute":"query-status","id":"12345678-1000"}"#;
     let mut rates: [Vec<f64>; 4] = Default::default();
@@ -62,10 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         rates.sort_by(f64::total_cmp);
         rates[rates.len() / 2]
     });
-    println!(
-        "one by one:   bare {bare_one:.0}/s, session {ours_one:.0}/s, ratio {:.3}",
-        ours_one / bare_one
-    );
+    println!("one by one:   bare {bare_one:.0}/s, session {ours_one:.0}/s, ratio {:.3}", ours_one / bare_one);
     println!(
         "{CALLERS} callers:   bare {bare_many:.0}/s, session {ours_many:.0}/s, ratio {:.3}",
         ours_many / bare_many

@@ -38,12 +38,7 @@ impl Session {
         deadline: Duration,
     ) -> Result<Self, AttachError> {
         let stream: BoxTransport = Box::pin(stream);
-        ready(
-            async { Ok(stream) },
-            "the other end of the stream".to_owned(),
-            deadline,
-        )
-        .await
+        ready(async { Ok(stream) }, "the other end of the stream".to_owned(), deadline).await
     }
 }
 
@@ -71,9 +66,8 @@ async fn ready(
     deadline: Duration,
 ) -> Result<Session, AttachError> {
     let mut phase = StartPhase::Connecting;
-    let begun = timeout(deadline, async {
-        handshake(transport.await?, None, None, deadline, &mut phase).await
-    });
+    let begun =
+        timeout(deadline, async { handshake(transport.await?, None, None, deadline, &mut phase).await });
     let failed = match begun.await {
         Ok(Ok((shared, greeting))) => {
             let inner = Inner {
@@ -91,17 +85,9 @@ async fn ready(
         Err(_) => Failed::Deadline,
     };
     Err(match failed {
-        Failed::Ended(source) => AttachError::Ended {
-            address,
-            phase,
-            source,
-        },
+        Failed::Ended(source) => AttachError::Ended { address, phase, source },
         Failed::Command(source) => AttachError::Refused { phase, source },
         Failed::Connect(source) => AttachError::Connect { address, source },
-        _ => AttachError::Deadline {
-            address,
-            phase,
-            deadline,
-        },
+        _ => AttachError::Deadline { address, phase, deadline },
     })
 }

@@ -28,32 +28,18 @@ pub(crate) async fn call(
     let fail = |fault| async move {
         let command = command.to_owned();
         match fault {
-            Fault::Deadline(phase) => CommandError::Deadline {
-                command,
-                deadline,
-                phase,
-            },
+            Fault::Deadline(phase) => CommandError::Deadline { command, deadline, phase },
             Fault::Ended => match timeout_at(until, shared.end()).await {
                 Ok(ended) => CommandError::Ended { command, ended },
                 // Its stream is over, and its process takes its time to exit.
-                Err(_) => CommandError::Deadline {
-                    command,
-                    deadline,
-                    phase: WaitPhase::Sent,
-                },
+                Err(_) => CommandError::Deadline { command, deadline, phase: WaitPhase::Sent },
             },
             Fault::Send(source) => CommandError::Invalid { command, source },
         }
     };
-    match answer(shared, command, lane, until, encode)
-        .instrument(span)
-        .await
-    {
+    match answer(shared, command, lane, until, encode).instrument(span).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(CommandError::Refused {
-            command: command.to_owned(),
-            error,
-        }),
+        Ok(Err(error)) => Err(CommandError::Refused { command: command.to_owned(), error }),
         Err(fault) => Err(fail(fault).await),
     }
 }
@@ -66,17 +52,11 @@ async fn answer(
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
-    let place = timeout_at(until, shared.place(lane))
-        .await
-        .map_err(queued)?
-        .ok_or(Fault::Ended)?;
-    let (id, mut answer) = shared
-        .submit(place, command == QueryStatus::NAME, encode)
-        .map_err(|error| match error {
+    let place = timeout_at(until, shared.place(lane)).await.map_err(queued)?.ok_or(Fault::Ended)?;
+    let (id, mut answer) =
+        shared.submit(place, command == QueryStatus::NAME, encode).map_err(|error| match error {
             // The stream is over and the exit status not known yet.
-            SendError::WrongPhase {
-                phase: Phase::Closed | Phase::Failed,
-            } => Fault::Ended,
+            SendError::WrongPhase { phase: Phase::Closed | Phase::Failed } => Fault::Ended,
             error => Fault::Send(error),
         })?;
     Span::current().record("id", field::display(id));
@@ -105,14 +85,9 @@ pub(crate) async fn command<C: Command>(
     deadline: Duration,
     command: &C,
 ) -> Result<C::Return, CommandError> {
-    let value = call(shared, C::NAME, Lane::InBand, deadline, |connection| {
-        connection.execute(command)
-    })
-    .await?;
-    value.parse().map_err(|source| CommandError::Return {
-        command: C::NAME.to_owned(),
-        source,
-    })
+    let value =
+        call(shared, C::NAME, Lane::InBand, deadline, |connection| connection.execute(command)).await?;
+    value.parse().map_err(|source| CommandError::Return { command: C::NAME.to_owned(), source })
 }
 
 /// Why a call found no answer.

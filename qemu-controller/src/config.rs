@@ -65,9 +65,7 @@ impl Default for Deadlines {
 impl Default for QemuConfig {
     fn default() -> Self {
         Self {
-            spec: MachineSpec::default()
-                .serial(Endpoint::Inherited)
-                .gdb(Endpoint::loopback(1234)),
+            spec: MachineSpec::default().serial(Endpoint::Inherited).gdb(Endpoint::loopback(1234)),
             machine: None,
             cpu: None,
             memory: None,
@@ -170,10 +168,8 @@ impl QemuConfig {
     /// SIGKILL. Default 2 s, 2 s, 5 s; `quit` takes 9 ms at the median and 152 ms on a loaded machine. Zero
     /// leaves out `quit` or SIGTERM.
     pub fn stop_ladder(mut self, quit: Duration, terminate: Duration, kill: Duration) -> Self {
-        self.deadlines.stop = Ladder::default()
-            .after_quit(quit)
-            .terminate_within(terminate)
-            .kill_within(kill);
+        self.deadlines.stop =
+            Ladder::default().after_quit(quit).terminate_within(terminate).kill_within(kill);
         self
     }
 

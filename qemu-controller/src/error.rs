@@ -89,11 +89,7 @@ fn unexplained(exit: &Exit) -> String {
 }
 
 fn said(stderr: &str) -> String {
-    if stderr.is_empty() {
-        String::new()
-    } else {
-        format!("; its stderr: {stderr}")
-    }
+    if stderr.is_empty() { String::new() } else { format!("; its stderr: {stderr}") }
 }
 
 /// How far a start had come.
@@ -282,11 +278,7 @@ impl CommandError {
 }
 
 fn lagged(missed: u64) -> String {
-    if missed == 0 {
-        String::new()
-    } else {
-        format!("; {missed} came too fast to be seen")
-    }
+    if missed == 0 { String::new() } else { format!("; {missed} came too fast to be seen") }
 }
 
 /// Where a command stood when its deadline passed.

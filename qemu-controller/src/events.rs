@@ -27,9 +27,7 @@ pub struct Missed(pub u64);
 
 impl Events {
     pub(crate) fn new(receiver: broadcast::Receiver<QmpEvent>) -> Self {
-        Self {
-            inner: BroadcastStream::new(receiver),
-        }
+        Self { inner: BroadcastStream::new(receiver) }
     }
 
     /// The next event; `None` when the session has ended. May be dropped at any point without losing an

@@ -56,13 +56,7 @@ impl Session {
             (_, seen) => seen.reachability(),
         };
         let after = self.query_status().await?;
-        Ok(GdbCheck {
-            endpoint,
-            reachability,
-            effect: GuestEffect::Untouched,
-            before,
-            after,
-        })
+        Ok(GdbCheck { endpoint, reachability, effect: GuestEffect::Untouched, before, after })
     }
 
     /// Connects to the GDB stub, asks who it is, and leaves in order. **This pauses a running guest for some
@@ -75,15 +69,8 @@ impl Session {
         let before = self.query_status().await?;
         let said = stub(&self.inner.shared, self.deadline).await?;
         let endpoint = self.stub_endpoint(said.as_ref())?;
-        let guest = if before.running {
-            GuestState::Running
-        } else {
-            GuestState::Stopped
-        };
-        let mut options = ProbeOptions::default()
-            .guest(guest)
-            .leave(Leave::RunOn)
-            .deadline(self.deadline);
+        let guest = if before.running { GuestState::Running } else { GuestState::Stopped };
+        let mut options = ProbeOptions::default().guest(guest).leave(Leave::RunOn).deadline(self.deadline);
         options.owner = self.pid();
         // Where the kernel shows nothing, QEMU's own word counts.
         options.nobody_attached = said.is_some_and(|stub| !stub.attached);
@@ -106,13 +93,7 @@ impl Session {
             self.resume().await?;
             after = self.query_status().await?;
         }
-        Ok(GdbCheck {
-            endpoint,
-            reachability: report.reachability,
-            effect: report.effect,
-            before,
-            after,
-        })
+        Ok(GdbCheck { endpoint, reachability: report.reachability, effect: report.effect, before, after })
     }
 
     /// Where the stub listens: known from the start, or what an attached QEMU says.

@@ -35,9 +35,7 @@ mod tests {
         for (name, data, expected) in events {
             let mut codec = Codec::new(Limits::default());
             codec.feed(format!(r#"{{"event": "{name}", "data": {data}}}"#).as_bytes());
-            let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else {
-                panic!("{name}")
-            };
+            let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else { panic!("{name}") };
             if let Some(next) = after(&state, &event) {
                 state = next;
             }
@@ -49,29 +47,11 @@ mod tests {
     fn events_move_the_run_state() {
         use RunState::{GuestPanicked, Paused, Prelaunch, Running, Shutdown, Watchdog};
         let reset = r#"{"guest": false, "reason": "host-qmp-system-reset"}"#;
-        check(
-            Prelaunch,
-            &[
-                ("RESUME", "{}", Running),
-                ("STOP", "{}", Paused),
-                ("RESUME", "{}", Running),
-            ],
-        );
+        check(Prelaunch, &[("RESUME", "{}", Running), ("STOP", "{}", Paused), ("RESUME", "{}", Running)]);
+        check(Running, &[("RESET", reset, Running), ("STOP", "{}", Paused), ("RESET", reset, Prelaunch)]);
         check(
             Running,
-            &[
-                ("RESET", reset, Running),
-                ("STOP", "{}", Paused),
-                ("RESET", reset, Prelaunch),
-            ],
-        );
-        check(
-            Running,
-            &[
-                ("POWERDOWN", "{}", Running),
-                ("SHUTDOWN", reset, Shutdown),
-                ("STOP", "{}", Shutdown),
-            ],
+            &[("POWERDOWN", "{}", Running), ("SHUTDOWN", reset, Shutdown), ("STOP", "{}", Shutdown)],
         );
         check(
             Running,
@@ -82,10 +62,7 @@ mod tests {
         );
         check(
             Running,
-            &[
-                ("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked),
-                ("STOP", "{}", GuestPanicked),
-            ],
+            &[("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked), ("STOP", "{}", GuestPanicked)],
         );
         check(
             Paused,

@@ -94,10 +94,7 @@ impl Serial {
             changed: Notify::new(),
             writer: tokio::sync::Mutex::new(writer),
         });
-        let draining = Draining {
-            port: Arc::clone(&shared),
-            socket,
-        };
+        let draining = Draining { port: Arc::clone(&shared), socket };
         tokio::spawn(async move {
             let mut chunk = vec![0; 4096];
             while let Ok(length @ 1..) = reader.read(&mut chunk).await {
@@ -117,9 +114,7 @@ impl Serial {
         self.until(&format!("'{}'", text.escape_ascii()), deadline, |unread, seen| {
             // What was searched before can only end in the beginning of a match.
             let from = seen.saturating_sub(text.len().saturating_sub(1));
-            let at = unread[from..]
-                .windows(text.len().max(1))
-                .position(|window| window.starts_with(text));
+            let at = unread[from..].windows(text.len().max(1)).position(|window| window.starts_with(text));
             at.map(|at| (from + at, from + at + text.len()))
         })
         .await
@@ -132,10 +127,7 @@ impl Serial {
     pub async fn line(&self, deadline: Duration) -> Result<String, SerialError> {
         let line = self
             .until("the end of a line", deadline, |unread, seen| {
-                unread[seen..]
-                    .iter()
-                    .position(|&byte| byte == b'\n')
-                    .map(|at| (seen + at, seen + at + 1))
+                unread[seen..].iter().position(|&byte| byte == b'\n').map(|at| (seen + at, seen + at + 1))
             })
             .await?;
         Ok(String::from_utf8_lossy(&line).trim_matches('\r').to_owned())

@@ -53,10 +53,7 @@ pub(crate) struct Inner {
 impl Session {
     pub(crate) fn new(inner: Inner) -> Self {
         let deadline = inner.deadlines.command;
-        Self {
-            inner: Arc::new(inner),
-            deadline,
-        }
+        Self { inner: Arc::new(inner), deadline }
     }
 
     /// The run state (`query-status`).
@@ -99,9 +96,7 @@ impl Session {
     /// # Errors
     /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
     pub async fn reset(&self) -> Result<(), CommandError> {
-        let event = self
-            .until(SystemReset::NAME, reset_by_monitor, self.command(&SystemReset))
-            .await?;
+        let event = self.until(SystemReset::NAME, reset_by_monitor, self.command(&SystemReset)).await?;
         if event.name == "SHUTDOWN" {
             // Did QEMU end with it? Then this says so.
             self.query_status().await?;
@@ -152,10 +147,8 @@ impl Session {
         command: &str,
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
-        call(&self.inner.shared, command, Lane::InBand, self.deadline, |c| {
-            c.execute_raw(command, arguments)
-        })
-        .await
+        call(&self.inner.shared, command, Lane::InBand, self.deadline, |c| c.execute_raw(command, arguments))
+            .await
     }
 
     /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and refuses
@@ -178,10 +171,7 @@ impl Session {
     /// [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline).
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            deadline,
-        }
+        Self { inner: Arc::clone(&self.inner), deadline }
     }
 }
 
@@ -210,15 +200,10 @@ impl Session {
         async move {
             match found.await {
                 Ok(found) => Ok(found),
-                Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent {
-                    event,
-                    deadline,
-                    missed,
-                }),
-                Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
-                    command: event,
-                    ended: shared.end().await,
-                }),
+                Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent { event, deadline, missed }),
+                Err(NotSeen::BeforeTheEnd) => {
+                    Err(CommandError::Ended { command: event, ended: shared.end().await })
+                }
             }
         }
     }
@@ -268,15 +253,8 @@ impl Session {
         let (command, deadline, phase) = (name.to_owned(), self.deadline, WaitPhase::Effect);
         match effect.await {
             Ok(event) => Ok(event),
-            Err(NotSeen::InTime { .. }) => Err(CommandError::Deadline {
-                command,
-                deadline,
-                phase,
-            }),
-            Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
-                command,
-                ended: self.ended().await,
-            }),
+            Err(NotSeen::InTime { .. }) => Err(CommandError::Deadline { command, deadline, phase }),
+            Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended { command, ended: self.ended().await }),
         }
     }
 }

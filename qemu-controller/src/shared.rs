@@ -216,10 +216,7 @@ impl Shared {
         if self.ended.borrow().is_some() {
             return broadcast::Sender::new(1).subscribe();
         }
-        state
-            .events
-            .get_or_insert_with(|| broadcast::Sender::new(EVENT_BACKLOG))
-            .subscribe()
+        state.events.get_or_insert_with(|| broadcast::Sender::new(EVENT_BACKLOG)).subscribe()
     }
 
     /// The run state as it is known; the sender is gone when the session has ended.

@@ -46,12 +46,8 @@ impl Session {
     /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as
     /// it has when this future is dropped.
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
-        let transcript = config
-            .transcript
-            .as_ref()
-            .map(Destination::open)
-            .transpose()
-            .map_err(StartError::Transcript)?;
+        let transcript =
+            config.transcript.as_ref().map(Destination::open).transpose().map_err(StartError::Transcript)?;
         let since = Instant::now();
         let deadline = config.deadlines.start;
         let mut started = Started::default();
@@ -85,39 +81,20 @@ impl Drop for Started {
 impl Started {
     fn explain(&self, failed: Failed, deadline: Duration) -> StartError {
         let phase = self.phase;
-        let command_line = self
-            .process
-            .as_ref()
-            .map(|process| process.argv().to_string())
-            .unwrap_or_default();
+        let command_line =
+            self.process.as_ref().map(|process| process.argv().to_string()).unwrap_or_default();
         match failed {
             Failed::Launch(source) => StartError::Launch(source),
-            Failed::Ended(Ended::Exited(exit)) => StartError::Exited {
-                phase,
-                exit,
-                command_line,
-            },
-            Failed::Ended(source) => StartError::Monitor {
-                phase,
-                command_line,
-                source,
-            },
+            Failed::Ended(Ended::Exited(exit)) => StartError::Exited { phase, exit, command_line },
+            Failed::Ended(source) => StartError::Monitor { phase, command_line, source },
             Failed::Command(source) => StartError::Refused { phase, source },
             Failed::Connect(source) => StartError::Connect(source),
             Failed::NoMonitor => StartError::NoMonitor,
             Failed::KeptUnreachable => StartError::KeptUnreachable,
             Failed::UnknownPort => StartError::UnknownPort,
             Failed::Deadline => {
-                let stderr = self
-                    .process
-                    .as_ref()
-                    .map(|process| process.stderr_tail().to_string_lossy());
-                StartError::Deadline {
-                    phase,
-                    deadline,
-                    stderr: stderr.unwrap_or_default(),
-                    command_line,
-                }
+                let stderr = self.process.as_ref().map(|process| process.stderr_tail().to_string_lossy());
+                StartError::Deadline { phase, deadline, stderr: stderr.unwrap_or_default(), command_line }
             }
         }
     }
@@ -156,9 +133,7 @@ async fn begin(
     transcript: Option<Transcript>,
     started: &mut Started,
 ) -> Result<Session, Failed> {
-    let mut process = qemu_launch::spawn_async(config.to_spec())
-        .await
-        .map_err(Failed::Launch)?;
+    let mut process = qemu_launch::spawn_async(config.to_spec()).await.map_err(Failed::Launch)?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
     started.process = Some(process.watch());
     started.phase = StartPhase::Connecting;
@@ -209,18 +184,13 @@ pub(crate) async fn handshake(
 async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
     let offered = greeting.capabilities.contains(&Capability::Oob);
     let enable: &[_] = if offered { &[Capability::Oob] } else { &[] };
-    let refused = |source| {
-        Failed::Command(CommandError::Invalid {
-            command: "qmp_capabilities".to_owned(),
-            source,
-        })
-    };
+    let refused =
+        |source| Failed::Command(CommandError::Invalid { command: "qmp_capabilities".to_owned(), source });
     match shared.negotiate(enable).map_err(refused)?.await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(Failed::Command(CommandError::Refused {
-            command: "qmp_capabilities".to_owned(),
-            error,
-        })),
+        Ok(Err(error)) => {
+            Err(Failed::Command(CommandError::Refused { command: "qmp_capabilities".to_owned(), error }))
+        }
         Err(_) => Err(Failed::Ended(shared.end().await)),
     }
 }
@@ -244,9 +214,7 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
             stream.set_nodelay(true)?;
             Ok(Box::pin(stream))
         }
-        other => Err(Failed::Connect(io::Error::other(format!(
-            "no way to reach a monitor at {other}"
-        )))),
+        other => Err(Failed::Connect(io::Error::other(format!("no way to reach a monitor at {other}")))),
     }
 }
 
@@ -285,12 +253,8 @@ async fn retry<S, F: Future<Output = io::Result<S>>>(
 
 /// Each of the machine's serial ports that is inherited, in the board's order.
 fn serials(process: &mut Process) -> io::Result<Vec<Option<Serial>>> {
-    let ports = (0..)
-        .take_while(|&port| process.serial_address(port).is_some())
-        .count();
-    (0..ports)
-        .map(|port| process.take_serial(port).map(Serial::drain).transpose())
-        .collect()
+    let ports = (0..).take_while(|&port| process.serial_address(port).is_some()).count();
+    (0..ports).map(|port| process.take_serial(port).map(Serial::drain).transpose()).collect()
 }
 
 fn tokio_stream(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {

@@ -64,11 +64,7 @@ impl Session {
         if let Some(exit) = process.try_wait() {
             // So that whoever asks the session afterwards hears the same.
             shared.end().await;
-            return Ok(Stopped {
-                by: StoppedBy::Itself,
-                exit: Some(exit),
-                took: Duration::ZERO,
-            });
+            return Ok(Stopped { by: StoppedBy::Itself, exit: Some(exit), took: Duration::ZERO });
         }
         let mut ladder = self.inner.deadlines.stop;
         if shared.how_it_ended().is_some() {
@@ -92,22 +88,14 @@ impl Session {
             Rung::Terminated => StoppedBy::Terminate,
             _ => StoppedBy::Kill,
         };
-        Ok(Stopped {
-            by,
-            exit: Some(ended.exit),
-            took: ended.took,
-        })
+        Ok(Stopped { by, exit: Some(ended.exit), took: ended.took })
     }
 
     /// Ends a QEMU whose process is not ours: all there is, is to ask.
     async fn quit(&self) -> Result<Stopped, StopError> {
         let (since, shared) = (Instant::now(), &self.inner.shared);
         if shared.how_it_ended().is_some() {
-            return Ok(Stopped {
-                by: StoppedBy::Itself,
-                exit: None,
-                took: Duration::ZERO,
-            });
+            return Ok(Stopped { by: StoppedBy::Itself, exit: None, took: Duration::ZERO });
         }
         // The stream may end before the answer is read: then it was heeded.
         match self.command(&Quit).await {
@@ -116,17 +104,9 @@ impl Session {
         }
         if timeout(self.deadline, shared.end()).await.is_err() {
             let (command, deadline, phase) = (Quit::NAME.to_owned(), self.deadline, WaitPhase::Effect);
-            return Err(StopError::Unheeded(Arc::new(CommandError::Deadline {
-                command,
-                deadline,
-                phase,
-            })));
+            return Err(StopError::Unheeded(Arc::new(CommandError::Deadline { command, deadline, phase })));
         }
-        Ok(Stopped {
-            by: StoppedBy::Quit,
-            exit: None,
-            took: since.elapsed(),
-        })
+        Ok(Stopped { by: StoppedBy::Quit, exit: None, took: since.elapsed() })
     }
 }
 

@@ -37,11 +37,7 @@ impl Destination {
 
 impl Transcript {
     pub(crate) fn new(writer: Box<dyn Write + Send>) -> Self {
-        Self {
-            writer: Some(writer),
-            since: Instant::now(),
-            unfinished: Vec::new(),
-        }
+        Self { writer: Some(writer), since: Instant::now(), unfinished: Vec::new() }
     }
 
     /// A command, whole.

@@ -31,27 +31,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let (ours, plain, pass) = (medians(ours), medians(plain), medians(pass));
     println!("median of {rounds}, in µs          executes   greeting");
-    println!(
-        "qemu_launch::spawn             {:>9} {:>10}",
-        ours.0.as_micros(),
-        ours.1.as_micros()
-    );
-    println!(
-        "Command, same argv             {:>9} {:>10}",
-        pass.0.as_micros(),
-        pass.1.as_micros()
-    );
-    println!(
-        "Command, posix_spawn           {:>9} {:>10}",
-        plain.0.as_micros(),
-        plain.1.as_micros()
-    );
+    println!("qemu_launch::spawn             {:>9} {:>10}", ours.0.as_micros(), ours.1.as_micros());
+    println!("Command, same argv             {:>9} {:>10}", pass.0.as_micros(), pass.1.as_micros());
+    println!("Command, posix_spawn           {:>9} {:>10}", plain.0.as_micros(), plain.1.as_micros());
     let ratio = |a: Duration, b: Duration| a.as_secs_f64() / b.as_secs_f64();
-    println!(
-        "ratio to the same argv         {:>9.3} {:>10.3}",
-        ratio(ours.0, pass.0),
-        ratio(ours.1, pass.1)
-    );
+    println!("ratio to the same argv         {:>9.3} {:>10.3}", ratio(ours.0, pass.0), ratio(ours.1, pass.1));
     Ok(())
 }
 
@@ -105,8 +89,5 @@ fn medians(moments: Vec<Moments>) -> Moments {
         times.sort_unstable();
         times[times.len() / 2]
     };
-    (
-        median(moments.iter().map(|m| m.0).collect()),
-        median(moments.iter().map(|m| m.1).collect()),
-    )
+    (median(moments.iter().map(|m| m.0).collect()), median(moments.iter().map(|m| m.1).collect()))
 }

@@ -18,11 +18,7 @@ pub(crate) struct Architecture {
 }
 
 const fn of(machine: Machine, bits: u8, little_endian: bool) -> Architecture {
-    Architecture {
-        machine,
-        bits,
-        little_endian,
-    }
+    Architecture { machine, bits, little_endian }
 }
 
 /// What the QEMU of this target runs; `None` for a target that is not known, where nothing can be checked.
@@ -44,15 +40,7 @@ pub(crate) fn run_by(target: &str) -> Option<&'static [Architecture]> {
         "mips64" => const { &[of(EM_MIPS, 64, false), of(EM_MIPS, 32, false)] },
         "mips64el" => const { &[of(EM_MIPS, 64, true), of(EM_MIPS, 32, true)] },
         "ppc" => const { &[of(EM_PPC, 32, false)] },
-        "ppc64" => {
-            const {
-                &[
-                    of(EM_PPC64, 64, false),
-                    of(EM_PPC64, 64, true),
-                    of(EM_PPC, 32, false),
-                ]
-            }
-        }
+        "ppc64" => const { &[of(EM_PPC64, 64, false), of(EM_PPC64, 64, true), of(EM_PPC, 32, false)] },
         "m68k" => const { &[of(EM_68K, 32, false)] },
         "or1k" => const { &[of(EM_OPENRISC, 32, false)] },
         "sparc" => const { &[of(EM_SPARC, 32, false)] },

@@ -92,9 +92,7 @@ fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
         Some(cpu) => args.pair("-cpu", cpu_model(cpu, &spec.cpu_properties)?),
         None if spec.cpu_properties.is_empty() => {}
         None => {
-            return Err(SpecError::CpuPropertyWithoutCpu {
-                property: spec.cpu_properties[0].0.clone(),
-            });
+            return Err(SpecError::CpuPropertyWithoutCpu { property: spec.cpu_properties[0].0.clone() });
         }
     }
     if let Some(memory) = &spec.memory {
@@ -120,10 +118,7 @@ fn cpu_model(model: &str, properties: &[(String, String)]) -> Result<String, Spe
         }
         option::value("cpu property", value.as_ref())?;
         if value.contains(',') {
-            return Err(SpecError::CommaInCpuProperty {
-                property: key.clone(),
-                value: value.clone(),
-            });
+            return Err(SpecError::CommaInCpuProperty { property: key.clone(), value: value.clone() });
         }
         text.push_str(&format!(",{key}={value}"));
     }
@@ -136,18 +131,13 @@ fn checked_memory(text: &str) -> Result<&str, SpecError> {
     if suffix <= 1 && digits.parse::<u64>().is_ok_and(|n| n > 0) && !digits.starts_with('+') {
         Ok(text)
     } else {
-        Err(SpecError::BadMemory {
-            text: text.to_owned(),
-        })
+        Err(SpecError::BadMemory { text: text.to_owned() })
     }
 }
 
 fn contents(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     if let [first, second, ..] = spec.kernels.as_slice() {
-        return Err(SpecError::TwoFirmwares {
-            first: first.path.clone(),
-            second: second.path.clone(),
-        });
+        return Err(SpecError::TwoFirmwares { first: first.path.clone(), second: second.path.clone() });
     }
     if let Some(kernel) = spec.kernels.first() {
         args.pair("-kernel", option::path("firmware", &kernel.path)?);
@@ -273,10 +263,7 @@ fn behaviour(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
         args.pair("-global", global(driver, property, value)?);
     }
     if spec.sandbox == Sandbox::Strict {
-        args.pair(
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        );
+        args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     }
     Ok(())
 }
@@ -313,10 +300,7 @@ fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
     for item in &log.items {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_:*?".contains(&b);
         if item.is_empty() || !item.bytes().all(plain) {
-            return Err(SpecError::BadName {
-                what: "log item",
-                text: item.clone(),
-            });
+            return Err(SpecError::BadName { what: "log item", text: item.clone() });
         }
     }
     args.pair("-d", log.items.join(","));
@@ -335,10 +319,7 @@ fn global(driver: &str, property: &str, value: &OsStr) -> Result<OsString, SpecE
     for (what, text) in [("global driver", driver), ("global property", property)] {
         option::key(what, text)?;
         if text.len() > 63 || (what == "global driver" && text.contains('.')) {
-            return Err(SpecError::BadName {
-                what,
-                text: text.to_owned(),
-            });
+            return Err(SpecError::BadName { what, text: text.to_owned() });
         }
     }
     let mut text = OsString::from(format!("{driver}.{property}="));

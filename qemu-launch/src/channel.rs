@@ -64,11 +64,7 @@ impl Channels {
             args.pair("-mon", mon("qmp", "control"));
         }
         for (n, monitor) in spec.monitors.iter().enumerate() {
-            let mode = if matches!(monitor, Monitor::Qmp(_)) {
-                "control"
-            } else {
-                "readline"
-            };
+            let mode = if matches!(monitor, Monitor::Qmp(_)) { "control" } else { "readline" };
             args.pair("-mon", mon(&format!("monitor{n}"), mode));
         }
         if spec.gdb.is_some() {
@@ -94,32 +90,19 @@ impl Channels {
 /// How many descriptors QEMU has to inherit.
 pub(crate) fn count_inherited(spec: &MachineSpec) -> usize {
     let inherited = |backend: &Backend| *backend == Backend::Endpoint(Endpoint::Inherited);
-    wanted(spec)
-        .iter()
-        .filter(|(_, backend)| inherited(backend))
-        .count()
+    wanted(spec).iter().filter(|(_, backend)| inherited(backend)).count()
 }
 
 /// Whether a private folder is needed.
 pub(crate) fn wants_folder(spec: &MachineSpec) -> bool {
-    wanted(spec)
-        .iter()
-        .any(|(_, backend)| *backend == Backend::Endpoint(Endpoint::PrivateSocket))
+    wanted(spec).iter().any(|(_, backend)| *backend == Backend::Endpoint(Endpoint::PrivateSocket))
 }
 
 /// Every character device under its id.
 fn wanted(spec: &MachineSpec) -> Vec<(String, Backend)> {
     let mut wanted: Vec<(String, Backend)> = Vec::new();
-    wanted.extend(
-        spec.qmp
-            .iter()
-            .map(|endpoint| ("qmp".to_owned(), endpoint.clone().into())),
-    );
-    wanted.extend(
-        spec.gdb
-            .iter()
-            .map(|endpoint| ("gdb".to_owned(), endpoint.clone().into())),
-    );
+    wanted.extend(spec.qmp.iter().map(|endpoint| ("qmp".to_owned(), endpoint.clone().into())));
+    wanted.extend(spec.gdb.iter().map(|endpoint| ("gdb".to_owned(), endpoint.clone().into())));
     let serials = spec.serials.iter().cloned().enumerate();
     wanted.extend(serials.map(|(n, backend)| (format!("serial{n}"), backend)));
     let monitors = spec.monitors.iter().enumerate();
@@ -135,10 +118,7 @@ fn endpoint_of(monitor: &Monitor) -> Endpoint {
 }
 
 fn mon(chardev: &str, mode: &str) -> std::ffi::OsString {
-    OptionList::empty()
-        .with("chardev", chardev)
-        .with("mode", mode)
-        .finish()
+    OptionList::empty().with("chardev", chardev).with("mode", mode).finish()
 }
 
 /// Something of which there is one.
@@ -158,9 +138,9 @@ impl Place<'_> {
     fn of(backend: &Backend) -> Option<Self> {
         match backend {
             Backend::Endpoint(Endpoint::Socket(path)) | Backend::File { path, .. } => Some(Self::at(path)),
-            Backend::Endpoint(endpoint) => Address::tcp(endpoint)
-                .filter(|address| address.port() != 0)
-                .map(Self::Port),
+            Backend::Endpoint(endpoint) => {
+                Address::tcp(endpoint).filter(|address| address.port() != 0).map(Self::Port)
+            }
             _ => None,
         }
     }
@@ -192,10 +172,7 @@ impl fmt::Display for Place<'_> {
 fn refuse_shared(wanted: &[(String, Backend)], log: Option<&Path>) -> Result<(), SpecError> {
     let devices = wanted.iter().flat_map(|(id, backend)| {
         let places = [Some(Place::Id(id)), Place::of(backend)];
-        places
-            .into_iter()
-            .flatten()
-            .map(move |place| (id.as_str(), place))
+        places.into_iter().flatten().map(move |place| (id.as_str(), place))
     });
     let log = log.map(|path| ("log", Place::at(path)));
     let mut seen: Vec<(&str, Place<'_>)> = Vec::new();
@@ -222,17 +199,11 @@ fn resolve(
         Backend::Endpoint(Endpoint::Inherited) => match descriptors.next() {
             Some(fd) => Resolved::Address(Address::Inherited { fd }),
             None => {
-                return Err(SpecError::UnsupportedEndpoint {
-                    id: id.to_owned(),
-                    endpoint: "inheritance",
-                });
+                return Err(SpecError::UnsupportedEndpoint { id: id.to_owned(), endpoint: "inheritance" });
             }
         },
         Backend::Endpoint(Endpoint::PrivateSocket | Endpoint::Socket(_)) if !cfg!(unix) => {
-            return Err(SpecError::UnsupportedEndpoint {
-                id: id.to_owned(),
-                endpoint: "unix socket",
-            });
+            return Err(SpecError::UnsupportedEndpoint { id: id.to_owned(), endpoint: "unix socket" });
         }
         Backend::Endpoint(Endpoint::PrivateSocket) => {
             Resolved::Address(Address::Socket(socket_path(folder.join(format!("{id}.sock")))?))
@@ -250,10 +221,7 @@ fn resolve(
         Backend::File { path, append } => Resolved::File { path, append },
         Backend::RingBuffer { size } if size.is_power_of_two() => Resolved::RingBuffer { size },
         Backend::RingBuffer { size } => {
-            return Err(SpecError::BadRingBuffer {
-                id: id.to_owned(),
-                size,
-            });
+            return Err(SpecError::BadRingBuffer { id: id.to_owned(), size });
         }
         Backend::Null => Resolved::Null,
     })
@@ -262,11 +230,7 @@ fn resolve(
 fn socket_path(path: PathBuf) -> Result<PathBuf, SpecError> {
     let length = path.as_os_str().len();
     if length > MAX_SOCKET_PATH {
-        return Err(SpecError::SocketPathTooLong {
-            path,
-            length,
-            max: MAX_SOCKET_PATH,
-        });
+        return Err(SpecError::SocketPathTooLong { path, length, max: MAX_SOCKET_PATH });
     }
     Ok(path)
 }
@@ -290,9 +254,9 @@ fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecErro
                 .with("path", option::path("serial file", path)?);
             if *append { list.on("append") } else { list }
         }
-        Resolved::RingBuffer { size } => OptionList::new("backend", "ringbuf")
-            .with("id", id)
-            .with("size", size.to_string()),
+        Resolved::RingBuffer { size } => {
+            OptionList::new("backend", "ringbuf").with("id", id).with("size", size.to_string())
+        }
         Resolved::Null => OptionList::new("backend", "null").with("id", id),
     }
     .finish())

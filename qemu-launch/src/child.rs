@@ -98,11 +98,7 @@ impl Child {
 
     /// Looks every 10 ms: `std` can't wait and kill at the same time here.
     fn await_end(&self) -> bool {
-        let runs = || {
-            self.lock()
-                .as_mut()
-                .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
-        };
+        let runs = || self.lock().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
         while runs() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }

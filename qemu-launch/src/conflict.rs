@@ -83,10 +83,7 @@ const SINGLE: &[(&str, &[&str])] = &[
     ("log items", &["d"]),
     ("the log file", &["D"]),
     ("the sandbox", &["sandbox"]),
-    (
-        "the display",
-        &["display", "nographic", "curses", "sdl", "vnc", "spice"],
-    ),
+    ("the display", &["display", "nographic", "curses", "sdl", "vnc", "spice"]),
 ];
 
 const DAEMONIZE: &str = "the process would leave whoever watches it";
@@ -114,19 +111,12 @@ pub(crate) fn check_extra(typed: &[OsString], extra: &[OsString]) -> Result<(), 
         if let Some((part, names)) = SINGLE.iter().find(|(_, names)| names.contains(&name(option)))
             && let Some(first) = seen.iter().find(|seen| names.contains(&name(seen)))
         {
-            return Err(SpecError::Repeated {
-                part,
-                first: (*first).to_owned(),
-                second: option.to_owned(),
-            });
+            return Err(SpecError::Repeated { part, first: (*first).to_owned(), second: option.to_owned() });
         }
         seen.push(option);
     }
     if let Some(nul) = extra.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
-        return Err(SpecError::Nul {
-            what: "extra argument",
-            text: nul.clone(),
-        });
+        return Err(SpecError::Nul { what: "extra argument", text: nul.clone() });
     }
     Ok(())
 }
@@ -143,10 +133,7 @@ fn refuse(option: &OsStr, value: Option<&OsStr>) -> Result<(), SpecError> {
         }
         _ => return Ok(()),
     };
-    Err(SpecError::Refused {
-        option: option.to_owned(),
-        why,
-    })
+    Err(SpecError::Refused { option: option.to_owned(), why })
 }
 
 /// Whether a stub at this character device can be reached from this machine only.
@@ -172,9 +159,7 @@ fn stays_here(device: &str) -> bool {
 /// The option's name; QEMU takes one dash or two.
 fn name(option: &OsStr) -> &str {
     let text = option.to_str().unwrap_or_default();
-    text.strip_prefix("--")
-        .or_else(|| text.strip_prefix('-'))
-        .unwrap_or(text)
+    text.strip_prefix("--").or_else(|| text.strip_prefix('-')).unwrap_or(text)
 }
 
 /// The words in option position and their values, as QEMU's `lookup_opt` walks them.

@@ -101,12 +101,7 @@ impl Drive {
     /// An image of any format that QEMU knows.
     #[must_use]
     pub fn new(interface: impl Into<String>, format: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            interface: interface.into(),
-            format: format.into(),
-            properties: Vec::new(),
-        }
+        Self { path: path.into(), interface: interface.into(), format: format.into(), properties: Vec::new() }
     }
 
     /// Writes go to a temporary file that is gone with the process (`snapshot=on`).
@@ -148,12 +143,7 @@ impl Blockdev {
     /// An image of any format driver that QEMU knows, over a plain file.
     #[must_use]
     pub fn new(node: impl Into<String>, format: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self {
-            node: node.into(),
-            format: format.into(),
-            path: path.into(),
-            properties: Vec::new(),
-        }
+        Self { node: node.into(), format: format.into(), path: path.into(), properties: Vec::new() }
     }
 
     /// QEMU opens the image for reading only.
@@ -181,10 +171,7 @@ impl Device {
     /// A device of this driver, as `-device help` lists them.
     #[must_use]
     pub fn new(driver: impl Into<String>) -> Self {
-        Self {
-            driver: driver.into(),
-            properties: Vec::new(),
-        }
+        Self { driver: driver.into(), properties: Vec::new() }
     }
 
     /// Sets a property, such as `id`, `bus` or `drive`.
@@ -218,10 +205,7 @@ impl Nic {
     /// Any kind that QEMU knows: `tap`, `bridge`, `socket`, ...
     #[must_use]
     pub fn new(kind: impl Into<String>) -> Self {
-        Self {
-            kind: kind.into(),
-            properties: Vec::new(),
-        }
+        Self { kind: kind.into(), properties: Vec::new() }
     }
 
     /// Sets a property, such as `model` or `mac`. A `hostfwd` without a host address listens on every interface.
@@ -243,19 +227,13 @@ impl Icount {
     /// One instruction takes 2^`shift` nanoseconds of virtual time; 0 to 10. Reproducible from run to run.
     #[must_use]
     pub fn shift(shift: u8) -> Self {
-        Self {
-            shift: Some(shift),
-            sleep: true,
-        }
+        Self { shift: Some(shift), sleep: true }
     }
 
     /// QEMU adjusts the shift to keep up with real time (`shift=auto`): *not* reproducible.
     #[must_use]
     pub fn automatic() -> Self {
-        Self {
-            shift: None,
-            sleep: true,
-        }
+        Self { shift: None, sleep: true }
     }
 
     /// Virtual time jumps to the next timer when the guest idles (`sleep=off`): faster than real time.
@@ -323,10 +301,7 @@ impl Log {
     /// Logs the items given, as `-d help` lists them: `guest_errors`, `unimp`, `int`, `in_asm`, `trace:PATTERN`, ...
     #[must_use]
     pub fn items<I: IntoIterator<Item: Into<String>>>(items: I) -> Self {
-        Self {
-            items: items.into_iter().map(Into::into).collect(),
-            file: None,
-        }
+        Self { items: items.into_iter().map(Into::into).collect(), file: None }
     }
 
     /// Writes the log to a file. Its name must not contain `%`, which QEMU reads as a template.

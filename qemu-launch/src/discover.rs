@@ -77,11 +77,7 @@ pub fn find(program: impl AsRef<Path>) -> Result<PathBuf, FindError> {
 
 /// The variable that names the program: `QEMU_SYSTEM_ARM` for `qemu-system-arm`.
 fn variable(program: &Path) -> OsString {
-    program
-        .to_string_lossy()
-        .to_uppercase()
-        .replace(['-', '.'], "_")
-        .into()
+    program.to_string_lossy().to_uppercase().replace(['-', '.'], "_").into()
 }
 
 fn in_path(program: &Path) -> Result<PathBuf, FindError> {
@@ -104,11 +100,7 @@ fn in_path(program: &Path) -> Result<PathBuf, FindError> {
 fn missing(program: &Path, looked_in: &str) -> FindError {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let install = install_command(&name).map(|words| words.join(" "));
-    FindError::Missing {
-        program: program.to_owned(),
-        looked_in: looked_in.to_owned(),
-        install,
-    }
+    FindError::Missing { program: program.to_owned(), looked_in: looked_in.to_owned(), install }
 }
 
 /// Looks whether the system would run it. Not left to `exec`: the C library hands a file that is no program to a
@@ -117,20 +109,14 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     // A bare name would be looked up once more by whoever runs it.
     let absolute = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let bad = |found| FindError::NotAProgram {
-        path: path.to_owned(),
-        found,
-    };
+    let bad = |found| FindError::NotAProgram { path: path.to_owned(), found };
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
             return Err(missing(path, looked_in));
         }
         Err(source) => {
-            return Err(FindError::Unreadable {
-                path: path.to_owned(),
-                source,
-            });
+            return Err(FindError::Unreadable { path: path.to_owned(), source });
         }
     };
     if metadata.is_dir() {
@@ -141,9 +127,7 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
         return Err(bad("a device, pipe or socket"));
     }
     if !may_execute(path, &metadata) {
-        return Err(FindError::NotExecutable {
-            path: path.to_owned(),
-        });
+        return Err(FindError::NotExecutable { path: path.to_owned() });
     }
     let mut start = [0; 20];
     match File::open(path).and_then(|mut file| file.read(&mut start)) {
@@ -153,10 +137,7 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
         },
         // It may be executed but not read: that is enough.
         Err(error) if error.kind() == PermissionDenied => Ok(absolute()),
-        Err(source) => Err(FindError::Unreadable {
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(FindError::Unreadable { path: path.to_owned(), source }),
     }
 }
 
@@ -173,11 +154,8 @@ fn may_execute(_: &Path, metadata: &fs::Metadata) -> bool {
 /// What it is instead of a program, by its first bytes; `None` for an ELF, Mach-O or Windows program, and for a script
 /// with an interpreter's line.
 fn no_program(start: &[u8]) -> Option<&'static str> {
-    const MACH_O: [[u8; 4]; 3] = [
-        [0xcf, 0xfa, 0xed, 0xfe],
-        [0xca, 0xfe, 0xba, 0xbe],
-        [0xca, 0xfe, 0xba, 0xbf],
-    ];
+    const MACH_O: [[u8; 4]; 3] =
+        [[0xcf, 0xfa, 0xed, 0xfe], [0xca, 0xfe, 0xba, 0xbe], [0xca, 0xfe, 0xba, 0xbf]];
     let mach_o = || MACH_O.iter().any(|magic| start.starts_with(magic));
     match start {
         [] => Some("an empty file"),
@@ -226,17 +204,10 @@ mod tests {
             no_program(&start)
         };
         assert_eq!(no_program(b"#!/bin/sh\n"), None);
-        assert_eq!(
-            no_program(b"\x7fELF"),
-            Some("a file of another kind"),
-            "it ends too early"
-        );
+        assert_eq!(no_program(b"\x7fELF"), Some("a file of another kind"), "it ends too early");
         assert_eq!(no_program(b"MZ\x90\0"), Some("a file of another kind"));
         if cfg!(target_arch = "x86_64") {
-            assert_eq!(
-                (elf(62), elf(3), elf(183)),
-                (None, None, Some("a program for another CPU"))
-            );
+            assert_eq!((elf(62), elf(3), elf(183)), (None, None, Some("a program for another CPU")));
         }
     }
 }

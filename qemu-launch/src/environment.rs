@@ -33,10 +33,8 @@ pub(crate) fn check(wanted: &[Wanted]) -> Result<(), SpecError> {
 /// The variables that QEMU gets, and no others.
 pub(crate) fn variables(wanted: &[Wanted]) -> Vec<(OsString, OsString)> {
     let of_this_process = |name: &OsStr| std::env::var_os(name).map(|value| (name.to_owned(), value));
-    let mut variables: Vec<_> = ENVIRONMENT
-        .iter()
-        .filter_map(|name| of_this_process(name.as_ref()))
-        .collect();
+    let mut variables: Vec<_> =
+        ENVIRONMENT.iter().filter_map(|name| of_this_process(name.as_ref())).collect();
     variables.extend(wanted.iter().filter_map(|(name, value)| match value {
         Some(value) => Some((name.clone(), value.clone())),
         None => of_this_process(name),

@@ -20,10 +20,7 @@ pub(crate) fn start(
 ) -> io::Result<Child> {
     let mut command = Command::new(argv.program());
     command.args(argv.args()).env_clear().envs(environment);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     confine(&mut command, inherited, kept);
     command.spawn()
 }
@@ -82,10 +79,7 @@ mod unix {
     }
 
     /// Sets what the child does to itself before it becomes QEMU.
-    #[expect(
-        unsafe_code,
-        reason = "`pre_exec` is the only way to run code between fork and exec"
-    )]
+    #[expect(unsafe_code, reason = "`pre_exec` is the only way to run code between fork and exec")]
     pub(crate) fn confine(command: &mut Command, inherited: Vec<Descriptor>, kept: bool) {
         command.process_group(0);
         let dies_with = (!kept).then(rustix::process::getpid);
@@ -103,13 +97,7 @@ mod unix {
         if let Some(parent) = dies_with {
             die_with_parent(parent)?;
         }
-        setrlimit(
-            Resource::Core,
-            Rlimit {
-                current: Some(0),
-                maximum: Some(0),
-            },
-        )?;
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
         close_all_on_exec();
         Ok(())
@@ -120,11 +108,7 @@ mod unix {
         use rustix::process::{Signal, getppid, set_parent_process_death_signal};
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // It may have ended between the fork and the line above; then the signal never comes.
-        if getppid() == Some(parent) {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(ECHILD))
-        }
+        if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(ECHILD)) }
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -137,10 +121,7 @@ mod unix {
 
     /// Marks every descriptor but the standard streams to be closed by `exec`. Not closed here: `std` still reports a
     /// failed `exec` over one.
-    #[expect(
-        unsafe_code,
-        reason = "descriptors that other code left open have no owner to borrow them from"
-    )]
+    #[expect(unsafe_code, reason = "descriptors that other code left open have no owner to borrow them from")]
     fn close_all_on_exec() {
         use rustix::io::{FdFlags, fcntl_setfd};
         use std::os::fd::BorrowedFd;
@@ -156,10 +137,7 @@ mod unix {
                 return;
             }
         }
-        let limit = rustix::process::getrlimit(Resource::Nofile)
-            .current
-            .unwrap_or(u64::MAX)
-            .min(65_536);
+        let limit = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).min(65_536);
         for number in 3..i32::try_from(limit).unwrap_or(i32::MAX) {
             // SAFETY: only borrowed for a call that fails harmlessly where the number is not open.
             let descriptor = unsafe { BorrowedFd::borrow_raw(number) };

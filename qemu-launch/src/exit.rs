@@ -72,12 +72,7 @@ impl Exit {
             (None, Some(signal)) => ExitKind::Signalled(signal),
             (None, None) => ExitKind::Unknown,
         };
-        Self {
-            kind,
-            code,
-            signal,
-            stderr,
-        }
+        Self { kind, code, signal, stderr }
     }
 
     /// What the end means.
@@ -144,10 +139,7 @@ fn option_error(program: &str, stderr: &str) -> Option<String> {
         let name = front.rsplit(' ').next()?;
         (name == program || name.starts_with("qemu-system-")).then(|| said.to_owned())
     };
-    stderr
-        .lines()
-        .filter_map(said)
-        .find(|said| !said.starts_with("warning:") && !said.starts_with("info:"))
+    stderr.lines().filter_map(said).find(|said| !said.starts_with("warning:") && !said.starts_with("info:"))
 }
 
 fn aborted(stderr: &str) -> ExitKind {
@@ -157,9 +149,7 @@ fn aborted(stderr: &str) -> ExitKind {
     // The last is GLib's, as in `GLib-ERROR **: 12:00:00.000: ../glib/gmem.c:136: failed to allocate 8 bytes`.
     const TELLING: [&str; 4] = ["Assertion", "assertion", "fatal", "ERROR **"];
     let telling = |line: &&str| TELLING.iter().any(|word| line.contains(word));
-    ExitKind::Aborted {
-        line: stderr.lines().rev().find(telling).map(str::to_owned),
-    }
+    ExitKind::Aborted { line: stderr.lines().rev().find(telling).map(str::to_owned) }
 }
 
 #[cfg(test)]
@@ -173,20 +163,12 @@ mod tests {
     fn exit(wait_status: i32, stderr: &str) -> ExitKind {
         let ring = Ring::new(1 << 16);
         ring.push(stderr.as_bytes());
-        Exit::new(
-            "qemu-system-arm",
-            Some(ExitStatus::from_raw(wait_status)),
-            Tail::of(&ring),
-        )
-        .kind()
-        .clone()
+        Exit::new("qemu-system-arm", Some(ExitStatus::from_raw(wait_status)), Tail::of(&ring)).kind().clone()
     }
 
     #[test]
     fn told_apart_by_status_and_stderr() {
-        let option = |line: &str| ExitKind::OptionError {
-            line: line.to_owned(),
-        };
+        let option = |line: &str| ExitKind::OptionError { line: line.to_owned() };
         let rows = [
             (0, "qemu-system-arm: whatever\n", ExitKind::Exited(0)),
             (0x100, "", ExitKind::Exited(1)),
@@ -249,9 +231,6 @@ mod tests {
     #[test]
     fn an_exit_without_a_status_is_unknown() {
         let exit = Exit::new("qemu-system-arm", None, Tail::default());
-        assert_eq!(
-            (exit.kind(), exit.code(), exit.signal()),
-            (&ExitKind::Unknown, None, None)
-        );
+        assert_eq!((exit.kind(), exit.code(), exit.signal()), (&ExitKind::Unknown, None, None));
     }
 }

@@ -179,31 +179,17 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), Firmwa
 /// The name that tells the target: the found program's, or the one that was looked for, where an environment variable
 /// has named a program of another name.
 fn target_name(spec: &MachineSpec, program: &Path) -> String {
-    let name = |path: &Path| {
-        path.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let found = name(program);
-    if target_of(&found).is_some() {
-        found
-    } else {
-        name(&spec.program)
-    }
+    if target_of(&found).is_some() { found } else { name(&spec.program) }
 }
 
 /// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for its writer.
 fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
     let path_buf = || path.to_owned();
     let unreadable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => FirmwareError::Missing {
-            path: path.to_owned(),
-        },
-        _ => FirmwareError::Unreadable {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => FirmwareError::Missing { path: path.to_owned() },
+        _ => FirmwareError::Unreadable { path: path.to_owned(), source },
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
@@ -227,11 +213,9 @@ fn check_elf<'data>(
 ) -> Result<Elf, FirmwareError> {
     let elf = elf::read(data).map_err(|bad| match bad {
         Bad::NotElf => not_elf(path, data),
-        Bad::Headers(what) => FirmwareError::Truncated {
-            path: path.to_owned(),
-            what: what.to_owned(),
-            length,
-        },
+        Bad::Headers(what) => {
+            FirmwareError::Truncated { path: path.to_owned(), what: what.to_owned(), length }
+        }
     })?;
     check_architecture(path, elf.architecture, program)?;
     check_segments(path, &elf, length)?;
@@ -242,25 +226,16 @@ fn check_elf<'data>(
 fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
     let length = data.len().unwrap_or(0).min(1024);
     let start = data.read_bytes_at(0, length).unwrap_or_default();
-    let text = start
-        .iter()
-        .all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+    let text = start.iter().all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
     let (found, advice) = match start {
         _ if is_linux(start) => ("a Linux kernel's image", "say `unchecked_firmware`"),
         [b':', b'0'..=b'9' | b'A'..=b'F', ..] if text => ("an Intel HEX file", "or say `intel_hex`"),
         [b'S', b'0'..=b'9', ..] if text => ("a Motorola S-record file", "convert it with objcopy"),
         _ if text => ("a text file", "is it the source instead of the build's result?"),
         [b'M', b'Z', ..] => ("a Windows program", "build for the bare-metal target"),
-        _ => (
-            "no ELF file",
-            "or say `raw_image` with its address, if that is what it is",
-        ),
+        _ => ("no ELF file", "or say `raw_image` with its address, if that is what it is"),
     };
-    FirmwareError::NotElf {
-        path: path.to_owned(),
-        found,
-        advice,
-    }
+    FirmwareError::NotElf { path: path.to_owned(), found, advice }
 }
 
 /// By the magic words of `Documentation/arch/*/` in Linux: 32-bit Arm's zImage, the Images of AArch64 and RISC-V, and
@@ -280,60 +255,30 @@ fn check_architecture(path: &Path, found: Architecture, program: &str) -> Result
     if runs.contains(&found) {
         return Ok(());
     }
-    let wanted = runs
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" or ");
+    let wanted = runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let (path, found_text, target) = (path.to_owned(), found.to_string(), program.to_owned());
     let same_machine: Vec<_> = runs.iter().filter(|runs| runs.machine == found.machine).collect();
     Err(if same_machine.is_empty() {
-        FirmwareError::WrongMachine {
-            path,
-            found: found_text,
-            wanted,
-            target,
-        }
+        FirmwareError::WrongMachine { path, found: found_text, wanted, target }
     } else if same_machine.iter().any(|runs| runs.bits == found.bits) {
-        FirmwareError::WrongByteOrder {
-            path,
-            found: found_text,
-            wanted,
-            target,
-        }
+        FirmwareError::WrongByteOrder { path, found: found_text, wanted, target }
     } else {
-        FirmwareError::WrongClass {
-            path,
-            found: found_text,
-            wanted,
-            target,
-        }
+        FirmwareError::WrongClass { path, found: found_text, wanted, target }
     })
 }
 
 fn check_segments(path: &Path, elf: &Elf, length: u64) -> Result<(), FirmwareError> {
     for (number, segment) in elf.segments.iter().enumerate() {
-        if segment
-            .offset
-            .checked_add(segment.file_size)
-            .is_none_or(|end| end > length)
-        {
+        if segment.offset.checked_add(segment.file_size).is_none_or(|end| end > length) {
             let what = format!(
                 "its loadable segment {number} of {} bytes at offset {}",
                 segment.file_size, segment.offset
             );
-            return Err(FirmwareError::Truncated {
-                path: path.to_owned(),
-                what,
-                length,
-            });
+            return Err(FirmwareError::Truncated { path: path.to_owned(), what, length });
         }
     }
     if elf.segments.iter().all(|segment| segment.file_size == 0) {
-        return Err(FirmwareError::NothingToLoad {
-            path: path.to_owned(),
-            relocatable: elf.relocatable,
-        });
+        return Err(FirmwareError::NothingToLoad { path: path.to_owned(), relocatable: elf.relocatable });
     }
     Ok(())
 }
@@ -345,10 +290,7 @@ fn check_entry(path: &Path, elf: &Elf, cpu: Option<&str>) -> Result<(), Firmware
     if held || (elf.entry == 0 && none_needed) {
         Ok(())
     } else {
-        Err(FirmwareError::NoEntry {
-            path: path.to_owned(),
-            entry: elf.entry,
-        })
+        Err(FirmwareError::NoEntry { path: path.to_owned(), entry: elf.entry })
     }
 }
 
@@ -367,10 +309,7 @@ mod tests {
         let spec = MachineSpec::board("clipper").firmware(std::env::current_exe().unwrap());
         let checked = |name: &str, found: &str| check_all(&spec.clone().qemu_path(name), Path::new(found));
         for found in ["/opt/my-qemu", "/usr/bin/qemu-system-alpha"] {
-            assert!(matches!(
-                checked("qemu-system-alpha", found),
-                Err(FirmwareError::WrongMachine { .. })
-            ));
+            assert!(matches!(checked("qemu-system-alpha", found), Err(FirmwareError::WrongMachine { .. })));
         }
         checked("my-qemu", "/opt/my-qemu").unwrap();
     }

@@ -26,11 +26,7 @@ pub struct Ladder {
 
 impl Default for Ladder {
     fn default() -> Self {
-        Self {
-            exit: Duration::ZERO,
-            terminate: Duration::from_secs(2),
-            kill: Duration::from_secs(5),
-        }
+        Self { exit: Duration::ZERO, terminate: Duration::from_secs(2), kill: Duration::from_secs(5) }
     }
 }
 
@@ -38,10 +34,7 @@ impl Ladder {
     /// SIGKILL at once.
     #[must_use]
     pub fn kill() -> Self {
-        Self {
-            terminate: Duration::ZERO,
-            ..Self::default()
-        }
+        Self { terminate: Duration::ZERO, ..Self::default() }
     }
 
     /// Gives it this long to exit by itself first.
@@ -107,11 +100,7 @@ type Outcome = Result<Ended, StillRunning>;
 pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
     let outcome = Arc::new(Once::new());
     if let Some(exit) = watch.try_wait() {
-        outcome.set(Ok(Ended {
-            rung: Rung::Exited,
-            exit,
-            took: Duration::ZERO,
-        }));
+        outcome.set(Ok(Ended { rung: Rung::Exited, exit, took: Duration::ZERO }));
         return outcome;
     }
     let climber = {
@@ -120,14 +109,7 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
     };
     if spawn_thread("qemu-end", climber).is_err() {
         // No thread to be had: the ladder shrinks to its last rung, which waits on the caller's thread.
-        outcome.set(climb(
-            &watch,
-            Ladder {
-                exit: Duration::ZERO,
-                terminate: Duration::ZERO,
-                ..ladder
-            },
-        ));
+        outcome.set(climb(&watch, Ladder { exit: Duration::ZERO, terminate: Duration::ZERO, ..ladder }));
     }
     outcome
 }
@@ -136,20 +118,14 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
 fn climb_to_the_end(watch: &Watch, ladder: Ladder) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| climb(watch, ladder))).unwrap_or_else(|_| {
         watch.kill();
-        Err(StillRunning {
-            pid: watch.pid(),
-            after: Duration::ZERO,
-        })
+        Err(StillRunning { pid: watch.pid(), after: Duration::ZERO })
     })
 }
 
 fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
     let start = Instant::now();
-    let rungs = [
-        (Rung::Exited, ladder.exit),
-        (Rung::Terminated, ladder.terminate),
-        (Rung::Killed, ladder.kill),
-    ];
+    let rungs =
+        [(Rung::Exited, ladder.exit), (Rung::Terminated, ladder.terminate), (Rung::Killed, ladder.kill)];
     for (rung, patience) in rungs {
         if patience.is_zero() && rung != Rung::Killed {
             continue;
@@ -160,15 +136,8 @@ fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
             Rung::Killed => watch.kill(),
         }
         if let Ok(exit) = watch.wait_blocking(Instant::now() + patience.min(LONGEST)) {
-            return Ok(Ended {
-                rung,
-                exit,
-                took: start.elapsed(),
-            });
+            return Ok(Ended { rung, exit, took: start.elapsed() });
         }
     }
-    Err(StillRunning {
-        pid: watch.pid(),
-        after: ladder.kill,
-    })
+    Err(StillRunning { pid: watch.pid(), after: ladder.kill })
 }

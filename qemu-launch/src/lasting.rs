@@ -67,9 +67,5 @@ fn is_main_thread() -> bool {
 
 /// A thread with a small stack: those of this crate do little but wait.
 pub(crate) fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(256 * 1024)
-        .spawn(work)
-        .map(drop)
+    thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(work).map(drop)
 }

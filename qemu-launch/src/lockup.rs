@@ -14,14 +14,8 @@ impl RegisterDump {
     pub(crate) fn parse(stderr: &str) -> Option<Self> {
         let start = stderr.rfind("qemu: fatal: Lockup: ")?;
         let mut lines = stderr[start..].lines();
-        let reason = lines
-            .next()?
-            .trim_start_matches("qemu: fatal: Lockup: ")
-            .to_owned();
-        let registers = lines
-            .flat_map(str::split_whitespace)
-            .filter_map(register)
-            .collect();
+        let reason = lines.next()?.trim_start_matches("qemu: fatal: Lockup: ").to_owned();
+        let registers = lines.flat_map(str::split_whitespace).filter_map(register).collect();
         Some(Self { reason, registers })
     }
 
@@ -34,10 +28,7 @@ impl RegisterDump {
     /// A register by the name that QEMU gives it, such as `R15` or `XPSR`; case does not matter.
     #[must_use]
     pub fn register(&self, name: &str) -> Option<u64> {
-        self.registers
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|&(_, value)| value)
+        self.registers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
     }
 
     /// All registers, in QEMU's order.
@@ -56,9 +47,7 @@ impl RegisterDump {
 fn register(word: &str) -> Option<(String, u64)> {
     let (name, value) = word.split_once('=')?;
     let value = u64::from_str_radix(value, 16).ok()?;
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric())
-        .then(|| (name.to_owned(), value))
+    name.bytes().all(|b| b.is_ascii_alphanumeric()).then(|| (name.to_owned(), value))
 }
 
 impl fmt::Display for RegisterDump {
@@ -90,14 +79,8 @@ FPSCR: 00000000
     #[test]
     fn registers_by_name() {
         let dump = RegisterDump::parse(DUMP).unwrap();
-        assert_eq!(
-            dump.reason(),
-            "can't escalate 3 to HardFault (current priority -1)"
-        );
-        assert_eq!(
-            (dump.register("r01"), dump.register("XPSR")),
-            (Some(0x5a), Some(0x4000_0003))
-        );
+        assert_eq!(dump.reason(), "can't escalate 3 to HardFault (current priority -1)");
+        assert_eq!((dump.register("r01"), dump.register("XPSR")), (Some(0x5a), Some(0x4000_0003)));
         assert_eq!((dump.pc(), dump.register("FPSCR")), (Some(0x10), None));
         assert_eq!(dump.registers().count(), 9);
         assert_eq!(

@@ -13,10 +13,7 @@ pub(crate) struct Once<T> {
 
 impl<T> Once<T> {
     pub(crate) fn new() -> Self {
-        Self {
-            value: Mutex::new(None),
-            set: Event::new(),
-        }
+        Self { value: Mutex::new(None), set: Event::new() }
     }
 
     /// Sets the value and tells everybody.

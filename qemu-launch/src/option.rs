@@ -22,17 +22,11 @@ pub(crate) struct OptionList {
 impl OptionList {
     /// Begins with the value of the implied key, such as a machine's `type`; it must be a checked [`word`].
     pub(crate) fn new(key: &str, first: &str) -> Self {
-        Self {
-            text: first.into(),
-            pairs: vec![(key.to_owned(), first.into())],
-        }
+        Self { text: first.into(), pairs: vec![(key.to_owned(), first.into())] }
     }
 
     pub(crate) fn empty() -> Self {
-        Self {
-            text: OsString::new(),
-            pairs: Vec::new(),
-        }
+        Self { text: OsString::new(), pairs: Vec::new() }
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
@@ -75,11 +69,7 @@ fn double_commas(value: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut out = Vec::with_capacity(value.len() + 2);
     for &byte in value.as_bytes() {
-        out.extend_from_slice(if byte == b',' {
-            b",,"
-        } else {
-            std::slice::from_ref(&byte)
-        });
+        out.extend_from_slice(if byte == b',' { b",," } else { std::slice::from_ref(&byte) });
     }
     OsString::from_vec(out)
 }
@@ -119,26 +109,17 @@ fn name<'a>(
     if text.as_bytes().first().is_some_and(begins) && text.bytes().all(goes_on) {
         Ok(text)
     } else {
-        Err(SpecError::BadName {
-            what,
-            text: text.to_owned(),
-        })
+        Err(SpecError::BadName { what, text: text.to_owned() })
     }
 }
 
 /// Checks free text that goes into an argument: no NUL, which would end the argument where nobody looks.
 pub(crate) fn value<'a>(what: &'static str, text: &'a OsStr) -> Result<&'a OsStr, SpecError> {
     if text.as_encoded_bytes().contains(&0) {
-        return Err(SpecError::Nul {
-            what,
-            text: text.to_owned(),
-        });
+        return Err(SpecError::Nul { what, text: text.to_owned() });
     }
     if !cfg!(unix) && text.to_str().is_none() {
-        return Err(SpecError::NotUnicode {
-            what,
-            text: text.to_owned(),
-        });
+        return Err(SpecError::NotUnicode { what, text: text.to_owned() });
     }
     Ok(text)
 }
@@ -148,10 +129,6 @@ pub(crate) fn path(what: &'static str, path: &Path) -> Result<OsString, SpecErro
     value(what, path.as_os_str())?;
     match std::path::absolute(path) {
         Ok(absolute) => Ok(absolute.into_os_string()),
-        Err(source) => Err(SpecError::Path {
-            what,
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(SpecError::Path { what, path: path.to_owned(), source }),
     }
 }

@@ -18,11 +18,7 @@ pub(crate) struct Guard {
 impl Guard {
     /// Sets a guard over the process group of this id, on systems where one is needed.
     pub(crate) fn over(group: u32) -> io::Result<Self> {
-        if NEEDED {
-            Self::set(group)
-        } else {
-            Ok(Self::none())
-        }
+        if NEEDED { Self::set(group) } else { Ok(Self::none()) }
     }
 
     /// No guard: the system needs none, or QEMU is to outlive this program.
@@ -35,22 +31,11 @@ impl Guard {
         use std::os::unix::process::CommandExt;
         use std::process::{Command, Stdio};
         let mut command = Command::new("/bin/sh");
-        command.args([
-            "-c",
-            "read -r line || kill -s KILL -- \"-$1\"",
-            "qemu-guard",
-            &group.to_string(),
-        ]);
-        command
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["-c", "read -r line || kill -s KILL -- \"-$1\"", "qemu-guard", &group.to_string()]);
+        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // Not in this program's group, or a signal to the whole group would end the guard as well.
         command.process_group(0);
-        Ok(Self {
-            shell: Some(command.spawn()?),
-        })
+        Ok(Self { shell: Some(command.spawn()?) })
     }
 
     #[cfg(not(unix))]
@@ -79,11 +64,7 @@ mod tests {
     use super::Guard;
 
     fn sleeper() -> Child {
-        Command::new("sleep")
-            .arg("1000")
-            .process_group(0)
-            .spawn()
-            .unwrap()
+        Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
     }
 
     /// The child's status; a child that goes on is killed, and fails the test.

@@ -19,10 +19,7 @@ pub struct Tail {
 impl Tail {
     pub(crate) fn of(ring: &Ring) -> Self {
         let (bytes, dropped) = ring.tail();
-        Self {
-            bytes: bytes.into(),
-            dropped,
-        }
+        Self { bytes: bytes.into(), dropped }
     }
 
     /// The last bytes, as they came.
@@ -79,13 +76,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 impl Lines {
     pub(crate) fn new(ring: Arc<Ring>) -> Self {
-        Self {
-            ring,
-            position: 0,
-            pending: Vec::new(),
-            dropped: 0,
-            ended: false,
-        }
+        Self { ring, position: 0, pending: Vec::new(), dropped: 0, ended: false }
     }
 
     /// The next line, or `None` when the stream has ended. May be dropped at any point: no line is lost by it.
@@ -189,10 +180,7 @@ mod tests {
     }
 
     fn line(text: &str, dropped_before: u64) -> Result<Option<Line>, TimedOut> {
-        Ok(Some(Line {
-            text: text.to_owned(),
-            dropped_before,
-        }))
+        Ok(Some(Line { text: text.to_owned(), dropped_before }))
     }
 
     #[test]

@@ -51,11 +51,7 @@ pub(crate) struct Shared {
 
 impl Process {
     pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Opened>, kept: bool) -> Self {
-        Self {
-            watch: Watch { shared },
-            channels,
-            kept,
-        }
+        Self { watch: Watch { shared }, channels, kept }
     }
 
     /// The same process, with this said on what becomes of it when the handle is dropped.
@@ -97,10 +93,7 @@ impl Process {
     /// Where the character device of this id is: `qmp`, `gdb`, `serial0`, `monitor0`, or one of your own.
     #[must_use]
     pub fn address(&self, id: &str) -> Option<&Address> {
-        self.channels
-            .iter()
-            .find(|channel| channel.id == id)
-            .map(|channel| &channel.address)
+        self.channels.iter().find(|channel| channel.id == id).map(|channel| &channel.address)
     }
 }
 
@@ -125,11 +118,7 @@ impl Process {
 
     /// The character device of this id, the first time, where it is inherited.
     pub fn take(&mut self, id: &str) -> Option<std::os::unix::net::UnixStream> {
-        self.channels
-            .iter_mut()
-            .find(|channel| channel.id == id)?
-            .stream
-            .take()
+        self.channels.iter_mut().find(|channel| channel.id == id)?.stream.take()
     }
 }
 
@@ -240,9 +229,6 @@ impl Watch {
     /// [`StillRunning`] when not even SIGKILL ended it within its rung.
     pub fn end_blocking(&self, ladder: Ladder) -> Result<Ended, StillRunning> {
         let outcome = ladder::begin(self.clone(), ladder).wait_blocking(None);
-        outcome.unwrap_or(Err(StillRunning {
-            pid: self.pid(),
-            after: ladder.kill,
-        }))
+        outcome.unwrap_or(Err(StillRunning { pid: self.pid(), after: ladder.kill }))
     }
 }

@@ -24,11 +24,7 @@ struct State {
 
 impl Ring {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            state: Mutex::default(),
-            changed: Event::new(),
-            capacity,
-        }
+        Self { state: Mutex::default(), changed: Event::new(), capacity }
     }
 
     pub(crate) fn push(&self, bytes: &[u8]) {
@@ -73,10 +69,7 @@ impl Ring {
     /// What is kept, and how many bytes before it were dropped.
     pub(crate) fn tail(&self) -> (Vec<u8>, u64) {
         let state = self.lock();
-        (
-            state.kept.iter().copied().collect(),
-            state.total - state.kept.len() as u64,
-        )
+        (state.kept.iter().copied().collect(), state.total - state.kept.len() as u64)
     }
 
     /// What the stream holds from `position` on; see [`Chunk`].

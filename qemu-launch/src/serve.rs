@@ -51,12 +51,7 @@ impl Newborn {
             stderr: Arc::new(Ring::new(kept)),
             exit: Once::new(),
         });
-        Self {
-            shared,
-            stdout,
-            stderr,
-            attached,
-        }
+        Self { shared, stdout, stderr, attached }
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
@@ -74,12 +69,7 @@ impl Newborn {
     }
 
     fn serve(self) {
-        let Self {
-            shared,
-            stdout,
-            stderr,
-            attached,
-        } = self;
+        let Self { shared, stdout, stderr, attached } = self;
         let served = drain_on_thread("qemu-stdout", stdout, &shared.stdout)
             .and_then(|()| drain_on_thread("qemu-stderr", stderr, &shared.stderr))
             .and_then(|()| {
@@ -118,25 +108,13 @@ fn await_end(shared: &Shared, attached: Option<Attached>) {
     shared.stdout.wait_closed(DRAIN_QUIET, deadline);
     shared.stderr.wait_closed(DRAIN_QUIET, deadline);
     // Before anybody is told, so that whoever waited finds it gone.
-    if let Some(Attached {
-        folder,
-        sockets,
-        guard,
-    }) = attached
-    {
+    if let Some(Attached { folder, sockets, guard }) = attached {
         sockets.iter().for_each(|path| remove_stale_socket(path));
         drop(folder);
         guard.release();
     }
-    let name = shared
-        .argv
-        .program()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    shared
-        .exit
-        .set(Exit::new(&name, status, Tail::of(&shared.stderr)));
+    let name = shared.argv.program().file_name().unwrap_or_default().to_string_lossy();
+    shared.exit.set(Exit::new(&name, status, Tail::of(&shared.stderr)));
 }
 
 /// A QEMU that is killed leaves its sockets. One that is listened on is somebody else's by now, and stays.
@@ -144,9 +122,7 @@ fn await_end(shared: &Shared, attached: Option<Attached>) {
 fn remove_stale_socket(path: &Path) {
     use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::UnixStream;
-    let is_socket = path
-        .symlink_metadata()
-        .is_ok_and(|metadata| metadata.file_type().is_socket());
+    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
     let refused = || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
     if is_socket && refused() {
         // What can't be removed is named by the next start at this path.

@@ -38,20 +38,12 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     let program = discover::find(&spec.program)?;
     firmware::check_all(spec, &program)?;
     let folder = private_folder(spec)?;
-    let inherited =
-        Inherited::pairs(channel::count_inherited(spec)).map_err(|source| SpawnError::System {
-            what: "make a socket pair",
-            source,
-        })?;
+    let inherited = Inherited::pairs(channel::count_inherited(spec))
+        .map_err(|source| SpawnError::System { what: "make a socket pair", source })?;
     let path = folder.as_ref().map_or(Path::new("/"), |folder| folder.path());
     let planned = plan(spec, &program, path, inherited.numbers().into_iter())?;
     refuse_taken_sockets(&planned)?;
-    launch(
-        planned,
-        environment::variables(&spec.environment),
-        inherited,
-        folder,
-    )
+    launch(planned, environment::variables(&spec.environment), inherited, folder)
 }
 
 /// As [`spawn`], for async code: the checks and the start are done on another thread, and no particular runtime is
@@ -77,28 +69,18 @@ pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
 }
 
 fn no_thread(source: io::Error) -> SpawnError {
-    SpawnError::System {
-        what: "start a thread",
-        source,
-    }
+    SpawnError::System { what: "start a thread", source }
 }
 
 fn panicked() -> SpawnError {
-    SpawnError::System {
-        what: "start a process",
-        source: io::Error::other("the start panicked"),
-    }
+    SpawnError::System { what: "start a process", source: io::Error::other("the start panicked") }
 }
 
 /// Starts the program with these arguments and nothing else, for a question that it answers on stdout.
 pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError> {
     let argv = Argv::new(program.to_owned(), args.iter().map(OsString::from).collect());
     launch(
-        Plan {
-            argv,
-            channels: Vec::new(),
-            kept: false,
-        },
+        Plan { argv, channels: Vec::new(), kept: false },
         environment::variables(&[]),
         Inherited::default(),
         None,
@@ -115,10 +97,7 @@ fn private_folder(spec: &MachineSpec) -> Result<Option<tempfile::TempDir>, Spawn
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     let folder = builder.tempdir();
-    folder.map(Some).map_err(|source| SpawnError::System {
-        what: "make a private folder",
-        source,
-    })
+    folder.map(Some).map_err(|source| SpawnError::System { what: "make a private folder", source })
 }
 
 /// QEMU removes whatever stands at the path of a socket that it is to listen on.
@@ -163,18 +142,10 @@ pub(crate) fn launch(
 fn sockets_outside(folder: Option<&tempfile::TempDir>, channels: &[Channel]) -> Vec<PathBuf> {
     let outside = |path: &&PathBuf| folder.is_none_or(|folder| !path.starts_with(folder.path()));
     let socket = |channel| match channel {
-        &Channel {
-            address: Address::Socket(ref path),
-            ..
-        } => Some(path),
+        &Channel { address: Address::Socket(ref path), .. } => Some(path),
         _ => None,
     };
-    channels
-        .iter()
-        .filter_map(socket)
-        .filter(outside)
-        .cloned()
-        .collect()
+    channels.iter().filter_map(socket).filter(outside).cloned().collect()
 }
 
 /// The part that has to be done on a lasting thread.
@@ -188,34 +159,20 @@ fn begin(
     let mut child = match exec::start(&argv, environment, inherited, kept) {
         Ok(child) => child,
         Err(source) => {
-            return Err(SpawnError::Exec {
-                argv: Box::new(argv),
-                source,
-            });
+            return Err(SpawnError::Exec { argv: Box::new(argv), source });
         }
     };
-    let guard = if kept {
-        Ok(Guard::none())
-    } else {
-        Guard::over(child.id())
-    };
+    let guard = if kept { Ok(Guard::none()) } else { Guard::over(child.id()) };
     match guard {
         Ok(guard) => {
-            let attached = Attached {
-                folder,
-                sockets,
-                guard,
-            };
+            let attached = Attached { folder, sockets, guard };
             Ok(Newborn::new(argv, child, KEPT_OUTPUT, attached))
         }
         Err(source) => {
             // It has just been started by this thread: both can only fail if it has ended already.
             let _ = child.kill();
             let _ = child.wait();
-            Err(SpawnError::System {
-                what: "set a guard",
-                source,
-            })
+            Err(SpawnError::System { what: "set a guard", source })
         }
     }
 }
@@ -224,11 +181,7 @@ fn begin(
 fn open_channels(channels: Vec<Channel>, ours: Vec<exec::Stream>) -> Vec<Opened> {
     let mut ours = ours.into_iter();
     let open = |Channel { id, address }: Channel| {
-        let stream = if matches!(address, Address::Inherited { .. }) {
-            ours.next()
-        } else {
-            None
-        };
+        let stream = if matches!(address, Address::Inherited { .. }) { ours.next() } else { None };
         Opened { id, address, stream }
     };
     channels.into_iter().map(open).collect()

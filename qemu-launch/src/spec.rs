@@ -93,12 +93,7 @@ impl MachineSpec {
     /// A machine of this board, with the board's own CPU and memory instead of the defaults.
     #[must_use]
     pub fn board(machine: impl Into<String>) -> Self {
-        Self {
-            machine: machine.into(),
-            cpu: None,
-            memory: None,
-            ..Self::default()
-        }
+        Self { machine: machine.into(), cpu: None, memory: None, ..Self::default() }
     }
 
     /// The program: a bare name is looked up (environment variable, then PATH; see [`discover`](crate::discover)), a
@@ -172,30 +167,21 @@ impl MachineSpec {
     /// The firmware: an ELF file (`-kernel`), checked before QEMU starts (see [`firmware`](crate::firmware)).
     #[must_use]
     pub fn firmware(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kernels.push(Kernel {
-            path: path.into(),
-            checked: true,
-        });
+        self.kernels.push(Kernel { path: path.into(), checked: true });
         self
     }
 
     /// A file for `-kernel` that is passed on unread. QEMU runs whatever it is: an ELF, or else a raw image.
     #[must_use]
     pub fn unchecked_firmware(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kernels.push(Kernel {
-            path: path.into(),
-            checked: false,
-        });
+        self.kernels.push(Kernel { path: path.into(), checked: false });
         self
     }
 
     /// Loads a raw image at this address (`-device loader,force-raw=on`). May be given more than once.
     #[must_use]
     pub fn raw_image(mut self, path: impl Into<PathBuf>, address: u64) -> Self {
-        self.images.push(LoadedImage::Raw {
-            path: path.into(),
-            address,
-        });
+        self.images.push(LoadedImage::Raw { path: path.into(), address });
         self
     }
 
@@ -387,8 +373,7 @@ impl MachineSpec {
     /// not loopback (whoever reaches the stub can run commands here).
     #[must_use]
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
-        self.extra_args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.extra_args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 }

@@ -42,10 +42,7 @@ async fn talk(mut stream: Framed<UnixStream, Codec>) -> Result<(), Box<dyn Error
                 stream.send((status, QueryStatus)).await?;
             }
             ServerMessage::Return { id, value } if id == Some(status.into()) => {
-                println!(
-                    "it is {}",
-                    value.parse::<qmp_proto::commands::StatusInfo>()?.status
-                );
+                println!("it is {}", value.parse::<qmp_proto::commands::StatusInfo>()?.status);
                 stream.send((quit, Quit)).await?;
             }
             other => println!("{other:?}"),

@@ -204,11 +204,7 @@ impl Codec {
 
     /// Ends the codec with a fault in the meaning of the message that was taken last.
     pub(crate) fn fail_last(&mut self, kind: DecodeErrorKind) -> DecodeError {
-        let error = DecodeError::new(
-            kind,
-            self.last_offset,
-            &self.last_seen.bytes[..self.last_seen.len],
-        );
+        let error = DecodeError::new(kind, self.last_offset, &self.last_seen.bytes[..self.last_seen.len]);
         self.fail(error)
     }
 
@@ -229,11 +225,7 @@ impl Codec {
             self.drop_consumed();
         }
         if is_full {
-            let most = if self.complete.is_some() {
-                usize::MAX
-            } else {
-                self.limits.max_message_bytes
-            };
+            let most = if self.complete.is_some() { usize::MAX } else { self.limits.max_message_bytes };
             let doubled = (self.buffer.capacity() * 2).min(most.saturating_add(more));
             #[cfg(test)]
             {
@@ -313,16 +305,10 @@ impl Codec {
         let result = if length >= SHARED_FROM_BYTES && self.can_share(length, is_shared) {
             let message = self.share_message(length);
             read(self.scanner.members(), &message, |span| {
-                if is_shared(&span) {
-                    RawJson::share(&message, span)
-                } else {
-                    RawJson::copy(&message[span])
-                }
+                if is_shared(&span) { RawJson::share(&message, span) } else { RawJson::copy(&message[span]) }
             })
         } else {
-            let read = read(self.scanner.members(), message, |span| {
-                RawJson::copy(&message[span])
-            });
+            let read = read(self.scanner.members(), message, |span| RawJson::copy(&message[span]));
             self.start += length;
             read
         };
@@ -338,12 +324,9 @@ impl Codec {
     fn can_share(&self, length: usize, is_shared: impl Fn(&Range<usize>) -> bool) -> bool {
         let after = self.buffer.len() - self.start - length;
         after <= length
-            && [Key::Return, Key::Data, Key::Id].into_iter().any(|key| {
-                self.scanner
-                    .members()
-                    .span(key)
-                    .is_some_and(|span| is_shared(&span))
-            })
+            && [Key::Return, Key::Data, Key::Id]
+                .into_iter()
+                .any(|key| self.scanner.members().span(key).is_some_and(|span| is_shared(&span)))
     }
 
     fn share_message(&mut self, length: usize) -> Bytes {
@@ -366,17 +349,11 @@ impl Seen {
     fn of(message: &[u8]) -> Self {
         // Nearly all are longer, and a copy of a fixed size costs next to nothing.
         if let Some(&bytes) = message.first_chunk() {
-            return Self {
-                bytes,
-                len: SEEN_BYTES,
-            };
+            return Self { bytes, len: SEEN_BYTES };
         }
         let mut bytes = [0; SEEN_BYTES];
         bytes[..message.len()].copy_from_slice(message);
-        Self {
-            bytes,
-            len: message.len(),
-        }
+        Self { bytes, len: message.len() }
     }
 }
 
@@ -391,32 +368,19 @@ fn read(
         let span = members.span(Key::Id)?;
         Some(MessageId::read(&message[span.clone()], || raw(span)))
     };
-    match (
-        members.span(Key::Return),
-        text(Key::Error),
-        text(Key::Event),
-        text(Key::Greeting),
-    ) {
-        (Some(value), None, None, None) => Ok(ServerMessage::Return {
-            id: id(),
-            value: raw(value),
-        }),
-        (None, Some(error), None, None) => Ok(ServerMessage::Error {
-            id: id(),
-            error: ServerError::read(error)?,
-        }),
+    match (members.span(Key::Return), text(Key::Error), text(Key::Event), text(Key::Greeting)) {
+        (Some(value), None, None, None) => Ok(ServerMessage::Return { id: id(), value: raw(value) }),
+        (None, Some(error), None, None) => {
+            Ok(ServerMessage::Error { id: id(), error: ServerError::read(error)? })
+        }
         (None, None, Some(name), None) => {
             let data = members.span(Key::Data).map(raw);
-            Ok(ServerMessage::Event(QmpEvent::read(
-                name,
-                data,
-                text(Key::Timestamp),
-            )?))
+            Ok(ServerMessage::Event(QmpEvent::read(name, data, text(Key::Timestamp))?))
         }
         (None, None, None, Some(greeting)) => Ok(ServerMessage::Greeting(Greeting::read(greeting)?)),
-        (None, None, None, None) => Err(DecodeErrorKind::NotOneKind {
-            found: "none of `QMP`, `return`, `error` and `event`",
-        }),
+        (None, None, None, None) => {
+            Err(DecodeErrorKind::NotOneKind { found: "none of `QMP`, `return`, `error` and `event`" })
+        }
         _ => Err(DecodeErrorKind::NotOneKind {
             found: "more than one of `QMP`, `return`, `error` and `event`",
         }),

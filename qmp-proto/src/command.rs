@@ -146,11 +146,7 @@ pub(crate) fn write<A: Serialize + ?Sized>(
     let start = out.len();
     let written = write_unchecked(name, band, arguments, id, out).and_then(|()| {
         let size = out.len() - start;
-        if size > limit {
-            Err(EncodeError::TooLarge { size, limit })
-        } else {
-            Ok(())
-        }
+        if size > limit { Err(EncodeError::TooLarge { size, limit }) } else { Ok(()) }
     });
     if written.is_err() {
         out.truncate(start);
@@ -181,9 +177,7 @@ fn write_unchecked<A: Serialize + ?Sized>(
     }
     // One level more than the arguments' own: the command around them.
     if depth(&arguments) >= MAX_COMMAND_DEPTH {
-        return Err(EncodeError::TooDeep {
-            limit: MAX_COMMAND_DEPTH,
-        });
+        return Err(EncodeError::TooDeep { limit: MAX_COMMAND_DEPTH });
     }
     for part in ["{\"", verb, "\":", &name] {
         out.extend_from_slice(part.as_bytes());

@@ -190,10 +190,7 @@ impl Connection {
     /// the greeting did not have; [`SendError::Encode`] only under a tiny command limit. The state is then as before.
     pub fn negotiate(&mut self, enable: &[Capability]) -> Result<(), SendError> {
         self.require(Phase::Greeted)?;
-        if let Some(missing) = enable
-            .iter()
-            .find(|capability| !self.offered.contains(capability))
-        {
+        if let Some(missing) = enable.iter().find(|capability| !self.offered.contains(capability)) {
             return Err(SendError::NotOffered(missing.as_str().into()));
         }
         let enables = (!enable.is_empty()).then_some(QmpCapabilities { enable });
@@ -300,10 +297,9 @@ impl Connection {
             return Ok(None);
         }
         let event = self.codec.next_message().and_then(|message| match message {
-            Some(message) => self
-                .handle_message(message)
-                .map(Some)
-                .map_err(|kind| self.codec.fail_last(kind)),
+            Some(message) => {
+                self.handle_message(message).map(Some).map_err(|kind| self.codec.fail_last(kind))
+            }
             None => Ok(None),
         });
         match &event {
@@ -354,11 +350,7 @@ impl Connection {
     }
 
     fn require(&self, phase: Phase) -> Result<(), SendError> {
-        if self.phase == phase {
-            Ok(())
-        } else {
-            Err(SendError::WrongPhase { phase: self.phase })
-        }
+        if self.phase == phase { Ok(()) } else { Err(SendError::WrongPhase { phase: self.phase }) }
     }
 
     fn send<A: Serialize + ?Sized>(
@@ -374,22 +366,10 @@ impl Connection {
         let number = self.last_number + 1;
         let id = CommandId::new(self.prefix, number);
         let before = self.output.len();
-        command::write(
-            name,
-            band,
-            arguments,
-            id,
-            self.limits.max_command_bytes,
-            &mut self.output,
-        )?;
+        command::write(name, band, arguments, id, self.limits.max_command_bytes, &mut self.output)?;
         self.written += (self.output.len() - before) as u64;
         self.last_number = number;
-        self.flights.push_back(Flight {
-            number,
-            band,
-            abandoned: false,
-            written_to: self.written,
-        });
+        self.flights.push_back(Flight { number, band, abandoned: false, written_to: self.written });
         Ok(id)
     }
 
@@ -397,9 +377,7 @@ impl Connection {
         if id.prefix() != self.prefix {
             return None;
         }
-        self.flights
-            .binary_search_by_key(&id.number(), |flight| flight.number)
-            .ok()
+        self.flights.binary_search_by_key(&id.number(), |flight| flight.number).ok()
     }
 
     /// While negotiating, the only command in flight is `qmp_capabilities`.
@@ -471,11 +449,7 @@ impl Connection {
         let was_negotiating = self.phase == Phase::Negotiating;
         self.phase = phase;
         let prefix = self.prefix;
-        let waited_for = self
-            .flights
-            .drain(..)
-            .filter(|flight| !flight.abandoned && !was_negotiating);
-        self.lost
-            .extend(waited_for.map(|flight| CommandId::new(prefix, flight.number)));
+        let waited_for = self.flights.drain(..).filter(|flight| !flight.abandoned && !was_negotiating);
+        self.lost.extend(waited_for.map(|flight| CommandId::new(prefix, flight.number)));
     }
 }

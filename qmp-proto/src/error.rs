@@ -29,13 +29,7 @@ impl DecodeError {
     /// `seen` is what came up to and with the offending byte; its tail is kept.
     pub(crate) fn new(kind: DecodeErrorKind, offset: u64, seen: &[u8]) -> Self {
         let seen = &seen[seen.len().saturating_sub(SEEN_BYTES)..];
-        Self {
-            inner: Arc::new(Inner {
-                kind,
-                offset,
-                seen: seen.into(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { kind, offset, seen: seen.into() }) }
     }
 
     /// What was wrong.
@@ -57,11 +51,7 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at byte {} of the stream",
-            self.inner.kind, self.inner.offset
-        )?;
+        write!(f, "{} at byte {} of the stream", self.inner.kind, self.inner.offset)?;
         if self.inner.seen.is_empty() {
             return Ok(());
         }

@@ -306,28 +306,19 @@ impl Scanner {
                 }
                 (State::Value | State::FirstValue, b'{' | b'[') | (State::Start, b'{') => {
                     if self.open.len() >= self.max_depth {
-                        break Err(DecodeErrorKind::TooDeep {
-                            limit: self.max_depth as u16,
-                        });
+                        break Err(DecodeErrorKind::TooDeep { limit: self.max_depth as u16 });
                     }
                     self.begin_value(pos);
                     in_object = byte == b'{';
                     self.open.push(in_object);
                     pos += 1;
-                    state = if in_object {
-                        State::FirstKey
-                    } else {
-                        State::FirstValue
-                    };
+                    state = if in_object { State::FirstKey } else { State::FirstValue };
                 }
                 (State::Value | State::FirstValue, b'0'..=b'9') => {
                     self.begin_value(pos);
                     (pos, state) = match byte {
                         b'0' => (pos + 1, State::InNumber(Number::Zero)),
-                        _ => (
-                            self.skip(skip_digits, bytes, pos + 1),
-                            State::InNumber(Number::Integer),
-                        ),
+                        _ => (self.skip(skip_digits, bytes, pos + 1), State::InNumber(Number::Integer)),
                     };
                     if let Some(b',' | b'}' | b']') = bytes.get(pos) {
                         state = State::AfterValue;
@@ -401,11 +392,7 @@ impl Scanner {
             }
             State::Value | State::FirstValue => {
                 self.begin_value(pos);
-                if byte == b'-' {
-                    Ok((State::InNumber(Number::Minus), 1))
-                } else {
-                    Err(self.expected(state))
-                }
+                if byte == b'-' { Ok((State::InNumber(Number::Minus), 1)) } else { Err(self.expected(state)) }
             }
             _ => Err(self.expected(state)),
         }
@@ -515,10 +502,7 @@ impl Scanner {
 
 impl State {
     fn is_between_tokens(self) -> bool {
-        !matches!(
-            self,
-            Self::InString | Self::InCharacter(_) | Self::InNumber(_) | Self::InLiteral(..)
-        )
+        !matches!(self, Self::InString | Self::InCharacter(_) | Self::InNumber(_) | Self::InLiteral(..))
     }
 }
 

@@ -106,16 +106,9 @@ impl<'de> Deserialize<'de> for Version {
             minor: u32,
             micro: u32,
         }
-        let Object(Wire {
-            qemu: Object(Triple { major, minor, micro }),
-            package,
-        }) = Object::deserialize(deserializer)?;
-        Ok(Self {
-            major,
-            minor,
-            micro,
-            package,
-        })
+        let Object(Wire { qemu: Object(Triple { major, minor, micro }), package }) =
+            Object::deserialize(deserializer)?;
+        Ok(Self { major, minor, micro, package })
     }
 }
 
@@ -141,11 +134,7 @@ impl Capability {
 
 impl From<String> for Capability {
     fn from(name: String) -> Self {
-        if name == "oob" {
-            Self::Oob
-        } else {
-            Self::Other(name)
-        }
+        if name == "oob" { Self::Oob } else { Self::Other(name) }
     }
 }
 
@@ -182,10 +171,7 @@ pub struct ServerError {
 impl ServerError {
     /// One made up by the caller, in tests for example.
     pub fn new(class: ErrorClass, desc: impl Into<String>) -> Self {
-        Self {
-            class,
-            desc: desc.into(),
-        }
+        Self { class, desc: desc.into() }
     }
 }
 
@@ -197,10 +183,7 @@ const SHOWN_REASON_BYTES: usize = 200;
 
 /// The last place up to `most` at which `text` can be cut.
 fn shown_end(text: &str, most: usize) -> usize {
-    (0..=most.min(text.len()))
-        .rev()
-        .find(|&at| text.is_char_boundary(at))
-        .unwrap_or_default()
+    (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
 }
 
 impl fmt::Display for ServerError {
@@ -295,10 +278,7 @@ impl Timestamp {
     fn read_usual(json: &[u8]) -> Option<Self> {
         let (seconds, rest) = digits(json.strip_prefix(b"{\"seconds\": ")?)?;
         let (microseconds, rest) = digits(rest.strip_prefix(b", \"microseconds\": ")?)?;
-        (rest == b"}").then_some(Self {
-            seconds,
-            microseconds,
-        })
+        (rest == b"}").then_some(Self { seconds, microseconds })
     }
 }
 
@@ -309,12 +289,7 @@ fn digits(text: &[u8]) -> Option<(i64, &[u8])> {
         return None;
     }
     let (digits, rest) = text.split_at(count);
-    Some((
-        digits
-            .iter()
-            .fold(0, |value, digit| value * 10 + i64::from(digit - b'0')),
-        rest,
-    ))
+    Some((digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')), rest))
 }
 
 /// Reads a `T` from an object only: a derived struct alone would take an array too.
@@ -339,9 +314,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(json)
-        .map(|Object(value)| value)
-        .map_err(|error| error.to_string())
+    serde_json::from_slice(json).map(|Object(value)| value).map_err(|error| error.to_string())
 }
 
 fn invalid(member: &'static str) -> impl FnOnce(String) -> DecodeErrorKind {
@@ -355,11 +328,7 @@ fn invalid(member: &'static str) -> impl FnOnce(String) -> DecodeErrorKind {
 
 /// Text is unescaped before it is known to be of use, so what is over its bound is not looked into.
 fn bounded(json: &[u8], limit: usize) -> Result<&[u8], DecodeErrorKind> {
-    if json.len() <= limit {
-        Ok(json)
-    } else {
-        Err(DecodeErrorKind::TooLarge { limit })
-    }
+    if json.len() <= limit { Ok(json) } else { Err(DecodeErrorKind::TooLarge { limit }) }
 }
 
 impl Greeting {
@@ -371,14 +340,9 @@ impl Greeting {
             #[serde(default)]
             capabilities: Vec<Capability>,
         }
-        let Wire {
-            version,
-            capabilities,
-        } = read_object(bounded(json, MAX_GREETING_BYTES)?).map_err(invalid("QMP"))?;
-        Ok(Self {
-            version,
-            capabilities,
-        })
+        let Wire { version, capabilities } =
+            read_object(bounded(json, MAX_GREETING_BYTES)?).map_err(invalid("QMP"))?;
+        Ok(Self { version, capabilities })
     }
 }
 
@@ -391,10 +355,7 @@ impl ServerError {
             desc: String,
         }
         let wire: Wire = read_object(bounded(json, MAX_ERROR_BYTES)?).map_err(invalid("error"))?;
-        Ok(Self {
-            class: wire.class.into(),
-            desc: wire.desc,
-        })
+        Ok(Self { class: wire.class.into(), desc: wire.desc })
     }
 }
 
@@ -408,11 +369,7 @@ impl MessageId {
 impl QmpEvent {
     /// One made up by the caller, in tests for example; without a timestamp.
     pub fn new(name: impl Into<Cow<'static, str>>, data: Option<RawJson>) -> Self {
-        Self {
-            name: name.into(),
-            data,
-            timestamp: None,
-        }
+        Self { name: name.into(), data, timestamp: None }
     }
 
     /// Reads the values of `event` and `timestamp`.
@@ -422,11 +379,7 @@ impl QmpEvent {
         timestamp: Option<&[u8]>,
     ) -> Result<Self, DecodeErrorKind> {
         let name = read_event_name(name)?;
-        Ok(Self {
-            name,
-            data,
-            timestamp: timestamp.and_then(Timestamp::read),
-        })
+        Ok(Self { name, data, timestamp: timestamp.and_then(Timestamp::read) })
     }
 
     /// Reads the event's data as a `T`; an event without data as if it were `null`.
@@ -436,10 +389,8 @@ impl QmpEvent {
     pub fn parse_data<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ParseError> {
         match &self.data {
             Some(data) => data.parse(),
-            None => serde_json::from_str("null").map_err(|source| ParseError {
-                type_name: core::any::type_name::<T>(),
-                source,
-            }),
+            None => serde_json::from_str("null")
+                .map_err(|source| ParseError { type_name: core::any::type_name::<T>(), source }),
         }
     }
 }

@@ -82,19 +82,10 @@ impl Schema {
         for entity in &mut entities {
             // Before 6.2 an enum had `values` alone; `values` may go some day.
             if entity.meta_type == "enum" && entity.values.is_empty() {
-                entity.values = entity
-                    .members
-                    .iter()
-                    .filter_map(|member| member.name.clone())
-                    .collect();
+                entity.values = entity.members.iter().filter_map(|member| member.name.clone()).collect();
             }
         }
-        Ok(Self {
-            entities: entities
-                .into_iter()
-                .map(|entity| (entity.name.clone(), entity))
-                .collect(),
-        })
+        Ok(Self { entities: entities.into_iter().map(|entity| (entity.name.clone(), entity)).collect() })
     }
 
     /// Whether it has this command.
@@ -109,8 +100,7 @@ impl Schema {
 
     /// Whether this command has this argument.
     pub fn has_argument(&self, command: &str, path: &str) -> bool {
-        self.command(command)
-            .is_some_and(|command| self.has_path(command.arg_type.as_deref(), path))
+        self.command(command).is_some_and(|command| self.has_path(command.arg_type.as_deref(), path))
     }
 
     /// The names that this argument of a command, or an item of it where it is a list, can have: those of all variants and
@@ -131,17 +121,13 @@ impl Schema {
             }
         }
         let mut known = BTreeSet::new();
-        let values = enums
-            .iter()
-            .flat_map(|entity| &entity.values)
-            .map(|value| &**value);
+        let values = enums.iter().flat_map(|entity| &entity.values).map(|value| &**value);
         (!enums.is_empty()).then(|| values.filter(|value| known.insert(*value)).collect())
     }
 
     /// Whether what this command returns has this member.
     pub fn has_returned_field(&self, command: &str, path: &str) -> bool {
-        self.command(command)
-            .is_some_and(|command| self.has_path(command.ret_type.as_deref(), path))
+        self.command(command).is_some_and(|command| self.has_path(command.ret_type.as_deref(), path))
     }
 
     /// Whether it has this event.
@@ -151,8 +137,7 @@ impl Schema {
 
     /// Whether this event's data have this member.
     pub fn has_event_field(&self, event: &str, path: &str) -> bool {
-        self.event(event)
-            .is_some_and(|event| self.has_path(event.arg_type.as_deref(), path))
+        self.event(event).is_some_and(|event| self.has_path(event.arg_type.as_deref(), path))
     }
 
     /// The names of all commands, sorted.
@@ -166,22 +151,15 @@ impl Schema {
     }
 
     fn names_of<'a>(&'a self, meta_type: &'a str) -> impl Iterator<Item = &'a str> {
-        self.entities
-            .values()
-            .filter(move |entity| entity.meta_type == meta_type)
-            .map(|entity| &*entity.name)
+        self.entities.values().filter(move |entity| entity.meta_type == meta_type).map(|entity| &*entity.name)
     }
 
     fn command(&self, name: &str) -> Option<&Entity> {
-        self.entities
-            .get(name)
-            .filter(|entity| entity.meta_type == "command")
+        self.entities.get(name).filter(|entity| entity.meta_type == "command")
     }
 
     fn event(&self, name: &str) -> Option<&Entity> {
-        self.entities
-            .get(name)
-            .filter(|entity| entity.meta_type == "event")
+        self.entities.get(name).filter(|entity| entity.meta_type == "event")
     }
 
     fn has_path(&self, from: Option<&str>, path: &str) -> bool {
@@ -320,11 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_no_schema_is_refused() {
-        for other in [
-            serde_json::json!({}),
-            serde_json::json!([1]),
-            serde_json::json!([{"name": "x"}]),
-        ] {
+        for other in [serde_json::json!({}), serde_json::json!([1]), serde_json::json!([{"name": "x"}])] {
             Schema::read(&RawJson::from_value(&other).unwrap()).unwrap_err();
         }
     }

@@ -73,9 +73,7 @@ impl Inside {
             0xF1..=0xF3 => (3, 0x80, 0xBF),
             0xF4 => (3, 0x80, 0x8F),
             _ => {
-                return Err(DecodeErrorKind::Encoding {
-                    found: "a byte that is never in UTF-8",
-                });
+                return Err(DecodeErrorKind::Encoding { found: "a byte that is never in UTF-8" });
             }
         };
         Ok(Self::Utf8 { left, from, to })
@@ -83,30 +81,20 @@ impl Inside {
 
     /// What the next byte leads to: `None` at the end of the character.
     pub(crate) fn step(self, byte: u8) -> Result<Option<Self>, DecodeErrorKind> {
-        const LONE: DecodeErrorKind = DecodeErrorKind::Encoding {
-            found: "a surrogate without its other half",
-        };
+        const LONE: DecodeErrorKind =
+            DecodeErrorKind::Encoding { found: "a surrogate without its other half" };
         match self {
             Self::Escape => match byte {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(None),
-                b'u' => Ok(Some(Self::Hex {
-                    unit: 0,
-                    left: 4,
-                    low_due: false,
-                })),
+                b'u' => Ok(Some(Self::Hex { unit: 0, left: 4, low_due: false })),
                 _ => Err(syntax("one of `\"\\/bfnrtu` after a backslash")),
             },
             Self::Hex { unit, left, low_due } => {
-                let digit = (byte as char)
-                    .to_digit(16)
-                    .ok_or(syntax("four hexadecimal digits after `\\u`"))?;
+                let digit =
+                    (byte as char).to_digit(16).ok_or(syntax("four hexadecimal digits after `\\u`"))?;
                 let unit = (unit << 4) | digit as u16;
                 if left > 1 {
-                    return Ok(Some(Self::Hex {
-                        unit,
-                        left: left - 1,
-                        low_due,
-                    }));
+                    return Ok(Some(Self::Hex { unit, left: left - 1, low_due }));
                 }
                 match (unit, low_due) {
                     (0xDC00..=0xDFFF, true) => Ok(None),
@@ -124,25 +112,17 @@ impl Inside {
             }
             Self::LowU => {
                 if byte == b'u' {
-                    Ok(Some(Self::Hex {
-                        unit: 0,
-                        left: 4,
-                        low_due: true,
-                    }))
+                    Ok(Some(Self::Hex { unit: 0, left: 4, low_due: true }))
                 } else {
                     Err(LONE)
                 }
             }
             Self::Utf8 { left, from, to } if (from..=to).contains(&byte) => {
-                Ok((left > 1).then(|| Self::Utf8 {
-                    left: left - 1,
-                    from: 0x80,
-                    to: 0xBF,
-                }))
+                Ok((left > 1).then(|| Self::Utf8 { left: left - 1, from: 0x80, to: 0xBF }))
             }
-            Self::Utf8 { .. } => Err(DecodeErrorKind::Encoding {
-                found: "a UTF-8 sequence broken off or out of range",
-            }),
+            Self::Utf8 { .. } => {
+                Err(DecodeErrorKind::Encoding { found: "a UTF-8 sequence broken off or out of range" })
+            }
         }
     }
 }

@@ -84,8 +84,7 @@ impl<A: Serialize> Encoder<OutOfBand<(CommandId, &str, A)>> for Codec {
         out: &mut BytesMut,
     ) -> Result<(), FramedError> {
         let mut text = Vec::new();
-        self.encode_raw_oob(name, &arguments, id, &mut text)
-            .map_err(FramedError::Encode)?;
+        self.encode_raw_oob(name, &arguments, id, &mut text).map_err(FramedError::Encode)?;
         out.extend_from_slice(&text);
         Ok(())
     }
@@ -101,8 +100,7 @@ impl<A: Serialize> Encoder<(CommandId, &str, A)> for Codec {
         out: &mut BytesMut,
     ) -> Result<(), FramedError> {
         let mut text = Vec::new();
-        self.encode_raw(name, &arguments, id, &mut text)
-            .map_err(FramedError::Encode)?;
+        self.encode_raw(name, &arguments, id, &mut text).map_err(FramedError::Encode)?;
         out.extend_from_slice(&text);
         Ok(())
     }
@@ -121,10 +119,7 @@ mod tests {
             Some(ServerMessage::Event(event)) => event.name.into_owned(),
             other => format!("{other:?}"),
         };
-        assert_eq!(
-            [next(&mut codec), next(&mut codec), next(&mut codec)],
-            ["A", "B", "None"]
-        );
+        assert_eq!([next(&mut codec), next(&mut codec), next(&mut codec)], ["A", "B", "None"]);
         let mut rest = BytesMut::from(&b"ent\": \"C\"} "[..]);
         assert!(codec.decode_eof(&mut rest).unwrap().is_some());
         assert!(codec.decode_eof(&mut rest).unwrap().is_none());
@@ -135,9 +130,7 @@ mod tests {
         let mut codec = Codec::new(Limits::default());
         let mut source = BytesMut::from(&b"{"[..]);
         for _ in 0..2 {
-            let Err(FramedError::Decode(error)) = codec.decode_eof(&mut source) else {
-                panic!()
-            };
+            let Err(FramedError::Decode(error)) = codec.decode_eof(&mut source) else { panic!() };
             assert_eq!(error.kind(), &DecodeErrorKind::Truncated);
         }
     }

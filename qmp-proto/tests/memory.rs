@@ -16,10 +16,7 @@ fn grow(size: usize) {
     PEAK.fetch_max(NOW.fetch_add(size, Relaxed) + size, Relaxed);
 }
 
-#[expect(
-    unsafe_code,
-    reason = "an allocator is made of it; all is handed on to the system's"
-)]
+#[expect(unsafe_code, reason = "an allocator is made of it; all is handed on to the system's")]
 // SAFETY: every call goes to `System` unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -175,21 +172,12 @@ fn hostile_messages() {
     let version = r#""version": {"qemu": {"major": 1, "minor": 2, "micro": 3}}"#;
     let greeting = format!(r#"{{"QMP": {{{version}, "capabilities": [""#);
     let rows = [
-        (
-            "a greeting of many capabilities",
-            fill(&greeting, r#"",""#, r#""]}}"#),
-        ),
+        ("a greeting of many capabilities", fill(&greeting, r#"",""#, r#""]}}"#)),
         ("an escaped key", fill(r#"{"event": "E", "\n"#, "x", r#"": 1}"#)),
-        (
-            "an escaped desc",
-            fill(r#"{"error": {"class": "C", "desc": "\n"#, "x", r#""}}"#),
-        ),
+        ("an escaped desc", fill(r#"{"error": {"class": "C", "desc": "\n"#, "x", r#""}}"#)),
         ("an error of another type", fill(r#"{"error": ""#, "x", r#""}"#)),
         ("an escaped event name", fill(r#"{"event": "\n"#, "x", r#""}"#)),
-        (
-            "an escaped key in a timestamp",
-            fill(r#"{"event": "E", "timestamp": {"\n"#, "x", r#"": 1}}"#),
-        ),
+        ("an escaped key in a timestamp", fill(r#"{"event": "E", "timestamp": {"\n"#, "x", r#"": 1}}"#)),
         ("a foreign id", fill(r#"{"return": {}, "id": ""#, "x", r#""}"#)),
         ("data", fill(r#"{"event": "E", "data": ""#, "x", r#""}"#)),
     ];
@@ -204,10 +192,7 @@ fn hostile_messages() {
     let rest = "x".repeat(limit / 2);
     let message = format!(r#"{{"return": "{quarter}", "id": "{quarter}", "x": "{rest}"}}"#);
     let copied = peak(|| drop(decode_whole(&message)));
-    let message = format!(
-        r#"{{"error": {{"class": "C", "desc": "\n{}"}}}}"#,
-        "x".repeat(1_048_000)
-    );
+    let message = format!(r#"{{"error": {{"class": "C", "desc": "\n{}"}}}}"#, "x".repeat(1_048_000));
     let error = peak(|| drop(decode_whole(&message)));
     println!("two copied values: {copied}, the largest error: {error}");
     assert!(copied <= limit + limit / 2 + READ + SMALL, "{copied}");
@@ -229,19 +214,9 @@ fn decode_whole(stream: &str) -> Result<ServerMessage, qmp_proto::DecodeError> {
 
 /// What a value keeps once all else is gone.
 fn kept_values() {
-    let sizes = [
-        (2, 1_000_000),
-        (17_000, 1_000_000),
-        (100_000, 900_000),
-        (300_000, 100),
-        (1_000_000, 1),
-    ];
+    let sizes = [(2, 1_000_000), (17_000, 1_000_000), (100_000, 900_000), (300_000, 100), (1_000_000, 1)];
     for (size, around) in sizes {
-        let message = format!(
-            r#"{{"x": "{}", "return": "{}"}}"#,
-            "x".repeat(around),
-            "y".repeat(size)
-        );
+        let message = format!(r#"{{"x": "{}", "return": "{}"}}"#, "x".repeat(around), "y".repeat(size));
         let before = NOW.load(Relaxed);
         let kept = decode_whole(&message).expect("a good message");
         let now = NOW.load(Relaxed) - before;

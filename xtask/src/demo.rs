@@ -67,10 +67,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.qemu == Path::new("qemu-system-arm") {
         setup::ensure_qemu(args.no_install)?;
     }
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(demo(args))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(demo(args))
 }
 
 async fn demo(args: Args) -> anyhow::Result<ExitCode> {
@@ -96,32 +93,18 @@ async fn demo(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> anyhow::Result<()> {
     let qemu = Qemu::find(&args.qemu)?;
-    let qemu_launch::discover::Version {
-        major,
-        minor,
-        micro,
-        package,
-        ..
-    } = qemu.version()?;
+    let qemu_launch::discover::Version { major, minor, micro, package, .. } = qemu.version()?;
     let version = format!("{major}.{minor}.{micro}");
     show.step(
         "qemu",
-        format!(
-            "{version} {} at {}",
-            package.as_deref().unwrap_or_default(),
-            qemu.path().display()
-        ),
+        format!("{version} {} at {}", package.as_deref().unwrap_or_default(), qemu.path().display()),
         json!({ "version": version, "package": package, "path": qemu.path() }),
     )?;
     let (firmware, ours) = firmware(args).map_err(|error| explain(error, args, &qemu))?;
     let start = Session::start(config(args, &firmware)?).await;
     let session = &*started.insert(start.map_err(|error| explain(error.into(), args, &qemu))?);
     let process = session.process().context("no process")?;
-    show.fact(
-        "argv",
-        process.argv(),
-        json!({ "argv": process.argv().to_string(), "pid": process.pid() }),
-    )?;
+    show.fact("argv", process.argv(), json!({ "argv": process.argv().to_string(), "pid": process.pid() }))?;
     show.step("ready", "from nothing to an answered query-status", json!({}))?;
     show_state(show, session).await?;
     show_cpus(show, session).await?;
@@ -177,10 +160,7 @@ fn firmware(args: &Args) -> anyhow::Result<(PathBuf, bool)> {
             args.machine
         );
     };
-    Ok((
-        workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")),
-        true,
-    ))
+    Ok((workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")), true))
 }
 
 fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
@@ -191,16 +171,10 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
             args.gdb.port()
         );
     }
-    let gdb = if args.gdb.is_ipv4() {
-        Endpoint::loopback(args.gdb.port())
-    } else {
-        Endpoint::Exposed(args.gdb)
-    };
-    let mut config = QemuConfig::default()
-        .qemu_path(&args.qemu)
-        .machine(&args.machine)
-        .firmware(firmware)
-        .gdb(gdb);
+    let gdb =
+        if args.gdb.is_ipv4() { Endpoint::loopback(args.gdb.port()) } else { Endpoint::Exposed(args.gdb) };
+    let mut config =
+        QemuConfig::default().qemu_path(&args.qemu).machine(&args.machine).firmware(firmware).gdb(gdb);
     if let Some(cpu) = &args.cpu {
         config = config.cpu(cpu);
     }
@@ -215,19 +189,12 @@ async fn show_state(show: &mut Show, session: &Session) -> anyhow::Result<()> {
 }
 
 fn show_run_state(show: &mut Show, step: &str, state: &StatusInfo) -> io::Result<()> {
-    show.step(
-        step,
-        format!("run state {}", state.status),
-        json!({ "run_state": state.status.as_str() }),
-    )
+    show.step(step, format!("run state {}", state.status), json!({ "run_state": state.status.as_str() }))
 }
 
 async fn show_cpus(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let cpus = session.query_cpus().await?;
-    let text: Vec<_> = cpus
-        .iter()
-        .map(|cpu| format!("CPU {} is {}", cpu.cpu_index, cpu.qom_path))
-        .collect();
+    let text: Vec<_> = cpus.iter().map(|cpu| format!("CPU {} is {}", cpu.cpu_index, cpu.qom_path)).collect();
     let paths: Vec<_> = cpus.iter().map(|cpu| &cpu.qom_path).collect();
     show.step("cpus", text.join(", "), json!({ "cpus": paths }))?;
     Ok(())
@@ -251,14 +218,7 @@ async fn show_gdb(show: &mut Show, session: &Session) -> anyhow::Result<()> {
 }
 
 fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
-    let GdbCheck {
-        endpoint,
-        reachability,
-        effect,
-        before,
-        after,
-        ..
-    } = check;
+    let GdbCheck { endpoint, reachability, effect, before, after, .. } = check;
     show.step(
         step,
         format!(
@@ -291,11 +251,7 @@ async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> an
         match serial.line(until.saturating_duration_since(Instant::now())).await {
             Ok(line) if line.is_empty() => {}
             Ok(line) => {
-                show.step(
-                    "serial",
-                    format!("the firmware printed '{line}'"),
-                    json!({ "line": line }),
-                )?;
+                show.step("serial", format!("the firmware printed '{line}'"), json!({ "line": line }))?;
                 return Ok(true);
             }
             Err(SerialError::Deadline { .. }) => return Ok(false),

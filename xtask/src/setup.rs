@@ -126,11 +126,7 @@ fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
             .status()
             .with_context(|| format!("cannot run {program}"))?;
         if !status.success() {
-            let then = if step.must_succeed {
-                ""
-            } else {
-                "; going on without it"
-            };
+            let then = if step.must_succeed { "" } else { "; going on without it" };
             eprintln!("`{}` failed: {status}{then}", step.shown());
             if step.must_succeed {
                 bail!("{} could not be installed", tool.program());
@@ -139,10 +135,7 @@ fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
     }
     match tool.find()? {
         Some(path) => eprintln!("{} is installed: {}", tool.program(), path.display()),
-        None => bail!(
-            "the installation succeeded, but {} is not on the PATH",
-            tool.program()
-        ),
+        None => bail!("the installation succeeded, but {} is not on the PATH", tool.program()),
     }
     Ok(())
 }

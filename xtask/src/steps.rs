@@ -23,10 +23,7 @@ pub(crate) struct Step {
 /// What a step does.
 pub(crate) enum Action {
     /// `cargo` with these arguments, and with one more environment variable where a tool takes its settings there.
-    Cargo {
-        args: Vec<String>,
-        env: Option<(&'static str, &'static str)>,
-    },
+    Cargo { args: Vec<String>, env: Option<(&'static str, &'static str)> },
     /// A check of ours; its report is on stdout, its fault in the error.
     Check(fn() -> anyhow::Result<()>),
     /// Nothing: why it is left out, in plain words.
@@ -37,26 +34,17 @@ impl Step {
     /// A step that runs `cargo` with these words (none of which contains a space).
     pub(crate) fn cargo(name: &'static str, words: &str) -> Self {
         let args = words.split_whitespace().map(str::to_owned).collect();
-        Self {
-            name,
-            action: Action::Cargo { args, env: None },
-        }
+        Self { name, action: Action::Cargo { args, env: None } }
     }
 
     /// A step that runs a check of ours.
     pub(crate) fn check(name: &'static str, check: fn() -> anyhow::Result<()>) -> Self {
-        Self {
-            name,
-            action: Action::Check(check),
-        }
+        Self { name, action: Action::Check(check) }
     }
 
     /// A step that is not run.
     pub(crate) fn left_out(name: &'static str, why: &str) -> Self {
-        Self {
-            name,
-            action: Action::LeftOut(why.to_owned()),
-        }
+        Self { name, action: Action::LeftOut(why.to_owned()) }
     }
 
     /// Sets an environment variable for a step that runs `cargo`.
@@ -94,9 +82,7 @@ pub(crate) enum Verdict {
 
 /// Runs all steps and prints the summary. SIGINT and SIGTERM end the running step's processes and skip the rest.
 pub(crate) fn run_all(steps: Vec<Step>) -> anyhow::Result<Verdict> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let rows = runtime.block_on(run_steps(steps))?;
     let (text, verdict) = summary(&rows);
     println!("{text}");
@@ -130,11 +116,7 @@ async fn run_steps(steps: Vec<Step>) -> anyhow::Result<Vec<Row>> {
             (outcome, _) => outcome,
         };
         let interrupted = matches!(outcome, Outcome::Interrupted(_));
-        rows.push(Row {
-            name,
-            outcome,
-            time: start.elapsed(),
-        });
+        rows.push(Row { name, outcome, time: start.elapsed() });
         if interrupted {
             break;
         }
@@ -170,11 +152,7 @@ async fn cargo(
 }
 
 fn outcome(status: ExitStatus) -> Outcome {
-    if status.success() {
-        Outcome::Passed
-    } else {
-        Outcome::Failed(status.to_string())
-    }
+    if status.success() { Outcome::Passed } else { Outcome::Failed(status.to_string()) }
 }
 
 /// Ends a child and all that it started: politely, then for good.
@@ -220,27 +198,15 @@ fn summary(rows: &[Row]) -> (String, Verdict) {
             Outcome::LeftOut(_) => left_out += 1,
             Outcome::Interrupted(status) => interrupted = Some(*status),
         }
-        let line = format!(
-            "  {name:<width$}  {word:<11}  {:>6.1} s  {note}",
-            time.as_secs_f64()
-        );
+        let line = format!("  {name:<width$}  {word:<11}  {:>6.1} s  {note}", time.as_secs_f64());
         lines.push(line.trim_end().to_owned());
     }
     let total: Duration = rows.iter().map(|row| row.time).sum();
-    lines.push(format!(
-        "  {:<width$}  {:11}  {:>6.1} s",
-        "all",
-        "",
-        total.as_secs_f64()
-    ));
+    lines.push(format!("  {:<width$}  {:11}  {:>6.1} s", "all", "", total.as_secs_f64()));
     if interrupted.is_some() {
         lines.push("interrupted: the steps that follow were not run".to_owned());
     }
-    let skipped = if left_out > 0 {
-        format!(", {left_out} skipped")
-    } else {
-        String::new()
-    };
+    let skipped = if left_out > 0 { format!(", {left_out} skipped") } else { String::new() };
     lines.push(format!("{passed} passed, {failed} failed{skipped}"));
     let verdict = match (interrupted, failed) {
         (Some(status), _) => Verdict::Interrupted(status),
@@ -259,11 +225,7 @@ mod tests {
     use super::*;
 
     fn row(name: &'static str, outcome: Outcome) -> Row {
-        Row {
-            name,
-            outcome,
-            time: Duration::from_millis(1250),
-        }
+        Row { name, outcome, time: Duration::from_millis(1250) }
     }
 
     #[test]
@@ -290,10 +252,8 @@ mod tests {
         let (text, verdict) = summary(&[row("format", Outcome::Passed)]);
         assert!(text.ends_with("\n1 passed, 0 failed"), "{text}");
         assert_eq!(verdict, Verdict::Passed);
-        let (text, verdict) = summary(&[
-            row("format", Outcome::Passed),
-            row("clippy", Outcome::Interrupted(130)),
-        ]);
+        let (text, verdict) =
+            summary(&[row("format", Outcome::Passed), row("clippy", Outcome::Interrupted(130))]);
         assert!(text.contains("interrupted: the steps that follow"), "{text}");
         assert_eq!(verdict, Verdict::Interrupted(130));
     }
@@ -305,15 +265,9 @@ mod tests {
             Step::check("good", || Ok(())),
             Step::cargo("cargo", "--version"),
         ];
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let rows = runtime.block_on(run_steps(steps)).unwrap();
-        let passed = rows
-            .iter()
-            .map(|row| row.outcome == Outcome::Passed)
-            .collect::<Vec<_>>();
+        let passed = rows.iter().map(|row| row.outcome == Outcome::Passed).collect::<Vec<_>>();
         assert_eq!(passed, [false, true, true]);
     }
 
@@ -321,30 +275,17 @@ mod tests {
     fn a_step_passes_with_status_0_only() {
         let outcomes = [0, 101 << 8, 15].map(|raw| outcome(ExitStatus::from_raw(raw)));
         let failed = |text: &str| Outcome::Failed(text.to_owned());
-        assert_eq!(
-            outcomes,
-            [
-                Outcome::Passed,
-                failed("exit status: 101"),
-                failed("signal: 15 (SIGTERM)")
-            ]
-        );
+        assert_eq!(outcomes, [Outcome::Passed, failed("exit status: 101"), failed("signal: 15 (SIGTERM)")]);
     }
 
     #[test]
     fn an_interrupted_step_leaves_no_process() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             // The second ignores SIGTERM and outlives the first.
             let script = "sh -c 'trap \"\" TERM; echo started; while :; do sleep 0.1; done' & wait";
             let mut command = Command::new("sh");
-            command
-                .args(["-c", script])
-                .stdout(std::process::Stdio::piped())
-                .process_group(0);
+            command.args(["-c", script]).stdout(std::process::Stdio::piped()).process_group(0);
             let mut child = command.spawn().unwrap();
             let mut output = child.stdout.take().unwrap();
             output.read_u8().await.unwrap();

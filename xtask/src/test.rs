@@ -46,19 +46,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "example debug_firmware",
         "run --package qemu-controller --example debug_firmware -- xtask/firmware/tick/tick.elf",
     ),
-    (
-        "example attach",
-        "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf",
-    ),
-    (
-        "example blocking",
-        "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf",
-    ),
+    ("example attach", "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf"),
+    ("example blocking", "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf"),
     // Tests, as its reader would run them.
-    (
-        "example parallel_tests",
-        "test --package qemu-controller --example parallel_tests",
-    ),
+    ("example parallel_tests", "test --package qemu-controller --example parallel_tests"),
 ];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -86,18 +77,12 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
     let tests = test_flags(&targets.unit);
     vec![
         Step::cargo("format", "fmt --all --check"),
-        Step::cargo(
-            "clippy",
-            "clippy --workspace --all-features --all-targets -- -D warnings",
-        ),
+        Step::cargo("clippy", "clippy --workspace --all-features --all-targets -- -D warnings"),
         Step::cargo(
             "unit tests",
             &format!("test --workspace --all-features --no-fail-fast --lib --bins{tests}"),
         ),
-        Step::cargo(
-            "doc tests",
-            "test --workspace --all-features --no-fail-fast --doc",
-        ),
+        Step::cargo("doc tests", "test --workspace --all-features --no-fail-fast --doc"),
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
         Step::check("layers", || layers::run(layers::Args::default())),
@@ -109,10 +94,7 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
 fn integration_steps(targets: &TestTargets, gdb_is_installed: bool) -> Vec<Step> {
     let tests = |name, targets| {
         let tests = test_flags(targets);
-        Step::cargo(
-            name,
-            &format!("test --workspace --all-features --no-fail-fast{tests}"),
-        )
+        Step::cargo(name, &format!("test --workspace --all-features --no-fail-fast{tests}"))
     };
     let mut steps = Vec::new();
     if !targets.qemu.is_empty() {
@@ -148,10 +130,7 @@ struct TestTargets {
 
 impl TestTargets {
     fn of(metadata: &Metadata) -> anyhow::Result<Self> {
-        let targets = metadata
-            .workspace_packages()
-            .into_iter()
-            .flat_map(|package| &package.targets);
+        let targets = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
         let tests = targets.filter(|target| target.kind.contains(&TargetKind::Test));
         Self::sort(tests.map(|target| (target.name.as_str(), target.required_features.as_slice())))
     }
@@ -191,12 +170,7 @@ mod tests {
     fn sorted(tests: &[(&'static str, &[&str])]) -> anyhow::Result<TestTargets> {
         let owned: Vec<(&str, Vec<String>)> = tests
             .iter()
-            .map(|(name, features)| {
-                (
-                    *name,
-                    features.iter().map(|feature| (*feature).to_owned()).collect(),
-                )
-            })
+            .map(|(name, features)| (*name, features.iter().map(|feature| (*feature).to_owned()).collect()))
             .collect();
         TestTargets::sort(owned.iter().map(|(name, features)| (*name, features.as_slice())))
     }
@@ -223,9 +197,7 @@ mod tests {
 
     #[test]
     fn one_name_in_two_groups_is_refused() {
-        let error = sorted(&[("qemu", &["qemu-tests"]), ("qemu", &[])])
-            .unwrap_err()
-            .to_string();
+        let error = sorted(&[("qemu", &["qemu-tests"]), ("qemu", &[])]).unwrap_err().to_string();
         assert!(error.contains("qemu") && error.contains("rename"), "{error}");
     }
 
@@ -247,9 +219,7 @@ mod tests {
             "unit tests: test --workspace --all-features --no-fail-fast --lib --bins --test bad_input"
         );
         assert!(
-            !shown
-                .iter()
-                .any(|step| step.contains("--test qemu") || step.contains("--tests")),
+            !shown.iter().any(|step| step.contains("--test qemu") || step.contains("--tests")),
             "{shown:?}"
         );
     }
@@ -261,10 +231,7 @@ mod tests {
         let with = commands(&integration_steps(&targets, true));
         assert_eq!(
             with[..2],
-            [
-                qemu,
-                "tests with GDB: test --workspace --all-features --no-fail-fast --test gdb"
-            ]
+            [qemu, "tests with GDB: test --workspace --all-features --no-fail-fast --test gdb"]
         );
         let without = commands(&integration_steps(&targets, false));
         assert_eq!(without[0], qemu);
@@ -287,17 +254,11 @@ mod tests {
         let mut steps = unit_steps(&targets);
         steps.extend(integration_steps(&targets, true));
         let shown = commands(&steps).join("\n") + "\n";
-        for target in metadata
-            .workspace_packages()
-            .iter()
-            .flat_map(|package| &package.targets)
-        {
+        for target in metadata.workspace_packages().iter().flat_map(|package| &package.targets) {
             if target.kind.contains(&TargetKind::Test) {
                 let flag = format!("--test {}", target.name);
                 assert!(
-                    shown
-                        .split('\n')
-                        .any(|line| format!("{line} ").contains(&format!("{flag} "))),
+                    shown.split('\n').any(|line| format!("{line} ").contains(&format!("{flag} "))),
                     "{flag}"
                 );
             }

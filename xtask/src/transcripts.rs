@@ -52,12 +52,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         let text = text.replace(&*scratch.path().to_string_lossy(), "/scratch");
         let path = args.folder.join(name).with_extension("qmp");
         std::fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
-        println!(
-            "{}: {} lines, {} bytes",
-            path.display(),
-            text.lines().count(),
-            text.len()
-        );
+        println!("{}: {} lines, {} bytes", path.display(), text.lines().count(), text.len());
     }
     Ok(())
 }
@@ -68,25 +63,12 @@ fn session(qemu: &str, _: &Path) -> Result<String> {
     let about = "A session: negotiation with oob, run state, events, out-of-band commands.";
     let mut qmp = Recorder::start(qemu, about, "", &["-M", "none", "-serial", "null"])?;
     qmp.execute("qmp_capabilities", json!({"enable": ["oob"]}))?;
-    for name in [
-        "query-version",
-        "query-status",
-        "stop",
-        "query-status",
-        "stop",
-        "cont",
-        "cont",
-    ] {
+    for name in ["query-version", "query-status", "stop", "query-status", "stop", "cont", "cont"] {
         qmp.execute(name, Value::Null)?;
     }
-    for name in [
-        "query-chardev",
-        "query-jobs",
-        "query-block",
-        "system_reset",
-        "system_powerdown",
-        "query-commands",
-    ] {
+    for name in
+        ["query-chardev", "query-jobs", "query-block", "system_reset", "system_powerdown", "query-commands"]
+    {
         qmp.execute(name, Value::Null)?;
     }
     qmp.command("exec-oob", "migrate-pause", Value::Null)?;
@@ -133,15 +115,7 @@ fn errors(qemu: &str, _: &Path) -> Result<String> {
         // One bad input may earn more than one error; what follows in its turn shows where they end.
         qmp.execute("query-name", Value::Null)?;
     }
-    for id in [
-        "1e2",
-        "1.0",
-        "\"é\"",
-        "18446744073709551616",
-        "null",
-        "[{\"a\": true}]",
-        "\"plain\"",
-    ] {
+    for id in ["1e2", "1.0", "\"é\"", "18446744073709551616", "null", "[{\"a\": true}]", "\"plain\""] {
         qmp.send(&format!("{{\"execute\": \"query-name\", \"id\": {id}}}"))?;
         qmp.until(answer)?;
     }
@@ -169,32 +143,21 @@ fn jobs(qemu: &str, scratch: &Path) -> Result<String> {
         "file",
         json!({"options": {"driver": "file", "filename": file, "size": 0}}),
     )?;
-    qmp.execute(
-        "blockdev-add",
-        json!({"driver": "file", "filename": file, "node-name": "file0"}),
-    )?;
+    qmp.execute("blockdev-add", json!({"driver": "file", "filename": file, "node-name": "file0"}))?;
     run_job(
         &mut qmp,
         "blockdev-create",
         "qcow2",
         json!({"options": {"driver": "qcow2", "file": "file0", "size": size}}),
     )?;
-    qmp.execute(
-        "blockdev-add",
-        json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}),
-    )?;
+    qmp.execute("blockdev-add", json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}))?;
     let state = json!({"tag": "boot", "vmstate": "scratch", "devices": ["scratch"]});
     run_job(&mut qmp, "snapshot-save", "save", state.clone())?;
     run_job(&mut qmp, "snapshot-save", "again", state.clone())?;
     qmp.execute("query-named-block-nodes", Value::Null)?;
     qmp.execute("query-block", Value::Null)?;
     run_job(&mut qmp, "snapshot-load", "load", state)?;
-    run_job(
-        &mut qmp,
-        "snapshot-delete",
-        "delete",
-        json!({"tag": "boot", "devices": ["scratch"]}),
-    )?;
+    run_job(&mut qmp, "snapshot-delete", "delete", json!({"tag": "boot", "devices": ["scratch"]}))?;
     qmp.execute("blockdev-del", json!({"node-name": "scratch"}))?;
     qmp.quit()
 }
@@ -211,10 +174,7 @@ fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) ->
     loop {
         let jobs = qmp.execute("query-jobs", Value::Null)?;
         let jobs = jobs["return"].as_array().context("query-jobs returns a list")?;
-        if jobs
-            .iter()
-            .any(|job| job["id"] == *id && job["status"] == "concluded")
-        {
+        if jobs.iter().any(|job| job["id"] == *id && job["status"] == "concluded") {
             break;
         }
         qmp.until(changed("concluded"))?;
@@ -225,33 +185,17 @@ fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) ->
 
 fn objects(qemu: &str, scratch: &Path) -> Result<String> {
     let about = "Objects, memory and commands for people.";
-    let mut qmp = Recorder::start(
-        qemu,
-        about,
-        "",
-        &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat(),
-    )?;
+    let mut qmp = Recorder::start(qemu, about, "", &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat())?;
     qmp.execute("qmp_capabilities", Value::Null)?;
     qmp.execute("query-cpus-fast", Value::Null)?;
     qmp.execute("query-block", Value::Null)?;
     qmp.execute("qom-list", json!({"path": "/machine"}))?;
     qmp.execute("qom-get", json!({"path": "/machine", "property": "type"}))?;
     qmp.execute("qom-get", json!({"path": "/machine", "property": "usb"}))?;
-    qmp.execute(
-        "qom-set",
-        json!({"path": "/machine", "property": "usb", "value": false}),
-    )?;
-    qmp.execute(
-        "pmemsave",
-        json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}),
-    )?;
+    qmp.execute("qom-set", json!({"path": "/machine", "property": "usb", "value": false}))?;
+    qmp.execute("pmemsave", json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}))?;
     qmp.execute("screendump", json!({"filename": scratch.join("screen")}))?;
-    for line in [
-        "info registers",
-        "info status",
-        "no such command",
-        "print \"\\t\\\"quoted\\\"\"",
-    ] {
+    for line in ["info registers", "info status", "no such command", "print \"\\t\\\"quoted\\\"\""] {
         qmp.execute("human-monitor-command", json!({"command-line": line}))?;
     }
     qmp.quit()
@@ -271,12 +215,8 @@ fn early(qemu: &str, scratch: &Path) -> Result<String> {
     let option = format!("unix:{},server=on,wait=off", socket.display());
     let about = "An event of the time between two clients comes before the greeting of the second.";
     let mut first = Recorder::start(qemu, about, "", &["-M", "none", "-qmp", &option])?;
-    let header: String = first
-        .text
-        .lines()
-        .filter(|line| line.starts_with('#'))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let header: String =
+        first.text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
     first.execute("qmp_capabilities", Value::Null)?;
     let done = Arc::new(AtomicBool::new(false));
     let is_done = done.clone();
@@ -295,10 +235,7 @@ fn early(qemu: &str, scratch: &Path) -> Result<String> {
             break Ok(text);
         }
         if start.elapsed() > DEADLINE * 6 {
-            break Err(anyhow::anyhow!(
-                "no event came before a greeting within {:?}",
-                start.elapsed()
-            ));
+            break Err(anyhow::anyhow!("no event came before a greeting within {:?}", start.elapsed()));
         }
     };
     done.store(true, Ordering::Relaxed);

@@ -14,26 +14,11 @@ pub struct Contender {
 }
 
 pub const CONTENDERS: [Contender; 5] = [
-    Contender {
-        name: "qmp-proto",
-        decode: qmp_proto,
-    },
-    Contender {
-        name: "qapi 0.15, its codec",
-        decode: qapi,
-    },
-    Contender {
-        name: "qmp 0.1.1, its reader's path",
-        decode: qmp,
-    },
-    Contender {
-        name: "serde_json::Value a line",
-        decode: value,
-    },
-    Contender {
-        name: "borrowed struct with RawValue a line",
-        decode: borrowed,
-    },
+    Contender { name: "qmp-proto", decode: qmp_proto },
+    Contender { name: "qapi 0.15, its codec", decode: qapi },
+    Contender { name: "qmp 0.1.1, its reader's path", decode: qmp },
+    Contender { name: "serde_json::Value a line", decode: value },
+    Contender { name: "borrowed struct with RawValue a line", decode: borrowed },
 ];
 
 fn pieces(bytes: &[u8], piece: usize) -> impl Iterator<Item = &[u8]> {

@@ -14,22 +14,14 @@ use rustix::time::{ClockId, clock_gettime};
 const MB: f64 = 1e6;
 
 fn main() {
-    let rounds: usize = std::env::args()
-        .nth(1)
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(9);
+    let rounds: usize = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(9);
     let mixed = streams::mixed(200_000);
     let schema = streams::schema();
     // A contender's name, and the size of the pieces, run that one alone, for a profiler.
-    let piece = std::env::args()
-        .nth(3)
-        .and_then(|size| size.parse().ok())
-        .unwrap_or(4096);
+    let piece = std::env::args().nth(3).and_then(|size| size.parse().ok()).unwrap_or(4096);
     if let Some(only) = std::env::args().nth(2) {
-        let contender = CONTENDERS
-            .iter()
-            .find(|contender| contender.name == only)
-            .expect("a contender's name");
+        let contender =
+            CONTENDERS.iter().find(|contender| contender.name == only).expect("a contender's name");
         for stream in [&mixed, &schema] {
             for _ in 0..rounds * 20_000_000 / stream.bytes.len() {
                 black_box((contender.decode)(black_box(&stream.bytes), piece));
@@ -43,18 +35,8 @@ fn main() {
     for (name, stream, repeats) in [("mixed", &mixed, 1), ("schema", &schema, 20)] {
         for piece in [usize::MAX, 4096, 1] {
             // A byte at a time is slow for all; a part of the stream tells as much.
-            let part = if piece == 1 {
-                stream.prefix(4_000_000)
-            } else {
-                stream.bytes.as_slice()
-            };
-            compare(
-                name,
-                part,
-                piece,
-                if piece == 1 { 2.min(repeats) } else { repeats },
-                rounds,
-            );
+            let part = if piece == 1 { stream.prefix(4_000_000) } else { stream.bytes.as_slice() };
+            compare(name, part, piece, if piece == 1 { 2.min(repeats) } else { repeats }, rounds);
         }
     }
 }
@@ -78,10 +60,7 @@ fn compare(name: &str, bytes: &[u8], piece: usize, repeats: usize, rounds: usize
             speeds[index].push((bytes.len() * repeats) as f64 / MB / (cpu_seconds() - start));
         }
     }
-    assert!(
-        counts.iter().all(|&count| count == counts[0]),
-        "all must see the same messages: {counts:?}"
-    );
+    assert!(counts.iter().all(|&count| count == counts[0]), "all must see the same messages: {counts:?}");
     let medians: Vec<f64> = speeds.iter_mut().map(|speeds| median(speeds)).collect();
     for ((contender, speeds), median) in CONTENDERS.iter().zip(&speeds).zip(&medians) {
         let (min, max) = (speeds[0], speeds[speeds.len() - 1]);

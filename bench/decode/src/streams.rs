@@ -43,24 +43,14 @@ pub fn mixed(count: usize) -> Stream {
             ),
         };
     }
-    Stream {
-        bytes: text.into_bytes(),
-    }
+    Stream { bytes: text.into_bytes() }
 }
 
 /// The reply to `query-qmp-schema`, from the recorded transcript.
 pub fn schema() -> Stream {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../qmp-proto/tests/transcripts/schema.qmp"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../qmp-proto/tests/transcripts/schema.qmp");
     let transcript = std::fs::read_to_string(path).expect("the transcript is in the repository");
-    let longest = transcript
-        .lines()
-        .max_by_key(|line| line.len())
-        .expect("it has lines");
+    let longest = transcript.lines().max_by_key(|line| line.len()).expect("it has lines");
     let reply = longest.strip_prefix("< ").expect("the schema is the server's");
-    Stream {
-        bytes: format!("{reply}\r\n").into_bytes(),
-    }
+    Stream { bytes: format!("{reply}\r\n").into_bytes() }
 }

@@ -37,12 +37,8 @@ const TCP_LISTEN: u8 = 10;
 /// # Errors
 /// When the kernel refuses: without the module, or behind a filter of system calls.
 pub(super) fn entries(port: u16, wanted: Wanted) -> io::Result<Vec<Entry>> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
     // The kernel answers at once; a kernel that is only imitated might not.
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(1)))?;
     let mut entries = Vec::new();
@@ -177,11 +173,7 @@ mod tests {
         assert!(entries.is_empty(), "a socket in a state that does not matter");
         for cut in 0..whole.len() {
             let result = read_datagram(&whole[..cut], &mut entries);
-            assert_eq!(
-                result.unwrap_err().kind(),
-                io::ErrorKind::InvalidData,
-                "cut at {cut}"
-            );
+            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidData, "cut at {cut}");
         }
         // Lengths that lie.
         for length in [0_u32, 15, u32::MAX] {
@@ -200,9 +192,7 @@ mod tests {
             bytes
         };
         let other = attribute(8, &[7]);
-        assert!(is_v6_only(
-            &[other.clone(), attribute(INET_DIAG_SKV6ONLY, &[1])].concat()
-        ));
+        assert!(is_v6_only(&[other.clone(), attribute(INET_DIAG_SKV6ONLY, &[1])].concat()));
         assert!(!is_v6_only(&attribute(INET_DIAG_SKV6ONLY, &[0])));
         assert!(!is_v6_only(&other));
         // A length of zero does not hold it up.

@@ -53,11 +53,7 @@ impl Look {
     pub fn reachability(&self) -> Reachability {
         match self {
             Self::Absent => Reachability::NobodyListens,
-            Self::Present(Listener {
-                attached: 0,
-                leaving: 0,
-                queued: 0,
-            }) => Reachability::Listens,
+            Self::Present(Listener { attached: 0, leaving: 0, queued: 0 }) => Reachability::Listens,
             Self::Present(_) => Reachability::HeldByAnotherClient,
             Self::OtherProcess { pid } => Reachability::OtherProcess { pid: *pid },
             Self::Unknown(blind) => Reachability::Unknown(blind.clone()),

@@ -104,9 +104,7 @@ fn look_in(entries: &[Entry], address: SocketAddr, owner: Option<u32>) -> Look {
     let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
     match owner.map(|pid| owner::holds(pid, &inodes)) {
         None | Some(Holds::Yes) => Look::Present(clients(entries, address, &listeners)),
-        Some(Holds::No) => Look::OtherProcess {
-            pid: owner::find(&inodes),
-        },
+        Some(Holds::No) => Look::OtherProcess { pid: owner::find(&inodes) },
         Some(Holds::Hidden) => Look::Unknown(Blind::OwnerHidden),
     }
 }
@@ -118,10 +116,7 @@ fn serving(entries: &[Entry], address: SocketAddr) -> Vec<Entry> {
         listeners.filter_map(|entry| Some((serves(entry, address)?, *entry)))
     };
     let best = ranked().map(|(rank, _)| rank).min();
-    ranked()
-        .filter(|(rank, _)| Some(*rank) == best)
-        .map(|(_, entry)| entry)
-        .collect()
+    ranked().filter(|(rank, _)| Some(*rank) == best).map(|(_, entry)| entry).collect()
 }
 
 /// Whether a listener gets what is sent to `address`, and how specific it is: 0 is its very address.
@@ -144,16 +139,10 @@ fn serves(listener: &Entry, address: SocketAddr) -> Option<u8> {
 fn clients(entries: &[Entry], address: SocketAddr, listeners: &[Entry]) -> Listener {
     let wanted = address.ip().to_canonical();
     // A connection to a wildcard listener bears the address that its client connected to, which may be another of ours.
-    let wildcard = listeners
-        .iter()
-        .any(|listener| listener.local.ip().is_unspecified());
+    let wildcard = listeners.iter().any(|listener| listener.local.ip().is_unspecified());
     let accepted = |state: State| {
         let to_it = |entry: &&Entry| wildcard || entry.local.ip().to_canonical() == wanted;
-        entries
-            .iter()
-            .filter(to_it)
-            .filter(|entry| entry.state == state && entry.inode != 0)
-            .count()
+        entries.iter().filter(to_it).filter(|entry| entry.state == state && entry.inode != 0).count()
     };
     Listener {
         attached: accepted(State::Established),
@@ -169,9 +158,7 @@ pub(super) fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool>
         one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
     };
     let entries = entries(remote.port(), Wanted::Connections).ok()?;
-    let entry = entries
-        .iter()
-        .find(|entry| same(entry.local, remote) && same(entry.remote, local))?;
+    let entry = entries.iter().find(|entry| same(entry.local, remote) && same(entry.remote, local))?;
     Some(entry.inode != 0)
 }
 
@@ -190,14 +177,7 @@ mod tests {
 
     fn listener(local: &str, v6_only: bool) -> Entry {
         let (local, remote) = (local.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
-        Entry {
-            local,
-            remote,
-            state: State::Listen,
-            queue: 0,
-            inode: 1,
-            v6_only,
-        }
+        Entry { local, remote, state: State::Listen, queue: 0, inode: 1, v6_only }
     }
 
     #[test]
@@ -210,17 +190,12 @@ mod tests {
         assert_eq!(rank("0.0.0.0:5", "127.0.0.1:5"), Some(2));
         assert_eq!(rank("[::]:5", "127.0.0.1:5"), Some(3));
         assert_eq!(rank("[::]:5", "[::1]:5"), Some(3));
-        for (local, address) in [
-            ("127.0.0.1:5", "127.0.0.1:6"),
-            ("127.0.0.2:5", "127.0.0.1:5"),
-            ("0.0.0.0:5", "[::1]:5"),
-        ] {
+        for (local, address) in
+            [("127.0.0.1:5", "127.0.0.1:6"), ("127.0.0.2:5", "127.0.0.1:5"), ("0.0.0.0:5", "[::1]:5")]
+        {
             assert_eq!(rank(local, address), None, "{local} {address}");
         }
-        assert_eq!(
-            serves(&listener("[::]:5", true), "127.0.0.1:5".parse().unwrap()),
-            None
-        );
+        assert_eq!(serves(&listener("[::]:5", true), "127.0.0.1:5".parse().unwrap()), None);
         let both = [listener("[::]:5", false), listener("127.0.0.1:5", false)];
         assert_eq!(serving(&both, "127.0.0.1:5".parse().unwrap()), [both[1]]);
         assert_eq!(serving(&both, "127.0.0.2:5".parse().unwrap()), [both[0]]);
@@ -273,9 +248,6 @@ mod tests {
     #[test]
     fn another_hosts_address_cannot_be_seen() {
         // TEST-NET-1: nobody has it.
-        assert_eq!(
-            look("192.0.2.1:9".parse().unwrap(), None),
-            Look::Unknown(Blind::NotThisHost)
-        );
+        assert_eq!(look("192.0.2.1:9".parse().unwrap(), None), Look::Unknown(Blind::NotThisHost));
     }
 }

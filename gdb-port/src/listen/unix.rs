@@ -44,11 +44,8 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
         Ok(is_there) => is_there,
         Err(error) => return Look::Unknown(Blind::Unreadable(format!("{}: {error}", path.display()))),
     };
-    let entries: Vec<Entry<'_>> = table
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .filter(|entry| entry.kind == STREAM)
-        .collect();
+    let entries: Vec<Entry<'_>> =
+        table.split(|byte| *byte == b'\n').filter_map(parse).filter(|entry| entry.kind == STREAM).collect();
     let wanted = resolve(path);
     let listeners: Vec<&Entry<'_>> = entries
         .iter()
@@ -61,9 +58,7 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
     let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
     match owner.map(|pid| owner::holds(pid, &inodes)) {
         Some(Holds::No) => {
-            return Look::OtherProcess {
-                pid: owner::find(&inodes),
-            };
+            return Look::OtherProcess { pid: owner::find(&inodes) };
         }
         Some(Holds::Hidden) => return Look::Unknown(Blind::OwnerHidden),
         None | Some(Holds::Yes) => {}
@@ -75,11 +70,7 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
         .iter()
         .filter(|entry| entry.flags & ACCEPTS == 0 && entry.path == listeners[0].path)
         .partition(|entry| entry.inode == 0);
-    Look::Present(Listener {
-        attached: attached.len(),
-        leaving: 0,
-        queued: queued.len(),
-    })
+    Look::Present(Listener { attached: attached.len(), leaving: 0, queued: queued.len() })
 }
 
 /// A file that may not be seen is not called absent: what a link or a relative path leads to cannot be told then, either.
@@ -103,18 +94,12 @@ fn is_bound_to(listener: &Entry<'_>, path: &Path, wanted: Option<&Path>) -> bool
     }
     let process = owner::find(&[listener.inode]);
     let folder = process.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
-    folder
-        .and_then(|folder| resolve(&folder.join(listener.path)))
-        .as_deref()
-        == Some(wanted)
+    folder.and_then(|folder| resolve(&folder.join(listener.path))).as_deref() == Some(wanted)
 }
 
 /// The path with its folder's links followed.
 fn resolve(path: &Path) -> Option<PathBuf> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
 
@@ -134,12 +119,7 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
     let _state = column()?;
     let inode = column()?.parse().ok()?;
     let path = Path::new(OsStr::from_bytes(rest.strip_prefix(b" ")?));
-    Some(Entry {
-        flags,
-        kind,
-        inode,
-        path,
-    })
+    Some(Entry { flags, kind, inode, path })
 }
 
 #[cfg(test)]
@@ -228,9 +208,6 @@ mod tests {
 
     #[test]
     fn a_path_that_the_table_cannot_show_is_not_called_absent() {
-        assert!(matches!(
-            look(Path::new("/tmp/a\nb"), None),
-            Look::Unknown(Blind::Unreadable(_))
-        ));
+        assert!(matches!(look(Path::new("/tmp/a\nb"), None), Look::Unknown(Blind::Unreadable(_))));
     }
 }

@@ -45,9 +45,7 @@ fn simple(question: &str) -> Option<&'static str> {
 }
 
 fn options() -> ProbeOptions {
-    ProbeOptions::default()
-        .leave(Leave::RunOn)
-        .guest(GuestState::Running)
+    ProbeOptions::default().leave(Leave::RunOn).guest(GuestState::Running)
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,10 +55,7 @@ async fn a_stub_is_asked_and_left_also_through_a_buffer_of_one_byte() {
         let (near, far) = duplex(buffer);
         let delay = Duration::from_millis(1);
         let (outcome, asked) = tokio::join!(probe_stream(near, &options), stub(far, delay, simple));
-        assert!(
-            matches!(outcome.reachability, Reachability::Answers(_)),
-            "{buffer}"
-        );
+        assert!(matches!(outcome.reachability, Reachability::Answers(_)), "{buffer}");
         assert_eq!(outcome.effect, GuestEffect::PausedThenResumed);
         assert_eq!(asked[1..], ["?", "D"]);
     }
@@ -125,12 +120,7 @@ fn the_futures_and_what_they_return_can_be_sent() {
     let endpoint = "127.0.0.1:9".parse().unwrap();
     let options = options();
     is_send(&gdb_port::probe(&endpoint, &options));
-    is_send(&gdb_port::wait_until_listening(
-        &endpoint,
-        None,
-        Duration::ZERO,
-        std::future::ready(()),
-    ));
+    is_send(&gdb_port::wait_until_listening(&endpoint, None, Duration::ZERO, std::future::ready(())));
     is_send(&async {
         let report = gdb_port::probe(&endpoint, &options).await.unwrap();
         report.unaccepted.unwrap().settle(Duration::ZERO).await

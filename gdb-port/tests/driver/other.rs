@@ -8,11 +8,7 @@ pub(crate) struct Other(Child);
 impl Other {
     pub(crate) fn start() -> Self {
         let mut command = Command::new("sleep");
-        command
-            .arg("600")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
 

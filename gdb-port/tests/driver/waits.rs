@@ -36,17 +36,9 @@ async fn the_wait_ends_with_the_process_at_the_deadline_or_where_it_cannot_see()
     assert!(matches!(gone, Err(WaitError::ProcessGone { .. })));
     let over = wait_until_listening(&endpoint, pid, Duration::from_millis(30), pending::<()>()).await;
     other.end();
-    let Err(error @ WaitError::Deadline { .. }) = over else {
-        panic!("{over:?}")
-    };
+    let Err(error @ WaitError::Deadline { .. }) = over else { panic!("{over:?}") };
     assert!(error.to_string().contains("another process listens"), "{error}");
     let elsewhere = "192.0.2.1:9".parse().unwrap();
     let blind = wait_until_listening(&elsewhere, None, LONG, pending::<()>()).await;
-    assert!(matches!(
-        blind,
-        Err(WaitError::CannotSee {
-            reason: Blind::NotThisHost,
-            ..
-        })
-    ));
+    assert!(matches!(blind, Err(WaitError::CannotSee { reason: Blind::NotThisHost, .. })));
 }

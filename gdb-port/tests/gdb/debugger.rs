@@ -17,20 +17,8 @@ const DONE: &str = "-- done --";
 fn gdb() -> Command {
     let mut command = Command::new("gdb-multiarch");
     // No start-up files, no questions, no pages; and a gdb that hears nothing gives up after so many seconds.
-    command.args([
-        "-nx",
-        "-q",
-        "-iex",
-        "set confirm off",
-        "-iex",
-        "set pagination off",
-    ]);
-    command.args([
-        "-iex",
-        "set debuginfod enabled off",
-        "-iex",
-        "set tcp connect-timeout 10",
-    ]);
+    command.args(["-nx", "-q", "-iex", "set confirm off", "-iex", "set pagination off"]);
+    command.args(["-iex", "set debuginfod enabled off", "-iex", "set tcp connect-timeout 10"]);
     command.args(["-iex", "set remotetimeout 10"]);
     command.arg(firmware());
     command
@@ -44,11 +32,7 @@ struct Process(Mutex<Child>);
 
 impl Process {
     fn start(mut command: Command) -> Self {
-        let spawned = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Self(Mutex::new(spawned.unwrap_or_else(|error| {
             panic!("gdb-multiarch cannot be started ({error}): these tests need it, install the package gdb-multiarch")
         })))
@@ -146,11 +130,7 @@ impl Session {
         let commands = child.stdin.take().unwrap();
         let printed = BufReader::new(child.stdout.take().unwrap());
         drop(child);
-        let mut session = Self {
-            process,
-            commands,
-            printed,
-        };
+        let mut session = Self { process, commands, printed };
         session.run(&target(endpoint));
         session
     }

@@ -28,15 +28,9 @@ fn packet(payload: &[u8]) -> Event {
 fn packets_are_acknowledged_and_notifications_are_not() {
     let mut link = asking();
     assert!(link.is_outstanding());
-    assert_eq!(
-        hear(&mut link, b"+$OK#9a"),
-        ("+".to_owned(), vec![Event::Acknowledged, packet(b"OK")])
-    );
+    assert_eq!(hear(&mut link, b"+$OK#9a"), ("+".to_owned(), vec![Event::Acknowledged, packet(b"OK")]));
     assert!(!link.is_outstanding());
-    assert_eq!(
-        hear(&mut link, b"%x#78"),
-        (String::new(), vec![Event::Notification(b"x".to_vec())])
-    );
+    assert_eq!(hear(&mut link, b"%x#78"), (String::new(), vec![Event::Notification(b"x".to_vec())]));
     assert_eq!(hear(&mut link, b"%x#79"), (String::new(), vec![]));
     assert_eq!(hear(&mut link, b"+++"), (String::new(), vec![]));
 }
@@ -67,15 +61,8 @@ fn a_packet_that_was_lost_is_sent_again_so_many_times() {
     for _ in 0..MAX_RESENDS {
         assert_eq!(hear(&mut link, b"-"), ("$?#3f".to_owned(), vec![]));
     }
-    assert_eq!(
-        hear(&mut link, b"-"),
-        (String::new(), vec![Event::Broken(Broken::ResendsAsked)])
-    );
-    assert_eq!(
-        hear(&mut link, b"$OK#9a-+"),
-        (String::new(), vec![]),
-        "a broken link is deaf"
-    );
+    assert_eq!(hear(&mut link, b"-"), (String::new(), vec![Event::Broken(Broken::ResendsAsked)]));
+    assert_eq!(hear(&mut link, b"$OK#9a-+"), (String::new(), vec![]), "a broken link is deaf");
 }
 
 #[test]
@@ -93,11 +80,7 @@ fn a_damaged_packet_is_asked_for_again_so_many_times() {
         for _ in 0..MAX_RESENDS {
             assert_eq!(hear(&mut link, b"$OK#00"), ("-".to_owned(), vec![]));
         }
-        assert_eq!(
-            hear(&mut link, b"$OK#9a").0,
-            "+",
-            "a good one begins the count anew"
-        );
+        assert_eq!(hear(&mut link, b"$OK#9a").0, "+", "a good one begins the count anew");
     }
     let (said, events) = hear(&mut link, &b"$OK#00".repeat(usize::from(MAX_RESENDS) + 1));
     assert_eq!(said, "-".repeat(usize::from(MAX_RESENDS)));
@@ -110,20 +93,14 @@ fn a_packet_over_the_limit_is_not_asked_for_again() {
     let long = [&b"$"[..], &[b'x'; 65], b"#78"].concat();
     assert_eq!(
         hear(&mut link, &long),
-        (
-            String::new(),
-            vec![Event::Broken(Broken::Damaged(Damage::TooLong))]
-        )
+        (String::new(), vec![Event::Broken(Broken::Damaged(Damage::TooLong))])
     );
 }
 
 #[test]
 fn a_packet_that_another_interrupts_is_passed_over() {
     let mut link = asking();
-    assert_eq!(
-        hear(&mut link, b"$O$OK#9a"),
-        ("+".to_owned(), vec![packet(b"OK")])
-    );
+    assert_eq!(hear(&mut link, b"$O$OK#9a"), ("+".to_owned(), vec![packet(b"OK")]));
 }
 
 #[test]
@@ -133,10 +110,7 @@ fn without_acknowledgments_nothing_is_acknowledged_or_sent_again() {
     assert_eq!(hear(&mut link, b"$OK#9a"), (String::new(), vec![packet(b"OK")]));
     link.send(b"?");
     assert_eq!(hear(&mut link, b"-"), ("$?#3f".to_owned(), vec![]));
-    assert_eq!(
-        hear(&mut link, b"$OK#00").1,
-        [Event::Broken(Broken::Damaged(Damage::Checksum))]
-    );
+    assert_eq!(hear(&mut link, b"$OK#00").1, [Event::Broken(Broken::Damaged(Damage::Checksum))]);
 }
 
 #[test]
@@ -144,10 +118,7 @@ fn the_last_acknowledgments_are_rationed() {
     let mut link = asking();
     link.limit_acknowledgments(1);
     assert_eq!(hear(&mut link, b"$OK#9a$OK#9a").0, "+");
-    assert_eq!(
-        hear(&mut link, b"$OK#9a$OK#00"),
-        (String::new(), vec![packet(b"OK")])
-    );
+    assert_eq!(hear(&mut link, b"$OK#9a$OK#00"), (String::new(), vec![packet(b"OK")]));
 }
 
 #[test]

@@ -10,12 +10,7 @@ fn decode(bytes: &[u8], limit: usize) -> Vec<Item> {
 /// A frame around a body as it stands, its sum right.
 fn frame(mark: char, body: &[u8]) -> Vec<u8> {
     let sum = body.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
-    [
-        mark.to_string().as_bytes(),
-        body,
-        format!("#{sum:02x}").as_bytes(),
-    ]
-    .concat()
+    [mark.to_string().as_bytes(), body, format!("#{sum:02x}").as_bytes()].concat()
 }
 
 fn packet(payload: &[u8]) -> Item {
@@ -34,26 +29,15 @@ fn whole_packets() {
     check(b"+$OK#9a+", &[Item::Ack, packet(b"OK"), Item::Ack]);
     check(b"-\x03+", &[Item::Nack, Item::Interrupt, Item::Ack]);
     check(b"$OK#9a$E22#a9", &[packet(b"OK"), packet(b"E22")]);
-    check(
-        &frame('%', b"Stop:T05"),
-        &[Item::Notification(b"Stop:T05".to_vec())],
-    );
+    check(&frame('%', b"Stop:T05"), &[Item::Notification(b"Stop:T05".to_vec())]);
     // Inside a packet, all but `#`, `$`, `}` and `*` are ordinary bytes.
-    check(
-        &frame('$', b"a+b-c\x03d%e\0\xff"),
-        &[packet(b"a+b-c\x03d%e\0\xff")],
-    );
+    check(&frame('$', b"a+b-c\x03d%e\0\xff"), &[packet(b"a+b-c\x03d%e\0\xff")]);
 }
 
 #[test]
 fn escapes_and_runs() {
     let check = |body: &[u8], expected: &[u8]| {
-        assert_eq!(
-            decode(&frame('$', body), 200),
-            [packet(expected)],
-            "{}",
-            body.escape_ascii()
-        );
+        assert_eq!(decode(&frame('$', body), 200), [packet(expected)], "{}", body.escape_ascii());
     };
     check(b"}\x03}\x04}]}\x0a", b"#$}*");
     check(b"}a", b"A");
@@ -84,23 +68,14 @@ fn damaged_packets() {
     check(&frame('$', b"a}"), &[damaged(Damage::Escape)]);
     check(b"$O$OK#9a", &[damaged(Damage::Interrupted), packet(b"OK")]);
     check(&frame('%', b"* "), &[Item::DamagedNotification(Damage::Run)]);
-    check(
-        b"%x#00+",
-        &[Item::DamagedNotification(Damage::Checksum), Item::Ack],
-    );
+    check(b"%x#00+", &[Item::DamagedNotification(Damage::Checksum), Item::Ack]);
 }
 
 #[test]
 fn the_limit_is_of_the_payload_with_its_runs_expanded() {
     assert_eq!(decode(&frame('$', b"12345678"), 8), [packet(b"12345678")]);
-    assert_eq!(
-        decode(&frame('$', b"123456789"), 8),
-        [Item::Damaged(Damage::TooLong)]
-    );
-    assert_eq!(
-        decode(&frame('$', b"0*$"[..2].as_ref()), 8),
-        [Item::Damaged(Damage::Run)]
-    );
+    assert_eq!(decode(&frame('$', b"123456789"), 8), [Item::Damaged(Damage::TooLong)]);
+    assert_eq!(decode(&frame('$', b"0*$"[..2].as_ref()), 8), [Item::Damaged(Damage::Run)]);
     assert_eq!(decode(&frame('$', b"0*~"), 8), [Item::Damaged(Damage::TooLong)]);
     assert_eq!(decode(&frame('$', b"}\x03}\x03"), 2), [packet(b"##")]);
     // What follows is read as ever.

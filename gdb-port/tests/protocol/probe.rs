@@ -39,11 +39,7 @@ fn converse(options: &ProbeOptions, unasked: &[&str], answer: impl Fn(&str) -> O
             }
         }
         if probe.is_done() && output.is_empty() {
-            return Told {
-                asked,
-                said,
-                outcome: probe.outcome(),
-            };
+            return Told { asked, said, outcome: probe.outcome() };
         }
         if reply.is_empty() {
             probe.handle_deadline();
@@ -108,11 +104,7 @@ fn what_the_guest_did_before_is_the_stubs_to_show_or_the_callers_to_say() {
     check(&["T02thread:01;"], None, GuestEffect::PausedThenResumed);
     check(&["S02"], None, GuestEffect::PausedThenResumed);
     // It ran when we came, whatever it did when the caller asked.
-    check(
-        &["T02thread:01;"],
-        Some(GuestState::Stopped),
-        GuestEffect::PausedThenResumed,
-    );
+    check(&["T02thread:01;"], Some(GuestState::Stopped), GuestEffect::PausedThenResumed);
     // Console output and the end of a process are no sign of running.
     check(&["O41", "W00"], None, GuestEffect::LeftStopped);
 }
@@ -122,12 +114,7 @@ fn a_second_stop_reply_is_no_sign_that_the_guest_ran() {
     // A stub that answers `?` twice: the second answer arrives while the target description is awaited.
     let mut probe = Probe::new(&run_on());
     let mut input = b"+".to_vec();
-    for packet in [
-        "qXfer:features:read+",
-        "T05thread:01;",
-        "T05thread:01;",
-        "l<target/>",
-    ] {
+    for packet in ["qXfer:features:read+", "T05thread:01;", "T05thread:01;", "l<target/>"] {
         encode(packet.as_bytes(), &mut input);
     }
     probe.handle_input(&input);
@@ -181,9 +168,7 @@ fn the_target_description_is_read_in_pieces_of_the_stubs_size() {
         }
         other => qemu(other),
     });
-    let Reachability::Answers(identity) = told.outcome.reachability else {
-        panic!()
-    };
+    let Reachability::Answers(identity) = told.outcome.reachability else { panic!() };
     let target = identity.target.unwrap();
     assert_eq!(target.architecture.as_deref(), Some("arm"));
     assert_eq!(target.core_registers().next().unwrap().name, "pc");
@@ -198,21 +183,15 @@ fn a_target_description_that_cannot_be_read_takes_nothing_from_the_answer() {
             annex if annex.starts_with("qXfer") => Some(bad),
             other => qemu(other),
         });
-        let Reachability::Answers(identity) = &told.outcome.reachability else {
-            panic!("{bad}")
-        };
+        let Reachability::Answers(identity) = &told.outcome.reachability else { panic!("{bad}") };
         assert_eq!(identity.target, None);
         assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
     }
     // Not asked for.
-    let told = converse(
-        &ProbeOptions::default().target(false),
-        &[],
-        |question| match question {
-            SUPPORTED => Some("qXfer:features:read+"),
-            other => qemu(other),
-        },
-    );
+    let told = converse(&ProbeOptions::default().target(false), &[], |question| match question {
+        SUPPORTED => Some("qXfer:features:read+"),
+        other => qemu(other),
+    });
     assert_eq!(told.asked, [SUPPORTED, "?"]);
 }
 
@@ -237,11 +216,7 @@ fn acknowledgments_end_where_the_stub_offers_it() {
         other => qemu(other),
     });
     assert_eq!(told.asked, [SUPPORTED, "QStartNoAckMode", "?", "D"]);
-    assert!(
-        told.said.ends_with(b"$QStartNoAckMode#b0+$?#3f$D#44"),
-        "{}",
-        told.said.escape_ascii()
-    );
+    assert!(told.said.ends_with(b"$QStartNoAckMode#b0+$?#3f$D#44"), "{}", told.said.escape_ascii());
     for refusal in ["", "E01"] {
         let told = converse(&run_on(), &[], |question| match question {
             SUPPORTED => Some("QStartNoAckMode+"),
@@ -273,9 +248,7 @@ fn silence_ends_at_the_deadline_and_a_guest_known_to_run_is_let_go() {
     let told = converse(&run_on().guest(GuestState::Running), &[], |_| None);
     assert_eq!(told.asked, [SUPPORTED, "D;1"]);
     // It fell silent after the first answer.
-    let told = converse(&run_on(), &["T02thread:01;"], |question| {
-        (question == SUPPORTED).then_some("x+")
-    });
+    let told = converse(&run_on(), &["T02thread:01;"], |question| (question == SUPPORTED).then_some("x+"));
     assert!(answers(&told.outcome));
     assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed);
     assert_eq!(told.asked, [SUPPORTED, "?", "D"]);
@@ -301,14 +274,8 @@ fn what_is_no_stub_is_told_by_what_it_said() {
     };
     assert_eq!(seen(b"", true), Seen::Closed);
     assert_eq!(seen(b"+", true), Seen::Closed);
-    assert_eq!(
-        seen(b"HTTP/1.0 400", false),
-        Seen::OtherProtocol(b"HTTP/1.0 400".to_vec())
-    );
-    assert_eq!(
-        seen(b"HTTP/1.0 400", true),
-        Seen::OtherProtocol(b"HTTP/1.0 400".to_vec())
-    );
+    assert_eq!(seen(b"HTTP/1.0 400", false), Seen::OtherProtocol(b"HTTP/1.0 400".to_vec()));
+    assert_eq!(seen(b"HTTP/1.0 400", true), Seen::OtherProtocol(b"HTTP/1.0 400".to_vec()));
     assert_eq!(seen(&b"$bad#00".repeat(4), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"-".repeat(4), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"$hello#14".repeat(65), false), Seen::BrokenPackets);
@@ -316,10 +283,7 @@ fn what_is_no_stub_is_told_by_what_it_said() {
     // Both at once is told the same however much came at once.
     let mixed = b"x$bad#00".repeat(300);
     assert_eq!(seen(&mixed, false), Seen::OtherProtocol(mixed[..64].to_vec()));
-    assert_eq!(
-        seen(&mixed[..40], false),
-        Seen::OtherProtocol(mixed[..40].to_vec())
-    );
+    assert_eq!(seen(&mixed[..40], false), Seen::OtherProtocol(mixed[..40].to_vec()));
 }
 
 /// What talks is not called silent; since it may be a stub in the middle of its answer, a guest known to run is let go.
@@ -344,10 +308,7 @@ fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
         };
         let (said, outcome) = cut_off(&run_on());
         assert_eq!(said, b"");
-        assert_eq!(
-            outcome.reachability,
-            Reachability::NotAGdbStub(Seen::BrokenPackets)
-        );
+        assert_eq!(outcome.reachability, Reachability::NotAGdbStub(Seen::BrokenPackets));
         assert_eq!(outcome.effect, GuestEffect::Unknown);
         let (said, outcome) = cut_off(&run_on().guest(GuestState::Running));
         assert_eq!(said, b"$D;1#b0");
@@ -407,13 +368,6 @@ fn the_parting_word_is_for_a_guest_that_ran_and_said_once() {
     assert_eq!(parting(&run_on(), b"$T02thread:01;#04"), b"$D;1#b0");
     assert_eq!(parting(&run_on(), b""), b"");
     assert_eq!(parting(&run_on().guest(GuestState::Stopped), b""), b"");
-    assert_eq!(
-        parting(&ProbeOptions::default().guest(GuestState::Running), b""),
-        b""
-    );
-    assert_eq!(
-        parting(&run_on(), b"$T02thread:01;#04+$#00+$#00"),
-        b"",
-        "D is on its way"
-    );
+    assert_eq!(parting(&ProbeOptions::default().guest(GuestState::Running), b""), b"");
+    assert_eq!(parting(&run_on(), b"$T02thread:01;#04+$#00+$#00"), b"", "D is on its way");
 }

@@ -18,35 +18,21 @@ fn sessions() -> Vec<Session> {
     let mut sessions = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "gdb-session")
-        {
+        if path.extension().is_some_and(|extension| extension == "gdb-session") {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             sessions.push(parse(name, &std::fs::read_to_string(&path).unwrap()));
         }
     }
-    assert_eq!(
-        sessions.len(),
-        7,
-        "a recording is missing or was not counted here"
-    );
+    assert_eq!(sessions.len(), 7, "a recording is missing or was not counted here");
     sessions
 }
 
 fn session(name: &str) -> Session {
-    sessions()
-        .into_iter()
-        .find(|session| session.name == name)
-        .unwrap()
+    sessions().into_iter().find(|session| session.name == name).unwrap()
 }
 
 fn parse(name: String, text: &str) -> Session {
-    let mut session = Session {
-        name,
-        debugger: Vec::new(),
-        stub: Vec::new(),
-    };
+    let mut session = Session { name, debugger: Vec::new(), stub: Vec::new() };
     for line in text.lines() {
         let (side, bytes) = line.split_once(' ').unwrap();
         match side {
@@ -94,11 +80,7 @@ fn every_packet_of_every_session_is_understood() {
             let items = items(bytes);
             assert!(items.len() >= 10, "{} {side}", session.name);
             for item in &items {
-                assert!(
-                    matches!(item, Item::Ack | Item::Packet(_)),
-                    "{} {side}: {item:?}",
-                    session.name
-                );
+                assert!(matches!(item, Item::Ack | Item::Packet(_)), "{} {side}: {item:?}", session.name);
             }
         }
     }
@@ -163,11 +145,7 @@ fn either_side_cut_at_any_offset_or_delivered_byte_by_byte_is_the_same() {
         for (side, bytes) in [("debugger", &session.debugger), ("stub", &session.stub)] {
             let name = format!("{} {side}", session.name);
             let whole = through_a_link(std::iter::once(bytes.as_slice()));
-            let packets = whole
-                .0
-                .iter()
-                .filter(|event| matches!(event, Event::Packet(_)))
-                .count();
+            let packets = whole.0.iter().filter(|event| matches!(event, Event::Packet(_))).count();
             let sent = items(bytes);
             let sent = sent.iter().filter(|item| matches!(item, Item::Packet(_)));
             assert_eq!(packets, sent.count(), "{name}");
@@ -213,22 +191,12 @@ fn the_probes_own_sessions_are_repeated_however_they_are_cut() {
         let whole = through_a_probe(std::iter::once(session.stub.as_slice()));
         assert_eq!((whole.0.clone(), whole.1), divide(&session.debugger), "{name}");
         assert_eq!(whole.2.effect, effect, "{name}");
-        let Reachability::Answers(identity) = &whole.2.reachability else {
-            panic!("{name}")
-        };
+        let Reachability::Answers(identity) = &whole.2.reachability else { panic!("{name}") };
         assert_eq!(identity.target.as_ref().unwrap().registers.len(), 17, "{name}");
-        assert_eq!(
-            through_a_probe(session.stub.chunks(1)),
-            whole,
-            "{name} byte by byte"
-        );
+        assert_eq!(through_a_probe(session.stub.chunks(1)), whole, "{name} byte by byte");
         for cut in 0..=session.stub.len() {
             let (first, second) = session.stub.split_at(cut);
-            assert_eq!(
-                through_a_probe([first, second].into_iter()),
-                whole,
-                "{name} cut at {cut}"
-            );
+            assert_eq!(through_a_probe([first, second].into_iter()), whole, "{name} cut at {cut}");
         }
     }
 }

@@ -34,18 +34,7 @@ fn thread_ids() {
     check("pa.-1", Some(Id::One(10)), Id::All);
     check("p2", Some(Id::One(2)), Id::All);
     check("ffffffffffffffff", None, Id::One(u64::MAX));
-    for bad in [
-        "",
-        "p",
-        "p.",
-        "p1.",
-        "p.1",
-        "x",
-        "-2",
-        "+1",
-        "10000000000000000",
-        "1.1",
-    ] {
+    for bad in ["", "p", "p.", "p1.", "p.1", "x", "-2", "+1", "10000000000000000", "1.1"] {
         assert_eq!(ThreadId::parse(bad), None, "{bad}");
     }
 }
@@ -53,11 +42,7 @@ fn thread_ids() {
 #[test]
 fn stop_replies() {
     let signal = |payload: &[u8]| match StopReply::parse(payload) {
-        Some(StopReply::Signal {
-            signal,
-            thread,
-            details,
-        }) => (signal, thread.map(|id| id.thread), details),
+        Some(StopReply::Signal { signal, thread, details }) => (signal, thread.map(|id| id.thread), details),
         other => panic!("{}: {other:?}", payload.escape_ascii()),
     };
     assert_eq!(signal(b"S05"), (5, None, vec![]));

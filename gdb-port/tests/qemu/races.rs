@@ -14,9 +14,7 @@ use crate::probes::{identity, options, run_on};
 
 /// Until nobody is attached, leaving or queued: whatever a connection could do to the guest is done then.
 fn await_free(machine: &mut Machine) {
-    eventually("the stub is free", || {
-        look(&machine.endpoint, None).reachability() == Reachability::Listens
-    });
+    eventually("the stub is free", || look(&machine.endpoint, None).reachability() == Reachability::Listens);
     machine.await_attached(false);
 }
 
@@ -79,13 +77,7 @@ async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_settled_when_it_g
         machine.signal("STOP");
         let options = run_on().deadline(Duration::from_secs(1));
         let report = probe(&machine.endpoint, &options).await.unwrap();
-        assert_eq!(
-            report.reachability,
-            Reachability::Silent {
-                accepted: Some(false)
-            },
-            "{stub:?}"
-        );
+        assert_eq!(report.reachability, Reachability::Silent { accepted: Some(false) }, "{stub:?}");
         assert_eq!(report.effect, GuestEffect::Pending);
         assert!(matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.queued == 1));
         machine.signal("CONT");
@@ -131,17 +123,9 @@ async fn a_probe_dropped_at_any_point_lets_the_guest_run_on() {
         let options = run_on();
         for polls in 0.. {
             let endpoint = machine.endpoint.clone();
-            let ended = DropAfter {
-                future: Some(Box::pin(probe(&endpoint, &options))),
-                polls,
-            }
-            .await;
+            let ended = DropAfter { future: Some(Box::pin(probe(&endpoint, &options))), polls }.await;
             await_free(&mut machine);
-            assert_eq!(
-                machine.run_state(),
-                "running",
-                "{stub:?}, dropped after {polls} polls"
-            );
+            assert_eq!(machine.run_state(), "running", "{stub:?}, dropped after {polls} polls");
             if ended {
                 break;
             }

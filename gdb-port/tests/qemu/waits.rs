@@ -25,9 +25,7 @@ async fn the_wait_begins_before_qemu_does() {
     let endpoint = Endpoint::Unix(socket.clone());
     let starting = async {
         let mut command = qemu(&folder.path().join("qmp.sock"));
-        command
-            .arg("-gdb")
-            .arg(format!("unix:{},server=on,wait=off", socket.display()));
+        command.arg("-gdb").arg(format!("unix:{},server=on,wait=off", socket.display()));
         command.spawn().unwrap()
     };
     let wait = wait_until_listening(&endpoint, None, PATIENCE, pending::<()>());
@@ -43,11 +41,6 @@ async fn the_wait_ends_at_once_when_qemu_is_gone() {
     machine.kill();
     let wait = wait_until_listening(&machine.endpoint, Some(machine.pid()), PATIENCE, ready(()));
     assert!(matches!(wait.await, Err(WaitError::ProcessGone { .. })));
-    let wait = wait_until_listening(
-        &machine.endpoint,
-        None,
-        Duration::from_millis(50),
-        pending::<()>(),
-    );
+    let wait = wait_until_listening(&machine.endpoint, None, Duration::from_millis(50), pending::<()>());
     assert!(matches!(wait.await, Err(WaitError::Deadline { .. })));
 }

@@ -9,11 +9,7 @@ use crate::support::{DEADLINE, config};
 
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn check(endpoint: Endpoint) {
@@ -55,23 +51,10 @@ async fn a_port_that_another_qemu_has() {
         Session::start(config("tick").with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::loopback(port)))))
             .await
             .unwrap();
-    let error = Session::start(config("tick").qmp(Endpoint::loopback(port)))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)),
-        "{error}"
-    );
+    let error = Session::start(config("tick").qmp(Endpoint::loopback(port))).await.unwrap_err();
+    assert!(matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)), "{error}");
     assert!(error.to_string().contains("Address already in use"), "{error}");
     assert!(stranger.query_status().await.unwrap().running);
     let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
-    assert!(
-        Session::attach(address, DEADLINE)
-            .await
-            .unwrap()
-            .query_status()
-            .await
-            .unwrap()
-            .running
-    );
+    assert!(Session::attach(address, DEADLINE).await.unwrap().query_status().await.unwrap().running);
 }

@@ -17,12 +17,7 @@ async fn the_whole_job() {
     assert!(session.query_status().await.unwrap().running);
     assert!(counts(&session).await);
     session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
-    session
-        .serial(0)
-        .unwrap()
-        .expect("tick 2", DEADLINE)
-        .await
-        .unwrap();
+    session.serial(0).unwrap().expect("tick 2", DEADLINE).await.unwrap();
 
     session.pause().await.unwrap();
     assert_eq!(session.query_status().await.unwrap().status, RunState::Paused);
@@ -45,10 +40,7 @@ async fn the_whole_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_on_a_runtime_with_threads_and_another_board() {
-    let config = QemuConfig::default()
-        .machine("mps2-an385")
-        .firmware(image("tick-mps2"))
-        .without_gdb();
+    let config = QemuConfig::default().machine("mps2-an385").firmware(image("tick-mps2")).without_gdb();
     let session = Session::start(config).await.unwrap();
     session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
     session.pause().await.unwrap();
@@ -106,12 +98,7 @@ async fn an_event_is_there_before_the_verb_that_caused_it_returns() {
 #[tokio::test]
 async fn commands_by_name_and_refusals() {
     let session = start("tick").await;
-    let version: serde_json::Value = session
-        .execute("query-version", &())
-        .await
-        .unwrap()
-        .parse()
-        .unwrap();
+    let version: serde_json::Value = session.execute("query-version", &()).await.unwrap().parse().unwrap();
     assert!(version["qemu"]["major"].as_u64().unwrap() >= 7);
 
     let refused = session.execute("no-such-command", &()).await.unwrap_err();
@@ -124,13 +111,7 @@ async fn commands_by_name_and_refusals() {
     let invalid = session.execute("query-status", &[1]).await.unwrap_err();
     assert!(chain(&invalid).contains("JSON object"), "{}", chain(&invalid));
 
-    assert!(
-        session
-            .human_monitor_command("info registers")
-            .await
-            .unwrap()
-            .contains("R15=")
-    );
+    assert!(session.human_monitor_command("info registers").await.unwrap().contains("R15="));
     for line in ["savevm boot", "no-such-command"] {
         let refused = session.human_monitor_command(line).await.unwrap_err();
         assert!(matches!(&refused, CommandError::HumanMonitor { .. }), "{refused}");

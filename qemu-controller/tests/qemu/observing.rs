@@ -26,9 +26,7 @@ async fn the_run_state_follows() {
 async fn the_transcript_has_the_whole_conversation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session.qmp");
-    let session = Session::start(config("tick").qmp_transcript(&path))
-        .await
-        .unwrap();
+    let session = Session::start(config("tick").qmp_transcript(&path)).await.unwrap();
     session.pause().await.unwrap();
     session.stop().await.unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
@@ -37,15 +35,8 @@ async fn the_transcript_has_the_whole_conversation() {
         .filter(|line| line.speaker == Speaker::Client)
         .map(|line| line.text)
         .collect();
-    for (command, line) in [
-        "qmp_capabilities",
-        "query-status",
-        "query-chardev",
-        "stop",
-        "quit",
-    ]
-    .iter()
-    .zip(&sent)
+    for (command, line) in
+        ["qmp_capabilities", "query-status", "query-chardev", "stop", "quit"].iter().zip(&sent)
     {
         assert!(line.contains(&format!("\"execute\":\"{command}\"")), "{line}");
     }
@@ -68,10 +59,7 @@ async fn typed_commands_of_the_crate_qapi_qmp() {
     use qemu_controller::qapi_qmp;
     let session = start("tick").await;
     assert!(session.qapi(&qapi_qmp::query_status {}).await.unwrap().running);
-    assert_eq!(
-        session.qapi(&qapi_qmp::query_target {}).await.unwrap().arch,
-        qapi_qmp::SysEmuTarget::arm
-    );
+    assert_eq!(session.qapi(&qapi_qmp::query_target {}).await.unwrap().arch, qapi_qmp::SysEmuTarget::arm);
     session.qapi(&qapi_qmp::stop {}).await.unwrap();
     assert!(!session.query_status().await.unwrap().running);
 }

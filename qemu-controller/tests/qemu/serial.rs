@@ -27,10 +27,7 @@ async fn what_does_not_come_is_said_with_what_came() {
     let serial = session.serial(0).unwrap();
     serial.expect("tick 1", DEADLINE).await.unwrap();
     session.pause().await.unwrap();
-    let error = serial
-        .expect("never", Duration::from_millis(10))
-        .await
-        .unwrap_err();
+    let error = serial.expect("never", Duration::from_millis(10)).await.unwrap_err();
     assert!(matches!(error, SerialError::Deadline { .. }), "{error}");
     assert!(error.to_string().contains("'never'"), "{error}");
     session.stop().await.unwrap();
@@ -54,22 +51,12 @@ async fn a_flood_that_nobody_reads_stalls_nothing() {
 /// A port that nobody drains any more is closed: an open one would stall QEMU, its monitor included.
 #[test]
 fn a_runtime_that_is_gone_stalls_no_guest() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();
     let session = first.block_on(start("uart-flood"));
     drop(first);
     runtime().block_on(async {
-        let error = session
-            .serial(0)
-            .unwrap()
-            .expect("never", DEADLINE)
-            .await
-            .unwrap_err();
+        let error = session.serial(0).unwrap().expect("never", DEADLINE).await.unwrap_err();
         assert!(matches!(error, SerialError::Closed { .. }), "{error}");
         let stopped = session.stop().await.unwrap();
         assert_eq!(stopped.by, StoppedBy::Terminate, "{stopped}");

@@ -27,9 +27,8 @@ fn with_second_monitor(name: &str, path: PathBuf) -> QemuConfig {
 async fn two_hundred_connects_during_an_event_flood() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("second.sock");
-    let owner = Session::start(with_second_monitor("reset-request", path.clone()).wait_for_gdb(true))
-        .await
-        .unwrap();
+    let owner =
+        Session::start(with_second_monitor("reset-request", path.clone()).wait_for_gdb(true)).await.unwrap();
     owner.resume().await.unwrap();
     for number in 0..200 {
         if number % 20 == 0 {
@@ -50,13 +49,9 @@ async fn two_hundred_connects_during_an_event_flood() {
 async fn of_a_second_session_on_one_socket_nothing_runs_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("second.sock");
-    let owner = Session::start(with_second_monitor("tick", path.clone()))
-        .await
-        .unwrap();
+    let owner = Session::start(with_second_monitor("tick", path.clone())).await.unwrap();
     let mut events = owner.events();
-    let first = Session::attach(Address::Socket(path.clone()), STORM)
-        .await
-        .unwrap();
+    let first = Session::attach(Address::Socket(path.clone()), STORM).await.unwrap();
 
     // A relay between the second session and the socket counts what it writes, and stays when it has gone.
     let mut socket = UnixStream::connect(&path).await.unwrap();
@@ -68,13 +63,7 @@ async fn of_a_second_session_on_one_socket_nothing_runs_later() {
     };
     let (error, written): (Result<(), AttachError>, _) = tokio::join!(wish, pass_on(relay, &mut socket));
     let error = error.unwrap_err();
-    let told = matches!(
-        error,
-        AttachError::Deadline {
-            phase: StartPhase::Greeting,
-            ..
-        }
-    );
+    let told = matches!(error, AttachError::Deadline { phase: StartPhase::Greeting, .. });
     assert!(told, "{error:?}");
     assert_eq!(written, 0, "bytes were written before the greeting");
 
@@ -84,25 +73,15 @@ async fn of_a_second_session_on_one_socket_nothing_runs_later() {
     // this.
     let mut socket = BufReader::new(socket);
     assert!(line(&mut socket).await.contains("QMP"));
-    socket
-        .write_all(br#"{"execute": "qmp_capabilities", "id": "of the relay"}"#)
-        .await
-        .unwrap();
+    socket.write_all(br#"{"execute": "qmp_capabilities", "id": "of the relay"}"#).await.unwrap();
     let answer = line(&mut socket).await;
-    assert!(
-        answer.contains("return") && answer.contains("of the relay"),
-        "{answer}"
-    );
+    assert!(answer.contains("return") && answer.contains("of the relay"), "{answer}");
     drop(socket);
     let third = Session::attach(Address::Socket(path), STORM).await.unwrap();
     assert!(third.query_status().await.unwrap().running);
     owner.stop().await.unwrap();
     while let Some(event) = events.next().await {
-        assert_eq!(
-            event.unwrap().name,
-            "SHUTDOWN",
-            "somebody did something to the guest"
-        );
+        assert_eq!(event.unwrap().name, "SHUTDOWN", "somebody did something to the guest");
     }
 }
 
@@ -128,11 +107,7 @@ fn fifty_sessions_at_once() {
         let mut starting = JoinSet::new();
         for number in 0..50 {
             starting.spawn(async move {
-                let endpoint = if number % 2 == 0 {
-                    Endpoint::Inherited
-                } else {
-                    Endpoint::PrivateSocket
-                };
+                let endpoint = if number % 2 == 0 { Endpoint::Inherited } else { Endpoint::PrivateSocket };
                 Session::start(patient("wfi").qmp(endpoint)).await.unwrap()
             });
         }
@@ -165,11 +140,7 @@ fn fifty_sessions_at_once() {
 fn thirty_starts_and_ends() {
     alone("storm::thirty_starts_and_ends", async {
         for round in 0..5 {
-            let endpoint = if round % 2 == 0 {
-                Endpoint::Inherited
-            } else {
-                Endpoint::PrivateSocket
-            };
+            let endpoint = if round % 2 == 0 { Endpoint::Inherited } else { Endpoint::PrivateSocket };
             let config = || patient("tick").qmp(endpoint.clone());
             // Stopped, dropped, killed.
             let session = Session::start(config()).await.unwrap();
@@ -182,9 +153,7 @@ fn thirty_starts_and_ends() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("second.sock");
             let second = Monitor::Qmp(Endpoint::Socket(path.clone()));
-            let session = Session::start(config().with_spec(|spec| spec.monitor(second)))
-                .await
-                .unwrap();
+            let session = Session::start(config().with_spec(|spec| spec.monitor(second))).await.unwrap();
             let guest = Session::attach(Address::Socket(path), STORM).await.unwrap();
             guest.stop().await.unwrap();
             session.ended().await;
@@ -198,10 +167,7 @@ fn thirty_starts_and_ends() {
 
 /// A session whose deadlines are out of reach.
 fn patient(name: &str) -> QemuConfig {
-    config(name)
-        .start_deadline(STORM)
-        .command_deadline(STORM)
-        .stop_ladder(STORM, STORM, STORM)
+    config(name).start_deadline(STORM).command_deadline(STORM).stop_ladder(STORM, STORM, STORM)
 }
 
 /// What this process has of what must not be left behind.
@@ -263,19 +229,10 @@ fn alone(name: &str, body: impl Future<Output = ()>) {
         assert!(left.is_empty(), "{left:?}");
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         // What is made once and kept: the thread that starts processes, the runtime's own descriptors.
-        Session::start(patient("tick"))
-            .await
-            .unwrap()
-            .stop()
-            .await
-            .unwrap();
+        Session::start(patient("tick")).await.unwrap().stop().await.unwrap();
         let before = Belongings::count();
         body.await;
         // Threads and descriptors go a moment after their process, and `before` may have some of those still.

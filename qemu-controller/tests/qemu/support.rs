@@ -87,10 +87,7 @@ pub(crate) fn processes_with(word: &str) -> Vec<u32> {
             continue;
         };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if line
-            .split(|&byte| byte == 0)
-            .any(|argument| argument == word.as_bytes())
-        {
+        if line.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes()) {
             found.push(pid);
         }
     }
@@ -136,10 +133,7 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn of(pid: u32) -> Self {
         let raw = Pid::from_raw(pid as i32).unwrap();
-        Self {
-            process: pidfd_open(raw, PidfdFlags::empty()).unwrap(),
-            pid,
-        }
+        Self { process: pidfd_open(raw, PidfdFlags::empty()).unwrap(), pid }
     }
 
     /// Sends a signal; after SIGSTOP, waits until the process stands still.
@@ -177,14 +171,7 @@ pub(crate) struct Fifo {
 impl Fifo {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        mknodat(
-            CWD,
-            folder.path().join("fifo"),
-            FileType::Fifo,
-            Mode::RUSR | Mode::WUSR,
-            0,
-        )
-        .unwrap();
+        mknodat(CWD, folder.path().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         Self { folder }
     }
 

@@ -11,29 +11,17 @@ use crate::peer::{GREETING, Peer, connected};
 type Operation = fn(&Session) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 
 const OPERATIONS: [(&str, Operation); 9] = [
-    ("query_status", |session| {
-        Box::pin(async { drop(session.query_status().await) })
-    }),
-    ("query_cpus", |session| {
-        Box::pin(async { drop(session.query_cpus().await) })
-    }),
+    ("query_status", |session| Box::pin(async { drop(session.query_status().await) })),
+    ("query_cpus", |session| Box::pin(async { drop(session.query_cpus().await) })),
     ("pause", |session| Box::pin(async { drop(session.pause().await) })),
-    ("resume", |session| {
-        Box::pin(async { drop(session.resume().await) })
-    }),
+    ("resume", |session| Box::pin(async { drop(session.resume().await) })),
     ("reset", |session| Box::pin(async { drop(session.reset().await) })),
     ("human_monitor_command", |session| {
         Box::pin(async { drop(session.human_monitor_command("info").await) })
     }),
-    ("execute", |session| {
-        Box::pin(async { drop(session.execute("anything", &()).await) })
-    }),
-    ("execute_oob", |session| {
-        Box::pin(async { drop(session.execute_oob("anything", &()).await) })
-    }),
-    ("wait_for_event", |session| {
-        Box::pin(async { drop(session.wait_for_event("STOP", |_| true).await) })
-    }),
+    ("execute", |session| Box::pin(async { drop(session.execute("anything", &()).await) })),
+    ("execute_oob", |session| Box::pin(async { drop(session.execute_oob("anything", &()).await) })),
+    ("wait_for_event", |session| Box::pin(async { drop(session.wait_for_event("STOP", |_| true).await) })),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -48,10 +36,7 @@ async fn any_future_after_any_number_of_polls() {
                 dropped += usize::from(drop_after(polls, operation(&session)).await);
             }
             // All need an answer that is not there yet at the first poll.
-            assert!(
-                polls > 1 || dropped == 20,
-                "{name}: {dropped} of 20 were dropped after {polls} polls"
-            );
+            assert!(polls > 1 || dropped == 20, "{name}: {dropped} of 20 were dropped after {polls} polls");
             check_in_step(&session, name, polls).await;
             drop(session);
             served.await.unwrap();
@@ -119,10 +104,8 @@ async fn drop_after(polls: usize, future: impl Future) -> bool {
 }
 
 async fn check_in_step(session: &Session, name: &str, polls: usize) {
-    let version = session
-        .execute("query-version", &())
-        .await
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let version =
+        session.execute("query-version", &()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     let version: serde_json::Value = version.parse().unwrap();
     assert_eq!(version["qemu"]["major"], 7, "{name} after {polls} polls");
 }

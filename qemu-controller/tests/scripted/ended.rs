@@ -40,17 +40,12 @@ async fn check_every_call(session: &Session, ended: &Ended) {
     check(ended, session.execute_oob("anything", &()).await);
     check(ended, session.wait_for_event("ANY", |_| true).await);
     for gdb in [session.check_gdb().await, session.probe_gdb().await] {
-        let Err(GdbError::Command(error)) = gdb else {
-            panic!("{gdb:?}")
-        };
+        let Err(GdbError::Command(error)) = gdb else { panic!("{gdb:?}") };
         check::<()>(ended, Err(error));
     }
     assert!(session.events().next().await.is_none());
     assert!(session.watch_run_state().changed().await.is_err());
-    assert!(
-        since.elapsed().is_zero(),
-        "a call waited for a session that has ended"
-    );
+    assert!(since.elapsed().is_zero(), "a call waited for a session that has ended");
 }
 
 /// The call failed, and by the session's own end.

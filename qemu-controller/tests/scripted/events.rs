@@ -37,9 +37,7 @@ async fn a_slow_subscriber_learns_how_many_it_missed_and_slows_nobody() {
         peer.event("NUMBERED", json!({ "number": number })).await;
     }
     reader.await.unwrap();
-    let Err(Missed(missed)) = slow.next().await.unwrap() else {
-        panic!("it was slow")
-    };
+    let Err(Missed(missed)) = slow.next().await.unwrap() else { panic!("it was slow") };
     let mut left = 0;
     while missed + left < 3000 {
         slow.next().await.unwrap().unwrap();
@@ -65,18 +63,10 @@ async fn a_wait_begins_with_the_call_and_not_with_the_first_poll() {
 async fn the_run_state_is_known_without_asking() {
     let (session, mut peer) = connected().await;
     let mut state = session.watch_run_state();
-    assert_eq!(
-        *state.borrow_and_update(),
-        RunState::Running,
-        "from the first query-status"
-    );
+    assert_eq!(*state.borrow_and_update(), RunState::Running, "from the first query-status");
     for (name, data, expected) in [
         ("STOP", json!({}), RunState::Paused),
-        (
-            "RESET",
-            json!({ "guest": false, "reason": "host-qmp-system-reset" }),
-            RunState::Prelaunch,
-        ),
+        ("RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" }), RunState::Prelaunch),
         ("RESUME", json!({}), RunState::Running),
     ] {
         peer.event(name, data).await;
@@ -109,15 +99,6 @@ async fn an_event_that_does_not_come_is_said_as_such() {
         peer.event("OTHER", json!({ "number": number })).await;
     }
     let error = late.await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            CommandError::NoEvent {
-                missed: 900..2000,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, CommandError::NoEvent { missed: 900..2000, .. }), "{error}");
     assert!(error.to_string().contains("came too fast"), "{error}");
 }

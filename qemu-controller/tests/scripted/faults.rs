@@ -130,8 +130,7 @@ async fn commit(mut peer: Peer, fault: Fault) -> Option<Peer> {
             return Some(peer);
         }
         Fault::StaleId => {
-            peer.say(json!({ "return": { "stale": true }, "id": "00000000-1" }).to_string())
-                .await;
+            peer.say(json!({ "return": { "stale": true }, "id": "00000000-1" }).to_string()).await;
             return Some(peer);
         }
         Fault::WrongId => {
@@ -290,8 +289,7 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
             let waiter = tokio::spawn(async move { Outcome::of_command(&held.reset().await) });
             let command = peer.hear().await;
             peer.unanswered.clear();
-            peer.say(json!({ "return": {}, "id": command.id }).to_string())
-                .await;
+            peer.say(json!({ "return": {}, "id": command.id }).to_string()).await;
             waiter
         }
         Phase::Stopping => {

@@ -29,9 +29,7 @@ async fn an_answer_that_has_come_counts() {
     let server = std::thread::spawn(move || answer_all(server));
     client.set_nonblocking(true).unwrap();
     let look = client.try_clone().unwrap();
-    let session = Session::over(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE)
-        .await
-        .unwrap();
+    let session = Session::over(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE).await.unwrap();
 
     let deadline = Duration::from_millis(20);
     for _ in 0..20 {

@@ -52,22 +52,8 @@ impl Peer {
     pub(crate) fn new() -> (Self, impl Future<Output = Result<Session, AttachError>> + Send) {
         let (client, stream) = duplex(64 * 1024);
         let fault = Arc::new(Mutex::new(None));
-        let peer = Self {
-            stream,
-            heard: Vec::new(),
-            fault: Arc::clone(&fault),
-            unanswered: VecDeque::new(),
-        };
-        (
-            peer,
-            Session::over(
-                Client {
-                    stream: client,
-                    fault,
-                },
-                DEADLINE,
-            ),
-        )
+        let peer = Self { stream, heard: Vec::new(), fault: Arc::clone(&fault), unanswered: VecDeque::new() };
+        (peer, Session::over(Client { stream: client, fault }, DEADLINE))
     }
 
     /// What is said to a session that has hung up goes nowhere.
@@ -78,8 +64,7 @@ impl Peer {
 
     pub(crate) async fn event(&mut self, name: &str, data: Value) {
         let timestamp = json!({ "seconds": -1, "microseconds": -1 });
-        self.say(json!({ "timestamp": timestamp, "event": name, "data": data }).to_string())
-            .await;
+        self.say(json!({ "timestamp": timestamp, "event": name, "data": data }).to_string()).await;
     }
 
     /// Reads the next command; it is then unanswered.
@@ -112,11 +97,7 @@ impl Peer {
             Some(name) => (false, name),
             None => (true, &value["exec-oob"]),
         };
-        Some(Heard {
-            name: name.as_str().unwrap().to_owned(),
-            oob,
-            id: value["id"].clone(),
-        })
+        Some(Heard { name: name.as_str().unwrap().to_owned(), oob, id: value["id"].clone() })
     }
 
     /// Answers the oldest unanswered command as QEMU would.
@@ -133,14 +114,9 @@ impl Peer {
             "human-monitor-command" => json!(""),
             _ => json!({}),
         };
-        self.say(json!({ "return": value, "id": command.id }).to_string())
-            .await;
+        self.say(json!({ "return": value, "id": command.id }).to_string()).await;
         if command.name == "system_reset" {
-            self.event(
-                "RESET",
-                json!({ "guest": false, "reason": "host-qmp-system-reset" }),
-            )
-            .await;
+            self.event("RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" })).await;
         }
     }
 

@@ -133,10 +133,7 @@ impl Qemu {
         static ANSWERS: Mutex<Option<HashMap<Key, String>>> = Mutex::new(None);
         let lock = || ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
 
-        let unreadable = |source| FindError::Unreadable {
-            path: self.path.clone(),
-            source,
-        };
+        let unreadable = |source| FindError::Unreadable { path: self.path.clone(), source };
         let metadata = fs::metadata(&self.path).map_err(unreadable)?;
         let modified = metadata.modified().map_err(unreadable)?;
         let key = (self.path.clone(), metadata.len(), modified, question.to_vec());
@@ -180,16 +177,10 @@ fn parse_version(answer: &str) -> Option<Version> {
 
 /// A heading, then a name and a description on each line.
 fn parse_machines(answer: &str) -> Option<Vec<Machine>> {
-    let lines = answer
-        .strip_prefix("Supported machines are:")?
-        .lines()
-        .filter(|line| !line.is_empty());
+    let lines = answer.strip_prefix("Supported machines are:")?.lines().filter(|line| !line.is_empty());
     let machine = |line: &str| {
         let (name, description) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        Machine {
-            name: name.to_owned(),
-            description: description.trim().to_owned(),
-        }
+        Machine { name: name.to_owned(), description: description.trim().to_owned() }
     };
     Some(lines.map(machine).collect())
 }
@@ -197,19 +188,12 @@ fn parse_machines(answer: &str) -> Option<Vec<Machine>> {
 /// A heading (RISC-V before 9.0 has none), then a name on each line, on some targets behind the target's name, up to
 /// an empty line.
 fn parse_cpus(answer: &str) -> Option<Vec<String>> {
-    let lines = answer
-        .lines()
-        .skip_while(|line| line.is_empty() || line.starts_with("Available CPUs"));
+    let lines = answer.lines().skip_while(|line| line.is_empty() || line.starts_with("Available CPUs"));
     let name = |line: &str| {
-        let mut words = line
-            .split_whitespace()
-            .filter(|word| !matches!(*word, "x86" | "PowerPC" | "s390"));
+        let mut words = line.split_whitespace().filter(|word| !matches!(*word, "x86" | "PowerPC" | "s390"));
         words.next().map(str::to_owned)
     };
-    let names: Vec<_> = lines
-        .take_while(|line| !line.trim().is_empty())
-        .filter_map(name)
-        .collect();
+    let names: Vec<_> = lines.take_while(|line| !line.trim().is_empty()).filter_map(name).collect();
     (!names.is_empty()).then_some(names)
 }
 
@@ -222,10 +206,7 @@ mod tests {
         let of = |text: &str| parse_version(text).map(|v| (v.major, v.minor, v.micro, v.package));
         let debian =
             "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022\n";
-        assert_eq!(
-            of(debian),
-            Some((7, 2, 22, Some("Debian 1:7.2+dfsg-7+deb12u18+b3".to_owned())))
-        );
+        assert_eq!(of(debian), Some((7, 2, 22, Some("Debian 1:7.2+dfsg-7+deb12u18+b3".to_owned()))));
         assert_eq!(of("QEMU emulator version 10.0.2"), Some((10, 0, 2, None)));
         assert_eq!(
             of("QEMU emulator version 9.2.50 (v9.2.0-123-g0)"),
@@ -241,10 +222,7 @@ mod tests {
         let machines = parse_machines("Supported machines are:\nakita   Sharp SL-C1000\nbare\n").unwrap();
         assert_eq!(machines[0].name, "akita");
         assert_eq!(machines[0].description, "Sharp SL-C1000");
-        assert_eq!(
-            (machines[1].name.as_str(), machines[1].description.as_str()),
-            ("bare", "")
-        );
+        assert_eq!((machines[1].name.as_str(), machines[1].description.as_str()), ("bare", ""));
         assert_eq!(parse_machines("hello"), None);
     }
 

@@ -40,15 +40,8 @@ impl Image {
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let wide = self.bits == 64;
         let (header, program) = if wide { (64_u16, 56_u16) } else { (52, 32) };
-        let mut out = vec![
-            0x7f,
-            b'E',
-            b'L',
-            b'F',
-            if wide { 2 } else { 1 },
-            if self.little { 1 } else { 2 },
-            1,
-        ];
+        let mut out =
+            vec![0x7f, b'E', b'L', b'F', if wide { 2 } else { 1 }, if self.little { 1 } else { 2 }, 1];
         out.resize(16, 0);
         let put = |out: &mut Vec<u8>, value: u64, size: usize| {
             let bytes = value.to_le_bytes();
@@ -73,19 +66,12 @@ impl Image {
         let size = self.claimed_size.unwrap_or(self.contents.len() as u64);
         for _ in 0..self.segments {
             put(&mut out, 1, 4);
-            let addresses = [
-                (offset, word),
-                (self.address, word),
-                (self.address, word),
-                (size, word),
-                (size, word),
-            ];
+            let addresses =
+                [(offset, word), (self.address, word), (self.address, word), (size, word), (size, word)];
             if wide {
                 put(&mut out, 5, 4);
             }
-            addresses
-                .iter()
-                .for_each(|&(value, size)| put(&mut out, value, size));
+            addresses.iter().for_each(|&(value, size)| put(&mut out, value, size));
             if !wide {
                 put(&mut out, 5, 4);
             }

@@ -25,10 +25,7 @@ pub(crate) fn read(args: &[OsString]) -> Vec<Read> {
     let mut out = Vec::new();
     while let Some(option) = words.next() {
         let option = String::from_utf8(option.to_vec()).expect("an option is ASCII");
-        assert!(
-            option.starts_with('-'),
-            "{option} would be taken for a disk image"
-        );
+        assert!(option.starts_with('-'), "{option} would be taken for a disk image");
         let pairs = if FLAGS.contains(&option.as_str()) {
             Vec::new()
         } else {
@@ -59,10 +56,7 @@ pub(crate) fn read(args: &[OsString]) -> Vec<Read> {
 fn list(mut rest: &[u8]) -> Pairs {
     let mut pairs = Pairs::new();
     while !rest.is_empty() {
-        let name_end = rest
-            .iter()
-            .position(|b| matches!(b, b'=' | b','))
-            .unwrap_or(rest.len());
+        let name_end = rest.iter().position(|b| matches!(b, b'=' | b',')).unwrap_or(rest.len());
         let key = if rest.get(name_end) == Some(&b'=') {
             let key = rest[..name_end].to_vec();
             rest = &rest[name_end + 1..];
@@ -106,21 +100,10 @@ fn features(value: &[u8]) -> Pairs {
 
 /// `sscanf(str, "%63[^.=].%63[^=]%n", …)`, then the rest as it stands.
 fn global(value: &[u8]) -> Pairs {
-    let driver_end = value
-        .iter()
-        .take(63)
-        .position(|b| matches!(b, b'.' | b'='))
-        .expect("a driver");
+    let driver_end = value.iter().take(63).position(|b| matches!(b, b'.' | b'=')).expect("a driver");
     assert_eq!(value[driver_end], b'.');
     let rest = &value[driver_end + 1..];
-    let property_end = rest
-        .iter()
-        .take(64)
-        .position(|&b| b == b'=')
-        .expect("a property of 63 bytes at most");
+    let property_end = rest.iter().take(64).position(|&b| b == b'=').expect("a property of 63 bytes at most");
     let property = rest[..property_end].to_vec();
-    vec![
-        (b"driver".to_vec(), value[..driver_end].to_vec()),
-        (property, rest[property_end + 1..].to_vec()),
-    ]
+    vec![(b"driver".to_vec(), value[..driver_end].to_vec()), (property, rest[property_end + 1..].to_vec())]
 }

@@ -19,13 +19,7 @@ fn killed_controllers_leave_no_qemu() {
         return play_a_controller();
     }
     let mut controllers: Vec<_> = (0..CONTROLLERS)
-        .map(|number| {
-            again(
-                "orphans::killed_controllers_leave_no_qemu",
-                "controller",
-                1 + number % 2,
-            )
-        })
+        .map(|number| again("orphans::killed_controllers_leave_no_qemu", "controller", 1 + number % 2))
         .collect();
     let pids: Vec<u32> = controllers
         .iter_mut()
@@ -39,14 +33,9 @@ fn killed_controllers_leave_no_qemu() {
         .collect();
     assert!(pids.iter().all(|&pid| runs(pid)), "all {CONTROLLERS} run");
     let start = Instant::now();
-    controllers
-        .iter_mut()
-        .for_each(|controller| controller.kill().unwrap());
+    controllers.iter_mut().for_each(|controller| controller.kill().unwrap());
     eventually("no QEMU is left", || !pids.iter().any(|&pid| runs(pid)));
-    println!(
-        "{CONTROLLERS} controllers killed, no QEMU left after {} ms",
-        start.elapsed().as_millis()
-    );
+    println!("{CONTROLLERS} controllers killed, no QEMU left after {} ms", start.elapsed().as_millis());
     for controller in &mut controllers {
         controller.wait().unwrap();
     }
@@ -75,14 +64,9 @@ fn a_kept_qemu_outlives_its_handle_and_its_program() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let controller = again(TEST, folder.path().to_str().unwrap(), 1)
-        .wait_with_output()
-        .unwrap();
+    let controller = again(TEST, folder.path().to_str().unwrap(), 1).wait_with_output().unwrap();
     let told = String::from_utf8(controller.stdout).unwrap();
-    let pid: u32 = told
-        .lines()
-        .find_map(|line| line.split_once("QEMU is ")?.1.parse().ok())
-        .expect(&told);
+    let pid: u32 = told.lines().find_map(|line| line.split_once("QEMU is ")?.1.parse().ok()).expect(&told);
     let ends = EndsAtLast(pid);
     let mut stream = None;
     eventually("its monitor listens", || {
@@ -120,22 +104,11 @@ fn the_thread_that_started_it_may_end() {
 
 #[test]
 fn the_runtime_that_started_it_may_be_dropped() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let asynchronous = runtime.block_on(async {
-        tokio::spawn(qemu_launch::spawn_async(machine("tick")))
-            .await
-            .unwrap()
-            .unwrap()
-    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let asynchronous = runtime
+        .block_on(async { tokio::spawn(qemu_launch::spawn_async(machine("tick"))).await.unwrap().unwrap() });
     let blocking = runtime.block_on(async {
-        tokio::task::spawn_blocking(|| qemu_launch::spawn(&machine("tick")))
-            .await
-            .unwrap()
-            .unwrap()
+        tokio::task::spawn_blocking(|| qemu_launch::spawn(&machine("tick"))).await.unwrap().unwrap()
     });
     drop(runtime);
     for mut process in [asynchronous, blocking] {

@@ -26,10 +26,7 @@ fn counts(temporary: &Path) -> Counts {
 
 /// Stopped, for nobody reads its serial port.
 fn spec() -> MachineSpec {
-    machine("tick")
-        .serial(Endpoint::Inherited)
-        .gdb(Endpoint::PrivateSocket)
-        .start_stopped(true)
+    machine("tick").serial(Endpoint::Inherited).gdb(Endpoint::PrivateSocket).start_stopped(true)
 }
 
 #[test]
@@ -59,15 +56,9 @@ fn fifty_at_once() {
         let spec = spec();
         let before = warmed_up(&spec, &temporary);
         let mut processes: Vec<_> = (0..50).map(|_| qemu_launch::spawn(&spec).unwrap()).collect();
-        let mut monitors: Vec<_> = processes
-            .iter_mut()
-            .map(|process| Qmp::new(process.take_qmp().unwrap()))
-            .collect();
-        assert!(
-            monitors
-                .iter_mut()
-                .all(|qmp| qmp.execute("query-status").contains("prelaunch"))
-        );
+        let mut monitors: Vec<_> =
+            processes.iter_mut().map(|process| Qmp::new(process.take_qmp().unwrap())).collect();
+        assert!(monitors.iter_mut().all(|qmp| qmp.execute("query-status").contains("prelaunch")));
         drop((processes, monitors));
         again(&before, &temporary);
     });
@@ -83,12 +74,7 @@ fn once(spec: &MachineSpec, round: usize) {
             process.wait_blocking(soon()).unwrap();
         }
         1 => drop(qemu_launch::spawn(spec).unwrap()),
-        2 => drop(
-            qemu_launch::spawn(spec)
-                .unwrap()
-                .end_blocking(Ladder::default())
-                .unwrap(),
-        ),
+        2 => drop(qemu_launch::spawn(spec).unwrap().end_blocking(Ladder::default()).unwrap()),
         3 => {
             // With all that it makes, such as sockets, which it can't remove then.
             let mut process = qemu_launch::spawn(spec).unwrap();

@@ -97,9 +97,7 @@ impl Qmp {
 /// A field of `/proc/PID/status`; `None` when the process is gone.
 pub(crate) fn status(pid: u32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.map(|value| value.trim().to_owned())
 }
 
@@ -126,15 +124,11 @@ pub(crate) fn with_word(word: &str) -> Vec<u32> {
 /// This process's children, zombies included.
 pub(crate) fn children() -> Vec<u32> {
     let me = std::process::id().to_string();
-    processes()
-        .filter(|&pid| status(pid, "PPid").is_some_and(|parent| parent == me))
-        .collect()
+    processes().filter(|&pid| status(pid, "PPid").is_some_and(|parent| parent == me)).collect()
 }
 
 fn processes() -> impl Iterator<Item = u32> {
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// How many entries a folder has.
@@ -150,13 +144,7 @@ pub(crate) fn again(test: &str, role: &str, threads: usize) -> Child {
 
 fn again_command(test: &str, role: &str, threads: usize) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([
-        "--exact",
-        test,
-        "--nocapture",
-        "--test-threads",
-        &threads.to_string(),
-    ]);
+    command.args(["--exact", test, "--nocapture", "--test-threads", &threads.to_string()]);
     command.env("QEMU_LAUNCH_ROLE", role).stdout(Stdio::piped());
     command
 }
@@ -172,10 +160,7 @@ pub(crate) fn alone(test: &str, temporary: &Path, body: impl FnOnce()) {
     if role().is_some() {
         return body();
     }
-    let child = again_command(test, "alone", 2)
-        .env("TMPDIR", temporary)
-        .spawn()
-        .unwrap();
+    let child = again_command(test, "alone", 2).env("TMPDIR", temporary).spawn().unwrap();
     let output = child.wait_with_output().unwrap();
     print!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{test} failed in its own process");

@@ -176,10 +176,7 @@ impl QmpEvent {
     fn shutdown_data(&self) -> Result<ShutdownEvent, ParseError> {
         match self.data {
             Some(_) => self.parse_data(),
-            None => Ok(ShutdownEvent {
-                guest: false,
-                reason: no_cause(),
-            }),
+            None => Ok(ShutdownEvent { guest: false, reason: no_cause() }),
         }
     }
 }

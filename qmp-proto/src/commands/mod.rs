@@ -161,14 +161,9 @@ pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
     let _ = raw.parse::<Vec<JobInfo>>();
     let _ = raw.parse::<Vec<BlockInfo>>();
     let _ = raw.parse::<Vec<ObjectPropertyInfo>>();
-    for name in [
-        "SHUTDOWN",
-        "WATCHDOG",
-        "GUEST_PANICKED",
-        "JOB_STATUS_CHANGE",
-        "BLOCK_IO_ERROR",
-        "DEVICE_DELETED",
-    ] {
+    for name in
+        ["SHUTDOWN", "WATCHDOG", "GUEST_PANICKED", "JOB_STATUS_CHANGE", "BLOCK_IO_ERROR", "DEVICE_DELETED"]
+    {
         let event = crate::QmpEvent::new(name, Some(raw.clone()));
         let _ = event.typed();
     }

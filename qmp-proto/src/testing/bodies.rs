@@ -10,32 +10,19 @@ use crate::{
 
 /// Limits small enough to be met by fuzzed input.
 fn small_limits() -> Limits {
-    Limits {
-        max_message_bytes: 512,
-        max_depth: 6,
-        ..Limits::default()
-    }
+    Limits { max_message_bytes: 512, max_depth: 6, ..Limits::default() }
 }
 
 /// Any bytes, whole, byte by byte and in random pieces: the same messages and the same error, and what is taken for
 /// JSON or not is what `serde_json` takes for it.
 pub fn decode(bytes: &[u8]) {
-    let seed = bytes.iter().fold(bytes.len() as u64, |seed, &byte| {
-        seed.wrapping_mul(31).wrapping_add(byte.into())
-    });
+    let seed =
+        bytes.iter().fold(bytes.len() as u64, |seed, &byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     for limits in [Limits::default(), small_limits()] {
         let whole = decode_pieces(limits, [bytes]);
         assert_eq!(whole, decode_pieces(limits, bytes.chunks(1)), "byte by byte");
-        assert_eq!(
-            whole,
-            decode_pieces(limits, cut(bytes, 9, seed)),
-            "in short pieces"
-        );
-        assert_eq!(
-            whole,
-            decode_pieces(limits, cut(bytes, 80, seed)),
-            "in longer pieces"
-        );
+        assert_eq!(whole, decode_pieces(limits, cut(bytes, 9, seed)), "in short pieces");
+        assert_eq!(whole, decode_pieces(limits, cut(bytes, 80, seed)), "in longer pieces");
         for message in &whole.0 {
             check_values(message);
         }
@@ -125,10 +112,7 @@ pub fn encode(bytes: &[u8]) {
     let value: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     let arguments = json!({ key: value });
     let id = CommandId::new(bytes.len() as u32, name.len() as u64);
-    let limits = Limits {
-        max_command_bytes: 200,
-        ..Limits::default()
-    };
+    let limits = Limits { max_command_bytes: 200, ..Limits::default() };
     let mut out = b"before".to_vec();
     match Codec::new(limits).encode_raw(name, &arguments, id, &mut out) {
         Ok(()) => {

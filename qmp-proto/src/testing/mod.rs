@@ -41,11 +41,7 @@ pub fn decode_pieces<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u
     drain(&mut codec);
     codec.feed(b"{\"return\": {}}");
     drain(&mut codec);
-    assert_eq!(
-        codec.is_finished(),
-        failure.is_none(),
-        "either a clean end or an error"
-    );
+    assert_eq!(codec.is_finished(), failure.is_none(), "either a clean end or an error");
     (messages, failure)
 }
 
@@ -55,9 +51,7 @@ pub fn cut(bytes: &[u8], longest: usize, mut seed: u64) -> Vec<&[u8]> {
     let mut rest = bytes;
     while !rest.is_empty() {
         // Knuth's MMIX generator: good enough to spread cuts.
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let length = (1 + (seed >> 33) as usize % longest.max(1)).min(rest.len());
         let (piece, after) = rest.split_at(length);
         pieces.push(piece);

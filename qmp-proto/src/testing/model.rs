@@ -67,10 +67,7 @@ impl Op {
 
     /// Reads as many as there are bytes for.
     pub fn read_all(bytes: &[u8]) -> Vec<Self> {
-        bytes
-            .chunks_exact(2)
-            .map(|pair| Self::read(pair[0], pair[1]))
-            .collect()
+        bytes.chunks_exact(2).map(|pair| Self::read(pair[0], pair[1])).collect()
     }
 }
 
@@ -118,11 +115,7 @@ struct Model {
 /// # Panics
 /// Where they differ.
 pub fn run_against_model(ops: &[Op]) {
-    let limits = Limits {
-        max_in_flight: PLACES,
-        max_command_bytes: 100,
-        ..Limits::default()
-    };
+    let limits = Limits { max_in_flight: PLACES, max_command_bytes: 100, ..Limits::default() };
     let mut qmp = Connection::with_id_prefix(limits, PREFIX);
     let mut model = Model {
         phase: Phase::AwaitingGreeting,
@@ -178,11 +171,7 @@ impl Model {
                 }
             }
             Op::Execute(oob) => {
-                let result = if oob {
-                    qmp.execute_oob(&Stop)
-                } else {
-                    qmp.execute(&Stop)
-                };
+                let result = if oob { qmp.execute_oob(&Stop) } else { qmp.execute(&Stop) };
                 if self.phase != Phase::Ready {
                     assert!(matches!(result, Err(SendError::WrongPhase { phase }) if phase == self.phase));
                 } else if oob && !self.oob {
@@ -241,10 +230,7 @@ impl Model {
                 )
             }
             Op::Answer(n, ok) => {
-                let Some(&number) = self
-                    .flights
-                    .keys()
-                    .nth(usize::from(n) % self.flights.len().max(1))
+                let Some(&number) = self.flights.keys().nth(usize::from(n) % self.flights.len().max(1))
                 else {
                     return (None, Expect::Nothing);
                 };
@@ -252,29 +238,19 @@ impl Model {
             }
             Op::Stale(n, foreign) => {
                 let number = u64::from(n) % (self.sent + 2);
-                return self.answer_to(
-                    CommandId::new(if foreign { FOREIGN } else { PREFIX }, number),
-                    true,
-                );
+                return self.answer_to(CommandId::new(if foreign { FOREIGN } else { PREFIX }, number), true);
             }
             Op::BareReturn => ("{\"return\": {}}".into(), Self::bare_return),
-            Op::BareError => (
-                "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}\n".into(),
-                Self::bare_error,
-            ),
+            Op::BareError => {
+                ("{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}\n".into(), Self::bare_error)
+            }
             Op::Event => ("{\"event\": \"STOP\"}\r\n".into(), |_| Expect::Event),
             Op::Eof => (" ".into(), |model| model.end(Phase::Closed, Expect::Closed)),
-            Op::CutOff => ("{\"event\": \"ST".into(), |model| {
-                model.end(Phase::Failed, Expect::Fatal)
-            }),
+            Op::CutOff => ("{\"event\": \"ST".into(), |model| model.end(Phase::Failed, Expect::Fatal)),
             _ => return (None, Expect::Nothing),
         };
         let expect = if self.ended() {
-            if self.phase == Phase::Failed {
-                Expect::Fatal
-            } else {
-                Expect::Nothing
-            }
+            if self.phase == Phase::Failed { Expect::Fatal } else { Expect::Nothing }
         } else if self.phase == Phase::AwaitingGreeting && !matches!(op, Op::Greet(_) | Op::Eof | Op::CutOff)
         {
             Expect::Early
@@ -294,11 +270,7 @@ impl Model {
     }
 
     fn bare_return(&mut self) -> Expect {
-        if self.phase != Phase::Ready {
-            Expect::StrayReturn
-        } else {
-            self.end(Phase::Failed, Expect::Fatal)
-        }
+        if self.phase != Phase::Ready { Expect::StrayReturn } else { self.end(Phase::Failed, Expect::Fatal) }
     }
 
     fn bare_error(&mut self) -> Expect {
@@ -350,11 +322,7 @@ impl Model {
 
     /// An id meets its fate once.
     fn settle(&mut self, number: u64, fate: Fate) {
-        assert_eq!(
-            self.fates.insert(number, fate),
-            Some(Fate::InFlight),
-            "{number} {fate:?}"
-        );
+        assert_eq!(self.fates.insert(number, fate), Some(Fate::InFlight), "{number} {fate:?}");
     }
 
     fn check_events(&mut self, op: Op, expect: Expect, qmp: &mut Connection) {
@@ -365,15 +333,9 @@ impl Model {
             Err(_) => Expect::Fatal,
         };
         // A failed connection says so at every poll.
-        let expect = if self.phase == Phase::Failed {
-            Expect::Fatal
-        } else {
-            expect
-        };
-        let drops = matches!(
-            expect,
-            Expect::Late(..) | Expect::Unknown(_) | Expect::Early | Expect::StrayReturn
-        );
+        let expect = if self.phase == Phase::Failed { Expect::Fatal } else { expect };
+        let drops =
+            matches!(expect, Expect::Late(..) | Expect::Unknown(_) | Expect::Early | Expect::StrayReturn);
         assert_eq!(seen, expect, "after {op:?}");
         assert_eq!(qmp.dropped() - dropped, u64::from(drops));
         match qmp.poll_event() {
@@ -393,10 +355,7 @@ impl Model {
         assert_eq!(qmp.in_flight_in_band(), self.count(false));
         assert_eq!(qmp.output().len(), self.written - self.taken);
         assert_eq!(qmp.oob_enabled(), self.oob);
-        assert_eq!(
-            qmp.can_execute(),
-            self.phase == Phase::Ready && self.count(false) < PLACES
-        );
+        assert_eq!(qmp.can_execute(), self.phase == Phase::Ready && self.count(false) < PLACES);
     }
 
     /// Ends the stream and sees that nobody was forgotten.
@@ -406,11 +365,7 @@ impl Model {
         for id in qmp.take_lost() {
             self.settle(id.number(), Fate::Lost);
         }
-        assert!(
-            self.fates.values().all(|&fate| fate != Fate::InFlight),
-            "forgotten: {:?}",
-            self.fates
-        );
+        assert!(self.fates.values().all(|&fate| fate != Fate::InFlight), "forgotten: {:?}", self.fates);
     }
 }
 

@@ -15,14 +15,9 @@ use crate::{
 /// What goes out for a command, but for its id.
 fn sent<C: Command>(command: &C) -> Value {
     let mut out = Vec::new();
-    Codec::new(Limits::default())
-        .encode(command, CommandId::new(1, 2), &mut out)
-        .unwrap();
+    Codec::new(Limits::default()).encode(command, CommandId::new(1, 2), &mut out).unwrap();
     let mut sent: Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!(
-        sent.as_object_mut().unwrap().remove("id"),
-        Some(json!("00000001-2"))
-    );
+    assert_eq!(sent.as_object_mut().unwrap().remove("id"), Some(json!("00000001-2")));
     sent
 }
 
@@ -38,9 +33,7 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
         (sent(&Quit), json!({"execute": "quit"})),
         (sent(&&QueryQmpSchema), json!({"execute": "query-qmp-schema"})),
         (
-            sent(&QmpCapabilities {
-                enable: &[Capability::Oob, Capability::Other("flux".into())],
-            }),
+            sent(&QmpCapabilities { enable: &[Capability::Oob, Capability::Other("flux".into())] }),
             json!({"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "flux"]}}),
         ),
         (sent(&JobDismiss { id: "j" }), job("job-dismiss")),
@@ -49,43 +42,18 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
         (sent(&JobResume { id: "j" }), job("job-resume")),
         (sent(&JobComplete { id: "j" }), job("job-complete")),
         (sent(&JobFinalize { id: "j" }), job("job-finalize")),
+        (sent(&SnapshotSave { job_id: "j", tag: "t", vmstate: "v", devices }), snapshot("snapshot-save")),
+        (sent(&SnapshotLoad { job_id: "j", tag: "t", vmstate: "v", devices }), snapshot("snapshot-load")),
         (
-            sent(&SnapshotSave {
-                job_id: "j",
-                tag: "t",
-                vmstate: "v",
-                devices,
-            }),
-            snapshot("snapshot-save"),
-        ),
-        (
-            sent(&SnapshotLoad {
-                job_id: "j",
-                tag: "t",
-                vmstate: "v",
-                devices,
-            }),
-            snapshot("snapshot-load"),
-        ),
-        (
-            sent(&SnapshotDelete {
-                job_id: "j",
-                tag: "t",
-                devices,
-            }),
+            sent(&SnapshotDelete { job_id: "j", tag: "t", devices }),
             json!({"execute": "snapshot-delete", "arguments": {"job-id": "j", "tag": "t", "devices": ["d"]}}),
         ),
         (
-            sent(&BlockdevAdd {
-                options: json!({"driver": "file", "node-name": "n"}),
-            }),
+            sent(&BlockdevAdd { options: json!({"driver": "file", "node-name": "n"}) }),
             json!({"execute": "blockdev-add", "arguments": {"driver": "file", "node-name": "n"}}),
         ),
         (
-            sent(&BlockdevCreate {
-                job_id: "j",
-                options: json!({"driver": "qcow2"}),
-            }),
+            sent(&BlockdevCreate { job_id: "j", options: json!({"driver": "qcow2"}) }),
             json!({"execute": "blockdev-create", "arguments": {"job-id": "j", "options": {"driver": "qcow2"}}}),
         ),
         (
@@ -93,50 +61,28 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
             json!({"execute": "blockdev-del", "arguments": {"node-name": "n"}}),
         ),
         (
-            sent(&QomGet {
-                path: "/p",
-                property: "x",
-            }),
+            sent(&QomGet { path: "/p", property: "x" }),
             json!({"execute": "qom-get", "arguments": {"path": "/p", "property": "x"}}),
         ),
+        (sent(&QomList { path: "/p" }), json!({"execute": "qom-list", "arguments": {"path": "/p"}})),
         (
-            sent(&QomList { path: "/p" }),
-            json!({"execute": "qom-list", "arguments": {"path": "/p"}}),
-        ),
-        (
-            sent(&QomSet {
-                path: "/p",
-                property: "x",
-                value: false,
-            }),
+            sent(&QomSet { path: "/p", property: "x", value: false }),
             json!({"execute": "qom-set", "arguments": {"path": "/p", "property": "x", "value": false}}),
         ),
         (
-            sent(&HumanMonitorCommand {
-                command_line: "info status",
-            }),
+            sent(&HumanMonitorCommand { command_line: "info status" }),
             json!({"execute": "human-monitor-command", "arguments": {"command-line": "info status"}}),
         ),
         (
-            sent(&Pmemsave {
-                val: 1,
-                size: 2,
-                filename: "f",
-            }),
+            sent(&Pmemsave { val: 1, size: 2, filename: "f" }),
             json!({"execute": "pmemsave", "arguments": {"val": 1, "size": 2, "filename": "f"}}),
         ),
         (
-            sent(&Screendump {
-                filename: "f",
-                format: None,
-            }),
+            sent(&Screendump { filename: "f", format: None }),
             json!({"execute": "screendump", "arguments": {"filename": "f"}}),
         ),
         (
-            sent(&Screendump {
-                filename: "f",
-                format: Some("png"),
-            }),
+            sent(&Screendump { filename: "f", format: Some("png") }),
             json!({"execute": "screendump", "arguments": {"filename": "f", "format": "png"}}),
         ),
     ];
@@ -156,13 +102,8 @@ fn fields_that_a_version_adds_or_lacks_do_not_matter() {
     assert!(!running);
     assert_eq!(status.as_str(), "flux");
     assert_eq!(status, RunState::Other("flux".into()));
-    let job: JobInfo = raw(json!({"id": "j", "type": "t", "status": "aborting"}))
-        .parse()
-        .unwrap();
-    assert_eq!(
-        (job.status, job.error, job.current_progress),
-        (JobStatus::Aborting, None, 0)
-    );
+    let job: JobInfo = raw(json!({"id": "j", "type": "t", "status": "aborting"})).parse().unwrap();
+    assert_eq!((job.status, job.error, job.current_progress), (JobStatus::Aborting, None, 0));
     let missing = raw(json!({"running": true})).parse::<StatusInfo>().unwrap_err();
     assert!(missing.to_string().ends_with("StatusInfo"), "{missing}");
     assert_eq!(
@@ -178,15 +119,8 @@ fn an_array_of_the_right_values_is_no_object() {
         raw(other).parse::<Empty>().unwrap_err();
     }
     let status = raw(json!([true, "running"])).parse::<StatusInfo>().unwrap_err();
-    assert!(
-        std::error::Error::source(&status)
-            .unwrap()
-            .to_string()
-            .contains("expected an object"),
-    );
-    raw(json!([["main", "chardev", true]]))
-        .parse::<Vec<ChardevInfo>>()
-        .unwrap_err();
+    assert!(std::error::Error::source(&status).unwrap().to_string().contains("expected an object"),);
+    raw(json!([["main", "chardev", true]])).parse::<Vec<ChardevInfo>>().unwrap_err();
     raw(json!([["stop"]])).parse::<Vec<CommandInfo>>().unwrap_err();
     let event = |name: &'static str, data| QmpEvent::new(name, Some(raw(data)));
     event("SHUTDOWN", json!([])).typed().unwrap_err();
@@ -195,16 +129,7 @@ fn an_array_of_the_right_values_is_no_object() {
 
 #[test]
 fn a_name_goes_out_as_it_came() {
-    for name in [
-        "debug",
-        "inmigrate",
-        "paused",
-        "prelaunch",
-        "running",
-        "save-vm",
-        "restore-vm",
-        "flux",
-    ] {
+    for name in ["debug", "inmigrate", "paused", "prelaunch", "running", "save-vm", "restore-vm", "flux"] {
         let state: RunState = raw(json!(name)).parse().unwrap();
         assert_eq!(
             (state.to_string(), serde_json::to_value(&state).unwrap()),
@@ -223,18 +148,11 @@ fn events_are_typed_by_name() {
     assert_eq!(typed("POWERDOWN", None), TypedEvent::Powerdown);
     assert_eq!(typed("SUSPEND", None), TypedEvent::Suspend);
     assert_eq!(typed("WAKEUP", None), TypedEvent::Wakeup);
-    assert_eq!(
-        typed("RTC_CHANGE", Some(json!({"offset": 78}))),
-        TypedEvent::Other
-    );
-    let TypedEvent::Reset(reset) = typed("RESET", Some(json!({"guest": true}))) else {
-        panic!()
-    };
+    assert_eq!(typed("RTC_CHANGE", Some(json!({"offset": 78}))), TypedEvent::Other);
+    let TypedEvent::Reset(reset) = typed("RESET", Some(json!({"guest": true}))) else { panic!() };
     assert_eq!((reset.guest, reset.reason), (true, ShutdownCause::None));
     for name in ["RESET", "SHUTDOWN"] {
-        let (TypedEvent::Reset(none) | TypedEvent::Shutdown(none)) = typed(name, None) else {
-            panic!()
-        };
+        let (TypedEvent::Reset(none) | TypedEvent::Shutdown(none)) = typed(name, None) else { panic!() };
         assert_eq!((none.guest, none.reason), (false, ShutdownCause::None), "{name}");
         event(name, Some(json!(null))).typed().unwrap_err();
     }
@@ -243,18 +161,13 @@ fn events_are_typed_by_name() {
     else {
         panic!()
     };
-    assert_eq!(
-        (shutdown.guest, shutdown.reason),
-        (false, ShutdownCause::HostSignal)
-    );
+    assert_eq!((shutdown.guest, shutdown.reason), (false, ShutdownCause::HostSignal));
     let TypedEvent::Watchdog(watchdog) = typed("WATCHDOG", Some(json!({"action": "reset"}))) else {
         panic!()
     };
     assert_eq!(watchdog.action, "reset");
     let panicked = json!({"action": "pause", "info": {"type": "hyper-v", "arg1": 1}});
-    let TypedEvent::GuestPanicked(panicked) = typed("GUEST_PANICKED", Some(panicked)) else {
-        panic!()
-    };
+    let TypedEvent::GuestPanicked(panicked) = typed("GUEST_PANICKED", Some(panicked)) else { panic!() };
     assert_eq!(panicked.info.unwrap().as_str(), r#"{"arg1":1,"type":"hyper-v"}"#);
     let TypedEvent::JobStatusChange(job) =
         typed("JOB_STATUS_CHANGE", Some(json!({"id": "j", "status": "null"})))
@@ -263,18 +176,14 @@ fn events_are_typed_by_name() {
     };
     assert_eq!((&*job.id, job.status), ("j", JobStatus::Null));
     let error = json!({"device": "", "node-name": "n", "operation": "write", "action": "stop", "nospace": true, "reason": "r"});
-    let TypedEvent::BlockIoError(error) = typed("BLOCK_IO_ERROR", Some(error)) else {
-        panic!()
-    };
+    let TypedEvent::BlockIoError(error) = typed("BLOCK_IO_ERROR", Some(error)) else { panic!() };
     assert_eq!((error.node_name.as_deref(), error.nospace), (Some("n"), true));
     let TypedEvent::DeviceDeleted(deleted) = typed("DEVICE_DELETED", Some(json!({"path": "/p"}))) else {
         panic!()
     };
     assert_eq!((deleted.device, &*deleted.path), (None, "/p"));
     event("WATCHDOG", None).typed().unwrap_err();
-    event("JOB_STATUS_CHANGE", Some(json!({"id": 1})))
-        .typed()
-        .unwrap_err();
+    event("JOB_STATUS_CHANGE", Some(json!({"id": 1}))).typed().unwrap_err();
 }
 
 #[test]
@@ -283,10 +192,7 @@ fn raw_json_goes_into_json_as_it_is() {
     assert_eq!(serde_json::to_string(&[&raw]).unwrap(), "[{\"a\" : 1.50}]");
     let back: Vec<RawJson> = serde_json::from_str("[ {\"a\" : 1.50} ,null]").unwrap();
     assert_eq!(back, [raw, RawJson::copy(b"null")]);
-    assert_eq!(
-        format!("{:?} {}", back[1], back[0]),
-        "RawJson(null) {\"a\" : 1.50}"
-    );
+    assert_eq!(format!("{:?} {}", back[1], back[0]), "RawJson(null) {\"a\" : 1.50}");
 }
 
 #[test]
@@ -305,13 +211,7 @@ fn ids_of_two_connections_differ() {
 
 #[test]
 fn error_classes_are_known_by_name_and_unknown_ones_kept() {
-    let known = [
-        "GenericError",
-        "CommandNotFound",
-        "DeviceNotActive",
-        "DeviceNotFound",
-        "KVMMissingCap",
-    ];
+    let known = ["GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound", "KVMMissingCap"];
     for name in known.into_iter().chain(["Flux"]) {
         let class = crate::ErrorClass::from(name.to_owned());
         assert_eq!(class.as_str(), name);

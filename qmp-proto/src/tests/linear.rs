@@ -20,9 +20,7 @@ fn work<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, polls_each: usize) -> (u
 
 fn stream(messages: usize, size: usize) -> Vec<u8> {
     let strings = "\"some text\", -12.5e3, {\"k\": [true, null, false]}, ".repeat(size / 50);
-    format!("{{\"return\": [{strings}0], \"id\": 1}}")
-        .repeat(messages)
-        .into_bytes()
+    format!("{{\"return\": [{strings}0], \"id\": 1}}").repeat(messages).into_bytes()
 }
 
 #[test]

@@ -207,11 +207,7 @@ fn describe(message: &ServerMessage) -> String {
         ServerMessage::Return { id: of, value } => format!("return {value}{}", id(of)),
         ServerMessage::Error { id: of, error } => format!("error {error}{}", id(of)),
         ServerMessage::Event(event) => {
-            let data = event
-                .data
-                .as_ref()
-                .map(|data| format!(" data {data}"))
-                .unwrap_or_default();
+            let data = event.data.as_ref().map(|data| format!(" data {data}")).unwrap_or_default();
             let at = event
                 .timestamp
                 .map(|at| format!(" at {} {}", at.seconds, at.microseconds))
@@ -219,17 +215,9 @@ fn describe(message: &ServerMessage) -> String {
             format!("event {}{data}{at}", event.name)
         }
         ServerMessage::Greeting(greeting) => {
-            let offered: Vec<_> = greeting
-                .capabilities
-                .iter()
-                .map(|capability| capability.as_str())
-                .collect();
-            format!(
-                "QMP {} {} [{}]",
-                greeting.version,
-                greeting.version.package,
-                offered.join(" ")
-            )
+            let offered: Vec<_> =
+                greeting.capabilities.iter().map(|capability| capability.as_str()).collect();
+            format!("QMP {} {} [{}]", greeting.version, greeting.version.package, offered.join(" "))
         }
         other => panic!("{other:?}"),
     }
@@ -346,9 +334,7 @@ fn what_an_error_says_of_a_member_is_bounded() {
         let mut codec = Codec::new(Limits::default());
         codec.feed(format!("{{\"error\": \"x{}\"}}", letters.repeat(200_000)).as_bytes());
         let error = codec.next_message().unwrap_err();
-        let DecodeErrorKind::InvalidMember { member, reason } = error.kind() else {
-            panic!("{error}")
-        };
+        let DecodeErrorKind::InvalidMember { member, reason } = error.kind() else { panic!("{error}") };
         assert_eq!(*member, "error");
         assert!((199..=200).contains(&reason.len()), "{reason}");
         assert!(error.to_string().len() < 500);
@@ -359,19 +345,11 @@ fn what_an_error_says_of_a_member_is_bounded() {
 fn greetings_errors_and_event_names_have_limits_of_their_own() {
     let version = "\"version\": {\"qemu\": {\"major\": 1, \"minor\": 2, \"micro\": 3}}";
     let greeting = |more: usize| format!("{{\"QMP\": {{{version}, \"x\": \"{}\"}}}}", "x".repeat(more));
-    let error = |more: usize| {
-        format!(
-            "{{\"error\": {{\"class\": \"C\", \"desc\": \"{}\"}}}}",
-            "x".repeat(more)
-        )
-    };
+    let error =
+        |more: usize| format!("{{\"error\": {{\"class\": \"C\", \"desc\": \"{}\"}}}}", "x".repeat(more));
     let event = |more: usize| format!("{{\"event\": \"{}\"}}", "x".repeat(more));
     let within = [greeting(16_000), error(1_000_000), event(1022)];
-    let over = [
-        (greeting(16_384), 16_384),
-        (error(1_048_576), 1_048_576),
-        (event(1023), 1024),
-    ];
+    let over = [(greeting(16_384), 16_384), (error(1_048_576), 1_048_576), (event(1023), 1024)];
     for text in within {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
@@ -381,10 +359,7 @@ fn greetings_errors_and_event_names_have_limits_of_their_own() {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
         let error = codec.next_message().unwrap_err();
-        assert_eq!(
-            (error.kind(), error.offset()),
-            (&DecodeErrorKind::TooLarge { limit }, 0)
-        );
+        assert_eq!((error.kind(), error.offset()), (&DecodeErrorKind::TooLarge { limit }, 0));
     }
 }
 
@@ -394,9 +369,7 @@ fn a_long_desc_is_whole_but_shown_short() {
     let text = format!("{{\"error\": {{\"class\": \"GenericError\", \"desc\": \"x{desc}\"}}}}");
     let mut codec = Codec::new(Limits::default());
     codec.feed(text.as_bytes());
-    let Some(ServerMessage::Error { error, .. }) = codec.next_message().unwrap() else {
-        panic!()
-    };
+    let Some(ServerMessage::Error { error, .. }) = codec.next_message().unwrap() else { panic!() };
     assert_eq!(error.desc.len(), 1_000_001);
     let shown = error.to_string();
     // 1,000 bytes would end inside a letter.
@@ -406,17 +379,11 @@ fn a_long_desc_is_whole_but_shown_short() {
 
 #[test]
 fn a_message_that_is_not_one_of_four_kinds_says_whether_it_is_none_or_several() {
-    for (text, found) in [
-        ("{}", "none"),
-        ("{\"event\": \"E\", \"return\": 1}", "more than one"),
-    ] {
+    for (text, found) in [("{}", "none"), ("{\"event\": \"E\", \"return\": 1}", "more than one")] {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
         let error = codec.next_message().unwrap_err().to_string();
-        assert!(
-            error.starts_with(&format!("message with {found} of `QMP`, ")),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("message with {found} of `QMP`, ")), "{error}");
     }
 }
 
@@ -438,10 +405,6 @@ fn a_syntax_error_says_what_could_have_stood_there() {
     for (text, expected) in rows {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
-        assert_eq!(
-            codec.next_message().unwrap_err().kind(),
-            &DecodeErrorKind::Syntax { expected },
-            "{text}"
-        );
+        assert_eq!(codec.next_message().unwrap_err().kind(), &DecodeErrorKind::Syntax { expected }, "{text}");
     }
 }

@@ -110,9 +110,7 @@ fn every_text_in_every_place_in_every_cutting() {
                 runs += 1;
                 let (at, is_right_kind): (usize, fn(&DecodeErrorKind) -> bool) = match verdict {
                     Good => {
-                        result
-                            .unwrap_or_else(|error| panic!("{name}: {error}"))
-                            .expect(name);
+                        result.unwrap_or_else(|error| panic!("{name}: {error}")).expect(name);
                         continue;
                     }
                     Encoding(at) => (*at, |kind| matches!(kind, DecodeErrorKind::Encoding { .. })),
@@ -131,13 +129,7 @@ fn every_text_in_every_place_in_every_cutting() {
 fn all_control_characters_are_refused_and_all_others_taken_at_every_distance() {
     for distance in 0..20 {
         for byte in 0..0x80_u8 {
-            let text = [
-                &b"{\"return\": \""[..],
-                &vec![b'x'; distance],
-                &[byte],
-                b"yyyyyyyyy\"}",
-            ]
-            .concat();
+            let text = [&b"{\"return\": \""[..], &vec![b'x'; distance], &[byte], b"yyyyyyyyy\"}"].concat();
             let mut codec = Codec::new(Limits::default());
             codec.feed(&text);
             let result = codec.next_message();

@@ -15,9 +15,7 @@ fn with(max_message_bytes: usize, max_depth: u16) -> Limits {
 fn first(limits: Limits, pieces: &[&[u8]]) -> Result<Option<ServerMessage>, (DecodeErrorKind, u64)> {
     let mut codec = Codec::new(limits);
     pieces.iter().for_each(|piece| codec.feed(piece));
-    codec
-        .next_message()
-        .map_err(|error| (error.kind().clone(), error.offset()))
+    codec.next_message().map_err(|error| (error.kind().clone(), error.offset()))
 }
 
 /// A return `levels` deep in all, the message itself counted: arrays, objects, or both in turn, read or ignored.
@@ -27,12 +25,8 @@ fn nested(levels: usize, kind: usize, ignored: bool) -> Vec<u8> {
     let odd = levels - 1 - pairs * if kind == 2 { 2 } else { 1 };
     let (first, last) = if odd == 1 { ("[", "]") } else { ("", "") };
     let value = format!("{first}{}0{}{last}", open.repeat(pairs), close.repeat(pairs));
-    if ignored {
-        format!("{{\"return\": {{}}, \"x\": {value}}}")
-    } else {
-        format!("{{\"return\": {value}}}")
-    }
-    .into_bytes()
+    if ignored { format!("{{\"return\": {{}}, \"x\": {value}}}") } else { format!("{{\"return\": {value}}}") }
+        .into_bytes()
 }
 
 #[test]
@@ -92,10 +86,7 @@ fn depth_is_limited_in_every_cutting_and_among_neighbours() {
 
 /// Where the bracket is that opens the level after this one.
 fn bracket(message: &[u8], level: usize) -> usize {
-    let mut opening = message
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| b"[{".contains(byte));
+    let mut opening = message.iter().enumerate().filter(|(_, byte)| b"[{".contains(byte));
     opening.nth(level).unwrap().0
 }
 
@@ -105,9 +96,7 @@ fn a_value_as_deep_as_the_default_limit_can_be_given_a_type() {
     let Ok(Some(ServerMessage::Return { value, .. })) = first(Limits::default(), &[&stream]) else {
         panic!()
     };
-    value
-        .parse::<serde_json::Value>()
-        .expect("serde_json reads 127 levels");
+    value.parse::<serde_json::Value>().expect("serde_json reads 127 levels");
 }
 
 #[test]
@@ -117,9 +106,7 @@ fn a_deeper_value_under_a_higher_limit_is_an_error_of_parse_alone() {
     else {
         panic!()
     };
-    value
-        .parse::<serde_json::Value>()
-        .expect_err("serde_json has a limit of its own");
+    value.parse::<serde_json::Value>().expect_err("serde_json has a limit of its own");
 }
 
 #[test]
@@ -137,10 +124,7 @@ fn a_message_of_just_the_limit_passes_and_one_byte_more_does_not() {
     }
     for length in [101, 102, 200, 5000] {
         for pieces in cuttings(&message(length)) {
-            assert_eq!(
-                first(limits, &pieces),
-                Err((DecodeErrorKind::TooLarge { limit: 100 }, 100))
-            );
+            assert_eq!(first(limits, &pieces), Err((DecodeErrorKind::TooLarge { limit: 100 }, 100)));
         }
     }
 }
@@ -171,10 +155,7 @@ fn what_has_no_end_is_fatal_at_the_limit() {
                 Err(error) => break error,
             }
         };
-        assert_eq!(
-            (fault.kind(), fault.offset()),
-            (&DecodeErrorKind::TooLarge { limit: 10_000 }, 10_000)
-        );
+        assert_eq!((fault.kind(), fault.offset()), (&DecodeErrorKind::TooLarge { limit: 10_000 }, 10_000));
     }
 }
 
@@ -211,10 +192,7 @@ fn a_million_keys() {
         Err((DecodeErrorKind::NotOneKind { .. }, 0))
     ));
     let stream = format!("{{\"event\":\"E\"{keys}}}");
-    assert!(matches!(
-        first(Limits::default(), &[stream.as_bytes()]),
-        Ok(Some(ServerMessage::Event(_)))
-    ));
+    assert!(matches!(first(Limits::default(), &[stream.as_bytes()]), Ok(Some(ServerMessage::Event(_)))));
 }
 
 #[test]
@@ -238,11 +216,9 @@ fn a_value_is_the_same_whether_its_message_was_copied_or_shared() {
         let message = format!("{{\"return\": {text}, \"id\": 1}}");
         let expected =
             RawJson::from_value(&serde_json::from_str::<serde_json::Value>(&text).unwrap()).unwrap();
-        for (before, after) in [
-            ("", ""),
-            ("{\"event\": \"E\"}", "{\"event\": \"E\"}"),
-            (&*message, &*message.repeat(3)),
-        ] {
+        for (before, after) in
+            [("", ""), ("{\"event\": \"E\"}", "{\"event\": \"E\"}"), (&*message, &*message.repeat(3))]
+        {
             let stream = format!("{before}{message}{after}");
             let mut codec = Codec::new(Limits::default());
             codec.feed(stream.as_bytes());

@@ -25,32 +25,16 @@ struct Live {
 impl Live {
     fn start(read: usize, more: &[&str]) -> Self {
         let mut qemu = Command::new("qemu-system-arm")
-            .args([
-                "-M",
-                "none",
-                "-nodefaults",
-                "-display",
-                "none",
-                "-chardev",
-                "stdio,id=qmp",
-            ])
+            .args(["-M", "none", "-nodefaults", "-display", "none", "-chardev", "stdio,id=qmp"])
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("qemu-system-arm is installed");
         let (reader, writer) = (qemu.stdout.take().unwrap(), qemu.stdin.take().unwrap());
-        let mut live = Self {
-            qemu,
-            reader,
-            writer,
-            qmp: Connection::new(Limits::default()),
-            events: Vec::new(),
-            read,
-        };
-        let Event::Greeting(greeting) = live.next() else {
-            panic!()
-        };
+        let mut live =
+            Self { qemu, reader, writer, qmp: Connection::new(Limits::default()), events: Vec::new(), read };
+        let Event::Greeting(greeting) = live.next() else { panic!() };
         assert!(greeting.version.major >= 7 && greeting.capabilities.contains(&Capability::Oob));
         live.qmp.negotiate(&[Capability::Oob]).unwrap();
         assert_eq!(live.next(), Event::Negotiated(Ok(())));
@@ -101,9 +85,7 @@ fn run_state_and_its_events_in_reads_of_every_small_size() {
         assert_eq!(live.events, [TypedEvent::Stop], "the event precedes the reply");
         let status = live.qmp.execute(&QueryStatus).unwrap();
         assert_eq!(
-            parse_return::<QueryStatus>(&live.reply(status).unwrap())
-                .unwrap()
-                .status,
+            parse_return::<QueryStatus>(&live.reply(status).unwrap()).unwrap().status,
             RunState::Paused
         );
         let cont = live.qmp.execute(&Cont).unwrap();
@@ -132,9 +114,7 @@ fn eight_in_band_and_an_out_of_band_command_that_overtakes_none() {
     let oob = live.qmp.execute_raw_oob("migrate-pause", &()).unwrap();
     let mut answered = Vec::new();
     while live.qmp.in_flight() > 0 {
-        let Event::Reply { id, result } = live.next() else {
-            panic!()
-        };
+        let Event::Reply { id, result } = live.next() else { panic!() };
         assert_eq!(result.is_err(), id == oob);
         answered.push(id);
     }
@@ -170,10 +150,7 @@ fn the_deepest_command_that_may_be_sent_is_read_whole() {
         serde_json::json!({ "a": value })
     };
     let refused = live.qmp.execute_raw("no-such-command", &deep(127)).unwrap_err();
-    assert!(matches!(
-        refused,
-        SendError::Encode(EncodeError::TooDeep { limit: 128 })
-    ));
+    assert!(matches!(refused, SendError::Encode(EncodeError::TooDeep { limit: 128 })));
     let id = live.qmp.execute_raw("no-such-command", &deep(126)).unwrap();
     assert_eq!(live.reply(id).unwrap_err().class, ErrorClass::CommandNotFound);
     live.end();

@@ -14,10 +14,7 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn new(json: bool) -> Self {
-        Self {
-            json,
-            since: Instant::now(),
-        }
+        Self { json, since: Instant::now() }
     }
 
     /// A step that took time; `facts` is what a program would want of it, an object.

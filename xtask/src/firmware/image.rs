@@ -40,11 +40,7 @@ struct Symbol {
 
 impl fmt::Display for Symbol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} at {:#010x}, {} bytes",
-            self.kind, self.address, self.size
-        )
+        write!(f, "{:?} at {:#010x}, {} bytes", self.kind, self.address, self.size)
     }
 }
 
@@ -56,27 +52,18 @@ impl Image {
         ensure!(header.e_machine.get(endian) == EM_ARM, "not for ARM");
 
         let mut segments = Vec::new();
-        for program in header
-            .program_headers(endian, bytes)
-            .context("bad program headers")?
-        {
+        for program in header.program_headers(endian, bytes).context("bad program headers")? {
             if program.p_type(endian) == PT_LOAD {
                 let data = program.data(endian, bytes);
                 segments.push(Segment {
                     load_address: program.p_paddr(endian),
                     run_address: program.p_vaddr(endian),
                     memory_size: program.p_memsz(endian),
-                    bytes: data
-                        .ok()
-                        .context("a segment lies beyond the end of the file")?
-                        .to_vec(),
+                    bytes: data.ok().context("a segment lies beyond the end of the file")?.to_vec(),
                 });
             }
         }
-        ensure!(
-            segments.iter().any(|segment| !segment.bytes.is_empty()),
-            "nothing in it is loaded"
-        );
+        ensure!(segments.iter().any(|segment| !segment.bytes.is_empty()), "nothing in it is loaded");
 
         let file = object::File::parse(bytes).context("bad section headers")?;
         let mut symbols = BTreeMap::new();
@@ -84,9 +71,7 @@ impl Image {
             let (address, size, kind) = (symbol.address(), symbol.size(), symbol.kind());
             symbols.insert(symbol.name()?.to_owned(), Symbol { address, size, kind });
         }
-        let call_frames = file
-            .section_by_name(".debug_frame")
-            .and_then(|section| section.data().ok());
+        let call_frames = file.section_by_name(".debug_frame").and_then(|section| section.data().ok());
         Ok(Self {
             entry: header.e_entry(endian),
             segments,
@@ -108,10 +93,7 @@ impl Image {
     pub(super) fn differences(&self, rebuilt: &Self) -> Vec<String> {
         let mut found = Vec::new();
         if self.entry != rebuilt.entry {
-            found.push(format!(
-                "entry: {:#010x} committed, {:#010x} rebuilt",
-                self.entry, rebuilt.entry
-            ));
+            found.push(format!("entry: {:#010x} committed, {:#010x} rebuilt", self.entry, rebuilt.entry));
         }
         if self.segments.len() == rebuilt.segments.len() {
             for (old, new) in self.segments.iter().zip(&rebuilt.segments) {
@@ -128,14 +110,8 @@ impl Image {
                 None => found.push(format!("symbol `{name}`: committed, but no longer in the source")),
             }
         }
-        for name in rebuilt
-            .symbols
-            .keys()
-            .filter(|name| !self.symbols.contains_key(*name))
-        {
-            found.push(format!(
-                "symbol `{name}`: rebuilt, but not in the committed image"
-            ));
+        for name in rebuilt.symbols.keys().filter(|name| !self.symbols.contains_key(*name)) {
+            found.push(format!("symbol `{name}`: rebuilt, but not in the committed image"));
         }
         found
     }
@@ -145,27 +121,16 @@ impl Image {
             ("loaded at", old.load_address, new.load_address),
             ("runs at", old.run_address, new.run_address),
             ("bytes in memory:", old.memory_size, new.memory_size),
-            (
-                "bytes in the file:",
-                old.bytes.len() as u32,
-                new.bytes.len() as u32,
-            ),
+            ("bytes in the file:", old.bytes.len() as u32, new.bytes.len() as u32),
         ] {
             if old != new {
                 found.push(format!("segment: {what} {old:#x} committed, {new:#x} rebuilt"));
             }
         }
-        let mut different = old
-            .bytes
-            .iter()
-            .zip(&new.bytes)
-            .enumerate()
-            .filter(|(_, (old, new))| old != new);
+        let mut different = old.bytes.iter().zip(&new.bytes).enumerate().filter(|(_, (old, new))| old != new);
         if let Some((offset, (old_byte, new_byte))) = different.next() {
             let address = u64::from(old.load_address) + offset as u64;
-            let place = self
-                .symbol_at(address)
-                .map_or_else(String::new, |name| format!(" in `{name}`"));
+            let place = self.symbol_at(address).map_or_else(String::new, |name| format!(" in `{name}`"));
             let more = different.count();
             found.push(format!(
                 "loaded bytes: first at {address:#010x}{place}: {old_byte:#04x} committed, {new_byte:#04x} rebuilt; \
@@ -178,9 +143,7 @@ impl Image {
     fn symbol_at(&self, address: u64) -> Option<&str> {
         self.symbols.iter().find_map(|(name, symbol)| {
             let start = symbol.address & !1;
-            (start..start + symbol.size)
-                .contains(&address)
-                .then_some(name.as_str())
+            (start..start + symbol.size).contains(&address).then_some(name.as_str())
         })
     }
 }

@@ -44,11 +44,7 @@ impl Step {
     }
 
     fn prefixed(&self, prefix: &str) -> Self {
-        let argv = prefix
-            .split_whitespace()
-            .map(str::to_owned)
-            .chain(self.argv.iter().cloned())
-            .collect();
+        let argv = prefix.split_whitespace().map(str::to_owned).chain(self.argv.iter().cloned()).collect();
         Self { argv, ..*self }
     }
 }
@@ -61,27 +57,18 @@ pub(super) fn plan(facts: &Facts) -> Plan {
     let Some(install_qemu) = &facts.install_qemu else {
         let why =
             "how to install it on this system is not known here; install it by hand and put it on the PATH";
-        return Plan::Refuse {
-            why: why.to_owned(),
-            command: None,
-        };
+        return Plan::Refuse { why: why.to_owned(), command: None };
     };
     let Some(steps) = steps(facts.tool, install_qemu) else {
         let why = "no package of this system is known to have a program of this name; install it by hand";
-        return Plan::Refuse {
-            why: why.to_owned(),
-            command: None,
-        };
+        return Plan::Refuse { why: why.to_owned(), command: None };
     };
     let brew = install_qemu.first().is_some_and(|program| program == "brew");
     let through = |prefix| steps.iter().map(|step| step.prefixed(prefix)).collect::<Vec<_>>();
     let refuse = |why: &str| {
         let by_hand = through(if brew || facts.root { "" } else { "sudo" });
         let command = by_hand.iter().map(Step::shown).collect::<Vec<_>>().join(" && ");
-        Plan::Refuse {
-            why: why.to_owned(),
-            command: Some(command),
-        }
+        Plan::Refuse { why: why.to_owned(), command: Some(command) }
     };
     match (brew, facts.root, facts.sudo) {
         _ if facts.no_install => refuse("--no-install forbids installing it"),
@@ -114,12 +101,10 @@ fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
     };
     let install = match manager {
         // `env`, because sudo clears the environment.
-        "apt-get" => [
-            &["env", "DEBIAN_FRONTEND=noninteractive"],
-            install,
-            &["--no-install-recommends", package],
-        ]
-        .concat(),
+        "apt-get" => {
+            [&["env", "DEBIAN_FRONTEND=noninteractive"], install, &["--no-install-recommends", package]]
+                .concat()
+        }
         _ => [install, &[package]].concat(),
     };
     let refresh = refresh.map(|words| Step::new(words, false));
@@ -166,14 +151,8 @@ mod tests {
             for install_qemu in [None, missing(APT).install_qemu] {
                 for (root, sudo) in [(false, false), (false, true), (true, false)] {
                     let install_qemu = install_qemu.clone();
-                    let facts = Facts {
-                        installed: true,
-                        no_install,
-                        install_qemu,
-                        root,
-                        sudo,
-                        ..missing(APT)
-                    };
+                    let facts =
+                        Facts { installed: true, no_install, install_qemu, root, sudo, ..missing(APT) };
                     assert_eq!(plan(&facts), Plan::Nothing, "{facts:?}");
                 }
             }
@@ -195,20 +174,11 @@ mod tests {
                 "pacman -S --noconfirm qemu-system-arm",
                 &["pacman -Sy", "pacman -S --noconfirm qemu-system-arm"],
             ),
-            (
-                "zypper --non-interactive install qemu-arm",
-                &["zypper --non-interactive install qemu-arm"],
-            ),
-            (
-                "apk add qemu-system-arm",
-                &["apk update", "apk add qemu-system-arm"],
-            ),
+            ("zypper --non-interactive install qemu-arm", &["zypper --non-interactive install qemu-arm"]),
+            ("apk add qemu-system-arm", &["apk update", "apk add qemu-system-arm"]),
         ];
         for (install_qemu, expected) in table {
-            let facts = Facts {
-                root: true,
-                ..missing(install_qemu)
-            };
+            let facts = Facts { root: true, ..missing(install_qemu) };
             assert_eq!(commands(&facts), expected);
             // `sudo` is not used by root, not even where it would work.
             assert_eq!(commands(&Facts { sudo: true, ..facts }), expected);
@@ -218,10 +188,7 @@ mod tests {
     #[test]
     fn others_go_through_sudo_without_a_question_or_are_told_what_to_run() {
         assert_eq!(
-            commands(&Facts {
-                sudo: true,
-                ..missing(DNF)
-            }),
+            commands(&Facts { sudo: true, ..missing(DNF) }),
             ["sudo -n dnf install -y qemu-system-arm"]
         );
         let (why, command) = refusal(&missing(DNF));
@@ -238,17 +205,8 @@ mod tests {
     #[test]
     fn brew_runs_as_its_owner_only() {
         assert_eq!(commands(&missing(BREW)), [BREW]);
-        assert_eq!(
-            commands(&Facts {
-                sudo: true,
-                ..missing(BREW)
-            }),
-            [BREW]
-        );
-        let (why, command) = refusal(&Facts {
-            root: true,
-            ..missing(BREW)
-        });
+        assert_eq!(commands(&Facts { sudo: true, ..missing(BREW) }), [BREW]);
+        let (why, command) = refusal(&Facts { root: true, ..missing(BREW) });
         assert!(why.contains("as root"), "{why}");
         assert_eq!(command.unwrap(), BREW);
     }
@@ -261,12 +219,7 @@ mod tests {
             (DNF, false, false, "sudo dnf install -y qemu-system-arm"),
             (BREW, false, false, BREW),
         ] {
-            let (why, command) = refusal(&Facts {
-                no_install: true,
-                root,
-                sudo,
-                ..missing(install_qemu)
-            });
+            let (why, command) = refusal(&Facts { no_install: true, root, sudo, ..missing(install_qemu) });
             assert!(why.contains("--no-install"), "{why}");
             assert_eq!(command.unwrap(), expected);
         }
@@ -281,42 +234,24 @@ mod tests {
             ),
             ("apk add qemu-system-arm", "apk add gdb-multiarch"),
         ] {
-            let facts = Facts {
-                tool: Tool::Gdb,
-                root: true,
-                ..missing(install_qemu)
-            };
+            let facts = Facts { tool: Tool::Gdb, root: true, ..missing(install_qemu) };
             assert_eq!(commands(&facts)[1], expected);
         }
-        let (why, command) = refusal(&Facts {
-            tool: Tool::Gdb,
-            root: true,
-            ..missing(DNF)
-        });
+        let (why, command) = refusal(&Facts { tool: Tool::Gdb, root: true, ..missing(DNF) });
         assert!(why.contains("no package") && command.is_none(), "{why}");
     }
 
     #[test]
     fn on_an_unknown_system_there_is_no_command_to_tell() {
-        let (why, command) = refusal(&Facts {
-            install_qemu: None,
-            root: true,
-            ..missing(APT)
-        });
+        let (why, command) = refusal(&Facts { install_qemu: None, root: true, ..missing(APT) });
         assert!(why.contains("by hand") && command.is_none(), "{why}");
     }
 
     #[test]
     fn only_the_refresh_of_the_lists_may_fail() {
-        let Plan::Install(steps) = plan(&Facts {
-            root: true,
-            ..missing(APT)
-        }) else {
+        let Plan::Install(steps) = plan(&Facts { root: true, ..missing(APT) }) else {
             panic!("not installed");
         };
-        assert_eq!(
-            steps.iter().map(|step| step.must_succeed).collect::<Vec<_>>(),
-            [false, true]
-        );
+        assert_eq!(steps.iter().map(|step| step.must_succeed).collect::<Vec<_>>(), [false, true]);
     }
 }

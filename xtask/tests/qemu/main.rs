@@ -56,11 +56,8 @@ fn all_gone(folder: &Path) -> bool {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let mut environments =
             processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
-        environments.any(|environment| {
-            environment
-                .split(|&byte| byte == 0)
-                .any(|entry| entry == wanted.as_bytes())
-        })
+        environments
+            .any(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes()))
     };
     while is_left() {
         if Instant::now() > until {
@@ -133,10 +130,7 @@ fn what_is_wrong_is_said() {
         (&["--firmware", "/"], &["folder"]),
         (&["--firmware", text], &["text file", "ELF"]),
         (&["--firmware", host.to_str().unwrap()], &["another CPU"]),
-        (
-            &["--machine", "no-such-board"],
-            &["knows no machine 'no-such-board'"],
-        ),
+        (&["--machine", "no-such-board"], &["knows no machine 'no-such-board'"]),
         (&["--cpu", "no-such-cpu"], &["no-such-cpu"]),
         (&["--gdb", &taken], &["Address already in use", &taken[10..]]),
         (&["--gdb", "0.0.0.0:1234"], &["loopback"]),
@@ -160,10 +154,7 @@ fn interrupts_leave_no_qemu() {
     for (interrupt, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         // While QEMU starts, in the middle of the steps, and while it waits for a debugger.
         for last in ["qemu", "argv", "pause", "wait"] {
-            let mut child = demo(&["--json", "--wait"])
-                .env("TMPDIR", folder.path())
-                .spawn()
-                .unwrap();
+            let mut child = demo(&["--json", "--wait"]).env("TMPDIR", folder.path()).spawn().unwrap();
             let mut steps = steps(&mut child);
             assert!(steps.any(|step| step["step"] == last), "{last}");
             signal(child.id().into(), interrupt);
@@ -181,10 +172,7 @@ fn a_qemu_that_is_killed_meanwhile_is_told() {
     let mut steps = steps(&mut child);
     let pid = steps.find_map(|step| step["pid"].as_u64()).unwrap();
     let wait = steps.find(|step| step["step"] == "wait").unwrap();
-    assert!(
-        wait["attach"].as_str().unwrap().starts_with("gdb-multiarch -q "),
-        "{wait}"
-    );
+    assert!(wait["attach"].as_str().unwrap().starts_with("gdb-multiarch -q "), "{wait}");
     signal(pid, Signal::KILL);
     steps.for_each(drop);
     let output = child.wait_with_output().unwrap();

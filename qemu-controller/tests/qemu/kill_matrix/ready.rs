@@ -19,10 +19,7 @@ const SHORT: Duration = Duration::from_millis(300);
 fn check_told<T: std::fmt::Debug>(result: Result<T, CommandError>, signal: Signal) {
     let error = result.unwrap_err();
     let told = match signal {
-        Signal::STOP => matches!(
-            error,
-            CommandError::Deadline { .. } | CommandError::NoEvent { .. }
-        ),
+        Signal::STOP => matches!(error, CommandError::Deadline { .. } | CommandError::NoEvent { .. }),
         _ => ended_by(error.ended(), signal),
     };
     assert!(told, "{signal:?}: {error:?}");
@@ -102,10 +99,7 @@ impl Scene {
 fn check_stopped(stopped: &Stopped, signal: Signal, by: &[StoppedBy]) {
     let exit = stopped.exit.as_ref().unwrap();
     if signal == Signal::STOP {
-        assert!(
-            matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill),
-            "{stopped:?}"
-        );
+        assert!(matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill), "{stopped:?}");
     } else {
         assert!(by.contains(&stopped.by), "{signal:?}: {stopped:?}");
         assert_eq!(exit.signal(), Some(signal.as_raw()), "{stopped:?}");
@@ -118,10 +112,7 @@ async fn check_over(session: Session, qemu: Held, mut events: Events) {
     while events.next().await.is_some() {}
     assert!(session.events().next().await.is_none());
     assert!(matches!(session.ended().await, Ended::Exited(_)));
-    assert!(matches!(
-        session.query_status().await,
-        Err(CommandError::Ended { .. })
-    ));
+    assert!(matches!(session.query_status().await, Err(CommandError::Ended { .. })));
     session.stop().await.unwrap();
 }
 
@@ -214,19 +205,12 @@ async fn after_quit() {
         scene.qemu.signal_if_there(signal);
         let told = unanswered(&scene.session).await.unwrap_err();
         let by_deadline = matches!(told, CommandError::Deadline { .. });
-        assert!(
-            told.ended().is_some() || by_deadline && signal == Signal::STOP,
-            "{told:?}"
-        );
+        assert!(told.ended().is_some() || by_deadline && signal == Signal::STOP, "{told:?}");
         assert!(scene.never.await.is_err());
         // On its way out or stopped there: how far it had come is the only thing that is left open.
         let stopped = scene.session.stop().await.unwrap();
         let exit = stopped.exit.unwrap();
-        assert!(
-            exit.success() || exit.signal().is_some(),
-            "{signal:?}: {exit:?} {:?}",
-            stopped.by
-        );
+        assert!(exit.success() || exit.signal().is_some(), "{signal:?}: {exit:?} {:?}", stopped.by);
         assert!(matches!(scene.ended.await.unwrap(), Ended::Exited(_)));
         // And once more, when all is over.
         scene.qemu.signal_if_there(signal);

@@ -19,9 +19,7 @@ const SHORT: Duration = Duration::from_secs(1);
 
 /// Lets pass all that comes before a phase, and then nothing more.
 async fn over_a_relay(phase: StartPhase, signal: Signal) {
-    let mut qemu = qemu_launch::spawn_async(MachineSpec::default().firmware(image("tick")))
-        .await
-        .unwrap();
+    let mut qemu = qemu_launch::spawn_async(MachineSpec::default().firmware(image("tick"))).await.unwrap();
     let held = Held::of(qemu.pid());
     let stream = qemu.take_qmp().unwrap();
     stream.set_nonblocking(true).unwrap();

@@ -47,9 +47,9 @@ async fn during_start(phase: StartPhase, signal: Signal) {
     qemu.signal(signal).await;
     let error = starting.await.unwrap().unwrap_err();
     let told = match &error {
-        StartError::Exited {
-            phase: seen, exit, ..
-        } => *seen == phase && exit.signal() == Some(signal.as_raw()) && signal != Signal::STOP,
+        StartError::Exited { phase: seen, exit, .. } => {
+            *seen == phase && exit.signal() == Some(signal.as_raw()) && signal != Signal::STOP
+        }
         StartError::Deadline { phase: seen, .. } => *seen == phase && signal == Signal::STOP,
         _ => false,
     };
