@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use qemu_launch::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
@@ -13,7 +12,7 @@ use crate::config::Deadlines;
 use crate::error::{AttachError, StartPhase};
 use crate::session::{Inner, Session};
 use crate::start::{Failed, handshake};
-use crate::transport::BoxTransport;
+use crate::transport::{BoxTransport, connect};
 
 impl Session {
     /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor. That QEMU is not
@@ -25,7 +24,7 @@ impl Session {
     /// makes this one hear nothing, and nothing was sent then that could run later.
     pub async fn attach(address: Address, deadline: Duration) -> Result<Self, AttachError> {
         let name = address.to_string();
-        ready(connect(address), name, deadline).await
+        ready(connect(&address), name, deadline).await
     }
 
     /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or
@@ -40,24 +39,6 @@ impl Session {
         let stream: BoxTransport = Box::pin(stream);
         ready(async { Ok(stream) }, "the other end of the stream".to_owned(), deadline).await
     }
-}
-
-async fn connect(address: Address) -> io::Result<BoxTransport> {
-    Ok(match address {
-        Address::Socket(path) => Box::pin(UnixStream::connect(path).await?),
-        Address::Tcp(address) => {
-            let stream = TcpStream::connect(address).await?;
-            // Without it each command may wait 40 ms for an acknowledgment.
-            stream.set_nodelay(true)?;
-            Box::pin(stream)
-        }
-        _ => {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "only a unix socket or a TCP address can be joined",
-            ));
-        }
-    })
 }
 
 async fn ready(

@@ -16,7 +16,7 @@ use gdb_port::{WaitError, wait_until_listening};
 use qemu_launch::{Address, Process, SpawnError, Watch};
 use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Capability, Connection, Greeting, Limits};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, info, info_span, trace};
@@ -30,7 +30,7 @@ use crate::serial::Serial;
 use crate::session::{Inner, Session};
 use crate::shared::{Owned, Shared};
 use crate::transcript::{Destination, Transcript};
-use crate::transport::BoxTransport;
+use crate::transport::{self, BoxTransport};
 
 /// The pauses between attempts to connect grow from this …
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -205,15 +205,12 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
             let stream = process.take_qmp().ok_or(Failed::NoMonitor)?;
             Ok(Box::pin(tokio_stream(stream)?))
         }
-        Address::Socket(path) => Ok(Box::pin(retry(process, || UnixStream::connect(&path)).await?)),
         Address::Tcp(address) if address.port() == 0 => Err(Failed::UnknownPort),
-        Address::Tcp(address) => {
-            listened_to(process, address).await?;
-            let stream = retry(process, || TcpStream::connect(address)).await?;
-            // Without it each command may wait 40 ms for an acknowledgment.
-            stream.set_nodelay(true)?;
-            Ok(Box::pin(stream))
+        Address::Tcp(tcp) => {
+            listened_to(process, tcp).await?;
+            retry(process, || transport::connect(&address)).await
         }
+        Address::Socket(_) => retry(process, || transport::connect(&address)).await,
         other => Err(Failed::Connect(io::Error::other(format!("no way to reach a monitor at {other}")))),
     }
 }
