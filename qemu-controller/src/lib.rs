@@ -39,12 +39,15 @@ mod driver;
 mod error;
 mod events;
 mod gdb;
+#[expect(dead_code, reason = "saves and forks are to use it")]
+mod operation;
 #[cfg(feature = "qapi")]
 mod qapi;
 mod run_state;
 mod serial;
 mod session;
 mod shared;
+mod snapshot;
 mod start;
 mod stop;
 mod transcript;

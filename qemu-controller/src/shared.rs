@@ -9,6 +9,7 @@ use qmp_proto::commands::{RunState, StatusInfo};
 use qmp_proto::{
     Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, QmpEvent, RawReturn, SendError, ServerError,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, oneshot, watch};
 use tracing::{Span, info};
 
@@ -31,6 +32,10 @@ pub(crate) struct Shared {
     out_of_band: Semaphore,
     /// Set once, when the session has ended.
     pub(crate) ended: watch::Sender<Option<Ended>>,
+    /// Held by what takes several commands: there is one at a time.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Where the driver runs, and whatever is finished after its caller has gone.
+    pub(crate) runtime: Handle,
     /// In which whatever concerns this session is traced.
     pub(crate) span: Span,
 }
@@ -81,6 +86,7 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Owned(Arc<Shared>);
 
 impl Owned {
+    /// In the runtime that the driver will have.
     pub(crate) fn new(
         transport: BoxTransport,
         connection: Connection,
@@ -106,6 +112,8 @@ impl Owned {
             in_band: Semaphore::new(MAX_IN_FLIGHT),
             out_of_band: Semaphore::new(MAX_IN_FLIGHT),
             ended: watch::Sender::new(None),
+            turn: Arc::default(),
+            runtime: Handle::current(),
             span,
         }))
     }
