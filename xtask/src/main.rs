@@ -4,6 +4,7 @@ mod demo;
 mod firmware;
 mod interrupts;
 mod layers;
+mod qemus;
 mod setup;
 mod steps;
 mod test;

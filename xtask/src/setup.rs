@@ -4,6 +4,7 @@
 //! where it may not or cannot run, it is what the error tells the user to do. What to do is decided by a pure
 //! function, [`plan()`], from the few [`Facts`] that matter.
 
+mod backports;
 mod plan;
 
 use std::{
@@ -15,6 +16,7 @@ use anyhow::{Context as _, bail};
 use qemu_launch::discover::{self, FindError};
 
 use self::plan::{Facts, Plan, Step, plan};
+use crate::workspace;
 
 /// Install what the demo and the tests need and is missing: qemu-system-arm
 #[derive(clap::Args)]
@@ -25,9 +27,22 @@ pub(crate) struct Args {
     /// Install gdb-multiarch as well, which some tests attach to QEMU
     #[arg(long)]
     gdb: bool,
+    /// Unpack a newer qemu-system-arm from Debian's backports beside the installed one, and print its path
+    ///
+    /// For `cargo xtask test --qemu` and the like. Nothing is installed [default folder: target/qemu-backports]
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1)]
+    qemu_backports: Option<Option<PathBuf>>,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(folder) = args.qemu_backports {
+        let folder = match folder {
+            Some(folder) => folder,
+            None => workspace::metadata()?.target_directory.join("qemu-backports").into(),
+        };
+        println!("{}", backports::unpack(&folder)?.display());
+        return Ok(());
+    }
     ensure_qemu(args.no_install)?;
     if args.gdb {
         ensure_gdb(args.no_install)?;

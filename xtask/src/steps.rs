@@ -1,6 +1,7 @@
 //! Runs steps one after the other with their output live, goes on after a failure, and sums up at the end.
 
 use std::{
+    ffi::OsString,
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -16,14 +17,14 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// One step, with the name that the summary shows.
 pub(crate) struct Step {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) action: Action,
 }
 
 /// What a step does.
 pub(crate) enum Action {
-    /// `cargo` with these arguments, and with one more environment variable where a tool takes its settings there.
-    Cargo { args: Vec<String>, env: Option<(&'static str, &'static str)> },
+    /// `cargo` with these arguments, and with more environment variables where somebody takes settings there.
+    Cargo { args: Vec<String>, env: Vec<(&'static str, OsString)> },
     /// A check of ours; its report is on stdout, its fault in the error.
     Check(fn() -> anyhow::Result<()>),
     /// Nothing: why it is left out, in plain words.
@@ -32,25 +33,25 @@ pub(crate) enum Action {
 
 impl Step {
     /// A step that runs `cargo` with these words (none of which contains a space).
-    pub(crate) fn cargo(name: &'static str, words: &str) -> Self {
+    pub(crate) fn cargo(name: &str, words: &str) -> Self {
         let args = words.split_whitespace().map(str::to_owned).collect();
-        Self { name, action: Action::Cargo { args, env: None } }
+        Self { name: name.to_owned(), action: Action::Cargo { args, env: Vec::new() } }
     }
 
     /// A step that runs a check of ours.
-    pub(crate) fn check(name: &'static str, check: fn() -> anyhow::Result<()>) -> Self {
-        Self { name, action: Action::Check(check) }
+    pub(crate) fn check(name: &str, check: fn() -> anyhow::Result<()>) -> Self {
+        Self { name: name.to_owned(), action: Action::Check(check) }
     }
 
     /// A step that is not run.
-    pub(crate) fn left_out(name: &'static str, why: &str) -> Self {
-        Self { name, action: Action::LeftOut(why.to_owned()) }
+    pub(crate) fn left_out(name: &str, why: &str) -> Self {
+        Self { name: name.to_owned(), action: Action::LeftOut(why.to_owned()) }
     }
 
     /// Sets an environment variable for a step that runs `cargo`.
-    pub(crate) fn with_env(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn with_env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         if let Action::Cargo { env, .. } = &mut self.action {
-            *env = Some((name, value));
+            env.push((name, value.into()));
         }
         self
     }
@@ -66,7 +67,7 @@ enum Outcome {
 }
 
 struct Row {
-    name: &'static str,
+    name: String,
     outcome: Outcome,
     time: Duration,
 }
@@ -104,7 +105,7 @@ async fn run_steps(steps: Vec<Step>) -> anyhow::Result<Vec<Row>> {
                     Outcome::Failed("see above".to_owned())
                 }
             },
-            Action::Cargo { args, env } => cargo(&args, env, &mut interrupts).await?,
+            Action::Cargo { args, env } => cargo(&args, &env, &mut interrupts).await?,
             Action::LeftOut(why) => {
                 println!("    left out: {why}");
                 Outcome::LeftOut(why)
@@ -126,15 +127,16 @@ async fn run_steps(steps: Vec<Step>) -> anyhow::Result<Vec<Row>> {
 
 async fn cargo(
     args: &[String],
-    env: Option<(&'static str, &'static str)>,
+    env: &[(&'static str, OsString)],
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Outcome> {
-    let prefix = env.map_or_else(String::new, |(name, value)| format!("{name}='{value}' "));
+    let prefix: String =
+        env.iter().map(|(name, value)| format!("{name}='{}' ", value.to_string_lossy())).collect();
     println!("    $ {prefix}cargo {}", args.join(" "));
     let program = workspace::cargo();
     let mut child = Command::new(&program)
         .args(args)
-        .envs(env)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir(workspace::root())
         .stdin(std::process::Stdio::null())
         // A group of its own, so that Cargo, the compilers and the tests can be ended together, and so that the
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     fn row(name: &'static str, outcome: Outcome) -> Row {
-        Row { name, outcome, time: Duration::from_millis(1250) }
+        Row { name: name.to_owned(), outcome, time: Duration::from_millis(1250) }
     }
 
     #[test]

@@ -14,7 +14,9 @@ use cargo_metadata::{Metadata, TargetKind};
 use clap::ValueEnum;
 
 use crate::{
-    firmware, layers, setup,
+    firmware, layers,
+    qemus::{Further, Variant},
+    setup,
     steps::{self, Step, Verdict},
     tidy, workspace,
 };
@@ -30,6 +32,8 @@ pub(crate) struct Args {
     /// Insist on the tests that need gdb-multiarch, which are left out where it is missing (implied by CI=true)
     #[arg(long)]
     gdb: bool,
+    #[command(flatten)]
+    further: Further,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
@@ -58,13 +62,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.part != Some(Part::Integration) {
         steps.extend(unit_steps(&targets));
     }
+    // Until all have run: a variant has the folder by which the tests find it.
+    let qemus;
     if args.part != Some(Part::Unit) {
         setup::ensure_qemu(args.no_install)?;
         let insist = args.gdb || std::env::var_os("CI").is_some_and(|value| value == "true");
         if insist && !targets.gdb.is_empty() {
             setup::ensure_gdb(args.no_install)?;
         }
-        steps.extend(integration_steps(&targets, setup::gdb_is_installed()?));
+        let gdb = setup::gdb_is_installed()?;
+        qemus = args.further.variants()?;
+        steps.extend(qemus.iter().flat_map(|qemu| suites(&targets, gdb, qemu)));
+        steps.extend(examples());
     }
     Ok(match steps::run_all(steps)? {
         Verdict::Passed => ExitCode::SUCCESS,
@@ -91,25 +100,31 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
     ]
 }
 
-fn integration_steps(targets: &TestTargets, gdb_is_installed: bool) -> Vec<Step> {
-    let tests = |name, targets| {
+/// The test targets that need QEMU, on one of them.
+fn suites(targets: &TestTargets, gdb_is_installed: bool, qemu: &Variant) -> Vec<Step> {
+    let tests = |name: &str, targets| {
         let tests = test_flags(targets);
-        Step::cargo(name, &format!("test --workspace --all-features --no-fail-fast{tests}"))
+        let step = Step::cargo(name, &format!("test --workspace --all-features --no-fail-fast{tests}"));
+        qemu.environment().into_iter().fold(step, |step, (name, value)| step.with_env(name, value))
     };
     let mut steps = Vec::new();
     if !targets.qemu.is_empty() {
-        steps.push(tests("tests on QEMU", &targets.qemu));
+        steps.push(tests(&format!("tests on QEMU {}", qemu.version), &targets.qemu));
     }
+    let name = format!("tests with GDB on QEMU {}", qemu.version);
     match (targets.gdb.is_empty(), gdb_is_installed) {
         (true, _) => {}
-        (false, true) => steps.push(tests("tests with GDB", &targets.gdb)),
+        (false, true) => steps.push(tests(&name, &targets.gdb)),
         (false, false) => steps.push(Step::left_out(
-            "tests with GDB",
+            &name,
             "gdb-multiarch is not installed; `cargo xtask test --gdb` installs it and runs them",
         )),
     }
-    steps.extend(EXAMPLES.iter().map(|(name, words)| Step::cargo(name, words)));
     steps
+}
+
+fn examples() -> impl Iterator<Item = Step> {
+    EXAMPLES.iter().map(|(name, words)| Step::cargo(name, words))
 }
 
 /// ` --test NAME` for each.
@@ -175,6 +190,10 @@ mod tests {
         TestTargets::sort(owned.iter().map(|(name, features)| (*name, features.as_slice())))
     }
 
+    fn installed() -> Variant {
+        Variant { version: "7.2.22".to_owned(), named: None }
+    }
+
     fn names(set: &BTreeSet<String>) -> Vec<&str> {
         set.iter().map(String::as_str).collect()
     }
@@ -204,7 +223,7 @@ mod tests {
     fn commands(steps: &[Step]) -> Vec<String> {
         let show = |step: &Step| match &step.action {
             Action::Cargo { args, .. } => format!("{}: {}", step.name, args.join(" ")),
-            Action::Check(_) => step.name.to_owned(),
+            Action::Check(_) => step.name.clone(),
             Action::LeftOut(why) => format!("{}: left out: {why}", step.name),
         };
         steps.iter().map(show).collect()
@@ -227,16 +246,14 @@ mod tests {
     #[test]
     fn without_gdb_its_tests_are_left_out_by_name_and_qemu_s_are_not() {
         let targets = sorted(&[("qemu", &["qemu-tests"]), ("gdb", &["gdb-tests"])]).unwrap();
-        let qemu = "tests on QEMU: test --workspace --all-features --no-fail-fast --test qemu";
-        let with = commands(&integration_steps(&targets, true));
-        assert_eq!(
-            with[..2],
-            [qemu, "tests with GDB: test --workspace --all-features --no-fail-fast --test gdb"]
-        );
-        let without = commands(&integration_steps(&targets, false));
+        let qemu = "tests on QEMU 7.2.22: test --workspace --all-features --no-fail-fast --test qemu";
+        let with = commands(&suites(&targets, true, &installed()));
+        let gdb = "tests with GDB on QEMU 7.2.22: test --workspace --all-features --no-fail-fast --test gdb";
+        assert_eq!(with, [qemu, gdb]);
+        let without = commands(&suites(&targets, false, &installed()));
         assert_eq!(without[0], qemu);
         assert!(
-            without[1].starts_with("tests with GDB: left out: gdb-multiarch is not installed"),
+            without[1].starts_with("tests with GDB on QEMU 7.2.22: left out: gdb-multiarch is not installed"),
             "{without:?}"
         );
     }
@@ -244,7 +261,7 @@ mod tests {
     #[test]
     fn a_workspace_without_such_tests_gets_no_empty_cargo_call() {
         let targets = sorted(&[("bad_input", &[])]).unwrap();
-        assert_eq!(integration_steps(&targets, true).len(), EXAMPLES.len());
+        assert!(suites(&targets, true, &installed()).is_empty());
     }
 
     #[test]
@@ -252,7 +269,7 @@ mod tests {
         let metadata = workspace::metadata().unwrap();
         let targets = TestTargets::of(&metadata).unwrap();
         let mut steps = unit_steps(&targets);
-        steps.extend(integration_steps(&targets, true));
+        steps.extend(suites(&targets, true, &installed()));
         let shown = commands(&steps).join("\n") + "\n";
         for target in metadata.workspace_packages().iter().flat_map(|package| &package.targets) {
             if target.kind.contains(&TargetKind::Test) {

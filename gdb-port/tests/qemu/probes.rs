@@ -124,7 +124,7 @@ async fn an_earlier_debuggers_multiprocess_does_not_hinder_leaving() {
         client.detach();
         machine.await_attached(false);
         for _ in 0..20 {
-            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn)).await.unwrap();
+            let report = probe(&machine.endpoint, &run_on()).await.unwrap();
             assert_eq!(report.effect, GuestEffect::PausedThenResumed);
             machine.assert_is(Guest::Running);
         }

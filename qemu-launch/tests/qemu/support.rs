@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use qemu_launch::discover::Qemu;
 use qemu_launch::{MachineSpec, Process};
 
 /// A bound for what takes milliseconds: reached only where something hangs.
@@ -39,6 +40,12 @@ pub(crate) fn image(name: &str) -> PathBuf {
 /// The default machine with one of the images.
 pub(crate) fn machine(name: &str) -> MachineSpec {
     MachineSpec::default().firmware(image(name))
+}
+
+/// The major and the minor number of the QEMU that the tests run on, for what differs between versions.
+pub(crate) fn qemu_version() -> (u32, u32) {
+    let version = Qemu::find("qemu-system-arm").unwrap().version().unwrap();
+    (version.major, version.minor)
 }
 
 /// Starts it, and waits until the monitor answers.
