@@ -91,6 +91,9 @@ const OPEN_STUB: &str = "it listens on every interface; use `gdb(Endpoint::loopb
 
 /// Refuses extra arguments that are no options, defeat the watching, or repeat what `typed` says.
 pub(crate) fn check_extra(typed: &[OsString], extra: &[OsString]) -> Result<(), SpecError> {
+    if extra.is_empty() {
+        return Ok(());
+    }
     let mut seen: Vec<&OsStr> = Vec::new();
     for found in options(typed) {
         seen.push(found?.0);

@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 pub use ask::{AskError, Machine, Qemu, Version};
 
@@ -65,12 +67,13 @@ fn hint(install: &Option<String>) -> String {
 /// There is none, it may not be executed, or it is no program: three different errors, with the path that was tried.
 pub fn find(program: impl AsRef<Path>) -> Result<PathBuf, FindError> {
     let program = program.as_ref();
+    let at = |path: &Path, looked_in: &str| runnable(path)?.ok_or_else(|| missing(path, looked_in));
     if program.components().count() > 1 {
-        return runnable(program, "its folder");
+        return at(program, "its folder");
     }
     let variable = variable(program);
     if let Some(named) = std::env::var_os(&variable).filter(|value| !value.is_empty()) {
-        return runnable(Path::new(&named), &format!("the variable {}", variable.display()));
+        return at(Path::new(&named), &format!("the variable {}", variable.display()));
     }
     in_path(program)
 }
@@ -85,12 +88,11 @@ fn in_path(program: &Path) -> Result<PathBuf, FindError> {
     let mut file = program.as_os_str().to_owned();
     file.push(std::env::consts::EXE_SUFFIX);
     let mut first_bad = None;
-    // Looked whether it is there first: an error about a missing one costs a look at the system's name.
-    let candidates = std::env::split_paths(&path).map(|folder| folder.join(&file));
-    for candidate in candidates.filter(|candidate| candidate.exists()) {
-        match runnable(&candidate, "") {
-            Ok(found) => return Ok(found),
-            // As a shell does: a later folder may have a better one.
+    for folder in std::env::split_paths(&path) {
+        match runnable(&folder.join(&file)) {
+            Ok(Some(found)) => return Ok(found),
+            // As a shell does: a later folder may have a better one, and one that can't be looked into has none.
+            Ok(None) | Err(FindError::Unreadable { .. }) => {}
             Err(bad) => first_bad = first_bad.or(Some(bad)),
         }
     }
@@ -103,9 +105,9 @@ fn missing(program: &Path, looked_in: &str) -> FindError {
     FindError::Missing { program: program.to_owned(), looked_in: looked_in.to_owned(), install }
 }
 
-/// Looks whether the system would run it. Not left to `exec`: the C library hands a file that is no program to a
-/// shell, which would run it line by line.
-fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
+/// Looks whether the system would run it; `None` where nothing is. Not left to `exec`: the C library hands a file that
+/// is no program to a shell, which would run it line by line.
+fn runnable(path: &Path) -> Result<Option<PathBuf>, FindError> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     // A bare name would be looked up once more by whoever runs it.
     let absolute = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -113,7 +115,7 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
-            return Err(missing(path, looked_in));
+            return Ok(None);
         }
         Err(source) => {
             return Err(FindError::Unreadable { path: path.to_owned(), source });
@@ -129,16 +131,31 @@ fn runnable(path: &Path, looked_in: &str) -> Result<PathBuf, FindError> {
     if !may_execute(path, &metadata) {
         return Err(FindError::NotExecutable { path: path.to_owned() });
     }
-    let mut start = [0; 20];
-    match File::open(path).and_then(|mut file| file.read(&mut start)) {
-        Ok(read) => match no_program(&start[..read]) {
-            None => Ok(absolute()),
-            Some(found) => Err(bad(found)),
-        },
+    match what_instead(path, &metadata) {
+        Ok(None) => Ok(Some(absolute())),
+        Ok(Some(found)) => Err(bad(found)),
         // It may be executed but not read: that is enough.
-        Err(error) if error.kind() == PermissionDenied => Ok(absolute()),
+        Err(error) if error.kind() == PermissionDenied => Ok(Some(absolute())),
         Err(source) => Err(FindError::Unreadable { path: path.to_owned(), source }),
     }
+}
+
+/// What the file is instead of a program, by its first bytes. They are read again when its size or its modification
+/// time is another: to open and read it takes as long as all the rest of the look.
+fn what_instead(path: &Path, metadata: &fs::Metadata) -> io::Result<Option<&'static str>> {
+    static LAST_PROGRAM: Mutex<Option<(PathBuf, u64, SystemTime)>> = Mutex::new(None);
+    let last = || LAST_PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
+    let (length, modified) = (metadata.len(), metadata.modified()?);
+    if last().as_ref().is_some_and(|(p, l, m)| (p.as_path(), *l, *m) == (path, length, modified)) {
+        return Ok(None);
+    }
+    let mut start = [0; 20];
+    let read = File::open(path)?.read(&mut start)?;
+    let found = no_program(&start[..read]);
+    if found.is_none() {
+        *last() = Some((path.to_owned(), length, modified));
+    }
+    Ok(found)
 }
 
 #[cfg(unix)]
