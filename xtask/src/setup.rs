@@ -1,4 +1,4 @@
-//! Makes sure that the programs which are not written in Rust are there: QEMU, and for some tests GDB.
+//! Makes sure that what is not written in Rust is there: QEMU, and for some tests GDB or firmware of others.
 //!
 //! Shared by every verb that needs them. Nothing is installed unannounced: the command is shown before it runs, and
 //! where it may not or cannot run, it is what the error tells the user to do. What to do is decided by a pure
@@ -8,7 +8,7 @@ mod backports;
 mod plan;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -49,8 +49,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     for tool in [Tool::Qemu, Tool::Gdb] {
         match tool.find()? {
-            Some(path) => println!("{}: {}", tool.program(), path.display()),
-            None => println!("{}: not installed", tool.program()),
+            Some(path) => println!("{}: {}", tool.name(), path.display()),
+            None => println!("{}: not installed", tool.name()),
         }
     }
     Ok(())
@@ -66,33 +66,68 @@ pub(crate) fn ensure_gdb(no_install: bool) -> anyhow::Result<()> {
     ensure(Tool::Gdb, no_install)
 }
 
+/// Makes sure that what the tests on firmware of others need is there; installs it where that is allowed and possible.
+pub(crate) fn ensure_foreign(no_install: bool) -> anyhow::Result<()> {
+    let needed = [Tool::Qemu, Tool::QemuAarch64, Tool::MicroPython, Tool::UBoot];
+    needed.into_iter().try_for_each(|tool| ensure(tool, no_install))
+}
+
 /// Whether `gdb-multiarch` is there.
 pub(crate) fn gdb_is_installed() -> anyhow::Result<bool> {
     Ok(Tool::Gdb.find()?.is_some())
 }
 
-/// A program that the project needs and cannot build.
+/// What the project needs and cannot build.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Tool {
     Qemu,
+    QemuAarch64,
     Gdb,
+    /// Firmware for machine `microbit`, an Intel HEX file.
+    MicroPython,
+    /// Firmware for machine `virt`.
+    UBoot,
 }
 
 impl Tool {
-    fn program(self) -> &'static str {
+    /// The program's name, or how people call it.
+    fn name(self) -> &'static str {
         match self {
             Self::Qemu => "qemu-system-arm",
+            Self::QemuAarch64 => "qemu-system-aarch64",
             Self::Gdb => "gdb-multiarch",
+            Self::MicroPython => "MicroPython for the micro:bit",
+            Self::UBoot => "U-Boot for QEMU",
         }
     }
 
-    /// Where the program is, looked up just as the library does it; nothing where installing it is the cure.
+    /// The QEMU whose package tells which package manager this system has.
+    fn qemu(self) -> &'static str {
+        match self {
+            Self::QemuAarch64 => self.name(),
+            _ => Self::Qemu.name(),
+        }
+    }
+
+    /// The file that its package installs; nothing for a program, which is looked up.
+    fn file(self) -> Option<&'static Path> {
+        match self {
+            Self::Qemu | Self::QemuAarch64 | Self::Gdb => None,
+            Self::MicroPython => Some(Path::new("/usr/share/firmware-microbit-micropython/firmware.hex")),
+            Self::UBoot => Some(Path::new("/usr/lib/u-boot/qemu_arm64/uboot.elf")),
+        }
+    }
+
+    /// Where it is, a program looked up just as the library does it; nothing where installing it is the cure.
     ///
-    /// A file that is there but cannot be run is an error, and so is an environment variable that names a program
+    /// A program that is there but cannot be run is an error, and so is an environment variable that names a program
     /// which is not there: installing would change neither.
     fn find(self) -> anyhow::Result<Option<PathBuf>> {
-        let variable = self.program().to_uppercase().replace('-', "_");
-        match discover::find(self.program()) {
+        if let Some(file) = self.file() {
+            return Ok(file.is_file().then(|| file.to_owned()));
+        }
+        let variable = self.name().to_uppercase().replace('-', "_");
+        match discover::find(self.name()) {
             Ok(path) => Ok(Some(path)),
             Err(FindError::Missing { .. })
                 if std::env::var_os(&variable).is_none_or(|value| value.is_empty()) =>
@@ -110,7 +145,7 @@ fn ensure(tool: Tool, no_install: bool) -> anyhow::Result<()> {
         tool,
         installed,
         no_install,
-        install_qemu: qemu_launch::install_command(Tool::Qemu.program()),
+        install_qemu: qemu_launch::install_command(tool.qemu()),
         root: rustix::process::geteuid().is_root(),
         // Asked only when the answer matters: sudo logs each call.
         sudo: !installed && !no_install && sudo_works(),
@@ -121,14 +156,14 @@ fn ensure(tool: Tool, no_install: bool) -> anyhow::Result<()> {
         Plan::Refuse { why, command } => {
             let command =
                 command.map_or_else(String::new, |command| format!("; run this:\n\n    {command}\n"));
-            bail!("{} is not installed: {why}{command}", tool.program())
+            bail!("{} is not installed: {why}{command}", tool.name())
         }
     }
 }
 
 /// Runs the steps. All that is said goes to stderr: on stdout it would spoil output that a program reads.
 fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
-    eprintln!("{} is not installed. It is installed now, with:", tool.program());
+    eprintln!("{} is not installed. It is installed now, with:", tool.name());
     for step in steps {
         eprintln!("    {}", step.shown());
     }
@@ -144,13 +179,13 @@ fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
             let then = if step.must_succeed { "" } else { "; going on without it" };
             eprintln!("`{}` failed: {status}{then}", step.shown());
             if step.must_succeed {
-                bail!("{} could not be installed", tool.program());
+                bail!("{} could not be installed", tool.name());
             }
         }
     }
     match tool.find()? {
-        Some(path) => eprintln!("{} is installed: {}", tool.program(), path.display()),
-        None => bail!("the installation succeeded, but {} is not on the PATH", tool.program()),
+        Some(path) => eprintln!("{} is installed: {}", tool.name(), path.display()),
+        None => bail!("the installation succeeded, but {} is still not found", tool.name()),
     }
     Ok(())
 }

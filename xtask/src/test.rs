@@ -24,7 +24,7 @@ use crate::{
 /// Run every check and test; installs qemu-system-arm first where it is missing
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only one part of it [default: both]
+    /// Only one part of it [default: unit and integration]
     part: Option<Part>,
     /// Install nothing: stop where QEMU is missing
     #[arg(long)]
@@ -42,6 +42,8 @@ enum Part {
     Unit,
     /// The tests on real QEMU
     Integration,
+    /// The tests on firmware that others wrote, which is installed from Debian's packages first
+    Foreign,
 }
 
 /// Examples that are also run, on real QEMU: the step's name, and the command that a reader would type.
@@ -59,12 +61,16 @@ const EXAMPLES: &[(&str, &str)] = &[
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let targets = TestTargets::of(&workspace::metadata()?)?;
     let mut steps = Vec::new();
-    if args.part != Some(Part::Integration) {
+    if matches!(args.part, None | Some(Part::Unit)) {
         steps.extend(unit_steps(&targets));
+    }
+    if args.part == Some(Part::Foreign) {
+        setup::ensure_foreign(args.no_install)?;
+        steps.extend(foreign_steps(&targets));
     }
     // Until all have run: a variant has the folder by which the tests find it.
     let qemus;
-    if args.part != Some(Part::Unit) {
+    if matches!(args.part, None | Some(Part::Integration)) {
         setup::ensure_qemu(args.no_install)?;
         let insist = args.gdb || std::env::var_os("CI").is_some_and(|value| value == "true");
         if insist && !targets.gdb.is_empty() {
@@ -100,11 +106,19 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
     ]
 }
 
+fn foreign_steps(targets: &TestTargets) -> Vec<Step> {
+    vec![test_step("tests on firmware of others", &targets.foreign)]
+}
+
+fn test_step(name: &str, targets: &BTreeSet<String>) -> Step {
+    let tests = test_flags(targets);
+    Step::cargo(name, &format!("test --workspace --all-features --no-fail-fast{tests}"))
+}
+
 /// The test targets that need QEMU, on one of them.
 fn suites(targets: &TestTargets, gdb_is_installed: bool, qemu: &Variant) -> Vec<Step> {
     let tests = |name: &str, targets| {
-        let tests = test_flags(targets);
-        let step = Step::cargo(name, &format!("test --workspace --all-features --no-fail-fast{tests}"));
+        let step = test_step(name, targets);
         qemu.environment().into_iter().fold(step, |step, (name, value)| step.with_env(name, value))
     };
     let mut steps = Vec::new();
@@ -141,6 +155,8 @@ struct TestTargets {
     qemu: BTreeSet<String>,
     /// QEMU and gdb-multiarch: the feature `gdb-tests` is required.
     gdb: BTreeSet<String>,
+    /// QEMU and firmware of others: the feature `foreign-tests` is required.
+    foreign: BTreeSet<String>,
 }
 
 impl TestTargets {
@@ -155,22 +171,21 @@ impl TestTargets {
         let mut seen = BTreeMap::new();
         for (name, features) in tests {
             let requires = |feature: &str| features.iter().any(|required| required == feature);
-            let needs = match (requires("gdb-tests"), requires("qemu-tests")) {
-                (true, _) => "GDB",
-                (false, true) => "QEMU",
-                (false, false) => "neither",
-            };
-            let group = match needs {
-                "GDB" => &mut targets.gdb,
-                "QEMU" => &mut targets.qemu,
-                _ => &mut targets.unit,
+            let (needs, group) = if requires("foreign-tests") {
+                ("firmware of others", &mut targets.foreign)
+            } else if requires("gdb-tests") {
+                ("GDB", &mut targets.gdb)
+            } else if requires("qemu-tests") {
+                ("QEMU", &mut targets.qemu)
+            } else {
+                ("nothing", &mut targets.unit)
             };
             group.insert(name.to_owned());
             // Cargo selects test targets by name alone, in all packages at once.
             let before = seen.insert(name, needs).unwrap_or(needs);
             ensure!(
                 before == needs,
-                "two test targets are called `{name}`; one needs {before}, the other {needs} (of QEMU and GDB): rename one"
+                "two test targets are called `{name}`; one needs {before}, the other {needs}: rename one"
             );
         }
         Ok(targets)
@@ -207,11 +222,13 @@ mod tests {
             ("qemu", &["qemu-tests", "tokio"]),
             ("attach", &["qemu-tests", "gdb-tests"]),
             ("gdb", &["gdb-tests"]),
+            ("foreign", &["cli", "foreign-tests"]),
         ])
         .unwrap();
         assert_eq!(names(&targets.unit), ["bad_input", "strategies"]);
         assert_eq!(names(&targets.qemu), ["qemu"]);
         assert_eq!(names(&targets.gdb), ["attach", "gdb"]);
+        assert_eq!(names(&targets.foreign), ["foreign"]);
     }
 
     #[test]
@@ -270,6 +287,7 @@ mod tests {
         let targets = TestTargets::of(&metadata).unwrap();
         let mut steps = unit_steps(&targets);
         steps.extend(suites(&targets, true, &installed()));
+        steps.extend(foreign_steps(&targets));
         let shown = commands(&steps).join("\n") + "\n";
         for target in metadata.workspace_packages().iter().flat_map(|package| &package.targets) {
             if target.kind.contains(&TargetKind::Test) {

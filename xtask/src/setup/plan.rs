@@ -1,4 +1,4 @@
-//! What to do about a program that may be missing: decided from facts alone, so that tests need no such machine.
+//! What to do about a program or a firmware that may be missing: decided from facts alone, so that tests need no such machine.
 
 use super::Tool;
 
@@ -55,12 +55,11 @@ pub(super) fn plan(facts: &Facts) -> Plan {
         return Plan::Nothing;
     }
     let Some(install_qemu) = &facts.install_qemu else {
-        let why =
-            "how to install it on this system is not known here; install it by hand and put it on the PATH";
+        let why = "how to install it on this system is not known here; install it by hand";
         return Plan::Refuse { why: why.to_owned(), command: None };
     };
     let Some(steps) = steps(facts.tool, install_qemu) else {
-        let why = "no package of this system is known to have a program of this name; install it by hand";
+        let why = facts.tool.nowhere();
         return Plan::Refuse { why: why.to_owned(), command: None };
     };
     let brew = install_qemu.first().is_some_and(|program| program == "brew");
@@ -79,17 +78,32 @@ pub(super) fn plan(facts: &Facts) -> Plan {
     }
 }
 
-/// The commands that install a program, to be run as root, from the one that installs QEMU; nothing where no package
+impl Tool {
+    /// Why there is no command to install it, where the package manager is known.
+    fn nowhere(self) -> &'static str {
+        match self {
+            Self::MicroPython | Self::UBoot => {
+                "this test takes it from a Debian package; run it on Debian or Ubuntu, or in a container of theirs"
+            }
+            _ => "no package of this system is known to have a program of this name; install it by hand",
+        }
+    }
+}
+
+/// The commands that install something, to be run as root, from the one that installs QEMU; nothing where no package
 /// is known that has it.
 fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
     let words: Vec<&str> = install_qemu.iter().map(String::as_str).collect();
     let (qemu_package, install) = words.split_last()?;
     let manager = *install.first()?;
     let package = match (tool, manager) {
-        (Tool::Qemu, _) => *qemu_package,
+        (Tool::Qemu | Tool::QemuAarch64, _) => *qemu_package,
         // Elsewhere the ordinary GDB speaks ARM as well, but is not called `gdb-multiarch`.
         (Tool::Gdb, "apt-get" | "apk") => "gdb-multiarch",
-        (Tool::Gdb, _) => return None,
+        // Debian's and its descendants', where they are built from source.
+        (Tool::MicroPython, "apt-get") => "firmware-microbit-micropython",
+        (Tool::UBoot, "apt-get") => "u-boot-qemu",
+        (Tool::Gdb | Tool::MicroPython | Tool::UBoot, _) => return None,
     };
     // The lists of packages may be absent (a fresh container) or too old to fetch from; the other managers see to that
     // themselves. A source that cannot be reached is no reason to stop: the rest may do.
@@ -239,6 +253,18 @@ mod tests {
         }
         let (why, command) = refusal(&Facts { tool: Tool::Gdb, root: true, ..missing(DNF) });
         assert!(why.contains("no package") && command.is_none(), "{why}");
+    }
+
+    #[test]
+    fn firmware_of_others_comes_from_debian_only() {
+        for (tool, package) in
+            [(Tool::MicroPython, "firmware-microbit-micropython"), (Tool::UBoot, "u-boot-qemu")]
+        {
+            let install = &commands(&Facts { tool, root: true, ..missing(APT) })[1];
+            assert!(install.ends_with(&format!("--no-install-recommends {package}")), "{install}");
+            let (why, command) = refusal(&Facts { tool, root: true, ..missing(DNF) });
+            assert!(why.contains("Debian") && command.is_none(), "{why}");
+        }
     }
 
     #[test]

@@ -1,0 +1,69 @@
+//! The session and the program on firmware that this project did not write. Needs QEMU and two packages of Debian's;
+//! `cargo xtask test foreign` installs them and runs this.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use qemu_controller::{QemuConfig, Session};
+
+/// Ample, and still an end: nothing in a test should come near it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A file of one of Debian's packages.
+fn file(path: &str, package: &str) -> PathBuf {
+    let path = Path::new(path);
+    assert!(
+        path.is_file(),
+        "{} is missing: `cargo xtask test foreign` installs Debian's package {package}",
+        path.display()
+    );
+    path.to_owned()
+}
+
+/// An Intel HEX image.
+fn micropython() -> PathBuf {
+    file("/usr/share/firmware-microbit-micropython/firmware.hex", "firmware-microbit-micropython")
+}
+
+/// An ELF for 64-bit Arm.
+fn u_boot() -> PathBuf {
+    file("/usr/lib/u-boot/qemu_arm64/uboot.elf", "u-boot-qemu")
+}
+
+fn config() -> QemuConfig {
+    QemuConfig::default().without_gdb().start_deadline(DEADLINE).command_deadline(DEADLINE)
+}
+
+#[tokio::test]
+async fn micropython_calculates() {
+    let image = micropython();
+    let session = Session::start(config().machine("microbit").with_spec(|spec| spec.intel_hex(image)));
+    let session = session.await.unwrap();
+    let serial = session.serial(0).unwrap();
+    let banner = serial.expect(">>> ", DEADLINE).await.unwrap();
+    assert!(banner.windows(11).any(|window| window == b"MicroPython"), "{}", banner.escape_ascii());
+    serial.write(b"print(6*7)\r").await.unwrap();
+    let echo = serial.expect("42", DEADLINE).await.unwrap();
+    assert_eq!(echo, b"print(6*7)\r\n", "{}", echo.escape_ascii());
+    serial.expect(">>> ", DEADLINE).await.unwrap();
+    session.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn u_boot_tells_of_its_board() {
+    let config = config().qemu_path("qemu-system-aarch64").machine("virt").cpu("cortex-a57");
+    let session = Session::start(config.firmware(u_boot())).await.unwrap();
+    let serial = session.serial(0).unwrap();
+    serial.expect("stop autoboot", DEADLINE).await.unwrap();
+    serial.write(b"\n").await.unwrap();
+    serial.expect("=> ", DEADLINE).await.unwrap();
+    serial.write(b"version\n").await.unwrap();
+    serial.expect("U-Boot 20", DEADLINE).await.unwrap();
+    serial.expect("=> ", DEADLINE).await.unwrap();
+    serial.write(b"bdinfo\n").await.unwrap();
+    // `virt` has its memory there, 128 MiB of it unless told otherwise.
+    serial.expect("-> start    = 0x0000000040000000", DEADLINE).await.unwrap();
+    serial.expect("-> size     = 0x0000000008000000", DEADLINE).await.unwrap();
+    serial.expect("=> ", DEADLINE).await.unwrap();
+    session.stop().await.unwrap();
+}
