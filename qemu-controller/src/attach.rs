@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::config::Deadlines;
 use crate::error::{AttachError, StartPhase};
+use crate::memory::Firmware;
 use crate::session::{Inner, Session};
 use crate::start::{Failed, handshake};
 use crate::transport::{BoxTransport, connect};
@@ -58,6 +59,8 @@ async fn ready(
                 gdb: None,
                 deadlines: Deadlines::default(),
                 serials: Vec::new(),
+                semihosting: None,
+                firmware: Firmware::default(),
                 stopped: OnceCell::new(),
             };
             return Ok(Session::new(inner));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use qmp_proto::commands::QueryStatus;
 use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span, debug, debug_span, field};
@@ -53,12 +52,11 @@ async fn answer(
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
     let place = timeout_at(until, shared.place(lane)).await.map_err(queued)?.ok_or(Fault::Ended)?;
-    let (id, mut answer) =
-        shared.submit(place, command == QueryStatus::NAME, encode).map_err(|error| match error {
-            // The stream is over and the exit status not known yet.
-            SendError::WrongPhase { phase: Phase::Closed | Phase::Failed } => Fault::Ended,
-            error => Fault::Send(error),
-        })?;
+    let (id, mut answer) = shared.submit(place, command, encode).map_err(|error| match error {
+        // The stream is over and the exit status not known yet.
+        SendError::WrongPhase { phase: Phase::Closed | Phase::Failed } => Fault::Ended,
+        error => Fault::Send(error),
+    })?;
     Span::current().record("id", field::display(id));
     debug!("sent");
     let in_flight = InFlight { shared, id };

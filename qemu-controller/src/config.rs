@@ -1,14 +1,18 @@
 //! What a session is to be: the machine, and how long to wait for it.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qemu_launch::{Endpoint, Ladder, MachineSpec};
+use qemu_launch::{Endpoint, Ladder, MachineSpec, Semihosting};
 
 use crate::transcript::Destination;
+
+/// The character device of the semihosting console.
+pub(crate) const SEMIHOSTING: &str = "semihosting";
 
 /// The board of the defaults.
 const DEFAULT_MACHINE: &str = "lm3s6965evb";
@@ -36,6 +40,8 @@ const DEFAULT_MACHINE: &str = "lm3s6965evb";
 #[must_use]
 pub struct QemuConfig {
     spec: MachineSpec,
+    symbols: Option<PathBuf>,
+    semihosting: Option<Semihosting>,
     machine: Option<String>,
     cpu: Option<String>,
     memory: Option<String>,
@@ -66,6 +72,8 @@ impl Default for QemuConfig {
     fn default() -> Self {
         Self {
             spec: MachineSpec::default().serial(Endpoint::Inherited).gdb(Endpoint::loopback(1234)),
+            symbols: None,
+            semihosting: None,
             machine: None,
             cpu: None,
             memory: None,
@@ -104,6 +112,25 @@ impl QemuConfig {
     /// The firmware, an ELF file; it is checked before QEMU starts.
     pub fn firmware(self, path: impl Into<PathBuf>) -> Self {
         self.with_spec(|spec| spec.firmware(path))
+    }
+
+    /// The ELF file to take symbols from, where the firmware itself is none or was stripped. Default: the
+    /// firmware.
+    pub fn symbols(mut self, path: impl Into<PathBuf>) -> Self {
+        self.symbols = Some(path.into());
+        self
+    }
+
+    /// Serves the guest's semihosting calls. Their console is [`Session::semihosting`](crate::Session::semihosting),
+    /// unless `semihosting` names another. **The guest can then read and write files as this user.**
+    pub fn semihosting(mut self, semihosting: Semihosting) -> Self {
+        self.semihosting = Some(semihosting);
+        self
+    }
+
+    /// The guest's first request for a reset ends the run, and QEMU (`-no-reboot`). Default: it starts over.
+    pub fn no_reboot(self) -> Self {
+        self.with_spec(MachineSpec::no_reboot)
     }
 
     /// Does not run the guest until a debugger or [`resume`](crate::Session::resume) says so (`-S`); its run
@@ -202,6 +229,18 @@ impl QemuConfig {
         if let Some(memory) = &self.memory {
             spec = spec.memory(memory);
         }
-        spec
+        match &self.semihosting {
+            Some(semihosting) if semihosting.has_console() => spec.semihosting(semihosting.clone()),
+            Some(semihosting) => spec
+                .chardev(SEMIHOSTING, Endpoint::Inherited)
+                .semihosting(semihosting.clone().console(SEMIHOSTING)),
+            None => spec,
+        }
+    }
+
+    /// The ELF file as it is now; `None` also where it cannot be opened, for which there is a better place to
+    /// complain.
+    pub(crate) fn symbols_file(&self, spec: &MachineSpec) -> Option<File> {
+        File::open(self.symbols.as_deref().or(spec.firmware_path())?).ok()
     }
 }

@@ -119,9 +119,12 @@ impl State {
                 }
                 Event::Event(event) => {
                     debug!(event = %event.name, "event");
-                    if let Some(run_state) = &self.run_state {
-                        let after = run_state::after(&run_state.borrow(), &event);
-                        after.into_iter().for_each(|state| set(run_state, state));
+                    if let Ok(typed) = event.typed() {
+                        self.history.note(&typed);
+                        if let Some(run_state) = &self.run_state {
+                            let after = run_state::after(&run_state.borrow(), typed);
+                            after.into_iter().for_each(|state| set(run_state, state));
+                        }
                     }
                     if let Some(events) = &self.events {
                         // Without a subscriber there is nobody to miss it.

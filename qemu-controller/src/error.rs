@@ -109,6 +109,8 @@ pub enum StartPhase {
     FirstStatus,
     /// Ready but for the address of the GDB stub.
     GdbAddress,
+    /// Ready; the answer to `cont` has not come.
+    FirstRun,
 }
 
 impl std::fmt::Display for StartPhase {
@@ -120,6 +122,7 @@ impl std::fmt::Display for StartPhase {
             Self::Negotiation => "before it answered qmp_capabilities",
             Self::FirstStatus => "before it answered query-status",
             Self::GdbAddress => "before its GDB stub listened",
+            Self::FirstRun => "before it let the guest run",
         })
     }
 }

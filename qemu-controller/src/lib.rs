@@ -39,6 +39,8 @@ mod driver;
 mod error;
 mod events;
 mod gdb;
+mod history;
+mod memory;
 #[expect(dead_code, reason = "saves and forks are to use it")]
 mod operation;
 #[cfg(feature = "qapi")]
@@ -50,8 +52,10 @@ mod shared;
 mod snapshot;
 mod start;
 mod stop;
+mod symbols;
 mod transcript;
 mod transport;
+mod verdict;
 
 #[cfg(feature = "qapi")]
 pub use qapi_qmp;
@@ -64,12 +68,15 @@ pub use error::{
 };
 pub use events::{Events, Missed};
 pub use gdb::GdbCheck;
-pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder};
+pub use memory::{Location, MemoryError};
+pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder, RegisterDump, Semihosting};
 pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};
 pub use serial::{SERIAL_BUFFER_BYTES, Serial, SerialError};
 pub use session::Session;
 pub use stop::{Stopped, StoppedBy};
+pub use symbols::{Place, Symbol, Symbols, SymbolsError};
+pub use verdict::{Exception, Hang, Interruption, Verdict};
 
 /// The README's example compiles.
 #[cfg(doctest)]

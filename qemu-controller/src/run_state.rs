@@ -1,6 +1,5 @@
 //! What each event says of the guest's run state, so that it is known without asking.
 
-use qmp_proto::QmpEvent;
 use qmp_proto::commands::{RunState, TypedEvent};
 
 /// The run state after an event; `None` where the event says nothing of it.
@@ -8,8 +7,8 @@ use qmp_proto::commands::{RunState, TypedEvent};
 /// An event tells less than `query-status`: STOP does not say why. What did, came just before it (SHUTDOWN,
 /// WATCHDOG, GUEST_PANICKED, BLOCK_IO_ERROR), or it was a monitor or a debugger, and then it is shown as
 /// `paused`.
-pub(crate) fn after(current: &RunState, event: &QmpEvent) -> Option<RunState> {
-    Some(match event.typed().ok()? {
+pub(crate) fn after(current: &RunState, event: TypedEvent) -> Option<RunState> {
+    Some(match event {
         TypedEvent::Stop if *current == RunState::Running => RunState::Paused,
         TypedEvent::Resume | TypedEvent::Wakeup => RunState::Running,
         // A machine that stands still waits at its reset vector then.
@@ -36,7 +35,7 @@ mod tests {
             let mut codec = Codec::new(Limits::default());
             codec.feed(format!(r#"{{"event": "{name}", "data": {data}}}"#).as_bytes());
             let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else { panic!("{name}") };
-            if let Some(next) = after(&state, &event) {
+            if let Some(next) = after(&state, event.typed().unwrap()) {
                 state = next;
             }
             assert_eq!(state, *expected, "after {name}");

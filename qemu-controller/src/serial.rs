@@ -149,6 +149,18 @@ impl Serial {
         self.shared.writer.lock().await.write_all(bytes).await
     }
 
+    /// Waits until QEMU has closed the port: all that the guest will ever print is in the buffer then.
+    pub async fn closed(&self) {
+        loop {
+            // Listens before it looks, so that nothing comes between.
+            let changed = self.shared.changed.notified();
+            if self.shared.received().ended {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// How many bytes were dropped because nobody read them.
     #[must_use]
     pub fn dropped(&self) -> u64 {

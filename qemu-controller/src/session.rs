@@ -19,6 +19,7 @@ use crate::call::{self, call, instant_after};
 use crate::config::Deadlines;
 use crate::error::{CommandError, Ended, NotKept, WaitPhase};
 use crate::events::{Events, Missed};
+use crate::memory::Firmware;
 use crate::serial::Serial;
 use crate::shared::{Lane, Owned};
 use crate::stop::Stopped;
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) gdb: Option<gdb_port::Endpoint>,
     pub(crate) deadlines: Deadlines,
     pub(crate) serials: Vec<Option<Serial>>,
+    pub(crate) semihosting: Option<Serial>,
+    pub(crate) firmware: Firmware,
     /// How it was stopped, for whoever asks again.
     pub(crate) stopped: OnceCell<Stopped>,
 }
@@ -317,6 +320,14 @@ impl Session {
     #[must_use]
     pub fn serial(&self, port: usize) -> Option<&Serial> {
         self.inner.serials.get(port)?.as_ref()
+    }
+
+    /// The console of the guest's semihosting calls, drained by the session from its first byte; what is
+    /// written here, the guest reads. `None` unless the configuration has
+    /// [`semihosting`](crate::QemuConfig::semihosting).
+    #[must_use]
+    pub fn semihosting(&self) -> Option<&Serial> {
+        self.inner.semihosting.as_ref()
     }
 }
 

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use qmp_proto::commands::{RunState, StatusInfo};
+use qmp_proto::Command as _;
+use qmp_proto::commands::{QueryStatus, RunState, StatusInfo};
 use qmp_proto::{
     Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, QmpEvent, RawReturn, SendError, ServerError,
 };
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, broadcast, oneshot, watch};
 use tracing::{Span, info};
 
 use crate::error::Ended;
+use crate::history::History;
 use crate::transcript::Transcript;
 use crate::transport::BoxTransport;
 
@@ -53,6 +55,8 @@ pub(crate) struct State {
     pub(crate) events: Option<broadcast::Sender<QmpEvent>>,
     /// Kept from events and from answers to `query-status`.
     pub(crate) run_state: Option<watch::Sender<RunState>>,
+    /// Kept when the session has ended.
+    pub(crate) history: History,
     pub(crate) transcript: Option<Transcript>,
     /// A write failed; what is still to be read comes first, and tells why.
     pub(crate) write_failed: bool,
@@ -104,6 +108,7 @@ impl Owned {
                 events: None,
                 // Before the first answered `query-status` nobody can ask.
                 run_state: Some(watch::Sender::new(RunState::Prelaunch)),
+                history: History::default(),
                 transcript,
                 write_failed: false,
                 over: None,
@@ -197,7 +202,7 @@ impl Shared {
     pub(crate) fn submit(
         &self,
         place: Place<'_>,
-        is_status: bool,
+        name: &str,
         encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
     ) -> Result<(CommandId, oneshot::Receiver<Answer>), SendError> {
         let mut state = self.state();
@@ -205,6 +210,8 @@ impl Shared {
         place.permit.forget();
         state.permits_out[place.lane as usize] += 1;
         let (answer, receiver) = oneshot::channel();
+        state.history.sent(name);
+        let is_status = name == QueryStatus::NAME;
         state.waiters.insert(id, Waiter { answer, is_status });
         state.write_from_submit();
         Ok((id, receiver))

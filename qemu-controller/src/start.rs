@@ -1,9 +1,12 @@
 //! From a configuration to a ready session, with nothing left behind when that fails.
 //!
 //! ```text
-//!   check ─▶ spawn ─▶ connect ─▶ greeting ─▶ qmp_capabilities ─▶ query-status ─▶ (GDB port) ─▶ ready
-//!                        └ retried only where QEMU does the listening; never a fixed sleep
+//!   check ─▶ spawn -S ─▶ connect ─▶ greeting ─▶ qmp_capabilities ─▶ query-status ─▶ (GDB port) ─▶ cont ─▶ ready
+//!                           └ retried only where QEMU does the listening; never a fixed sleep
 //! ```
+//!
+//! The guest is held until its session is ready, and then let run unless it is to wait: one that is over in a
+//! millisecond would else end QEMU before anybody listens.
 //!
 //! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at
 //! once and has QEMU's own words.
@@ -14,7 +17,7 @@ use std::time::Duration;
 
 use gdb_port::{WaitError, wait_until_listening};
 use qemu_launch::{Address, Process, SpawnError, Watch};
-use qmp_proto::commands::QueryStatus;
+use qmp_proto::commands::{Cont, QueryStatus};
 use qmp_proto::{Capability, Connection, Greeting, Limits};
 use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
@@ -22,10 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, info, info_span, trace};
 
 use crate::call::{A_YEAR, command};
-use crate::config::QemuConfig;
+use crate::config::{QemuConfig, SEMIHOSTING};
 use crate::driver::drive;
 use crate::error::{CommandError, Ended, StartError, StartPhase};
 use crate::gdb;
+use crate::memory::Firmware;
 use crate::serial::Serial;
 use crate::session::{Inner, Session};
 use crate::shared::{Owned, Shared};
@@ -133,12 +137,16 @@ async fn begin(
     transcript: Option<Transcript>,
     started: &mut Started,
 ) -> Result<Session, Failed> {
-    let mut process = qemu_launch::spawn_async(config.to_spec()).await.map_err(Failed::Launch)?;
+    let spec = config.to_spec();
+    let firmware = Firmware::new(config.symbols_file(&spec));
+    let held = spec.starts_stopped();
+    let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await.map_err(Failed::Launch)?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
     started.process = Some(process.watch());
     started.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
     let serials = serials(&mut process)?;
+    let semihosting = process.take(SEMIHOSTING).map(Serial::drain).transpose()?;
     let transport = connect(&mut process).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
@@ -146,6 +154,10 @@ async fn begin(
     let (shared, greeting) = handshake(transport, watch, transcript, deadline, &mut started.phase).await?;
     started.phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
+    if !held {
+        started.phase = StartPhase::FirstRun;
+        run(&shared, deadline).await?;
+    }
     Ok(Session::new(Inner {
         shared,
         process: Some(process),
@@ -153,8 +165,19 @@ async fn begin(
         gdb,
         deadlines: config.deadlines,
         serials,
+        semihosting,
+        firmware,
         stopped: OnceCell::new(),
     }))
+}
+
+/// Lets the guest run. One that ends QEMU at once, and may take the answer with it, has been started all the
+/// same: how it ended, the session tells.
+async fn run(shared: &Shared, deadline: Duration) -> Result<(), Failed> {
+    match command(shared, deadline, &Cont).await {
+        Ok(_) | Err(CommandError::Ended { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// From a connected stream to an answered `query-status`.

@@ -68,6 +68,12 @@ impl Semihosting {
         self
     }
 
+    /// Whether the console has been sent to a character device.
+    #[must_use]
+    pub fn has_console(&self) -> bool {
+        self.chardev.is_some()
+    }
+
     /// Sends the guest's semihosting console to the character device of this id.
     #[must_use]
     pub fn console(mut self, chardev: impl Into<String>) -> Self {

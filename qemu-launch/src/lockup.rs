@@ -2,21 +2,22 @@
 
 use std::fmt;
 
+use crate::registers::Registers;
+
 /// What QEMU said of a lockup, with the guest's registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterDump {
     reason: String,
-    registers: Vec<(String, u64)>,
+    registers: Registers,
 }
 
 impl RegisterDump {
     /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, then lines of `NAME=hex`.
     pub(crate) fn parse(stderr: &str) -> Option<Self> {
         let start = stderr.rfind("qemu: fatal: Lockup: ")?;
-        let mut lines = stderr[start..].lines();
-        let reason = lines.next()?.trim_start_matches("qemu: fatal: Lockup: ").to_owned();
-        let registers = lines.flat_map(str::split_whitespace).filter_map(register).collect();
-        Some(Self { reason, registers })
+        let (reason, rest) = stderr[start..].split_once('\n').unwrap_or((&stderr[start..], ""));
+        let reason = reason.trim_start_matches("qemu: fatal: Lockup: ").trim_end().to_owned();
+        Some(Self { reason, registers: Registers::parse(rest) })
     }
 
     /// Why the guest locked up, in QEMU's words, such as `can't escalate 3 to HardFault (current priority -1)`.
@@ -25,29 +26,23 @@ impl RegisterDump {
         &self.reason
     }
 
+    /// The guest's registers.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
     /// A register by the name that QEMU gives it, such as `R15` or `XPSR`; case does not matter.
     #[must_use]
     pub fn register(&self, name: &str) -> Option<u64> {
-        self.registers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
-    }
-
-    /// All registers, in QEMU's order.
-    pub fn registers(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.registers.iter().map(|(name, value)| (name.as_str(), *value))
+        self.registers.register(name)
     }
 
     /// The program counter (`R15` on Arm).
     #[must_use]
     pub fn pc(&self) -> Option<u64> {
-        self.register("R15").or_else(|| self.register("PC"))
+        self.registers.pc()
     }
-}
-
-/// `R00=0000001f` and `FPSCR:` alike begin with a name; only the first has a value in the same word.
-fn register(word: &str) -> Option<(String, u64)> {
-    let (name, value) = word.split_once('=')?;
-    let value = u64::from_str_radix(value, 16).ok()?;
-    name.bytes().all(|b| b.is_ascii_alphanumeric()).then(|| (name.to_owned(), value))
 }
 
 impl fmt::Display for RegisterDump {
@@ -82,7 +77,7 @@ FPSCR: 00000000
         assert_eq!(dump.reason(), "can't escalate 3 to HardFault (current priority -1)");
         assert_eq!((dump.register("r01"), dump.register("XPSR")), (Some(0x5a), Some(0x4000_0003)));
         assert_eq!((dump.pc(), dump.register("FPSCR")), (Some(0x10), None));
-        assert_eq!(dump.registers().count(), 9);
+        assert_eq!(dump.registers().iter().count(), 9);
         assert_eq!(
             dump.to_string(),
             "can't escalate 3 to HardFault (current priority -1) R13=ffffffe0 R14=fffffff9 R15=00000010 XPSR=40000003"
@@ -93,7 +88,7 @@ FPSCR: 00000000
     fn cut_off_anywhere_it_does_no_harm() {
         for end in 0..DUMP.len() {
             if let Some(dump) = RegisterDump::parse(&DUMP[..end]) {
-                assert!(dump.registers().count() <= 9);
+                assert!(dump.registers().iter().count() <= 9);
             }
         }
         assert_eq!(RegisterDump::parse("qemu: fatal: something else\nR00=1\n"), None);

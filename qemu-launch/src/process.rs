@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::child::Child;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) stdout: Arc<Ring>,
     pub(crate) stderr: Arc<Ring>,
     pub(crate) exit: Once<Exit>,
+    /// A signal was sent to it from here.
+    pub(crate) signalled: AtomicBool,
 }
 
 impl Process {
@@ -208,12 +211,21 @@ impl Watch {
     /// is continued, or it would not hear. Does nothing once it has ended. On Windows the same as
     /// [`kill`](Self::kill).
     pub fn terminate(&self) {
+        self.shared.signalled.store(true, Ordering::Relaxed);
         self.shared.child.terminate();
     }
 
     /// Kills it and everything in its process group, at once. Does nothing once it has ended.
     pub fn kill(&self) {
+        self.shared.signalled.store(true, Ordering::Relaxed);
         self.shared.child.kill();
+    }
+
+    /// Whether [`terminate`](Self::terminate), [`kill`](Self::kill) or a rung of [`end`](Self::end) sent it a signal: one
+    /// that ended it then came from here, not from outside.
+    #[must_use]
+    pub fn was_signalled(&self) -> bool {
+        self.shared.signalled.load(Ordering::Relaxed)
     }
 
     /// Ends it, rung by rung, and says which rung it took. The ladder is climbed from this call on, whether or not

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdout};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -50,6 +51,7 @@ impl Newborn {
             stdout: Arc::new(Ring::new(kept)),
             stderr: Arc::new(Ring::new(kept)),
             exit: Once::new(),
+            signalled: AtomicBool::new(false),
         });
         Self { shared, stdout, stderr, attached }
     }

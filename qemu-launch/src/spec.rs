@@ -1,7 +1,7 @@
 //! The machine that is wanted: QEMU's options as types, from which `argv` makes the command line.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::device::{
     Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
@@ -375,5 +375,20 @@ impl MachineSpec {
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.extra_args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
+    }
+}
+
+/// What was asked for, by a setter or among the extra arguments.
+impl MachineSpec {
+    /// The file for `-kernel`, if one was given.
+    #[must_use]
+    pub fn firmware_path(&self) -> Option<&Path> {
+        self.kernels.first().map(|kernel| kernel.path.as_path())
+    }
+
+    /// Whether the guest is held at its start (`-S`).
+    #[must_use]
+    pub fn starts_stopped(&self) -> bool {
+        self.start_stopped || self.extra_args.iter().any(|word| word == "-S" || word == "--S")
     }
 }

@@ -15,3 +15,4 @@ mod observing;
 mod serial;
 mod start_errors;
 mod storm;
+mod verdicts;

@@ -35,12 +35,11 @@ async fn the_transcript_has_the_whole_conversation() {
         .filter(|line| line.speaker == Speaker::Client)
         .map(|line| line.text)
         .collect();
-    for (command, line) in
-        ["qmp_capabilities", "query-status", "query-chardev", "stop", "quit"].iter().zip(&sent)
-    {
+    let expected = ["qmp_capabilities", "query-status", "query-chardev", "cont", "stop", "quit"];
+    for (command, line) in expected.iter().zip(&sent) {
         assert!(line.contains(&format!("\"execute\":\"{command}\"")), "{line}");
     }
-    assert_eq!(sent.len(), 5, "{text}");
+    assert_eq!(sent.len(), 6, "{text}");
 
     let mut codec = Codec::new(Limits::default());
     codec.feed(&server_bytes(&text).unwrap());
@@ -50,7 +49,7 @@ async fn the_transcript_has_the_whole_conversation() {
             events.push(event.name.into_owned());
         }
     }
-    assert_eq!(events, ["STOP", "SHUTDOWN"]);
+    assert_eq!(events, ["RESUME", "STOP", "SHUTDOWN"]);
 }
 
 #[cfg(feature = "qapi")]

@@ -1,0 +1,153 @@
+//! Where a guest is that did not come to its end: run state, program counter, symbol, exception.
+
+use std::fmt;
+use std::time::Duration;
+
+use qemu_launch::Registers;
+use qmp_proto::commands::RunState;
+use tokio::time::timeout;
+
+use crate::session::Session;
+use crate::symbols::Place;
+
+/// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// A run that was not over when its deadline passed, and where the guest was then.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Hang {
+    /// The deadline that was set.
+    pub deadline: Duration,
+    /// The run state; `None` where QEMU itself does not answer.
+    pub run_state: Option<RunState>,
+    /// The program counter of CPU 0.
+    pub pc: Option<u64>,
+    /// The symbol at or before the program counter, where the firmware's symbols are known.
+    pub place: Option<Place>,
+    /// The exception that CPU 0 is in, on a Cortex-M.
+    pub exception: Option<Exception>,
+    /// How often the guest reset itself.
+    pub guest_resets: u64,
+}
+
+/// An exception that a Cortex-M is in the handler of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exception {
+    /// Its number, as in xPSR: 3 for HardFault, 15 for SysTick, 16 and more for interrupts.
+    pub number: u16,
+    /// The function that the vector table names for it, where the firmware's symbols are known.
+    pub handler: Option<String>,
+}
+
+impl Hang {
+    /// The core sits in the handler of a fault.
+    #[must_use]
+    pub fn in_fault_handler(&self) -> bool {
+        self.exception.as_ref().is_some_and(Exception::is_fault)
+    }
+}
+
+impl Exception {
+    /// It is a fault: HardFault, MemManage, BusFault, UsageFault or SecureFault.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        matches!(self.number, 3..=7)
+    }
+
+    /// Its name in the architecture; `None` for an interrupt.
+    #[must_use]
+    pub fn name(&self) -> Option<&'static str> {
+        Some(match self.number {
+            2 => "NMI",
+            3 => "HardFault",
+            4 => "MemManage",
+            5 => "BusFault",
+            6 => "UsageFault",
+            7 => "SecureFault",
+            11 => "SVCall",
+            12 => "DebugMonitor",
+            14 => "PendSV",
+            15 => "SysTick",
+            _ => return None,
+        })
+    }
+}
+
+impl Session {
+    /// Looks where the guest is. It stands still meanwhile, some milliseconds: of a guest that runs, QEMU's
+    /// program counter is that of the last time it left its translated code.
+    pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
+        let session = self.with_deadline(LOOK);
+        // A task of its own: once paused, the guest is resumed even if nobody waits any more.
+        let look = tokio::spawn(async move {
+            let mut hang = Hang { deadline, ..Hang::default() };
+            let _ = timeout(LOOK, session.look(&mut hang)).await;
+            hang.guest_resets = session.inner.shared.state().history.guest_resets;
+            hang
+        });
+        look.await.unwrap_or(Hang { deadline, ..Hang::default() })
+    }
+
+    async fn look(&self, hang: &mut Hang) {
+        let Ok(status) = self.query_status().await else { return };
+        hang.run_state = Some(status.status);
+        let pause = status.running && self.pause().await.is_ok();
+        self.look_at_registers(hang).await;
+        if pause {
+            // It has ended if this fails, and then that is the verdict.
+            let _ = self.resume().await;
+        }
+    }
+
+    async fn look_at_registers(&self, hang: &mut Hang) {
+        let Ok(text) = self.human_monitor_command("info registers").await else { return };
+        let registers = Registers::parse(&text);
+        hang.pc = registers.pc();
+        let number = registers.register("XPSR").map_or(0, |xpsr| (xpsr & 0x1ff) as u16);
+        hang.place = hang.pc.and_then(|pc| self.place(pc));
+        if number != 0 {
+            let handler = self.handler(number).await;
+            hang.exception = Some(Exception { number, handler });
+        }
+    }
+}
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the run was not over after {:?}: ", self.deadline)?;
+        let Some(run_state) = &self.run_state else {
+            return f.write_str("QEMU does not answer its monitor");
+        };
+        write!(f, "the guest is {run_state}")?;
+        if let Some(pc) = self.pc {
+            write!(f, " at {pc:#010x}")?;
+        }
+        if let Some(place) = &self.place {
+            write!(f, " in {place}")?;
+        }
+        if let Some(exception) = &self.exception {
+            write!(f, ", {exception}")?;
+        }
+        match self.guest_resets {
+            0 => Ok(()),
+            1 => f.write_str("; it reset itself once"),
+            resets => write!(f, "; it reset itself {resets} times"),
+        }
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_fault() { "fault handler" } else { "handler" };
+        match self.name() {
+            Some(name) => write!(f, "in the {kind} of {name}")?,
+            None => write!(f, "in the {kind} of exception {}", self.number)?,
+        }
+        match &self.handler {
+            Some(handler) => write!(f, " ({handler})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! How a run of the firmware ended: one word for each way, an exit code for CI, and a short report.
+
+use std::fmt;
+use std::sync::Arc;
+
+use qemu_launch::{Exit, ExitKind, RegisterDump};
+use qmp_proto::commands::{ShutdownCause, ShutdownEvent};
+
+use crate::error::Ended;
+
+mod hang;
+mod run;
+
+pub use hang::{Exception, Hang};
+
+/// How a run of the firmware ended. No two causes share a variant.
+///
+/// Its `Display` is a short report for people. For CI there is [`exit_code`](Self::exit_code):
+///
+/// | verdict | exit code |
+/// |---|---|
+/// | [`Exited`](Self::Exited) | the firmware's own status |
+/// | [`ShutDown`](Self::ShutDown) | 0 |
+/// | [`Reset`](Self::Reset) | 120 |
+/// | [`Panicked`](Self::Panicked) | 121 |
+/// | [`Stopped`](Self::Stopped) | 122 |
+/// | [`TimedOut`](Self::TimedOut) | 124, as of `timeout(1)` |
+/// | [`QemuFailed`](Self::QemuFailed), [`Lost`](Self::Lost) | 125 |
+/// | [`LockedUp`](Self::LockedUp) | 134: 128 and SIGABRT, as a shell sees it |
+/// | [`Interrupted`](Self::Interrupted) | 128 and the signal's number; 143 where it is not known |
+///
+/// Only a firmware that exits with status 0, or shuts its machine down, makes a 0.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The firmware ended the run with a status of its own: by semihosting, or by a device of the board that
+    /// does so.
+    Exited {
+        /// The status, as QEMU exits with it: 0 to 255. A semihosting exit without a status is 0 when it
+        /// reports success and 1 otherwise.
+        status: u8,
+    },
+    /// The guest shut the machine down.
+    ShutDown,
+    /// The guest asked for a reset, and the machine is configured not to reboot
+    /// ([`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot)).
+    Reset,
+    /// The guest told QEMU that it panicked (through a device for that).
+    Panicked,
+    /// The core locked up: a fault that the fault handler itself could not take. QEMU aborts then.
+    LockedUp(Arc<RegisterDump>),
+    /// QEMU failed: a fatal error, an assertion, a crash. Says nothing of the firmware.
+    QemuFailed(Exit),
+    /// This session ended it: by [`stop`](crate::Session::stop), a command or a signal.
+    Stopped,
+    /// Somebody else ended it.
+    Interrupted(Interruption),
+    /// It ran on when the deadline was over. QEMU still runs, and the guest is as it was.
+    TimedOut(Box<Hang>),
+    /// The session was lost, so nobody can say: attached to a QEMU whose end has no event, the connection
+    /// broken, or the session let go.
+    Lost(Ended),
+}
+
+/// Who else ended a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interruption {
+    /// A signal that QEMU heeds (SIGTERM, SIGINT, SIGHUP); which, it does not say.
+    AskedBySignal,
+    /// This signal, which left QEMU no choice.
+    KilledBySignal(i32),
+    /// Another client of one of its monitors, or the user of a window.
+    OtherClient,
+}
+
+/// What is known of a run that is over.
+pub(crate) struct Over {
+    /// `None` for a guest that stands still for good, in a QEMU that stays.
+    pub(crate) ended: Option<Ended>,
+    pub(crate) shutdown: Option<ShutdownEvent>,
+    /// This session asked QEMU to end, by command …
+    pub(crate) asked: bool,
+    /// … or by signal.
+    pub(crate) signalled: bool,
+    /// The guest can exit by semihosting.
+    pub(crate) semihosting: bool,
+}
+
+impl Verdict {
+    pub(crate) fn of(over: Over) -> Self {
+        let exit = match &over.ended {
+            Some(Ended::Exited(exit)) => Some(exit),
+            _ => None,
+        };
+        if let Some(exit) = exit {
+            // An abort or a crash may come after a SHUTDOWN; it is what counts.
+            match exit.kind() {
+                ExitKind::Lockup(dump) => return Self::LockedUp(Arc::clone(dump)),
+                ExitKind::Signalled(_) if over.signalled => return Self::Stopped,
+                ExitKind::Signalled(signal) => {
+                    return Self::Interrupted(Interruption::KilledBySignal(*signal));
+                }
+                ExitKind::Aborted { .. } | ExitKind::Crashed(_) | ExitKind::Unknown => {
+                    return Self::QemuFailed(exit.clone());
+                }
+                _ => {}
+            }
+        }
+        match (&over.shutdown, exit, over.ended.clone()) {
+            (Some(shutdown), exit, _) => Self::of_shutdown(&over, shutdown, exit),
+            (None, Some(exit), _) => Self::of_silent_exit(&over, exit),
+            (None, None, Some(ended)) => Self::Lost(ended),
+            (None, None, None) => Self::Panicked,
+        }
+    }
+
+    fn of_shutdown(over: &Over, shutdown: &ShutdownEvent, exit: Option<&Exit>) -> Self {
+        // A device may ask for a shutdown with a status.
+        let status =
+            exit.and_then(Exit::code).and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0);
+        match &shutdown.reason {
+            ShutdownCause::GuestReset | ShutdownCause::SubsystemReset => Self::Reset,
+            ShutdownCause::GuestPanic => Self::Panicked,
+            ShutdownCause::HostSignal if over.signalled => Self::Stopped,
+            ShutdownCause::HostSignal => Self::Interrupted(Interruption::AskedBySignal),
+            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset if over.asked => Self::Stopped,
+            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset | ShutdownCause::HostUi => {
+                Self::Interrupted(Interruption::OtherClient)
+            }
+            ShutdownCause::HostError => match (exit, &over.ended) {
+                (Some(exit), _) => Self::QemuFailed(exit.clone()),
+                (None, ended) => Self::Lost(ended.clone().unwrap_or(Ended::Closed)),
+            },
+            _ if !shutdown.guest && over.asked => Self::Stopped,
+            _ => status.map_or(Self::ShutDown, |status| Self::Exited { status }),
+        }
+    }
+
+    /// QEMU exits without a SHUTDOWN where the guest exits by semihosting or a device, or where QEMU fails.
+    fn of_silent_exit(over: &Over, exit: &Exit) -> Self {
+        match (exit.kind(), exit.code().and_then(|code| u8::try_from(code).ok())) {
+            // QEMU's own line and status 1: the guest can only be meant where it has a way to exit so.
+            (ExitKind::OptionError { .. }, _) if !over.semihosting => Self::QemuFailed(exit.clone()),
+            (_, Some(0)) if over.asked && !over.semihosting => Self::Stopped,
+            (_, Some(status)) => Self::Exited { status },
+            (_, None) => Self::QemuFailed(exit.clone()),
+        }
+    }
+
+    /// What a program that ran the firmware for CI should exit with; see the table above. A deadline that
+    /// passed is never a success.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exited { status } => *status,
+            Self::ShutDown => 0,
+            Self::Reset => 120,
+            Self::Panicked => 121,
+            Self::Stopped => 122,
+            Self::TimedOut(_) => 124,
+            Self::QemuFailed(_) | Self::Lost(_) => 125,
+            Self::LockedUp(_) => 134,
+            Self::Interrupted(Interruption::KilledBySignal(signal)) => {
+                u8::try_from(*signal).map_or(143, |signal| signal.saturating_add(128))
+            }
+            Self::Interrupted(_) => 143,
+        }
+    }
+
+    /// The firmware said that all is well: [`exit_code`](Self::exit_code) is 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.exit_code() == 0
+    }
+
+    /// The verdict in one word that stays as it is, for logs that programs read.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Exited { .. } => "exited",
+            Self::ShutDown => "shut-down",
+            Self::Reset => "reset",
+            Self::Panicked => "panicked",
+            Self::LockedUp(_) => "locked-up",
+            Self::QemuFailed(_) => "qemu-failed",
+            Self::Stopped => "stopped",
+            Self::Interrupted(_) => "interrupted",
+            Self::TimedOut(_) => "timed-out",
+            Self::Lost(_) => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { status } => write!(f, "the firmware exited with status {status}"),
+            Self::ShutDown => f.write_str("the firmware shut the machine down"),
+            Self::Reset => f.write_str("the firmware asked for a reset"),
+            Self::Panicked => f.write_str("the firmware says that it panicked"),
+            Self::LockedUp(dump) => write!(f, "the core locked up: {dump}"),
+            Self::QemuFailed(exit) => {
+                write!(f, "QEMU failed, which says nothing of the firmware: {exit}")?;
+                let said = exit.stderr().to_string_lossy();
+                if said.is_empty() { Ok(()) } else { write!(f, "\n{}", said.trim_end()) }
+            }
+            Self::Stopped => f.write_str("the run was stopped before the firmware came to its end"),
+            Self::Interrupted(by) => write!(f, "the run was ended from outside: {by}"),
+            Self::TimedOut(hang) => hang.fmt(f),
+            Self::Lost(ended) => write!(f, "how the run ended is not known: {ended}"),
+        }
+    }
+}
+
+impl fmt::Display for Interruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AskedBySignal => f.write_str("a signal asked QEMU to end"),
+            Self::KilledBySignal(signal) => write!(f, "signal {signal} killed QEMU"),
+            Self::OtherClient => f.write_str("another client of its monitor ended QEMU"),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Waiting for the end of a run, with or without a deadline.
+
+use std::time::Duration;
+
+use qmp_proto::commands::RunState;
+use tokio::time::{timeout, timeout_at};
+
+use super::{Over, Verdict};
+use crate::call::instant_after;
+use crate::session::Session;
+
+/// How long the ports are drained after QEMU's end; what it wrote is there already, unless it left a child that
+/// holds them.
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+impl Session {
+    /// Lets the guest run if it stands still, waits for the end of the run, and tells how it ended. All that
+    /// the firmware printed is in the buffers of its [ports](Self::serial) then.
+    ///
+    /// A deadline that passes is a verdict too, [`Verdict::TimedOut`]: QEMU still runs then and can be looked
+    /// at, and [`stop`](Self::stop) ends it. A guest that resets itself runs on, as on hardware, and the report
+    /// counts how often it did; with [`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot) its first reset is
+    /// the end of the run. A guest that shut down in a QEMU that is told to stay (`-no-shutdown`) has come to
+    /// its end as well.
+    pub async fn run_to_end(&self, deadline: Duration) -> Verdict {
+        let until = instant_after(deadline);
+        let run = async {
+            // What it answers, the verdict tells better: a guest may take QEMU with it before the answer comes.
+            let _ = self.resume().await;
+            self.wait().await
+        };
+        if let Ok(verdict) = timeout_at(until, run).await {
+            return verdict;
+        }
+        let hang = self.hang(deadline).await;
+        // What ended while it was looked at has ended.
+        match self.inner.shared.how_it_ended() {
+            Some(ended) => Verdict::of(self.run_over(Some(ended))),
+            None => Verdict::TimedOut(Box::new(hang)),
+        }
+    }
+
+    /// Waits for the end of the run, however long that takes, and tells how it ended, as
+    /// [`run_to_end`](Self::run_to_end) does; a guest that stands still is left so. After the end it answers at
+    /// once, with the same.
+    pub async fn wait(&self) -> Verdict {
+        let ended = tokio::select! {
+            ended = self.ended() => Some(ended),
+            () = self.stands_for_good() => None,
+        };
+        let ended = ended.or_else(|| self.inner.shared.how_it_ended());
+        if ended.is_some() {
+            self.drained().await;
+        }
+        Verdict::of(self.run_over(ended))
+    }
+
+    /// Waits for a guest that has come to its end in a QEMU that stays. One that is about to exit does not
+    /// answer any more.
+    async fn stands_for_good(&self) {
+        let mut run_state = self.watch_run_state();
+        while run_state.wait_for(for_good).await.is_ok() {
+            if self.query_status().await.is_ok_and(|status| for_good(&status.status)) {
+                return;
+            }
+            if run_state.changed().await.is_err() {
+                break;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until all that was printed is in the buffers.
+    async fn drained(&self) {
+        let ports = self.inner.serials.iter().flatten().chain(&self.inner.semihosting);
+        let drained = async {
+            for port in ports {
+                port.closed().await;
+            }
+        };
+        let _ = timeout(LAST_OUTPUT, drained).await;
+    }
+
+    fn run_over(&self, ended: Option<crate::Ended>) -> Over {
+        let history = self.inner.shared.state().history.clone();
+        let process = self.process();
+        let semihosting = |word: &std::ffi::OsString| {
+            word.to_str().is_some_and(|word| word.trim_start_matches('-').starts_with("semihosting"))
+        };
+        Over {
+            ended,
+            shutdown: history.shutdown,
+            asked: history.asked_to_end,
+            signalled: process.as_ref().is_some_and(|process| process.was_signalled()),
+            semihosting: process.is_some_and(|process| process.argv().args().iter().any(semihosting)),
+        }
+    }
+}
+
+/// A state that only a reset leaves.
+fn for_good(state: &RunState) -> bool {
+    matches!(state, RunState::Shutdown | RunState::GuestPanicked)
+}
