@@ -204,7 +204,7 @@ impl Session {
 
     /// The function that a Cortex-M's vector table names for an exception.
     pub(crate) async fn handler(&self, exception: u16) -> Option<String> {
-        let table = self.read_u32(u64::from(VTOR)).await.ok()?;
+        let table = self.read_u32(VTOR).await.ok()?;
         let vector = self.read_u32(u64::from(table) + 4 * u64::from(exception)).await.ok()?;
         Some(self.place(u64::from(vector & !1))?.symbol)
     }

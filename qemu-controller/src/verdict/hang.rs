@@ -4,9 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use qemu_launch::Registers;
-use qmp_proto::commands::RunState;
-use tokio::time::timeout;
+use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
+use crate::error::CommandError;
+use crate::operation::Operation;
 use crate::session::Session;
 use crate::symbols::Place;
 
@@ -76,37 +77,30 @@ impl Exception {
 }
 
 impl Session {
-    /// Looks where the guest is. It stands still meanwhile, some milliseconds: of a guest that runs, QEMU's
+    /// Looks where the guest is. One that runs stands still for it, some milliseconds: while it runs, QEMU's
     /// program counter is that of the last time it left its translated code.
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
         let session = self.with_deadline(LOOK);
-        // A task of its own: once paused, the guest is resumed even if nobody waits any more.
-        let look = tokio::spawn(async move {
-            let mut hang = Hang { deadline, ..Hang::default() };
-            let _ = timeout(LOOK, session.look(&mut hang)).await;
-            hang.guest_resets = session.inner.shared.state().history.guest_resets;
-            hang
-        });
-        look.await.unwrap_or(Hang { deadline, ..Hang::default() })
-    }
-
-    async fn look(&self, hang: &mut Hang) {
-        let Ok(status) = self.query_status().await else { return };
-        hang.run_state = Some(status.status);
-        let pause = status.running && self.pause().await.is_ok();
-        self.look_at_registers(hang).await;
-        if pause {
-            // It has ended if this fails, and then that is the verdict.
-            let _ = self.resume().await;
+        let look = |operation: Operation| async move {
+            let before = operation.command(&QueryStatus).await?;
+            operation.run(false).await?;
+            let registers = operation.command(&HumanMonitorCommand { command_line: "info registers" }).await;
+            operation.put_back(&before).await?;
+            Ok::<_, CommandError>((before.status, registers?))
+        };
+        let mut hang = Hang { deadline, ..Hang::default() };
+        if let Ok((run_state, registers)) = session.operation("info registers", look).await {
+            hang.run_state = Some(run_state);
+            session.explain(&mut hang, &Registers::parse(&registers)).await;
         }
+        hang.guest_resets = self.inner.shared.state().history.guest_resets;
+        hang
     }
 
-    async fn look_at_registers(&self, hang: &mut Hang) {
-        let Ok(text) = self.human_monitor_command("info registers").await else { return };
-        let registers = Registers::parse(&text);
+    async fn explain(&self, hang: &mut Hang, registers: &Registers) {
         hang.pc = registers.pc();
-        let number = registers.register("XPSR").map_or(0, |xpsr| (xpsr & 0x1ff) as u16);
         hang.place = hang.pc.and_then(|pc| self.place(pc));
+        let number = registers.register("XPSR").map_or(0, |xpsr| (xpsr & 0x1ff) as u16);
         if number != 0 {
             let handler = self.handler(number).await;
             hang.exception = Some(Exception { number, handler });
