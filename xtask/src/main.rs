@@ -2,9 +2,11 @@
 
 mod demo;
 mod firmware;
+mod fuzz;
 mod interrupts;
 mod layers;
 mod qemus;
+mod robustness;
 mod setup;
 mod steps;
 mod test;
@@ -29,8 +31,10 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Firmware(firmware::Args),
+    Fuzz(fuzz::Args),
     Setup(setup::Args),
     Layers(layers::Args),
+    Robustness(robustness::Args),
     Tidy(tidy::Args),
     Transcripts(transcripts::Args),
 }
@@ -40,8 +44,10 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Firmware(args) => firmware::run(args).map(success),
+        Verb::Fuzz(args) => fuzz::run(args),
         Verb::Setup(args) => setup::run(args).map(success),
         Verb::Layers(args) => layers::run(args).map(success),
+        Verb::Robustness(args) => robustness::run(args).map(success),
         Verb::Tidy(args) => tidy::run(args).map(success),
         Verb::Transcripts(args) => transcripts::run(args).map(success),
     };

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    process::ExitStatus,
+    process::{ExitCode, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -79,6 +79,16 @@ pub(crate) enum Verdict {
     Failed,
     /// With the exit status that says by which signal.
     Interrupted(u8),
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Passed => Self::SUCCESS,
+            Verdict::Failed => Self::FAILURE,
+            Verdict::Interrupted(status) => Self::from(status),
+        }
+    }
 }
 
 /// Runs all steps and prints the summary. SIGINT and SIGTERM end the running step's processes and skip the rest.

@@ -16,8 +16,8 @@ use clap::ValueEnum;
 use crate::{
     firmware, layers,
     qemus::{Further, Variant},
-    setup,
-    steps::{self, Step, Verdict},
+    robustness, setup,
+    steps::{self, Step},
     tidy, workspace,
 };
 
@@ -81,11 +81,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         steps.extend(qemus.iter().flat_map(|qemu| suites(&targets, gdb, qemu)));
         steps.extend(examples());
     }
-    Ok(match steps::run_all(steps)? {
-        Verdict::Passed => ExitCode::SUCCESS,
-        Verdict::Failed => ExitCode::FAILURE,
-        Verdict::Interrupted(status) => ExitCode::from(status),
-    })
+    Ok(steps::run_all(steps)?.into())
 }
 
 fn unit_steps(targets: &TestTargets) -> Vec<Step> {
@@ -101,6 +97,7 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
         Step::check("layers", || layers::run(layers::Args::default())),
+        Step::check("robustness", || robustness::run(robustness::Args::default())),
         Step::check("house rules", || tidy::run(tidy::Args::default())),
         Step::check("firmware images", || firmware::run(firmware::Args::check_all())),
     ]

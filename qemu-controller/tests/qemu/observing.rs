@@ -1,6 +1,6 @@
 //! What can be known of a session beside its answers: run state, transcript, QEMU's whole typed API.
 
-use qemu_controller::{RunState, Session};
+use qemu_controller::{Events, Missed, RunState, Session};
 use qmp_proto::transcript::{Speaker, lines, server_bytes};
 use qmp_proto::{Codec, Limits, ServerMessage};
 
@@ -50,6 +50,39 @@ async fn the_transcript_has_the_whole_conversation() {
         }
     }
     assert_eq!(events, ["RESUME", "STOP", "SHUTDOWN"]);
+}
+
+/// How many events come until the guest stops, those that were missed included; and how many those are.
+async fn count_until_stopped(events: &mut Events) -> (u64, u64) {
+    let (mut count, mut missed) = (0, 0);
+    loop {
+        match events.next().await.unwrap() {
+            Ok(event) if event.name == "STOP" => return (count + missed, missed),
+            Ok(_) => count += 1,
+            Err(Missed(more)) => missed += more,
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_event_flood_that_is_read_late_slows_nobody_and_is_counted() {
+    let session = Session::start(config("reset-request").wait_for_gdb(true)).await.unwrap();
+    let (mut late, mut quick, mut never) = (session.events(), session.events(), session.events());
+    session.resume().await.unwrap();
+    let mut seen = 0;
+    while seen < 3000 {
+        seen += quick.next().await.unwrap().map_or_else(|Missed(missed)| missed, |_| 1);
+        if seen % 100 == 0 {
+            assert!(session.query_status().await.unwrap().running);
+        }
+    }
+    session.pause().await.unwrap();
+    let (rest, _) = count_until_stopped(&mut quick).await;
+    let (total, missed) = count_until_stopped(&mut late).await;
+    assert_eq!(total, seen + rest, "every event was seen or counted");
+    assert!(missed > 1000, "{missed} of {total}");
+    session.stop().await.unwrap();
+    assert!(matches!(never.next().await, Some(Err(Missed(all))) if all > 1000));
 }
 
 #[cfg(feature = "qapi")]
