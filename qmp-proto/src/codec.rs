@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::{
     command::{self, Band, Command, CommandId},
     error::{DecodeError, DecodeErrorKind, EncodeError, SEEN_BYTES},
-    framing::{Key, Members, Scanner},
+    framing::{Key, Scanner},
     limits::Limits,
-    message::{Greeting, MessageId, QmpEvent, ServerError, ServerMessage},
+    message::ServerMessage,
     raw::RawJson,
 };
 
@@ -22,8 +22,8 @@ const SHARED_FROM_BYTES: usize = 16 * 1024;
 /// The most memory that a value may keep by sharing, in its own sizes. Smaller values are copied.
 const KEPT_FACTOR: usize = 4;
 
-/// Reads up to this size are first tried as a piece of a string.
-const TINY_READ_BYTES: usize = 4;
+/// Most bytes that are put by to be scanned together, where they come one at a time.
+const PUT_BY_BYTES: usize = 128;
 
 /// A drained buffer over this size is given back. A read is rarely larger.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
@@ -59,6 +59,9 @@ pub struct Codec {
     /// Bytes of the stream before the buffer's first.
     dropped: u64,
     scanner: Scanner,
+    /// While the buffer is shorter than this, it holds nothing to tell and takes a byte without growing: bytes that come
+    /// one at a time are put by, and looked at together. 0 outside a message.
+    scan_at: usize,
     /// The length of the current message, once its end is known.
     complete: Option<usize>,
     eof: bool,
@@ -87,6 +90,7 @@ impl Codec {
             start: 0,
             dropped: 0,
             scanner: Scanner::new(limits.max_depth),
+            scan_at: 0,
             complete: None,
             eof: false,
             failure: None,
@@ -99,34 +103,52 @@ impl Codec {
 
     /// Takes what was read from the server. Empty input does nothing, and neither does input after an error or after
     /// [`feed_eof`](Self::feed_eof).
+    ///
+    /// A byte that comes alone, and inside a message, is looked at with those that follow: at the next closing brace, 128
+    /// bytes on, or at the end of the stream. A fault is then told so much later, at the same offset; a message is not.
+    #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
-        if self.failure.is_some() || self.eof {
-            return;
+        if let &[byte] = bytes
+            && self.buffer.len() < self.scan_at
+        {
+            self.buffer.push(byte);
+            if byte == b'}' {
+                // It may be the message's last.
+                self.scan_at = 0;
+            }
+        } else {
+            self.feed_and_scan(bytes);
         }
-        self.make_room(bytes.len());
-        let scanned = self.scanner.scanned();
-        let is_scanned = self.start + scanned == self.buffer.len();
-        self.buffer.extend_from_slice(bytes);
-        // For streams that come a byte at a time: most bytes are inside strings.
-        let is_within =
-            bytes.len() <= TINY_READ_BYTES && scanned + bytes.len() <= self.limits.max_message_bytes;
-        if is_scanned && is_within && self.complete.is_none() && self.scanner.take_plain(bytes) {
-            return;
+    }
+
+    fn feed_and_scan(&mut self, bytes: &[u8]) {
+        if self.failure.is_none() && !self.eof {
+            self.make_room(bytes.len());
+            self.buffer.extend_from_slice(bytes);
+            self.advance();
         }
-        self.advance();
     }
 
     /// Tells that the stream has ended. Messages that are complete can still be taken; a message that is cut off is
     /// then a [`DecodeErrorKind::Truncated`].
     pub fn feed_eof(&mut self) {
         self.eof = true;
+        self.advance();
     }
 
     /// The next complete message, or `None` if more bytes are needed or the stream has come to a clean end.
     ///
     /// # Errors
     /// [`DecodeError`] where the peer broke the protocol: the same at every later call.
+    #[inline]
     pub fn next_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
+        if self.buffer.len() < self.scan_at {
+            return Ok(None);
+        }
+        self.scan_for_message()
+    }
+
+    fn scan_for_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
         self.advance();
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -212,6 +234,7 @@ impl Codec {
         self.buffer = Vec::new();
         self.start = 0;
         self.complete = None;
+        self.scan_at = 0;
         self.failure.insert(error).clone()
     }
 
@@ -252,7 +275,7 @@ impl Codec {
 
     /// Scans on to the end of the current message, if that is not known yet.
     fn advance(&mut self) {
-        if self.start + self.scanner.scanned() == self.buffer.len() || self.complete.is_some() {
+        if self.complete.is_some() || self.failure.is_some() {
             return;
         }
         if self.scanner.scanned() == 0 {
@@ -274,6 +297,19 @@ impl Codec {
                 self.fail(error);
             }
         }
+        self.scan_at = self.put_by_to();
+    }
+
+    /// Up to which length of the buffer there is nothing to tell, and room for a byte that comes alone.
+    fn put_by_to(&self) -> usize {
+        if self.complete.is_some() || self.failure.is_some() || self.eof {
+            return 0;
+        }
+        let scanned = self.scanner.scanned();
+        // What cannot begin a message is told at once: some other server may be there, and wait for its client to speak.
+        let more = if scanned == 0 { 1 } else { PUT_BY_BYTES };
+        let most = (scanned + more).min(self.limits.max_message_bytes.saturating_add(1));
+        (self.start + most).min(self.buffer.capacity())
     }
 
     /// The place in the stream of the current message's byte `at`.
@@ -304,11 +340,12 @@ impl Codec {
             |span: &Range<usize>| span.len() >= SHARED_FROM_BYTES && span.len() >= capacity / KEPT_FACTOR;
         let result = if length >= SHARED_FROM_BYTES && self.can_share(length, is_shared) {
             let message = self.share_message(length);
-            read(self.scanner.members(), &message, |span| {
+            ServerMessage::read(self.scanner.members(), &message, |span| {
                 if is_shared(&span) { RawJson::share(&message, span) } else { RawJson::copy(&message[span]) }
             })
         } else {
-            let read = read(self.scanner.members(), message, |span| RawJson::copy(&message[span]));
+            let read =
+                ServerMessage::read(self.scanner.members(), message, |span| RawJson::copy(&message[span]));
             self.start += length;
             read
         };
@@ -354,35 +391,5 @@ impl Seen {
         let mut bytes = [0; SEEN_BYTES];
         bytes[..message.len()].copy_from_slice(message);
         Self { bytes, len: message.len() }
-    }
-}
-
-/// Gives a message its meaning.
-fn read(
-    members: &Members,
-    message: &[u8],
-    raw: impl Fn(Range<usize>) -> RawJson,
-) -> Result<ServerMessage, DecodeErrorKind> {
-    let text = |key| members.span(key).map(|span| &message[span]);
-    let id = || {
-        let span = members.span(Key::Id)?;
-        Some(MessageId::read(&message[span.clone()], || raw(span)))
-    };
-    match (members.span(Key::Return), text(Key::Error), text(Key::Event), text(Key::Greeting)) {
-        (Some(value), None, None, None) => Ok(ServerMessage::Return { id: id(), value: raw(value) }),
-        (None, Some(error), None, None) => {
-            Ok(ServerMessage::Error { id: id(), error: ServerError::read(error)? })
-        }
-        (None, None, Some(name), None) => {
-            let data = members.span(Key::Data).map(raw);
-            Ok(ServerMessage::Event(QmpEvent::read(name, data, text(Key::Timestamp))?))
-        }
-        (None, None, None, Some(greeting)) => Ok(ServerMessage::Greeting(Greeting::read(greeting)?)),
-        (None, None, None, None) => {
-            Err(DecodeErrorKind::NotOneKind { found: "none of `QMP`, `return`, `error` and `event`" })
-        }
-        _ => Err(DecodeErrorKind::NotOneKind {
-            found: "more than one of `QMP`, `return`, `error` and `event`",
-        }),
     }
 }

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use crate::{
     error::DecodeErrorKind,
-    text::{Inside, is_plain, skip_plain},
+    text::{Inside, skip_plain},
 };
 
 /// A key at the top of a message that QMP gives a meaning to.
@@ -222,20 +222,6 @@ impl Scanner {
         self.pos
     }
 
-    /// Takes the message's next bytes where they are plain text inside a string: what [`scan`](Self::scan) would do, without
-    /// what it costs to take it up again.
-    pub(crate) fn take_plain(&mut self, next: &[u8]) -> bool {
-        let is_taken = matches!(self.state, State::InString) && next.iter().all(|&byte| is_plain(byte));
-        if is_taken {
-            self.pos += next.len();
-            #[cfg(test)]
-            {
-                self.looked_at += next.len() as u64;
-            }
-        }
-        is_taken
-    }
-
     /// Goes on in `message`, which holds the current message from its first byte on and maybe more.
     ///
     /// `Some` is the message's length; `None` asks for more bytes.
@@ -403,10 +389,13 @@ impl Scanner {
     fn skip(&mut self, run_end: impl Fn(&[u8], usize) -> usize, bytes: &[u8], at: usize) -> usize {
         let end = run_end(bytes, at);
         #[cfg(test)]
-        {
-            self.skipped += end - at;
-        }
+        self.count_skipped(end - at);
         end
+    }
+
+    #[cfg(test)]
+    fn count_skipped(&mut self, bytes: usize) {
+        self.skipped += bytes;
     }
 
     /// Counts the bytes of one turn: those that it took, or those that it skipped and then did not take.

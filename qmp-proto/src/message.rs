@@ -5,7 +5,7 @@ use alloc::{
     string::{String, ToString as _},
     vec::Vec,
 };
-use core::{fmt, marker::PhantomData};
+use core::{fmt, marker::PhantomData, ops::Range};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -15,6 +15,7 @@ use serde::{
 use crate::{
     command::CommandId,
     error::{DecodeErrorKind, ParseError},
+    framing::{Key, Members},
     limits::{MAX_ERROR_BYTES, MAX_EVENT_NAME_BYTES, MAX_GREETING_BYTES, MAX_TIMESTAMP_BYTES},
     raw::{RawJson, RawReturn},
 };
@@ -41,6 +42,36 @@ pub enum ServerMessage {
     },
     /// Something happened.
     Event(QmpEvent),
+}
+
+impl ServerMessage {
+    /// Gives a message its meaning; `raw` takes a value out of it.
+    pub(crate) fn read(
+        members: &Members,
+        message: &[u8],
+        raw: impl Fn(Range<usize>) -> RawJson,
+    ) -> Result<Self, DecodeErrorKind> {
+        let text = |key| members.span(key).map(|span| &message[span]);
+        let id = || {
+            let span = members.span(Key::Id)?;
+            Some(MessageId::read(&message[span.clone()], || raw(span)))
+        };
+        match (members.span(Key::Return), text(Key::Error), text(Key::Event), text(Key::Greeting)) {
+            (Some(value), None, None, None) => Ok(Self::Return { id: id(), value: raw(value) }),
+            (None, Some(error), None, None) => Ok(Self::Error { id: id(), error: ServerError::read(error)? }),
+            (None, None, Some(name), None) => {
+                let data = members.span(Key::Data).map(raw);
+                Ok(Self::Event(QmpEvent::read(name, data, text(Key::Timestamp))?))
+            }
+            (None, None, None, Some(greeting)) => Ok(Self::Greeting(Greeting::read(greeting)?)),
+            (None, None, None, None) => {
+                Err(DecodeErrorKind::NotOneKind { found: "none of `QMP`, `return`, `error` and `event`" })
+            }
+            _ => Err(DecodeErrorKind::NotOneKind {
+                found: "more than one of `QMP`, `return`, `error` and `event`",
+            }),
+        }
+    }
 }
 
 /// The `id` of an answer.

@@ -93,7 +93,7 @@ const ROWS: &[Row] = &[
 
     // Neither.
     Row { name: "a command from the server", setup: Ready(1), input: "{\"execute\": \"quit\", \"id\": \"0000002a-2\"}", expect: &["fatal NotOneKind"] },
-    Row { name: "a fault after an answer", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}\r\n\r\n{]", expect: &["reply 2 {}", "fatal Syntax"] },
+    Row { name: "a fault after an answer", setup: Ready(2), input: "{\"return\": {}, \"id\": \"0000002a-2\"}\r\n\r\n{]}", expect: &["reply 2 {}", "fatal Syntax"] },
 ];
 
 fn set_up(setup: Setup) -> Connection {

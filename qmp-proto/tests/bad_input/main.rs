@@ -1,6 +1,7 @@
 //! The table of bad and odd input: each row delivered whole, byte by byte and in random cuts, alone and among neighbours.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error is to fail")]
 
+mod byte_by_byte;
 mod codec_rows;
 mod connection_rows;
 mod encoding_rows;

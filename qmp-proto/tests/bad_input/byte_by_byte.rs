@@ -1,0 +1,84 @@
+//! When a message or a fault is told where bytes come one at a time, and are put by to be scanned together.
+
+use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
+
+/// A fault's kind and place.
+type Fault = (DecodeErrorKind, u64);
+
+/// Feeds a byte at a time: at which byte the first message or fault is told, and what it is.
+fn told_at(limits: Limits, stream: &[u8]) -> Option<(usize, Result<ServerMessage, Fault>)> {
+    let mut codec = Codec::new(limits);
+    for (at, &byte) in stream.iter().enumerate() {
+        codec.feed(&[byte]);
+        match codec.next_message() {
+            Ok(None) => {}
+            Ok(Some(message)) => return Some((at, Ok(message))),
+            Err(error) => return Some((at, Err((error.kind().clone(), error.offset())))),
+        }
+    }
+    None
+}
+
+#[test]
+fn a_message_is_told_at_its_last_byte() {
+    for between in ["", "\r\n", "   "] {
+        for inside in [0, 1, 100, 127, 128, 129, 5000] {
+            let message = format!("{between}{{\"return\": {{\"a\": \"}}{}\"}}}}", "x".repeat(inside));
+            let stream = format!("{message}\r\n{{");
+            let (at, told) = told_at(Limits::default(), stream.as_bytes()).unwrap();
+            assert!(matches!(told, Ok(ServerMessage::Return { .. })));
+            assert_eq!(at, message.len() - 1);
+        }
+    }
+}
+
+#[test]
+fn a_fault_is_told_at_a_brace_or_128_bytes_on() {
+    let limits = Limits::default();
+    for stream in ["SSH-2.0", " \r\n+", "[1]"] {
+        let (at, told) =
+            told_at(limits, stream.as_bytes()).expect("what cannot begin a message is told at once");
+        let (_, offset) = told.unwrap_err();
+        assert_eq!((at, offset), (stream.find(['S', '+', '[']).unwrap(), at as u64));
+    }
+    for before in [0, 1, 50, 126, 127, 128, 1000] {
+        let start = format!("{{\"return\": \"{}", "x".repeat(before));
+        let fault = start.len();
+        let (at, told) = told_at(limits, format!("{start}\x01xxx}}").as_bytes()).unwrap();
+        assert_eq!(told.unwrap_err().1, fault as u64);
+        assert!(at <= fault + 4, "a brace");
+        let (at, told) = told_at(limits, format!("{start}\x01{}", "x".repeat(200)).as_bytes()).unwrap();
+        assert_eq!(told.unwrap_err().1, fault as u64);
+        assert!(at <= fault + 128, "told {} bytes on", at - fault);
+    }
+}
+
+#[test]
+fn a_fault_is_told_at_the_end_of_the_stream_or_when_more_is_read_at_once() {
+    for ends in [false, true] {
+        let mut codec = Codec::new(Limits::default());
+        for byte in b"{]" {
+            codec.feed(&[*byte]);
+        }
+        if ends {
+            codec.feed_eof();
+        } else {
+            codec.feed(b"  ");
+        }
+        let error = codec.next_message().unwrap_err();
+        assert!(matches!(error.kind(), DecodeErrorKind::Syntax { .. }));
+        assert_eq!((error.offset(), error.seen()), (1, &b"{]"[..]));
+    }
+}
+
+#[test]
+fn the_limit_is_told_at_its_very_byte() {
+    for limit in [1, 2, 100, 127, 128, 129, 1000] {
+        let mut limits = Limits::default();
+        limits.max_message_bytes = limit;
+        let stream = format!("\r\n{{\"return\": \"{}", "x".repeat(limit));
+        let (at, told) = told_at(limits, stream.as_bytes()).unwrap();
+        assert_eq!(at, 2 + limit);
+        assert_eq!(told.unwrap_err(), (DecodeErrorKind::TooLarge { limit }, 2 + limit as u64));
+    }
+}
