@@ -11,8 +11,11 @@ struct Counting;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// How often memory of at least one read was taken.
+static LARGE: AtomicUsize = AtomicUsize::new(0);
 
 fn grow(size: usize) {
+    LARGE.fetch_add((size >= READ).into(), Relaxed);
     PEAK.fetch_max(NOW.fetch_add(size, Relaxed) + size, Relaxed);
 }
 
@@ -145,6 +148,7 @@ fn memory_is_bounded() {
 
     hostile_messages();
     kept_values();
+    kept_buffer();
 
     let deep = "[".repeat(10_000_000);
     let depth = peak(|| {
@@ -212,15 +216,45 @@ fn decode_whole(stream: &str) -> Result<ServerMessage, qmp_proto::DecodeError> {
     Ok(kept.expect("a whole message"))
 }
 
-/// What a value keeps once all else is gone.
+/// What a value keeps once all else is gone: what is small is copied and keeps just itself.
 fn kept_values() {
-    let sizes = [(2, 1_000_000), (17_000, 1_000_000), (100_000, 900_000), (300_000, 100), (1_000_000, 1)];
-    for (size, around) in sizes {
-        let message = format!(r#"{{"x": "{}", "return": "{}"}}"#, "x".repeat(around), "y".repeat(size));
-        let before = NOW.load(Relaxed);
-        let kept = decode_whole(&message).expect("a good message");
-        let now = NOW.load(Relaxed) - before;
-        drop(kept);
+    let small = [(2, 1_000_000), (1_100, 2_000), (2_000, 14_500), (16_000, 20_000)];
+    for (size, around) in small {
+        let now = kept_by_value(size, around);
+        assert!(now <= size + 200, "a small value of {size} keeps {now}");
+    }
+    let large = [(17_000, 1_000_000), (100_000, 900_000), (300_000, 100), (1_000_000, 1)];
+    for (size, around) in large {
+        let now = kept_by_value(size, around);
         assert!(now <= 4 * (size + 2) + 200, "a value of {size} keeps {now}");
     }
+}
+
+fn kept_by_value(size: usize, around: usize) -> usize {
+    let message = format!(r#"{{"x": "{}", "return": "{}"}}"#, "x".repeat(around), "y".repeat(size));
+    let before = NOW.load(Relaxed);
+    let kept = decode_whole(&message).expect("a good message");
+    let now = NOW.load(Relaxed) - before;
+    drop(kept);
+    now
+}
+
+/// Reads of 64 KiB go through one buffer, which is kept; after a larger one it is given back.
+fn kept_buffer() {
+    let reads = b"{\"return\": {}}\r\n".repeat(READ / 16);
+    assert_eq!(reads.len(), READ);
+    let mut codec = codec();
+    let large_before = LARGE.load(Relaxed);
+    let before = NOW.load(Relaxed);
+    for _ in 0..10 {
+        codec.feed(&reads);
+        while codec.next_message().unwrap().is_some() {}
+    }
+    assert_eq!(LARGE.load(Relaxed) - large_before, 1, "taken once");
+    let kept = NOW.load(Relaxed) - before;
+    assert!((READ..READ + SMALL).contains(&kept), "{kept}");
+    codec.feed(&[&reads[..], b"\n"].concat());
+    while codec.next_message().unwrap().is_some() {}
+    let kept = NOW.load(Relaxed) - before;
+    assert!(kept <= SMALL, "{kept}");
 }

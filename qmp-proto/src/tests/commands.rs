@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    Capability, Codec, Command, CommandId, Empty, Limits, QmpEvent, RawJson,
+    Capability, Codec, Command, CommandId, Empty, EncodeError, Limits, QmpEvent, RawJson,
     commands::{
         BlockdevAdd, BlockdevCreate, BlockdevDel, ChardevInfo, CommandInfo, Cont, HumanMonitorCommand,
         JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Pmemsave,
@@ -136,6 +136,23 @@ fn a_name_goes_out_as_it_came() {
             (name.to_owned(), json!(name))
         );
         assert_eq!(state == RunState::Other(name.into()), name == "flux");
+    }
+}
+
+#[test]
+fn a_command_of_just_the_limit_goes_out_and_one_byte_more_does_not() {
+    let id = CommandId::new(1, 2);
+    let size = r#"{"execute":"x","id":"00000001-2"}"#.len();
+    for before in ["", "before"] {
+        let mut out = before.as_bytes().to_vec();
+        let codec = |limit| Codec::new(Limits { max_command_bytes: limit, ..Limits::default() });
+        let error = codec(size - 1).encode_raw("x", &(), id, &mut out).unwrap_err();
+        assert!(
+            matches!(error, EncodeError::TooLarge { size: said, limit } if said == size && limit == size - 1)
+        );
+        assert_eq!(out, before.as_bytes());
+        codec(size).encode_raw("x", &(), id, &mut out).unwrap();
+        assert_eq!(out.len(), before.len() + size);
     }
 }
 

@@ -82,3 +82,19 @@ fn the_limit_is_told_at_its_very_byte() {
         assert_eq!(told.unwrap_err(), (DecodeErrorKind::TooLarge { limit }, 2 + limit as u64));
     }
 }
+
+#[test]
+fn a_byte_after_the_end_or_a_fault_is_nothing() {
+    for stream in ["", "{\"event\": \"E\"}", "+", "{"] {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(stream.as_bytes());
+        codec.feed_eof();
+        while let Ok(Some(_)) = codec.next_message() {}
+        let end = codec.next_message();
+        for byte in b"{}" {
+            codec.feed(&[*byte]);
+            assert_eq!(codec.next_message(), end);
+        }
+        assert_eq!(codec.is_finished(), end.is_ok());
+    }
+}

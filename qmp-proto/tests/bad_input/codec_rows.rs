@@ -408,3 +408,12 @@ fn a_syntax_error_says_what_could_have_stood_there() {
         assert_eq!(codec.next_message().unwrap_err().kind(), &DecodeErrorKind::Syntax { expected }, "{text}");
     }
 }
+
+#[test]
+fn the_key_that_came_twice_is_named() {
+    for key in ["QMP", "return", "error", "event", "id", "data", "timestamp"] {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(format!("{{\"{key}\": 1, \"{key}\": 1}}").as_bytes());
+        assert_eq!(codec.next_message().unwrap_err().kind(), &DecodeErrorKind::DuplicateKey { key });
+    }
+}
