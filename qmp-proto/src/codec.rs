@@ -238,39 +238,42 @@ impl Codec {
         self.failure.insert(error).clone()
     }
 
-    /// Grows the buffer by doubling, but not beyond the largest message and this read (what the caller has not polled
-    /// comes on top), and drops what was consumed where that is cheap: where less is kept than was consumed since the last
-    /// time, or where growing copies anyway.
+    /// Drops what was consumed where that is cheap: where less is kept than was consumed since the last time, or where
+    /// growing copies anyway. Grows to twice what is kept, but not beyond the largest message and this read (what the
+    /// caller has not polled comes on top).
     fn make_room(&mut self, more: usize) {
         let kept = self.buffer.len() - self.start;
-        let is_full = self.buffer.len() + more > self.buffer.capacity();
-        if self.start > 0 && (self.start >= kept || is_full) {
+        if self.start >= kept {
             self.drop_consumed();
         }
-        if is_full {
+        if self.buffer.len() + more > self.buffer.capacity() {
+            self.drop_consumed();
             let most = if self.complete.is_some() { usize::MAX } else { self.limits.max_message_bytes };
-            let doubled = (self.buffer.capacity() * 2).min(most.saturating_add(more));
+            let doubled = (kept * 2).min(most.saturating_add(more));
             #[cfg(test)]
-            {
-                self.moved += self.buffer.len() as u64;
-            }
+            self.count_moved(kept);
             self.buffer.reserve_exact(doubled.max(kept + more) - kept);
         }
+    }
+
+    fn drop_consumed(&mut self) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.dropped += self.start as u64;
+            self.start = 0;
+            #[cfg(test)]
+            self.count_moved(self.buffer.len());
+        }
+    }
+
+    #[cfg(test)]
+    fn count_moved(&mut self, bytes: usize) {
+        self.moved += bytes as u64;
     }
 
     #[cfg(test)]
     pub(crate) fn looked_at(&self) -> u64 {
         self.scanner.looked_at
-    }
-
-    fn drop_consumed(&mut self) {
-        #[cfg(test)]
-        {
-            self.moved += (self.buffer.len() - self.start) as u64;
-        }
-        self.buffer.drain(..self.start);
-        self.dropped += self.start as u64;
-        self.start = 0;
     }
 
     /// Scans on to the end of the current message, if that is not known yet.
@@ -370,9 +373,7 @@ impl Codec {
         let end = self.start + length;
         let rest = self.buffer[end..].to_vec();
         #[cfg(test)]
-        {
-            self.moved += rest.len() as u64;
-        }
+        self.count_moved(rest.len());
         let mut taken = mem::replace(&mut self.buffer, rest);
         taken.truncate(end);
         let message = Bytes::from(taken).slice(self.start..);

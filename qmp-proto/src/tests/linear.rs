@@ -46,6 +46,14 @@ fn every_byte_is_looked_at_once_however_it_is_cut() {
 }
 
 #[test]
+fn large_messages_in_one_read_are_not_moved_again_and_again() {
+    let stream = stream(40, 20_000);
+    let (_, moved, count) = work([&stream[..]], 1);
+    assert_eq!(count, 40);
+    assert!(moved <= 3 * stream.len() as u64, "{moved} moved of {}", stream.len());
+}
+
+#[test]
 fn twice_the_stream_is_twice_the_work() {
     for piece in [1, 100, 4096] {
         let of = |messages| work(stream(messages, 1000).chunks(piece), 2).0;

@@ -5,9 +5,12 @@ use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
 /// A fault's kind and place.
 type Fault = (DecodeErrorKind, u64);
 
-/// Feeds a byte at a time: at which byte the first message or fault is told, and what it is.
+/// Feeds a new codec a byte at a time: at which byte the first message or fault is told, and what it is.
 fn told_at(limits: Limits, stream: &[u8]) -> Option<(usize, Result<ServerMessage, Fault>)> {
-    let mut codec = Codec::new(limits);
+    told_by(&mut Codec::new(limits), stream)
+}
+
+fn told_by(codec: &mut Codec, stream: &[u8]) -> Option<(usize, Result<ServerMessage, Fault>)> {
     for (at, &byte) in stream.iter().enumerate() {
         codec.feed(&[byte]);
         match codec.next_message() {
@@ -35,11 +38,15 @@ fn a_message_is_told_at_its_last_byte() {
 #[test]
 fn a_fault_is_told_at_a_brace_or_128_bytes_on() {
     let limits = Limits::default();
-    for stream in ["SSH-2.0", " \r\n+", "[1]"] {
-        let (at, told) =
-            told_at(limits, stream.as_bytes()).expect("what cannot begin a message is told at once");
-        let (_, offset) = told.unwrap_err();
-        assert_eq!((at, offset), (stream.find(['S', '+', '[']).unwrap(), at as u64));
+    // What cannot begin a message is told at once, also where the buffer has room.
+    let long = format!("{{\"event\": \"{}\"}}", "x".repeat(200));
+    for (before, stream) in [("", "SSH-2.0"), ("", " \r\n+"), ("", "[1]"), (&long, "+"), (&long, "\r\nx")] {
+        let mut codec = Codec::new(limits);
+        codec.feed(before.as_bytes());
+        assert_eq!(codec.next_message().unwrap().is_some(), !before.is_empty());
+        let (at, told) = told_by(&mut codec, stream.as_bytes()).unwrap();
+        assert_eq!(at, stream.find(|letter: char| !letter.is_whitespace()).unwrap());
+        assert_eq!(told.unwrap_err().1, (before.len() + at) as u64);
     }
     for before in [0, 1, 50, 126, 127, 128, 1000] {
         let start = format!("{{\"return\": \"{}", "x".repeat(before));
