@@ -8,6 +8,7 @@ mod layers;
 mod qemus;
 mod robustness;
 mod setup;
+mod soak;
 mod steps;
 mod test;
 mod tidy;
@@ -33,6 +34,7 @@ enum Verb {
     Firmware(firmware::Args),
     Fuzz(fuzz::Args),
     Setup(setup::Args),
+    Soak(soak::Args),
     Layers(layers::Args),
     Robustness(robustness::Args),
     Tidy(tidy::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Firmware(args) => firmware::run(args).map(success),
         Verb::Fuzz(args) => fuzz::run(args),
         Verb::Setup(args) => setup::run(args).map(success),
+        Verb::Soak(args) => soak::run(args),
         Verb::Layers(args) => layers::run(args).map(success),
         Verb::Robustness(args) => robustness::run(args).map(success),
         Verb::Tidy(args) => tidy::run(args).map(success),

@@ -1,0 +1,193 @@
+//! `cargo xtask soak`: what the tests do for a moment, for long; a table of figures, and a status.
+//!
+//! The work is done by a process of its own for each QEMU, which has a folder for temporary files of its own: so what it
+//! leaves behind can be counted.
+
+mod figures;
+mod floods;
+mod progress;
+mod sessions;
+mod suites;
+
+use std::{
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use qemu_controller::{Endpoint, QemuConfig};
+use tokio::process::Command;
+
+use self::figures::{Row, table};
+use crate::{
+    interrupts::Interrupts,
+    qemus::{Further, Variant},
+    setup, workspace,
+};
+
+/// Do for long what the tests do for a moment; takes about half an hour for each QEMU
+///
+/// Exit status 0 when nothing failed, grew or was left behind. Half a minute with --quick.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What to do [default: all but tests]
+    parts: Vec<Part>,
+    /// A twentieth of it
+    #[arg(long)]
+    quick: bool,
+    /// How often `tests` runs everything
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    times: u32,
+    /// Keep so many processors busy meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    busy: usize,
+    /// Install nothing: stop where QEMU is missing
+    #[arg(long)]
+    no_install: bool,
+    #[command(flatten)]
+    further: Further,
+    /// Do the work in this process
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Part {
+    /// A thousand starts and stops
+    Cycles,
+    /// Fifty sessions at once, twenty times over
+    Fifty,
+    /// A minute of RESET events
+    Events,
+    /// A minute of a serial port that prints without end
+    Serial,
+    /// A minute of a QEMU that logs to stderr without end
+    Stderr,
+    /// Two hundred connections to a monitor in a flood of events
+    Connects,
+    /// The kill matrix of the tests, ten times over
+    Kills,
+    /// `cargo xtask test`, again and again
+    Tests,
+}
+
+/// How much of it.
+#[derive(Debug, Clone, Copy)]
+struct Amount {
+    cycles: usize,
+    rounds: usize,
+    flood: Duration,
+    connects: usize,
+    kills: u32,
+    tests: u32,
+}
+
+impl Args {
+    fn amount(&self) -> Amount {
+        let (full, tests) = (!self.quick, self.times);
+        let pick = |long, short| if full { long } else { short };
+        Amount {
+            cycles: pick(1000, 50),
+            rounds: pick(20, 1),
+            flood: Duration::from_secs(if full { 60 } else { 3 }),
+            connects: pick(200, 20),
+            kills: if full { 10 } else { 1 },
+            tests,
+        }
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let all_but_tests = || Part::value_variants().iter().copied().filter(|part| *part != Part::Tests);
+        if self.parts.is_empty() { all_but_tests().collect() } else { self.parts.clone() }
+    }
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    for _ in 0..args.busy {
+        std::thread::spawn(|| while std::hint::black_box(true) {});
+    }
+    if args.here {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        return runtime.block_on(work(&args.parts(), args.amount()));
+    }
+    setup::ensure_qemu(args.no_install)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut status = ExitCode::SUCCESS;
+        let mut interrupts = Interrupts::listen()?;
+        for qemu in args.further.variants()? {
+            println!("==> soak on QEMU {}", qemu.version);
+            match elsewhere(&args, &qemu, &mut interrupts).await? {
+                Some(0) => {}
+                Some(failed) => status = ExitCode::from(failed),
+                None => status = ExitCode::FAILURE,
+            }
+        }
+        Ok(status)
+    })
+}
+
+/// The work, in a process of its own that finds this QEMU; its exit status.
+async fn elsewhere(args: &Args, qemu: &Variant, interrupts: &mut Interrupts) -> anyhow::Result<Option<u8>> {
+    let temporary = tempfile::tempdir()?;
+    let names = args.parts().into_iter().filter_map(|part| part.to_possible_value());
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["soak", "--here", "--times", &args.times.to_string()])
+        .args(args.quick.then_some("--quick"))
+        .args(names.map(|name| name.get_name().to_owned()))
+        .envs(qemu.environment())
+        .env_remove("QEMU_MATRIX")
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run this program again")?;
+    tokio::select! {
+        status = child.wait() => Ok(status?.code().and_then(|code| u8::try_from(code).ok())),
+        // Its QEMUs end with it.
+        status = interrupts.next() => {
+            child.kill().await?;
+            drop(temporary);
+            std::process::exit(status.into())
+        }
+    }
+}
+
+async fn work(parts: &[Part], amount: Amount) -> anyhow::Result<ExitCode> {
+    // What is made once and kept: the thread that starts processes, the runtime's own descriptors.
+    qemu_controller::Session::start(config("tick")).await?.stop().await?;
+    let mut rows = Vec::new();
+    for part in parts {
+        let row = match part {
+            Part::Cycles => sessions::cycles(amount.cycles).await,
+            Part::Fifty => sessions::fifty(amount.rounds).await,
+            Part::Events => floods::events(amount.flood).await,
+            Part::Serial => floods::serial(amount.flood).await,
+            Part::Stderr => floods::stderr(amount.flood).await,
+            Part::Connects => sessions::connects(amount.connects).await,
+            Part::Kills => suites::kills(amount.kills).await,
+            Part::Tests => suites::tests(amount.tests).await,
+        };
+        rows.push(row.unwrap_or_else(|error| Row::failed(&format!("{part:?}").to_lowercase(), &error)));
+    }
+    println!("\n{}", table(&rows));
+    let faults: Vec<_> = rows.iter().flat_map(Row::faults).collect();
+    for fault in &faults {
+        println!("FAILED: {fault}");
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How long anything may take: out of reach of a busy machine, but an end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The default board with one of our images.
+fn config(image: &str) -> QemuConfig {
+    QemuConfig::default()
+        .firmware(workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")))
+        .gdb(Endpoint::free_port())
+        .start_deadline(PATIENCE)
+        .command_deadline(PATIENCE)
+        .stop_ladder(PATIENCE, PATIENCE, PATIENCE)
+}
