@@ -12,6 +12,7 @@ use object::{ReadCache, ReadRef};
 use crate::architecture::{self, Architecture};
 use crate::cortex_m;
 use crate::elf::{self, Bad, Elf};
+use crate::format::Format;
 use crate::image::LoadedImage;
 use crate::install::target_of;
 use crate::spec::MachineSpec;
@@ -185,7 +186,7 @@ fn target_name(spec: &MachineSpec, program: &Path) -> String {
 }
 
 /// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for its writer.
-fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
+pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
     let path_buf = || path.to_owned();
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => FirmwareError::Missing { path: path.to_owned() },
@@ -229,7 +230,7 @@ fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
     let text = start.iter().all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
     let (found, advice) = match start {
         _ if is_linux(start) => ("a Linux kernel's image", "say `unchecked_firmware`"),
-        [b':', b'0'..=b'9' | b'A'..=b'F', ..] if text => ("an Intel HEX file", "or say `intel_hex`"),
+        _ if Format::of_start(start) == Format::IntelHex => ("an Intel HEX file", "or say `intel_hex`"),
         [b'S', b'0'..=b'9', ..] if text => ("a Motorola S-record file", "convert it with objcopy"),
         _ if text => ("a text file", "is it the source instead of the build's result?"),
         [b'M', b'Z', ..] => ("a Windows program", "build for the bare-metal target"),

@@ -21,7 +21,7 @@
 //! | the machine that is wanted | [`MachineSpec`] and the parts that it takes |
 //! | its command line, without starting anything | [`MachineSpec::argv`] |
 //! | how its channels are reached | [`Endpoint`], and [`Address`] once it runs |
-//! | the firmware's checks | [`firmware`] |
+//! | the firmware's checks, and what kind of file it is | [`firmware`], [`Format`] |
 //! | finding QEMU, and asking it what it supports | [`discover`] |
 //! | starting it | [`spawn()`], [`spawn_async`] |
 //! | the process | [`Process`] owns it; [`Watch`] looks on, and can be cloned |
@@ -92,6 +92,7 @@ mod error;
 mod exec;
 mod exit;
 pub mod firmware;
+mod format;
 mod image;
 mod install;
 mod ladder;
@@ -113,6 +114,7 @@ pub use device::{Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor,
 pub use endpoint::{Address, Endpoint};
 pub use error::{SpawnError, SpecError};
 pub use exit::{Exit, ExitKind};
+pub use format::Format;
 pub use install::install_command;
 pub use ladder::{Ended, Ladder, Rung, StillRunning};
 pub use lockup::RegisterDump;
