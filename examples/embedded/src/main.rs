@@ -1,0 +1,9 @@
+//! Says hello and ends with status 0.
+#![feature(no_core)]
+#![no_core]
+#![no_main]
+#![allow(internal_features)]
+
+use embedded_example::{global_asm, include_str};
+
+global_asm!(include_str!("main.s"), options(raw));

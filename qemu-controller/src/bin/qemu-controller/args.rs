@@ -1,0 +1,231 @@
+//! The command line: what can be said, and how each word is read.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use qemu_controller::Endpoint;
+
+use crate::settings::Settings;
+
+/// Runs firmware in QEMU.
+#[derive(Debug, Parser)]
+#[command(name = "qemu-controller", version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Run(Box<Run>),
+}
+
+/// Run a firmware, show what it prints, and end as it ends
+///
+/// Runs a firmware in QEMU. What it prints (first serial port, semihosting console) goes to stdout byte for byte and as it
+/// comes; stdin goes to its first serial port, and the end of stdin does not end the run. Everything else is said on
+/// stderr. The exit status is the firmware's own.
+///
+/// It serves as Cargo's runner: with `runner = "qemu-controller run --machine lm3s6965evb"` in `.cargo/config.toml`,
+/// `cargo run` and `cargo test` of an embedded crate run in QEMU.
+#[derive(Args, Debug)]
+#[command(args_override_self = true, after_long_help = AFTER_HELP)]
+pub(crate) struct Run {
+    /// The firmware: an ELF or Intel HEX file, told apart by what is in it
+    #[arg(value_name = "FIRMWARE")]
+    pub(crate) firmware: PathBuf,
+    /// Words for a firmware that asks for its command line by semihosting
+    #[arg(value_name = "ARGUMENT")]
+    pub(crate) arguments: Vec<OsString>,
+    /// Further arguments for QEMU, after `--`
+    #[arg(value_name = "QEMU ARGUMENT", last = true)]
+    pub(crate) qemu_args: Vec<OsString>,
+
+    /// Read this configuration file [default: qemu-controller.toml in this folder or the nearest above]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Load the file as it is at this address, such as 0x8000: for raw images
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) raw: Option<u64>,
+    /// Hold the firmware until a debugger attaches and continues, and print the line that attaches one
+    ///
+    /// ADDRESS is where the GDB stub listens: a loopback port or address (default 127.0.0.1:1234), `free` for any free
+    /// port, or `unix:PATH`.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "1234",
+          value_parser = gdb)]
+    pub(crate) gdb: Option<Endpoint>,
+    /// Succeed as soon as the firmware prints this text; fail when it ends before
+    #[arg(long, value_name = "TEXT", conflicts_with = "expect_regex", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) expect: Option<String>,
+    /// The same with a regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) expect_regex: Option<String>,
+    /// Say how it ended as JSON on stderr, or into this file
+    ///
+    /// One object a line, the verdict last. On stderr they come in the place of all that is said in words.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    pub(crate) json: Option<PathBuf>,
+    /// Show QEMU's command line, and what QEMU itself writes on stderr
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+const AFTER_HELP: &str = "\
+Exit status:
+  the firmware's   it exited by semihosting; 0 also when it shut the machine down
+  0                --expect: it printed what was expected
+  1                --expect: it ended with status 0, but before it printed that
+  120              it asked for a reset (--reboot lets it)
+  121              it told QEMU that it panicked
+  124              --timeout passed
+  125              QEMU or qemu-controller failed, which says nothing of the firmware
+  129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run
+  134              the core locked up
+  141              stdout was closed
+
+Configuration file:
+  Those options are set in it by their names; the further arguments for QEMU are `qemu-args`:
+
+    machine = \"lm3s6965evb\"
+    timeout = \"10s\"
+    qemu-args = [\"-d\", \"guest_errors\"]
+
+  What the command line says counts more. Relative paths start at the file's folder.
+
+Input:
+  A terminal stays in its line mode: a line is sent when Enter is pressed, which the firmware receives as CR, as from a
+  serial terminal (--newline). Other input is passed on unchanged.";
+
+/// A number, decimal or hexadecimal.
+fn address(text: &str) -> Result<u64, String> {
+    let digits = text.replace('_', "");
+    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
+        None => digits.parse(),
+    };
+    number.map_err(|_| "an address is a number of 64 bits, such as 0x8000".to_owned())
+}
+
+/// Where a GDB stub may listen. Whoever reaches it can run commands here, so no address that others can reach.
+fn gdb(text: &str) -> Result<Endpoint, String> {
+    if text == "free" {
+        return Ok(Endpoint::free_port());
+    }
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(Endpoint::Socket(Path::new(path).to_owned()));
+    }
+    if let Ok(port) = text.trim_start_matches(':').parse() {
+        return Ok(Endpoint::loopback(port));
+    }
+    let address = text.replacen("localhost:", "127.0.0.1:", 1).parse::<std::net::SocketAddr>();
+    match address {
+        Ok(address) if !address.ip().is_loopback() => Err(format!(
+            "whoever reaches a GDB stub can run commands on this machine, so only a loopback address is taken, such as 127.0.0.1:{}",
+            address.port()
+        )),
+        Ok(address) if address.is_ipv4() => Ok(Endpoint::Exposed(address)),
+        Ok(address) => Ok(Endpoint::Exposed(address)),
+        Err(_) => Err("a GDB address is a port, 127.0.0.1:PORT, unix:PATH or free".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> Result<Run, clap::Error> {
+        let words = ["qemu-controller", "run"].iter().chain(words);
+        Arguments::try_parse_from(words).map(|arguments| match arguments.verb {
+            Verb::Run(run) => *run,
+        })
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn cargo_puts_the_firmware_after_the_runner_s_options_and_its_own_words_after_that() {
+        let run = run(&["--machine", "microbit", "target/debug/app", "one_test", "--timeout", "2s"]).unwrap();
+        assert_eq!(run.firmware, Path::new("target/debug/app"));
+        assert_eq!(run.arguments, ["one_test"]);
+        assert_eq!(run.settings.machine.as_deref(), Some("microbit"));
+        assert!(run.settings.timeout.is_some());
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_qemu_s() {
+        let run = run(&["a.elf", "word", "--", "-d", "guest_errors", "--", "--machine"]).unwrap();
+        assert_eq!(run.arguments, ["word"]);
+        assert_eq!(run.qemu_args, ["-d", "guest_errors", "--", "--machine"]);
+    }
+
+    #[test]
+    fn the_later_of_two_counts() {
+        let run = run(&["--machine", "one", "--gdb", "--machine", "two", "--gdb=free", "a.elf"]).unwrap();
+        assert_eq!(run.settings.machine.as_deref(), Some("two"));
+        assert_eq!(run.gdb, Some(Endpoint::free_port()));
+    }
+
+    #[test]
+    fn options_with_an_optional_value_never_take_the_firmware() {
+        let run = run(&["--gdb", "--json", "--icount", "--reboot", "a.elf"]).unwrap();
+        assert_eq!(run.firmware, Path::new("a.elf"));
+        assert_eq!(run.gdb, Some(Endpoint::loopback(1234)));
+        assert_eq!(run.json.as_deref(), Some(Path::new("-")));
+        assert_eq!((run.settings.icount, run.settings.reboot), (Some(6), Some(true)));
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(address("0x2000_0000"), Ok(0x2000_0000));
+        assert_eq!(address("1024"), Ok(1024));
+        for wrong in ["", "0x", "-1", "flash", "0x10000000000000000"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn gdb_addresses() {
+        let exposed = |text: &str| Endpoint::Exposed(text.parse().unwrap());
+        let rows = [
+            ("free", Endpoint::free_port()),
+            ("3333", Endpoint::loopback(3333)),
+            (":3333", Endpoint::loopback(3333)),
+            ("127.0.0.1:3333", exposed("127.0.0.1:3333")),
+            ("localhost:3333", exposed("127.0.0.1:3333")),
+            ("[::1]:3333", exposed("[::1]:3333")),
+            ("unix:gdb.sock", Endpoint::Socket("gdb.sock".into())),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(gdb(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "unix:", "65536", "a.elf", "192.0.2.1:1234", "0.0.0.0:1234"] {
+            assert!(gdb(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wrong_words_are_refused_with_what_is_wrong() {
+        let rows: [(&[&str], &str); 8] = [
+            (&[], "<FIRMWARE>"),
+            (&["--mashine", "x", "a.elf"], "--machine"),
+            (&["--timeout", "10", "a.elf"], "time unit needed"),
+            (&["--timeout", "0s", "a.elf"], "above zero"),
+            (&["--gdb=192.0.2.1:1", "a.elf"], "loopback"),
+            (&["--expect", "", "a.elf"], "--expect"),
+            (&["--expect", "a", "--expect-regex", "b", "a.elf"], "cannot be used with"),
+            (&["--icount=11", "a.elf"], "0..=10"),
+        ];
+        for (words, expected) in rows {
+            let error = run(words).unwrap_err().to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+    }
+}

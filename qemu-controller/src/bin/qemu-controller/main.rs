@@ -1,0 +1,41 @@
+//! `qemu-controller run FIRMWARE`: firmware in QEMU from the command line, and as Cargo's runner.
+//!
+//! Thin over the library: words to a configuration, bytes to stdout, a verdict to an exit status.
+
+mod args;
+mod config_file;
+mod expectation;
+mod input;
+mod machine;
+mod output;
+mod report;
+mod run;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use self::args::{Arguments, Verb};
+use self::report::OWN_FAILURE;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return ExitCode::from(say(&error)),
+    };
+    let Verb::Run(run) = arguments.verb;
+    ExitCode::from(run::run(*run))
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn say(error: &clap::Error) -> u8 {
+    let printed = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if printed.is_ok() => 0,
+        // Not clap's own 2, which a firmware may well exit with.
+        _ => OWN_FAILURE,
+    }
+}

@@ -1,0 +1,197 @@
+//! What may be said both on the command line and in the configuration file, under the same names.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+/// All unset means: the library's defaults.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[command(next_help_heading = "Options that the configuration file may set as well")]
+pub(crate) struct Settings {
+    /// QEMU's name of the board [default: lm3s6965evb]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
+    /// CPU model [default: cortex-m3 on lm3s6965evb, else the board's own]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) cpu: Option<String>,
+    /// Memory, such as 64K or 16M [default: 64K on lm3s6965evb, else the board's own]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// The QEMU to run, a name or a path [default: qemu-system-arm]
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// End the run after this time, such as 10s or 1m30s, with status 124; `none` for no end [default: none]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<Timeout>,
+    /// Let a firmware that asks for a reset start over, as the board would; else the run ends with that
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) reboot: Option<bool>,
+    /// Virtual time by instructions, 2^SHIFT ns each, and no waiting while the firmware sleeps: the same run every time,
+    /// as fast as it goes [default with --icount: 6]
+    #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true, default_missing_value = "6",
+          value_parser = clap::value_parser!(u8).range(0..=10))]
+    pub(crate) icount: Option<u8>,
+    /// Write what the firmware prints into this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// What the firmware receives for the end of an input line [default: cr from a terminal, else keep]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) newline: Option<Newline>,
+    /// The file's further arguments for QEMU; those after `--` follow them.
+    #[arg(skip)]
+    pub(crate) qemu_args: Vec<String>,
+}
+
+impl Settings {
+    /// These, and where they are silent the others.
+    pub(crate) fn or(self, others: Self) -> Self {
+        Self {
+            machine: self.machine.or(others.machine),
+            cpu: self.cpu.or(others.cpu),
+            memory: self.memory.or(others.memory),
+            qemu: self.qemu.or(others.qemu),
+            timeout: self.timeout.or(others.timeout),
+            reboot: self.reboot.or(others.reboot),
+            icount: self.icount.or(others.icount),
+            log: self.log.or(others.log),
+            newline: self.newline.or(others.newline),
+            qemu_args: [others.qemu_args, self.qemu_args].concat(),
+        }
+    }
+
+    /// Relative paths as seen from this folder. A bare name of a program is not one: it is looked up.
+    pub(crate) fn relative_to(mut self, folder: &Path) -> Self {
+        let is_path = |program: &PathBuf| program.components().count() > 1;
+        self.qemu = self.qemu.map(|qemu| if is_path(&qemu) { folder.join(qemu) } else { qemu });
+        self.log = self.log.map(|log| folder.join(log));
+        self
+    }
+}
+
+/// How long a run may take.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
+#[serde(try_from = "String")]
+pub(crate) enum Timeout {
+    None,
+    After(Duration),
+}
+
+impl FromStr for Timeout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            _ => match humantime::parse_duration(text) {
+                Ok(Duration::ZERO) => Err("a time above zero was wanted".to_owned()),
+                Ok(duration) => Ok(Self::After(duration)),
+                Err(error) => Err(format!("{error} (such as 10s, 500ms or 1m30s)")),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for Timeout {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// What stands for the end of a line.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Newline {
+    /// As it comes
+    Keep,
+    /// Carriage return, as a serial terminal sends for Enter
+    Cr,
+    /// Carriage return and line feed
+    Crlf,
+}
+
+impl Newline {
+    /// The bytes to send for these bytes of input.
+    pub(crate) fn translate(self, input: &[u8]) -> Vec<u8> {
+        let end: &[u8] = match self {
+            Self::Keep => return input.to_vec(),
+            Self::Cr => b"\r",
+            Self::Crlf => b"\r\n",
+        };
+        let lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
+        lines.join(end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(machine: &str) -> Settings {
+        Settings { machine: Some(machine.to_owned()), ..Settings::default() }
+    }
+
+    #[test]
+    fn the_command_line_counts_more_than_the_file() {
+        let file = Settings { cpu: Some("cortex-m4".to_owned()), reboot: Some(true), ..named("of the file") };
+        let line = Settings { reboot: Some(false), ..named("of the line") };
+        let both = line.or(file.clone());
+        assert_eq!(
+            both,
+            Settings { reboot: Some(false), ..Settings { machine: named("of the line").machine, ..file } }
+        );
+    }
+
+    #[test]
+    fn paths_of_a_file_start_at_its_folder_and_names_of_programs_nowhere() {
+        let settings = |qemu: &str, log: &str| Settings {
+            qemu: Some(qemu.into()),
+            log: Some(log.into()),
+            ..Settings::default()
+        };
+        let rows = [
+            (settings("qemu-system-arm", "a.log"), settings("qemu-system-arm", "/p/a.log")),
+            (settings("./qemu", "../a.log"), settings("/p/./qemu", "/p/../a.log")),
+            (settings("/opt/qemu", "/var/a.log"), settings("/opt/qemu", "/var/a.log")),
+        ];
+        for (written, expected) in rows {
+            assert_eq!(written.relative_to(Path::new("/p")), expected);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let after = |seconds| Ok(Timeout::After(Duration::from_secs_f64(seconds)));
+        let rows = [
+            ("10s", after(10.0)),
+            ("500ms", after(0.5)),
+            ("1m 30s", after(90.0)),
+            ("none", Ok(Timeout::None)),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(text.parse::<Timeout>(), expected, "{text}");
+        }
+        for wrong in ["", "10", "0s", "-1s", "soon", "1e9"] {
+            assert!(wrong.parse::<Timeout>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ends_of_lines() {
+        let rows: [(Newline, &[u8], &[u8]); 5] = [
+            (Newline::Keep, b"a\r\nb\n\0\xff", b"a\r\nb\n\0\xff"),
+            (Newline::Cr, b"a\nb", b"a\rb"),
+            (Newline::Cr, b"\n", b"\r"),
+            (Newline::Crlf, b"a\n\n", b"a\r\n\r\n"),
+            (Newline::Crlf, b"", b""),
+        ];
+        for (newline, input, expected) in rows {
+            assert_eq!(newline.translate(input), expected, "{newline:?} {input:?}");
+        }
+    }
+}

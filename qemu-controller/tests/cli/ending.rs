@@ -1,0 +1,77 @@
+//! Each way in which a run ends has its exit status and its words.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::Call;
+
+#[test]
+fn the_firmware_s_status_is_the_program_s() {
+    let said = Call::image("semihosting-exit", []).ends_with(7);
+    assert_eq!(said.stdout, "hello by semihosting\n");
+    assert_eq!(said.stderr, "qemu-controller: the firmware exited with status 7\n");
+}
+
+#[test]
+fn a_reset_ends_the_run_unless_it_may_reboot() {
+    let said = Call::image("reset-request", []).ends_with(120);
+    assert_eq!(said.stdout, "boot\n");
+    assert!(said.stderr.contains("asked for a reset"), "{}", said.stderr);
+
+    let mut running = Call::image("reset-request", ["--reboot"]).start();
+    running.prints("boot\nboot\nboot\n");
+    running.signal(Signal::INT);
+    assert_eq!(running.end().status.code(), Some(130));
+}
+
+#[test]
+fn a_lockup_comes_with_its_registers() {
+    let said = Call::image("lockup", []).ends_with(134);
+    assert_eq!(said.stdout, "boot\n");
+    assert!(said.stderr.contains("locked up") && said.stderr.contains("R15="), "{}", said.stderr);
+}
+
+#[test]
+fn a_timeout_says_where_the_firmware_was() {
+    let said = Call::image("hardfault-loop", ["--timeout", "1s"]).ends_with(124);
+    assert_eq!(said.stdout, "boot\nhard fault\n");
+    assert!(said.stderr.contains("not over after 1s"), "{}", said.stderr);
+    assert!(said.stderr.contains("hard_fault") && said.stderr.contains("HardFault"), "{}", said.stderr);
+}
+
+#[test]
+fn what_is_expected_ends_the_run_well() {
+    for option in ["--expect=tick 3", "--expect-regex=tick [3-9]"] {
+        let said = Call::image("tick", [option, "--timeout", "60s"]).ends_with(0);
+        assert!(said.stdout.starts_with("boot\ntick 1\ntick 2\ntick 3"), "{}", said.stdout);
+        assert_eq!(said.stderr, "");
+    }
+    // Also by semihosting, and as the last words of a firmware that fails.
+    Call::image("semihosting-exit", ["--expect", "semihosting\n"]).ends_with(0);
+}
+
+#[test]
+fn what_is_expected_and_does_not_come_is_a_failure() {
+    let said = Call::image("semihosting-exit", ["--expect", "never"]).ends_with(7);
+    assert!(said.stderr.contains("what was expected did not come"), "{}", said.stderr);
+    let said = Call::image("wfi", ["--expect", "never", "--timeout", "500ms"]).ends_with(124);
+    assert!(said.stderr.contains("what was expected did not come"), "{}", said.stderr);
+}
+
+#[test]
+fn a_qemu_that_is_ended_by_others_is_no_success() {
+    for (signal, status) in [(Signal::KILL, 137), (Signal::TERM, 143)] {
+        let mut running = Call::image("tick", []).start();
+        running.prints("tick 1");
+        let qemu = Pid::from_raw(running.qemu().cast_signed()).unwrap();
+        kill_process(qemu, signal).unwrap();
+        let output = running.end();
+        assert_eq!(output.status.code(), Some(status));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("from outside"), "{output:?}");
+    }
+}
+
+#[test]
+fn deterministic_time_runs_a_firmware_faster_than_its_clock() {
+    // Ten seconds of the firmware's time; the deadline is of real time.
+    Call::image("tick", ["--icount", "--expect", "tick 50\n", "--timeout", "60s"]).ends_with(0);
+}

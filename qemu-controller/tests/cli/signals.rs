@@ -1,0 +1,92 @@
+//! A signal ends the run in order, whenever it comes: the status that a shell expects, and no QEMU left.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::Call;
+
+const ASKING: [(Signal, i32); 3] = [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)];
+
+#[test]
+fn while_the_firmware_prints() {
+    for (signal, status) in ASKING {
+        let mut running = Call::image("tick", []).start();
+        running.prints("tick 1");
+        running.signal(signal);
+        let output = running.end();
+        assert_eq!(output.status.code(), Some(status), "{signal:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{signal:?}");
+    }
+}
+
+#[test]
+fn as_soon_as_there_is_a_qemu() {
+    for (signal, status) in ASKING {
+        let mut running = Call::image("tick", []).start();
+        running.qemu();
+        running.signal(signal);
+        assert_eq!(running.end().status.code(), Some(status), "{signal:?}");
+    }
+}
+
+/// Not synchronisation: any moment will do, and these are spread over a start.
+#[test]
+fn at_any_moment_of_a_start() {
+    for millis in (0..100).step_by(10) {
+        let running = Call::image("tick", []).start();
+        std::thread::sleep(Duration::from_millis(millis));
+        running.signal(Signal::INT);
+        let status = running.end().status;
+        // Before it listens, a signal ends it as it ends any program.
+        assert!(status.code() == Some(130) || status.signal() == Some(2), "after {millis} ms: {status}");
+    }
+}
+
+#[test]
+fn twice_in_a_row() {
+    let mut running = Call::image("tick", []).start();
+    running.prints("tick 1");
+    running.signal(Signal::TERM);
+    running.signal(Signal::INT);
+    let code = running.end().status.code();
+    assert!(matches!(code, Some(130 | 143)), "{code:?}");
+}
+
+#[test]
+fn while_a_debugger_is_awaited() {
+    let mut running = Call::image("tick", ["--gdb=free"]).start();
+    running.stderr.until("target remote");
+    running.signal(Signal::INT);
+    assert_eq!(running.end().status.code(), Some(130));
+}
+
+/// Killed, it can clear away nothing; the kernel does.
+#[test]
+fn killed_for_good() {
+    let mut running = Call::image("tick", []).start();
+    running.prints("tick 1");
+    running.signal(Signal::KILL);
+    assert_eq!(running.end().status.signal(), Some(9));
+}
+
+/// A stdout that nobody reads and nobody closes holds up no signal.
+#[test]
+fn while_stdout_is_stuck() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut running = Call::image("uart-flood", ["--log", "/dev/null"]).stdout(writer).start();
+    running.qemu();
+    // More than a pipe holds: writing is stuck then.
+    until_full(&reader);
+    running.signal(Signal::INT);
+    assert_eq!(running.end().status.code(), Some(130));
+}
+
+fn until_full(reader: &std::io::PipeReader) {
+    let mut before = 0;
+    crate::support::until("a full pipe", || {
+        let now = rustix::io::ioctl_fionread(reader).unwrap();
+        std::mem::replace(&mut before, now).eq(&now).then_some(now).filter(|&now| now >= 60_000)
+    });
+}
