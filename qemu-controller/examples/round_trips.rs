@@ -1,11 +1,11 @@
 //! How fast a session asks, beside a bare tokio loop over the same kind of socket pair: `query-status` one
-//! after the other, and with 64 callers at once. In one run, in turn; prints the rates and the ratios of the
-//! medians.
+//! after the other, and with 64 callers at once. In one run, in turn, a few commands at a time, so that both
+//! see the same machine; prints the time and this program's CPU time a command, and their ratios.
 //!
 //! `cargo run --release -p qemu-controller --example round_trips -- path/to/firmware.elf [rounds]`
 
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use qemu_controller::{QemuConfig, Session};
 use qemu_launch::MachineSpec;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::UnixStream;
 
 /// Commands a round.
-const COMMANDS: usize = 4000;
+const COMMANDS: usize = 128;
 
 /// Callers at once, in the second measurement.
 const CALLERS: usize = 64;
@@ -25,7 +25,7 @@ const IN_FLIGHT: usize = 8;
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let firmware = arguments.next().ok_or("name a firmware ELF for lm3s6965evb")?;
-    let rounds: usize = arguments.next().map_or(Ok(7), |rounds| rounds.parse())?;
+    let rounds: usize = arguments.next().map_or(Ok(200), |rounds| rounds.parse())?;
 
     let session =
         Session::start(QemuConfig::default().firmware(&firmware).without_gdb().wait_for_gdb(true)).await?;
@@ -38,31 +38,51 @@ async fn main() -> Result<(), Box<dyn Error>> {
     bare.ask(r#"{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}"#, 1, 1).await?;
 
     let ask = r#"{"execute":"query-status","id":"12345678-1000"}"#;
-    let mut rates: [Vec<f64>; 4] = Default::default();
+    let mut costs: [Vec<Cost>; 4] = Default::default();
     for _ in 0..rounds {
-        rates[0].push(rate(bare.ask(ask, COMMANDS, 1)).await?);
-        rates[1].push(rate(one_by_one(&session)).await?);
-        rates[2].push(rate(bare.ask(ask, COMMANDS, IN_FLIGHT)).await?);
-        rates[3].push(rate(many_callers(&session)).await?);
+        costs[0].push(cost(bare.ask(ask, COMMANDS, 1)).await?);
+        costs[1].push(cost(one_by_one(&session)).await?);
+        costs[2].push(cost(bare.ask(ask, COMMANDS, IN_FLIGHT)).await?);
+        costs[3].push(cost(many_callers(&session)).await?);
     }
-    let [bare_one, ours_one, bare_many, ours_many] = rates.map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    });
-    println!("one by one:   bare {bare_one:.0}/s, session {ours_one:.0}/s, ratio {:.3}", ours_one / bare_one);
-    println!(
-        "{CALLERS} callers:   bare {bare_many:.0}/s, session {ours_many:.0}/s, ratio {:.3}",
-        ours_many / bare_many
-    );
+    let [bare_one, ours_one, bare_many, ours_many] = costs;
+    print("one by one", &bare_one, &ours_one);
+    print(&format!("{CALLERS} callers"), &bare_many, &ours_many);
     session.stop().await?;
     Ok(())
 }
 
-/// Commands a second.
-async fn rate(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<f64, Box<dyn Error>> {
-    let since = Instant::now();
+/// The lower quartile is what a loaded machine spoils least.
+fn print(what: &str, bare: &[Cost], ours: &[Cost]) {
+    for (of, cost) in [("time", (|cost| cost.time) as fn(&Cost) -> Duration), ("CPU", |cost| cost.cpu)] {
+        for (name, parts) in [("median", 2), ("lower quartile", 4)] {
+            let [bare, ours] = [bare, ours].map(|costs| {
+                let mut costs: Vec<_> = costs.iter().map(cost).collect();
+                costs.sort();
+                costs[costs.len() / parts].as_secs_f64() * 1e6 / COMMANDS as f64
+            });
+            let rate = bare / ours;
+            println!("{what}, {of}, {name}: bare {bare:.1} us, session {ours:.1} us, bare / session {rate:.3}");
+        }
+    }
+}
+
+/// What `COMMANDS` commands took.
+struct Cost {
+    time: Duration,
+    cpu: Duration,
+}
+
+async fn cost(work: impl Future<Output = Result<(), Box<dyn Error>>>) -> Result<Cost, Box<dyn Error>> {
+    let (since, cpu_before) = (Instant::now(), cpu_time());
     work.await?;
-    Ok(COMMANDS as f64 / since.elapsed().as_secs_f64())
+    Ok(Cost { time: since.elapsed(), cpu: cpu_time() - cpu_before })
+}
+
+/// This program's, QEMU's not counted.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 async fn one_by_one(session: &Session) -> Result<(), Box<dyn Error>> {
