@@ -62,7 +62,9 @@ fn print(what: &str, bare: &[Cost], ours: &[Cost]) {
                 costs[costs.len() / parts].as_secs_f64() * 1e6 / COMMANDS as f64
             });
             let rate = bare / ours;
-            println!("{what}, {of}, {name}: bare {bare:.1} us, session {ours:.1} us, bare / session {rate:.3}");
+            println!(
+                "{what}, {of}, {name}: bare {bare:.1} us, session {ours:.1} us, bare / session {rate:.3}"
+            );
         }
     }
 }

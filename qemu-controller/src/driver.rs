@@ -27,6 +27,7 @@ use std::time::Duration;
 use qemu_launch::Watch;
 use qmp_proto::{DecodeError, Event};
 use tokio::io::ReadBuf;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -38,8 +39,9 @@ use crate::shared::{Shared, State, set};
 /// one.
 const READ_CHUNK: usize = 16 * 1024;
 
-/// How many reads are made in one turn, however much there is.
-const MOST_READS: usize = 32;
+/// How many reads are made in one turn, however much there is: those who want the lock wait for a millisecond
+/// at the most, and what a turn brings is a small part of what can wait for a subscriber.
+const MOST_READS: usize = 8;
 
 /// How long QEMU may take to exit after it closed its monitor; it is a few milliseconds.
 const EXIT_AFTER_EOF: Duration = Duration::from_secs(2);
@@ -47,6 +49,14 @@ const EXIT_AFTER_EOF: Duration = Duration::from_secs(2);
 /// How long the socket of a QEMU that has exited is read for its end; it is there already, unless QEMU left a
 /// child that holds it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What a turn at the stream has come to.
+enum Turn {
+    /// There may be more to read.
+    More,
+    /// The stream is over.
+    Over(Ended),
+}
 
 impl State {
     /// Writes what is waiting, from whichever task has the lock; the rest is the driver's, whose waker the
@@ -70,13 +80,13 @@ impl State {
         }
     }
 
-    /// Reads and routes until the socket is empty; ready when the stream is over.
-    fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Ended> {
+    /// Reads and routes until the socket is empty, which leaves `cx` with it, or for one turn.
+    fn poll_read(&mut self, cx: &mut Context<'_>, shared: &Shared) -> Poll<Turn> {
         let mut chunk = [MaybeUninit::uninit(); READ_CHUNK];
         for _ in 0..MOST_READS {
             let mut chunk = ReadBuf::uninit(&mut chunk);
             let Some(transport) = &mut self.transport else {
-                return Poll::Ready(Ended::Closed);
+                return Poll::Ready(Turn::Over(Ended::Closed));
             };
             let end = match ready!(transport.as_mut().poll_read(cx, &mut chunk)) {
                 Ok(()) if chunk.filled().is_empty() => Some(Ended::Closed),
@@ -97,15 +107,13 @@ impl State {
             let routed = self.route();
             shared.free_places(self);
             if let Err(error) = routed {
-                return Poll::Ready(Ended::Protocol(error));
+                return Poll::Ready(Turn::Over(Ended::Protocol(error)));
             }
             if let Some(ended) = end {
-                return Poll::Ready(ended);
+                return Poll::Ready(Turn::Over(ended));
             }
         }
-        // The others who want the lock, and the other tasks, get their turn.
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(Turn::More)
     }
 
     /// Hands on what the connection has understood so far.
@@ -126,9 +134,8 @@ impl State {
                             after.into_iter().for_each(|state| set(run_state, state));
                         }
                     }
-                    if let Some(events) = &self.events {
-                        // Without a subscriber there is nobody to miss it.
-                        let _ = events.send(event);
+                    if let Some(subscribers) = &mut self.subscribers {
+                        subscribers.send(event);
                     }
                 }
                 Event::Greeting(greeting) => {
@@ -152,7 +159,7 @@ impl State {
 pub(crate) async fn drive(shared: Arc<Shared>, process: Option<Watch>) {
     let teller = Teller(shared);
     let shared = &*teller.0;
-    let mut stream = pin!(poll_fn(|cx| shared.poll_io(cx)));
+    let mut stream = pin!(shared.stream());
     let Some(process) = process else {
         let ended = stream.await;
         return shared.finish(ended);
@@ -176,13 +183,25 @@ pub(crate) async fn drive(shared: Arc<Shared>, process: Option<Watch>) {
 }
 
 impl Shared {
-    fn poll_io(&self, cx: &mut Context<'_>) -> Poll<Ended> {
+    /// Serves the stream until it is over.
+    async fn stream(&self) -> Ended {
+        loop {
+            match poll_fn(|cx| self.poll_io(cx)).await {
+                Turn::Over(ended) => return ended,
+                // The subscribers and all other tasks come first, `block_on`'s own among them: a flood would
+                // else run past those who do keep up.
+                Turn::More => yield_now().await,
+            }
+        }
+    }
+
+    fn poll_io(&self, cx: &mut Context<'_>) -> Poll<Turn> {
         let mut state = self.state();
         if !state.driver.will_wake(cx.waker()) {
             state.driver = cx.waker().clone();
         }
         if let Some(ended) = state.over.take() {
-            return Poll::Ready(ended);
+            return Poll::Ready(Turn::Over(ended));
         }
         state.write(cx);
         state.poll_read(cx, self)
@@ -193,8 +212,10 @@ impl Shared {
     pub(crate) fn catch_up(&self) {
         let mut state = self.state();
         let driver = state.driver.clone();
-        if let Poll::Ready(ended) = state.poll_read(&mut Context::from_waker(&driver), self) {
-            state.over = Some(ended);
+        if let Poll::Ready(turn) = state.poll_read(&mut Context::from_waker(&driver), self) {
+            if let Turn::Over(ended) = turn {
+                state.over = Some(ended);
+            }
             driver.wake();
         }
     }

@@ -66,7 +66,7 @@ pub use config::QemuConfig;
 pub use error::{
     AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError, WaitPhase,
 };
-pub use events::{Events, Missed};
+pub use events::{EVENT_BACKLOG_BYTES, Events, Missed};
 pub use gdb::GdbCheck;
 pub use memory::{Location, MemoryError};
 pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder, RegisterDump, Semihosting};

@@ -88,7 +88,7 @@ impl Operation {
 
     /// All events from now on.
     pub(crate) fn events(&self) -> Events {
-        Events::new(self.shared.subscribe())
+        self.shared.subscribe()
     }
 
     /// Gives the guest back the run state that it had before, as far as there is something to do: one that ran

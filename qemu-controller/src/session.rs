@@ -183,7 +183,7 @@ impl Session {
     /// All events from now on.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events::new(self.inner.shared.subscribe())
+        self.inner.shared.subscribe()
     }
 
     /// Waits for the first event that `wanted` takes. It listens from this call on, not from the first poll:

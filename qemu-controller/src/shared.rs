@@ -8,19 +8,17 @@ use std::task::Waker;
 use qmp_proto::Command as _;
 use qmp_proto::commands::{QueryStatus, RunState, StatusInfo};
 use qmp_proto::{
-    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, QmpEvent, RawReturn, SendError, ServerError,
+    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, RawReturn, SendError, ServerError,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tracing::{Span, info};
 
 use crate::error::Ended;
+use crate::events::{Events, Subscribers};
 use crate::history::History;
 use crate::transcript::Transcript;
 use crate::transport::BoxTransport;
-
-/// How many events a subscriber may be behind before it misses the oldest.
-pub(crate) const EVENT_BACKLOG: usize = 1024;
 
 /// What one command comes back with.
 pub(crate) type Answer = Result<RawReturn, ServerError>;
@@ -51,8 +49,8 @@ pub(crate) struct State {
     permits_out: [usize; 2],
     pub(crate) greeting: Option<oneshot::Sender<Greeting>>,
     pub(crate) negotiated: Option<oneshot::Sender<Result<(), ServerError>>>,
-    /// Made by the first subscriber: a session that nobody listens to keeps no backlog.
-    pub(crate) events: Option<broadcast::Sender<QmpEvent>>,
+    /// None when the session has ended.
+    pub(crate) subscribers: Option<Subscribers>,
     /// Kept from events and from answers to `query-status`.
     pub(crate) run_state: Option<watch::Sender<RunState>>,
     /// Kept when the session has ended.
@@ -105,7 +103,7 @@ impl Owned {
                 permits_out: [0; 2],
                 greeting: None,
                 negotiated: None,
-                events: None,
+                subscribers: Some(Subscribers::default()),
                 // Before the first answered `query-status` nobody can ask.
                 run_state: Some(watch::Sender::new(RunState::Prelaunch)),
                 history: History::default(),
@@ -226,12 +224,8 @@ impl Shared {
     }
 
     /// Everything from this moment on. After the end of the session, a stream that is over.
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<QmpEvent> {
-        let mut state = self.state();
-        if self.ended.borrow().is_some() {
-            return broadcast::Sender::new(1).subscribe();
-        }
-        state.events.get_or_insert_with(|| broadcast::Sender::new(EVENT_BACKLOG)).subscribe()
+    pub(crate) fn subscribe(&self) -> Events {
+        self.state().subscribers.as_mut().map_or_else(Events::ended, Subscribers::subscribe)
     }
 
     /// The run state as it is known; the sender is gone when the session has ended.
@@ -273,7 +267,7 @@ impl Shared {
             info!(parent: &self.span, %ended, "session ended");
             self.ended.send_replace(Some(ended));
             state.transport = None;
-            state.events = None;
+            state.subscribers = None;
             state.run_state = None;
             state.transcript = None;
             state.greeting = None;

@@ -49,6 +49,20 @@ object! {
     }
 }
 
+impl ShutdownEvent {
+    /// The one form that QEMU writes without `pretty=on`. A guest that resets in a loop sends little else.
+    fn read_usual(json: &str) -> Option<Self> {
+        let rest = json.strip_prefix("{\"guest\": ")?;
+        let (guest, rest) = match rest.strip_prefix("true") {
+            Some(rest) => (true, rest),
+            None => (false, rest.strip_prefix("false")?),
+        };
+        let reason = rest.strip_prefix(", \"reason\": \"")?.strip_suffix("\"}")?;
+        let is_plain = reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        is_plain.then(|| Self { guest, reason: reason.into() })
+    }
+}
+
 fn no_cause() -> ShutdownCause {
     ShutdownCause::None
 }
@@ -174,9 +188,38 @@ impl QmpEvent {
 
     /// Without data it is as with none of the members: QEMU before 2.10 sent it so.
     fn shutdown_data(&self) -> Result<ShutdownEvent, ParseError> {
-        match self.data {
-            Some(_) => self.parse_data(),
+        match &self.data {
+            Some(data) => ShutdownEvent::read_usual(data.as_str()).map_or_else(|| self.parse_data(), Ok),
             None => Ok(ShutdownEvent { guest: false, reason: no_cause() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ShutdownEvent;
+
+    #[test]
+    fn the_usual_form_of_a_shutdown_is_read_as_any_other() {
+        let usual = [
+            r#"{"guest": true, "reason": "guest-reset"}"#,
+            r#"{"guest": false, "reason": "host-qmp-quit"}"#,
+            r#"{"guest": true, "reason": "a-later-qemus"}"#,
+            r#"{"guest": false, "reason": ""}"#,
+        ];
+        for json in usual {
+            assert_eq!(ShutdownEvent::read_usual(json), Some(serde_json::from_str(json).unwrap()), "{json}");
+        }
+        let others = [
+            r#"{"guest": true}"#,
+            r#"{"guest":true,"reason":"guest-reset"}"#,
+            r#"{"guest": truer, "reason": "guest-reset"}"#,
+            r#"{"guest": true, "reason": "guest\u002dreset"}"#,
+            r#"{"guest": true, "reason": "guest-reset", "more": "x"}"#,
+            r#"{"guest": true, "reason": "guest-reset" }"#,
+        ];
+        for json in others {
+            assert_eq!(ShutdownEvent::read_usual(json), None, "{json}");
         }
     }
 }
