@@ -1,5 +1,6 @@
 //! `cargo xtask <verb>`: dispatch only; one file a verb.
 
+mod api;
 mod demo;
 mod firmware;
 mod fuzz;
@@ -36,6 +37,7 @@ enum Verb {
     Setup(setup::Args),
     Soak(soak::Args),
     Layers(layers::Args),
+    Api(api::Args),
     Robustness(robustness::Args),
     Tidy(tidy::Args),
     Transcripts(transcripts::Args),
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(args).map(success),
         Verb::Soak(args) => soak::run(args),
         Verb::Layers(args) => layers::run(args).map(success),
+        Verb::Api(args) => api::run(args).map(success),
         Verb::Robustness(args) => robustness::run(args).map(success),
         Verb::Tidy(args) => tidy::run(args).map(success),
         Verb::Transcripts(args) => transcripts::run(args).map(success),

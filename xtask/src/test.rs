@@ -14,7 +14,7 @@ use cargo_metadata::{Metadata, TargetKind};
 use clap::ValueEnum;
 
 use crate::{
-    firmware, layers,
+    api, firmware, layers,
     qemus::{Further, Variant},
     robustness, setup,
     steps::{self, Step},
@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let targets = TestTargets::of(&workspace::metadata()?)?;
     let mut steps = Vec::new();
     if matches!(args.part, None | Some(Part::Unit)) {
-        steps.extend(unit_steps(&targets));
+        steps.extend(unit_steps(&targets, api::left_out()?));
     }
     if args.part == Some(Part::Foreign) {
         setup::ensure_foreign(args.no_install)?;
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(steps::run_all(steps)?.into())
 }
 
-fn unit_steps(targets: &TestTargets) -> Vec<Step> {
+fn unit_steps(targets: &TestTargets, no_api: Option<String>) -> Vec<Step> {
     let tests = test_flags(&targets.unit);
     vec![
         Step::cargo("format", "fmt --all --check"),
@@ -96,6 +96,10 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
         Step::cargo("doc tests", "test --workspace --all-features --no-fail-fast --doc"),
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
+        no_api.map_or_else(
+            || Step::check("public API", || api::run(api::Args::default())),
+            |why| Step::left_out("public API", &why),
+        ),
         Step::check("layers", || layers::run(layers::Args::default())),
         Step::check("robustness", || robustness::run(robustness::Args::default())),
         Step::check("house rules", || tidy::run(tidy::Args::default())),
@@ -246,7 +250,7 @@ mod tests {
     #[test]
     fn unit_steps_run_no_target_that_needs_qemu() {
         let targets = sorted(&[("qemu", &["qemu-tests"]), ("bad_input", &[])]).unwrap();
-        let shown = commands(&unit_steps(&targets));
+        let shown = commands(&unit_steps(&targets, None));
         assert_eq!(
             shown[2],
             "unit tests: test --workspace --all-features --no-fail-fast --lib --bins --test bad_input"
@@ -282,7 +286,7 @@ mod tests {
     fn every_test_target_of_this_workspace_is_run_by_a_step() {
         let metadata = workspace::metadata().unwrap();
         let targets = TestTargets::of(&metadata).unwrap();
-        let mut steps = unit_steps(&targets);
+        let mut steps = unit_steps(&targets, None);
         steps.extend(suites(&targets, true, &installed()));
         steps.extend(foreign_steps(&targets));
         let shown = commands(&steps).join("\n") + "\n";
