@@ -4,7 +4,7 @@
 //! CPU, ends in a lockup. Only a check before the start gives a clear error.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use object::{ReadCache, ReadRef};
@@ -15,6 +15,7 @@ use crate::elf::{self, Bad, Elf};
 use crate::format::Format;
 use crate::image::LoadedImage;
 use crate::install::target_of;
+use crate::intel_hex;
 use crate::spec::MachineSpec;
 
 /// The firmware is not what the chosen QEMU can run. Each error says what was found and what was wanted.
@@ -117,6 +118,22 @@ pub enum FirmwareError {
         /// It is a relocatable object file (`.o`).
         relocatable: bool,
     },
+    /// It is an Intel HEX file with a line that is no whole record. QEMU would run its text as machine code.
+    #[error("{} is damaged in line {line}: {why}", path.display())]
+    BadRecord {
+        /// The path.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// It is an Intel HEX file without the record that ends it.
+    #[error("{} is cut off: the record that ends an Intel HEX file is missing", path.display())]
+    NoEndOfFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// Execution would begin outside what is loaded.
     #[error("{} has its entry at {entry:#x}, which is in no loadable segment", path.display())]
     NoEntry {
@@ -170,11 +187,20 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), Firmwa
             open(&kernel.path)?;
         }
     }
-    spec.images
-        .iter()
-        .map(LoadedImage::path)
-        .chain(spec.bios.as_deref())
-        .try_for_each(|path| open(path).map(drop))
+    spec.images.iter().try_for_each(check_image)?;
+    spec.bios.as_deref().map_or(Ok(()), |path| open(path).map(drop))
+}
+
+fn check_image(image: &LoadedImage) -> Result<(), FirmwareError> {
+    let path = image.path();
+    let (file, _) = open(path)?;
+    let LoadedImage::IntelHex { .. } = image else { return Ok(()) };
+    let path = path.to_owned();
+    intel_hex::check(BufReader::new(file)).map_err(|bad| match bad {
+        intel_hex::Bad::Unreadable(source) => FirmwareError::Unreadable { path, source },
+        intel_hex::Bad::Record { line, why } => FirmwareError::BadRecord { path, line, why },
+        intel_hex::Bad::NoEnd => FirmwareError::NoEndOfFile { path },
+    })
 }
 
 /// The name that tells the target: the found program's, or the one that was looked for, where an environment variable

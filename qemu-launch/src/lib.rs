@@ -95,6 +95,7 @@ pub mod firmware;
 mod format;
 mod image;
 mod install;
+mod intel_hex;
 mod ladder;
 mod lasting;
 mod lockup;

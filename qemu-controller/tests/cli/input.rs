@@ -1,8 +1,13 @@
 //! What comes on stdin reaches the firmware, and its end ends nothing.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Stdio;
 
+use rustix::fs::OFlags;
 use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::support::{Call, Running, Said};
 
@@ -50,4 +55,26 @@ fn ends_of_lines_are_translated_on_demand() {
         type_in(&mut running, b"a\nb\n", expected);
         assert_eq!(echoed(&interrupted(running)), expected);
     }
+}
+
+#[test]
+fn a_terminal_sends_what_a_serial_terminal_sends_for_enter() {
+    let (mut keyboard, terminal) = terminal();
+    let mut running = Call::image("tick", []).stdin(terminal).start();
+    running.prints("tick 1\n");
+    keyboard.write_all(b"help\n").unwrap();
+    let stdout = running.stdout.as_mut().unwrap();
+    stdout.until_it("help", |all| echoed(all).starts_with("help\r"));
+    assert_eq!(echoed(&interrupted(running)), "help\r");
+}
+
+/// A pseudo-terminal: where its user types, and what the program has for its stdin.
+fn terminal() -> (File, File) {
+    let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let name = ptsname(&keyboard, Vec::new()).unwrap();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
+    (keyboard.into(), options.open(name.to_str().unwrap()).unwrap())
 }

@@ -32,7 +32,12 @@ fn firmware_that_cannot_be() {
     );
     refused(run(&write("damaged.elf", b"\x7fELF\x01\x01")), &["damaged.elf", "cut off or damaged"]);
     // This program itself.
-    refused(run(&std::env::current_exe().unwrap()), &["64 bit", "qemu-system-arm runs"]);
+    refused(run(&std::env::current_exe().unwrap()), &["--qemu", "64 bit", "qemu-system-arm runs"]);
+    refused(
+        run(&write("damaged.hex", b":0400000001020304F2\n:0400000001020304F3\n")),
+        &["line 2", "checksum"],
+    );
+    refused(run(&write("half.hex", b":0400000001020304F2\n")), &["half.hex is cut off"]);
     refused(Call::new(["--raw", "0"].map(Path::new).into_iter().chain([folder.path()])), &["is a folder"]);
 }
 

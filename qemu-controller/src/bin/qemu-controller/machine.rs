@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
-use qemu_controller::qemu_launch::{Format, Icount, Semihosting};
+use qemu_controller::qemu_launch::firmware::FirmwareError;
+use qemu_controller::qemu_launch::{Format, Icount, Semihosting, SpawnError};
 use qemu_controller::{QemuConfig, StartError};
 
 use crate::args::Run;
@@ -77,6 +78,13 @@ pub(crate) fn explain(error: StartError, settings: &Settings) -> Failure {
         Some(machine) if matches!(error, StartError::Exited { .. }) && !known(machine) => {
             Failure::UnknownMachine { machine: machine.clone(), program: program.to_owned() }
         }
+        _ if is_for_another_cpu(&error) => Failure::OtherCpu(error),
         _ => Failure::Start(error),
     }
+}
+
+fn is_for_another_cpu(error: &StartError) -> bool {
+    use FirmwareError::{WrongByteOrder, WrongClass, WrongMachine};
+    let StartError::Launch(SpawnError::Firmware(error)) = error else { return false };
+    matches!(error, WrongMachine { .. } | WrongClass { .. } | WrongByteOrder { .. })
 }

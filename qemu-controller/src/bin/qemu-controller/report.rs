@@ -36,6 +36,8 @@ pub(crate) enum Failure {
         program.display(), program.display()
     )]
     UnknownMachine { machine: String, program: PathBuf },
+    #[error("another QEMU is needed (--qemu), and a machine of its (--machine)")]
+    OtherCpu(#[source] StartError),
     #[error("QEMU did not start")]
     Start(#[source] StartError),
     #[error(transparent)]
