@@ -132,8 +132,9 @@ fn is_test(source: &str, name: &str) -> bool {
 
 /// By where a test is: what a target needs is told by its folder.
 fn ran_on(file: &str) -> &'static str {
-    const PLACES: [(&str, &str); 5] = [
+    const PLACES: [(&str, &str); 6] = [
         ("/tests/qemu/", "real QEMU"),
+        ("/tests/cli/", "real QEMU"),
         ("/tests/gdb/", "real QEMU and GDB"),
         ("/tests/scripted/", "scripted peer"),
         ("/tests/driver/", "scripted peer"),
