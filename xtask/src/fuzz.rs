@@ -1,15 +1,12 @@
 //! `cargo xtask fuzz`: the fuzz targets, each for a given time, from their seeds and what earlier runs found.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, ExitCode, Stdio},
-};
+use std::{fs, path::Path, process::ExitCode};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use cargo_metadata::{MetadataCommand, TargetKind};
 
 use crate::{
+    setup::cargo_tool,
     steps::{self, Step},
     workspace,
 };
@@ -43,7 +40,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(unknown) = args.targets.iter().find(|target| !known.contains(target)) {
         bail!("there is no fuzz target '{unknown}', only {}", known.join(", "));
     }
-    ensure_cargo_fuzz(args.no_install)?;
+    cargo_tool::ensure("fuzz", args.no_install)?;
     let targets = if args.targets.is_empty() { known } else { args.targets };
     for target in &targets {
         // Where new inputs go; libFuzzer does not make it.
@@ -72,25 +69,6 @@ fn step(target: &str, seconds: u32) -> Step {
     );
     // libFuzzer's instrumentation is not in stable Rust, whose compiler has it all the same.
     Step::cargo(target, &words).with_env("RUSTC_BOOTSTRAP", "1")
-}
-
-fn ensure_cargo_fuzz(no_install: bool) -> anyhow::Result<()> {
-    let installed = Command::new(workspace::cargo())
-        .args(["fuzz", "--version"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .context("cannot run cargo")?;
-    if installed.success() {
-        return Ok(());
-    }
-    let install = ["install", "--locked", "cargo-fuzz"];
-    ensure!(!no_install, "cargo-fuzz is not installed; install it with `cargo {}`", install.join(" "));
-    eprintln!("cargo-fuzz is not installed. It is installed now, with: cargo {}", install.join(" "));
-    let status = Command::new(workspace::cargo()).args(install).stdin(Stdio::null()).status()?;
-    ensure!(status.success(), "cargo-fuzz could not be installed");
-    Ok(())
 }
 
 #[cfg(test)]

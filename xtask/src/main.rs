@@ -1,6 +1,8 @@
 //! `cargo xtask <verb>`: dispatch only; one file a verb.
 
 mod api;
+mod audit;
+mod coverage;
 mod demo;
 mod firmware;
 mod fuzz;
@@ -38,6 +40,8 @@ enum Verb {
     Soak(soak::Args),
     Layers(layers::Args),
     Api(api::Args),
+    Audit(audit::Args),
+    Coverage(coverage::Args),
     Robustness(robustness::Args),
     Tidy(tidy::Args),
     Transcripts(transcripts::Args),
@@ -53,6 +57,8 @@ fn main() -> ExitCode {
         Verb::Soak(args) => soak::run(args),
         Verb::Layers(args) => layers::run(args).map(success),
         Verb::Api(args) => api::run(args).map(success),
+        Verb::Audit(args) => audit::run(args),
+        Verb::Coverage(args) => coverage::run(args).map(success),
         Verb::Robustness(args) => robustness::run(args).map(success),
         Verb::Tidy(args) => tidy::run(args).map(success),
         Verb::Transcripts(args) => transcripts::run(args).map(success),

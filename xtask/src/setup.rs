@@ -5,6 +5,7 @@
 //! function, [`plan()`], from the few [`Facts`] that matter.
 
 mod backports;
+pub(crate) mod cargo_tool;
 mod plan;
 
 use std::{

@@ -43,7 +43,7 @@ const PERSONAL_FOLDERS: [&str; 6] = ["home", "root", "Users", "work", "workspace
 
 /// The files whose text is ours: recorded transcripts, for one, are left as they were recorded.
 const TEXT_EXTENSIONS: [&str; 8] = ["rs", "toml", "md", "s", "ld", "sh", "yml", "yaml"];
-const TEXT_FILES: [&str; 3] = [".ci/run", ".gitignore", ".gitattributes"];
+const TEXT_FILES: [&str; 4] = [".ci/run", ".ci/long", ".gitignore", ".gitattributes"];
 
 pub(crate) fn run(Args {}: Args) -> anyhow::Result<()> {
     let root = workspace::root();
