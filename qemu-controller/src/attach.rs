@@ -1,6 +1,7 @@
 //! A session with a QEMU that somebody else has started.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use qemu_launch::Address;
@@ -61,6 +62,7 @@ async fn ready(
                 serials: Vec::new(),
                 semihosting: None,
                 firmware: Firmware::default(),
+                snapshots: Arc::default(),
                 stopped: OnceCell::new(),
             };
             return Ok(Session::new(inner));

@@ -47,6 +47,7 @@ pub struct QemuConfig {
     memory: Option<String>,
     pub(crate) deadlines: Deadlines,
     pub(crate) transcript: Option<Destination>,
+    pub(crate) snapshot_file: Option<PathBuf>,
 }
 
 /// How long a session waits, by what for.
@@ -79,6 +80,7 @@ impl Default for QemuConfig {
             memory: None,
             deadlines: Deadlines::default(),
             transcript: None,
+            snapshot_file: None,
         }
     }
 }
@@ -211,6 +213,15 @@ impl QemuConfig {
     /// quick. It gets whole lines, and is flushed after each.
     pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
         self.transcript = Some(Destination::Writer(Arc::new(Mutex::new(writer))));
+        self
+    }
+
+    /// Keeps snapshots in this file, a qcow2 image that outlives the session: a later session with the same
+    /// configuration can load from it. Made at the first save, readable by its owner alone; one that is there must be
+    /// such an image, and is in use by one session at a time. Default: a scratch image in the folder for
+    /// temporary files, gone with the session.
+    pub fn snapshot_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.snapshot_file = Some(path.into());
         self
     }
 

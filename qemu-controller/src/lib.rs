@@ -21,6 +21,7 @@
 //! | which QEMU, board, firmware, endpoints, deadlines | [`QemuConfig`], and [`qemu_launch::MachineSpec`] for the rest |
 //! | start, commands, events, stop | [`Session`] |
 //! | what the firmware prints and hears | [`Serial`] |
+//! | the machine's whole state, saved and brought back | [`Session::save_snapshot`], [`Session::load_snapshot`], [`Session::with_fresh_state`] |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
 //!
@@ -41,7 +42,6 @@ mod events;
 mod gdb;
 mod history;
 mod memory;
-#[expect(dead_code, reason = "saves and forks are to use it")]
 mod operation;
 #[cfg(feature = "qapi")]
 mod qapi;
@@ -74,6 +74,9 @@ pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};
 pub use serial::{SERIAL_BUFFER_BYTES, Serial, SerialError};
 pub use session::Session;
+pub use snapshot::{
+    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, SaveSnapshot, Snapshot, SnapshotError,
+};
 pub use stop::{Stopped, StoppedBy};
 pub use symbols::{Place, Symbol, Symbols, SymbolsError};
 pub use verdict::{Exception, Hang, Interruption, Verdict};

@@ -9,8 +9,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qmp_proto::Command;
 use qmp_proto::commands::{Cont, QueryStatus, StatusInfo, Stop};
+use qmp_proto::{Command, Version};
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
@@ -30,6 +30,8 @@ const SEEN_THROUGH: Duration = Duration::from_secs(600);
 #[derive(Clone)]
 pub(crate) struct Operation {
     shared: Arc<Shared>,
+    /// QEMU's version, from its greeting.
+    pub(crate) qemu: Version,
 }
 
 impl Session {
@@ -58,7 +60,7 @@ impl Session {
         let turn = turn.map_err(|_| late(WaitPhase::Queued))?;
         let outlived = self.inner.process.as_ref().is_none_or(|process| process.is_kept());
         let kept = outlived.then(|| Arc::clone(&self.inner));
-        let work = work(Operation { shared: Arc::clone(&shared) });
+        let work = work(Operation { shared: Arc::clone(&shared), qemu: self.qemu_version().clone() });
         let task = async move {
             let result = work.await;
             drop((turn, kept));
@@ -89,6 +91,12 @@ impl Operation {
     /// All events from now on.
     pub(crate) fn events(&self) -> Events {
         self.shared.subscribe()
+    }
+
+    /// QEMU's version as numbers.
+    pub(crate) fn qemu_version(&self) -> String {
+        let Version { major, minor, micro, .. } = &self.qemu;
+        format!("{major}.{minor}.{micro}")
     }
 
     /// Gives the guest back the run state that it had before, as far as there is something to do: one that ran

@@ -22,6 +22,7 @@ use crate::events::{Events, Missed};
 use crate::memory::Firmware;
 use crate::serial::Serial;
 use crate::shared::{Lane, Owned};
+use crate::snapshot;
 use crate::stop::Stopped;
 
 /// A QEMU that runs, and the QMP session with it.
@@ -48,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) serials: Vec<Option<Serial>>,
     pub(crate) semihosting: Option<Serial>,
     pub(crate) firmware: Firmware,
+    /// The snapshots, and what is known for them.
+    pub(crate) snapshots: Arc<snapshot::Store>,
     /// How it was stopped, for whoever asks again.
     pub(crate) stopped: OnceCell<Stopped>,
 }

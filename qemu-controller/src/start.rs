@@ -13,6 +13,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gdb_port::{WaitError, wait_until_listening};
@@ -33,6 +34,7 @@ use crate::memory::Firmware;
 use crate::serial::Serial;
 use crate::session::{Inner, Session};
 use crate::shared::{Owned, Shared};
+use crate::snapshot::{LoadedFiles, Store};
 use crate::transcript::{Destination, Transcript};
 use crate::transport::{self, BoxTransport};
 
@@ -139,6 +141,7 @@ async fn begin(
 ) -> Result<Session, Failed> {
     let spec = config.to_spec();
     let firmware = Firmware::new(config.symbols_file(&spec));
+    let loaded = LoadedFiles::of(spec.files());
     let held = spec.starts_stopped();
     let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await.map_err(Failed::Launch)?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
@@ -167,6 +170,7 @@ async fn begin(
         serials,
         semihosting,
         firmware,
+        snapshots: Arc::new(Store::new(config.snapshot_file, loaded)),
         stopped: OnceCell::new(),
     }))
 }

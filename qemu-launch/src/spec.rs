@@ -199,6 +199,12 @@ impl MachineSpec {
         self
     }
 
+    /// The files that QEMU loads at its start: firmware, images, ROM. Not those in [`extra_args`](Self::extra_args).
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let kernels = self.kernels.iter().map(|kernel| kernel.path.as_path());
+        kernels.chain(self.images.iter().map(LoadedImage::path)).chain(self.bios.as_deref())
+    }
+
     /// Serves the guest's semihosting calls.
     #[must_use]
     pub fn semihosting(mut self, semihosting: Semihosting) -> Self {

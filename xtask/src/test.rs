@@ -56,6 +56,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("example blocking", "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf"),
     // Tests, as its reader would run them.
     ("example parallel_tests", "test --package qemu-controller --example parallel_tests"),
+    ("example fresh_state", "test --package qemu-controller --example fresh_state"),
 ];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,219 @@
 //! The machine's whole state, saved and brought back.
+//!
+//! ```text
+//!   save:  look ─▶ make the image (once) ─▶ SD card out ─▶ snapshot-save ─▶ SD card in ─▶ delete the replaced one
+//!   load:  look ─▶ does it fit? ─▶ snapshot-load ─▶ the run state that is wanted
+//! ```
+//!
+//! Each is an [`Operation`]: once begun it is finished, whoever waits. What can be refused is refused in the look,
+//! before anything is touched.
 
-#[expect(dead_code, reason = "saves and forks are to use it")]
+mod disks;
+mod error;
+mod fresh;
+mod identity;
+mod job;
+mod load;
+mod name;
+mod pflash;
+mod save;
 pub(crate) mod sd_card;
+mod store;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use qmp_proto::commands::{
+    BlockDeviceInfo, QueryBlock, QueryStatus, SnapshotDelete, SnapshotInfo, StatusInfo,
+};
+
+pub use error::SnapshotError;
+pub(crate) use identity::LoadedFiles;
+pub use identity::{Difference, Identity};
+pub use load::{AfterLoad, LoadSnapshot};
+pub use name::InvalidName;
+pub use save::SaveSnapshot;
+pub(crate) use store::Store;
+
+use crate::operation::Operation;
+use crate::session::Session;
+use name::Tag;
+
+/// A snapshot, as [`Session::list_snapshots`] tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// When it was saved.
+    pub saved: SystemTime,
+    /// The guest's own time then.
+    pub guest_time: Duration,
+    /// How much of the machine's state it has, in bytes, disks not counted.
+    pub state_bytes: u64,
+    /// Whether the guest ran; `None` where something else saved it.
+    pub running: Option<bool>,
+    /// What it was taken with; `None` in a session's own scratch image, where it always fits, and where something
+    /// else saved it.
+    pub taken_with: Option<Identity>,
+}
+
+impl Session {
+    /// Saves the machine's whole state, memory and devices and the contents of its writable disks, under this name,
+    /// which was not there before ([`overwrite`](SaveSnapshot::overwrite)). The guest goes on as it was. No disk is needed: the snapshots are in a scratch image
+    /// that is gone with the session, or in a file that outlives it
+    /// ([`QemuConfig::snapshot_file`](crate::QemuConfig::snapshot_file)).
+    ///
+    /// ```no_run
+    /// # async fn example(session: qemu_controller::Session) -> Result<(), qemu_controller::SnapshotError> {
+    /// session.save_snapshot("boot").await?;
+    /// // … the guest runs on …
+    /// session.load_snapshot("boot").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A name has 1 to 64 characters: ASCII letters, digits, and `.`, `_`, `:`, `-`. Needs QEMU 6.0. Snapshots of the user's own disks are in these disks and
+    /// stay there unless they are deleted.
+    ///
+    /// What awaits it may leave at any point: what was begun is finished, and the next operation waits for it. The
+    /// session's deadline is that of the whole; give a machine with much memory
+    /// [more](Self::with_deadline).
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; the run state is as it was and nothing that was saved before is lost. An SD card on an SPI
+    /// bus is refused while it has a medium: QEMU aborts when it restores one, so what was saved could never be
+    /// loaded. Without a medium, as on `lm3s6965evb` by default, it is taken out for the moment of the save.
+    pub fn save_snapshot<'a>(&'a self, name: &'a str) -> SaveSnapshot<'a> {
+        SaveSnapshot::new(self, name)
+    }
+
+    /// Brings a saved state back. The guest then runs if it ran before the call
+    /// ([`then`](LoadSnapshot::then) says otherwise).
+    ///
+    /// # Errors
+    /// [`SnapshotError`]. After a load that QEMU failed in the middle ([`SnapshotError::Job`]) the run state is as
+    /// before, but memory and devices may be partly the snapshot's. What does not fit, by what the snapshot says it was taken with, is refused before.
+    pub fn load_snapshot<'a>(&'a self, name: &'a str) -> LoadSnapshot<'a> {
+        LoadSnapshot::new(self, name)
+    }
+
+    /// The snapshots that there are, the oldest first.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn list_snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
+        let store = Arc::clone(&self.inner.snapshots);
+        let list = async move |operation: Operation| {
+            let Some(node) = store.node(&operation).await? else {
+                return Ok(Vec::new());
+            };
+            Ok(current(&read(&operation, &node).await?))
+        };
+        self.operation("query-named-block-nodes", list).await
+    }
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub async fn delete_snapshot(&self, name: &str) -> Result<(), SnapshotError> {
+        name::check(name)?;
+        let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
+        self.operation("snapshot-delete", async move |operation: Operation| {
+            let disks = disks::writable(&operation.command(&QueryBlock).await?)?;
+            let Some(node) = store.node(&operation).await? else {
+                return Err(missing(&name, &[]));
+            };
+            let saved = read(&operation, &node).await?;
+            let found = saved.iter().filter(|(_, tag)| tag.name == name);
+            let tags: Vec<_> = found.map(|(info, _)| info.name.as_str()).collect();
+            if tags.is_empty() {
+                return Err(missing(&name, &saved));
+            }
+            delete(&operation, &store, &tags, &devices(&node, &disks)).await
+        })
+        .await
+    }
+}
+
+/// What a save or a load has to know beforehand.
+struct Seen {
+    before: StatusInfo,
+    /// The nodes of the writable disks.
+    disks: Vec<String>,
+}
+
+impl Seen {
+    /// Looks, and changes nothing. With a medium in the SD card QEMU would abort at the load.
+    async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
+        let cards = store.cards(operation).await?;
+        let (status, blocks) =
+            tokio::join!(biased; operation.command(&QueryStatus), operation.command(&QueryBlock));
+        let (before, blocks) = (status?, blocks?);
+        match sd_card::medium_among(cards, &blocks) {
+            Some(drive) => Err(SnapshotError::CardWithMedium { drive }),
+            None => Ok(Self { before, disks: disks::writable(&blocks)? }),
+        }
+    }
+}
+
+/// All nodes that take part: the image with the machine's state, and the disks.
+fn devices<'a>(node: &'a str, disks: &'a [String]) -> Vec<&'a str> {
+    std::iter::once(node).chain(disks.iter().map(String::as_str)).collect()
+}
+
+/// What is in the image, as it is: a name that was saved over may be there twice.
+async fn read(operation: &Operation, node: &str) -> Result<Vec<(SnapshotInfo, Tag)>, SnapshotError> {
+    let is_it = |block: &BlockDeviceInfo| block.node_name.as_deref() == Some(node);
+    let image = store::nodes(operation).await?.into_iter().find(is_it).and_then(|block| block.image);
+    let snapshots = image.map(|image| image.snapshots).unwrap_or_default();
+    Ok(snapshots
+        .into_iter()
+        .map(|info| (Tag::read(&info.name), info))
+        .map(|(tag, info)| (info, tag))
+        .collect())
+}
+
+/// The one that counts of those with this name.
+fn latest<'a>(saved: &'a [(SnapshotInfo, Tag)], name: &str) -> Option<&'a Tag> {
+    let of_name = saved.iter().map(|(_, tag)| tag).filter(|tag| tag.name == name);
+    of_name.max_by_key(|tag| tag.generation)
+}
+
+fn current(saved: &[(SnapshotInfo, Tag)]) -> Vec<Snapshot> {
+    let counts = saved.iter().filter(|(_, tag)| latest(saved, &tag.name) == Some(tag));
+    let told = counts.map(|(info, tag)| Snapshot {
+        name: tag.name.clone(),
+        saved: SystemTime::UNIX_EPOCH + time(info.date_sec, info.date_nsec),
+        guest_time: time(info.vm_clock_sec, info.vm_clock_nsec),
+        state_bytes: info.vm_state_size,
+        running: tag.running,
+        taken_with: tag.taken_with.clone(),
+    });
+    told.collect()
+}
+
+/// An image can say anything.
+fn time(seconds: i64, nanoseconds: i64) -> Duration {
+    let seconds = u64::try_from(seconds).unwrap_or_default().min(u64::from(u32::MAX));
+    Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or_default().min(999_999_999))
+}
+
+fn missing(name: &str, saved: &[(SnapshotInfo, Tag)]) -> SnapshotError {
+    let available = current(saved).into_iter().map(|snapshot| snapshot.name).collect();
+    SnapshotError::Missing { name: name.to_owned(), available }
+}
+
+/// Deletes what has these tags, the oldest first.
+async fn delete(
+    operation: &Operation,
+    store: &Store,
+    tags: &[&str],
+    devices: &[&str],
+) -> Result<(), SnapshotError> {
+    for tag in tags {
+        let id = store.job_id();
+        job::run(operation, &id, &SnapshotDelete { job_id: &id, tag, devices }).await?;
+    }
+    Ok(())
+}

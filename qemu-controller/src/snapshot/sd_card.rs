@@ -62,6 +62,7 @@ pub(crate) async fn find(operation: &Operation) -> Result<Vec<SdCard>, CommandEr
 }
 
 /// The drive of the first card that has a medium in it, which forbids a save and a load.
+#[expect(dead_code, reason = "forks are to use it")]
 pub(crate) async fn medium(operation: &Operation, cards: &[SdCard]) -> Result<Option<String>, CommandError> {
     if cards.iter().all(|card| card.drive.is_none()) {
         return Ok(None);
@@ -70,7 +71,7 @@ pub(crate) async fn medium(operation: &Operation, cards: &[SdCard]) -> Result<Op
     Ok(medium_among(cards, &blocks))
 }
 
-/// The same, from an answer to `query-block`.
+/// The drive of the first card that has a medium in it, by an answer to `query-block`: it forbids a save and a load.
 pub(crate) fn medium_among(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<String> {
     cards.iter().find_map(|card| card.medium(blocks)).map(str::to_owned)
 }

@@ -13,6 +13,7 @@ mod kill_matrix;
 mod main_job;
 mod observing;
 mod serial;
+mod snapshots;
 mod start_errors;
 mod storm;
 mod verdicts;

@@ -11,3 +11,4 @@ mod events;
 mod faults;
 mod held_up;
 mod queueing;
+mod snapshots;

@@ -31,6 +31,7 @@ pub(crate) struct Peer {
 pub(crate) struct Heard {
     pub(crate) name: String,
     pub(crate) oob: bool,
+    pub(crate) arguments: Value,
     pub(crate) id: Value,
 }
 
@@ -69,15 +70,20 @@ impl Peer {
 
     /// Reads the next command; it is then unanswered.
     pub(crate) async fn hear(&mut self) -> Heard {
+        let command = self.hear_or_end().await.expect("the session closed the stream");
+        self.unanswered.push_back(command.clone());
+        command
+    }
+
+    /// Reads the next command, to be answered by whoever reads it; none when the session has closed the stream.
+    pub(crate) async fn hear_or_end(&mut self) -> Option<Heard> {
         loop {
             if let Some(command) = self.parse() {
-                self.unanswered.push_back(command.clone());
-                return command;
+                return Some(command);
             }
-            assert!(
-                self.stream.read_buf(&mut self.heard).await.unwrap() > 0,
-                "the session closed the stream"
-            );
+            if self.stream.read_buf(&mut self.heard).await.unwrap() == 0 {
+                return None;
+            }
         }
     }
 
@@ -97,7 +103,8 @@ impl Peer {
             Some(name) => (false, name),
             None => (true, &value["exec-oob"]),
         };
-        Some(Heard { name: name.as_str().unwrap().to_owned(), oob, id: value["id"].clone() })
+        let (name, arguments) = (name.as_str().unwrap().to_owned(), value["arguments"].clone());
+        Some(Heard { name, oob, arguments, id: value["id"].clone() })
     }
 
     /// Answers the oldest unanswered command as QEMU would.

@@ -1,0 +1,118 @@
+//! Why a snapshot was not saved, loaded, listed or deleted.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::identity::Difference;
+use super::name::InvalidName;
+use crate::error::{CommandError, Ended};
+
+/// Why an operation on snapshots has failed. The guest's run state is then what it was before, and every earlier
+/// snapshot is still there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The text cannot name a snapshot; nothing was sent.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// There is one with this name; nothing was changed.
+    #[error("there is a snapshot {name:?} already; save with `overwrite` to replace it")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// There is none with this name; nothing was changed.
+    #[error("there is no snapshot {name:?}; there {}", listed(.available))]
+    Missing {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        available: Vec<String>,
+    },
+    /// A disk that the guest writes to cannot hold a snapshot, and without it memory and disks would not fit
+    /// together; nothing was changed.
+    #[error(
+        "the disk {disk} is written by the guest and its format {format} holds no snapshots; use qcow2 for it, or make it read-only"
+    )]
+    Disk {
+        /// The drive or block node.
+        disk: String,
+        /// The driver that it has, for example `raw`.
+        format: String,
+    },
+    /// There is a medium in an SD card on an SPI bus; nothing was changed.
+    #[error(
+        "the SD card on the SPI bus has a medium ({drive}), and QEMU aborts when it restores such a card; leave the drive out, or take the medium out first (`eject`)"
+    )]
+    CardWithMedium {
+        /// The drive that holds the medium.
+        drive: String,
+    },
+    /// The snapshot was taken with something else and cannot be expected to fit; nothing was changed.
+    #[error(
+        "the snapshot {name:?} was taken with {}; `unchecked` loads it all the same",
+        joined(.differences)
+    )]
+    Misfit {
+        /// The snapshot.
+        name: String,
+        /// In what they differ.
+        differences: Vec<Difference>,
+    },
+    /// The snapshot does not say what it was taken with, since something else saved it; nothing was changed.
+    #[error("the snapshot {name:?} does not say what it was taken with; `unchecked` loads it all the same")]
+    UnknownOrigin {
+        /// The snapshot.
+        name: String,
+    },
+    /// This QEMU has no snapshots over QMP; nothing was changed.
+    #[error("QEMU {qemu} has no {command}; it came with QEMU 6.0")]
+    Unsupported {
+        /// The command that is missing.
+        command: &'static str,
+        /// This QEMU's version.
+        qemu: String,
+    },
+    /// The file for the snapshots cannot be used; what is in it was not changed.
+    #[error("cannot use {} for snapshots", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU's job failed. After a *load* that failed in the middle, the guest's memory and devices may be partly
+    /// those of the snapshot: load one that is sound, or [reset](crate::Session::reset).
+    #[error("{command} failed: {error}")]
+    Job {
+        /// The job's command, for example `snapshot-save`.
+        command: &'static str,
+        /// QEMU's own words.
+        error: String,
+    },
+    /// A command failed, its deadline passed, or QEMU ended: then this has what QEMU said.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl SnapshotError {
+    /// How the session ended, where that is the reason.
+    pub fn ended(&self) -> Option<&Ended> {
+        match self {
+            Self::Command(error) => error.ended(),
+            _ => None,
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "is none at all".to_owned(),
+        names => format!("are: {}", names.join(", ")),
+    }
+}
+
+fn joined(differences: &[Difference]) -> String {
+    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join(", ")
+}

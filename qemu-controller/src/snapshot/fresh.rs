@@ -1,0 +1,43 @@
+//! One boot for many test cases: each begins in the same state.
+
+use super::error::SnapshotError;
+use super::load::AfterLoad;
+use crate::session::Session;
+
+impl Session {
+    /// Runs a test case on a machine in the state `name`: the first call with a name saves the state as it is, each
+    /// later one restores it first, run state included. So the machine boots once, and no case sees what another
+    /// did. What the guest had printed and nobody had read is dropped.
+    ///
+    /// ```no_run
+    /// # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
+    /// for input in ["a", "b"] {
+    ///     session
+    ///         .with_fresh_state("booted", async |session| {
+    ///             let serial = session.serial(0).expect("the board has one");
+    ///             serial.write(input.as_bytes()).await
+    ///         })
+    ///         .await??;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// There is one machine, so one case at a time; cases that are to run together want a session each.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: the case did not run. What the case itself returns is handed on.
+    pub async fn with_fresh_state<T>(
+        &self,
+        name: &str,
+        case: impl AsyncFnOnce(&Self) -> T,
+    ) -> Result<T, SnapshotError> {
+        match self.load_snapshot(name).then(AfterLoad::AsSaved).await {
+            Err(SnapshotError::Missing { .. }) => self.save_snapshot(name).await?,
+            loaded => {
+                loaded?;
+                self.inner.serials.iter().flatten().for_each(|serial| drop(serial.take()));
+            }
+        }
+        Ok(case(self).await)
+    }
+}

@@ -1,0 +1,133 @@
+//! The disk full, and a damaged file: the job's own error, the guest as it was, and nothing earlier lost.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use qemu_controller::{AfterLoad, Session, SnapshotError};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use super::check_put_back;
+use crate::support::{config, counter, counts};
+
+/// A QEMU that gets an error when it writes past its limit, where by default it would be killed.
+fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
+    let path = folder.join("qemu");
+    let qemu = std::env::var("QEMU_SYSTEM_ARM").unwrap_or_else(|_| "qemu-system-arm".to_owned());
+    std::fs::write(&path, format!("#!/bin/sh\ntrap '' XFSZ\nexec '{qemu}' \"$@\"\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+/// From now on QEMU can write no file beyond this size.
+fn limit(session: &Session, bytes: Option<u64>) {
+    let pid = Pid::from_raw(session.pid().unwrap() as i32).unwrap();
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Some(pid), Resource::Fsize, limit).unwrap();
+}
+
+#[tokio::test]
+async fn the_disk_full_during_a_save() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshots.qcow2");
+    let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path())).snapshot_file(&path);
+    let session = Session::start(config.clone()).await.unwrap();
+    session.pause().await.unwrap();
+    session.save_snapshot("first").await.unwrap();
+    let first = counter(&session).await;
+    let full = path.metadata().unwrap().len();
+    let mut failed = 0;
+    // From one that takes nothing more to one where it is only the last bytes that are missing.
+    for more in (0..400).step_by(16) {
+        limit(&session, Some(full + more * 1024));
+        session.resume().await.unwrap();
+        match session.save_snapshot("first").overwrite().await {
+            Err(SnapshotError::Job { command: "snapshot-save", error }) => {
+                assert!(!error.is_empty());
+                failed += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+            Ok(()) => break,
+        }
+        assert!(counts(&session).await, "the guest goes on");
+        check_put_back(&session).await;
+        session.load_snapshot("first").then(AfterLoad::Paused).await.unwrap();
+        assert_eq!(counter(&session).await, first, "the earlier snapshot is still there");
+    }
+    assert!(failed > 3, "{failed} saves failed");
+    // With room again all is well, in this session and in the next.
+    limit(&session, None);
+    session.resume().await.unwrap();
+    session.save_snapshot("second").await.unwrap();
+    session.stop().await.unwrap();
+    let session = Session::start(config).await.unwrap();
+    for name in ["second", "first", "second"] {
+        session.load_snapshot(name).await.unwrap();
+        assert!(counts(&session).await);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_at_the_first_save() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshots.qcow2");
+    let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path())).snapshot_file(&path);
+    let session = Session::start(config).await.unwrap();
+    for bytes in [0, 1000, 100_000] {
+        limit(&session, Some(bytes));
+        let error = session.save_snapshot("boot").await.unwrap_err();
+        assert!(matches!(error, SnapshotError::Job { command: "blockdev-create", .. }), "{bytes}: {error:?}");
+        assert!(!path.exists(), "what is not whole has no name");
+        check_put_back(&session).await;
+    }
+    limit(&session, None);
+    session.save_snapshot("boot").await.unwrap();
+    session.load_snapshot("boot").await.unwrap();
+    assert!(counts(&session).await);
+}
+
+/// The places in a file where a text stands.
+fn places(bytes: &[u8], text: &[u8]) -> Vec<usize> {
+    (0..bytes.len() - text.len()).filter(|&at| bytes[at..].starts_with(text)).collect()
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshots.qcow2");
+    let config = config("tick").snapshot_file(&path);
+    let session = Session::start(config.clone()).await.unwrap();
+    for name in ["first", "second"] {
+        session.save_snapshot(name).await.unwrap();
+    }
+    session.stop().await.unwrap();
+    let sound = std::fs::read(&path).unwrap();
+    // Where a machine's state begins, and the name of one of its parts.
+    let states = places(&sound, b"QEVM");
+    let part = *places(&sound, b"stellaris_gptm").iter().find(|&&at| at > states[1]).unwrap();
+    assert_eq!(states.len(), 2);
+    for (place, error_has) in [(states[1], "-22"), (part, "-22")] {
+        let mut damaged = sound.clone();
+        damaged[place..][..4].copy_from_slice(b"\xff\0\xff\0");
+        std::fs::write(&path, damaged).unwrap();
+        let session = Session::start(config.clone()).await.unwrap();
+        assert!(counts(&session).await);
+        let error = session.load_snapshot("second").await.unwrap_err();
+        let jobs = matches!(&error, SnapshotError::Job { command: "snapshot-load", error } if error.contains(error_has));
+        assert!(jobs, "{place}: {error:?}");
+        assert!(session.query_status().await.unwrap().running, "as before");
+        check_put_back(&session).await;
+        session.load_snapshot("first").await.unwrap();
+        assert!(counts(&session).await, "the other one is sound");
+    }
+    // The image's own tables: QEMU refuses it, or the snapshots; the guest is none the worse.
+    for place in [48, 56, 60] {
+        let mut damaged = sound.clone();
+        damaged[place..place + 4].copy_from_slice(&[0xff; 4]);
+        std::fs::write(&path, &damaged).unwrap();
+        let session = Session::start(config.clone()).await.unwrap();
+        let error = session.load_snapshot("second").await.unwrap_err();
+        assert!(matches!(error, SnapshotError::Command(_)), "{place}: {error:?}");
+        assert!(counts(&session).await);
+        assert_eq!(std::fs::read(&path).unwrap(), damaged, "it is left as it is");
+    }
+}

@@ -1,0 +1,173 @@
+//! A QEMU in memory as far as snapshots need one: jobs, block nodes, an SD card, a run state; and the faults that
+//! it is told to have.
+
+use std::sync::{Arc, Mutex};
+
+use qemu_controller::Session;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::peer::{Heard, Peer, connected};
+
+const CARD: &str = "/machine/unattached/device[21]";
+
+/// What goes wrong, counted over the commands from the first after the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Fault {
+    #[default]
+    None,
+    /// The command of this number is refused.
+    Refuse(usize),
+    /// The stream ends in place of its answer.
+    End(usize),
+    /// The jobs of this command fail.
+    Job(&'static str),
+    /// More events than anybody keeps come before a job is over.
+    Flood,
+    /// There are no snapshots before QEMU 6.0.
+    Old,
+}
+
+/// What the machine is at the end, and all that it was told.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) told: Vec<String>,
+    pub(super) card_is_out: bool,
+    pub(super) paused: bool,
+    pub(super) jobs: Vec<Value>,
+    pub(super) tags: Vec<String>,
+    nodes: Vec<String>,
+}
+
+/// A session with such a machine.
+pub(super) struct Scene {
+    pub(super) session: Session,
+    pub(super) state: Arc<Mutex<State>>,
+    served: JoinHandle<()>,
+}
+
+impl Scene {
+    pub(super) async fn new(fault: Fault) -> Self {
+        let (session, peer) = connected().await;
+        let state = Arc::new(Mutex::new(State::default()));
+        let served = tokio::spawn(serve(peer, Arc::clone(&state), fault));
+        Self { session, state, served }
+    }
+
+    /// Waits until the machine has heard all that there was to hear.
+    pub(super) async fn end(self) -> State {
+        drop(self.session);
+        self.served.await.unwrap();
+        std::mem::take(&mut self.state.lock().unwrap())
+    }
+}
+
+async fn serve(mut peer: Peer, state: Arc<Mutex<State>>, fault: Fault) {
+    let mut number = 0;
+    while let Some(command) = peer.hear_or_end().await {
+        state.lock().unwrap().told.push(command.name.clone());
+        if fault == Fault::End(number) {
+            return peer.close(None);
+        }
+        if fault == Fault::Refuse(number) {
+            let error = json!({ "class": "GenericError", "desc": "refused" });
+            peer.say(json!({ "error": error, "id": command.id }).to_string()).await;
+        } else {
+            let (value, events) = state.lock().unwrap().answer(&command, fault);
+            for (name, data) in events {
+                peer.event(name, data).await;
+            }
+            peer.say(json!({ "return": value, "id": command.id }).to_string()).await;
+        }
+        number += 1;
+    }
+}
+
+type Events = Vec<(&'static str, Value)>;
+
+impl State {
+    fn answer(&mut self, command: &Heard, fault: Fault) -> (Value, Events) {
+        let arguments = &command.arguments;
+        let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
+        let mut events = Vec::new();
+        let value = match command.name.as_str() {
+            "query-status" if self.paused => json!({ "status": "paused", "running": false }),
+            "query-status" => json!({ "status": "running", "running": true }),
+            "cont" | "stop" => {
+                self.paused = command.name == "stop";
+                json!({})
+            }
+            "query-commands" if fault == Fault::Old => json!([{ "name": "query-commands" }]),
+            "query-commands" => {
+                json!(
+                    ["snapshot-save", "snapshot-load", "snapshot-delete"].map(|name| json!({ "name": name }))
+                )
+            }
+            "qom-list" if text("path") == "/machine/unattached" => {
+                json!([{ "name": "device[21]", "type": "child<sd-card-spi>" }])
+            }
+            "qom-list" | "query-block" => json!([]),
+            "qom-get" => json!(""),
+            "qom-set" => {
+                assert_eq!((text("path"), text("property")), (CARD.to_owned(), "realized".to_owned()));
+                self.card_is_out = arguments["value"] == false;
+                json!({})
+            }
+            "blockdev-add" => {
+                self.nodes.push(text("node-name"));
+                json!({})
+            }
+            "blockdev-del" => {
+                self.nodes.retain(|node| *node != text("node-name"));
+                json!({})
+            }
+            "query-named-block-nodes" => {
+                let tags = self.tags.iter().enumerate();
+                let snapshots: Vec<_> =
+                    tags.map(|(id, tag)| json!({ "id": id.to_string(), "name": tag })).collect();
+                let image = json!({ "filename": "f", "format": "qcow2", "snapshots": snapshots });
+                let node = |name| json!({ "node-name": name, "drv": "qcow2", "image": image });
+                json!(self.nodes.iter().map(node).collect::<Vec<_>>())
+            }
+            "query-jobs" => json!(self.jobs),
+            "job-dismiss" => {
+                self.jobs.retain(|job| job["id"] != arguments["id"]);
+                json!({})
+            }
+            name @ ("snapshot-save" | "snapshot-load" | "snapshot-delete" | "blockdev-create") => {
+                self.job(name, &text("job-id"), text("tag"), fault, &mut events);
+                json!({})
+            }
+            other => panic!("{other} is not expected"),
+        };
+        (value, events)
+    }
+
+    fn job(&mut self, name: &str, id: &str, tag: String, fault: Fault, events: &mut Events) {
+        let mut job = json!({ "id": id, "type": name, "status": "concluded" });
+        let failed = matches!(fault, Fault::Job(failing) if failing == name);
+        match name {
+            _ if failed => {
+                job["error"] = json!("what QEMU says");
+                // QEMU leaves `restore-vm`.
+                self.paused |= name == "snapshot-load";
+            }
+            "snapshot-save" => {
+                assert!(self.card_is_out, "a state with the card in it can never be restored");
+                self.tags.push(tag);
+            }
+            "snapshot-delete" => self.tags.retain(|other| *other != tag),
+            "snapshot-load" => assert!(self.tags.contains(&tag), "{tag}: {:?}", self.tags),
+            _ => {}
+        }
+        self.jobs.push(job);
+        if fault == Fault::Flood {
+            events.extend((0..2000).map(|_| ("RTC_CHANGE", json!({}))));
+            return;
+        }
+        for status in ["created", "running", "pending", "concluded"] {
+            events.push(("JOB_STATUS_CHANGE", json!({ "id": "another", "status": "concluded" })));
+            events.push(("JOB_STATUS_CHANGE", json!({ "id": id, "status": status })));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Snapshots against a machine in memory: a fault at every command, a future dropped after every poll.
+
+mod machine;
+
+use std::future::{Future, IntoFuture as _, poll_fn};
+use std::task::Poll;
+
+use qemu_controller::{AfterLoad, Ended, Session, SnapshotError};
+
+use machine::{Fault, Scene, State};
+
+async fn save_and_load(session: &Session) -> Result<(), SnapshotError> {
+    session.save_snapshot("boot").await?;
+    session.load_snapshot("boot").await?;
+    session.save_snapshot("boot").overwrite().await?;
+    session.delete_snapshot("boot").await
+}
+
+fn check_put_back(state: &State, what: &str) {
+    assert!(!state.card_is_out && !state.paused && state.jobs.is_empty(), "{what}: {state:?}");
+}
+
+/// How many commands all of it takes.
+async fn commands() -> usize {
+    let scene = Scene::new(Fault::None).await;
+    save_and_load(&scene.session).await.unwrap();
+    let state = scene.end().await;
+    check_put_back(&state, "without a fault");
+    assert!(state.tags.is_empty());
+    state.told.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_command_refused_in_turn() {
+    for number in 0..commands().await {
+        let scene = Scene::new(Fault::Refuse(number)).await;
+        let result = save_and_load(&scene.session).await;
+        let told = scene.state.lock().unwrap().told.clone();
+        let what = format!("{} ({number}): {result:?}", told[number]);
+        // That what was replaced is still there is no failure.
+        let failed = matches!(result, Err(SnapshotError::Command(_)));
+        assert!(failed || told[..=number].iter().any(|told| told == "snapshot-delete"), "{what}");
+        // What the refusal itself undoes is left undone, and nothing else.
+        let mut state = scene.end().await;
+        match told[number].as_str() {
+            "qom-set" => state.card_is_out = false,
+            "job-dismiss" | "query-jobs" => state.jobs.clear(),
+            "cont" | "query-status" => state.paused = false,
+            _ => {}
+        }
+        check_put_back(&state, &what);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_at_each_command() {
+    for number in 0..commands().await {
+        let scene = Scene::new(Fault::End(number)).await;
+        let error = loop {
+            if let Err(error) = save_and_load(&scene.session).await {
+                break error;
+            }
+        };
+        assert!(matches!(error.ended(), Some(Ended::Closed)), "{number}: {error:?}");
+        scene.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_fails() {
+    for command in ["blockdev-create", "snapshot-save"] {
+        let scene = Scene::new(Fault::Job(command)).await;
+        for _ in 0..2 {
+            let error = scene.session.save_snapshot("boot").await.unwrap_err();
+            assert_eq!(error.to_string(), format!("{command} failed: what QEMU says"));
+        }
+        check_put_back(&scene.end().await, command);
+    }
+    let scene = Scene::new(Fault::Job("snapshot-load")).await;
+    scene.session.save_snapshot("boot").await.unwrap();
+    for then in [AfterLoad::AsBefore, AfterLoad::Paused] {
+        let error = scene.session.load_snapshot("boot").then(then).await.unwrap_err();
+        assert_eq!(error.to_string(), "snapshot-load failed: what QEMU says");
+        assert!(!scene.state.lock().unwrap().paused, "it runs as before");
+    }
+    check_put_back(&scene.end().await, "snapshot-load");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_fails_leaves_the_one_that_it_was_to_replace() {
+    let scene = Scene::new(Fault::Job("snapshot-save")).await;
+    scene.state.lock().unwrap().tags.push("boot;7;running".to_owned());
+    scene.session.save_snapshot("boot").overwrite().await.unwrap_err();
+    let names: Vec<_> =
+        scene.session.list_snapshots().await.unwrap().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["boot"]);
+    check_put_back(&scene.end().await, "overwrite");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_were_missed() {
+    let scene = Scene::new(Fault::Flood).await;
+    save_and_load(&scene.session).await.unwrap();
+    check_put_back(&scene.end().await, "flood");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qemu_without_snapshots() {
+    let scene = Scene::new(Fault::Old).await;
+    let error = scene.session.save_snapshot("boot").await.unwrap_err();
+    assert_eq!(error.to_string(), "QEMU 7.2.22 has no snapshot-save; it came with QEMU 6.0");
+    let state = scene.end().await;
+    let changed = ["blockdev", "snapshot", "qom-set"];
+    assert!(
+        !state.told.iter().any(|told| changed.iter().any(|change| told.starts_with(change))),
+        "{state:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_future_after_any_number_of_polls() {
+    for polls in 0..5 {
+        let scene = Scene::new(Fault::None).await;
+        let session = &scene.session;
+        for _ in 0..3 {
+            drop_after(polls, session.save_snapshot("boot").overwrite().into_future()).await;
+            // Waits for its turn: what was dropped has been finished then.
+            let list = session.list_snapshots().await.unwrap();
+            assert_eq!(list.len(), usize::from(polls > 0));
+            check_put_back(&scene.state.lock().unwrap(), &format!("after {polls} polls"));
+            drop_after(polls, session.load_snapshot("boot").into_future()).await;
+            drop_after(polls, session.list_snapshots()).await;
+        }
+        drop_after(polls, session.delete_snapshot("boot")).await;
+        assert_eq!(session.list_snapshots().await.unwrap(), []);
+        session.save_snapshot("boot").await.unwrap();
+        check_put_back(&scene.end().await, &format!("{polls} polls"));
+    }
+}
+
+/// A QEMU that was attached to is not left with its card out: the session waits with closing.
+#[tokio::test(start_paused = true)]
+async fn the_last_handle_of_an_attached_session_dropped_in_the_middle() {
+    let scene = Scene::new(Fault::None).await;
+    drop_after(1, scene.session.save_snapshot("boot").into_future()).await;
+    let state = scene.end().await;
+    check_put_back(&state, "dropped");
+    assert_eq!(state.tags, ["boot;1;running"]);
+}
+
+async fn drop_after(polls: usize, future: impl Future) {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
