@@ -23,7 +23,7 @@ use crate::shared::Shared;
 /// How long each command of an operation may take after its caller has gone: what was taken apart is put
 /// together again when a QEMU that was held up comes back. A big guest's save is one command, and keeps QEMU
 /// from answering while it lasts.
-const SEEN_THROUGH: Duration = Duration::from_secs(600);
+pub(crate) const SEEN_THROUGH: Duration = Duration::from_secs(600);
 
 /// What the task of an operation has of its session. It does not keep QEMU alive: after the last handle is
 /// dropped its commands fail with [`Ended::Released`](crate::Ended::Released).

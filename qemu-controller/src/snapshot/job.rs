@@ -1,12 +1,19 @@
 //! One of QEMU's jobs, from its command to its dismissal.
 
+use std::time::Duration;
+
 use qmp_proto::Command;
 use qmp_proto::commands::{JobDismiss, JobStatus, QueryJobs, TypedEvent};
+use tokio::time::{Instant, timeout};
 
 use super::error::SnapshotError;
-use crate::error::CommandError;
+use crate::call::instant_after;
+use crate::error::{CommandError, WaitPhase};
 use crate::events::Events;
-use crate::operation::Operation;
+use crate::operation::{Operation, SEEN_THROUGH};
+
+/// The event tells at once; this is for one that was missed.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// Starts the job `id` by its command, waits until it is over, and dismisses it. Its failure is QEMU's own text.
 pub(crate) async fn run<C: Command>(
@@ -28,27 +35,35 @@ pub(crate) async fn run<C: Command>(
     }
 }
 
-/// Waits for the event that says so; where events were missed, it looks.
+/// Waits for the event that says so. Where none came for a while, or some were missed, it looks.
 async fn concluded(operation: &Operation, id: &str, events: &mut Events) -> Result<(), CommandError> {
-    loop {
-        match events.next().await {
-            Some(Ok(event)) if event.name == "JOB_STATUS_CHANGE" => {
-                if let Ok(TypedEvent::JobStatusChange(change)) = event.typed()
-                    && change.id == id
-                    && change.status == JobStatus::Concluded
-                {
-                    return Ok(());
-                }
-            }
-            Some(Ok(_)) => {}
-            Some(Err(_)) => {
+    let until = instant_after(SEEN_THROUGH);
+    while Instant::now() < until {
+        match timeout(LOOK_AFTER, concluded_event(id, events)).await {
+            Ok(true) => return Ok(()),
+            // Missed, late, or the session has ended: then this says how.
+            Ok(false) | Err(_) => {
                 let jobs = operation.command(&QueryJobs).await?;
-                if jobs.iter().any(|job| job.id == id && job.status == JobStatus::Concluded) {
+                if jobs.iter().all(|job| job.id != id || job.status == JobStatus::Concluded) {
                     return Ok(());
                 }
             }
-            // The session has ended, and the next command says how.
-            None => return operation.command(&QueryJobs).await.map(drop),
         }
     }
+    let (command, deadline) = ("a job".to_owned(), SEEN_THROUGH);
+    Err(CommandError::Deadline { command, deadline, phase: WaitPhase::Effect })
+}
+
+/// False where events were missed, or the last one has come.
+async fn concluded_event(id: &str, events: &mut Events) -> bool {
+    while let Some(Ok(event)) = events.next().await {
+        if event.name == "JOB_STATUS_CHANGE"
+            && let Ok(TypedEvent::JobStatusChange(change)) = event.typed()
+            && change.id == id
+            && change.status == JobStatus::Concluded
+        {
+            return true;
+        }
+    }
+    false
 }

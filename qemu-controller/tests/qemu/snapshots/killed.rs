@@ -7,7 +7,7 @@ use std::future::IntoFuture;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use qemu_controller::{Ended, QemuConfig, Session, SnapshotError};
+use qemu_controller::{QemuConfig, Session, SnapshotError};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -123,11 +123,9 @@ impl Scene {
             assert!(counts(session).await, "{what}");
             session.stop().await.unwrap();
         } else {
-            let ended = result.as_ref().unwrap().as_ref().unwrap_err().ended();
-            assert!(
-                matches!(ended, Some(Ended::Exited(exit)) if exit.signal() == Some(signal.as_raw())),
-                "{what}"
-            );
+            assert!(result.as_ref().unwrap().as_ref().unwrap_err().ended().is_some(), "{what}");
+            let exit = self.session.stop().await.unwrap().exit.unwrap();
+            assert_eq!(exit.signal(), Some(signal.as_raw()), "{what}");
             self.qemu.reaped().await;
         }
         drop(self.session);

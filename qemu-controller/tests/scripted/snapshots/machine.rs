@@ -22,8 +22,8 @@ pub(super) enum Fault {
     End(usize),
     /// The jobs of this command fail.
     Job(&'static str),
-    /// More events than anybody keeps come before a job is over.
-    Flood,
+    /// No event tells of a job.
+    Silent,
     /// There are no snapshots before QEMU 6.0.
     Old,
 }
@@ -161,8 +161,7 @@ impl State {
             _ => {}
         }
         self.jobs.push(job);
-        if fault == Fault::Flood {
-            events.extend((0..2000).map(|_| ("RTC_CHANGE", json!({}))));
+        if fault == Fault::Silent {
             return;
         }
         for status in ["created", "running", "pending", "concluded"] {

@@ -99,9 +99,9 @@ async fn a_save_that_fails_leaves_the_one_that_it_was_to_replace() {
 
 #[tokio::test(start_paused = true)]
 async fn events_that_were_missed() {
-    let scene = Scene::new(Fault::Flood).await;
+    let scene = Scene::new(Fault::Silent).await;
     save_and_load(&scene.session).await.unwrap();
-    check_put_back(&scene.end().await, "flood");
+    check_put_back(&scene.end().await, "silent");
 }
 
 #[tokio::test(start_paused = true)]
