@@ -60,3 +60,15 @@ fn a_flood_is_printed_whole() {
         assert_eq!(line, format!("flood {number}"));
     }
 }
+
+#[test]
+fn qemu_s_own_words_are_shown_on_demand_to_the_last() {
+    let said = Call::image("semihosting-exit", []).qemu_args(&["-d", "int"]).ends_with(7);
+    assert!(!said.stderr.contains("semihosting call"), "{}", said.stderr);
+    let call = Call::image("semihosting-exit", ["--verbose"]).qemu_args(&["-d", "int"]);
+    let said = call.ends_with(7);
+    assert_eq!(said.stdout, "hello by semihosting\n");
+    for words in ["qemu-system-arm -nodefaults", "semihosting call 0x4", "semihosting call 0x20"] {
+        assert!(said.stderr.contains(words), "no {words:?} in {}", said.stderr);
+    }
+}

@@ -59,6 +59,9 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TEXT", conflicts_with = "expect_regex", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) expect: Option<String>,
     /// The same with a regular expression
+    ///
+    /// It is matched against what has come so far, as often as something comes: `$` is the end of that. A match may be
+    /// 4 KiB long.
     #[arg(long, value_name = "REGEX")]
     pub(crate) expect_regex: Option<String>,
     /// Say how it ended as JSON on stderr, or into this file
@@ -66,7 +69,7 @@ pub(crate) struct Run {
     /// One object a line, the verdict last. On stderr they come in the place of all that is said in words.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
-    /// Show QEMU's command line, and what QEMU itself writes on stderr
+    /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
     #[arg(long, short)]
     pub(crate) verbose: bool,
 

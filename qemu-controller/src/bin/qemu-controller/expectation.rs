@@ -4,29 +4,39 @@ use regex::bytes::Regex;
 
 use crate::args::Run;
 
-/// What is kept of what was printed, for what is expected to have come in pieces.
-const WINDOW_BYTES: usize = 64 * 1024;
+/// How far back a regular expression sees. A guest's UART comes in pieces of a few bytes, each a search of all that.
+const REGEX_SEES_BYTES: usize = 4 * 1024;
 
 /// A text or a regular expression, in a stream of bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Expectation {
     pattern: Regex,
+    /// How many bytes before the new ones a match may begin.
+    back: usize,
+    /// Those, and one before them for what looks behind (`^`, `\b`).
     recent: Vec<u8>,
+    /// `recent` does not begin with the first byte ever.
+    cut: bool,
 }
 
 impl Expectation {
     /// What the arguments ask for.
     pub(crate) fn of(run: &Run) -> Result<Option<Self>, regex::Error> {
-        let text = run.expect.as_deref().map(regex::escape);
-        let pattern = text.as_deref().or(run.expect_regex.as_deref());
-        pattern.map(|pattern| Ok(Self { pattern: Regex::new(pattern)?, recent: Vec::new() })).transpose()
+        let (pattern, back) = match (&run.expect, &run.expect_regex) {
+            (Some(text), _) => (regex::escape(text), text.len()),
+            (None, Some(regex)) => (regex.clone(), REGEX_SEES_BYTES),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Self { pattern: Regex::new(&pattern)?, back, recent: Vec::new(), cut: false }))
     }
 
     /// Whether it has come with these bytes, which follow those before.
     pub(crate) fn met_by(&mut self, bytes: &[u8]) -> bool {
         self.recent.extend_from_slice(bytes);
-        let met = self.pattern.is_match(&self.recent);
-        self.recent.drain(..self.recent.len().saturating_sub(WINDOW_BYTES));
+        let met = self.pattern.is_match_at(&self.recent, usize::from(self.cut));
+        let excess = self.recent.len().saturating_sub(self.back + 1);
+        self.recent.drain(..excess);
+        self.cut |= excess > 0;
         met
     }
 }
@@ -66,11 +76,24 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded() {
-        let mut expectation = expectation("--expect", "never").unwrap().unwrap();
-        for _ in 0..100 {
-            assert!(!expectation.met_by(&[b'x'; 4096]));
+        for (option, value, kept) in
+            [("--expect", "never", "never".len()), ("--expect-regex", "never", REGEX_SEES_BYTES)]
+        {
+            let mut expectation = expectation(option, value).unwrap().unwrap();
+            for length in [1, 7, 4096, 10_000] {
+                assert!(!expectation.met_by(&vec![b'x'; length]));
+                assert!(expectation.recent.len() <= kept + 1);
+            }
+            assert!(!expectation.met_by(b"ne") && expectation.met_by(b"ver"));
         }
-        assert_eq!(expectation.recent.len(), WINDOW_BYTES);
-        assert!(!expectation.met_by(b"ne") && expectation.met_by(b"ver"));
+    }
+
+    #[test]
+    fn what_looks_behind_sees_what_was_before() {
+        let long = [b'x'; 2 * REGEX_SEES_BYTES];
+        assert!(!met("--expect-regex", "^x*y", &[&long, b"y"]), "not at the first byte any more");
+        assert!(!met("--expect-regex", r"\bxy", &[&long, b"y"]));
+        assert!(met("--expect-regex", "(?m)^y", &[&long, b"\n", b"y"]));
+        assert!(met("--expect-regex", "xy$", &[&long, b"y"]));
     }
 }

@@ -178,9 +178,14 @@ impl Reporter {
         }
     }
 
+    /// Whether stderr is for people.
+    pub(crate) fn speaks_in_words(&self) -> bool {
+        !matches!(self, Self::JsonOnStderr)
+    }
+
     /// Says something in words to people, and as an object to a program.
     pub(crate) fn say(&mut self, words: Option<&str>, object: &Value) -> Result<(), Failure> {
-        if let Some(words) = words.filter(|_| !matches!(self, Self::JsonOnStderr)) {
+        if let Some(words) = words.filter(|_| self.speaks_in_words()) {
             // There is nowhere to complain of a stderr that is closed.
             let _ = writeln!(io::stderr(), "qemu-controller: {words}");
         }

@@ -1,11 +1,14 @@
 //! `run`: from the arguments to the exit status.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use qemu_controller::gdb_port::Endpoint;
+use qemu_controller::qemu_launch::Lines;
 use qemu_controller::{Serial, Session, Verdict};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::args::Run;
 use crate::config_file;
@@ -56,7 +59,7 @@ async fn in_qemu(run: &Run, settings: &Settings, reporter: &mut Reporter) -> Res
         // A start that is given up leaves no process.
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
-    announce(run, &session, reporter)?;
+    let listening = announce(run, &session, reporter)?;
     let input = input::stdin(settings.newline)
         .map_err(|source| Failure::System { what: "start a thread for stdin", source })?;
     let sending = session.serial(0).cloned().map(|serial| tokio::spawn(send(input, serial)));
@@ -69,22 +72,28 @@ async fn in_qemu(run: &Run, settings: &Settings, reporter: &mut Reporter) -> Res
         sending.abort();
     }
     session.stop().await?;
+    if let Some(listening) = listening {
+        // Its last words; there are no more once it is gone. Nobody aborts the task.
+        let _ = listening.await;
+    }
     warn_of_lost_output(&session, reporter)?;
     Ok(outcome)
 }
 
-/// Says how the firmware is run, where that was asked for, and where a debugger finds it.
-fn announce(run: &Run, session: &Session, reporter: &mut Reporter) -> Result<(), Failure> {
+/// Says how the firmware is run, where that was asked for, and where a debugger finds it. What QEMU writes is then
+/// followed by the task that is returned.
+fn announce(
+    run: &Run,
+    session: &Session,
+    reporter: &mut Reporter,
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let mut listening = None;
     if let Some(process) = session.process().filter(|_| run.verbose) {
         let command_line = process.argv().to_string();
         reporter.say(Some(&command_line), &json!({ "event": "start", "command_line": command_line }))?;
-        let mut lines = process.stderr_lines();
-        let words = !matches!(reporter, Reporter::JsonOnStderr);
-        tokio::spawn(async move {
-            while let Some(line) = lines.next_line().await.filter(|_| words) {
-                eprintln!("{}", line.text);
-            }
-        });
+        if reporter.speaks_in_words() {
+            listening = Some(tokio::spawn(repeat(process.stderr_lines())));
+        }
     }
     if let Some(gdb) = session.gdb() {
         let attach = attach_line(run, gdb);
@@ -94,7 +103,14 @@ fn announce(run: &Run, session: &Session, reporter: &mut Reporter) -> Result<(),
         reporter
             .say(Some(&words), &json!({ "event": "gdb", "address": gdb.to_string(), "attach": attach }))?;
     }
-    Ok(())
+    Ok(listening)
+}
+
+async fn repeat(mut lines: Lines) {
+    while let Some(line) = lines.next_line().await {
+        // There is nowhere to complain of a stderr that is closed.
+        let _ = writeln!(std::io::stderr(), "{}", line.text);
+    }
 }
 
 /// The line that attaches a debugger, as a shell takes it.
