@@ -1,6 +1,7 @@
 //! A session with a QEMU that somebody else has started.
 
-use std::io;
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +15,74 @@ use crate::error::{AttachError, StartPhase};
 use crate::memory::Firmware;
 use crate::session::{Inner, Session};
 use crate::start::{Failed, handshake};
+use crate::transcript::Destination;
 use crate::transport::{BoxTransport, connect};
 
+/// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only the time to
+/// become ready matters.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use qemu_controller::{Address, AttachConfig, Session};
+/// # async fn example(address: Address) -> Result<(), qemu_controller::AttachError> {
+/// let config = AttachConfig::default()
+///     .command_deadline(Duration::from_secs(60))
+///     .qmp_transcript("qmp.log");
+/// let session = Session::attach(address, config).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct AttachConfig {
+    deadlines: Deadlines,
+    transcript: Option<Destination>,
+}
+
+impl AttachConfig {
+    /// How long it may take to become ready. Default 10 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadlines.start = deadline;
+        self
+    }
+
+    /// As [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline), for each command, `quit`
+    /// included. Default 5 s.
+    pub fn command_deadline(mut self, deadline: Duration) -> Self {
+        self.deadlines.command = deadline;
+        self
+    }
+
+    /// As [`QemuConfig::qmp_transcript`](crate::QemuConfig::qmp_transcript).
+    pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transcript = Some(Destination::file(path));
+        self
+    }
+
+    /// As [`QemuConfig::qmp_transcript_to`](crate::QemuConfig::qmp_transcript_to).
+    pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.transcript = Some(Destination::writer(writer));
+        self
+    }
+}
+
+/// The defaults but for the time to become ready.
+impl From<Duration> for AttachConfig {
+    fn from(deadline: Duration) -> Self {
+        Self::default().deadline(deadline)
+    }
+}
+
 impl Session {
-    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor. That QEMU is not
-    /// this session's: dropping the last handle closes the connection and leaves it running, and
-    /// [`stop`](Self::stop) can only ask.
+    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor, within a
+    /// [`Duration`] or as an [`AttachConfig`] says. That QEMU is not this session's: dropping the last handle
+    /// closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
     ///
     /// # Errors
-    /// [`AttachError`], after `deadline` at the latest. A monitor serves one client at a time: another one's
+    /// [`AttachError`], after the deadline at the latest. A monitor serves one client at a time: another one's
     /// makes this one hear nothing, and nothing was sent then that could run later.
-    pub async fn attach(address: Address, deadline: Duration) -> Result<Self, AttachError> {
+    pub async fn attach(address: Address, config: impl Into<AttachConfig>) -> Result<Self, AttachError> {
         let name = address.to_string();
-        ready(connect(&address), name, deadline).await
+        ready(connect(&address), name, config.into()).await
     }
 
     /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or
@@ -36,21 +92,26 @@ impl Session {
     /// [`AttachError`].
     pub async fn over(
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
-        deadline: Duration,
+        config: impl Into<AttachConfig>,
     ) -> Result<Self, AttachError> {
         let stream: BoxTransport = Box::pin(stream);
-        ready(async { Ok(stream) }, "the other end of the stream".to_owned(), deadline).await
+        ready(async { Ok(stream) }, "the other end of the stream".to_owned(), config.into()).await
     }
 }
 
 async fn ready(
     transport: impl Future<Output = io::Result<BoxTransport>>,
     address: String,
-    deadline: Duration,
+    config: AttachConfig,
 ) -> Result<Session, AttachError> {
+    let AttachConfig { deadlines, transcript } = config;
+    let deadline = deadlines.start;
+    let transcript =
+        transcript.as_ref().map(Destination::open).transpose().map_err(AttachError::Transcript)?;
     let mut phase = StartPhase::Connecting;
-    let begun =
-        timeout(deadline, async { handshake(transport.await?, None, None, deadline, &mut phase).await });
+    let begun = timeout(deadline, async {
+        handshake(transport.await?, None, transcript, deadline, &mut phase).await
+    });
     let failed = match begun.await {
         Ok(Ok((shared, greeting))) => {
             let inner = Inner {
@@ -58,7 +119,7 @@ async fn ready(
                 process: None,
                 greeting,
                 gdb: None,
-                deadlines: Deadlines::default(),
+                deadlines,
                 serials: Vec::new(),
                 semihosting: None,
                 firmware: Firmware::default(),

@@ -22,6 +22,7 @@ pub(crate) async fn call(
     deadline: Duration,
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<RawReturn, CommandError> {
+    let since = Instant::now();
     let until = instant_after(deadline);
     let span = debug_span!(parent: &shared.span, "command", name = command, id = field::Empty);
     let fail = |fault| async move {
@@ -36,7 +37,12 @@ pub(crate) async fn call(
             Fault::Send(source) => CommandError::Invalid { command, source },
         }
     };
-    match answer(shared, command, lane, until, encode).instrument(span).await {
+    let answered = answer(shared, command, lane, until, &span, encode).instrument(span.clone()).await;
+    match &answered {
+        Ok(answer) => debug!(parent: &span, ok = answer.is_ok(), took = ?since.elapsed(), "answered"),
+        Err(_) => debug!(parent: &span, took = ?since.elapsed(), "not answered"),
+    }
+    match answered {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(CommandError::Refused { command: command.to_owned(), error }),
         Err(fault) => Err(fail(fault).await),
@@ -48,6 +54,7 @@ async fn answer(
     command: &str,
     lane: Lane,
     until: Instant,
+    span: &Span,
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
@@ -57,7 +64,7 @@ async fn answer(
         SendError::WrongPhase { phase: Phase::Closed | Phase::Failed } => Fault::Ended,
         error => Fault::Send(error),
     })?;
-    Span::current().record("id", field::display(id));
+    span.record("id", field::display(id));
     debug!("sent");
     let in_flight = InFlight { shared, id };
     let answer = match timeout_at(until, &mut answer).await {
@@ -68,7 +75,6 @@ async fn answer(
         }
     };
     std::mem::forget(in_flight);
-    debug!(ok = answer.is_ok(), "answered");
     Ok(answer)
 }
 

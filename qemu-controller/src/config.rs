@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use qemu_launch::{Endpoint, Ladder, MachineSpec, Semihosting};
@@ -205,14 +204,14 @@ impl QemuConfig {
     /// Writes the QMP traffic to this file, from the first byte on, in the form of [`qmp_proto::transcript`];
     /// a file that is there is replaced.
     pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
-        self.transcript = Some(Destination::File(path.into()));
+        self.transcript = Some(Destination::file(path));
         self
     }
 
     /// As [`qmp_transcript`](Self::qmp_transcript), to a writer, under the session's lock: it should be
     /// quick. It gets whole lines, and is flushed after each.
     pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
-        self.transcript = Some(Destination::Writer(Arc::new(Mutex::new(writer))));
+        self.transcript = Some(Destination::writer(writer));
         self
     }
 

@@ -171,6 +171,9 @@ pub enum AttachError {
         #[source]
         source: CommandError,
     },
+    /// The file for the QMP transcript cannot be written; nobody was connected to.
+    #[error("cannot write the QMP transcript")]
+    Transcript(#[source] io::Error),
 }
 
 /// A monitor serves one client; a second one hears nothing until the first has left.

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | which QEMU, board, firmware, endpoints, deadlines | [`QemuConfig`], and [`qemu_launch::MachineSpec`] for the rest |
 //! | start, commands, events, stop | [`Session`] |
+//! | join a QEMU that runs already | [`Session::attach`], [`AttachConfig`] |
 //! | what the firmware prints and hears | [`Serial`] |
 //! | the machine's whole state, saved and brought back | [`Session::save_snapshot`], [`Session::load_snapshot`], [`Session::with_fresh_state`] |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
@@ -62,6 +63,7 @@ pub use qapi_qmp;
 
 pub use {gdb_port, qemu_launch, qmp_proto};
 
+pub use attach::AttachConfig;
 pub use config::QemuConfig;
 pub use error::{
     AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError, WaitPhase,

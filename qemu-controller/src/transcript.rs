@@ -27,6 +27,14 @@ pub(crate) struct Transcript {
 }
 
 impl Destination {
+    pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
+        Self::File(path.into())
+    }
+
+    pub(crate) fn writer(writer: impl Write + Send + 'static) -> Self {
+        Self::Writer(Arc::new(Mutex::new(writer)))
+    }
+
     pub(crate) fn open(&self) -> io::Result<Transcript> {
         Ok(Transcript::new(match self {
             Self::File(path) => Box::new(File::create(path)?),

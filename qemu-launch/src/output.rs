@@ -155,7 +155,8 @@ pub struct TimedOut;
 
 /// Reads a stream to its end into the ring, which is closed then.
 pub(crate) fn drain(mut stream: impl Read, ring: &Ring) {
-    let mut buffer = [0; 16 * 1024];
+    // On the stack of a thread that lives as long as QEMU: small, as 50 QEMUs have a hundred of them.
+    let mut buffer = [0; 4 * 1024];
     loop {
         match stream.read(&mut buffer) {
             Ok(0) => break,

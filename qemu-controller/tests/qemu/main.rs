@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../scripted/collected.rs"]
+mod collected;
 mod support;
 
 mod attaching;

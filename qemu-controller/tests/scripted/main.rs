@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod collected;
 mod peer;
 
+mod attached;
 mod cancelling;
 mod ended;
 mod events;
@@ -12,3 +14,4 @@ mod faults;
 mod held_up;
 mod queueing;
 mod snapshots;
+mod traced;

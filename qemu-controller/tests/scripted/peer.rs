@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use qemu_controller::{AttachError, Session};
+use qemu_controller::{AttachConfig, AttachError, Session};
 use serde_json::{Value, json};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
@@ -51,10 +51,17 @@ pub(crate) async fn connected() -> (Session, Peer) {
 impl Peer {
     /// A peer that has said nothing yet, and the session that waits for it.
     pub(crate) fn new() -> (Self, impl Future<Output = Result<Session, AttachError>> + Send) {
+        Self::over(DEADLINE)
+    }
+
+    /// The same, with a configuration.
+    pub(crate) fn over<C: Into<AttachConfig> + Send>(
+        config: C,
+    ) -> (Self, impl Future<Output = Result<Session, AttachError>> + Send) {
         let (client, stream) = duplex(64 * 1024);
         let fault = Arc::new(Mutex::new(None));
         let peer = Self { stream, heard: Vec::new(), fault: Arc::clone(&fault), unanswered: VecDeque::new() };
-        (peer, Session::over(Client { stream: client, fault }, DEADLINE))
+        (peer, Session::over(Client { stream: client, fault }, config))
     }
 
     /// What is said to a session that has hung up goes nowhere.
