@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     command::{self, Band, Command, CommandId},
     error::{DecodeError, DecodeErrorKind, EncodeError, SEEN_BYTES},
-    framing::{Key, Scanner},
+    framing::{Fault, Key, Scanner},
     limits::Limits,
     message::ServerMessage,
     raw::RawJson,
@@ -284,23 +284,27 @@ impl Codec {
         if self.scanner.scanned() == 0 {
             self.skip_space();
         }
+        if self.start + self.scanner.scanned() < self.buffer.len() {
+            self.scan();
+        }
+        self.scan_at = self.put_by_to();
+    }
+
+    fn scan(&mut self) {
         let limit = self.limits.max_message_bytes;
         let message = &self.buffer[self.start..];
         let within = &message[..message.len().min(limit)];
-        match self.scanner.scan(within) {
-            Ok(Some(length)) => self.complete = Some(length),
-            Ok(None) if message.len() > limit => {
-                let offset = self.offset(limit);
-                let error = DecodeError::new(DecodeErrorKind::TooLarge { limit }, offset, &message[..=limit]);
-                self.fail(error);
+        let fault = match self.scanner.scan(within) {
+            Ok(Some(length)) => {
+                self.complete = Some(length);
+                return;
             }
-            Ok(None) => {}
-            Err(fault) => {
-                let error = DecodeError::new(fault.kind, self.offset(fault.at), &message[..=fault.at]);
-                self.fail(error);
-            }
-        }
-        self.scan_at = self.put_by_to();
+            Ok(None) if message.len() <= limit => return,
+            Ok(None) => Fault { kind: DecodeErrorKind::TooLarge { limit }, at: limit },
+            Err(fault) => fault,
+        };
+        let error = DecodeError::new(fault.kind, self.offset(fault.at), &message[..=fault.at]);
+        self.fail(error);
     }
 
     /// Up to which length of the buffer there is nothing to tell, and room for a byte that comes alone.
@@ -353,9 +357,8 @@ impl Codec {
             read
         };
         self.scanner.next_message();
-        if self.start == self.buffer.len() {
-            self.skip_space();
-        }
+        self.skip_space();
+        self.scan_at = self.put_by_to();
         result.map_err(|kind| self.fail_last(kind))
     }
 

@@ -102,8 +102,8 @@ impl CommandId {
         }
         // By hand: every answer has an id, and the general readers take several times as long.
         let prefix = prefix.iter().try_fold(0_u32, |value, byte| match byte {
-            b'0'..=b'9' => Some(value << 4 | u32::from(byte - b'0')),
-            b'a'..=b'f' => Some(value << 4 | u32::from(byte - b'a' + 10)),
+            b'0'..=b'9' => Some(value * 16 + u32::from(byte - b'0')),
+            b'a'..=b'f' => Some(value * 16 + u32::from(byte - b'a' + 10)),
             _ => None,
         })?;
         let number = number.iter().try_fold(0_u64, |value, byte| match byte {

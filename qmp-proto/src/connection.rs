@@ -172,7 +172,8 @@ impl Connection {
     }
 
     /// Takes what was read from the server. Empty input does nothing, and neither does input after the connection's end.
-    /// Follow it with [`poll_event`](Self::poll_event) until that says `None`: what is not polled stays in memory.
+    /// Follow it with [`poll_event`](Self::poll_event) until that says `None`: what is not polled stays in memory. In bytes
+    /// that come one at a time a fault may be told a little late, see [`Codec::feed`].
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.codec.feed(bytes);
     }

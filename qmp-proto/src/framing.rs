@@ -304,7 +304,7 @@ impl Scanner {
                     self.begin_value(pos);
                     (pos, state) = match byte {
                         b'0' => (pos + 1, State::InNumber(Number::Zero)),
-                        _ => (self.skip(skip_digits, bytes, pos + 1), State::InNumber(Number::Integer)),
+                        _ => (self.skip(skip_digits, bytes, pos), State::InNumber(Number::Integer)),
                     };
                     if let Some(b',' | b'}' | b']') = bytes.get(pos) {
                         state = State::AfterValue;

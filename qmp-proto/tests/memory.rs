@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
+use qmp_proto::{Codec, CommandId, Connection, DecodeErrorKind, Event, Limits, ServerMessage};
 
 struct Counting;
 
@@ -159,6 +159,7 @@ fn memory_is_bounded() {
     hostile_messages();
     kept_values();
     kept_buffer();
+    written_commands();
 
     let deep = "[".repeat(10_000_000);
     let depth = peak(|| {
@@ -267,4 +268,28 @@ fn kept_buffer() {
     while codec.next_message().expect("a good stream").is_some() {}
     let kept = NOW.load(Relaxed) - before;
     assert!(kept <= SMALL, "{kept}");
+}
+
+/// What went out does not pile up, whether a socket takes all that waits or always leaves something.
+fn written_commands() {
+    for left in [0, 10] {
+        let mut qmp = Connection::with_id_prefix(Limits::default(), 0);
+        qmp.handle_input(br#"{"QMP": {"version": {"qemu": {"major": 9, "minor": 0, "micro": 0}}}}"#);
+        assert!(matches!(qmp.poll_event(), Ok(Some(Event::Greeting(_)))));
+        qmp.negotiate(&[]).expect("greeted");
+        let answer = |qmp: &mut Connection, number| {
+            let id = CommandId::new(0, number);
+            qmp.handle_input(format!("{{\"return\": {{}}, \"id\": \"{id}\"}}").as_bytes());
+            assert!(matches!(qmp.poll_event(), Ok(Some(Event::Negotiated(Ok(())) | Event::Reply { .. }))));
+        };
+        answer(&mut qmp, 1);
+        let piled = peak(|| {
+            for number in 2..10_000 {
+                qmp.execute_raw("query-status", &()).expect("a place is free");
+                qmp.advance_output(qmp.output().len() - left);
+                answer(&mut qmp, number);
+            }
+        });
+        assert!(piled <= SMALL, "{piled} with {left} left");
+    }
 }

@@ -1,7 +1,7 @@
 //! Decoding speed of `qmp-proto` and of other ways to read QMP, on the same bytes, in one interleaved run.
 //!
 //! Prints a table of MB/s (median, min and max of the rounds, by the thread's time on a processor) and the ratio of the medians. Arguments: the number of
-//! rounds, default 9; the name of a contender, to run that alone.
+//! rounds, default 9. For a profiler, a contender's name runs that alone; then the size of the pieces, and `mixed` or `schema`.
 
 mod contenders;
 mod streams;
@@ -17,15 +17,13 @@ fn main() {
     let rounds: usize = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(9);
     let mixed = streams::mixed(200_000);
     let schema = streams::schema();
-    // A contender's name, and the size of the pieces, run that one alone, for a profiler.
-    let piece = std::env::args().nth(3).and_then(|size| size.parse().ok()).unwrap_or(4096);
-    if let Some(only) = std::env::args().nth(2) {
+    if let Some(name) = std::env::args().nth(2) {
+        let stream = if std::env::args().nth(4).as_deref() == Some("schema") { &schema } else { &mixed };
+        let piece = std::env::args().nth(3).and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
         let contender =
-            CONTENDERS.iter().find(|contender| contender.name == only).expect("a contender's name");
-        for stream in [&mixed, &schema] {
-            for _ in 0..rounds * 20_000_000 / stream.bytes.len() {
-                black_box((contender.decode)(black_box(&stream.bytes), piece));
-            }
+            CONTENDERS.iter().find(|contender| contender.name == name).expect("a contender's name");
+        for _ in 0..rounds {
+            black_box((contender.decode)(black_box(&stream.bytes), piece));
         }
         return;
     }

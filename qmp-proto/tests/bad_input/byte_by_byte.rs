@@ -48,7 +48,7 @@ fn a_fault_is_told_at_a_brace_or_128_bytes_on() {
         assert_eq!(at, stream.find(|letter: char| !letter.is_whitespace()).unwrap());
         assert_eq!(told.unwrap_err().1, (before.len() + at) as u64);
     }
-    for before in [0, 1, 50, 126, 127, 128, 1000] {
+    for before in [0, 1, 50, 126, 127, 128, 600, 1000] {
         let start = format!("{{\"return\": \"{}", "x".repeat(before));
         let fault = start.len();
         let (at, told) = told_at(limits, format!("{start}\x01xxx}}").as_bytes()).unwrap();

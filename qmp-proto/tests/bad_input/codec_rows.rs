@@ -319,6 +319,29 @@ fn an_error_tells_what_where_and_near_what() {
 }
 
 #[test]
+fn a_fault_of_a_whole_message_quotes_its_first_bytes() {
+    for text in ["{}", "{\"event\": \"E\", \"return\": \"and 32 bytes are quoted\"}"] {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(format!("{{\"event\": \"E\"}}{text} ").as_bytes());
+        codec.next_message().unwrap().unwrap();
+        let error = codec.next_message().unwrap_err();
+        assert_eq!((error.offset(), error.seen()), (14, &text.as_bytes()[..text.len().min(32)]));
+    }
+}
+
+#[test]
+fn after_the_end_nothing_is_left_once_the_last_message_is_taken() {
+    for stream in ["{\"event\": \"E\"}", "{\"event\": \"E\"}\r\n", " {\"event\": \"E\"} \t"] {
+        let mut codec = Codec::new(Limits::default());
+        codec.feed(stream.as_bytes());
+        codec.feed_eof();
+        assert!(!codec.is_finished());
+        codec.next_message().unwrap().unwrap();
+        assert!(codec.is_finished());
+    }
+}
+
+#[test]
 fn what_an_error_quotes_is_bounded() {
     let mut codec = Codec::new(Limits::default());
     codec.feed(format!("{{\"return\": [{}!", "1,".repeat(10_000)).as_bytes());

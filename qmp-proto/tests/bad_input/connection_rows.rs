@@ -236,6 +236,27 @@ fn check_ledger(row: &Row, expect: &[&str], in_flight: usize, mut qmp: Connectio
 }
 
 #[test]
+fn a_command_in_the_wrong_phase_is_told_which_it_is() {
+    for (setup, phase) in [
+        (New, "waiting for the server's greeting"),
+        (Greeted, "capabilities are not negotiated"),
+        (Negotiating, "capabilities are being negotiated"),
+    ] {
+        let refused = set_up(setup).execute(&Stop).unwrap_err();
+        assert_eq!(refused.to_string(), format!("not possible while {phase}"));
+    }
+    let refused = set_up(Ready(0)).negotiate(&[]).unwrap_err();
+    assert_eq!(refused.to_string(), "not possible while ready for commands");
+    for (left, phase) in [("", "the connection is closed"), ("{", "the connection has failed")] {
+        let mut qmp = set_up(Ready(0));
+        qmp.handle_input(left.as_bytes());
+        qmp.handle_eof();
+        let _ = qmp.poll_event();
+        assert_eq!(qmp.execute(&Stop).unwrap_err().to_string(), format!("not possible while {phase}"));
+    }
+}
+
+#[test]
 fn the_last_reply_comes_before_the_end() {
     for setup in [Ready(1), Ready(2)] {
         let mut qmp = set_up(setup);
@@ -338,6 +359,8 @@ fn what_cannot_be_sent_is_refused_and_changes_nothing() {
     qmp.execute_raw("x", &deep(126)).unwrap();
     let brackets = "\"[{\\".repeat(1000);
     qmp.execute_raw("x", &serde_json::json!({ "a": brackets })).unwrap();
+    let side_by_side = vec![serde_json::json!({"a": [{}]}); 200];
+    qmp.execute_raw("x", &serde_json::json!({ "a": side_by_side })).unwrap();
 }
 
 #[test]
