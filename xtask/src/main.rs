@@ -2,6 +2,7 @@
 
 mod api;
 mod audit;
+mod bench;
 mod coverage;
 mod demo;
 mod firmware;
@@ -32,6 +33,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    Bench(bench::Args),
     Demo(demo::Args),
     Test(test::Args),
     Firmware(firmware::Args),
@@ -49,6 +51,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
+        Verb::Bench(args) => bench::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Firmware(args) => firmware::run(args).map(success),

@@ -13,12 +13,17 @@ pub struct Contender {
     pub decode: fn(&[u8], usize) -> usize,
 }
 
+pub const QMP_PROTO: &str = "qmp-proto";
+pub const QAPI: &str = "qapi 0.15, its codec";
+pub const QMP: &str = "qmp 0.1.1, its reader's path";
+pub const BORROWED: &str = "borrowed struct with RawValue a line";
+
 pub const CONTENDERS: [Contender; 5] = [
-    Contender { name: "qmp-proto", decode: qmp_proto },
-    Contender { name: "qapi 0.15, its codec", decode: qapi },
-    Contender { name: "qmp 0.1.1, its reader's path", decode: qmp },
+    Contender { name: QMP_PROTO, decode: qmp_proto },
+    Contender { name: QAPI, decode: qapi },
+    Contender { name: QMP, decode: qmp },
     Contender { name: "serde_json::Value a line", decode: value },
-    Contender { name: "borrowed struct with RawValue a line", decode: borrowed },
+    Contender { name: BORROWED, decode: borrowed },
 ];
 
 fn pieces(bytes: &[u8], piece: usize) -> impl Iterator<Item = &[u8]> {
@@ -26,7 +31,7 @@ fn pieces(bytes: &[u8], piece: usize) -> impl Iterator<Item = &[u8]> {
 }
 
 /// All limits and checks on, as by default.
-fn qmp_proto(bytes: &[u8], piece: usize) -> usize {
+pub fn qmp_proto(bytes: &[u8], piece: usize) -> usize {
     let mut codec = Codec::new(Limits::default());
     let mut count = 0;
     for piece in pieces(bytes, piece) {

@@ -1,0 +1,119 @@
+//! Saving and restoring the machine's state, beside the bare sequence of commands, and beside a fresh start.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use qemu_controller::Session;
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::Bench;
+use crate::machine::{self, Blocking, Machine};
+use crate::peers::{BARE, SESSION, config, runtime, session};
+use crate::report::{Limit, Report};
+use crate::stats::{Contender, take_turns};
+
+const FRESH: &str = "qemu-controller, fresh start to ready";
+
+pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
+    let firmware = bench.firmware.as_path();
+    let runtime_ours = runtime()?;
+    let ours = runtime_ours.block_on(session(firmware))?;
+    let mut bare = Bare::start(firmware)?;
+    // The image is made by the first save and kept, on both sides.
+    runtime_ours.block_on(async { ours.save_snapshot("first").await })?;
+    let mut number = 0;
+    let contenders = vec![
+        Contender::new(SESSION, || {
+            runtime_ours.block_on(async {
+                let since = Instant::now();
+                ours.save_snapshot("round").await?;
+                let (saved, since) = (milliseconds(since), Instant::now());
+                ours.load_snapshot("round").await?;
+                let loaded = milliseconds(since);
+                ours.delete_snapshot("round").await?;
+                Ok(vec![saved, loaded])
+            })
+        }),
+        Contender::new(BARE, || {
+            number += 1;
+            bare.round(&format!("round{number}"))
+        }),
+        Contender::new(FRESH, || {
+            let runtime = runtime()?;
+            let since = Instant::now();
+            let session = runtime.block_on(Session::start(config(firmware, true)))?;
+            let ready = milliseconds(since);
+            runtime.block_on(session.stop())?;
+            Ok(vec![f64::NAN, ready])
+        }),
+    ];
+    let measured = take_turns(bench.rounds(8, 40), contenders)?;
+    report.rows("snapshots", &[("save", "ms"), ("restore", "ms")], &measured);
+    let pair = (SESSION, BARE);
+    report.ratio("save, against the bare sequence of commands", &measured, pair, 0, Limit::AtMost(1.1));
+    report.ratio("restore, against the bare sequence of commands", &measured, pair, 1, Limit::AtMost(1.1));
+    let what = "restore, how many times faster than a fresh start";
+    report.ratio(what, &measured, (FRESH, SESSION), 1, Limit::AtLeast(5.0));
+    Ok(())
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// The least that a client has to send: no look at what there is, no care for what goes wrong but an error.
+struct Bare {
+    client: Blocking<UnixStream>,
+    /// The board's SD card, without which QEMU can save and restore it.
+    card: String,
+    _machine: Machine,
+    _image: NamedTempFile,
+}
+
+impl Bare {
+    fn start(firmware: &Path) -> Result<Self> {
+        let (machine, stream) = machine::over_pair(firmware, true)?;
+        let mut client = Blocking::ready(stream)?;
+        let blocks: Value = serde_json::from_str(client.ask(r#"{"execute":"query-block"}"#)?)?;
+        let mut devices =
+            blocks["return"].as_array().into_iter().flatten().filter_map(|b| b["qdev"].as_str());
+        let card = devices.next().context("the board has no SD card")?.to_owned();
+        let image = NamedTempFile::new()?;
+        let file = format!(r#"{{"driver":"file","node-name":"file","filename":{:?}}}"#, image.path());
+        client.ask(&format!(r#"{{"execute":"blockdev-add","arguments":{file}}}"#))?;
+        let options = r#"{"driver":"qcow2","file":"file","size":0}"#;
+        let arguments = format!(r#"{{"job-id":"create","options":{options}}}"#);
+        client.job(&format!(r#"{{"execute":"blockdev-create","arguments":{arguments}}}"#), "create")?;
+        let node = r#"{"driver":"qcow2","node-name":"image","file":"file"}"#;
+        client.ask(&format!(r#"{{"execute":"blockdev-add","arguments":{node}}}"#))?;
+        Ok(Self { client, card, _machine: machine, _image: image })
+    }
+
+    fn round(&mut self, tag: &str) -> Result<Vec<f64>> {
+        let since = Instant::now();
+        self.card(false)?;
+        self.snapshot("save", tag)?;
+        self.card(true)?;
+        let (saved, since) = (milliseconds(since), Instant::now());
+        self.snapshot("load", tag)?;
+        let loaded = milliseconds(since);
+        let arguments = format!(r#"{{"job-id":"delete","tag":"{tag}","devices":["image"]}}"#);
+        self.client.job(&format!(r#"{{"execute":"snapshot-delete","arguments":{arguments}}}"#), "delete")?;
+        Ok(vec![saved, loaded])
+    }
+
+    fn card(&mut self, realized: bool) -> Result<()> {
+        let card = &self.card;
+        let arguments = format!(r#"{{"path":"{card}","property":"realized","value":{realized}}}"#);
+        self.client.ask(&format!(r#"{{"execute":"qom-set","arguments":{arguments}}}"#)).map(drop)
+    }
+
+    fn snapshot(&mut self, what: &str, tag: &str) -> Result<()> {
+        let arguments =
+            format!(r#"{{"job-id":"{what}","tag":"{tag}","vmstate":"image","devices":["image"]}}"#);
+        self.client.job(&format!(r#"{{"execute":"snapshot-{what}","arguments":{arguments}}}"#), what)
+    }
+}
