@@ -105,3 +105,14 @@ fn a_byte_after_the_end_or_a_fault_is_nothing() {
         assert_eq!(codec.is_finished(), end.is_ok());
     }
 }
+
+#[test]
+fn a_byte_after_the_end_is_nothing_also_before_the_last_message_is_taken() {
+    let mut codec = Codec::new(Limits::default());
+    codec.feed(b"{\"event\": \"E\"}");
+    codec.feed_eof();
+    codec.feed(b"{");
+    assert!(matches!(codec.next_message(), Ok(Some(ServerMessage::Event(_)))));
+    assert_eq!(codec.next_message(), Ok(None));
+    assert!(codec.is_finished());
+}
