@@ -77,10 +77,13 @@ impl Bare {
     fn start(firmware: &Path) -> Result<Self> {
         let (machine, stream) = machine::over_pair(firmware, true)?;
         let mut client = Blocking::ready(stream)?;
-        let blocks: Value = serde_json::from_str(client.ask(r#"{"execute":"query-block"}"#)?)?;
-        let mut devices =
-            blocks["return"].as_array().into_iter().flatten().filter_map(|b| b["qdev"].as_str());
-        let card = devices.next().context("the board has no SD card")?.to_owned();
+        let list = r#"{"execute":"qom-list","arguments":{"path":"/machine/unattached"}}"#;
+        let objects: Value = serde_json::from_str(client.ask(list)?)?;
+        let mut objects = objects["return"].as_array().into_iter().flatten();
+        let card = objects
+            .find(|object| object["type"].as_str().is_some_and(|kind| kind.starts_with("child<sd-card")));
+        let card = card.and_then(|card| card["name"].as_str()).context("the board has no SD card")?;
+        let card = format!("/machine/unattached/{card}");
         let image = NamedTempFile::new()?;
         let file = format!(r#"{{"driver":"file","node-name":"file","filename":{:?}}}"#, image.path());
         client.ask(&format!(r#"{{"execute":"blockdev-add","arguments":{file}}}"#))?;
