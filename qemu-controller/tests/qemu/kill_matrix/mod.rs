@@ -5,12 +5,12 @@
 //! loads a FIFO has greeted and answers nothing, one that dumps memory into a FIFO is in the middle of a
 //! command, and a relay lets pass what it likes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qemu_controller::Ended;
 use rustix::process::Signal;
 
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, start};
 
 mod ready;
 mod relayed;
@@ -22,6 +22,17 @@ const SIGNALS: [Signal; 4] = [Signal::KILL, Signal::SEGV, Signal::ABORT, Signal:
 /// the others.
 fn patience(signal: Signal, short: Duration) -> Duration {
     if signal == Signal::STOP { short } else { DEADLINE }
+}
+
+/// The same for a deadline within which something has to come to pass first: many times what a whole session takes just
+/// now, on a machine that may be busy.
+async fn patience_for_a_start(signal: Signal) -> Duration {
+    if signal != Signal::STOP {
+        return DEADLINE;
+    }
+    let since = Instant::now();
+    start("tick").await.stop().await.unwrap();
+    Duration::from_secs(1) + 10 * since.elapsed()
 }
 
 /// Whether QEMU was ended by this signal.

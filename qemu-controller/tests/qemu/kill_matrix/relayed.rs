@@ -1,7 +1,5 @@
 //! Before the session is ready, by `Session::over` a relay: each message of the handshake withheld in turn.
 
-use std::time::Duration;
-
 use qemu_controller::{AttachError, Ended, Ladder, Session, StartPhase};
 use qemu_launch::MachineSpec;
 use rustix::process::Signal;
@@ -11,11 +9,8 @@ use tokio::io::{
 };
 use tokio::net::UnixStream;
 
-use super::{SIGNALS, patience};
+use super::{SIGNALS, patience_for_a_start};
 use crate::support::{Held, image};
-
-/// Time enough to come as far as the phase.
-const SHORT: Duration = Duration::from_secs(1);
 
 /// Lets pass all that comes before a phase, and then nothing more.
 async fn over_a_relay(phase: StartPhase, signal: Signal) {
@@ -27,7 +22,7 @@ async fn over_a_relay(phase: StartPhase, signal: Signal) {
     let greeting = line(&mut stream).await;
 
     let (client, mut relay) = duplex(64 * 1024);
-    let deadline = patience(signal, SHORT);
+    let deadline = patience_for_a_start(signal).await;
     let attaching = tokio::spawn(Session::over(client, deadline));
     if phase != StartPhase::Greeting {
         relay.write_all(greeting.as_bytes()).await.unwrap();

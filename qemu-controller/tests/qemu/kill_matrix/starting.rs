@@ -2,17 +2,13 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
 
 use qemu_controller::{Endpoint, Session, StartError, StartPhase};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
-use super::{SIGNALS, patience};
+use super::{SIGNALS, patience_for_a_start};
 use crate::support::{Fifo, Held, config, process_with};
-
-/// Time enough to start a process and come as far as the phase.
-const SHORT: Duration = Duration::from_secs(3);
 
 /// Starts a session that cannot get beyond a phase, sends the signal in it, and looks at the error.
 async fn during_start(phase: StartPhase, signal: Signal) {
@@ -20,7 +16,7 @@ async fn during_start(phase: StartPhase, signal: Signal) {
     let marker = format!("kill-{phase:?}-{}-{}", signal.as_raw(), std::process::id());
     let asked = Arc::new(Notify::new());
     let loader = format!("loader,file={fifo},addr=0x20000000,force-raw=on");
-    let deadline = patience(signal, SHORT);
+    let deadline = patience_for_a_start(signal).await;
     let config = config("tick").start_deadline(deadline);
     let config = match phase {
         StartPhase::Connecting => config.qmp(Endpoint::PrivateSocket).extra_args([
