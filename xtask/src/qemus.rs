@@ -40,7 +40,9 @@ impl Further {
     /// The installed QEMU and the further ones, in this order; each has told its version.
     pub(crate) fn variants(&self) -> anyhow::Result<Vec<Variant>> {
         let installed = Variant { version: version(Path::new(NAME))?, named: None };
-        let further = self.paths.iter().map(|path| Variant::named(path));
+        // A variable that is set to nothing names none.
+        let further = self.paths.iter().filter(|path| !path.as_os_str().is_empty());
+        let further = further.map(|path| Variant::named(path));
         std::iter::once(Ok(installed)).chain(further).collect()
     }
 }
