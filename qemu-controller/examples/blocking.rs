@@ -45,7 +45,7 @@ impl Qemu {
 
     fn expect(&self, text: &str, deadline: Duration) -> Result<Vec<u8>, Box<dyn Error>> {
         let serial = self.session.serial(0).ok_or("no serial port")?;
-        Ok(self.runtime.block_on(serial.expect(text, deadline))?)
+        Ok(self.runtime.block_on(serial.expect(text, deadline))?.before)
     }
 
     fn stop(&self) -> Result<Stopped, Box<dyn Error>> {

@@ -11,11 +11,12 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::config::Deadlines;
+use crate::destination::Destination;
 use crate::error::{AttachError, StartPhase};
 use crate::memory::Firmware;
 use crate::session::{Inner, Session};
 use crate::start::{Failed, handshake};
-use crate::transcript::Destination;
+use crate::transcript::Transcript;
 use crate::transport::{BoxTransport, connect};
 
 /// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only the time to
@@ -110,6 +111,7 @@ async fn ready(
         transcript.as_ref().map(Destination::open).transpose().map_err(AttachError::Transcript)?;
     let mut phase = StartPhase::Connecting;
     let begun = timeout(deadline, async {
+        let transcript = transcript.map(Transcript::new);
         handshake(transport.await?, None, transcript, deadline, &mut phase).await
     });
     let failed = match begun.await {
@@ -124,6 +126,7 @@ async fn ready(
                 semihosting: None,
                 firmware: Firmware::default(),
                 snapshots: Arc::default(),
+                qtest: None,
                 stopped: OnceCell::new(),
             };
             return Ok(Session::new(inner));

@@ -6,9 +6,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qemu_launch::{Endpoint, Ladder, MachineSpec, Semihosting};
+use qemu_launch::{Endpoint, Icount, Ladder, MachineSpec, Semihosting};
 
-use crate::transcript::Destination;
+use crate::destination::Destination;
+use crate::memory_write::{QTEST, QTEST_ARGS};
+use crate::serial::PortName;
 
 /// The character device of the semihosting console.
 pub(crate) const SEMIHOSTING: &str = "semihosting";
@@ -41,12 +43,14 @@ pub struct QemuConfig {
     spec: MachineSpec,
     symbols: Option<PathBuf>,
     semihosting: Option<Semihosting>,
+    writable_memory: bool,
     machine: Option<String>,
     cpu: Option<String>,
     memory: Option<String>,
     pub(crate) deadlines: Deadlines,
     pub(crate) transcript: Option<Destination>,
     pub(crate) snapshot_file: Option<PathBuf>,
+    pub(crate) logs: Vec<(PortName, Destination)>,
 }
 
 /// How long a session waits, by what for.
@@ -74,12 +78,14 @@ impl Default for QemuConfig {
             spec: MachineSpec::default().serial(Endpoint::Inherited).gdb(Endpoint::loopback(1234)),
             symbols: None,
             semihosting: None,
+            writable_memory: false,
             machine: None,
             cpu: None,
             memory: None,
             deadlines: Deadlines::default(),
             transcript: None,
             snapshot_file: None,
+            logs: Vec::new(),
         }
     }
 }
@@ -127,6 +133,26 @@ impl QemuConfig {
     pub fn semihosting(mut self, semihosting: Semihosting) -> Self {
         self.semihosting = Some(semihosting);
         self
+    }
+
+    /// Allows [`Session::write_memory`](crate::Session::write_memory), through QEMU's own test protocol on a
+    /// further private socket pair (`-qtest`). Default: it is not allowed, and QEMU does not serve the protocol.
+    pub fn writable_memory(mut self) -> Self {
+        self.writable_memory = true;
+        self
+    }
+
+    /// Virtual time by instructions, not by the clock (`-icount shift=N,sleep=off`): one instruction takes
+    /// 2^`shift` ns, 0 to 10, and where the guest sleeps, time jumps to its next timer. The same firmware with
+    /// the same input then does the same at the same instruction, and faster than real time where it waits.
+    ///
+    /// What it does to timing: the guest's clocks agree with its instructions and no longer with the world, by a
+    /// factor that changes from moment to moment; 6 makes 15.6 million instructions a second. Input from outside,
+    /// a serial line or a [`pause`](crate::Session::pause), still comes at some instruction or other: let the run
+    /// come to a breakpoint of a debugger before it is compared with another, or give it all its input before it
+    /// starts.
+    pub fn deterministic(self, shift: u8) -> Self {
+        self.with_spec(|spec| spec.icount(Icount::shift(shift).without_sleep()))
     }
 
     /// The guest's first request for a reset ends the run, and QEMU (`-no-reboot`). Default: it starts over.
@@ -201,6 +227,32 @@ impl QemuConfig {
         self
     }
 
+    /// Writes all that the guest prints on this serial port to a file as well; one that is there is replaced.
+    /// The port has to be one that the session reads ([`Session::serial`](crate::Session::serial)).
+    pub fn serial_log(self, port: usize, path: impl Into<PathBuf>) -> Self {
+        self.log(PortName::Serial(port), Destination::file(path))
+    }
+
+    /// As [`serial_log`](Self::serial_log), to a writer, which should be quick: standard output, for example.
+    pub fn serial_log_to(self, port: usize, writer: impl Write + Send + 'static) -> Self {
+        self.log(PortName::Serial(port), Destination::writer(writer))
+    }
+
+    /// Writes all that the guest prints on the [semihosting](Self::semihosting) console to a file as well.
+    pub fn semihosting_log(self, path: impl Into<PathBuf>) -> Self {
+        self.log(PortName::Semihosting, Destination::file(path))
+    }
+
+    /// As [`semihosting_log`](Self::semihosting_log), to a writer, which should be quick.
+    pub fn semihosting_log_to(self, writer: impl Write + Send + 'static) -> Self {
+        self.log(PortName::Semihosting, Destination::writer(writer))
+    }
+
+    fn log(mut self, port: PortName, destination: Destination) -> Self {
+        self.logs.push((port, destination));
+        self
+    }
+
     /// Writes the QMP traffic to this file, from the first byte on, in the form of [`qmp_proto::transcript`];
     /// a file that is there is replaced.
     pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
@@ -239,10 +291,14 @@ impl QemuConfig {
         if let Some(memory) = &self.memory {
             spec = spec.memory(memory);
         }
+        if self.writable_memory {
+            spec = spec.chardev(QTEST, Endpoint::Inherited).extra_args(QTEST_ARGS);
+        }
         match &self.semihosting {
             Some(semihosting) if semihosting.has_console() => spec.semihosting(semihosting.clone()),
             Some(semihosting) => spec
                 .chardev(SEMIHOSTING, Endpoint::Inherited)
+                .inherit_stdout()
                 .semihosting(semihosting.clone().console(SEMIHOSTING)),
             None => spec,
         }

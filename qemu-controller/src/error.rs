@@ -73,6 +73,15 @@ pub enum StartError {
     /// The file for the QMP transcript cannot be written; nothing was started.
     #[error("cannot write the QMP transcript")]
     Transcript(#[source] io::Error),
+    /// A port's log cannot be written; nothing was started.
+    #[error("cannot write the log of a port")]
+    PortLog(#[source] io::Error),
+    /// A log was asked for of a port that the session does not read, or two of the same one.
+    #[error("{port} cannot be logged: it is not one that the session reads, or it has a log already")]
+    NoPort {
+        /// The port.
+        port: String,
+    },
     /// The stream to the monitor could not be set up.
     #[error("cannot set up the connection to QEMU's monitor")]
     Connect(#[source] io::Error),

@@ -21,8 +21,12 @@
 //! | which QEMU, board, firmware, endpoints, deadlines | [`QemuConfig`], and [`qemu_launch::MachineSpec`] for the rest |
 //! | start, commands, events, stop | [`Session`] |
 //! | join a QEMU that runs already | [`Session::attach`], [`AttachConfig`] |
-//! | what the firmware prints and hears | [`Serial`] |
 //! | the machine's whole state, saved and brought back | [`Session::save_snapshot`], [`Session::load_snapshot`], [`Session::with_fresh_state`] |
+//! | what the firmware prints and hears | [`Serial`], from [`Session::serial`] and [`Session::semihosting`] |
+//! | how its run ended, with an exit code for CI | [`Session::run_to_end`], [`Session::wait`], [`Verdict`] |
+//! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Symbols`] |
+//! | the same run every time | [`QemuConfig::deterministic`] |
+//! | what its display shows | [`Session::screendump`] |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
 //!
@@ -37,16 +41,19 @@
 mod attach;
 mod call;
 mod config;
+mod destination;
 mod driver;
 mod error;
 mod events;
 mod gdb;
 mod history;
 mod memory;
+mod memory_write;
 mod operation;
 #[cfg(feature = "qapi")]
 mod qapi;
 mod run_state;
+mod screendump;
 mod serial;
 mod session;
 mod shared;
@@ -60,6 +67,8 @@ mod verdict;
 
 #[cfg(feature = "qapi")]
 pub use qapi_qmp;
+#[cfg(feature = "regex")]
+pub use regex;
 
 pub use {gdb_port, qemu_launch, qmp_proto};
 
@@ -74,7 +83,8 @@ pub use memory::{Location, MemoryError};
 pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder, RegisterDump, Semihosting};
 pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};
-pub use serial::{SERIAL_BUFFER_BYTES, Serial, SerialError};
+pub use screendump::ScreendumpError;
+pub use serial::{Expected, Pattern, SERIAL_BUFFER_BYTES, Serial, SerialError, SerialStream};
 pub use session::Session;
 pub use snapshot::{
     AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, SaveSnapshot, Snapshot, SnapshotError,

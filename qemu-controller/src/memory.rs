@@ -1,7 +1,9 @@
 //! The guest's memory by symbol or address, read while the guest runs.
 
 use std::fs::File;
+use std::io;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::error::CommandError;
 use crate::session::Session;
@@ -34,7 +36,7 @@ impl From<u64> for Location<'_> {
     }
 }
 
-/// Why memory was not read. Nothing has changed.
+/// Why memory was not read, where nothing has changed, or not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
@@ -63,6 +65,25 @@ pub enum MemoryError {
         /// How many bytes were wanted.
         len: u64,
     },
+    /// The configuration does not allow it: no monitor command writes memory, and a debugger's write stops the
+    /// guest.
+    #[error("this session cannot write memory; start it with `QemuConfig::writable_memory`")]
+    NotWritable,
+    /// It is there, and writing it changes nothing: flash or another memory that is read-only.
+    #[error("the memory at {address:#x} did not change: it is read-only")]
+    ReadOnly {
+        /// The first address of the piece that did not change.
+        address: u64,
+    },
+    /// QEMU did not answer in time; it may still write.
+    #[error("QEMU did not write memory within {deadline:?}")]
+    WriteDeadline {
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// The way to QEMU by which memory is written is broken, mostly because it has ended.
+    #[error("the channel to write memory by failed")]
+    Channel(#[from] io::Error),
     /// QEMU could not be asked.
     #[error(transparent)]
     Command(#[from] CommandError),
@@ -179,7 +200,7 @@ impl Session {
         value.ok_or(MemoryError::Unmapped { address })
     }
 
-    fn address(&self, location: Location<'_>) -> Result<u64, MemoryError> {
+    pub(crate) fn address(&self, location: Location<'_>) -> Result<u64, MemoryError> {
         let name = match location {
             Location::Address(address) => return Ok(address),
             Location::Symbol(name) => name,

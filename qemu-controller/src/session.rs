@@ -20,6 +20,7 @@ use crate::config::Deadlines;
 use crate::error::{CommandError, Ended, NotKept, WaitPhase};
 use crate::events::{Events, Missed};
 use crate::memory::Firmware;
+use crate::memory_write::Qtest;
 use crate::serial::Serial;
 use crate::shared::{Lane, Owned};
 use crate::snapshot;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) firmware: Firmware,
     /// The snapshots, and what is known for them.
     pub(crate) snapshots: Arc<snapshot::Store>,
+    pub(crate) qtest: Option<Qtest>,
     /// How it was stopped, for whoever asks again.
     pub(crate) stopped: OnceCell<Stopped>,
 }

@@ -27,15 +27,17 @@ use tracing::{Instrument as _, info, info_span, trace};
 
 use crate::call::{A_YEAR, command};
 use crate::config::{QemuConfig, SEMIHOSTING};
+use crate::destination::Destination;
 use crate::driver::drive;
 use crate::error::{CommandError, Ended, StartError, StartPhase};
 use crate::gdb;
 use crate::memory::Firmware;
-use crate::serial::Serial;
+use crate::memory_write::{QTEST, Qtest};
+use crate::serial::{Logs, PortName, Serial};
 use crate::session::{Inner, Session};
 use crate::shared::{Owned, Shared};
 use crate::snapshot::{LoadedFiles, Store};
-use crate::transcript::{Destination, Transcript};
+use crate::transcript::Transcript;
 use crate::transport::{self, BoxTransport};
 
 /// The pauses between attempts to connect grow from this …
@@ -54,18 +56,21 @@ impl Session {
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
         let transcript =
             config.transcript.as_ref().map(Destination::open).transpose().map_err(StartError::Transcript)?;
+        let logs = Logs::open(&config.logs).map_err(StartError::PortLog)?;
         let since = Instant::now();
         let deadline = config.deadlines.start;
         let mut started = Started::default();
-        let failed = match timeout(deadline, begin(config, transcript, &mut started)).await {
-            Ok(Ok(session)) => {
-                info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
-                started.process = None;
-                return Ok(session);
-            }
-            Ok(Err(failed)) => failed,
-            Err(_) => Failed::Deadline,
-        };
+        let failed =
+            match timeout(deadline, begin(config, transcript.map(Transcript::new), logs, &mut started)).await
+            {
+                Ok(Ok(session)) => {
+                    info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
+                    started.process = None;
+                    return Ok(session);
+                }
+                Ok(Err(failed)) => failed,
+                Err(_) => Failed::Deadline,
+            };
         Err(started.explain(failed, deadline))
     }
 }
@@ -98,6 +103,7 @@ impl Started {
             Failed::NoMonitor => StartError::NoMonitor,
             Failed::KeptUnreachable => StartError::KeptUnreachable,
             Failed::UnknownPort => StartError::UnknownPort,
+            Failed::NoPort(port) => StartError::NoPort { port: port.to_string() },
             Failed::Deadline => {
                 let stderr = self.process.as_ref().map(|process| process.stderr_tail().to_string_lossy());
                 StartError::Deadline { phase, deadline, stderr: stderr.unwrap_or_default(), command_line }
@@ -115,6 +121,7 @@ pub(crate) enum Failed {
     Connect(io::Error),
     NoMonitor,
     UnknownPort,
+    NoPort(PortName),
     Deadline,
 }
 
@@ -137,6 +144,7 @@ impl From<io::Error> for Failed {
 async fn begin(
     config: QemuConfig,
     transcript: Option<Transcript>,
+    mut logs: Logs,
     started: &mut Started,
 ) -> Result<Session, Failed> {
     let spec = config.to_spec();
@@ -148,8 +156,16 @@ async fn begin(
     started.process = Some(process.watch());
     started.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
-    let serials = serials(&mut process)?;
-    let semihosting = process.take(SEMIHOSTING).map(Serial::drain).transpose()?;
+    let serials = serials(&mut process, &mut logs)?;
+    let console = process.take(SEMIHOSTING).into_iter().chain(process.take("stdout")).collect::<Vec<_>>();
+    let semihosting = match console.is_empty() {
+        true => None,
+        false => Some(Serial::drain(console, logs.take(PortName::Semihosting))?),
+    };
+    if let Some(port) = logs.left() {
+        return Err(Failed::NoPort(port));
+    }
+    let qtest = process.take(QTEST).map(tokio_stream).transpose()?.map(Qtest::new);
     let transport = connect(&mut process).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
@@ -171,6 +187,7 @@ async fn begin(
         semihosting,
         firmware,
         snapshots: Arc::new(Store::new(config.snapshot_file, loaded)),
+        qtest,
         stopped: OnceCell::new(),
     }))
 }
@@ -276,9 +293,13 @@ async fn retry<S, F: Future<Output = io::Result<S>>>(
 }
 
 /// Each of the machine's serial ports that is inherited, in the board's order.
-fn serials(process: &mut Process) -> io::Result<Vec<Option<Serial>>> {
+fn serials(process: &mut Process, logs: &mut Logs) -> io::Result<Vec<Option<Serial>>> {
     let ports = (0..).take_while(|&port| process.serial_address(port).is_some()).count();
-    (0..ports).map(|port| process.take_serial(port).map(Serial::drain).transpose()).collect()
+    let mut drain = |port| {
+        let stream = process.take_serial(port);
+        stream.map(|stream| Serial::drain(vec![stream], logs.take(PortName::Serial(port)))).transpose()
+    };
+    (0..ports).map(&mut drain).collect()
 }
 
 fn tokio_stream(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {

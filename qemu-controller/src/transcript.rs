@@ -1,21 +1,10 @@
 //! The QMP traffic of a session as text, in the form of [`qmp_proto::transcript`].
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Write;
 use std::time::Instant;
 
 use qmp_proto::transcript::{Line, Speaker};
 use tracing::warn;
-
-/// Where the traffic is to be written.
-#[derive(Clone)]
-pub(crate) enum Destination {
-    File(PathBuf),
-    Writer(Arc<Mutex<dyn Write + Send>>),
-}
 
 /// Writes down what is said, each line with a remark of its time. Stops at the first write that fails: the
 /// session is worth more than its log.
@@ -24,23 +13,6 @@ pub(crate) struct Transcript {
     since: Instant,
     /// The beginning of a line that the server has not ended yet.
     unfinished: Vec<u8>,
-}
-
-impl Destination {
-    pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File(path.into())
-    }
-
-    pub(crate) fn writer(writer: impl Write + Send + 'static) -> Self {
-        Self::Writer(Arc::new(Mutex::new(writer)))
-    }
-
-    pub(crate) fn open(&self) -> io::Result<Transcript> {
-        Ok(Transcript::new(match self {
-            Self::File(path) => Box::new(File::create(path)?),
-            Self::Writer(writer) => Box::new(Shared(Arc::clone(writer))),
-        }))
-    }
 }
 
 impl Transcript {
@@ -87,36 +59,14 @@ impl Drop for Transcript {
     }
 }
 
-impl fmt::Debug for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Writer(_) => f.write_str("Writer"),
-        }
-    }
-}
-
-/// One writer for every session of a configuration.
-struct Shared(Arc<Mutex<dyn Write + Send>>);
-
-impl Write for Shared {
-    /// All of it under one lock.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use qmp_proto::transcript::server_bytes;
 
     use super::*;
+    use crate::destination::Destination;
 
     #[test]
     fn what_is_written_reads_back_however_the_stream_was_cut() {
@@ -124,7 +74,7 @@ mod tests {
         for size in 1..wire.len() {
             let written = Arc::new(Mutex::new(Vec::new()));
             let writer: Arc<Mutex<dyn Write + Send>> = Arc::clone(&written) as _;
-            let mut transcript = Destination::Writer(writer).open().unwrap();
+            let mut transcript = Transcript::new(Destination::Writer(writer).open().unwrap());
             transcript.sent(b"{\"execute\":\"stop\"}");
             wire.chunks(size).for_each(|chunk| transcript.received(chunk));
             drop(transcript);

@@ -23,6 +23,7 @@ pub(crate) struct Plan {
     pub(crate) channels: Vec<Channel>,
     /// It outlives its handle and this program.
     pub(crate) kept: bool,
+    pub(crate) stdout_is_channel: bool,
 }
 
 impl MachineSpec {
@@ -37,6 +38,21 @@ impl MachineSpec {
     /// Whatever contradicts itself, or can't be passed to QEMU unharmed.
     pub fn argv(&self, program: &Path, folder: &Path) -> Result<Argv, SpecError> {
         Ok(plan(self, program, folder, FIRST_FD..)?.argv)
+    }
+}
+
+/// What was asked for, by a setter or among the extra arguments.
+impl MachineSpec {
+    /// The file for `-kernel`, if one was given.
+    #[must_use]
+    pub fn firmware_path(&self) -> Option<&Path> {
+        self.kernels.first().map(|kernel| kernel.path.as_path())
+    }
+
+    /// Whether the guest is held at its start (`-S`).
+    #[must_use]
+    pub fn starts_stopped(&self) -> bool {
+        self.start_stopped || self.extra_args.iter().any(|word| word == "-S" || word == "--S")
     }
 }
 
@@ -64,6 +80,7 @@ pub(crate) fn plan(
         argv: Argv::new(program.to_owned(), args.words),
         channels: channels.into_vec(),
         kept: spec.kept,
+        stdout_is_channel: spec.stdout_is_channel,
     })
 }
 

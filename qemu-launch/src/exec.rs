@@ -7,7 +7,11 @@ use std::process::{Child, Command, Stdio};
 use crate::command_line::Argv;
 
 #[cfg(not(unix))]
+use elsewhere::as_stdio;
+#[cfg(not(unix))]
 pub(crate) use elsewhere::{Descriptor, Inherited, Stream, confine};
+#[cfg(unix)]
+use unix::as_stdio;
 #[cfg(unix)]
 pub(crate) use unix::{Descriptor, Inherited, Stream, confine};
 
@@ -16,11 +20,13 @@ pub(crate) fn start(
     argv: &Argv,
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<Descriptor>,
+    stdout: Option<Descriptor>,
     kept: bool,
 ) -> io::Result<Child> {
     let mut command = Command::new(argv.program());
     command.args(argv.args()).env_clear().envs(environment);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let stdout = stdout.map_or_else(Stdio::piped, as_stdio);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     confine(&mut command, inherited, kept);
     command.spawn()
 }
@@ -31,7 +37,7 @@ mod unix {
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::CommandExt;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use command_fds::CommandFdExt;
     use rustix::process::{Pid, Resource, Rlimit, setrlimit, umask};
@@ -40,6 +46,10 @@ mod unix {
     pub(crate) type Descriptor = OwnedFd;
     /// This program's end of it.
     pub(crate) type Stream = UnixStream;
+
+    pub(super) fn as_stdio(descriptor: Descriptor) -> Stdio {
+        descriptor.into()
+    }
 
     /// Socket pairs: QEMU's ends and ours.
     #[derive(Debug, Default)]
@@ -151,10 +161,14 @@ mod unix {
 mod elsewhere {
     use std::convert::Infallible;
     use std::io;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     pub(crate) type Descriptor = Infallible;
     pub(crate) type Stream = Infallible;
+
+    pub(super) fn as_stdio(descriptor: Descriptor) -> Stdio {
+        match descriptor {}
+    }
 
     #[derive(Debug, Default)]
     pub(crate) struct Inherited;

@@ -22,6 +22,9 @@ use crate::process::{Opened, Process};
 use crate::serve::{Attached, Newborn};
 use crate::spec::MachineSpec;
 
+/// The channel that QEMU's stdout is, where it is one.
+const STDOUT: &str = "stdout";
+
 /// How much of stdout and of stderr is kept.
 const KEPT_OUTPUT: usize = 64 * 1024;
 
@@ -38,7 +41,8 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     let program = discover::find(&spec.program)?;
     firmware::check_all(spec, &program)?;
     let folder = private_folder(spec)?;
-    let inherited = Inherited::pairs(channel::count_inherited(spec))
+    let pairs = channel::count_inherited(spec) + usize::from(spec.stdout_is_channel);
+    let inherited = Inherited::pairs(pairs)
         .map_err(|source| SpawnError::System { what: "make a socket pair", source })?;
     let path = folder.as_ref().map_or(Path::new("/"), |folder| folder.path());
     let planned = plan(spec, &program, path, inherited.numbers().into_iter())?;
@@ -80,7 +84,7 @@ fn panicked() -> SpawnError {
 pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError> {
     let argv = Argv::new(program.to_owned(), args.iter().map(OsString::from).collect());
     launch(
-        Plan { argv, channels: Vec::new(), kept: false },
+        Plan { argv, channels: Vec::new(), kept: false, stdout_is_channel: false },
         environment::variables(&[]),
         Inherited::default(),
         None,
@@ -119,11 +123,16 @@ pub(crate) fn launch(
     inherited: Inherited,
     folder: Option<tempfile::TempDir>,
 ) -> Result<Process, SpawnError> {
-    let Plan { argv, channels, kept } = planned;
-    let (for_qemu, for_us) = inherited.split();
+    let Plan { argv, mut channels, kept, stdout_is_channel } = planned;
+    let (mut for_qemu, for_us) = inherited.split();
+    // Its pair is the last one: the others have their numbers in the command line.
+    let stdout = if stdout_is_channel { for_qemu.pop() } else { None };
+    if stdout.is_some() {
+        channels.push(Channel { id: STDOUT.to_owned(), address: Address::Inherited { fd: 1 } });
+    }
     let sockets = sockets_outside(folder.as_ref(), &channels);
     let (answer, answered) = mpsc::channel();
-    let start = move || match begin(argv, environment, for_qemu, (folder, sockets), kept) {
+    let start = move || match begin(argv, environment, (for_qemu, stdout), (folder, sockets), kept) {
         Ok(newborn) => {
             // Whoever asked waits for it below.
             let _ = answer.send(Ok(newborn.shared()));
@@ -152,11 +161,11 @@ fn sockets_outside(folder: Option<&tempfile::TempDir>, channels: &[Channel]) -> 
 fn begin(
     argv: Argv,
     environment: Vec<(OsString, OsString)>,
-    inherited: Vec<exec::Descriptor>,
+    (inherited, stdout): (Vec<exec::Descriptor>, Option<exec::Descriptor>),
     (folder, sockets): (Option<tempfile::TempDir>, Vec<PathBuf>),
     kept: bool,
 ) -> Result<Newborn, SpawnError> {
-    let mut child = match exec::start(&argv, environment, inherited, kept) {
+    let mut child = match exec::start(&argv, environment, inherited, stdout, kept) {
         Ok(child) => child,
         Err(source) => {
             return Err(SpawnError::Exec { argv: Box::new(argv), source });

@@ -43,6 +43,7 @@ pub struct MachineSpec {
     pub(crate) action: Option<Action>,
     pub(crate) no_reboot: bool,
     pub(crate) kept: bool,
+    pub(crate) stdout_is_channel: bool,
     pub(crate) start_stopped: bool,
     pub(crate) log: Option<Log>,
     pub(crate) globals: Vec<(String, String, OsString)>,
@@ -78,6 +79,7 @@ impl Default for MachineSpec {
             action: None,
             no_reboot: false,
             kept: false,
+            stdout_is_channel: false,
             start_stopped: false,
             log: None,
             globals: Vec::new(),
@@ -292,6 +294,14 @@ impl MachineSpec {
         self
     }
 
+    /// Hands QEMU's stdout out as the inherited channel `stdout`, in place of draining it here. **Read it until the
+    /// process is gone.** Where semihosting is served, the guest's file `:tt` is written there, whatever its console.
+    #[must_use]
+    pub fn inherit_stdout(mut self) -> Self {
+        self.stdout_is_channel = true;
+        self
+    }
+
     /// Adds a drive.
     #[must_use]
     pub fn drive(mut self, drive: Drive) -> Self {
@@ -381,20 +391,5 @@ impl MachineSpec {
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.extra_args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
-    }
-}
-
-/// What was asked for, by a setter or among the extra arguments.
-impl MachineSpec {
-    /// The file for `-kernel`, if one was given.
-    #[must_use]
-    pub fn firmware_path(&self) -> Option<&Path> {
-        self.kernels.first().map(|kernel| kernel.path.as_path())
-    }
-
-    /// Whether the guest is held at its start (`-S`).
-    #[must_use]
-    pub fn starts_stopped(&self) -> bool {
-        self.start_stopped || self.extra_args.iter().any(|word| word == "-S" || word == "--S")
     }
 }

@@ -7,6 +7,7 @@ use qemu_launch::{Exit, ExitKind, RegisterDump};
 use qmp_proto::commands::{ShutdownCause, ShutdownEvent};
 
 use crate::error::Ended;
+use crate::symbols::Place;
 
 mod hang;
 mod run;
@@ -48,7 +49,12 @@ pub enum Verdict {
     /// The guest told QEMU that it panicked (through a device for that).
     Panicked,
     /// The core locked up: a fault that the fault handler itself could not take. QEMU aborts then.
-    LockedUp(Arc<RegisterDump>),
+    LockedUp {
+        /// Why, and the registers.
+        dump: Arc<RegisterDump>,
+        /// The symbol at or before the program counter, where the firmware's symbols are known.
+        place: Option<Place>,
+    },
     /// QEMU failed: a fatal error, an assertion, a crash. Says nothing of the firmware.
     QemuFailed(Exit),
     /// This session ended it: by [`stop`](crate::Session::stop), a command or a signal.
@@ -76,6 +82,8 @@ pub enum Interruption {
 
 /// What is known of a run that is over.
 pub(crate) struct Over {
+    /// Where the core locked up.
+    pub(crate) place: Option<Place>,
     /// `None` for a guest that stands still for good, in a QEMU that stays.
     pub(crate) ended: Option<Ended>,
     pub(crate) shutdown: Option<ShutdownEvent>,
@@ -96,7 +104,9 @@ impl Verdict {
         if let Some(exit) = exit {
             // An abort or a crash may come after a SHUTDOWN; it is what counts.
             match exit.kind() {
-                ExitKind::Lockup(dump) => return Self::LockedUp(Arc::clone(dump)),
+                ExitKind::Lockup(dump) => {
+                    return Self::LockedUp { dump: Arc::clone(dump), place: over.place };
+                }
                 ExitKind::Signalled(_) if over.signalled => return Self::Stopped,
                 ExitKind::Signalled(signal) => {
                     return Self::Interrupted(Interruption::KilledBySignal(*signal));
@@ -160,7 +170,7 @@ impl Verdict {
             Self::Stopped => 122,
             Self::TimedOut(_) => 124,
             Self::QemuFailed(_) | Self::Lost(_) => 125,
-            Self::LockedUp(_) => 134,
+            Self::LockedUp { .. } => 134,
             Self::Interrupted(Interruption::KilledBySignal(signal)) => {
                 u8::try_from(*signal).map_or(143, |signal| signal.saturating_add(128))
             }
@@ -182,7 +192,7 @@ impl Verdict {
             Self::ShutDown => "shut-down",
             Self::Reset => "reset",
             Self::Panicked => "panicked",
-            Self::LockedUp(_) => "locked-up",
+            Self::LockedUp { .. } => "locked-up",
             Self::QemuFailed(_) => "qemu-failed",
             Self::Stopped => "stopped",
             Self::Interrupted(_) => "interrupted",
@@ -199,7 +209,10 @@ impl fmt::Display for Verdict {
             Self::ShutDown => f.write_str("the firmware shut the machine down"),
             Self::Reset => f.write_str("the firmware asked for a reset"),
             Self::Panicked => f.write_str("the firmware says that it panicked"),
-            Self::LockedUp(dump) => write!(f, "the core locked up: {dump}"),
+            Self::LockedUp { dump, place: None } => write!(f, "the core locked up: {dump}"),
+            Self::LockedUp { dump, place: Some(place) } => {
+                write!(f, "the core locked up in {place}: {dump}")
+            }
             Self::QemuFailed(exit) => {
                 write!(f, "QEMU failed, which says nothing of the firmware: {exit}")?;
                 let said = exit.stderr().to_string_lossy();

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use qemu_launch::ExitKind;
 use qmp_proto::commands::RunState;
 use tokio::time::{timeout, timeout_at};
 
 use super::{Over, Verdict};
 use crate::call::instant_after;
+use crate::error::Ended;
 use crate::session::Session;
 
 /// How long the ports are drained after QEMU's end; what it wrote is there already, unless it left a child that
@@ -81,13 +83,21 @@ impl Session {
         let _ = timeout(LAST_OUTPUT, drained).await;
     }
 
-    fn run_over(&self, ended: Option<crate::Ended>) -> Over {
+    fn run_over(&self, ended: Option<Ended>) -> Over {
         let history = self.inner.shared.state().history.clone();
         let process = self.process();
         let semihosting = |word: &std::ffi::OsString| {
             word.to_str().is_some_and(|word| word.trim_start_matches('-').starts_with("semihosting"))
         };
+        let dump = match &ended {
+            Some(Ended::Exited(exit)) => match exit.kind() {
+                ExitKind::Lockup(dump) => dump.pc(),
+                _ => None,
+            },
+            _ => None,
+        };
         Over {
+            place: dump.and_then(|pc| self.place(pc)),
             ended,
             shutdown: history.shutdown,
             asked: history.asked_to_end,

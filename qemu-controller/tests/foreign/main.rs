@@ -44,10 +44,10 @@ async fn micropython_calculates() {
     let session = Session::start(config().machine("microbit").with_spec(|spec| spec.intel_hex(image)));
     let session = session.await.unwrap();
     let serial = session.serial(0).unwrap();
-    let banner = serial.expect(">>> ", DEADLINE).await.unwrap();
+    let banner = serial.expect(">>> ", DEADLINE).await.unwrap().before;
     assert!(banner.windows(11).any(|window| window == b"MicroPython"), "{}", banner.escape_ascii());
     serial.write(b"print(6*7)\r").await.unwrap();
-    let echo = serial.expect("42", DEADLINE).await.unwrap();
+    let echo = serial.expect("42", DEADLINE).await.unwrap().before;
     assert_eq!(echo, b"print(6*7)\r\n", "{}", echo.escape_ascii());
     serial.expect(">>> ", DEADLINE).await.unwrap();
     session.stop().await.unwrap();

@@ -8,12 +8,15 @@ mod support;
 
 mod attaching;
 mod cancelling;
+mod deterministic;
 mod endings;
 mod endpoints;
 mod gdb;
 mod kill_matrix;
 mod main_job;
+mod memory;
 mod observing;
+mod screendump;
 mod serial;
 mod snapshots;
 mod start_errors;

@@ -17,6 +17,11 @@ use tempfile::TempDir;
 /// Ample, and still an end: nothing in a test should come near it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
+/// Whether the tests that take minutes are to be as long as they are meant to be.
+pub(crate) fn long() -> bool {
+    std::env::var_os("QEMU_CONTROLLER_LONG").is_some()
+}
+
 /// One of the project's own images.
 pub(crate) fn image(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../xtask/firmware/{name}/{name}.elf"))

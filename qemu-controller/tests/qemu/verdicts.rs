@@ -6,7 +6,7 @@ use qemu_controller::{Address, Endpoint, Interruption, QemuConfig, RunState, Sem
 use qemu_launch::{Action, Monitor};
 use rustix::process::Signal;
 
-use crate::support::{DEADLINE, Held, config, start};
+use crate::support::{DEADLINE, Held, config, long, start};
 
 async fn run(config: QemuConfig) -> (Session, Verdict) {
     let session = Session::start(config).await.unwrap();
@@ -31,8 +31,9 @@ async fn reset_request() {
 
 async fn lockup() {
     let (session, verdict) = run(config("lockup")).await;
-    let Verdict::LockedUp(dump) = &verdict else { panic!("{verdict}") };
+    let Verdict::LockedUp { dump, place } = &verdict else { panic!("{verdict}") };
     assert!(dump.pc().is_some(), "{verdict}");
+    assert_eq!(place.as_ref().unwrap().symbol, "hard_fault");
     assert_eq!(session.serial(0).unwrap().take(), b"boot\n");
 }
 
@@ -107,17 +108,21 @@ async fn ended_by_another_client() {
 
 #[tokio::test]
 async fn each_verdict_is_told_from_the_others() {
-    semihosting_exit().await;
-    reset_request().await;
-    lockup().await;
-    hardfault_loop().await;
-    tick_times_out().await;
-    stopped_by_us().await;
-    signalled_by_us().await;
-    for signal in [Signal::TERM, Signal::KILL, Signal::SEGV] {
-        signalled_from_outside(signal).await;
+    for _ in 0..if long() { 50 } else { 2 } {
+        tokio::join!(
+            semihosting_exit(),
+            reset_request(),
+            lockup(),
+            hardfault_loop(),
+            tick_times_out(),
+            stopped_by_us(),
+            signalled_by_us(),
+            signalled_from_outside(Signal::TERM),
+            signalled_from_outside(Signal::KILL),
+            signalled_from_outside(Signal::SEGV),
+            ended_by_another_client(),
+        );
     }
-    ended_by_another_client().await;
 }
 
 #[tokio::test]

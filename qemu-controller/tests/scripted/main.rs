@@ -15,3 +15,4 @@ mod held_up;
 mod queueing;
 mod snapshots;
 mod traced;
+mod verdicts;

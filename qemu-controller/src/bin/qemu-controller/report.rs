@@ -127,8 +127,9 @@ impl Outcome {
 
 fn details(verdict: &Verdict, object: &mut Value) {
     match verdict {
-        Verdict::LockedUp(dump) => {
+        Verdict::LockedUp { dump, place } => {
             object["pc"] = json!(dump.pc());
+            object["place"] = json!(place.as_ref().map(ToString::to_string));
             object["registers"] =
                 dump.registers().iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         }

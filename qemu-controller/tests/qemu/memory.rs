@@ -1,0 +1,72 @@
+//! The guest's memory by symbol and address, while it runs.
+
+use qemu_controller::{MemoryError, QemuConfig, Session};
+
+use crate::support::{config, counts, start, symbol};
+
+fn writable(image: &str) -> QemuConfig {
+    config(image).writable_memory()
+}
+
+#[tokio::test]
+async fn it_is_read_by_name_while_the_guest_runs() {
+    let session = start("tick").await;
+    let (first, mut second) = (session.read_u32("counter").await.unwrap(), 0);
+    while second <= first {
+        second = session.read_u32("counter").await.unwrap();
+    }
+    assert!(session.query_status().await.unwrap().running);
+    session.pause().await.unwrap();
+    let word = session.read_u32("counter").await.unwrap();
+    assert_eq!(session.read_memory("counter", 4).await.unwrap(), word.to_le_bytes());
+    assert_eq!(session.read_u16(symbol("tick", "counter")).await.unwrap(), word as u16);
+    assert_eq!(session.read_u8("counter").await.unwrap(), word as u8);
+    assert_eq!(session.read_u64("counter").await.unwrap() as u32, word);
+    // The first word is the initial stack pointer, the second the reset vector with the bit that says Thumb.
+    let vectors = session.read_memory("vectors", 8).await.unwrap();
+    assert_eq!(vectors[..4], 0x2001_0000_u32.to_le_bytes());
+    let symbols = session.symbols().unwrap();
+    let reset = symbols.symbol("reset").unwrap().address;
+    assert_eq!(vectors[4..], (reset as u32 | 1).to_le_bytes());
+    assert_eq!(symbols.at(reset + 2).unwrap().to_string(), "reset+0x2");
+}
+
+#[tokio::test]
+async fn what_is_no_memory_is_said() {
+    let session = start("tick").await;
+    assert_eq!(session.read_memory(0x2000_0000, 0x1_0000).await.unwrap().len(), 0x1_0000);
+    let error = session.read_memory(0x2000_fff8, 16).await.unwrap_err();
+    assert!(matches!(error, MemoryError::Unmapped { address: 0x2001_0000 }), "{error}");
+    let error = session.read_memory(u64::MAX, 2).await.unwrap_err();
+    assert!(matches!(error, MemoryError::OutOfRange { .. }), "{error}");
+    let error = session.read_u32("Counter").await.unwrap_err();
+    assert!(error.to_string().contains("'Counter'; similar ones: counter"), "{error}");
+    let error = session.write_u32("counter", 0).await.unwrap_err();
+    assert!(matches!(error, MemoryError::NotWritable), "{error}");
+}
+
+#[tokio::test]
+async fn it_is_written_while_the_guest_runs() {
+    let session = Session::start(writable("wfi")).await.unwrap();
+    session.serial(0).unwrap().expect("boot\n", crate::support::DEADLINE).await.unwrap();
+    session.write_u32("wakeups", 0x0102_0304).await.unwrap();
+    assert_eq!(session.read_u32("wakeups").await.unwrap(), 0x0102_0304);
+    let bytes: Vec<_> = (0..10_000_u32).map(|at| (at ^ at >> 8) as u8).collect();
+    session.write_memory(0x2000_1000, &bytes).await.unwrap();
+    assert!(session.read_memory(0x2000_1000, 10_000).await.unwrap() == bytes);
+    assert!(session.query_status().await.unwrap().running);
+    let error = session.write_u32("vectors", 7).await.unwrap_err();
+    assert!(matches!(error, MemoryError::ReadOnly { address: 0 }), "{error}");
+    let error = session.write_memory(0x2000_fffe, [0; 4]).await.unwrap_err();
+    assert!(matches!(error, MemoryError::Unmapped { .. }), "{error}");
+    session.stop().await.unwrap();
+    assert!(session.write_u32("wakeups", 1).await.is_err());
+}
+
+#[tokio::test]
+async fn a_counter_that_is_written_counts_on_from_there() {
+    let session = Session::start(writable("tick")).await.unwrap();
+    session.write_u32("counter", 0x8000_0000).await.unwrap();
+    assert!(session.read_u32("counter").await.unwrap() >= 0x8000_0000);
+    assert!(counts(&session).await);
+}

@@ -1,0 +1,114 @@
+//! The verdict on a run as events and the stream's end tell it, without a process to ask.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use qemu_controller::{Session, Verdict};
+use serde_json::json;
+
+use crate::peer::connected;
+
+/// How long the run may take; time is paused.
+const RUN: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn what_shutdown_says_is_the_verdict() {
+    for (reason, guest, name, code) in [
+        ("guest-reset", true, "reset", 120),
+        ("guest-shutdown", true, "shut-down", 0),
+        ("guest-panic", true, "panicked", 121),
+        ("host-qmp-quit", false, "interrupted", 143),
+        ("host-qmp-system-reset", false, "interrupted", 143),
+        ("host-signal", false, "interrupted", 143),
+        ("host-ui", false, "interrupted", 143),
+        ("host-error", false, "lost", 125),
+    ] {
+        let (session, mut peer) = connected().await;
+        peer.event("SHUTDOWN", json!({ "guest": guest, "reason": reason })).await;
+        peer.close(None);
+        let verdict = session.wait().await;
+        assert_eq!((verdict.name(), verdict.exit_code()), (name, code), "{reason}: {verdict}");
+        assert_eq!(verdict.success(), code == 0);
+        // Whoever asks later is told the same, also with a deadline.
+        assert_eq!(session.run_to_end(RUN).await.name(), name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_says_nothing_is_lost() {
+    for fault in [None, Some(ErrorKind::TimedOut)] {
+        let (session, peer) = connected().await;
+        peer.close(fault);
+        let verdict = session.wait().await;
+        assert!(matches!(verdict, Verdict::Lost(_)), "{verdict}");
+    }
+    let (session, _peer) = connected().await;
+    session.detach().unwrap();
+    assert!(matches!(session.wait().await, Verdict::Lost(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_session_asked_for_is_no_interruption() {
+    let (session, mut peer) = connected().await;
+    let ended = async {
+        assert_eq!(peer.hear().await.name, "quit");
+        peer.event("SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-quit" })).await;
+        peer.close(None);
+    };
+    let (verdict, stopped, ()) = tokio::join!(session.wait(), session.stop(), ended);
+    stopped.unwrap();
+    assert!(matches!(verdict, Verdict::Stopped), "{verdict}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_stays_after_its_shutdown_has_ended() {
+    let (session, mut peer) = connected().await;
+    let shutdown = async {
+        peer.event("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" })).await;
+        let asked = peer.hear().await;
+        peer.say(json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id }).to_string())
+            .await;
+    };
+    let (verdict, ()) = tokio::join!(session.wait(), shutdown);
+    assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
+}
+
+/// What the peer answers while the run goes on, and what is then said of it.
+async fn timed_out(session: &Session) -> String {
+    let since = tokio::time::Instant::now();
+    let verdict = session.run_to_end(RUN).await;
+    assert!(since.elapsed() < RUN + Duration::from_secs(10), "{:?}", since.elapsed());
+    assert_eq!((verdict.name(), verdict.exit_code()), ("timed-out", 124));
+    verdict.to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_a_verdict_also_where_nobody_answers() {
+    let (session, _peer) = connected().await;
+    let said = timed_out(&session).await;
+    assert_eq!(said, "the run was not over after 60s: QEMU does not answer its monitor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_tells_what_it_can() {
+    let (session, mut peer) = connected().await;
+    for _ in 0..2 {
+        peer.event("RESET", json!({ "guest": true, "reason": "guest-reset" })).await;
+    }
+    let peer = tokio::spawn(peer.serve());
+    let said = timed_out(&session).await;
+    assert_eq!(said, "the run was not over after 60s: the guest is running; it reset itself 2 times");
+    peer.abort();
+}
+
+/// Dropped anywhere, it leaves a session in step.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_dropped() {
+    let (session, peer) = connected().await;
+    let peer = tokio::spawn(peer.serve());
+    for millis in [0, 1, 59_999, 60_000, 60_001] {
+        let _ = tokio::time::timeout(Duration::from_millis(millis), session.run_to_end(RUN)).await;
+        session.query_status().await.unwrap();
+    }
+    peer.abort();
+}
