@@ -56,7 +56,8 @@ impl Session {
     /// Writes the guest's memory, by symbol or by physical address, without stopping the guest. Only where the
     /// configuration has [`writable_memory`](crate::QemuConfig::writable_memory).
     ///
-    /// The guest may see a long piece half written; [`pause`](Self::pause) it where that matters. What was there
+    /// The guest may see a long piece half written, or have read what was there before and store over what is
+    /// written; [`pause`](Self::pause) it where that matters. What was there
     /// is read before and after, to tell memory from what is none; so this is not for the registers of devices.
     /// Code that the guest has run is translated anew.
     ///
