@@ -2,17 +2,19 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use futures::future::try_join_all;
 use qemu_controller::Session;
+use tokio::sync::oneshot;
 
 use crate::Bench;
 use crate::peers::{SESSION, config, runtime};
 use crate::report::{Curve, Limit, Report};
 use crate::stats::{Measured, Spread, of};
-use crate::usage::{children_seconds, own_memory_kib, own_seconds, waits};
+use crate::usage::{children_seconds, own_memory_kib, own_seconds, wake_ups};
 
 /// Where growth is judged: from ten, when both processors are busy, to fifty.
 const FEW: usize = 10;
@@ -97,14 +99,14 @@ fn once(firmware: &Path, size: usize, look: Duration) -> Result<Vec<f64>> {
         anyhow::Ok((session, since.elapsed().as_secs_f64() * 1e3))
     })))?;
     let all = since.elapsed().as_secs_f64() * 1e3;
-    // The runtime runs meanwhile, as it would in a program that waits for something else. The look itself wakes up
-    // once, for its own timer.
-    let wakes = runtime.block_on(async {
-        let before = waits()?;
-        tokio::time::sleep(look).await;
-        anyhow::Ok((waits()? - before).saturating_sub(1))
-    })?;
-    let wakes = if look.is_zero() { f64::NAN } else { wakes as f64 / look.as_secs_f64() / size as f64 };
+    let wakes = if look.is_zero() {
+        f64::NAN
+    } else {
+        // The runtime runs meanwhile, as it would in a program that waits for something else.
+        let (looked, seen) = oneshot::channel();
+        thread::spawn(move || looked.send(wake_ups(look)));
+        runtime.block_on(seen)?? as f64 / look.as_secs_f64() / size as f64
+    };
     let (sessions, mut times): (Vec<_>, Vec<_>) = started.into_iter().unzip();
     runtime.block_on(try_join_all(sessions.iter().map(Session::stop)))?;
     drop(sessions);

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -36,12 +38,27 @@ pub fn own_memory_kib() -> Result<f64> {
     Ok(line.trim().trim_end_matches("kB").trim().parse()?)
 }
 
-/// How often a thread of this program began to wait so far: each wake-up ends in one.
-pub fn waits() -> Result<u64> {
+/// How often a thread of this program woke up in that time, the one that calls this not counted. It may not be a
+/// runtime's: its own timer would wake it.
+pub fn wake_ups(within: Duration) -> Result<u64> {
+    // What has just been done settles first.
+    thread::sleep(Duration::from_millis(100));
+    let before = waits()?;
+    thread::sleep(within);
+    Ok(waits()?.saturating_sub(before))
+}
+
+/// How often the other threads began to wait so far: each wake-up ends in one.
+fn waits() -> Result<u64> {
+    let own = fs::read_link("/proc/thread-self")?;
     let mut waits = 0;
     for task in fs::read_dir("/proc/self/task")? {
+        let task = task?;
+        if own.ends_with(task.file_name()) {
+            continue;
+        }
         // A thread may end while they are counted.
-        let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
+        let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         waits += line.context("no count of waits")?.trim().parse::<u64>()?;
     }
