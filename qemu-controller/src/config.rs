@@ -129,7 +129,9 @@ impl QemuConfig {
     }
 
     /// Serves the guest's semihosting calls. Their console is [`Session::semihosting`](crate::Session::semihosting),
-    /// unless `semihosting` names another. **The guest can then read and write files as this user.**
+    /// unless `semihosting` names another: what is written by SYS_WRITEC and SYS_WRITE0, and to the file `:tt` as
+    /// standard output. `:tt` as standard error is QEMU's own
+    /// ([`process().stderr_tail()`](crate::Session::process)). **The guest can then read and write files as this user.**
     pub fn semihosting(mut self, semihosting: Semihosting) -> Self {
         self.semihosting = Some(semihosting);
         self
