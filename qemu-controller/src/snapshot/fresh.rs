@@ -7,7 +7,7 @@ use crate::session::Session;
 impl Session {
     /// Runs a test case on a machine in the state `name`: the first call with a name saves the state as it is, each
     /// later one restores it first, run state included. So the machine boots once, and no case sees what another
-    /// did. What the guest had printed and nobody had read is dropped.
+    /// did. What the guest had printed before a restore and nobody had read is dropped.
     ///
     /// ```no_run
     /// # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -31,12 +31,9 @@ impl Session {
         name: &str,
         case: impl AsyncFnOnce(&Self) -> T,
     ) -> Result<T, SnapshotError> {
-        match self.load_snapshot(name).then(AfterLoad::AsSaved).await {
+        match self.load_snapshot(name).then(AfterLoad::AsSaved).without_output().await {
             Err(SnapshotError::Missing { .. }) => self.save_snapshot(name).await?,
-            loaded => {
-                loaded?;
-                self.inner.serials.iter().flatten().for_each(|serial| drop(serial.take()));
-            }
+            loaded => loaded?,
         }
         Ok(case(self).await)
     }

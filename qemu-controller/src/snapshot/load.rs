@@ -12,6 +12,7 @@ use super::name::{self, Tag};
 use super::store::Store;
 use super::{Seen, devices, job, latest, missing, read, sd_card};
 use crate::operation::Operation;
+use crate::serial::Serial;
 use crate::session::Session;
 
 /// What the guest does after a load.
@@ -34,18 +35,26 @@ pub enum AfterLoad {
 pub struct LoadSnapshot<'a> {
     session: &'a Session,
     name: &'a str,
+    wanted: Wanted,
+}
+
+/// How it is to be loaded.
+#[derive(Debug, Default)]
+struct Wanted {
     then: AfterLoad,
     unchecked: bool,
+    /// Nothing that the guest printed before is to be read after it.
+    without_output: Option<Vec<Serial>>,
 }
 
 impl<'a> LoadSnapshot<'a> {
     pub(super) fn new(session: &'a Session, name: &'a str) -> Self {
-        Self { session, name, then: AfterLoad::default(), unchecked: false }
+        Self { session, name, wanted: Wanted::default() }
     }
 
     /// What the guest does then. Default: what it did before the call.
     pub fn then(mut self, then: AfterLoad) -> Self {
-        self.then = then;
+        self.wanted.then = then;
         self
     }
 
@@ -53,7 +62,15 @@ impl<'a> LoadSnapshot<'a> {
     /// misfits itself, but some only in the middle of the load, which ruins the state of the guest that runs, and
     /// some by an abort.
     pub fn unchecked(mut self) -> Self {
-        self.unchecked = true;
+        self.wanted.unchecked = true;
+        self
+    }
+
+    /// Drops what was printed before and nobody has read, while the guest stands still: so nothing is dropped that it
+    /// prints after the load.
+    pub(super) fn without_output(mut self) -> Self {
+        let ports = self.session.inner.serials.iter().flatten().chain(&self.session.inner.semihosting);
+        self.wanted.without_output = Some(ports.cloned().collect());
         self
     }
 }
@@ -66,8 +83,8 @@ impl<'a> IntoFuture for LoadSnapshot<'a> {
         Box::pin(async move {
             name::check(self.name)?;
             let (name, store) = (self.name.to_owned(), Arc::clone(&self.session.inner.snapshots));
-            let (then, unchecked) = (self.then, self.unchecked);
-            let load = async move |operation| load(operation, &store, name, then, unchecked).await;
+            let wanted = self.wanted;
+            let load = async move |operation| load(operation, &store, name, wanted).await;
             self.session.operation(SnapshotLoad::NAME, load).await
         })
     }
@@ -77,27 +94,26 @@ async fn load(
     operation: Operation,
     store: &Store,
     name: String,
-    then: AfterLoad,
-    unchecked: bool,
+    wanted: Wanted,
 ) -> Result<(), SnapshotError> {
     let seen = Seen::look(&operation, store).await?;
     let Some(node) = store.node(&operation).await? else {
         return Err(missing(&name, &[]));
     };
     let saved = read(&operation, &node).await?;
-    let Some(tag) = latest(&saved, &name) else {
+    let Some((info, tag)) = latest(&saved, &name) else {
         return Err(missing(&name, &saved));
     };
-    if !unchecked {
+    if !wanted.unchecked {
         fits(&operation, store, tag).await?;
     }
-    let run = match then {
+    let run = match wanted.then {
         AfterLoad::AsBefore => seen.before.running,
         AfterLoad::AsSaved => tag.running.unwrap_or(seen.before.running),
         AfterLoad::Paused => false,
         AfterLoad::Running => true,
     };
-    if seen.before.running && !run {
+    if seen.before.running && (!run || wanted.without_output.is_some()) {
         // QEMU lets a guest that ran run on at once.
         operation.command(&Stop).await?;
     } else if !seen.before.running {
@@ -106,9 +122,12 @@ async fn load(
     // Another's snapshot may have the SD card in it: while it is out, the load fails where QEMU would abort.
     let out = if tag.is_ours() { &[] } else { store.cards(&operation).await? };
     let devices = devices(&node, &seen.disks);
-    let (id, text) = (store.job_id(), tag.to_string());
-    let command = SnapshotLoad { job_id: &id, tag: &text, vmstate: &node, devices: &devices };
+    let id = store.job_id();
+    let command = SnapshotLoad { job_id: &id, tag: &info.name, vmstate: &node, devices: &devices };
     let loaded = sd_card::without(&operation, out, job::run(&operation, &id, &command)).await;
+    if loaded.is_ok() {
+        wanted.without_output.iter().flatten().for_each(|port| drop(port.take()));
+    }
     let run = if loaded.is_ok() { run } else { seen.before.running };
     operation.run(run).await?;
     store.loaded(run);

@@ -164,24 +164,30 @@ fn devices<'a>(node: &'a str, disks: &'a [String]) -> Vec<&'a str> {
 
 /// What is in the image, as it is: a name that was saved over may be there twice.
 async fn read(operation: &Operation, node: &str) -> Result<Vec<(SnapshotInfo, Tag)>, SnapshotError> {
+    Ok(saved_in(store::nodes(operation).await?, node))
+}
+
+fn saved_in(nodes: Vec<BlockDeviceInfo>, node: &str) -> Vec<(SnapshotInfo, Tag)> {
     let is_it = |block: &BlockDeviceInfo| block.node_name.as_deref() == Some(node);
-    let image = store::nodes(operation).await?.into_iter().find(is_it).and_then(|block| block.image);
+    let image = nodes.into_iter().find(is_it).and_then(|block| block.image);
     let snapshots = image.map(|image| image.snapshots).unwrap_or_default();
-    Ok(snapshots
-        .into_iter()
-        .map(|info| (Tag::read(&info.name), info))
-        .map(|(tag, info)| (info, tag))
-        .collect())
+    snapshots.into_iter().map(|info| (Tag::read(&info.name), info)).map(|(tag, info)| (info, tag)).collect()
+}
+
+/// The highest generation that this name has in any image, be it of another session.
+fn generation(nodes: &[BlockDeviceInfo], name: &str) -> u64 {
+    let images = nodes.iter().filter_map(|block| block.image.as_ref());
+    let tags = images.flat_map(|image| &image.snapshots).map(|info| Tag::read(&info.name));
+    tags.filter(|tag| tag.name == name).map(|tag| tag.generation).max().unwrap_or_default()
 }
 
 /// The one that counts of those with this name.
-fn latest<'a>(saved: &'a [(SnapshotInfo, Tag)], name: &str) -> Option<&'a Tag> {
-    let of_name = saved.iter().map(|(_, tag)| tag).filter(|tag| tag.name == name);
-    of_name.max_by_key(|tag| tag.generation)
+fn latest<'a>(saved: &'a [(SnapshotInfo, Tag)], name: &str) -> Option<&'a (SnapshotInfo, Tag)> {
+    saved.iter().filter(|(_, tag)| tag.name == name).max_by_key(|(_, tag)| tag.generation)
 }
 
 fn current(saved: &[(SnapshotInfo, Tag)]) -> Vec<Snapshot> {
-    let counts = saved.iter().filter(|(_, tag)| latest(saved, &tag.name) == Some(tag));
+    let counts = saved.iter().filter(|one| latest(saved, &one.1.name) == Some(one));
     let told = counts.map(|(info, tag)| Snapshot {
         name: tag.name.clone(),
         saved: SystemTime::UNIX_EPOCH + time(info.date_sec, info.date_nsec),

@@ -10,8 +10,8 @@ use tracing::debug;
 
 use super::error::SnapshotError;
 use super::name::{self, Tag};
-use super::store::Store;
-use super::{Seen, delete, devices, job, latest, read, sd_card};
+use super::store::{self, Store};
+use super::{Seen, delete, devices, generation, job, latest, saved_in, sd_card};
 use crate::operation::Operation;
 use crate::session::Session;
 
@@ -59,12 +59,14 @@ async fn save(
 ) -> Result<(), SnapshotError> {
     let seen = Seen::look(&operation, store).await?;
     let node = store.node_to_save(&operation).await?;
-    let saved = read(&operation, &node).await?;
-    let replaced = latest(&saved, &name);
-    if replaced.is_some() && !overwrite {
+    let nodes = store::nodes(&operation).await?;
+    // The disks may still have snapshots of sessions whose own image is gone, and QEMU refuses a tag that any of
+    // them has.
+    let generation = generation(&nodes, &name).saturating_add(1);
+    let saved = saved_in(nodes, &node);
+    if latest(&saved, &name).is_some() && !overwrite {
         return Err(SnapshotError::Exists { name });
     }
-    let generation = replaced.map_or(0, |tag| tag.generation) + 1;
     let taken_with = store.identity(&operation).await?.cloned();
     let running = Some(seen.before.running);
     let tag = Tag { name, generation, running, taken_with };

@@ -74,3 +74,19 @@ async fn a_disk_that_cannot_is_named_before_anything_is_touched() {
         assert!(counts(&session).await);
     }
 }
+
+/// A disk keeps its part of a snapshot when the session's own image is gone: that is in nobody's way.
+#[tokio::test]
+async fn a_later_session_saves_under_the_same_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path(), "qcow2").await;
+    for _ in 0..3 {
+        let drive = Drive::qcow2("none", &path).property("id", "disk");
+        let session = Session::start(config("tick").with_spec(|spec| spec.drive(drive))).await.unwrap();
+        session.save_snapshot("boot").await.unwrap();
+        session.save_snapshot("boot").overwrite().await.unwrap();
+        session.load_snapshot("boot").await.unwrap();
+        assert!(counts(&session).await);
+        session.stop().await.unwrap();
+    }
+}

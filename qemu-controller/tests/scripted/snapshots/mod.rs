@@ -148,6 +148,47 @@ async fn the_last_handle_of_an_attached_session_dropped_in_the_middle() {
     assert_eq!(state.tags, ["boot;1;running"]);
 }
 
+/// The same where it is let go on purpose.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_detached_in_the_middle() {
+    let scene = Scene::new(Fault::None).await;
+    drop_after(1, scene.session.save_snapshot("boot").into_future()).await;
+    scene.session.detach().unwrap();
+    assert!(matches!(scene.session.ended().await, Ended::Released));
+    let state = scene.end().await;
+    check_put_back(&state, "detached");
+    assert_eq!(state.tags, ["boot;1;running"]);
+}
+
+/// What was printed before a restore is dropped in between.
+#[tokio::test(start_paused = true)]
+async fn a_case_begins_only_when_what_was_printed_before_is_dropped() {
+    let scene = Scene::new(Fault::None).await;
+    for _ in 0..2 {
+        scene.session.with_fresh_state("boot", async |_| ()).await.unwrap();
+    }
+    let state = scene.end().await;
+    let told = state.told.iter().filter(|told| ["stop", "snapshot-load", "cont"].contains(&told.as_str()));
+    assert_eq!(told.collect::<Vec<_>>(), ["stop", "snapshot-load", "cont"]);
+    check_put_back(&state, "fresh");
+}
+
+/// An image can say anything.
+#[tokio::test(start_paused = true)]
+async fn tags_at_the_end_of_what_can_be_counted() {
+    for (tag, kept) in [("boot;18446744073709551615;paused", 1), ("boot;+1;running;what", 1)] {
+        let scene = Scene::new(Fault::None).await;
+        scene.state.lock().unwrap().tags.push(tag.to_owned());
+        scene.session.save_snapshot("other").await.unwrap();
+        scene.session.load_snapshot("boot").await.unwrap();
+        scene.session.save_snapshot("boot").overwrite().await.unwrap();
+        scene.session.load_snapshot("boot").await.unwrap();
+        let tags = scene.end().await.tags;
+        let boot: Vec<_> = tags.iter().filter(|tag| tag.starts_with("boot;")).collect();
+        assert!(boot.len() == kept && boot[0] != tag, "{tags:?}");
+    }
+}
+
 async fn drop_after(polls: usize, future: impl Future) {
     let mut future = Box::pin(future);
     let mut left = polls;
