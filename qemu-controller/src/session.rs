@@ -235,7 +235,8 @@ impl Session {
 
     /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep
     /// running](crate::QemuConfig::keep_running). The session is over then for all its handles
-    /// ([`Ended::Released`]); its monitor is free for the next client.
+    /// ([`Ended::Released`]); its monitor is free for the next client. A save or load that is under way is finished
+    /// first, or QEMU would be left half taken apart.
     ///
     /// # Errors
     /// [`NotKept`] for a QEMU that would end with this session; nothing has changed.
@@ -243,7 +244,7 @@ impl Session {
         match &self.inner.process {
             Some(process) if !process.is_kept() => Err(NotKept),
             _ => {
-                self.inner.shared.release();
+                self.inner.shared.share().release_in_turn();
                 Ok(())
             }
         }

@@ -8,7 +8,7 @@ use std::task::Waker;
 use qmp_proto::Command as _;
 use qmp_proto::commands::{QueryStatus, RunState, StatusInfo};
 use qmp_proto::{
-    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, RawReturn, SendError, ServerError,
+    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, Phase, RawReturn, SendError, ServerError,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
@@ -204,6 +204,10 @@ impl Shared {
         encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
     ) -> Result<(CommandId, oneshot::Receiver<Answer>), SendError> {
         let mut state = self.state();
+        if state.transport.is_none() {
+            // The session ended after the place was given: nobody would ever answer.
+            return Err(SendError::WrongPhase { phase: Phase::Closed });
+        }
         let id = state.encode(encode)?;
         place.permit.forget();
         state.permits_out[place.lane as usize] += 1;
@@ -255,6 +259,18 @@ impl Shared {
     pub(crate) fn release(&self) {
         self.finish(Ended::Released);
         self.state().driver.wake_by_ref();
+    }
+
+    /// Releases the session when the operation that has begun, if one has, is over.
+    pub(crate) fn release_in_turn(self: &Arc<Self>) {
+        if self.turn.try_lock().is_ok() {
+            return self.release();
+        }
+        let shared = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let _turn = shared.turn.lock().await;
+            shared.release();
+        });
     }
 
     /// Tells everybody how it ended; only the first word counts.
@@ -315,4 +331,21 @@ pub(crate) fn set(run_state: &watch::Sender<RunState>, state: RunState) {
         *was = state;
         other
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp_proto::Limits;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_was_given_before_the_end_sends_nothing_after_it() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let shared = Owned::new(Box::pin(ours), Connection::new(Limits::default()), None, Span::none());
+        let place = shared.place(Lane::InBand).await.unwrap();
+        shared.release();
+        let sent = shared.submit(place, "stop", |_| panic!("there is nobody to send it"));
+        assert!(matches!(sent, Err(SendError::WrongPhase { phase: Phase::Closed })));
+    }
 }
