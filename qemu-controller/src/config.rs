@@ -274,7 +274,8 @@ impl QemuConfig {
     /// such an image, and is in use by one session at a time. Default: a scratch image in the folder for
     /// temporary files, gone with the session.
     pub fn snapshot_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.snapshot_file = Some(path.into());
+        let path = path.into();
+        self.snapshot_file = Some(std::path::absolute(&path).unwrap_or(path));
         self
     }
 
@@ -309,6 +310,9 @@ impl QemuConfig {
     /// The ELF file as it is now; `None` also where it cannot be opened, for which there is a better place to
     /// complain.
     pub(crate) fn symbols_file(&self, spec: &MachineSpec) -> Option<File> {
-        File::open(self.symbols.as_deref().or(spec.firmware_path())?).ok()
+        let path = self.symbols.as_deref().or(spec.firmware_path())?;
+        // To open something else may wait for ever.
+        path.metadata().ok().filter(|metadata| metadata.is_file())?;
+        File::open(path).ok()
     }
 }

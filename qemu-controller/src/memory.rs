@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::error::CommandError;
@@ -102,13 +102,14 @@ fn suggest(names: &[String]) -> String {
 /// Where a session's symbols come from: the file as it was at the start, even if another takes its place.
 #[derive(Debug, Default)]
 pub(crate) struct Firmware {
-    file: Option<File>,
+    /// Its one position is shared by all who read it: they take turns.
+    file: Option<Mutex<File>>,
     symbols: OnceLock<Symbols>,
 }
 
 impl Firmware {
     pub(crate) fn new(file: Option<File>) -> Self {
-        Self { file, symbols: OnceLock::new() }
+        Self { file: file.map(Mutex::new), symbols: OnceLock::new() }
     }
 
     fn symbols(&self) -> Result<&Symbols, SymbolsError> {
@@ -116,6 +117,10 @@ impl Firmware {
             return Ok(symbols);
         }
         let file = self.file.as_ref().ok_or(SymbolsError::NoFile)?;
+        let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(symbols) = self.symbols.get() {
+            return Ok(symbols);
+        }
         let symbols = Symbols::of(file.try_clone()?)?;
         Ok(self.symbols.get_or_init(|| symbols))
     }
@@ -261,5 +266,22 @@ mod tests {
         for text in ["garbage", "20000000: garbage", "2000: 0x", "Error: no"] {
             assert!(matches!(values(text), Err(MemoryError::Answer { .. })), "{text}");
         }
+    }
+
+    #[test]
+    fn all_who_ask_for_the_symbols_at_once_get_them() {
+        // A large one, so that they meet while they read.
+        let path = std::env::current_exe().unwrap();
+        let alone = Symbols::read(&path).unwrap().names().count();
+        let firmware = Firmware::new(Some(File::open(path).unwrap()));
+        let asked = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    asked.wait();
+                    assert_eq!(firmware.symbols().unwrap().names().count(), alone);
+                });
+            }
+        });
     }
 }

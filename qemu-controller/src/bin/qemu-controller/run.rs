@@ -9,6 +9,7 @@ use qemu_controller::{Serial, Session, Verdict};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::args::Run;
 use crate::config_file;
@@ -19,6 +20,9 @@ use crate::output::{Cut, Output, ports};
 use crate::report::{Failure, Outcome, Reporter};
 use crate::settings::{Settings, Timeout};
 use crate::signals::Signals;
+
+/// How long what QEMU wrote to stderr is waited for when it is gone; it is there already.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Runs it all; the exit status.
 pub(crate) fn run(run: Run) -> u8 {
@@ -73,8 +77,8 @@ async fn in_qemu(run: &Run, settings: &Settings, reporter: &mut Reporter) -> Res
     }
     session.stop().await?;
     if let Some(listening) = listening {
-        // Its last words; there are no more once it is gone. Nobody aborts the task.
-        let _ = listening.await;
+        // Its last words; there are no more once it is gone, unless it left a child that holds its stderr.
+        let _ = timeout(LAST_WORDS, listening).await;
     }
     warn_of_lost_output(&session, reporter)?;
     Ok(outcome)
