@@ -122,6 +122,7 @@ async fn ready(
                 greeting,
                 gdb: None,
                 deadlines,
+                config: None,
                 serials: Vec::new(),
                 semihosting: None,
                 firmware: Firmware::default(),

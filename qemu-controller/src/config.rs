@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qemu_launch::{Endpoint, Icount, Ladder, MachineSpec, Semihosting};
+use qemu_launch::{Endpoint, Icount, Ladder, MachineSpec, Semihosting, SpecError};
 
 use crate::destination::Destination;
 use crate::memory_write::{QTEST, QTEST_ARGS};
@@ -277,6 +277,12 @@ impl QemuConfig {
         let path = path.into();
         self.snapshot_file = Some(std::path::absolute(&path).unwrap_or(path));
         self
+    }
+
+    /// The same for a machine that runs beside this one, and is not held at its start.
+    pub(crate) fn beside(&self) -> Result<Self, SpecError> {
+        let spec = self.spec.clone().with_own_endpoints()?.start_stopped(false);
+        Ok(Self { spec, transcript: None, snapshot_file: None, logs: Vec::new(), ..self.clone() })
     }
 
     /// The machine that QEMU is to be.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use qemu_launch::{Exit, ExitKind};
 use qmp_proto::{DecodeError, ParseError, SendError, ServerError};
 
+use crate::snapshot::{Difference, joined};
+
 /// Why a session did not start. Whatever was started for it has been ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,6 +72,12 @@ pub enum StartError {
         #[source]
         source: CommandError,
     },
+    /// The state to continue from was saved of another machine; nothing was loaded.
+    #[error("the saved state is of another machine: {}", joined(.differences))]
+    Misfit {
+        /// In what they differ.
+        differences: Vec<Difference>,
+    },
     /// The file for the QMP transcript cannot be written; nothing was started.
     #[error("cannot write the QMP transcript")]
     Transcript(#[source] io::Error),
@@ -118,6 +126,8 @@ pub enum StartPhase {
     FirstStatus,
     /// Ready but for the address of the GDB stub.
     GdbAddress,
+    /// Ready to take a saved state in; it is not there yet.
+    State,
     /// Ready; the answer to `cont` has not come.
     FirstRun,
 }
@@ -131,6 +141,7 @@ impl std::fmt::Display for StartPhase {
             Self::Negotiation => "before it answered qmp_capabilities",
             Self::FirstStatus => "before it answered query-status",
             Self::GdbAddress => "before its GDB stub listened",
+            Self::State => "before it had taken in the saved state",
             Self::FirstRun => "before it let the guest run",
         })
     }

@@ -28,6 +28,7 @@
 //! | the same run every time | [`QemuConfig::deterministic`] |
 //! | what its display shows | [`Session::screendump`] |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
+//! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
 //!
 //! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command and event
@@ -87,7 +88,8 @@ pub use screendump::ScreendumpError;
 pub use serial::{Expected, Pattern, SERIAL_BUFFER_BYTES, Serial, SerialError, SerialStream};
 pub use session::Session;
 pub use snapshot::{
-    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, SaveSnapshot, Snapshot, SnapshotError,
+    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, MachineState, SaveSnapshot, Snapshot,
+    SnapshotError, StateError,
 };
 pub use stop::{Stopped, StoppedBy};
 pub use symbols::{Place, Symbol, Symbols, SymbolsError};

@@ -82,6 +82,11 @@ impl Session {
 }
 
 impl Operation {
+    /// Of a session in the making: nobody else has it yet, and who makes it sets the deadline.
+    pub(crate) fn first(shared: Arc<Shared>, qemu: Version) -> Self {
+        Self { shared, qemu }
+    }
+
     /// Runs a command. Commands that are polled together go down in the order in which they are polled, and
     /// QEMU runs them in that order.
     pub(crate) async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {

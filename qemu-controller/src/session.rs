@@ -16,7 +16,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::call::{self, call, instant_after};
-use crate::config::Deadlines;
+use crate::config::{Deadlines, QemuConfig};
 use crate::error::{CommandError, Ended, NotKept, WaitPhase};
 use crate::events::{Events, Missed};
 use crate::memory::Firmware;
@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) greeting: Greeting,
     pub(crate) gdb: Option<gdb_port::Endpoint>,
     pub(crate) deadlines: Deadlines,
+    /// How QEMU was started, where this session started it.
+    pub(crate) config: Option<QemuConfig>,
     pub(crate) serials: Vec<Option<Serial>>,
     pub(crate) semihosting: Option<Serial>,
     pub(crate) firmware: Firmware,

@@ -1,7 +1,7 @@
 //! From a configuration to a ready session, with nothing left behind when that fails.
 //!
 //! ```text
-//!   check ─▶ spawn -S ─▶ connect ─▶ greeting ─▶ qmp_capabilities ─▶ query-status ─▶ (GDB port) ─▶ cont ─▶ ready
+//!   check ─▶ spawn -S ─▶ connect ─▶ greeting ─▶ qmp_capabilities ─▶ query-status ─▶ (GDB port) ─▶ (state) ─▶ cont ─▶ ready
 //!                           └ retried only where QEMU does the listening; never a fixed sleep
 //! ```
 //!
@@ -36,7 +36,7 @@ use crate::memory_write::{QTEST, Qtest};
 use crate::serial::{Logs, PortName, Serial};
 use crate::session::{Inner, Session};
 use crate::shared::{Owned, Shared};
-use crate::snapshot::{LoadedFiles, Store};
+use crate::snapshot::{self, Difference, LoadedFiles, MachineState, Store};
 use crate::transcript::Transcript;
 use crate::transport::{self, BoxTransport};
 
@@ -54,23 +54,30 @@ impl Session {
     /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as
     /// it has when this future is dropped.
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
+        Self::begin_from(config, None).await
+    }
+
+    /// A start, afresh or from a saved state.
+    pub(crate) async fn begin_from(
+        config: QemuConfig,
+        state: Option<MachineState>,
+    ) -> Result<Self, StartError> {
         let transcript =
             config.transcript.as_ref().map(Destination::open).transpose().map_err(StartError::Transcript)?;
         let logs = Logs::open(&config.logs).map_err(StartError::PortLog)?;
         let since = Instant::now();
         let deadline = config.deadlines.start;
         let mut started = Started::default();
-        let failed =
-            match timeout(deadline, begin(config, transcript.map(Transcript::new), logs, &mut started)).await
-            {
-                Ok(Ok(session)) => {
-                    info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
-                    started.process = None;
-                    return Ok(session);
-                }
-                Ok(Err(failed)) => failed,
-                Err(_) => Failed::Deadline,
-            };
+        let transcript = transcript.map(Transcript::new);
+        let failed = match timeout(deadline, begin(config, state, transcript, logs, &mut started)).await {
+            Ok(Ok(session)) => {
+                info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
+                started.process = None;
+                return Ok(session);
+            }
+            Ok(Err(failed)) => failed,
+            Err(_) => Failed::Deadline,
+        };
         Err(started.explain(failed, deadline))
     }
 }
@@ -104,6 +111,7 @@ impl Started {
             Failed::KeptUnreachable => StartError::KeptUnreachable,
             Failed::UnknownPort => StartError::UnknownPort,
             Failed::NoPort(port) => StartError::NoPort { port: port.to_string() },
+            Failed::Misfit(differences) => StartError::Misfit { differences },
             Failed::Deadline => {
                 let stderr = self.process.as_ref().map(|process| process.stderr_tail().to_string_lossy());
                 StartError::Deadline { phase, deadline, stderr: stderr.unwrap_or_default(), command_line }
@@ -122,6 +130,8 @@ pub(crate) enum Failed {
     NoMonitor,
     UnknownPort,
     NoPort(PortName),
+    /// The saved state is another machine's.
+    Misfit(Vec<Difference>),
     Deadline,
 }
 
@@ -142,15 +152,20 @@ impl From<io::Error> for Failed {
 }
 
 async fn begin(
-    config: QemuConfig,
+    mut config: QemuConfig,
+    state: Option<MachineState>,
     transcript: Option<Transcript>,
     mut logs: Logs,
     started: &mut Started,
 ) -> Result<Session, Failed> {
-    let spec = config.to_spec();
+    let mut spec = config.to_spec();
+    if state.is_some() {
+        spec = spec.incoming();
+    }
     let firmware = Firmware::new(config.symbols_file(&spec));
+    // What stood still when it was saved, stands still.
+    let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());
-    let held = spec.starts_stopped();
     let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await.map_err(Failed::Launch)?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
     started.process = Some(process.watch());
@@ -173,9 +188,21 @@ async fn begin(
     let (shared, greeting) = handshake(transport, watch, transcript, deadline, &mut started.phase).await?;
     started.phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
+    if let Some(state) = &state {
+        started.phase = StartPhase::State;
+        let version = greeting.version.clone();
+        snapshot::load_state(shared.share(), version, &mut process, loaded.clone(), state).await?;
+    }
     if !held {
         started.phase = StartPhase::FirstRun;
         run(&shared, deadline).await?;
+    }
+    // A fork has none, and the caller's writers are let go with what writes to them.
+    config.transcript = None;
+    config.logs = Vec::new();
+    let snapshots = Store::new(config.snapshot_file.clone(), loaded);
+    if state.is_some() {
+        snapshots.loaded(!held);
     }
     Ok(Session::new(Inner {
         shared,
@@ -183,10 +210,11 @@ async fn begin(
         greeting,
         gdb,
         deadlines: config.deadlines,
+        config: Some(config),
         serials,
         semihosting,
         firmware,
-        snapshots: Arc::new(Store::new(config.snapshot_file, loaded)),
+        snapshots: Arc::new(snapshots),
         qtest,
         stopped: OnceCell::new(),
     }))
@@ -302,7 +330,7 @@ fn serials(process: &mut Process, logs: &mut Logs) -> io::Result<Vec<Option<Seri
     (0..ports).map(&mut drain).collect()
 }
 
-fn tokio_stream(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+pub(crate) fn tokio_stream(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::argv::Args;
+use crate::continued::INCOMING;
 use crate::device::{Backend, Monitor};
 use crate::endpoint::{Address, Endpoint};
 use crate::error::SpecError;
@@ -57,8 +58,12 @@ impl Channels {
 
     /// Writes `-chardev` for each device, and then who uses it.
     pub(crate) fn write(&self, spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
-        for (id, resolved) in &self.devices {
+        let of_state = |id: &str| spec.incoming && id == INCOMING;
+        for (id, resolved) in self.devices.iter().filter(|(id, _)| !of_state(id)) {
             args.pair("-chardev", chardev(id, resolved)?);
+        }
+        if spec.incoming {
+            args.pair("-incoming", "defer");
         }
         if spec.qmp.is_some() {
             args.pair("-mon", mon("qmp", "control"));
@@ -108,6 +113,8 @@ fn wanted(spec: &MachineSpec) -> Vec<(String, Backend)> {
     let monitors = spec.monitors.iter().enumerate();
     wanted.extend(monitors.map(|(n, monitor)| (format!("monitor{n}"), endpoint_of(monitor).into())));
     wanted.extend(spec.chardevs.iter().cloned());
+    // No character device, but QEMU inherits it as one.
+    wanted.extend(spec.incoming.then(|| (INCOMING.to_owned(), Endpoint::Inherited.into())));
     wanted
 }
 

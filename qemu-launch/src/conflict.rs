@@ -79,6 +79,7 @@ const SINGLE: &[(&str, &[&str])] = &[
     ("the QMP monitor", &["qmp", "qmp-pretty", "mon", "monitor"]),
     ("the GDB stub", &["gdb"]),
     ("the clock", &["icount"]),
+    ("the state to begin from", &["incoming", "loadvm"]),
     ("actions", &["action"]),
     ("log items", &["d"]),
     ("the log file", &["D"]),

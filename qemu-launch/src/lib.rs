@@ -82,6 +82,7 @@ mod channel;
 mod child;
 mod command_line;
 mod conflict;
+mod continued;
 mod cortex_m;
 mod device;
 pub mod discover;

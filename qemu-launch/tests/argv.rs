@@ -63,6 +63,7 @@ fn what_it_runs() {
         " -semihosting-config enable=on,target=native,chardev=out,arg=one,arg=two,,three",
     );
     check(|spec| spec.start_stopped(true).no_reboot(), " -S -no-reboot");
+    check(|spec| spec.incoming(), " -incoming defer");
     check(|spec| spec.icount(Icount::shift(6).without_sleep()), " -icount shift=6,sleep=off");
     check(|spec| spec.icount(Icount::automatic()), " -icount shift=auto");
     check(

@@ -31,6 +31,10 @@ fn contradictions_name_both() {
         refused(spec().serial(Endpoint::Inherited).chardev("serial0", Backend::Null)),
         "serial0 and serial0 would share the id serial0"
     );
+    assert_eq!(
+        refused(spec().incoming().chardev("incoming", Backend::Null)),
+        "incoming and incoming would share the id incoming"
+    );
     let file = || Backend::File { path: "/tmp/log".into(), append: true };
     assert_eq!(refused(spec().serial(file()).serial(file())), "serial0 and serial1 would share /tmp/log");
     assert_eq!(

@@ -54,6 +54,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("example attach", "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf"),
     ("example blocking", "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf"),
+    (
+        "example forked_cases",
+        "run --package qemu-controller --example forked_cases -- xtask/firmware/tick/tick.elf",
+    ),
     // Tests, as its reader would run them.
     ("example parallel_tests", "test --package qemu-controller --example parallel_tests"),
     ("example fresh_state", "test --package qemu-controller --example fresh_state"),

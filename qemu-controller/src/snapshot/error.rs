@@ -113,6 +113,6 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-fn joined(differences: &[Difference]) -> String {
+pub(crate) fn joined(differences: &[Difference]) -> String {
     differences.iter().map(Difference::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -158,7 +158,7 @@ impl LoadedFiles {
             }
             hash.write(&bytes);
         }
-        (!self.files.is_empty()).then(|| format!("{:032x}", hash.0))
+        (!self.files.is_empty()).then(|| hash.to_string())
     }
 }
 
@@ -169,7 +169,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 /// FNV-1a of 128 bits, taken over words of eight bytes: it tells files apart that differ by chance, stays the
 /// same in every version of everything, and needs no crate. It is no defence against one made to collide.
-struct Fnv(u128);
+pub(super) struct Fnv(u128);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -183,7 +183,7 @@ impl Fnv {
     }
 
     /// A file, and where it ends.
-    fn write(&mut self, bytes: &[u8]) {
+    pub(super) fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
@@ -193,8 +193,14 @@ impl Fnv {
     }
 }
 
+impl fmt::Display for Fnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     impl Identity {

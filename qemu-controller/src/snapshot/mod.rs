@@ -18,6 +18,7 @@ mod name;
 mod pflash;
 mod save;
 pub(crate) mod sd_card;
+mod state;
 mod store;
 
 use std::sync::Arc;
@@ -28,11 +29,14 @@ use qmp_proto::commands::{
 };
 
 pub use error::SnapshotError;
+pub(crate) use error::joined;
 pub(crate) use identity::LoadedFiles;
 pub use identity::{Difference, Identity};
 pub use load::{AfterLoad, LoadSnapshot};
 pub use name::InvalidName;
 pub use save::SaveSnapshot;
+pub(crate) use state::load as load_state;
+pub use state::{MachineState, StateError};
 pub(crate) use store::Store;
 
 use crate::operation::Operation;

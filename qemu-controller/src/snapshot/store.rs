@@ -72,8 +72,12 @@ impl Store {
         if self.file.is_none() {
             return Ok(None);
         }
-        let ask = || Identity::ask(operation, self.loaded_files.clone());
-        self.identity.get_or_try_init(ask).await.map(Some)
+        self.taken_with(operation).await.map(Some)
+    }
+
+    /// What the machine is.
+    pub(crate) async fn taken_with(&self, operation: &Operation) -> Result<&Identity, CommandError> {
+        self.identity.get_or_try_init(|| Identity::ask(operation, self.loaded_files.clone())).await
     }
 
     /// A name for a job, unlike those of any other client of this QEMU.
@@ -104,8 +108,7 @@ impl Store {
             None => {
                 let file = NamedTempFile::with_prefix("qemu-snapshots-");
                 let file = file.map_err(|source| unusable(&std::env::temp_dir(), source))?;
-                self.format(operation, file.path()).await?;
-                open(operation, file.path(), false).await?
+                self.scratch(operation, file.path()).await?
                 // Here its name goes; QEMU has it open.
             }
         };
@@ -121,6 +124,12 @@ impl Store {
         self.format(operation, unnamed.path()).await?;
         unnamed.persist_noclobber(file).map_err(|error| unusable(error.error))?;
         open(operation, file, true).await
+    }
+
+    /// Makes an empty image of an empty file, for what does not outlive the session, and opens it as a node.
+    pub(crate) async fn scratch(&self, operation: &Operation, file: &Path) -> Result<String, SnapshotError> {
+        self.format(operation, file).await?;
+        open(operation, file, false).await
     }
 
     /// Makes an empty qcow2 image of an empty file.
@@ -187,7 +196,7 @@ impl Command for QueryNodes {
 }
 
 /// Says it in time where a QEMU has no snapshots.
-async fn introspect(operation: &Operation) -> Result<(), SnapshotError> {
+pub(super) async fn introspect(operation: &Operation) -> Result<(), SnapshotError> {
     let commands = operation.command(&QueryCommands).await?;
     for command in ["snapshot-save", "snapshot-load", "snapshot-delete"] {
         if !commands.iter().any(|known| known.name == command) {

@@ -13,6 +13,7 @@ mod cancelling;
 mod deterministic;
 mod endings;
 mod endpoints;
+mod forks;
 mod gdb;
 mod kill_matrix;
 mod main_job;

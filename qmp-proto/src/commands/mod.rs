@@ -125,6 +125,7 @@ mod event_names;
 mod events;
 mod job;
 mod machine;
+mod migration;
 mod qom;
 mod snapshot;
 mod status;
@@ -146,6 +147,7 @@ pub use machine::{
     ChardevInfo, CommandInfo, CpuInfoFast, HumanMonitorCommand, Pmemsave, QueryChardev, QueryCommands,
     QueryCpusFast, QueryQmpSchema, QueryVersion, Screendump,
 };
+pub use migration::{Migrate, MigrateCancel, MigrateIncoming, MigrationInfo, MigrationStatus, QueryMigrate};
 pub use qom::{ObjectPropertyInfo, QomGet, QomList, QomSet};
 pub use snapshot::{SnapshotDelete, SnapshotLoad, SnapshotSave};
 pub use status::{Cont, QueryStatus, Quit, RunState, StatusInfo, Stop, SystemPowerdown, SystemReset};
@@ -160,6 +162,7 @@ pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
     let _ = raw.parse::<Vec<ChardevInfo>>();
     let _ = raw.parse::<Vec<JobInfo>>();
     let _ = raw.parse::<Vec<BlockInfo>>();
+    let _ = raw.parse::<MigrationInfo>();
     let _ = raw.parse::<Vec<ObjectPropertyInfo>>();
     for name in
         ["SHUTDOWN", "WATCHDOG", "GUEST_PANICKED", "JOB_STATUS_CHANGE", "BLOCK_IO_ERROR", "DEVICE_DELETED"]

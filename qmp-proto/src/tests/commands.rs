@@ -6,8 +6,9 @@ use crate::{
     Capability, Codec, Command, CommandId, Empty, EncodeError, Limits, QmpEvent, RawJson,
     commands::{
         BlockdevAdd, BlockdevCreate, BlockdevDel, ChardevInfo, CommandInfo, Cont, HumanMonitorCommand,
-        JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Pmemsave,
-        QmpCapabilities, QomGet, QomList, QomSet, QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause,
+        JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Migrate,
+        MigrateCancel, MigrateIncoming, MigrationInfo, MigrationStatus, Pmemsave, QmpCapabilities, QomGet,
+        QomList, QomSet, QueryMigrate, QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause,
         SnapshotDelete, SnapshotLoad, SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
     },
 };
@@ -60,6 +61,13 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
             sent(&BlockdevDel { node_name: "n" }),
             json!({"execute": "blockdev-del", "arguments": {"node-name": "n"}}),
         ),
+        (sent(&QueryMigrate), json!({"execute": "query-migrate"})),
+        (sent(&MigrateCancel), json!({"execute": "migrate_cancel"})),
+        (sent(&Migrate { uri: "unix:/p" }), json!({"execute": "migrate", "arguments": {"uri": "unix:/p"}})),
+        (
+            sent(&MigrateIncoming { uri: "fd:5" }),
+            json!({"execute": "migrate-incoming", "arguments": {"uri": "fd:5"}}),
+        ),
         (
             sent(&QomGet { path: "/p", property: "x" }),
             json!({"execute": "qom-get", "arguments": {"path": "/p", "property": "x"}}),
@@ -104,6 +112,11 @@ fn fields_that_a_version_adds_or_lacks_do_not_matter() {
     assert_eq!(status, RunState::Other("flux".into()));
     let job: JobInfo = raw(json!({"id": "j", "type": "t", "status": "aborting"})).parse().unwrap();
     assert_eq!((job.status, job.error, job.current_progress), (JobStatus::Aborting, None, 0));
+    let none: MigrationInfo = raw(json!({})).parse().unwrap();
+    assert_eq!((none.status, none.error_desc), (None, None));
+    let failed: MigrationInfo =
+        raw(json!({"status": "failed", "error-desc": "e", "ram": {}})).parse().unwrap();
+    assert_eq!((failed.status, failed.error_desc.as_deref()), (Some(MigrationStatus::Failed), Some("e")));
     let missing = raw(json!({"running": true})).parse::<StatusInfo>().unwrap_err();
     assert!(missing.to_string().ends_with("StatusInfo"), "{missing}");
     assert_eq!(

@@ -42,14 +42,14 @@ async fn word(session: &Session, address: u64) -> u32 {
 /// All that can be seen of a machine that stands still: RAM, core registers, and words of peripherals that reading
 /// does not change.
 #[derive(Debug, PartialEq)]
-struct Fingerprint {
+pub(crate) struct Fingerprint {
     ram: u64,
     registers: String,
     words: Vec<u32>,
 }
 
 impl Fingerprint {
-    async fn of(session: &Session, ram: Ram, peripherals: &[u64]) -> Self {
+    pub(crate) async fn of(session: &Session, ram: Ram, peripherals: &[u64]) -> Self {
         let registers = session.human_monitor_command("info registers").await.unwrap();
         let mut words = Vec::new();
         for &address in peripherals {
@@ -60,7 +60,7 @@ impl Fingerprint {
 }
 
 /// Nothing of an operation is left: no job, and the SD card is where it was.
-async fn check_put_back(session: &Session) {
+pub(crate) async fn check_put_back(session: &Session) {
     let jobs: Value = session.execute("query-jobs", &()).await.unwrap().parse().unwrap();
     assert_eq!(jobs, json!([]));
     assert!(card_is_in(session).await);
