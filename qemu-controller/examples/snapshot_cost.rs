@@ -122,9 +122,14 @@ impl Bare {
         let file = json!({ "driver": "file", "filename": image.path(), "node-name": "file" });
         bare.ask("blockdev-add", file)?;
         bare.job("blockdev-create", json!({ "options": { "driver": "qcow2", "file": "file", "size": 0 } }))?;
-        let options =
-            json!({ "driver": "qcow2", "file": "file", "node-name": "vm", "cache": { "no-flush": true } });
-        bare.ask("blockdev-add", options)?;
+        bare.ask("blockdev-del", json!({ "node-name": "file" }))?;
+        // As the session has it: a file that is a node of its own would be flushed to the disk at each save.
+        let file = json!({ "driver": "file", "filename": image.path() });
+        let cache = json!({ "no-flush": true });
+        bare.ask(
+            "blockdev-add",
+            json!({ "driver": "qcow2", "file": file, "node-name": "vm", "cache": cache }),
+        )?;
         Ok(bare)
     }
 
