@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use qemu_launch::{Exit, ExitKind, RegisterDump};
-use qmp_proto::commands::{ShutdownCause, ShutdownEvent};
+use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 
 use crate::error::Ended;
 use crate::symbols::Place;
@@ -84,8 +84,10 @@ pub enum Interruption {
 pub(crate) struct Over {
     /// Where the core locked up.
     pub(crate) place: Option<Place>,
-    /// `None` for a guest that stands still for good, in a QEMU that stays.
+    /// `None` for a guest that stands still for good, in a QEMU that stays …
     pub(crate) ended: Option<Ended>,
+    /// … and in this state.
+    pub(crate) stands: Option<RunState>,
     pub(crate) shutdown: Option<ShutdownEvent>,
     /// This session asked QEMU to end, by command …
     pub(crate) asked: bool,
@@ -117,11 +119,14 @@ impl Verdict {
                 _ => {}
             }
         }
+        if over.ended.is_none() && over.stands == Some(RunState::GuestPanicked) {
+            return Self::Panicked;
+        }
         match (&over.shutdown, exit, over.ended.clone()) {
             (Some(shutdown), exit, _) => Self::of_shutdown(&over, shutdown, exit),
             (None, Some(exit), _) => Self::of_silent_exit(&over, exit),
             (None, None, Some(ended)) => Self::Lost(ended),
-            (None, None, None) => Self::Panicked,
+            (None, None, None) => Self::ShutDown,
         }
     }
 

@@ -7,7 +7,7 @@ use qmp_proto::commands::RunState;
 use tokio::time::{timeout, timeout_at};
 
 use super::{Over, Verdict};
-use crate::call::instant_after;
+use crate::call::{A_YEAR, instant_after};
 use crate::error::Ended;
 use crate::session::Session;
 
@@ -46,24 +46,27 @@ impl Session {
     /// [`run_to_end`](Self::run_to_end) does; a guest that stands still is left so. After the end it answers at
     /// once, with the same.
     pub async fn wait(&self) -> Verdict {
-        let ended = tokio::select! {
-            ended = self.ended() => Some(ended),
-            () = self.stands_for_good() => None,
+        let stands = tokio::select! {
+            _ = self.ended() => None,
+            stands = self.stands_for_good() => Some(stands),
         };
-        let ended = ended.or_else(|| self.inner.shared.how_it_ended());
+        let ended = self.inner.shared.how_it_ended();
         if ended.is_some() {
             self.drained().await;
         }
-        Verdict::of(self.run_over(ended))
+        Verdict::of(Over { stands, ..self.run_over(ended) })
     }
 
-    /// Waits for a guest that has come to its end in a QEMU that stays. One that is about to exit does not
-    /// answer any more.
-    async fn stands_for_good(&self) {
+    /// Waits for a guest that has come to its end in a QEMU that stays, and tells in which state. A QEMU that is
+    /// about to exit does not answer any more; one that is held up answers later, however long that takes.
+    async fn stands_for_good(&self) -> RunState {
+        let session = self.with_deadline(A_YEAR);
         let mut run_state = self.watch_run_state();
         while run_state.wait_for(for_good).await.is_ok() {
-            if self.query_status().await.is_ok_and(|status| for_good(&status.status)) {
-                return;
+            if let Ok(now) = session.query_status().await
+                && for_good(&now.status)
+            {
+                return now.status;
             }
             if run_state.changed().await.is_err() {
                 break;
@@ -99,6 +102,7 @@ impl Session {
         Over {
             place: dump.and_then(|pc| self.place(pc)),
             ended,
+            stands: None,
             shutdown: history.shutdown,
             asked: history.asked_to_end,
             signalled: process.as_ref().is_some_and(|process| process.was_signalled()),

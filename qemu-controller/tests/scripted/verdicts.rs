@@ -6,7 +6,7 @@ use std::time::Duration;
 use qemu_controller::{Session, Verdict};
 use serde_json::json;
 
-use crate::peer::connected;
+use crate::peer::{DEADLINE, connected};
 
 /// How long the run may take; time is paused.
 const RUN: Duration = Duration::from_secs(60);
@@ -70,6 +70,42 @@ async fn a_guest_that_stays_after_its_shutdown_has_ended() {
             .await;
     };
     let (verdict, ()) = tokio::join!(session.wait(), shutdown);
+    assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
+}
+
+/// No event tells a session that joins a machine which stands still already.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_stood_before_the_session_came() {
+    for (status, name) in [("shutdown", "shut-down"), ("guest-panicked", "panicked")] {
+        let (session, mut peer) = connected().await;
+        let stands = async {
+            for _ in 0..2 {
+                let asked = peer.hear().await;
+                let status = json!({ "status": status, "running": false });
+                peer.say(json!({ "return": status, "id": asked.id }).to_string()).await;
+            }
+        };
+        let wait = async {
+            session.query_status().await.unwrap();
+            session.wait().await
+        };
+        let (verdict, ()) = tokio::join!(wait, stands);
+        assert_eq!(verdict.name(), name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_stays_in_a_qemu_that_is_held_up() {
+    let (session, mut peer) = connected().await;
+    let shutdown = async {
+        peer.event("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" })).await;
+        let asked = peer.hear().await;
+        tokio::time::sleep(10 * DEADLINE).await;
+        peer.say(json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id }).to_string())
+            .await;
+    };
+    let verdict = async { tokio::time::timeout(RUN, session.wait()).await.expect("the run is over") };
+    let (verdict, ()) = tokio::join!(verdict, shutdown);
     assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
 }
 
