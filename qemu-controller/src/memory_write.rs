@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -33,11 +34,11 @@ impl Qtest {
         Self(Arc::new(Mutex::new(BufReader::new(stream))))
     }
 
-    /// One request and its answer, in a task of their own: dropped half-way, the next one would get this one's
-    /// answer.
-    async fn request(&self, line: String) -> io::Result<()> {
+    /// One request and its answer, in a task of their own on the session's runtime: dropped half-way, or with the
+    /// caller's runtime, the next one would get this one's answer.
+    async fn request(&self, runtime: &Handle, line: String) -> io::Result<()> {
         let stream = Arc::clone(&self.0);
-        let exchange = tokio::spawn(async move {
+        let exchange = runtime.spawn(async move {
             let mut stream = stream.lock().await;
             stream.write_all(line.as_bytes()).await?;
             let mut answer = String::new();
@@ -80,7 +81,7 @@ impl Session {
                 let _ = write!(line, "{byte:02x}");
             });
             line.push('\n');
-            let (request, deadline) = (qtest.request(line), self.deadline);
+            let (request, deadline) = (qtest.request(&self.inner.shared.runtime, line), self.deadline);
             timeout(deadline, request).await.map_err(|_| MemoryError::WriteDeadline { deadline })??;
             let after = self.read_memory(address, chunk.len() as u64).await?;
             if after == before && after != chunk {
@@ -101,5 +102,36 @@ impl Session {
         let bytes = self.read_memory(to, 4).await?;
         let little = self.read_u32(to).await? == u32::from_le_bytes(bytes.try_into().unwrap_or_default());
         self.write_memory(to, if little { value.to_le_bytes() } else { value.to_be_bytes() }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_outlives_its_callers_runtime() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (qtest, session) = (Qtest::new(ours), Handle::current());
+        let (first, runtime) = (qtest.clone(), session.clone());
+        let left = tokio::task::spawn_blocking(move || {
+            let caller = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let request = first.request(&runtime, "first\n".to_owned());
+            caller.block_on(async { timeout(Duration::from_millis(10), request).await.is_err() })
+        });
+        assert!(left.await.unwrap(), "nobody has answered");
+        let answer = async {
+            let mut theirs = BufReader::new(theirs);
+            for (asked, answer) in [("first\n", "FAIL\n"), ("second\n", "OK\n")] {
+                let mut line = String::new();
+                theirs.read_line(&mut line).await.unwrap();
+                assert_eq!(line, asked);
+                theirs.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let (second, ()) = tokio::join!(qtest.request(&session, "second\n".to_owned()), answer);
+        second.unwrap();
     }
 }
