@@ -6,7 +6,7 @@ use std::time::Duration;
 use qemu_launch::Registers;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
-use crate::error::CommandError;
+use crate::error::{CommandError, WaitPhase};
 use crate::operation::Operation;
 use crate::session::Session;
 use crate::symbols::Place;
@@ -20,8 +20,10 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct Hang {
     /// The deadline that was set.
     pub deadline: Duration,
-    /// The run state; `None` where QEMU itself does not answer.
+    /// The run state; `None` where QEMU itself does not answer, or the session was [busy](Self::busy).
     pub run_state: Option<RunState>,
+    /// Another operation of the session, a long save for example, was not done; the guest was not looked at.
+    pub busy: bool,
     /// The program counter of CPU 0.
     pub pc: Option<u64>,
     /// The symbol at or before the program counter, where the firmware's symbols are known.
@@ -89,9 +91,14 @@ impl Session {
             Ok::<_, CommandError>((before.status, registers?))
         };
         let mut hang = Hang { deadline, ..Hang::default() };
-        if let Ok((run_state, registers)) = session.operation("info registers", look).await {
-            hang.run_state = Some(run_state);
-            session.explain(&mut hang, &Registers::parse(&registers)).await;
+        match session.operation("info registers", look).await {
+            Ok((run_state, registers)) => {
+                hang.run_state = Some(run_state);
+                session.explain(&mut hang, &Registers::parse(&registers)).await;
+            }
+            // Its turn did not come.
+            Err(CommandError::Deadline { phase: WaitPhase::Queued, .. }) => hang.busy = true,
+            Err(_) => {}
         }
         hang.guest_resets = self.inner.shared.state().history.guest_resets;
         hang
@@ -111,6 +118,10 @@ impl Session {
 impl fmt::Display for Hang {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the run was not over after {:?}: ", self.deadline)?;
+        if self.busy {
+            return f
+                .write_str("another operation of the session was not done, so the guest was not looked at");
+        }
         let Some(run_state) = &self.run_state else {
             return f.write_str("QEMU does not answer its monitor");
         };

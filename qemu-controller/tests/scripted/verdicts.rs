@@ -1,5 +1,6 @@
 //! The verdict on a run as events and the stream's end tell it, without a process to ask.
 
+use std::future::IntoFuture as _;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -123,6 +124,23 @@ async fn a_deadline_is_a_verdict_also_where_nobody_answers() {
     let (session, _peer) = connected().await;
     let said = timed_out(&session).await;
     assert_eq!(said, "the run was not over after 60s: QEMU does not answer its monitor");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_during_another_operation() {
+    let (session, mut peer) = connected().await;
+    let patient = session.with_deadline(2 * RUN);
+    let mut save = patient.save_snapshot("boot").into_future();
+    tokio::select! {
+        _ = &mut save => panic!("nobody has answered"),
+        // It has its turn from here on.
+        command = peer.hear() => assert_ne!(command.name, "cont"),
+    }
+    let said = timed_out(&session).await;
+    assert!(
+        said.ends_with("another operation of the session was not done, so the guest was not looked at"),
+        "{said}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
