@@ -1,7 +1,7 @@
 //! What a run has told so far by events and commands, kept for the verdict on it.
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::{Quit, ShutdownEvent, SystemReset, TypedEvent};
+use qmp_proto::commands::{Quit, ShutdownCause, ShutdownEvent, SystemReset, TypedEvent};
 
 /// Kept from the first event on: the verdict may be asked for when all is over.
 #[derive(Clone, Debug, Default)]
@@ -10,8 +10,10 @@ pub(crate) struct History {
     pub(crate) shutdown: Option<ShutdownEvent>,
     /// How often the guest reset itself.
     pub(crate) guest_resets: u64,
-    /// This session sent a command that can end QEMU.
-    pub(crate) asked_to_end: bool,
+    /// This session sent `quit` …
+    quit: bool,
+    /// … or a reset that did not become one yet: it ends a QEMU that may not reboot.
+    reset: bool,
 }
 
 impl History {
@@ -20,20 +22,29 @@ impl History {
             TypedEvent::Shutdown(shutdown) => self.shutdown = Some(shutdown.clone()),
             // A machine that stayed was brought back by a reset or a snapshot: its next end is another one.
             TypedEvent::Resume => self.shutdown = None,
-            TypedEvent::Reset(reset) if reset.guest => self.guest_resets += 1,
+            TypedEvent::Reset(reset) => {
+                self.shutdown = None;
+                self.guest_resets += u64::from(reset.guest);
+                self.reset &= reset.reason != ShutdownCause::HostQmpSystemReset;
+            }
             _ => {}
         }
     }
 
-    /// A command that was sent. A reset ends a QEMU that may not reboot.
+    /// A command that was sent.
     pub(crate) fn sent(&mut self, command: &str) {
-        self.asked_to_end |= command == Quit::NAME || command == SystemReset::NAME;
+        self.quit |= command == Quit::NAME;
+        self.reset |= command == SystemReset::NAME;
+    }
+
+    /// This session sent a command that may be what ended QEMU.
+    pub(crate) fn asked_to_end(&self) -> bool {
+        self.quit || self.reset
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use qmp_proto::commands::ShutdownCause;
     use qmp_proto::{QmpEvent, RawJson};
     use serde_json::{Value, json};
 
@@ -52,5 +63,18 @@ mod tests {
         assert_eq!(history.shutdown.as_ref().unwrap().reason, ShutdownCause::GuestReset);
         note(&mut history, "RESUME", json!({}));
         assert!(history.shutdown.is_none());
+    }
+
+    #[test]
+    fn a_reset_that_was_one_has_not_ended_it() {
+        let mut history = History::default();
+        history.sent("system_reset");
+        note(&mut history, "RESET", json!({ "guest": true, "reason": "guest-reset" }));
+        assert!(history.asked_to_end());
+        note(&mut history, "SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-system-reset" }));
+        note(&mut history, "RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" }));
+        assert!(!history.asked_to_end() && history.shutdown.is_none());
+        history.sent("quit");
+        assert!(history.asked_to_end());
     }
 }

@@ -10,7 +10,7 @@ use qmp_proto::commands::{SnapshotLoad, Stop};
 use super::error::SnapshotError;
 use super::name::{self, Tag};
 use super::store::Store;
-use super::{Seen, devices, job, latest, missing, read, sd_card};
+use super::{Seen, devices, job, latest, missing, read, revive, sd_card};
 use crate::operation::Operation;
 use crate::serial::Serial;
 use crate::session::Session;
@@ -113,6 +113,7 @@ async fn load(
         AfterLoad::Paused => false,
         AfterLoad::Running => true,
     };
+    revive::revive(&operation, &seen.before.status).await?;
     if seen.before.running && (!run || wanted.without_output.is_some()) {
         // QEMU lets a guest that ran run on at once.
         operation.command(&Stop).await?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   save:  look ─▶ make the image (once) ─▶ SD card out ─▶ snapshot-save ─▶ SD card in ─▶ delete the replaced one
-//!   load:  look ─▶ does it fit? ─▶ snapshot-load ─▶ the run state that is wanted
+//!   load:  look ─▶ does it fit? ─▶ reset, if it was shut down ─▶ snapshot-load ─▶ the run state that is wanted
 //! ```
 //!
 //! Each is an [`Operation`]: once begun it is finished, whoever waits. What can be refused is refused in the look,
@@ -16,6 +16,7 @@ mod job;
 mod load;
 mod name;
 mod pflash;
+mod revive;
 mod save;
 pub(crate) mod sd_card;
 mod state;
@@ -92,7 +93,8 @@ impl Session {
     }
 
     /// Brings a saved state back. The guest then runs if it ran before the call
-    /// ([`then`](LoadSnapshot::then) says otherwise).
+    /// ([`then`](LoadSnapshot::then) says otherwise). A machine that was shut down and stays (`-no-shutdown`) is reset
+    /// first: QEMU would not let it run otherwise.
     ///
     /// # Errors
     /// [`SnapshotError`]. After a load that QEMU failed in the middle ([`SnapshotError::Job`]) the run state is as

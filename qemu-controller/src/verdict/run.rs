@@ -103,8 +103,8 @@ impl Session {
             place: dump.and_then(|pc| self.place(pc)),
             ended,
             stands: None,
+            asked: history.asked_to_end(),
             shutdown: history.shutdown,
-            asked: history.asked_to_end,
             signalled: process.as_ref().is_some_and(|process| process.was_signalled()),
             semihosting: process.is_some_and(|process| process.argv().args().iter().any(semihosting)),
         }

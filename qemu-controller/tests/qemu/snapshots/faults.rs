@@ -1,10 +1,12 @@
-//! The disk full, and a damaged file: the job's own error, the guest as it was, and nothing earlier lost.
+//! The disk full, a damaged file, and a machine that was shut down: the guest as it was, and nothing earlier lost.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use qemu_controller::{AfterLoad, Session, SnapshotError};
+use qemu_controller::{AfterLoad, RunState, Session, SnapshotError};
+use qemu_launch::Action;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::json;
 
 use super::check_put_back;
 use crate::support::{config, counter, counts};
@@ -129,5 +131,24 @@ async fn a_damaged_snapshot() {
         assert!(matches!(error, SnapshotError::Command(_)), "{place}: {error:?}");
         assert!(counts(&session).await);
         assert_eq!(std::fs::read(&path).unwrap(), damaged, "it is left as it is");
+    }
+}
+
+/// A case may have ended with a machine that is shut down and stays.
+#[tokio::test]
+async fn a_machine_that_was_shut_down_is_brought_back() {
+    let stay = Action::new().shutdown_on_reboot().pause_on_shutdown();
+    let session = Session::start(config("tick").with_spec(|spec| spec.action(stay))).await.unwrap();
+    session.save_snapshot("boot").await.unwrap();
+    for (then, reboot) in
+        [(AfterLoad::Running, "shutdown"), (AfterLoad::AsSaved, "shutdown"), (AfterLoad::AsSaved, "reset")]
+    {
+        // What a reset does is still what the configuration says.
+        session.reset().await.unwrap();
+        assert_eq!(session.query_status().await.unwrap().status, RunState::Shutdown);
+        session.execute("set-action", &json!({ "reboot": reboot })).await.unwrap();
+        session.load_snapshot("boot").then(then).await.unwrap();
+        assert!(counts(&session).await, "{then:?}, {reboot}");
+        check_put_back(&session).await;
     }
 }
