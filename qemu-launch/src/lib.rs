@@ -42,11 +42,11 @@
 //! in, or refused. [`MachineSpec::extra_args`] are options by their nature, so never fill them with strings of others.
 //!
 //! # What a start costs
-//! [`spawn()`] takes 1.13 times as long as `std::process::Command` with the same arguments and the same inherited
-//! descriptor (0.92 ms against 0.82 ms, median of 100, on two cores of x86-64 that others used as well), and until the
-//! monitor's greeting 0.97 times as long (32 ms against 33 ms), which is to say the same. `Command` without a descriptor
-//! to pass, where `std` may use `posix_spawn`, returns after 0.34 ms, and QEMU greets as late. Measured by
-//! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost 100`.
+//! [`spawn()`] takes 1.17 times as long as `std::process::Command` with the same arguments and the same inherited
+//! descriptor (0.66 ms against 0.56 ms, median of 150, on two idle cores of x86-64), and until the monitor's greeting
+//! 1.02 times as long (22.4 ms against 22.1 ms), which is to say the same. `Command` without a descriptor to pass, where
+//! `std` may use `posix_spawn`, returns after 0.28 ms, and QEMU greets as late. Measured by
+//! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost 150`.
 //!
 //! Where the difference comes from, of some 0.6 ms on an idle machine: looking at the program before it is executed
 //! 5 µs (20 µs the first time; `Command` searches `PATH` as well), the command line 15 µs, waking the thread that serves
