@@ -1,27 +1,12 @@
 //! Futures that are dropped after any number of polls leave the session in step.
 
-use std::future::{Future, poll_fn};
-use std::task::Poll;
 use std::time::Duration;
 
 use qemu_controller::{CommandError, WaitPhase};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::dropping::drop_after;
 use crate::support::start;
-
-/// Polls a future so many times as it is woken, then drops it; true if it was ready before.
-async fn drop_after(polls: usize, future: impl Future) -> bool {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(false);
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(|_| true)
-    })
-    .await
-}
 
 #[tokio::test]
 async fn the_session_stays_in_step() {

@@ -6,6 +6,8 @@
 
 #[path = "../scripted/collected.rs"]
 mod collected;
+#[path = "../scripted/dropping.rs"]
+mod dropping;
 mod support;
 
 mod attaching;

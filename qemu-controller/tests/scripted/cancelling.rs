@@ -1,11 +1,12 @@
 //! Each operation, dropped after each number of polls: the session stays in step.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use qemu_controller::Session;
 
+use crate::dropping::drop_after;
 use crate::peer::{GREETING, Peer, connected};
 
 type Operation = fn(&Session) -> Pin<Box<dyn Future<Output = ()> + '_>>;
@@ -33,7 +34,7 @@ async fn any_future_after_any_number_of_polls() {
             // More often than there are places: what was given up must give its place back.
             let mut dropped = 0;
             for _ in 0..20 {
-                dropped += usize::from(drop_after(polls, operation(&session)).await);
+                dropped += usize::from(!drop_after(polls, operation(&session)).await);
             }
             // All need an answer that is not there yet at the first poll.
             assert!(polls > 1 || dropped == 20, "{name}: {dropped} of 20 were dropped after {polls} polls");
@@ -87,20 +88,6 @@ async fn the_beginning_after_any_number_of_polls() {
         drop_after(polls, session).await;
         served.await.unwrap();
     }
-}
-
-/// True if the future was dropped before its end.
-async fn drop_after(polls: usize, future: impl Future) -> bool {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(true);
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(|_| false)
-    })
-    .await
 }
 
 async fn check_in_step(session: &Session, name: &str, polls: usize) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
-use qemu_controller::qemu_launch::{Format, Icount, Semihosting, SpawnError};
+use qemu_controller::qemu_launch::{Format, Semihosting, SpawnError};
 use qemu_controller::{QemuConfig, StartError};
 
 use crate::args::Run;
@@ -43,7 +43,7 @@ pub(crate) fn config(run: &Run, settings: &Settings) -> Result<QemuConfig, Failu
         config = config.no_reboot();
     }
     if let Some(shift) = settings.icount {
-        config = config.with_spec(|spec| spec.icount(Icount::shift(shift).without_sleep()));
+        config = config.deterministic(shift);
     }
     firmware(config, &run.firmware, run.raw)
 }

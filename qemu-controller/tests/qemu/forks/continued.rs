@@ -1,6 +1,5 @@
 //! What is forked continues where its parent was, by itself.
 
-use qemu_controller::qemu_launch::Icount;
 use qemu_controller::{Endpoint, QemuConfig, RunState, Session, StateError};
 
 use super::{next_tick, serial};
@@ -111,8 +110,7 @@ async fn each_has_endpoints_of_its_own() {
 /// By instruction count the same program does the same at the same time, in whichever process.
 #[tokio::test]
 async fn with_a_clock_that_counts_instructions() {
-    let parent =
-        Session::start(config("tick").with_spec(|spec| spec.icount(Icount::shift(6).without_sleep())));
+    let parent = Session::start(config("tick").deterministic(6));
     let parent = parent.await.unwrap();
     serial(&parent).expect("tick 3\n", DEADLINE).await.unwrap();
     let forks = parent.fork(2).await.unwrap();

@@ -1,7 +1,5 @@
 //! Forks that fail, or that nobody waits for: nothing is left of them, and the parent goes on.
 
-use std::future::{Future, poll_fn};
-use std::task::Poll;
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::{Backend, Drive};
@@ -9,22 +7,9 @@ use qemu_controller::{Ended, Endpoint, QemuConfig, Session, SnapshotError, Start
 use rustix::process::Signal;
 
 use super::{Named, next_tick};
+use crate::dropping::drop_after;
 use crate::snapshots::check_put_back;
 use crate::support::{Held, chain, config, counts, exists, start, until};
-
-/// Polls a future so many times as it is woken, then drops it; true if it was ready before.
-async fn drop_after(polls: usize, future: impl Future) -> bool {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(false);
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(|_| true)
-    })
-    .await
-}
 
 #[tokio::test]
 async fn dropped_after_any_number_of_polls() {

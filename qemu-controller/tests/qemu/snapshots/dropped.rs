@@ -1,29 +1,15 @@
 //! Futures of saves and loads that are dropped after any number of polls: what was begun is finished, nothing
 //! is left half-way.
 
-use std::future::{Future, IntoFuture as _, poll_fn};
-use std::task::Poll;
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use qemu_controller::{CommandError, Session, SnapshotError, WaitPhase};
 use rustix::process::Signal;
 
 use super::check_put_back;
+use crate::dropping::drop_after;
 use crate::support::{Held, config, counts, start};
-
-/// Polls a future so many times as it is woken, then drops it; true if it was ready before.
-async fn drop_after(polls: usize, future: impl Future) -> bool {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(false);
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(|_| true)
-    })
-    .await
-}
 
 #[tokio::test]
 async fn the_session_stays_in_step() {

@@ -2,11 +2,11 @@
 
 mod machine;
 
-use std::future::{Future, IntoFuture as _, poll_fn};
-use std::task::Poll;
+use std::future::IntoFuture as _;
 
 use qemu_controller::{AfterLoad, Ended, Session, SnapshotError};
 
+use crate::dropping::drop_after;
 use machine::{Fault, Scene, State};
 
 async fn save_and_load(session: &Session) -> Result<(), SnapshotError> {
@@ -187,17 +187,4 @@ async fn tags_at_the_end_of_what_can_be_counted() {
         let boot: Vec<_> = tags.iter().filter(|tag| tag.starts_with("boot;")).collect();
         assert!(boot.len() == kept && boot[0] != tag, "{tags:?}");
     }
-}
-
-async fn drop_after(polls: usize, future: impl Future) {
-    let mut future = Box::pin(future);
-    let mut left = polls;
-    poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(());
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(drop)
-    })
-    .await;
 }
