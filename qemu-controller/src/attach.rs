@@ -82,8 +82,7 @@ impl Session {
     /// [`AttachError`], after the deadline at the latest. A monitor serves one client at a time: another one's
     /// makes this one hear nothing, and nothing was sent then that could run later.
     pub async fn attach(address: Address, config: impl Into<AttachConfig>) -> Result<Self, AttachError> {
-        let name = address.to_string();
-        ready(connect(&address), name, config.into()).await
+        ready(connect(&address), Some(&address), config.into()).await
     }
 
     /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or
@@ -96,13 +95,13 @@ impl Session {
         config: impl Into<AttachConfig>,
     ) -> Result<Self, AttachError> {
         let stream: BoxTransport = Box::pin(stream);
-        ready(async { Ok(stream) }, "the other end of the stream".to_owned(), config.into()).await
+        ready(async { Ok(stream) }, None, config.into()).await
     }
 }
 
 async fn ready(
     transport: impl Future<Output = io::Result<BoxTransport>>,
-    address: String,
+    address: Option<&Address>,
     config: AttachConfig,
 ) -> Result<Session, AttachError> {
     let AttachConfig { deadlines, transcript } = config;
@@ -112,7 +111,7 @@ async fn ready(
     let mut phase = StartPhase::Connecting;
     let begun = timeout(deadline, async {
         let transcript = transcript.map(Transcript::new);
-        handshake(transport.await?, None, transcript, deadline, &mut phase).await
+        handshake(transport.await?, address.cloned(), None, transcript, deadline, &mut phase).await
     });
     let failed = match begun.await {
         Ok(Ok((shared, greeting))) => {
@@ -135,6 +134,7 @@ async fn ready(
         Ok(Err(failed)) => failed,
         Err(_) => Failed::Deadline,
     };
+    let address = address.map_or_else(|| "the other end of the stream".to_owned(), Address::to_string);
     Err(match failed {
         Failed::Ended(source) => AttachError::Ended { address, phase, source },
         Failed::Command(source) => AttachError::Refused { phase, source },

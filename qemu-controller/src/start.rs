@@ -13,6 +13,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use qmp_proto::{Capability, Connection, Greeting, Limits};
 use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{Instrument as _, info, info_span, trace};
+use tracing::{Instrument as _, debug, info, info_span, trace};
 
 use crate::call::{A_YEAR, command};
 use crate::config::{QemuConfig, SEMIHOSTING};
@@ -45,6 +46,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// … to this: up to 10 ms a retry costs QEMU nothing, at 50 ms it doubles the time to ready.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// A QEMU that has greeted and answers nothing for so long may hang in `accept`. The answer takes a millisecond
+/// where nothing is in the way.
+const HANGS_AFTER: Duration = Duration::from_millis(250);
 
 impl Session {
     /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated, `query-status`
@@ -185,7 +190,9 @@ async fn begin(
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
     let watch = Some(process.watch());
-    let (shared, greeting) = handshake(transport, watch, transcript, deadline, &mut started.phase).await?;
+    let address = process.qmp_address().cloned();
+    let begun = handshake(transport, address, watch, transcript, deadline, &mut started.phase);
+    let (shared, greeting) = begun.await?;
     started.phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
     if let Some(state) = &state {
@@ -229,9 +236,10 @@ async fn run(shared: &Shared, deadline: Duration) -> Result<(), Failed> {
     }
 }
 
-/// From a connected stream to an answered `query-status`.
+/// From a connected stream to an answered `query-status`. The address is the one to join again at.
 pub(crate) async fn handshake(
     transport: BoxTransport,
+    address: Option<Address>,
     process: Option<Watch>,
     transcript: Option<Transcript>,
     deadline: Duration,
@@ -246,10 +254,33 @@ pub(crate) async fn handshake(
         return Err(Failed::Ended(shared.end().await));
     };
     *phase = StartPhase::Negotiation;
-    negotiate(&shared, &greeting).await?;
-    *phase = StartPhase::FirstStatus;
-    command(&shared, deadline, &QueryStatus).await?;
+    let answers = async {
+        negotiate(&shared, &greeting).await?;
+        *phase = StartPhase::FirstStatus;
+        command(&shared, deadline, &QueryStatus).await.map_err(Failed::from)
+    };
+    out_of_accept(address, answers).await?;
     Ok((shared, greeting))
+}
+
+/// Waits for a greeted client's first answers, and frees a QEMU that hangs before it gives them.
+///
+/// One that is joined while it starts can hang for ever: its main loop and its monitor's thread both see that
+/// somebody connects, the thread takes the connection, and the main loop waits in `accept` for another one. So
+/// it gets another one, closed at once. A QEMU that is merely slow sees that come and go after this client has left.
+async fn out_of_accept<T>(address: Option<Address>, answers: impl Future<Output = T>) -> T {
+    let mut answers = pin!(answers);
+    let Some(address @ (Address::Socket(_) | Address::Tcp(_))) = address else { return answers.await };
+    if let Ok(answered) = timeout(HANGS_AFTER, &mut answers).await {
+        return answered;
+    }
+    debug!(%address, "QEMU has greeted and does not answer; connecting once more, which frees it if it hangs");
+    tokio::select! {
+        biased;
+        answered = &mut answers => return answered,
+        _ = transport::connect(&address) => {}
+    }
+    answers.await
 }
 
 /// Enables out-of-band execution where it is offered.

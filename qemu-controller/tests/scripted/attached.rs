@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use qemu_controller::{AttachConfig, AttachError, CommandError};
+use qemu_controller::{Address, AttachConfig, AttachError, CommandError, Session};
+use tokio::io::{copy_bidirectional, duplex};
+use tokio::net::UnixListener;
 
-use crate::peer::{GREETING, Peer};
+use crate::peer::{DEADLINE, GREETING, Peer};
 
 #[tokio::test(start_paused = true)]
 async fn an_attached_session_as_its_configuration_says() {
@@ -34,4 +36,31 @@ async fn an_attached_session_as_its_configuration_says() {
     let config = AttachConfig::default().qmp_transcript(folder.path().join("none").join("session.qmp"));
     let (_peer, session) = Peer::over(config);
     assert!(matches!(session.await, Err(AttachError::Transcript(_))));
+}
+
+/// QEMU's main loop can wait for a second connection while its monitor's thread has the first.
+#[tokio::test]
+async fn a_qemu_that_hangs_in_accept_is_freed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("qmp.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let qemu = async {
+        let (mut first, _) = listener.accept().await.unwrap();
+        let (near, mut far) = duplex(64 * 1024);
+        tokio::spawn(async move { copy_bidirectional(&mut first, &mut far).await });
+        let mut peer = Peer::on(near);
+        peer.say(GREETING).await;
+        assert_eq!(peer.hear().await.name, "qmp_capabilities");
+        listener.accept().await.unwrap();
+        peer.answer().await;
+        peer.serve().await;
+        listener
+    };
+    let qemu = tokio::spawn(qemu);
+    let session = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    assert!(session.query_status().await.unwrap().running);
+    session.detach().unwrap();
+    let listener = qemu.await.unwrap();
+    let third = tokio::time::timeout(Duration::from_millis(1), listener.accept());
+    assert!(third.await.is_err(), "it was connected to a third time");
 }

@@ -59,9 +59,14 @@ impl Peer {
         config: C,
     ) -> (Self, impl Future<Output = Result<Session, AttachError>> + Send) {
         let (client, stream) = duplex(64 * 1024);
-        let fault = Arc::new(Mutex::new(None));
-        let peer = Self { stream, heard: Vec::new(), fault: Arc::clone(&fault), unanswered: VecDeque::new() };
+        let peer = Self::on(stream);
+        let fault = Arc::clone(&peer.fault);
         (peer, Session::over(Client { stream: client, fault }, config))
+    }
+
+    /// A peer on a stream that somebody else gave to a session.
+    pub(crate) fn on(stream: DuplexStream) -> Self {
+        Self { stream, heard: Vec::new(), fault: Arc::default(), unanswered: VecDeque::new() }
     }
 
     /// What is said to a session that has hung up goes nowhere.
