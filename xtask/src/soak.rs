@@ -68,6 +68,8 @@ enum Part {
     Connects,
     /// The kill matrix of the tests, ten times over
     Kills,
+    /// Each way in which a run of firmware ends, fifty times
+    Verdicts,
     /// `cargo xtask test`, again and again
     Tests,
 }
@@ -80,6 +82,7 @@ struct Amount {
     flood: Duration,
     connects: usize,
     kills: u32,
+    long: bool,
     tests: u32,
 }
 
@@ -93,6 +96,7 @@ impl Args {
             flood: Duration::from_secs(if full { 60 } else { 3 }),
             connects: pick(200, 20),
             kills: if full { 10 } else { 1 },
+            long: full,
             tests,
         }
     }
@@ -167,6 +171,7 @@ async fn work(parts: &[Part], amount: Amount) -> anyhow::Result<ExitCode> {
             Part::Stderr => floods::stderr(amount.flood).await,
             Part::Connects => sessions::connects(amount.connects).await,
             Part::Kills => suites::kills(amount.kills).await,
+            Part::Verdicts => suites::verdicts(amount.long).await,
             Part::Tests => suites::tests(amount.tests).await,
         };
         rows.push(row.unwrap_or_else(|error| Row::failed(&format!("{part:?}").to_lowercase(), &error)));

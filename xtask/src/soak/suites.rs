@@ -11,12 +11,27 @@ use super::{
 };
 use crate::workspace;
 
-/// The kill matrix of the session.
+/// The kill matrix of the session, and that of saves and loads.
 pub(super) async fn kills(times: u32) -> anyhow::Result<Row> {
-    let words = "test --quiet --package qemu-controller --all-features --test qemu -- kill_matrix";
-    let mut command = Command::new(workspace::cargo());
-    command.args(words.split(' ')).current_dir(workspace::root());
+    let command = session_tests(&["kill_matrix", "snapshots::killed"]);
     again("kills", "kill matrices", times, command).await
+}
+
+/// Each way in which a run of firmware ends, in fifty rounds where the tests do two.
+pub(super) async fn verdicts(long: bool) -> anyhow::Result<Row> {
+    let mut command = session_tests(&["verdicts"]);
+    if long {
+        command.env("QEMU_CONTROLLER_LONG", "1");
+    }
+    again("verdicts", if long { "run of fifty rounds" } else { "run of two rounds" }, 1, command).await
+}
+
+/// Those of the session's tests on QEMU whose names have one of these words.
+fn session_tests(words: &[&str]) -> Command {
+    let mut command = Command::new(workspace::cargo());
+    command.args("test --quiet --package qemu-controller --all-features --test qemu --".split(' '));
+    command.args(words).current_dir(workspace::root());
+    command
 }
 
 /// `cargo xtask test`, all of it.
