@@ -105,7 +105,7 @@ impl State {
                 }
                 Some(_) => self.connection.handle_eof(),
             }
-            let routed = self.route();
+            let routed = self.route(shared);
             shared.free_places(self);
             if let Err(error) = routed {
                 return Poll::Ready(Turn::Over(Ended::Protocol(error)));
@@ -118,7 +118,7 @@ impl State {
     }
 
     /// Hands on what the connection has understood so far.
-    fn route(&mut self) -> Result<(), DecodeError> {
+    fn route(&mut self, shared: &Shared) -> Result<(), DecodeError> {
         while let Some(event) = self.connection.poll_event()? {
             match event {
                 Event::Reply { id, result } => {
@@ -128,6 +128,7 @@ impl State {
                 }
                 Event::Event(event) => {
                     debug!(event = %event.name, "event");
+                    shared.blocks.event(&event);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
                         if let Some(run_state) = &self.run_state {

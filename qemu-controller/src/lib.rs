@@ -40,6 +40,7 @@
 //! to keep running), and on Linux with this program, however that ends.
 
 mod attach;
+mod block_changes;
 mod call;
 mod config;
 mod destination;

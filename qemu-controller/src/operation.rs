@@ -9,11 +9,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qmp_proto::commands::{Cont, QueryStatus, StatusInfo, Stop};
+use qmp_proto::commands::{Cont, QueryStatus, RunState, StatusInfo, Stop};
 use qmp_proto::{Command, Version};
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
+use crate::block_changes::BlockChanges;
 use crate::call::{self, instant_after};
 use crate::error::{CommandError, WaitPhase};
 use crate::events::Events;
@@ -96,6 +97,19 @@ impl Operation {
     /// All events from now on.
     pub(crate) fn events(&self) -> Events {
         self.shared.subscribe()
+    }
+
+    /// What may have been done to block devices, and the names for our own.
+    pub(crate) fn blocks(&self) -> &BlockChanges {
+        &self.shared.blocks
+    }
+
+    /// The run state. That a guest runs the events have told; why one stands still QEMU is asked.
+    pub(crate) async fn run_state(&self) -> Result<RunState, CommandError> {
+        if *self.shared.run_state().borrow() == RunState::Running {
+            return Ok(RunState::Running);
+        }
+        Ok(self.command(&QueryStatus).await?.status)
     }
 
     /// QEMU's version as numbers.

@@ -130,7 +130,9 @@ impl Session {
     /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success;
     /// else [`CommandError`].
     pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
-        let text = self.command(&HumanMonitorCommand { command_line: line }).await?;
+        let _change = self.inner.shared.blocks.human_monitor_line(line);
+        let command = HumanMonitorCommand { command_line: line };
+        let text = call::command(&self.inner.shared, self.deadline, &command).await?;
         if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
             return Err(CommandError::HumanMonitor {
                 line: line.to_owned(),
@@ -145,6 +147,7 @@ impl Session {
     /// # Errors
     /// [`CommandError`].
     pub async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
+        let _change = self.inner.shared.blocks.command(C::NAME);
         call::command(&self.inner.shared, self.deadline, command).await
     }
 
@@ -157,6 +160,7 @@ impl Session {
         command: &str,
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
+        let _change = self.inner.shared.blocks.command(command);
         call(&self.inner.shared, command, Lane::InBand, self.deadline, |c| c.execute_raw(command, arguments))
             .await
     }
@@ -171,6 +175,7 @@ impl Session {
         command: &str,
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
+        let _change = self.inner.shared.blocks.command(command);
         call(&self.inner.shared, command, Lane::OutOfBand, self.deadline, |c| {
             c.execute_raw_oob(command, arguments)
         })

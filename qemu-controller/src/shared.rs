@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tracing::{Span, info};
 
+use crate::block_changes::BlockChanges;
 use crate::error::Ended;
 use crate::events::{Events, Subscribers};
 use crate::history::History;
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<Option<Ended>>,
     /// Held by what takes several commands: there is one at a time.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// What may have been done to block devices.
+    pub(crate) blocks: BlockChanges,
     /// Where the driver runs, and whatever is finished after its caller has gone.
     pub(crate) runtime: Handle,
     /// In which whatever concerns this session is traced.
@@ -88,12 +91,13 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Owned(Arc<Shared>);
 
 impl Owned {
-    /// In the runtime that the driver will have.
+    /// In the runtime that the driver will have; `started`: QEMU is ours.
     pub(crate) fn new(
         transport: BoxTransport,
         connection: Connection,
         transcript: Option<Transcript>,
         span: Span,
+        started: bool,
     ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
@@ -116,6 +120,7 @@ impl Owned {
             out_of_band: Semaphore::new(MAX_IN_FLIGHT),
             ended: watch::Sender::new(None),
             turn: Arc::default(),
+            blocks: BlockChanges::new(started),
             runtime: Handle::current(),
             span,
         }))
@@ -342,7 +347,8 @@ mod tests {
     #[tokio::test]
     async fn a_place_that_was_given_before_the_end_sends_nothing_after_it() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let shared = Owned::new(Box::pin(ours), Connection::new(Limits::default()), None, Span::none());
+        let shared =
+            Owned::new(Box::pin(ours), Connection::new(Limits::default()), None, Span::none(), false);
         let place = shared.place(Lane::InBand).await.unwrap();
         shared.release();
         let sent = shared.submit(place, "stop", |_| panic!("there is nobody to send it"));

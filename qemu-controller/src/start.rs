@@ -207,7 +207,7 @@ async fn begin(
     // A fork has none, and the caller's writers are let go with what writes to them.
     config.transcript = None;
     config.logs = Vec::new();
-    let snapshots = Store::new(config.snapshot_file.clone(), loaded);
+    let snapshots = Store::new(config.snapshot_file.clone(), loaded, process.argv().args());
     if state.is_some() {
         snapshots.loaded(!held);
     }
@@ -247,7 +247,8 @@ pub(crate) async fn handshake(
 ) -> Result<(Owned, Greeting), Failed> {
     *phase = StartPhase::Greeting;
     let span = info_span!("qemu", pid = process.as_ref().map(Watch::pid));
-    let shared = Owned::new(transport, Connection::new(Limits::default()), transcript, span);
+    let connection = Connection::new(Limits::default());
+    let shared = Owned::new(transport, connection, transcript, span, process.is_some());
     let greeting = shared.greeting();
     tokio::spawn(drive(shared.share(), process).instrument(shared.span.clone()));
     let Ok(greeting) = greeting.await else {

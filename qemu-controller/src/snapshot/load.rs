@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::{SnapshotLoad, Stop};
+use qmp_proto::commands::{Cont, RunState, SnapshotLoad, Stop};
 
 use super::error::SnapshotError;
 use super::name::{self, Tag};
+use super::seen::Seen;
 use super::store::Store;
-use super::{Seen, devices, job, latest, missing, read, revive, sd_card};
+use super::{revive, sd_card};
 use crate::operation::Operation;
 use crate::serial::Serial;
 use crate::session::Session;
@@ -97,41 +98,64 @@ async fn load(
     wanted: Wanted,
 ) -> Result<(), SnapshotError> {
     let seen = Seen::look(&operation, store).await?;
-    let Some(node) = store.node(&operation).await? else {
-        return Err(missing(&name, &[]));
-    };
-    let saved = read(&operation, &node).await?;
-    let Some((info, tag)) = latest(&saved, &name) else {
-        return Err(missing(&name, &saved));
-    };
-    if !wanted.unchecked {
-        fits(&operation, store, tag).await?;
+    match load_as_seen(&operation, store, &seen, &name, &wanted).await {
+        Err(error) => match seen.anew(&error, &operation, store).await? {
+            Some(seen) => load_as_seen(&operation, store, &seen, &name, &wanted).await,
+            None => Err(error),
+        },
+        loaded => loaded,
     }
+}
+
+async fn load_as_seen(
+    operation: &Operation,
+    store: &Store,
+    seen: &Seen,
+    name: &str,
+    wanted: &Wanted,
+) -> Result<(), SnapshotError> {
+    let listed = &seen.listed;
+    let (Some(node), Some(saved)) = (&listed.node, listed.latest(name)) else {
+        return Err(listed.missing(name));
+    };
+    let tag = &saved.tag;
+    if !wanted.unchecked {
+        fits(operation, store, tag).await?;
+    }
+    let ran = seen.before == RunState::Running;
     let run = match wanted.then {
-        AfterLoad::AsBefore => seen.before.running,
-        AfterLoad::AsSaved => tag.running.unwrap_or(seen.before.running),
+        AfterLoad::AsBefore => ran,
+        AfterLoad::AsSaved => tag.running.unwrap_or(ran),
         AfterLoad::Paused => false,
         AfterLoad::Running => true,
     };
-    revive::revive(&operation, &seen.before.status).await?;
-    if seen.before.running && (!run || wanted.without_output.is_some()) {
-        // QEMU lets a guest that ran run on at once.
+    revive::revive(operation, &seen.before).await?;
+    // QEMU lets a guest that ran run on at once.
+    let runs_on = ran && run && wanted.without_output.is_none();
+    if ran && !runs_on {
         operation.command(&Stop).await?;
-    } else if !seen.before.running {
-        store.settle(&operation).await?;
+    } else if !ran {
+        store.settle(operation).await?;
     }
     // Another's snapshot may have the SD card in it: while it is out, the load fails where QEMU would abort.
-    let out = if tag.is_ours() { &[] } else { store.cards(&operation).await? };
-    let devices = devices(&node, &seen.disks);
-    let id = store.job_id();
-    let command = SnapshotLoad { job_id: &id, tag: &info.name, vmstate: &node, devices: &devices };
-    let loaded = sd_card::without(&operation, out, job::run(&operation, &id, &command)).await;
-    if loaded.is_ok() {
-        wanted.without_output.iter().flatten().for_each(|port| drop(port.take()));
+    let out = if tag.is_ours() { &[] } else { store.cards(operation).await? };
+    let devices = listed.devices(node);
+    let id = operation.blocks().name();
+    let command = SnapshotLoad { job_id: &id, tag: &saved.text, vmstate: node, devices: &devices };
+    let loaded = sd_card::job_without(operation, out, &id, &command).await;
+    match &loaded {
+        Ok(()) => {
+            wanted.without_output.iter().flatten().for_each(|port| drop(port.take()));
+            if run && !runs_on {
+                operation.command(&Cont).await?;
+            }
+            store.loaded(run);
+        }
+        Err(_) => {
+            operation.run(ran).await?;
+            store.loaded(ran);
+        }
     }
-    let run = if loaded.is_ok() { run } else { seen.before.running };
-    operation.run(run).await?;
-    store.loaded(run);
     loaded
 }
 

@@ -19,15 +19,14 @@ mod pflash;
 mod revive;
 mod save;
 pub(crate) mod sd_card;
+mod seen;
 mod state;
 mod store;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use qmp_proto::commands::{
-    BlockDeviceInfo, QueryBlock, QueryStatus, SnapshotDelete, SnapshotInfo, StatusInfo,
-};
+use qmp_proto::commands::{BlockDeviceInfo, SnapshotDelete, SnapshotInfo};
 
 pub use error::SnapshotError;
 pub(crate) use error::joined;
@@ -43,6 +42,7 @@ pub(crate) use store::Store;
 use crate::operation::Operation;
 use crate::session::Session;
 use name::Tag;
+use seen::Seen;
 
 /// A snapshot, as [`Session::list_snapshots`] tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,8 @@ impl Session {
     /// ```
     ///
     /// A name has 1 to 64 characters: ASCII letters, digits, and `.`, `_`, `:`, `-`. Needs QEMU 6.0. Snapshots of the user's own disks are in these disks and
-    /// stay there unless they are deleted.
+    /// stay there unless they are deleted. One of the same name that a debugger has saved meanwhile (`monitor savevm`)
+    /// is not noticed, and stays beside it.
     ///
     /// What awaits it may leave at any point: what was begun is finished, and the next operation waits for it. The
     /// session's deadline is that of the whole; give a machine with much memory
@@ -126,65 +127,29 @@ impl Session {
         name::check(name)?;
         let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
         self.operation("snapshot-delete", async move |operation: Operation| {
-            let disks = disks::writable(&operation.command(&QueryBlock).await?)?;
-            let Some(node) = store.node(&operation).await? else {
-                return Err(missing(&name, &[]));
-            };
-            let saved = read(&operation, &node).await?;
-            let found = saved.iter().filter(|(_, tag)| tag.name == name);
-            let tags: Vec<_> = found.map(|(info, _)| info.name.as_str()).collect();
-            if tags.is_empty() {
-                return Err(missing(&name, &saved));
+            let listed = Seen::ask(&operation, &store).await?.listed;
+            let tags: Vec<_> = listed.with_name(&name).map(|saved| saved.text.as_str()).collect();
+            match &listed.node {
+                Some(node) if !tags.is_empty() => {
+                    delete(&operation, &store, &tags, &listed.devices(node)).await
+                }
+                _ => Err(listed.missing(&name)),
             }
-            delete(&operation, &store, &tags, &devices(&node, &disks)).await
         })
         .await
     }
 }
 
-/// What a save or a load has to know beforehand.
-struct Seen {
-    before: StatusInfo,
-    /// The nodes of the writable disks.
-    disks: Vec<String>,
-}
-
-impl Seen {
-    /// Looks, and changes nothing. With a medium in the SD card QEMU would abort at the load.
-    async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
-        let cards = store.cards(operation).await?;
-        let (status, blocks) =
-            tokio::join!(biased; operation.command(&QueryStatus), operation.command(&QueryBlock));
-        let (before, blocks) = (status?, blocks?);
-        match sd_card::medium_among(cards, &blocks) {
-            Some(drive) => Err(SnapshotError::CardWithMedium { drive }),
-            None => Ok(Self { before, disks: disks::writable(&blocks)? }),
-        }
-    }
-}
-
-/// All nodes that take part: the image with the machine's state, and the disks.
-fn devices<'a>(node: &'a str, disks: &'a [String]) -> Vec<&'a str> {
-    std::iter::once(node).chain(disks.iter().map(String::as_str)).collect()
-}
-
 /// What is in the image, as it is: a name that was saved over may be there twice.
 async fn read(operation: &Operation, node: &str) -> Result<Vec<(SnapshotInfo, Tag)>, SnapshotError> {
-    Ok(saved_in(store::nodes(operation).await?, node))
-}
-
-fn saved_in(nodes: Vec<BlockDeviceInfo>, node: &str) -> Vec<(SnapshotInfo, Tag)> {
     let is_it = |block: &BlockDeviceInfo| block.node_name.as_deref() == Some(node);
-    let image = nodes.into_iter().find(is_it).and_then(|block| block.image);
+    let image = store::nodes(operation).await?.into_iter().find(is_it).and_then(|block| block.image);
     let snapshots = image.map(|image| image.snapshots).unwrap_or_default();
-    snapshots.into_iter().map(|info| (Tag::read(&info.name), info)).map(|(tag, info)| (info, tag)).collect()
-}
-
-/// The highest generation that this name has in any image, be it of another session.
-fn generation(nodes: &[BlockDeviceInfo], name: &str) -> u64 {
-    let images = nodes.iter().filter_map(|block| block.image.as_ref());
-    let tags = images.flat_map(|image| &image.snapshots).map(|info| Tag::read(&info.name));
-    tags.filter(|tag| tag.name == name).map(|tag| tag.generation).max().unwrap_or_default()
+    Ok(snapshots
+        .into_iter()
+        .map(|info| (Tag::read(&info.name), info))
+        .map(|(tag, info)| (info, tag))
+        .collect())
 }
 
 /// The one that counts of those with this name.
@@ -211,11 +176,6 @@ fn time(seconds: i64, nanoseconds: i64) -> Duration {
     Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or_default().min(999_999_999))
 }
 
-fn missing(name: &str, saved: &[(SnapshotInfo, Tag)]) -> SnapshotError {
-    let available = current(saved).into_iter().map(|snapshot| snapshot.name).collect();
-    SnapshotError::Missing { name: name.to_owned(), available }
-}
-
 /// Deletes what has these tags, the oldest first.
 async fn delete(
     operation: &Operation,
@@ -224,8 +184,13 @@ async fn delete(
     devices: &[&str],
 ) -> Result<(), SnapshotError> {
     for tag in tags {
-        let id = store.job_id();
-        job::run(operation, &id, &SnapshotDelete { job_id: &id, tag, devices }).await?;
+        let id = operation.blocks().name();
+        let deleted = job::run(operation, &id, &SnapshotDelete { job_id: &id, tag, devices }).await;
+        match deleted {
+            Ok(()) => store.deleted(tag),
+            Err(_) => store.forget(),
+        }
+        deleted?;
     }
     Ok(())
 }

@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::SnapshotSave;
+use qmp_proto::commands::{RunState, SnapshotSave};
 use tracing::debug;
 
 use super::error::SnapshotError;
 use super::name::{self, Tag};
-use super::store::{self, Store};
-use super::{Seen, delete, devices, generation, job, latest, saved_in, sd_card};
+use super::seen::Seen;
+use super::store::Store;
+use super::{delete, sd_card};
 use crate::operation::Operation;
 use crate::session::Session;
 
@@ -57,31 +58,50 @@ async fn save(
     name: String,
     overwrite: bool,
 ) -> Result<(), SnapshotError> {
-    let seen = Seen::look(&operation, store).await?;
-    let node = store.node_to_save(&operation).await?;
-    let nodes = store::nodes(&operation).await?;
-    // The disks may still have snapshots of sessions whose own image is gone, and QEMU refuses a tag that any of
-    // them has.
-    let generation = generation(&nodes, &name).saturating_add(1);
-    let saved = saved_in(nodes, &node);
-    if latest(&saved, &name).is_some() && !overwrite {
-        return Err(SnapshotError::Exists { name });
+    let mut seen = Seen::look(&operation, store).await?;
+    if seen.listed.node.is_none() {
+        store.node_to_save(&operation).await?;
+        seen = Seen::ask(&operation, store).await?;
     }
-    let taken_with = store.identity(&operation).await?.cloned();
-    let running = Some(seen.before.running);
-    let tag = Tag { name, generation, running, taken_with };
+    match save_as_seen(&operation, store, &seen, &name, overwrite).await {
+        Err(error) => match seen.anew(&error, &operation, store).await? {
+            Some(seen) => save_as_seen(&operation, store, &seen, &name, overwrite).await,
+            None => Err(error),
+        },
+        saved => saved,
+    }
+}
 
-    let devices = devices(&node, &seen.disks);
-    let (id, text) = (store.job_id(), tag.to_string());
-    let command = SnapshotSave { job_id: &id, tag: &text, vmstate: &node, devices: &devices };
-    let job = job::run(&operation, &id, &command);
-    let result = sd_card::without(&operation, store.cards(&operation).await?, job).await;
-    // QEMU has done so itself, unless the job failed in between.
-    operation.put_back(&seen.before).await?;
-    result?;
-    let replaced = saved.iter().filter(|(_, old)| old.name == tag.name);
-    let replaced: Vec<_> = replaced.map(|(info, _)| info.name.as_str()).collect();
-    if let Err(error) = delete(&operation, store, &replaced, &devices).await {
+async fn save_as_seen(
+    operation: &Operation,
+    store: &Store,
+    seen: &Seen,
+    name: &str,
+    overwrite: bool,
+) -> Result<(), SnapshotError> {
+    let listed = &seen.listed;
+    let replaced: Vec<_> = listed.with_name(name).map(|saved| saved.text.as_str()).collect();
+    if !replaced.is_empty() && !overwrite {
+        return Err(SnapshotError::Exists { name: name.to_owned() });
+    }
+    let Some(node) = &listed.node else {
+        return Err(listed.missing(name));
+    };
+    let taken_with = store.identity(operation).await?.cloned();
+    let (generation, running) = (listed.next_generation(name), seen.before == RunState::Running);
+    let tag = Tag { name: name.to_owned(), generation, running: Some(running), taken_with };
+
+    let devices = listed.devices(node);
+    let (id, text) = (operation.blocks().name(), tag.to_string());
+    let command = SnapshotSave { job_id: &id, tag: &text, vmstate: node, devices: &devices };
+    let saved = sd_card::job_without(operation, store.cards(operation).await?, &id, &command).await;
+    if saved.is_err() {
+        // A save that is done has done so itself.
+        operation.run(running).await?;
+    }
+    saved?;
+    store.saved(&text);
+    if let Err(error) = delete(operation, store, &replaced, &devices).await {
         // The new one counts already; the next save over it tries again.
         debug!(%error, "the replaced snapshot is still there");
     }

@@ -5,10 +5,11 @@
 //! 10.0). A card without a medium has nothing worth saving, and the guest sees no difference while it is out. One
 //! with a medium has, so then the save is refused.
 
-use std::future::Future;
+use qmp_proto::Command;
+use qmp_proto::commands::{BlockInfo, QomGet, QomList, QomSet};
 
-use qmp_proto::commands::{BlockInfo, QomGet, QomList, QomSet, QueryBlock};
-
+use super::error::SnapshotError;
+use super::job;
 use crate::error::CommandError;
 use crate::operation::Operation;
 
@@ -61,28 +62,19 @@ pub(crate) async fn find(operation: &Operation) -> Result<Vec<SdCard>, CommandEr
     Ok(cards)
 }
 
-/// The drive of the first card that has a medium in it, which forbids a save and a load.
-#[expect(dead_code, reason = "forks are to use it")]
-pub(crate) async fn medium(operation: &Operation, cards: &[SdCard]) -> Result<Option<String>, CommandError> {
-    if cards.iter().all(|card| card.drive.is_none()) {
-        return Ok(None);
-    }
-    let blocks = operation.command(&QueryBlock).await?;
-    Ok(medium_among(cards, &blocks))
-}
-
 /// The drive of the first card that has a medium in it, by an answer to `query-block`: it forbids a save and a load.
 pub(crate) fn medium_among(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<String> {
     cards.iter().find_map(|card| card.medium(blocks)).map(str::to_owned)
 }
 
-/// Does something while the cards, which have no medium, are out, and puts them back whatever became of it. Part of
+/// Runs a job while the cards, which have no medium, are out, and puts them back whatever became of it. Part of
 /// an [`Operation`], which is finished though its caller has gone.
-pub(crate) async fn without<T, E: From<CommandError>>(
+pub(crate) async fn job_without<C: Command>(
     operation: &Operation,
     cards: &[SdCard],
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
+    id: &str,
+    command: &C,
+) -> Result<(), SnapshotError> {
     let mut out = Vec::new();
     let mut taken_out = Ok(());
     for card in cards {
@@ -91,17 +83,23 @@ pub(crate) async fn without<T, E: From<CommandError>>(
             Err(error) => taken_out = Err(error),
         }
     }
-    let worked = match taken_out {
-        Ok(()) => work.await,
-        Err(error) => Err(error.into()),
+    let concluded = match taken_out {
+        Ok(()) => job::until_concluded(operation, id, command).await,
+        Err(error) => Err(error),
     };
-    let mut put_back = Ok(());
-    for card in out {
-        put_back = put_back.and(card.plug(operation, true).await);
-    }
-    let worked = worked?;
+    let end = async { concluded?.end(operation).await };
+    let put_back = async {
+        let mut put_back = Ok(());
+        for card in out {
+            put_back = put_back.and(card.plug(operation, true).await);
+        }
+        put_back
+    };
+    // In one go.
+    let (ended, put_back) = tokio::join!(biased; end, put_back);
+    ended?;
     put_back?;
-    Ok(worked)
+    Ok(())
 }
 
 /// Before `sd-card-spi` was a type of its own, a property told; a card without it is on another bus.

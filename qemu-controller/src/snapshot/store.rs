@@ -4,11 +4,12 @@
 //! snapshot is in it: it is gone with the session, however that ends. Paths are only ever values of `filename`
 //! for the driver `file`, which takes them as they are; absolute, so that none is read as a protocol.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex as SyncMutex, MutexGuard, PoisonError};
 
 use qmp_proto::Command;
 use qmp_proto::commands::{BlockDeviceInfo, BlockdevAdd, BlockdevCreate, BlockdevDel, QueryCommands};
@@ -20,12 +21,11 @@ use tokio::sync::{Mutex, OnceCell};
 use super::error::SnapshotError;
 use super::identity::{Identity, LoadedFiles};
 use super::sd_card::{self, SdCard};
+use super::seen::{Listed, Saved};
 use super::{job, pflash};
+use crate::block_changes::is_ours;
 use crate::error::CommandError;
 use crate::operation::Operation;
-
-/// What all our block nodes are called, and a random part.
-const NODE: &str = "snapshots-";
 
 /// A session's snapshots: where they are, and what need not be asked twice.
 #[derive(Default)]
@@ -40,12 +40,16 @@ pub(crate) struct Store {
     /// Something was loaded, and the guest has stood still since, as far as is known here.
     stands_loaded: AtomicBool,
     identity: OnceCell<Identity>,
-    jobs: AtomicU64,
+    /// Nobody but the session can change anything, by all that is known of how QEMU was started.
+    ours_alone: bool,
+    /// What there is, as long as no other change is counted.
+    known: SyncMutex<Option<(u64, Listed)>>,
 }
 
 impl Store {
-    pub(crate) fn new(file: Option<PathBuf>, loaded_files: LoadedFiles) -> Self {
-        Self { file, loaded_files, ..Self::default() }
+    /// For a QEMU with these arguments.
+    pub(crate) fn new(file: Option<PathBuf>, loaded_files: LoadedFiles, args: &[OsString]) -> Self {
+        Self { file, loaded_files, ours_alone: has_one_monitor(args), ..Self::default() }
     }
 
     /// The machine's SD cards that QEMU cannot restore; a board has them or has not.
@@ -80,9 +84,38 @@ impl Store {
         self.identity.get_or_try_init(|| Identity::ask(operation, self.loaded_files.clone())).await
     }
 
-    /// A name for a job, unlike those of any other client of this QEMU.
-    pub(crate) fn job_id(&self) -> String {
-        format!("{NODE}{}-{}", random(), self.jobs.fetch_add(1, Ordering::Relaxed))
+    /// What there is, if it is known for certain.
+    pub(super) fn remembered(&self, operation: &Operation) -> Option<Listed> {
+        let now = operation.blocks().count();
+        self.known().as_ref().filter(|(as_of, _)| *as_of == now).map(|(_, listed)| listed.clone())
+    }
+
+    /// There was this when so many changes were counted.
+    pub(super) fn remember(&self, as_of: u64, listed: Listed) {
+        *self.known() = self.ours_alone.then_some((as_of, listed));
+    }
+
+    /// A snapshot with this tag was saved.
+    pub(super) fn saved(&self, tag: &str) {
+        if let Some((_, listed)) = &mut *self.known() {
+            listed.saved.push(Saved::read(tag));
+        }
+    }
+
+    /// The one with this tag was deleted.
+    pub(super) fn deleted(&self, tag: &str) {
+        if let Some((_, listed)) = &mut *self.known() {
+            listed.saved.retain(|saved| saved.text != tag);
+        }
+    }
+
+    /// Something failed: who knows what there is.
+    pub(super) fn forget(&self) {
+        *self.known() = None;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<(u64, Listed)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The block node, where there is one yet: the user's file is opened, nothing is made.
@@ -134,10 +167,10 @@ impl Store {
 
     /// Makes an empty qcow2 image of an empty file.
     async fn format(&self, operation: &Operation, file: &Path) -> Result<(), SnapshotError> {
-        let node = format!("{NODE}{}", random());
+        let node = operation.blocks().name();
         add(operation, json!({ "driver": "file", "node-name": node, "filename": text(file)? })).await?;
         let options = json!({ "driver": "qcow2", "file": node, "size": 0 });
-        let id = self.job_id();
+        let id = operation.blocks().name();
         let formatted = job::run(operation, &id, &BlockdevCreate { job_id: &id, options }).await;
         let deleted = operation.command(&BlockdevDel { node_name: &node }).await;
         formatted?;
@@ -151,14 +184,12 @@ impl Store {
 async fn open(operation: &Operation, file: &Path, outlives: bool) -> Result<String, SnapshotError> {
     let path = text(file)?;
     let ours = |block: &BlockDeviceInfo| {
-        block.drv == "qcow2"
-            && block.file == path
-            && block.node_name.as_deref().is_some_and(|name| name.starts_with(NODE))
+        block.drv == "qcow2" && block.file == path && block.node_name.as_deref().is_some_and(is_ours)
     };
     if outlives && let Some(left) = nodes(operation).await?.into_iter().find(ours) {
         return Ok(left.node_name.unwrap_or_default());
     }
-    let node = format!("{NODE}{}", random());
+    let node = operation.blocks().name();
     add(
         operation,
         json!({
@@ -248,7 +279,12 @@ fn unusable(path: &Path, source: io::Error) -> SnapshotError {
     SnapshotError::File { path: path.to_owned(), source }
 }
 
-/// Eight hexadecimal digits that no other client will come upon.
-fn random() -> String {
-    format!("{:08x}", RandomState::new().build_hasher().finish() as u32)
+/// Whether no other client can give this QEMU commands, but a debugger by way of its stub.
+fn has_one_monitor(args: &[OsString]) -> bool {
+    let args = args.iter().filter_map(|arg| arg.to_str());
+    let may_be_one = |arg: &str| {
+        let option = arg.trim_start_matches('-');
+        ["mon", "qmp", "readconfig"].iter().any(|option_of_one| option.starts_with(option_of_one))
+    };
+    args.filter(|arg| may_be_one(arg)).count() == 1
 }

@@ -10,7 +10,7 @@ use qmp_proto::commands::{
 use tempfile::NamedTempFile;
 
 use super::super::error::SnapshotError;
-use super::super::{Store, job, sd_card, store};
+use super::super::{Store, sd_card, store};
 use super::error::StateError;
 use super::{Kept, MachineState, runstate, vmstate};
 use crate::operation::Operation;
@@ -100,10 +100,9 @@ async fn save_to_image(
 ) -> Result<File, StateError> {
     let image = NamedTempFile::with_prefix("qemu-state-").map_err(unusable)?;
     let node = store.scratch(operation, image.path()).await?;
-    let id = store.job_id();
+    let id = operation.blocks().name();
     let command = SnapshotSave { job_id: &id, tag: TAG, vmstate: &node, devices: &[&node] };
-    let job = job::run(operation, &id, &command);
-    let saved = sd_card::without(operation, store.cards(operation).await?, job).await;
+    let saved = sd_card::job_without(operation, store.cards(operation).await?, &id, &command).await;
     // Also where the save failed; what it leaves in QEMU's own caches is in the file then.
     let closed = operation.command(&BlockdevDel { node_name: &node }).await;
     // QEMU has done so itself, unless the job failed in between.

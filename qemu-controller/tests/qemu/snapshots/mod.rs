@@ -6,6 +6,7 @@ mod dropped;
 mod faults;
 mod files;
 mod killed;
+mod remembered;
 mod verbs;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

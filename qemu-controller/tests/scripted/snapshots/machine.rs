@@ -95,6 +95,7 @@ impl State {
             "query-status" => json!({ "status": "running", "running": true }),
             "cont" | "stop" => {
                 self.paused = command.name == "stop";
+                events.push((if self.paused { "STOP" } else { "RESUME" }, json!({})));
                 json!({})
             }
             "query-commands" if fault == Fault::Old => json!([{ "name": "query-commands" }]),
@@ -149,8 +150,11 @@ impl State {
         match name {
             _ if failed => {
                 job["error"] = json!("what QEMU says");
-                // QEMU leaves `restore-vm`.
-                self.paused |= name == "snapshot-load";
+                if name == "snapshot-load" {
+                    // QEMU leaves `restore-vm`.
+                    self.paused = true;
+                    events.push(("STOP", json!({})));
+                }
             }
             "snapshot-save" => {
                 assert!(self.card_is_out, "a state with the card in it can never be restored");
@@ -164,7 +168,8 @@ impl State {
         if fault == Fault::Silent {
             return;
         }
-        for status in ["created", "running", "pending", "concluded"] {
+        let end = if failed { "aborting" } else { "pending" };
+        for status in ["created", "running", end, "concluded"] {
             events.push(("JOB_STATUS_CHANGE", json!({ "id": "another", "status": "concluded" })));
             events.push(("JOB_STATUS_CHANGE", json!({ "id": id, "status": status })));
         }
