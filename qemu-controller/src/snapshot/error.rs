@@ -8,7 +8,8 @@ use super::name::InvalidName;
 use crate::error::{CommandError, Ended};
 
 /// Why an operation on snapshots has failed. The guest's run state is then what it was before, and every earlier
-/// snapshot is still there.
+/// snapshot is still there. One thing is not undone: a machine that was shut down and stays has been reset for a load
+/// that then failed ([`Job`](Self::Job), [`Command`](Self::Command)), and waits in the run state `prelaunch`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {

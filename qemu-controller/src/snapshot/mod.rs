@@ -85,6 +85,9 @@ impl Session {
     /// session's deadline is that of the whole; give a machine with much memory
     /// [more](Self::with_deadline).
     ///
+    /// A QEMU that outlives its session (attached, or kept running) keeps the scratch image: as a block node named
+    /// `snap….N`, without a name in the file system, until `blockdev-del` or its end.
+    ///
     /// # Errors
     /// [`SnapshotError`]; the run state is as it was and nothing that was saved before is lost. An SD card on an SPI
     /// bus is refused while it has a medium: QEMU aborts when it restores one, so what was saved could never be
@@ -99,7 +102,7 @@ impl Session {
     ///
     /// # Errors
     /// [`SnapshotError`]. After a load that QEMU failed in the middle ([`SnapshotError::Job`]) the run state is as
-    /// before, but memory and devices may be partly the snapshot's. What does not fit, by what the snapshot says it was taken with, is refused before.
+    /// before (`prelaunch` where it was shut down), but memory and devices may be partly the snapshot's. What does not fit, by what the snapshot says it was taken with, is refused before.
     pub fn load_snapshot<'a>(&'a self, name: &'a str) -> LoadSnapshot<'a> {
         LoadSnapshot::new(self, name)
     }

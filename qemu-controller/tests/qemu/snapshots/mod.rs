@@ -6,6 +6,7 @@ mod dropped;
 mod faults;
 mod files;
 mod killed;
+mod no_space;
 mod remembered;
 mod verbs;
 

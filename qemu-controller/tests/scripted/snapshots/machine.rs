@@ -1,6 +1,7 @@
 //! A QEMU in memory as far as snapshots need one: jobs, block nodes, an SD card, a run state; and the faults that
 //! it is told to have.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use qemu_controller::Session;
@@ -28,6 +29,14 @@ pub(super) enum Fault {
     Old,
 }
 
+/// What `set-action` says of a reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Reboot {
+    #[default]
+    Resets,
+    ShutsDown,
+}
+
 /// What the machine is at the end, and all that it was told.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -36,7 +45,13 @@ pub(super) struct State {
     pub(super) paused: bool,
     pub(super) jobs: Vec<Value>,
     pub(super) tags: Vec<String>,
-    nodes: Vec<String>,
+    pub(super) nodes: Vec<String>,
+    /// The guest shut it down, and it stays; what a reset is then.
+    pub(super) shut_down: bool,
+    pub(super) reboot: Reboot,
+    /// What a save puts into the file that was named last, in place of what QEMU would.
+    pub(super) image: Vec<u8>,
+    file: PathBuf,
 }
 
 /// A session with such a machine.
@@ -91,6 +106,19 @@ impl State {
         let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
         let mut events = Vec::new();
         let value = match command.name.as_str() {
+            "query-status" if self.shut_down => json!({ "status": "shutdown", "running": false }),
+            "system_reset" => {
+                self.shut_down = self.reboot == Reboot::ShutsDown;
+                let what = if self.shut_down { "SHUTDOWN" } else { "RESET" };
+                events.push((what, json!({ "guest": false, "reason": "host-qmp-system-reset" })));
+                json!({})
+            }
+            "set-action" => {
+                self.reboot = if text("reboot") == "reset" { Reboot::Resets } else { Reboot::ShutsDown };
+                json!({})
+            }
+            "query-cpus-fast" => json!([]),
+            "query-memory-size-summary" => json!({ "base-memory": 65536 }),
             "query-status" if self.paused => json!({ "status": "paused", "running": false }),
             "query-status" => json!({ "status": "running", "running": true }),
             "cont" | "stop" => {
@@ -116,6 +144,8 @@ impl State {
             }
             "blockdev-add" => {
                 self.nodes.push(text("node-name"));
+                let file = [&arguments["filename"], &arguments["file"]["filename"]];
+                self.file = file.into_iter().find_map(Value::as_str).unwrap_or_default().into();
                 json!({})
             }
             "blockdev-del" => {
@@ -159,6 +189,9 @@ impl State {
             "snapshot-save" => {
                 assert!(self.card_is_out, "a state with the card in it can never be restored");
                 self.tags.push(tag);
+                if !self.image.is_empty() {
+                    std::fs::write(&self.file, &self.image).unwrap();
+                }
             }
             "snapshot-delete" => self.tags.retain(|other| *other != tag),
             "snapshot-load" => assert!(self.tags.contains(&tag), "{tag}: {:?}", self.tags),

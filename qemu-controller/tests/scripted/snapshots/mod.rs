@@ -1,6 +1,8 @@
 //! Snapshots against a machine in memory: a fault at every command, a future dropped after every poll.
 
 mod machine;
+mod shut_down;
+mod state;
 
 use std::future::IntoFuture as _;
 
