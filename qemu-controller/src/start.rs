@@ -39,7 +39,7 @@ use crate::session::{Inner, Session};
 use crate::shared::{Owned, Shared};
 use crate::snapshot::{self, Difference, LoadedFiles, MachineState, Store};
 use crate::transcript::Transcript;
-use crate::transport::{self, BoxTransport};
+use crate::transport::{self, BoxTransport, MonitorSocket};
 
 /// The pauses between attempts to connect grow from this …
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -307,7 +307,7 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
         Address::Inherited { .. } if process.is_kept() => Err(Failed::KeptUnreachable),
         Address::Inherited { .. } => {
             let stream = process.take_qmp().ok_or(Failed::NoMonitor)?;
-            Ok(Box::pin(tokio_stream(stream)?))
+            Ok(Box::pin(MonitorSocket::new(stream)?))
         }
         Address::Tcp(address) if address.port() == 0 => Err(Failed::UnknownPort),
         Address::Tcp(tcp) => {
