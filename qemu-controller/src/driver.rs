@@ -25,6 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use qemu_launch::Watch;
+use qmp_proto::commands::StatusInfo;
 use qmp_proto::{DecodeError, Event};
 use tokio::io::ReadBuf;
 use tokio::task::yield_now;
@@ -33,7 +34,7 @@ use tracing::debug;
 
 use crate::error::Ended;
 use crate::run_state;
-use crate::shared::{Shared, State, set};
+use crate::shared::{Answer, Shared, State};
 
 /// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply
 /// one.
@@ -119,11 +120,22 @@ impl State {
 
     /// Hands on what the connection has understood so far.
     fn route(&mut self, shared: &Shared) -> Result<(), DecodeError> {
+        let routed = self.route_each(shared);
+        self.hand_on_events();
+        routed
+    }
+
+    /// Events are gathered: handing them on one by one would cost more than to read them.
+    fn route_each(&mut self, shared: &Shared) -> Result<(), DecodeError> {
         while let Some(event) = self.connection.poll_event()? {
             match event {
                 Event::Reply { id, result } => {
                     if let Some(waiter) = self.waiters.remove(&id) {
-                        waiter.answer(result, self.run_state.as_ref());
+                        if waiter.is_status {
+                            self.note_status(&result);
+                        }
+                        self.hand_on_events();
+                        waiter.answer(result);
                     }
                 }
                 Event::Event(event) => {
@@ -131,13 +143,12 @@ impl State {
                     shared.blocks.event(&event);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
-                        if let Some(run_state) = &self.run_state {
-                            let after = run_state::after(&run_state.borrow(), typed);
-                            after.into_iter().for_each(|state| set(run_state, state));
+                        if let Some(after) = run_state::after(&self.latest, typed) {
+                            self.latest = after;
                         }
                     }
                     if let Some(subscribers) = &mut self.subscribers {
-                        subscribers.send(event);
+                        subscribers.gather(event);
                     }
                 }
                 Event::Greeting(greeting) => {
@@ -154,6 +165,36 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// Tells the events that have come so far, and the run state that they led to: before any answer that came after
+    /// them.
+    fn hand_on_events(&mut self) {
+        if let Some(run_state) = &self.run_state {
+            // Wakes those who watch only when it is another state.
+            run_state.send_if_modified(|told| {
+                let other = *told != self.latest;
+                told.clone_from(&self.latest);
+                other
+            });
+        }
+        if let Some(subscribers) = &mut self.subscribers {
+            subscribers.hand_on();
+        }
+    }
+
+    /// What an answer to `query-status` tells. The same text as that of the last one tells the same: whoever asks often is
+    /// mostly told that nothing has changed.
+    fn note_status(&mut self, answer: &Answer) {
+        let Ok(value) = answer else { return };
+        if let Some((text, status)) = &self.last_status
+            && text == value
+        {
+            self.latest = status.clone();
+        } else if let Ok(StatusInfo { status, .. }) = value.parse() {
+            self.last_status = Some((value.clone(), status.clone()));
+            self.latest = status;
+        }
     }
 }
 

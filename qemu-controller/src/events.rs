@@ -1,7 +1,7 @@
 //! QEMU's events, as a stream for any number of subscribers.
 //!
-//! Each subscriber has a queue of its own, bounded by bytes. The driver puts an event into all of them; a
-//! subscriber takes out all there is in one go, so that both sides seldom meet.
+//! Each subscriber has a queue of its own, bounded by bytes. The driver gathers what one read has brought and puts
+//! it into all of them; a subscriber takes out all there is in one go, so that both sides seldom meet.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -42,6 +42,8 @@ pub struct Missed(pub u64);
 #[derive(Default)]
 pub(crate) struct Subscribers {
     queues: Vec<Weak<Queue>>,
+    /// Not handed on yet.
+    gathered: Vec<QmpEvent>,
 }
 
 /// What waits for one subscriber.
@@ -70,17 +72,30 @@ impl Subscribers {
         events
     }
 
-    /// Hands an event to everybody.
-    pub(crate) fn send(&mut self, event: QmpEvent) {
+    /// Takes an event for everybody, to be [handed on](Self::hand_on) with others.
+    pub(crate) fn gather(&mut self, event: QmpEvent) {
+        if !self.queues.is_empty() {
+            self.gathered.push(event);
+        }
+    }
+
+    /// Hands everybody what was gathered.
+    pub(crate) fn hand_on(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
         self.queues.retain(|queue| queue.strong_count() > 0);
-        // The last one gets the event itself: the first clone of its data would cost an allocation.
-        let Some((last, others)) = self.queues.split_last() else { return };
-        for queue in others.iter().filter_map(Weak::upgrade) {
-            queue.push(event.clone());
+        // The last one gets the events themselves: the first clone of an event's data would cost an allocation.
+        if let Some((last, others)) = self.queues.split_last() {
+            for queue in others.iter().filter_map(Weak::upgrade) {
+                queue.push(self.gathered.iter().cloned());
+            }
+            if let Some(last) = last.upgrade() {
+                last.push(self.gathered.drain(..));
+            }
         }
-        if let Some(last) = last.upgrade() {
-            last.push(event);
-        }
+        self.gathered.clear();
+        self.gathered.shrink_to(KEPT_EVENTS);
     }
 }
 
@@ -97,10 +112,10 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, event: QmpEvent) {
+    fn push(&self, events: impl Iterator<Item = QmpEvent>) {
         let subscriber = {
             let mut waiting = self.waiting();
-            waiting.push(event);
+            waiting.push(events);
             waiting.subscriber.take()
         };
         subscriber.into_iter().for_each(Waker::wake);
@@ -118,15 +133,17 @@ impl Queue {
 
 impl Waiting {
     /// The newest event is always kept.
-    fn push(&mut self, event: QmpEvent) {
-        self.bytes += size(&event);
+    fn push(&mut self, events: impl Iterator<Item = QmpEvent>) {
+        let before = self.events.len();
+        self.events.extend(events);
+        self.bytes += self.events.range(before..).map(size).sum::<usize>();
         while self.bytes > EVENT_BACKLOG_BYTES
+            && self.events.len() > 1
             && let Some(oldest) = self.events.pop_front()
         {
             self.bytes -= size(&oldest);
             self.missed += 1;
         }
-        self.events.push_back(event);
     }
 }
 
@@ -210,6 +227,11 @@ mod tests {
         QmpEvent::new(number.to_string(), Some(RawJson::from_value(data).unwrap()))
     }
 
+    fn send(subscribers: &mut Subscribers, event: QmpEvent) {
+        subscribers.gather(event);
+        subscribers.hand_on();
+    }
+
     /// Everything that is there now.
     fn read(events: &mut Events) -> Vec<Option<Result<QmpEvent, Missed>>> {
         let mut context = Context::from_waker(Waker::noop());
@@ -230,7 +252,7 @@ mod tests {
         let mut slow = subscribers.subscribe();
         let data = "x".repeat(100_000);
         for number in 0..200 {
-            subscribers.send(event(number, &data));
+            send(&mut subscribers, event(number, &data));
         }
         let seen = read(&mut slow);
         let Some(Err(Missed(missed))) = seen[0] else { panic!("it was slow") };
@@ -242,19 +264,37 @@ mod tests {
             assert_eq!(seen.name, (missed as usize + at).to_string());
         }
         // It has caught up, and misses nothing more; one event that is larger than all of the backlog is kept.
-        subscribers.send(event(200, &"x".repeat(EVENT_BACKLOG_BYTES)));
+        send(&mut subscribers, event(200, &"x".repeat(EVENT_BACKLOG_BYTES)));
         assert!(matches!(read(&mut slow)[..], [Some(Ok(_))]));
+    }
+
+    #[test]
+    fn what_one_read_brought_is_bounded_too_and_goes_to_everybody() {
+        let mut subscribers = Subscribers::default();
+        let (mut first, mut second) = (subscribers.subscribe(), subscribers.subscribe());
+        let data = "x".repeat(EVENT_BACKLOG_BYTES / 4);
+        (0..8).for_each(|number| subscribers.gather(event(number, &data)));
+        assert!(read(&mut first).is_empty(), "not before they are handed on");
+        subscribers.hand_on();
+        for events in [&mut first, &mut second] {
+            let seen = read(events);
+            assert!(
+                matches!(seen[..], [Some(Err(Missed(5))), Some(Ok(_)), Some(Ok(_)), Some(Ok(_))]),
+                "{seen:?}"
+            );
+            assert_eq!(seen[3].as_ref().unwrap().as_ref().unwrap().name, "7");
+        }
     }
 
     #[test]
     fn what_had_been_taken_comes_before_what_was_missed() {
         let mut subscribers = Subscribers::default();
         let mut events = subscribers.subscribe();
-        (0..3).for_each(|number| subscribers.send(event(number, "")));
+        (0..3).for_each(|number| send(&mut subscribers, event(number, "")));
         let mut context = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut events).poll_next(&mut context).is_ready());
         let data = "x".repeat(EVENT_BACKLOG_BYTES / 2);
-        (3..6).for_each(|number| subscribers.send(event(number, &data)));
+        (3..6).for_each(|number| send(&mut subscribers, event(number, &data)));
         drop(subscribers);
         let seen = read(&mut events);
         let names: Vec<_> = seen
@@ -272,7 +312,7 @@ mod tests {
     fn memory_of_a_burst_is_given_back_and_of_subscribers_that_have_left() {
         let mut subscribers = Subscribers::default();
         let mut events = subscribers.subscribe();
-        (0..10_000).for_each(|number| subscribers.send(event(number, "")));
+        (0..10_000).for_each(|number| send(&mut subscribers, event(number, "")));
         assert_eq!(read(&mut events).len(), 10_000);
         let room = events.taken.capacity() + events.queue.waiting().events.capacity();
         assert!(room <= 2 * KEPT_EVENTS, "{room}");

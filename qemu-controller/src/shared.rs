@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::{QueryStatus, RunState, StatusInfo};
+use qmp_proto::commands::{QueryStatus, RunState};
 use qmp_proto::{
     Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, Phase, RawReturn, SendError, ServerError,
 };
@@ -54,8 +54,12 @@ pub(crate) struct State {
     pub(crate) negotiated: Option<oneshot::Sender<Result<(), ServerError>>>,
     /// None when the session has ended.
     pub(crate) subscribers: Option<Subscribers>,
-    /// Kept from events and from answers to `query-status`.
+    /// The run state that those who watch have been told.
     pub(crate) run_state: Option<watch::Sender<RunState>>,
+    /// Kept from events and from answers to `query-status`; told when what came with it is handed on.
+    pub(crate) latest: RunState,
+    /// The last answer to `query-status`, and what it told.
+    pub(crate) last_status: Option<(RawReturn, RunState)>,
     /// Kept when the session has ended.
     pub(crate) history: History,
     pub(crate) transcript: Option<Transcript>,
@@ -70,7 +74,7 @@ pub(crate) struct State {
 pub(crate) struct Waiter {
     answer: oneshot::Sender<Answer>,
     /// The answer tells the run state.
-    is_status: bool,
+    pub(crate) is_status: bool,
 }
 
 /// In which of QEMU's queues a command goes.
@@ -110,6 +114,8 @@ impl Owned {
                 subscribers: Some(Subscribers::default()),
                 // Before the first answered `query-status` nobody can ask.
                 run_state: Some(watch::Sender::new(RunState::Prelaunch)),
+                latest: RunState::Prelaunch,
+                last_status: None,
                 history: History::default(),
                 transcript,
                 write_failed: false,
@@ -318,24 +324,9 @@ impl State {
 
 impl Waiter {
     /// Hands the answer on; its future may have been dropped this very moment.
-    pub(crate) fn answer(self, answer: Answer, run_state: Option<&watch::Sender<RunState>>) {
-        if self.is_status
-            && let (Ok(value), Some(run_state)) = (&answer, run_state)
-            && let Ok(StatusInfo { status, .. }) = value.parse()
-        {
-            set(run_state, status);
-        }
+    pub(crate) fn answer(self, answer: Answer) {
         let _ = self.answer.send(answer);
     }
-}
-
-/// Wakes those who watch only when it is another state.
-pub(crate) fn set(run_state: &watch::Sender<RunState>, state: RunState) {
-    run_state.send_if_modified(|was| {
-        let other = *was != state;
-        *was = state;
-        other
-    });
 }
 
 #[cfg(test)]
