@@ -1,9 +1,11 @@
-//! A flood of events from a scripted monitor: how many arrive, and how fast.
+//! Events, how many arrive and how fast: a flood from a scripted monitor, and of a guest that resets itself in a loop.
 
-use std::io::Write as _;
+use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::StreamExt as _;
@@ -14,7 +16,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use crate::Bench;
-use crate::machine::PATIENCE;
+use crate::machine::{self, PATIENCE};
 use crate::peers::{self, BARE_TOKIO, BareTokio, PYTHON, QAPI, QMP, SESSION, runtime, tokio_stream};
 use crate::report::{Limit, Report};
 use crate::stats::{Contender, of, take_turns};
@@ -52,7 +54,82 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     report.aim("events that arrive, of 200,000, in %", worst, Limit::AtLeast(100.0));
     let what = "events, against a bare tokio loop with RawValue";
     report.ratio(what, &measured, (SESSION, BARE_TOKIO), 0, Limit::AtLeast(0.7));
+    let firmware = bench.root.join(RESETS);
+    let contenders = vec![
+        Contender::new(SESSION, || runtime()?.block_on(resets_of_session(&firmware))),
+        Contender::new(BARE_TOKIO, || runtime()?.block_on(resets_of_bare(&firmware))),
+    ];
+    let measured = take_turns(bench.rounds(3, 11), contenders)?;
+    report.rows("RESET of a guest that resets itself in a loop, 0.5 s", &quantities, &measured);
     Ok(())
+}
+
+/// A guest that asks for a reset as soon as it runs.
+const RESETS: &str = "xtask/firmware/reset-request/reset-request.elf";
+
+/// For how long it may.
+const LOOP: Duration = Duration::from_millis(500);
+
+/// Counts what is read from the monitor, before anything of the session has seen it.
+#[derive(Clone, Default)]
+struct Sent(Arc<AtomicUsize>);
+
+impl Write for Sent {
+    fn write(&mut self, entry: &[u8]) -> std::io::Result<usize> {
+        let resets = memchr::memmem::find_iter(entry, br#""event": "RESET""#).count();
+        self.0.fetch_add(resets, Ordering::Relaxed);
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Thousands a second, and how many of those that QEMU sent reached the subscriber.
+async fn resets_of_session(firmware: &Path) -> Result<Vec<f64>> {
+    let sent = Sent::default();
+    let session = Session::start(peers::config(firmware, true).qmp_transcript_to(sent.clone())).await?;
+    let mut events = session.events();
+    let since = Instant::now();
+    session.resume().await?;
+    let mut arrived = 0;
+    let count = async {
+        while let Some(event) = events.next().await {
+            arrived += usize::from(event.is_ok_and(|event| event.name == "RESET"));
+        }
+    };
+    let end = async {
+        tokio::time::sleep(LOOP).await;
+        session.pause().await?;
+        let took = since.elapsed().as_secs_f64();
+        session.stop().await?;
+        anyhow::Ok(took)
+    };
+    let ((), took) = tokio::join!(count, end);
+    let sent = sent.0.load(Ordering::Relaxed);
+    Ok(vec![arrived as f64 / took? / 1e3, arrived as f64 * 100.0 / sent as f64])
+}
+
+async fn resets_of_bare(firmware: &Path) -> Result<Vec<f64>> {
+    let (_machine, stream) = machine::over_pair(firmware, true)?;
+    let mut stream = BareTokio::over(tokio_stream(stream)?, true, None).await?.into_stream();
+    let (mut line, mut arrived, mut returned, mut asked) = (Vec::new(), 0, 0, false);
+    let since = Instant::now();
+    stream.get_mut().write_all(br#"{"execute":"cont"}"#).await?;
+    while returned < 2 {
+        line.clear();
+        ensure!(stream.read_until(b'\n', &mut line).await? > 0, "the monitor closed");
+        let message: Message<'_> = serde_json::from_slice(&line)?;
+        arrived += usize::from(message.event == Some("RESET"));
+        returned += usize::from(message.returned.is_some());
+        if !asked && since.elapsed() > LOOP {
+            asked = true;
+            stream.get_mut().write_all(br#"{"execute":"stop"}"#).await?;
+        }
+    }
+    // All that is read is counted.
+    Ok(vec![arrived as f64 / since.elapsed().as_secs_f64() / 1e3, 100.0])
 }
 
 /// How long the flood took, and how many came.

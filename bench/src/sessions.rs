@@ -11,10 +11,11 @@ use qemu_controller::Session;
 use tokio::sync::oneshot;
 
 use crate::Bench;
-use crate::peers::{SESSION, config, runtime};
+use crate::machine;
+use crate::peers::{BARE_TOKIO, BareTokio, SESSION, config, runtime, tokio_stream};
 use crate::report::{Curve, Limit, Report};
 use crate::stats::{Measured, Spread, of};
-use crate::usage::{children_seconds, own_memory_kib, own_seconds, wake_ups};
+use crate::usage::{children_seconds, own_memory_kib, own_seconds, thread_seconds, wake_ups};
 
 /// Where growth is judged: from ten, when both processors are busy, to fifty.
 const FEW: usize = 10;
@@ -32,21 +33,27 @@ const QUANTITIES: [(&str, &str); 6] = [
     ("processor time of QEMU a session, start to end", "ms"),
 ];
 
+/// Those of `QUANTITIES` that bare loops are measured for as well.
+const PROCESSOR_TIMES: std::ops::Range<usize> = 4..6;
+
+fn nothing_yet(sizes: &[usize], name: &'static str, quantities: usize) -> Vec<(usize, Measured)> {
+    let nothing = || Measured { name, quantities: vec![Vec::new(); quantities] };
+    sizes.iter().map(|&size| (size, nothing())).collect()
+}
+
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let rounds = bench.rounds(2, 5);
     let sizes = bench.either(vec![1, 2, 5, FEW, 20, MANY], vec![1, 2, 5, FEW, 20, MANY, 100]);
-    let mut measured: Vec<(usize, Measured)> = Vec::new();
+    let mut measured = nothing_yet(&sizes, SESSION, QUANTITIES.len());
+    let mut bare = nothing_yet(&sizes, BARE_TOKIO, PROCESSOR_TIMES.len());
     // Not counted: it starts the lasting thread and fills caches.
     once(&bench.firmware, 1, Duration::ZERO)?;
     for _ in 0..rounds {
-        for &size in &sizes {
-            let figures = once(&bench.firmware, size, bench.either(SHORT_LOOK, LONG_LOOK))?;
-            let at = measured.iter().position(|(known, _)| *known == size).unwrap_or_else(|| {
-                let quantities = vec![Vec::new(); figures.len()];
-                measured.push((size, Measured { name: SESSION, quantities }));
-                measured.len() - 1
-            });
-            measured[at].1.quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
+        for ((size, ours), (_, bare)) in measured.iter_mut().zip(&mut bare) {
+            let figures = once(&bench.firmware, *size, bench.either(SHORT_LOOK, LONG_LOOK))?;
+            ours.quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
+            let figures = bare_loops(&bench.firmware, *size)?;
+            bare.quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
         }
     }
     let figures = |size, quantity| {
@@ -68,8 +75,11 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     });
     report.aim("50 sessions, the controller's processor time in % of QEMU's", share, Limit::AtMost(2.0));
     for (size, subject) in SUBJECTS {
-        if let Some((_, measured)) = measured.iter().find(|(known, _)| *known == size) {
+        for (_, measured) in measured.iter().filter(|(known, _)| *known == size) {
             report.rows(subject, &QUANTITIES, std::slice::from_ref(measured));
+        }
+        for (_, bare) in bare.iter().filter(|(known, _)| *known == size) {
+            report.rows(subject, &QUANTITIES[PROCESSOR_TIMES], std::slice::from_ref(bare));
         }
     }
     for (quantity, title, y) in
@@ -99,23 +109,41 @@ fn once(firmware: &Path, size: usize, look: Duration) -> Result<Vec<f64>> {
         anyhow::Ok((session, since.elapsed().as_secs_f64() * 1e3))
     })))?;
     let all = since.elapsed().as_secs_f64() * 1e3;
-    let wakes = if look.is_zero() {
-        f64::NAN
+    let (wakes, looking) = if look.is_zero() {
+        (f64::NAN, 0.0)
     } else {
         // The runtime runs meanwhile, as it would in a program that waits for something else.
         let (looked, seen) = oneshot::channel();
-        thread::spawn(move || looked.send(wake_ups(look)));
-        runtime.block_on(seen)?? as f64 / look.as_secs_f64() / size as f64
+        thread::spawn(move || looked.send((wake_ups(look), thread_seconds())));
+        let (wakes, looking) = runtime.block_on(seen)?;
+        (wakes? as f64 / look.as_secs_f64() / size as f64, looking)
     };
     let (sessions, mut times): (Vec<_>, Vec<_>) = started.into_iter().unzip();
     runtime.block_on(try_join_all(sessions.iter().map(Session::stop)))?;
     drop(sessions);
     let each = |seconds: f64| seconds * 1e3 / size as f64;
-    let cpu = each(own_seconds() - cpu);
+    // To look costs time too, more for more threads, and is not theirs.
+    let cpu = each(own_seconds() - cpu - looking);
     let qemu = each(children_seconds() - qemu);
     times.sort_by(f64::total_cmp);
     let memory = memory(firmware, size)?;
     Ok(vec![all, times[times.len() / 2], memory, wakes, cpu, qemu])
+}
+
+/// The same life as [`once`] without the look, with the least that an async program does: the practical limit of the
+/// processor times.
+fn bare_loops(firmware: &Path, size: usize) -> Result<Vec<f64>> {
+    let runtime = runtime()?;
+    let (cpu, qemu) = (own_seconds(), children_seconds());
+    runtime.block_on(try_join_all((0..size).map(|_| async {
+        let (mut machine, stream) = machine::over_pair(firmware, true)?;
+        let mut bare = BareTokio::over(tokio_stream(stream)?, true, None).await?;
+        bare.ask(r#"{"execute":"query-status"}"#, 1, 1).await?;
+        bare.ask(r#"{"execute":"quit"}"#, 1, 1).await?;
+        machine.wait()
+    })))?;
+    let each = |seconds: f64| seconds * 1e3 / size as f64;
+    Ok(vec![each(own_seconds() - cpu), each(children_seconds() - qemu)])
 }
 
 /// KiB a session, in a program of its own: this one has freed memory that it would use again.
