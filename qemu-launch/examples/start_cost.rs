@@ -1,8 +1,9 @@
 //! Start cost against `std::process::Command` with the same arguments, interleaved in one run.
 //!
-//! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost [rounds]`; needs `qemu-system-arm`.
-//! Two moments are taken: `spawn` has returned (the system executes QEMU), and the monitor's greeting has come (QEMU
-//! runs). Started from the main thread, as most programs do.
+//! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost [rounds [MiB]]`; needs
+//! `qemu-system-arm`. Two moments are taken: `spawn` has returned (the system executes QEMU), and the monitor's greeting
+//! has come (QEMU runs). Started from the main thread, as most programs do; with that much memory in use, as a fuzzer or
+//! a large test suite has it.
 
 use std::error::Error;
 use std::io::Read;
@@ -17,7 +18,10 @@ use qemu_launch::MachineSpec;
 type Moments = (Duration, Duration);
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let rounds: usize = std::env::args().nth(1).map_or(Ok(200), |text| text.parse())?;
+    let argument = |n, default| std::env::args().nth(n).map_or(Ok(default), |text| text.parse::<usize>());
+    let (rounds, mebibytes) = (argument(1, 200)?, argument(2, 0)?);
+    // In use means written to: each of its pages is one that a fork has to enter into the child's tables.
+    let memory = vec![1_u8; mebibytes << 20];
     let spec = MachineSpec::default().start_stopped(true);
     let (mut ours, mut plain, mut pass) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds + 5 {
@@ -33,7 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let (ours, plain, pass) = (medians(ours), medians(plain), medians(pass));
-    println!("median of {rounds}, in µs          executes   greeting");
+    let memory = std::hint::black_box(memory).len() >> 20;
+    println!("median of {rounds}, {memory} MiB in use, in µs");
+    println!("                                executes   greeting");
     println!("qemu_launch::spawn             {:>9} {:>10}", ours.0.as_micros(), ours.1.as_micros());
     println!("Command, same argv             {:>9} {:>10}", pass.0.as_micros(), pass.1.as_micros());
     println!("Command, posix_spawn           {:>9} {:>10}", plain.0.as_micros(), plain.1.as_micros());
