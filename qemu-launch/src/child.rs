@@ -4,44 +4,56 @@ use std::io;
 use std::process::ExitStatus;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+#[cfg(unix)]
+use rustix::io::retry_on_intr;
+
+/// A child that runs, as the system knows it.
+#[cfg(unix)]
+type Running = rustix::process::Pid;
+#[cfg(not(unix))]
+type Running = std::process::Child;
+
 /// A child that one thread waits for while others send it signals.
 #[derive(Debug)]
 pub(crate) struct Child {
     /// `None` once it is reaped: its id may be another process's then, and no signal is sent any more.
-    unreaped: Mutex<Option<std::process::Child>>,
+    unreaped: Mutex<Option<Running>>,
     #[cfg(unix)]
-    pid: rustix::process::Pid,
+    pid: Running,
+    #[cfg(not(unix))]
+    id: u32,
 }
 
 impl Child {
-    pub(crate) fn new(child: std::process::Child) -> Self {
-        Self {
-            #[cfg(unix)]
-            pid: rustix::process::Pid::from_child(&child),
-            unreaped: Mutex::new(Some(child)),
-        }
-    }
-
     /// Blocks until the child has ended, kills what is left of its process group, and reaps it.
     pub(crate) fn wait(&self) -> io::Result<ExitStatus> {
         let is_ours = self.await_end();
         let mut unreaped = self.lock();
-        if is_ours {
-            self.kill_group();
-        }
         match unreaped.take() {
-            Some(mut child) => child.wait(),
-            None => Err(io::ErrorKind::NotFound.into()),
+            Some(child) if is_ours => {
+                self.kill_group();
+                reap(child)
+            }
+            // Its id may be that of another child by now, which is not ours to reap.
+            _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<std::process::Child>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.unreaped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(unix)]
 impl Child {
+    pub(crate) fn new(pid: Running) -> Self {
+        Self { unreaped: Mutex::new(Some(pid)), pid }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.pid.as_raw_pid().unsigned_abs()
+    }
+
     pub(crate) fn terminate(&self) {
         use rustix::process::{Signal, kill_process};
         let unreaped = self.lock();
@@ -70,18 +82,30 @@ impl Child {
     fn await_end(&self) -> bool {
         use rustix::process::{WaitId, WaitIdOptions, waitid};
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        loop {
-            match waitid(WaitId::Pid(self.pid), options) {
-                Ok(_) => return true,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return false,
-            }
-        }
+        retry_on_intr(|| waitid(WaitId::Pid(self.pid), options)).is_ok()
     }
+}
+
+/// Takes the status of a child that has ended.
+#[cfg(unix)]
+fn reap(pid: Running) -> io::Result<ExitStatus> {
+    use rustix::process::{WaitOptions, waitpid};
+    use std::os::unix::process::ExitStatusExt;
+    let ended = retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()))?;
+    let (_, status) = ended.ok_or(io::ErrorKind::NotFound)?;
+    Ok(ExitStatus::from_raw(status.as_raw()))
 }
 
 #[cfg(not(unix))]
 impl Child {
+    pub(crate) fn new(child: Running) -> Self {
+        Self { id: child.id(), unreaped: Mutex::new(Some(child)) }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
     /// There is no SIGTERM: the same as [`kill`](Self::kill).
     pub(crate) fn terminate(&self) {
         self.kill();
@@ -104,4 +128,9 @@ impl Child {
         }
         true
     }
+}
+
+#[cfg(not(unix))]
+fn reap(mut child: Running) -> io::Result<ExitStatus> {
+    child.wait()
 }

@@ -1,4 +1,4 @@
-//! Threads: those that last as long as this program and may fork a QEMU, and how the short-lived ones are made.
+//! Threads: those that last as long as this program and may start a QEMU, and how the short-lived ones are made.
 
 use std::any::Any;
 use std::io;
@@ -11,7 +11,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Has a lasting thread run `work`, at the latest soon: this one if it is the main thread, else the one kept for it.
 ///
-/// `PR_SET_PDEATHSIG` fires when the *thread* that forked ends, not its process: QEMU forked from a worker of a
+/// `PR_SET_PDEATHSIG` fires when the *thread* that made the child ends, not its process: QEMU started by a worker of a
 /// runtime would die with that worker. Handing over takes 70 µs on an idle machine and a time slice on a busy one,
 /// which the main thread can save.
 ///

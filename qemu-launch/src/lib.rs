@@ -42,18 +42,17 @@
 //! in, or refused. [`MachineSpec::extra_args`] are options by their nature, so never fill them with strings of others.
 //!
 //! # What a start costs
-//! [`spawn()`] takes 1.17 times as long as `std::process::Command` with the same arguments and the same inherited
-//! descriptor (0.66 ms against 0.56 ms, median of 150, on two idle cores of x86-64), and until the monitor's greeting
-//! 1.02 times as long (22.4 ms against 22.1 ms), which is to say the same. `Command` without a descriptor to pass, where
-//! `std` may use `posix_spawn`, returns after 0.28 ms, and QEMU greets as late. Measured by
-//! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost 150`.
+//! [`spawn()`] takes 0.27 ms, half as long as `std::process::Command` with the same arguments and the same inherited
+//! descriptor (0.51 ms; medians of 150 on two idle cores of x86-64), and the monitor's greeting comes after 19.5 ms with
+//! both. With 500 MiB in use, as a fuzzer or a large test suite may have, it still takes 0.27 ms, `Command` 27 ms, and
+//! the greeting comes after 19 ms instead of 47 ms. Measured by `cargo run --release -p qemu-launch --features
+//! qemu-tests --example start_cost 150`, and `60 500` for the second.
 //!
-//! Where the difference comes from, of some 0.6 ms on an idle machine: looking at the program before it is executed
-//! 5 µs (20 µs the first time; `Command` searches `PATH` as well), the command line 15 µs, waking the thread that serves
-//! the process 10 to 25 µs, and the child's own system calls for group, umask, core limit, parent-death signal and
-//! descriptors about 10 µs. The rest, two thirds of the whole, is the fork itself, which `std` needs for whatever has to be done
-//! between fork and exec. Only a `clone` that shares the memory, as `posix_spawn` does, would save that, at the price of
-//! our own unsafe code for all that `std` does in the child.
+//! The difference is `fork`, which copies the tables of all the memory in use, and which `std` needs where a descriptor
+//! is to be passed. On Linux this crate starts QEMU as `posix_spawn` does: the child runs in this program's memory for
+//! the moment until it executes QEMU. `Command` without a descriptor to pass does so too, and takes 0.21 ms. What is
+//! more here: the command line, a look at the program before it is executed, the child's own system calls for signals,
+//! group, umask, core limit, parent-death signal and descriptors, and waking the thread that serves the process.
 //!
 //! # Systems
 //! | | Linux | macOS, BSD | Windows |
@@ -62,11 +61,12 @@
 //! | inherited channels, unix sockets | yes | yes | no: use loopback ports |
 //! | this program is killed | the kernel kills QEMU | a guard process (`/bin/sh`) kills QEMU | QEMU runs on |
 //! | group, umask, no core dump, descriptors | yes | yes | `std`'s handling of handles only |
+//! | a start copies this program's memory tables | no | yes: `fork` | no |
 //! | [`Watch::terminate`] | SIGTERM | SIGTERM | the same as a kill |
 //! | [`Sandbox::Strict`] | where QEMU was built with seccomp | no | no |
 //!
-//! On Linux QEMU is killed when the thread that forked it ends, so it is forked by the main thread or by one that this
-//! crate keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
+//! On Linux QEMU is killed when the thread that started it ends, so that is the main thread or one that this crate
+//! keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
 //!
 //! What only this program can clear away stays when it is killed, or ends by `process::exit` while QEMU runs: the
 //! folder `qemu-*` of private sockets in the folder for temporary files, and sockets of [`Endpoint::Socket`].

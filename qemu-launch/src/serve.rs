@@ -1,16 +1,15 @@
 //! The threads that serve one process: two drain its output, one waits for its end and tells everybody.
 
-use std::io;
+use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, ChildStdout};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::child::Child;
 use crate::command_line::Argv;
+use crate::exec::Started;
 use crate::exit::Exit;
 use crate::lasting::{self, spawn_thread};
 use crate::once::Once;
@@ -27,8 +26,8 @@ const DRAIN_WAIT: Duration = Duration::from_secs(10);
 /// A process that has just been started, with what it takes to serve it.
 pub(crate) struct Newborn {
     shared: Arc<Shared>,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+    stdout: Option<PipeReader>,
+    stderr: PipeReader,
     attached: Attached,
 }
 
@@ -42,12 +41,12 @@ pub(crate) struct Attached {
 
 impl Newborn {
     /// Output is kept up to `kept` bytes a stream.
-    pub(crate) fn new(argv: Argv, mut child: std::process::Child, kept: usize, attached: Attached) -> Self {
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    pub(crate) fn new(argv: Argv, started: Started, kept: usize, attached: Attached) -> Self {
+        let Started { child, stdout, stderr } = started;
         let shared = Arc::new(Shared {
             pid: child.id(),
             argv,
-            child: Child::new(child),
+            child,
             stdout: Arc::new(Ring::new(kept)),
             stderr: Arc::new(Ring::new(kept)),
             exit: Once::new(),
@@ -73,7 +72,7 @@ impl Newborn {
     fn serve(self) {
         let Self { shared, stdout, stderr, attached } = self;
         let served = drain_on_thread("qemu-stdout", stdout, &shared.stdout)
-            .and_then(|()| drain_on_thread("qemu-stderr", stderr, &shared.stderr))
+            .and_then(|()| drain_on_thread("qemu-stderr", Some(stderr), &shared.stderr))
             .and_then(|()| {
                 let shared = Arc::clone(&shared);
                 spawn_thread("qemu-wait", move || await_end(&shared, Some(attached)))
@@ -91,11 +90,7 @@ fn end_unserved(shared: &Shared) {
     await_end(shared, None);
 }
 
-fn drain_on_thread(
-    name: &str,
-    pipe: Option<impl io::Read + Send + 'static>,
-    ring: &Arc<Ring>,
-) -> io::Result<()> {
+fn drain_on_thread(name: &str, pipe: Option<PipeReader>, ring: &Arc<Ring>) -> io::Result<()> {
     let Some(pipe) = pipe else {
         ring.close();
         return Ok(());

@@ -1,4 +1,4 @@
-//! Starting the process: checks, channels, the one lasting thread that forks, and what the child does before `exec`.
+//! Starting the process: checks, channels, and handing over to the one lasting thread that starts every QEMU.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,7 +13,7 @@ use crate::discover;
 use crate::endpoint::Address;
 use crate::environment;
 use crate::error::{SpawnError, SpecError};
-use crate::exec::{self, Inherited};
+use crate::exec::{self, Failure, Inherited};
 use crate::firmware;
 use crate::lasting::{self, spawn_thread};
 use crate::once::Once;
@@ -165,22 +165,21 @@ fn begin(
     (folder, sockets): (Option<tempfile::TempDir>, Vec<PathBuf>),
     kept: bool,
 ) -> Result<Newborn, SpawnError> {
-    let mut child = match exec::start(&argv, environment, inherited, stdout, kept) {
-        Ok(child) => child,
-        Err(source) => {
-            return Err(SpawnError::Exec { argv: Box::new(argv), source });
-        }
+    let started = match exec::start(&argv, environment, inherited, stdout, kept) {
+        Ok(started) => started,
+        Err(Failure::System { what, source }) => return Err(SpawnError::System { what, source }),
+        Err(Failure::Exec(source)) => return Err(SpawnError::Exec { argv: Box::new(argv), source }),
     };
-    let guard = if kept { Ok(Guard::none()) } else { Guard::over(child.id()) };
+    let guard = if kept { Ok(Guard::none()) } else { Guard::over(started.child.id()) };
     match guard {
         Ok(guard) => {
             let attached = Attached { folder, sockets, guard };
-            Ok(Newborn::new(argv, child, KEPT_OUTPUT, attached))
+            Ok(Newborn::new(argv, started, KEPT_OUTPUT, attached))
         }
         Err(source) => {
-            // It has just been started by this thread: both can only fail if it has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
+            // It has just been started by this thread: what can fail is that it has ended already.
+            started.child.kill();
+            let _ = started.child.wait();
             Err(SpawnError::System { what: "set a guard", source })
         }
     }

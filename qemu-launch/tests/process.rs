@@ -3,50 +3,22 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+mod fake;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use fake::{Fake, eventually, soon};
 use qemu_launch::discover::{FindError, find};
-use qemu_launch::{ExitKind, Ladder, MachineSpec, Process, Rung};
+use qemu_launch::{ExitKind, Ladder, Process, Rung};
 
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(30)
-}
-
-/// A folder with a program in it.
-struct Fake {
-    folder: tempfile::TempDir,
-}
-
-impl Fake {
-    fn new(script: &str) -> Self {
-        let fake = Self { folder: tempfile::tempdir().unwrap() };
-        fake.write(&format!("#!/bin/sh\n{script}\n"), 0o755);
-        fake
-    }
-
-    fn write(&self, contents: &str, mode: u32) {
-        fs::write(self.program(), contents).unwrap();
-        fs::set_permissions(self.program(), PermissionsExt::from_mode(mode)).unwrap();
-    }
-
-    fn program(&self) -> PathBuf {
-        self.folder.path().join("qemu-system-arm")
-    }
-
-    fn spec(&self) -> MachineSpec {
-        MachineSpec::default().qemu_path(self.program())
-    }
-
-    /// Starts it and waits for its first line on stdout.
-    fn start(&self) -> (Process, String) {
-        let process = qemu_launch::spawn(&self.spec()).unwrap();
-        let line = process.stdout_lines().next_line_blocking(soon()).unwrap().expect("a line");
-        (process, line.text)
-    }
+/// Starts it and waits for its first line on stdout.
+fn start(fake: &Fake) -> (Process, String) {
+    let process = qemu_launch::spawn(&fake.spec()).unwrap();
+    let line = process.stdout_lines().next_line_blocking(soon()).unwrap().expect("a line");
+    (process, line.text)
 }
 
 fn runs(pid: &str) -> bool {
@@ -54,19 +26,10 @@ fn runs(pid: &str) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
-#[track_caller]
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = soon();
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn one_that_is_deaf_to_sigterm_is_killed() {
     let fake = Fake::new("trap '' TERM; echo ready; while :; do sleep 1; done");
-    let (process, _) = fake.start();
+    let (process, _) = start(&fake);
     let ended = process.end_blocking(Ladder::default().terminate_within(Duration::from_millis(100))).unwrap();
     assert_eq!((ended.rung, ended.exit.kind()), (Rung::Killed, &ExitKind::Signalled(9)));
     assert!(ended.took >= Duration::from_millis(100), "SIGTERM had its time");
@@ -75,7 +38,7 @@ fn one_that_is_deaf_to_sigterm_is_killed() {
 #[test]
 fn one_that_takes_its_time_is_waited_for() {
     let fake = Fake::new("trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
-    let (process, _) = fake.start();
+    let (process, _) = start(&fake);
     let ended = process.end_blocking(Ladder::default().terminate_within(Duration::from_secs(20))).unwrap();
     assert_eq!((ended.rung, ended.exit.kind()), (Rung::Terminated, &ExitKind::Exited(3)));
 }
@@ -84,7 +47,7 @@ fn one_that_takes_its_time_is_waited_for() {
 #[test]
 fn one_that_may_take_for_ever_is_waited_for() {
     let fake = Fake::new("echo ready; sleep 0.1; exit 3");
-    let (process, _) = fake.start();
+    let (process, _) = start(&fake);
     let (tell, told) = std::sync::mpsc::channel();
     let watch = process.watch();
     std::thread::spawn(move || {
@@ -98,14 +61,14 @@ fn one_that_may_take_for_ever_is_waited_for() {
 #[test]
 fn its_children_end_with_it() {
     let fake = Fake::new("sleep 1000 & echo $!; wait");
-    let (process, child) = fake.start();
+    let (process, child) = start(&fake);
     assert!(runs(&child));
     process.kill();
     process.wait_blocking(soon()).unwrap();
     eventually("the child is gone", || !runs(&child));
     // The other way round: it exits by itself, and a child that stays is ended before the exit is told.
     let fake = Fake::new("sleep 1000 & echo $!; exit 7");
-    let (process, child) = fake.start();
+    let (process, child) = start(&fake);
     assert_eq!(process.wait_blocking(soon()).unwrap().kind(), &ExitKind::Exited(7));
     eventually("the child is gone", || !runs(&child));
 }
@@ -114,7 +77,7 @@ fn its_children_end_with_it() {
 #[test]
 fn a_child_that_left_the_group_holds_up_nobody() {
     let fake = Fake::new("setsid sleep 1000 & echo $!; echo last words >&2; exit 7");
-    let (process, child) = fake.start();
+    let (process, child) = start(&fake);
     let exit = process.wait_blocking(soon()).unwrap();
     assert_eq!((exit.kind(), exit.stderr().bytes()), (&ExitKind::Exited(7), &b"last words\n"[..]));
     let pid = rustix::process::Pid::from_raw(child.parse().unwrap()).unwrap();

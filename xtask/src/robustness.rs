@@ -132,13 +132,14 @@ fn is_test(source: &str, name: &str) -> bool {
 
 /// By where a test is: what a target needs is told by its folder.
 fn ran_on(file: &str) -> &'static str {
-    const PLACES: [(&str, &str); 6] = [
+    const PLACES: [(&str, &str); 7] = [
         ("/tests/qemu/", "real QEMU"),
         ("/tests/cli/", "real QEMU"),
         ("/tests/gdb/", "real QEMU and GDB"),
         ("/tests/scripted/", "scripted peer"),
         ("/tests/driver/", "scripted peer"),
         ("qemu-launch/tests/process.rs", "helper program"),
+        ("qemu-launch/tests/born.rs", "helper program"),
     ];
     PLACES.iter().find(|(place, _)| file.contains(place)).map_or("unit", |(_, name)| name)
 }

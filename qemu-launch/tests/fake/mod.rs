@@ -1,0 +1,48 @@
+//! A program that takes QEMU's place: a small shell script, or whatever a test writes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use qemu_launch::MachineSpec;
+
+/// A bound for what takes milliseconds: reached only where something hangs.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never so: {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// A folder with a program in it.
+pub(crate) struct Fake {
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Fake {
+    pub(crate) fn new(script: &str) -> Self {
+        let fake = Self { folder: tempfile::tempdir().unwrap() };
+        fake.write(format!("#!/bin/sh\n{script}\n"), 0o755);
+        fake
+    }
+
+    pub(crate) fn write(&self, contents: impl AsRef<[u8]>, mode: u32) {
+        fs::write(self.program(), contents).unwrap();
+        fs::set_permissions(self.program(), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    pub(crate) fn program(&self) -> PathBuf {
+        self.folder.path().join("qemu-system-arm")
+    }
+
+    pub(crate) fn spec(&self) -> MachineSpec {
+        MachineSpec::default().qemu_path(self.program())
+    }
+}
