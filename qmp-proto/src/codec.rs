@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::{
     command::{self, Band, Command, CommandId},
-    error::{DecodeError, DecodeErrorKind, EncodeError, SEEN_BYTES},
+    error::{DecodeError, DecodeErrorKind, EncodeError, Seen},
     framing::{Fault, Key, Scanner},
     limits::Limits,
     message::ServerMessage,
+    put_by::PutBy,
     raw::RawJson,
 };
 
@@ -21,9 +22,6 @@ const SHARED_FROM_BYTES: usize = 16 * 1024;
 
 /// The most memory that a value may keep by sharing, in its own sizes. Smaller values are copied.
 const KEPT_FACTOR: usize = 4;
-
-/// Most bytes that are put by to be scanned together, where they come one at a time.
-const PUT_BY_BYTES: usize = 128;
 
 /// A drained buffer over this size is given back. A read is rarely larger.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
@@ -59,9 +57,8 @@ pub struct Codec {
     /// Bytes of the stream before the buffer's first.
     dropped: u64,
     scanner: Scanner,
-    /// While the buffer is shorter than this, it holds nothing to tell and takes a byte without growing: bytes that come
-    /// one at a time are put by, and looked at together. 0 outside a message.
-    scan_at: usize,
+    /// Bytes after those of the buffer. While it has room, there is nothing to tell.
+    put_by: PutBy,
     /// The length of the current message, once its end is known.
     complete: Option<usize>,
     eof: bool,
@@ -74,13 +71,6 @@ pub struct Codec {
     pub(crate) moved: u64,
 }
 
-/// A message's first bytes.
-#[derive(Debug, Default)]
-struct Seen {
-    bytes: [u8; SEEN_BYTES],
-    len: usize,
-}
-
 impl Codec {
     /// A codec at the start of a stream. Of the limits it uses all but the one for commands in flight.
     pub fn new(limits: Limits) -> Self {
@@ -90,7 +80,7 @@ impl Codec {
             start: 0,
             dropped: 0,
             scanner: Scanner::new(limits.max_depth),
-            scan_at: 0,
+            put_by: PutBy::new(),
             complete: None,
             eof: false,
             failure: None,
@@ -109,12 +99,11 @@ impl Codec {
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
         if let &[byte] = bytes
-            && self.buffer.len() < self.scan_at
+            && self.put_by.put(byte)
         {
-            self.buffer.push(byte);
             if byte == b'}' {
                 // It may be the message's last.
-                self.scan_at = 0;
+                self.advance();
             }
         } else {
             self.feed_and_scan(bytes);
@@ -123,9 +112,26 @@ impl Codec {
 
     fn feed_and_scan(&mut self, bytes: &[u8]) {
         if self.failure.is_none() && !self.eof {
+            if let [byte] = bytes
+                && is_space(byte)
+                && self.buffer.is_empty()
+            {
+                self.dropped += 1;
+                return;
+            }
+            self.take_in_put_by();
             self.make_room(bytes.len());
             self.buffer.extend_from_slice(bytes);
             self.advance();
+        }
+    }
+
+    fn take_in_put_by(&mut self) {
+        let len = self.put_by.bytes().len();
+        if len > 0 {
+            self.make_room(len);
+            self.buffer.extend_from_slice(self.put_by.bytes());
+            self.put_by.open(0);
         }
     }
 
@@ -142,19 +148,22 @@ impl Codec {
     /// [`DecodeError`] where the peer broke the protocol: the same at every later call.
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
-        if self.buffer.len() < self.scan_at {
+        if self.put_by.has_room() {
             return Ok(None);
         }
         self.scan_for_message()
     }
 
     fn scan_for_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
+        if self.buffer.is_empty() && self.failure.is_none() {
+            return Ok(None);
+        }
         self.advance();
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
         match self.complete.take() {
-            Some(length) => self.take_message(length).map(Some),
+            Some(length) => self.take_message(length),
             None if self.eof && self.start < self.buffer.len() => {
                 let tail = &self.buffer[self.start..];
                 let offset = self.dropped + self.buffer.len() as u64;
@@ -226,7 +235,7 @@ impl Codec {
 
     /// Ends the codec with a fault in the meaning of the message that was taken last.
     pub(crate) fn fail_last(&mut self, kind: DecodeErrorKind) -> DecodeError {
-        let error = DecodeError::new(kind, self.last_offset, &self.last_seen.bytes[..self.last_seen.len]);
+        let error = DecodeError::new(kind, self.last_offset, self.last_seen.bytes());
         self.fail(error)
     }
 
@@ -234,7 +243,7 @@ impl Codec {
         self.buffer = Vec::new();
         self.start = 0;
         self.complete = None;
-        self.scan_at = 0;
+        self.put_by.open(0);
         self.failure.insert(error).clone()
     }
 
@@ -281,13 +290,14 @@ impl Codec {
         if self.complete.is_some() || self.failure.is_some() {
             return;
         }
+        self.take_in_put_by();
         if self.scanner.scanned() == 0 {
             self.skip_space();
         }
         if self.start + self.scanner.scanned() < self.buffer.len() {
             self.scan();
         }
-        self.scan_at = self.put_by_to();
+        self.put_by_inside();
     }
 
     fn scan(&mut self) {
@@ -307,16 +317,13 @@ impl Codec {
         self.fail(error);
     }
 
-    /// Up to which length of the buffer there is nothing to tell, and room for a byte that comes alone.
-    fn put_by_to(&self) -> usize {
-        if self.complete.is_some() || self.failure.is_some() || self.eof {
-            return 0;
-        }
+    /// Bytes are put by inside a message only, and not beyond the limit: what cannot begin one is told at once, as some other
+    /// server may be there and wait for its client to speak.
+    fn put_by_inside(&mut self) {
         let scanned = self.scanner.scanned();
-        // What cannot begin a message is told at once: some other server may be there, and wait for its client to speak.
-        let more = if scanned == 0 { 1 } else { PUT_BY_BYTES };
-        let most = (scanned + more).min(self.limits.max_message_bytes.saturating_add(1));
-        (self.start + most).min(self.buffer.capacity())
+        let is_inside = scanned > 0 && self.complete.is_none() && self.failure.is_none();
+        let room = self.limits.max_message_bytes.saturating_add(1).saturating_sub(scanned);
+        self.put_by.open(if is_inside && !self.eof { room } else { 0 });
     }
 
     /// The place in the stream of the current message's byte `at`.
@@ -327,7 +334,6 @@ impl Codec {
     /// White space between messages is consumed at once, so that any amount of it costs nothing.
     fn skip_space(&mut self) {
         let rest = &self.buffer[self.start..];
-        let is_space = |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t');
         self.start += rest.iter().position(|byte| !is_space(byte)).unwrap_or(rest.len());
         if self.start == self.buffer.len() {
             self.drop_consumed();
@@ -338,7 +344,7 @@ impl Codec {
     }
 
     /// Takes the current message, of this length, out of the buffer.
-    fn take_message(&mut self, length: usize) -> Result<ServerMessage, DecodeError> {
+    fn take_message(&mut self, length: usize) -> Result<Option<ServerMessage>, DecodeError> {
         self.last_offset = self.offset(0);
         let message = &self.buffer[self.start..self.start + length];
         self.last_seen = Seen::of(message);
@@ -358,8 +364,11 @@ impl Codec {
         };
         self.scanner.next_message();
         self.skip_space();
-        self.scan_at = self.put_by_to();
-        result.map_err(|kind| self.fail_last(kind))
+        self.put_by.open(0);
+        match result {
+            Ok(message) => Ok(Some(message)),
+            Err(kind) => Err(self.fail_last(kind)),
+        }
     }
 
     /// Whether the message has a value that shares its buffer, and handing that over costs little: little after the
@@ -386,14 +395,6 @@ impl Codec {
     }
 }
 
-impl Seen {
-    fn of(message: &[u8]) -> Self {
-        // Nearly all are longer, and a copy of a fixed size costs next to nothing.
-        if let Some(&bytes) = message.first_chunk() {
-            return Self { bytes, len: SEEN_BYTES };
-        }
-        let mut bytes = [0; SEEN_BYTES];
-        bytes[..message.len()].copy_from_slice(message);
-        Self { bytes, len: message.len() }
-    }
+fn is_space(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }

@@ -23,7 +23,30 @@ struct Inner {
 }
 
 /// Most bytes of the stream that a [`DecodeError`] quotes.
-pub(crate) const SEEN_BYTES: usize = 32;
+const SEEN_BYTES: usize = 32;
+
+/// A message's first bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    bytes: [u8; SEEN_BYTES],
+    len: usize,
+}
+
+impl Seen {
+    pub(crate) fn of(message: &[u8]) -> Self {
+        // Nearly all are longer, and a copy of a fixed size costs next to nothing.
+        if let Some(&bytes) = message.first_chunk() {
+            return Self { bytes, len: SEEN_BYTES };
+        }
+        let mut bytes = [0; SEEN_BYTES];
+        bytes[..message.len()].copy_from_slice(message);
+        Self { bytes, len: message.len() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
 
 impl DecodeError {
     /// `seen` is what came up to and with the offending byte; its tail is kept.

@@ -8,7 +8,8 @@ use core::ops::Range;
 
 use crate::{
     error::DecodeErrorKind,
-    text::{Inside, skip_plain},
+    message::Timestamp,
+    text::{Inside, skip_digits, skip_plain},
 };
 
 /// A key at the top of a message that QMP gives a meaning to.
@@ -57,6 +58,8 @@ impl Key {
 pub(crate) struct Members {
     present: u8,
     spans: [(usize, usize); Key::COUNT],
+    /// What the timestamp says, where that was read on the way.
+    pub(crate) timestamp: Option<Timestamp>,
 }
 
 impl Members {
@@ -78,7 +81,7 @@ pub(crate) struct Fault {
 }
 
 /// What the next byte belongs to. All but `In…` may be preceded by white space.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// The message's opening brace.
     Start,
@@ -92,10 +95,9 @@ enum State {
     /// A comma, or the end of the object or array.
     AfterValue,
     InString,
-    InCharacter(Inside),
-    InNumber(Number),
-    /// After so many bytes of a literal.
-    InLiteral(Literal, u8),
+    InCharacter,
+    InNumber,
+    InLiteral,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +170,10 @@ pub(crate) struct Scanner {
     /// Bytes of the message that have been looked at.
     pos: usize,
     state: State,
+    /// Where in a token that is read byte by byte. Not in `State`, which stays small enough for a register.
+    inside: Inside,
+    number: Number,
+    literal: (Literal, usize),
     /// For each object or array that is open, whether it is an object.
     open: Vec<bool>,
     /// Where the current string began, its quote included.
@@ -191,6 +197,9 @@ impl Scanner {
             max_depth: max_depth.into(),
             pos: 0,
             state: State::Start,
+            inside: Inside::Escape,
+            number: Number::Minus,
+            literal: (Literal::True, 0),
             open: Vec::new(),
             string_start: 0,
             string_is_key: false,
@@ -215,6 +224,7 @@ impl Scanner {
         self.pos = 0;
         self.state = State::Start;
         self.members.present = 0;
+        self.members.timestamp = None;
     }
 
     /// Bytes of the current message that have been looked at.
@@ -229,10 +239,11 @@ impl Scanner {
         self.run(message).map_err(|kind| Fault { kind, at: self.pos })
     }
 
-    /// One token a turn; one that the end of `bytes` breaks off leaves one of the `In…` states.
+    /// What follows in the order key, value, comma is one turn; a token that the end of `bytes` breaks off leaves one of the
+    /// `In…` states.
     ///
     /// One function, and its place in variables of its own, because this is where the crate's time goes: a place kept in
-    /// memory costs a third of the speed.
+    /// memory costs a third of the speed, and so does asking for the state before each token.
     fn run(&mut self, bytes: &[u8]) -> Result<Option<usize>, DecodeErrorKind> {
         let mut pos = self.pos;
         let mut state = self.state;
@@ -242,9 +253,83 @@ impl Scanner {
         let end = loop {
             #[cfg(test)]
             self.count_turn(mem::replace(&mut turn_start, pos), pos);
-            let Some(&byte) = bytes.get(pos) else {
+            let Some(&(mut byte)) = bytes.get(pos) else {
                 break Ok(None);
             };
+            if byte == b'"' && matches!(state, State::Key | State::FirstKey) {
+                if state == State::FirstKey
+                    && self.open.len() == 1
+                    && let Some(end) = self.read_timestamp(bytes, pos)
+                {
+                    (pos, state) = (end, State::AfterValue);
+                    continue;
+                }
+                let end = self.skip(skip_plain, bytes, pos + 1);
+                if bytes.get(end) != Some(&b'"') {
+                    self.begin_odd_string(pos, true);
+                    (pos, state) = (end, State::InString);
+                    continue;
+                }
+                if self.open.len() == 1 && !self.begin_member(&bytes[pos + 1..end]) {
+                    break Err(self.twice());
+                }
+                // QEMU puts a space after a colon.
+                let Some(&[b':', b' ', next]) = bytes.get(end + 1..end + 4) else {
+                    (pos, state) = (end + 1, State::Colon);
+                    continue;
+                };
+                (pos, state, byte) = (end + 3, State::Value, next);
+            }
+            if matches!(state, State::Value | State::FirstValue) {
+                match byte {
+                    b'"' => {
+                        self.begin_value(pos);
+                        let end = self.skip(skip_plain, bytes, pos + 1);
+                        if bytes.get(end) != Some(&b'"') {
+                            self.begin_odd_string(pos, false);
+                            (pos, state) = (end, State::InString);
+                            continue;
+                        }
+                        (pos, state) = (end + 1, State::AfterValue);
+                        self.end_value(pos);
+                    }
+                    b'0'..=b'9' => {
+                        self.begin_value(pos);
+                        let mut number = Number::Zero;
+                        pos = match byte {
+                            b'0' => pos + 1,
+                            _ => {
+                                number = Number::Integer;
+                                self.skip(skip_digits, bytes, pos)
+                            }
+                        };
+                        let Some(b',' | b'}' | b']') = bytes.get(pos) else {
+                            (self.number, state) = (number, State::InNumber);
+                            continue;
+                        };
+                        state = State::AfterValue;
+                        self.end_value(pos);
+                    }
+                    b't' | b'f' | b'n' => {
+                        self.begin_value(pos);
+                        let literal = Literal::of(byte);
+                        if !bytes[pos..].starts_with(literal.text()) {
+                            self.literal = (literal, 1);
+                            (pos, state) = (pos + 1, State::InLiteral);
+                            continue;
+                        }
+                        (pos, state) = (pos + literal.text().len(), State::AfterValue);
+                        self.end_value(pos);
+                    }
+                    _ => {}
+                }
+                if matches!(state, State::AfterValue) {
+                    let Some(&next) = bytes.get(pos) else {
+                        break Ok(None);
+                    };
+                    byte = next;
+                }
+            }
             match (state, byte) {
                 (State::AfterValue, b',') => {
                     state = if in_object { State::Key } else { State::Value };
@@ -261,35 +346,6 @@ impl Scanner {
                     }
                 }
                 (State::FirstKey, b'}') | (State::FirstValue, b']') => state = State::AfterValue,
-                (State::Key | State::FirstKey, b'"') => {
-                    let end = self.skip(skip_plain, bytes, pos + 1);
-                    if bytes.get(end) != Some(&b'"') {
-                        self.begin_odd_string(pos, true);
-                        (pos, state) = (end, State::InString);
-                        continue;
-                    }
-                    if self.open.len() == 1
-                        && let Err(kind) = self.begin_member(&bytes[pos + 1..end])
-                    {
-                        break Err(kind);
-                    }
-                    // And after a colon.
-                    (pos, state) = match bytes.get(end + 1..end + 3) {
-                        Some(b": ") => (end + 3, State::Value),
-                        _ => (end + 1, State::Colon),
-                    };
-                }
-                (State::Value | State::FirstValue, b'"') => {
-                    self.begin_value(pos);
-                    let end = self.skip(skip_plain, bytes, pos + 1);
-                    if bytes.get(end) != Some(&b'"') {
-                        self.begin_odd_string(pos, false);
-                        (pos, state) = (end, State::InString);
-                        continue;
-                    }
-                    (pos, state) = (end + 1, State::AfterValue);
-                    self.end_value(pos);
-                }
                 (State::Value | State::FirstValue, b'{' | b'[') | (State::Start, b'{') => {
                     if self.open.len() >= self.max_depth {
                         break Err(DecodeErrorKind::TooDeep { limit: self.max_depth as u16 });
@@ -299,27 +355,6 @@ impl Scanner {
                     self.open.push(in_object);
                     pos += 1;
                     state = if in_object { State::FirstKey } else { State::FirstValue };
-                }
-                (State::Value | State::FirstValue, b'0'..=b'9') => {
-                    self.begin_value(pos);
-                    (pos, state) = match byte {
-                        b'0' => (pos + 1, State::InNumber(Number::Zero)),
-                        _ => (self.skip(skip_digits, bytes, pos), State::InNumber(Number::Integer)),
-                    };
-                    if let Some(b',' | b'}' | b']') = bytes.get(pos) {
-                        state = State::AfterValue;
-                        self.end_value(pos);
-                    }
-                }
-                (State::Value | State::FirstValue, b't' | b'f' | b'n') => {
-                    self.begin_value(pos);
-                    let literal = Literal::of(byte);
-                    (pos, state) = if bytes[pos..].starts_with(literal.text()) {
-                        (pos + literal.text().len(), State::AfterValue)
-                    } else {
-                        (pos + 1, State::InLiteral(literal, 1))
-                    };
-                    self.end_value(pos);
                 }
                 (_, b' ' | b'\n' | b'\r' | b'\t') if state.is_between_tokens() => pos += 1,
                 (State::Colon, b':') => (pos, state) = (pos + 1, State::Value),
@@ -342,12 +377,25 @@ impl Scanner {
         self.state = state;
         self.pos = match end {
             // The fault is the second key itself, not the byte after it.
-            Err(DecodeErrorKind::DuplicateKey { .. }) if matches!(state, State::InString) => {
-                self.string_start
-            }
+            Err(DecodeErrorKind::DuplicateKey { .. }) if state == State::InString => self.string_start,
             _ => pos,
         };
         end
+    }
+
+    /// How QEMU's events begin: their timestamp, all at once. Returns its end.
+    #[inline]
+    fn read_timestamp(&mut self, bytes: &[u8], pos: usize) -> Option<usize> {
+        let json = bytes[pos..].strip_prefix(b"\"timestamp\": ")?;
+        let (timestamp, rest) = Timestamp::read_usual(json)?;
+        if self.max_depth < 2 {
+            return None;
+        }
+        let end = bytes.len() - rest.len();
+        self.members.timestamp = Some(timestamp);
+        self.members.present = 1 << Key::Timestamp as u8;
+        self.members.spans[Key::Timestamp as usize] = (bytes.len() - json.len(), end);
+        Some(end)
     }
 
     /// The rarer turns: a byte inside a character, a literal or an unusual number, and what is wrong. Returns how many bytes
@@ -355,30 +403,43 @@ impl Scanner {
     #[inline(never)]
     fn step(&mut self, state: State, byte: u8, pos: usize) -> Result<(State, usize), DecodeErrorKind> {
         match state {
-            State::InCharacter(inside) => {
-                Ok((inside.step(byte)?.map_or(State::InString, State::InCharacter), 1))
-            }
-            State::InNumber(number) => match number.step(byte)? {
-                Some(next) => Ok((State::InNumber(next), 1)),
+            State::InCharacter => match self.inside.step(byte)? {
+                Some(next) => {
+                    self.inside = next;
+                    Ok((State::InCharacter, 1))
+                }
+                None => Ok((State::InString, 1)),
+            },
+            State::InNumber => match self.number.step(byte)? {
+                Some(next) => {
+                    self.number = next;
+                    Ok((State::InNumber, 1))
+                }
                 None => {
                     self.end_value(pos);
                     Ok((State::AfterValue, 0))
                 }
             },
-            State::InLiteral(literal, at) => {
+            State::InLiteral => {
+                let (literal, at) = self.literal;
                 let text = literal.text();
-                if text.get(usize::from(at)) != Some(&byte) {
+                if text.get(at) != Some(&byte) {
                     return Err(expected("`true`, `false` or `null`"));
                 }
-                if usize::from(at) + 1 < text.len() {
-                    return Ok((State::InLiteral(literal, at + 1), 1));
+                if at + 1 < text.len() {
+                    self.literal = (literal, at + 1);
+                    return Ok((State::InLiteral, 1));
                 }
                 self.end_value(pos + 1);
                 Ok((State::AfterValue, 1))
             }
             State::Value | State::FirstValue => {
                 self.begin_value(pos);
-                if byte == b'-' { Ok((State::InNumber(Number::Minus), 1)) } else { Err(self.expected(state)) }
+                if byte != b'-' {
+                    return Err(self.expected(state));
+                }
+                self.number = Number::Minus;
+                Ok((State::InNumber, 1))
             }
             _ => Err(self.expected(state)),
         }
@@ -438,11 +499,17 @@ impl Scanner {
                     if self.string_has_escape && key.len() > LONGEST_KEY_BYTES {
                         // Too long for a known one: it is not worth the memory to unescape it.
                         self.member = None;
-                    } else if self.string_has_escape {
-                        let key: String = serde_json::from_slice(key).unwrap_or_default();
-                        self.begin_member(key.as_bytes())?;
                     } else {
-                        self.begin_member(&key[1..key.len() - 1])?;
+                        let escaped: String;
+                        let key = if self.string_has_escape {
+                            escaped = serde_json::from_slice(key).unwrap_or_default();
+                            escaped.as_bytes()
+                        } else {
+                            &key[1..key.len() - 1]
+                        };
+                        if !self.begin_member(key) {
+                            return Err(self.twice());
+                        }
                     }
                 }
                 Ok(Some(State::Colon))
@@ -453,23 +520,29 @@ impl Scanner {
             }
             Some(&byte) => {
                 self.string_has_escape |= byte == b'\\';
-                Inside::begin(byte).map(|inside| Some(State::InCharacter(inside)))
+                self.inside = Inside::begin(byte)?;
+                Ok(Some(State::InCharacter))
             }
             None => Ok(None),
         }
     }
 
-    /// `key` is one at the top of the message.
+    /// `key` is one at the top of the message. False where it has a meaning and was there before.
     #[inline]
-    fn begin_member(&mut self, key: &[u8]) -> Result<(), DecodeErrorKind> {
+    fn begin_member(&mut self, key: &[u8]) -> bool {
         self.member = Key::of(key);
-        if let Some(key) = self.member {
-            if self.members.has(key) {
-                return Err(DecodeErrorKind::DuplicateKey { key: key.name() });
-            }
-            self.members.present |= 1 << key as u8;
-        }
-        Ok(())
+        let Some(key) = self.member else {
+            return true;
+        };
+        let is_new = !self.members.has(key);
+        self.members.present |= 1 << key as u8;
+        is_new
+    }
+
+    /// The fault where [`begin_member`](Self::begin_member) says false.
+    #[cold]
+    fn twice(&self) -> DecodeErrorKind {
+        DecodeErrorKind::DuplicateKey { key: self.member.map_or("", Key::name) }
     }
 
     #[inline]
@@ -491,14 +564,6 @@ impl Scanner {
 
 impl State {
     fn is_between_tokens(self) -> bool {
-        !matches!(self, Self::InString | Self::InCharacter(_) | Self::InNumber(_) | Self::InLiteral(..))
+        !matches!(self, Self::InString | Self::InCharacter | Self::InNumber | Self::InLiteral)
     }
-}
-
-#[inline]
-fn skip_digits(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(b'0'..=b'9') = bytes.get(at) {
-        at += 1;
-    }
-    at
 }

@@ -73,6 +73,7 @@ mod error;
 mod framing;
 mod limits;
 mod message;
+mod put_by;
 mod raw;
 mod schema;
 #[cfg(any(test, feature = "testing"))]

@@ -18,6 +18,7 @@ use crate::{
     framing::{Key, Members},
     limits::{MAX_ERROR_BYTES, MAX_EVENT_NAME_BYTES, MAX_GREETING_BYTES, MAX_TIMESTAMP_BYTES},
     raw::{RawJson, RawReturn},
+    text::read_digits,
 };
 
 /// One message of the server.
@@ -61,7 +62,8 @@ impl ServerMessage {
             (None, Some(error), None, None) => Ok(Self::Error { id: id(), error: ServerError::read(error)? }),
             (None, None, Some(name), None) => {
                 let data = members.span(Key::Data).map(raw);
-                Ok(Self::Event(QmpEvent::read(name, data, text(Key::Timestamp))?))
+                let timestamp = members.timestamp.or_else(|| Timestamp::read(text(Key::Timestamp)?));
+                Ok(Self::Event(QmpEvent { name: read_event_name(name)?, data, timestamp }))
             }
             (None, None, None, Some(greeting)) => Ok(Self::Greeting(Greeting::read(greeting)?)),
             (None, None, None, None) => {
@@ -302,25 +304,19 @@ pub struct Timestamp {
 impl Timestamp {
     /// Reads the value of a `timestamp`, which is valid JSON.
     fn read(json: &[u8]) -> Option<Self> {
-        Self::read_usual(json).or_else(|| read_object(bounded(json, MAX_TIMESTAMP_BYTES).ok()?).ok())
+        match Self::read_usual(json) {
+            Some((timestamp, [])) => Some(timestamp),
+            _ => read_object(bounded(json, MAX_TIMESTAMP_BYTES).ok()?).ok(),
+        }
     }
 
-    /// The one form that QEMU writes without `pretty=on`. Half of what a busy stream holds are timestamps.
-    fn read_usual(json: &[u8]) -> Option<Self> {
-        let (seconds, rest) = digits(json.strip_prefix(b"{\"seconds\": ")?)?;
-        let (microseconds, rest) = digits(rest.strip_prefix(b", \"microseconds\": ")?)?;
-        (rest == b"}").then_some(Self { seconds, microseconds })
+    /// The one form that QEMU writes without `pretty=on`, and what follows it. Half of what a busy stream holds are timestamps.
+    #[inline]
+    pub(crate) fn read_usual(text: &[u8]) -> Option<(Self, &[u8])> {
+        let (seconds, rest) = read_digits(text.strip_prefix(b"{\"seconds\": ")?)?;
+        let (microseconds, rest) = read_digits(rest.strip_prefix(b", \"microseconds\": ")?)?;
+        Some((Self { seconds, microseconds }, rest.strip_prefix(b"}")?))
     }
-}
-
-/// Up to 18 digits, so without overflow, and what follows them.
-fn digits(text: &[u8]) -> Option<(i64, &[u8])> {
-    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if !(1..=18).contains(&count) {
-        return None;
-    }
-    let (digits, rest) = text.split_at(count);
-    Some((digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0')), rest))
 }
 
 /// Reads a `T` from an object only: a derived struct alone would take an array too.
@@ -401,16 +397,6 @@ impl QmpEvent {
     /// One made up by the caller, in tests for example; without a timestamp.
     pub fn new(name: impl Into<Cow<'static, str>>, data: Option<RawJson>) -> Self {
         Self { name: name.into(), data, timestamp: None }
-    }
-
-    /// Reads the values of `event` and `timestamp`.
-    pub(crate) fn read(
-        name: &[u8],
-        data: Option<RawJson>,
-        timestamp: Option<&[u8]>,
-    ) -> Result<Self, DecodeErrorKind> {
-        let name = read_event_name(name)?;
-        Ok(Self { name, data, timestamp: timestamp.and_then(Timestamp::read) })
     }
 
     /// Reads the event's data as a `T`; an event without data as if it were `null`.

@@ -52,6 +52,14 @@ fn depth_is_limited_at_the_very_level() {
 }
 
 #[test]
+fn a_timestamp_counts_as_a_level() {
+    let stream = br#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "E"}"#;
+    let told = first(with(MAX_MESSAGE_BYTES, 1), &[stream]).expect_err("too deep");
+    assert_eq!(told, (DecodeErrorKind::TooDeep { limit: 1 }, 14));
+    assert!(matches!(first(with(MAX_MESSAGE_BYTES, 2), &[stream]), Ok(Some(_))));
+}
+
+#[test]
 fn depth_is_limited_in_every_cutting_and_among_neighbours() {
     let event = b"{\"event\": \"E\"}\r\n";
     for limit in [2, 6, 128] {
