@@ -90,7 +90,11 @@ impl Bare {
         let options = r#"{"driver":"qcow2","file":"file","size":0}"#;
         let arguments = format!(r#"{{"job-id":"create","options":{options}}}"#);
         client.job(&format!(r#"{{"execute":"blockdev-create","arguments":{arguments}}}"#), "create")?;
-        let node = r#"{"driver":"qcow2","node-name":"image","file":"file"}"#;
+        client.ask(r#"{"execute":"blockdev-del","arguments":{"node-name":"file"}}"#)?;
+        // As the session has it: not flushed to the disk at each save and load, which costs more than all else.
+        let file = format!(r#"{{"driver":"file","filename":{:?}}}"#, image.path());
+        let node =
+            format!(r#"{{"driver":"qcow2","node-name":"image","cache":{{"no-flush":true}},"file":{file}}}"#);
         client.ask(&format!(r#"{{"execute":"blockdev-add","arguments":{node}}}"#))?;
         Ok(Self { client, card, _machine: machine, _image: image })
     }
