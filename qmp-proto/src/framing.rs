@@ -383,7 +383,8 @@ impl Scanner {
         end
     }
 
-    /// How QEMU's events begin: their timestamp, all at once. Returns its end.
+    /// How QEMU's events begin: their timestamp, all at once. Returns its end. What is not quite so, some hundred bytes a message
+    /// at the most, is then looked at as anything else.
     #[inline]
     fn read_timestamp(&mut self, bytes: &[u8], pos: usize) -> Option<usize> {
         let json = bytes[pos..].strip_prefix(b"\"timestamp\": ")?;
@@ -565,5 +566,40 @@ impl Scanner {
 impl State {
     fn is_between_tokens(self) -> bool {
         !matches!(self, Self::InString | Self::InCharacter | Self::InNumber | Self::InLiteral)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known of the timestamp after the scan of a message in these pieces.
+    fn timestamp(message: &[u8], cut: usize) -> (Option<Timestamp>, Option<Range<usize>>) {
+        let mut scanner = Scanner::new(8);
+        assert!(cut == message.len() || scanner.scan(&message[..cut]).is_ok_and(|end| end.is_none()));
+        assert!(scanner.scan(message).is_ok_and(|end| end == Some(message.len())));
+        let members = scanner.members().clone();
+        scanner.next_message();
+        assert_eq!((scanner.scanned(), scanner.members().timestamp), (0, None));
+        (members.timestamp, members.span(Key::Timestamp))
+    }
+
+    #[test]
+    fn the_timestamp_that_an_event_begins_with_is_read_on_the_way() {
+        let message = br#"{"timestamp": {"seconds": 17, "microseconds": 5}, "event": "STOP"}"#;
+        for cut in 0..=message.len() {
+            let (read, span) = timestamp(message, cut);
+            assert_eq!(span, Some(14..48));
+            if !(2..48).contains(&cut) {
+                assert_eq!(read, Some(Timestamp { seconds: 17, microseconds: 5 }), "cut at {cut}");
+            }
+        }
+        for other in [
+            &br#"{"event": "STOP", "timestamp": {"seconds": 17, "microseconds": 5}}"#[..],
+            br#"{"data": {"timestamp": {"seconds": 17, "microseconds": 5}}, "event": "STOP"}"#,
+            br#"{"timestamp": {"seconds": 17, "microseconds": -1}, "event": "STOP"}"#,
+        ] {
+            assert_eq!(timestamp(other, other.len()).0, None);
+        }
     }
 }

@@ -420,3 +420,22 @@ fn read_event_name(json: &[u8]) -> Result<Cow<'static, str>, DecodeErrorKind> {
         .map(Cow::Owned)
         .map_err(|error| invalid("event")(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_in_qemu_s_spelling_needs_no_json_reader() {
+        let json = "{\"seconds\": 1700000000, \"microseconds\": 123}";
+        let timestamp = Timestamp { seconds: 1_700_000_000, microseconds: 123 };
+        for after in ["", ", \"event\": \"STOP\"}"] {
+            let text = format!("{json}{after}");
+            assert_eq!(Timestamp::read_usual(text.as_bytes()), Some((timestamp, after.as_bytes())));
+        }
+        for end in 0..json.len() {
+            assert_eq!(Timestamp::read_usual(&json.as_bytes()[..end]), None);
+        }
+        assert_eq!(Timestamp::read_usual(b"{\"seconds\":17, \"microseconds\": 5}"), None);
+    }
+}

@@ -46,3 +46,22 @@ impl PutBy {
         &self.places[self.from..self.to]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_as_many_as_it_was_opened_for() {
+        let mut put_by = PutBy::new();
+        assert!(!put_by.has_room() && !put_by.put(b'x') && put_by.bytes().is_empty());
+        for (room, places) in [(0, 0), (1, 1), (128, 128), (1000, 128), (5, 5), (usize::MAX, 128)] {
+            put_by.open(room);
+            for n in 0..places {
+                assert!(put_by.has_room() && put_by.put(n));
+            }
+            assert!(!put_by.has_room() && !put_by.put(b'x'), "{room}");
+            assert_eq!(put_by.bytes(), (0..places).collect::<Vec<_>>());
+        }
+    }
+}
