@@ -438,4 +438,14 @@ mod tests {
         }
         assert_eq!(Timestamp::read_usual(b"{\"seconds\":17, \"microseconds\": 5}"), None);
     }
+
+    #[test]
+    fn what_a_greeting_tells_reads_as_qemu_writes_it() {
+        let version = Version { major: 7, minor: 2, micro: 22, package: String::new() };
+        assert_eq!(version.to_string(), "7.2.22");
+        assert_eq!(
+            [Capability::Oob, Capability::Other("flux".into())].map(|one| one.to_string()),
+            ["oob", "flux"]
+        );
+    }
 }

@@ -155,7 +155,7 @@ impl Inside {
             Self::Hex { unit, left, low_due } => {
                 let digit =
                     (byte as char).to_digit(16).ok_or(syntax("four hexadecimal digits after `\\u`"))?;
-                let unit = (unit << 4) | digit as u16;
+                let unit = unit * 16 + digit as u16;
                 if left > 1 {
                     return Ok(Some(Self::Hex { unit, left: left - 1, low_due }));
                 }
