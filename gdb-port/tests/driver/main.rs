@@ -11,4 +11,6 @@ mod statuses;
 #[cfg(target_os = "linux")]
 mod strangers;
 #[cfg(target_os = "linux")]
+mod unused;
+#[cfg(target_os = "linux")]
 mod waits;

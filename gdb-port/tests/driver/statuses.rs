@@ -6,6 +6,7 @@ use std::time::Duration;
 use gdb_port::Reachability;
 
 use crate::other::Other;
+use crate::unused::unused;
 
 #[path = "../../examples/check.rs"]
 #[expect(dead_code, reason = "its `main` is of no use here")]
@@ -28,7 +29,8 @@ async fn free_held_absent_and_not_to_be_seen() {
     let accepted = listener.accept().unwrap();
     assert_eq!(status(&format!("{endpoint}")).await, 3);
     assert_eq!(status(&format!("--probe {endpoint}")).await, 3);
-    drop((client, accepted, listener));
+    drop((client, accepted));
+    let (_held, endpoint) = unused();
     assert_eq!(status(&format!("{endpoint}")).await, 1);
     assert_eq!(status(&format!("--probe --run-on --was-running {endpoint}")).await, 1);
     assert_eq!(status(&format!("--wait 0.02 {endpoint}")).await, 1);
@@ -46,9 +48,7 @@ async fn what_is_no_stub() {
 
 #[tokio::test]
 async fn the_wait_for_a_process_ends_when_it_does() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = listener.local_addr().unwrap();
-    drop(listener);
+    let (_held, endpoint) = unused();
     let mut other = Other::start();
     let line = format!("--wait 300 --pid {} {endpoint}", other.pid());
     assert_eq!(status(&line.replace("--wait 300", "--wait 0.1")).await, 1, "it lives");

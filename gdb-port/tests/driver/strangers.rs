@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use gdb_port::{Endpoint, GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, look, probe};
 
+use crate::unused::unused;
+
 /// A server that does one thing with its one client.
 struct Server {
     address: SocketAddr,
@@ -183,9 +185,8 @@ fn assert_broken(report: &Report) {
 
 #[tokio::test]
 async fn nobody() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-    drop(listener);
+    let (_held, endpoint) = unused();
+    let endpoint = Endpoint::Tcp(endpoint);
     let report = probe(&endpoint, &ProbeOptions::default()).await.unwrap();
     assert_eq!(report.reachability, Reachability::NobodyListens);
     // Where looks see nothing, the refused connection says it.

@@ -1,16 +1,11 @@
 //! QMP over each kind of endpoint.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use qemu_controller::qemu_launch::Monitor;
 use qemu_controller::{Address, Endpoint, Session, StartError, StoppedBy};
 
-use crate::support::{DEADLINE, config};
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+use crate::support::{DEADLINE, config, reserved_port};
 
 async fn check(endpoint: Endpoint) {
     let session = Session::start(config("tick").qmp(endpoint)).await.unwrap();
@@ -40,13 +35,14 @@ async fn a_socket_at_a_path_with_hostile_characters() {
 
 #[tokio::test]
 async fn loopback_tcp() {
-    check(Endpoint::loopback(free_port())).await;
+    let (_held, port) = reserved_port();
+    check(Endpoint::loopback(port)).await;
 }
 
 /// Another QEMU has the port, and nobody is connected to it: it must not be taken for ours.
 #[tokio::test]
 async fn a_port_that_another_qemu_has() {
-    let port = free_port();
+    let (_held, port) = reserved_port();
     let stranger =
         Session::start(config("tick").with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::loopback(port)))))
             .await

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// Ample, and still an end: nothing in a test should come near it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -20,6 +21,17 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// Whether the tests that take minutes are to be as long as they are meant to be.
 pub(crate) fn long() -> bool {
     std::env::var_os("QEMU_CONTROLLER_LONG").is_some()
+}
+
+/// A loopback port that nobody but a QEMU of this test gets while the socket is kept: it is bound to it and does not
+/// listen, beside which another one may listen, since both allow it. A listener that was closed would not do: a child
+/// that another test is about to start has a copy of it for a moment.
+pub(crate) fn reserved_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 /// One of the project's own images.

@@ -4,7 +4,7 @@ use qemu_controller::{Endpoint, QemuConfig, RunState, Session, StateError};
 
 use super::{next_tick, serial};
 use crate::snapshots::{Fingerprint, Ram, check_put_back};
-use crate::support::{DEADLINE, config, counter, counts, start};
+use crate::support::{DEADLINE, config, counter, counts, reserved_port, start};
 
 const RAM: Ram = Ram { from: 0x2000_0000, bytes: 8192 };
 
@@ -82,7 +82,7 @@ async fn a_parent_that_runs_runs_on_and_so_do_its_forks() {
 #[tokio::test]
 async fn each_has_endpoints_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (_held, free) = reserved_port();
     let config = config("tick")
         .gdb(Endpoint::loopback(free))
         .qmp(Endpoint::Socket(folder.path().join("qmp")))
