@@ -35,10 +35,7 @@ use tracing::debug;
 use crate::error::Ended;
 use crate::run_state;
 use crate::shared::{Answer, Shared, State};
-
-/// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply
-/// one.
-const READ_CHUNK: usize = 16 * 1024;
+use crate::transport::READ_CHUNK;
 
 /// How many reads are made in one turn, however much there is: those who want the lock wait for a millisecond
 /// at the most, and what a turn brings is a small part of what can wait for a subscriber.
@@ -68,7 +65,8 @@ impl State {
         self.write(&mut Context::from_waker(&driver));
     }
 
-    /// A failed write is not the end yet: QEMU's last words may still be there to be read.
+    /// That QEMU has hung up is not the end yet: its last words may still be there to be read. Any other failure is
+    /// ours, and nobody would hear of it from a QEMU that is well.
     fn write(&mut self, cx: &mut Context<'_>) {
         let Some(transport) = &mut self.transport else {
             return;
@@ -76,6 +74,11 @@ impl State {
         while !self.write_failed && !self.connection.output().is_empty() {
             match transport.as_mut().poll_write(cx, self.connection.output()) {
                 Poll::Ready(Ok(written @ 1..)) => self.connection.advance_output(written),
+                Poll::Ready(Err(error)) if !has_hung_up(&error) => {
+                    self.write_failed = true;
+                    self.over = Some(Ended::Io(Arc::new(error)));
+                    self.driver.wake_by_ref();
+                }
                 Poll::Ready(_) => self.write_failed = true,
                 Poll::Pending => return,
             }
@@ -196,6 +199,10 @@ impl State {
             self.latest = status;
         }
     }
+}
+
+fn has_hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Runs a session until its stream ends, then tells everybody how. `process` is QEMU's, where it is ours.

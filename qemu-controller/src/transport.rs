@@ -71,8 +71,9 @@ fn register(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixSt
     AsyncFd::with_interest(socket, interest)
 }
 
-/// As much as is read at once.
-const READ_CHUNK: usize = 16 * 1024;
+/// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply
+/// one.
+pub(crate) const READ_CHUNK: usize = 16 * 1024;
 
 impl AsyncRead for MonitorSocket {
     fn poll_read(

@@ -338,3 +338,15 @@ async fn after(phase: Phase, session: &Session, outcome: Outcome, stalled: Optio
 async fn session_is_over(session: &Session) -> bool {
     tokio::time::timeout(DEADLINE, session.ended()).await.is_ok()
 }
+
+/// QEMU is well and says nothing of it, so nobody else would.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_here_ends_the_session_with_the_reason() {
+    let (session, peer) = connected().await;
+    peer.fail_writes(ErrorKind::OutOfMemory);
+    let error = session.query_status().await.unwrap_err();
+    let CommandError::Ended { ended: Ended::Io(reason), .. } = &error else { panic!("{error:?}") };
+    assert_eq!(reason.kind(), ErrorKind::OutOfMemory);
+    assert!(matches!(session.ended().await, Ended::Io(_)));
+    drop(peer);
+}

@@ -167,6 +167,11 @@ impl Peer {
         }
     }
 
+    /// From now on the client can't write, for a reason that is not the peer's end.
+    pub(crate) fn fail_writes(&self, fault: io::ErrorKind) {
+        *self.fault.lock().unwrap() = Some(fault);
+    }
+
     /// Closes the stream; with a fault, the client reads that in place of its end.
     pub(crate) fn close(self, fault: Option<io::ErrorKind>) {
         *self.fault.lock().unwrap() = fault;
@@ -191,7 +196,11 @@ impl AsyncRead for Client {
 
 impl AsyncWrite for Client {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let fault = *self.fault.lock().unwrap();
+        match fault {
+            Some(fault) => Poll::Ready(Err(fault.into())),
+            None => Pin::new(&mut self.stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
