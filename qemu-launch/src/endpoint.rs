@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// monitor, and the monitor reaches files and programs). So the default is [`Inherited`](Endpoint::Inherited).
 ///
 /// A QMP client that connects to a monitor which QEMU listens for, while QEMU still starts, hangs QEMU once in some
-/// thousand times: it greets, and then waits in `accept` for somebody else. One more connection, closed at once,
+/// thousand times: QEMU greets, and then waits in `accept` for somebody else. One more connection, closed at once,
 /// frees it, as a session of `qemu-controller` does by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]

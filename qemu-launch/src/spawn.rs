@@ -28,7 +28,7 @@ const STDOUT: &str = "stdout";
 /// How much of stdout and of stderr is kept.
 const KEPT_OUTPUT: usize = 64 * 1024;
 
-/// Checks the machine, starts QEMU, and returns once it executes: a millisecond or two, most of it the system's.
+/// Checks the machine, starts QEMU, and returns once it executes: less than a millisecond, most of it the system's.
 /// Whether it likes its options is seen later, from the monitor or from [`Watch::wait`](crate::Watch::wait).
 ///
 /// QEMU gets: a process group of its own; umask 077; no core dumps; stdin from nowhere; of the environment `PATH`,

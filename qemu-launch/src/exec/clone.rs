@@ -29,7 +29,8 @@ use std::ptr;
 use rustix::io::{FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, setpgid, waitpid,
+    Pid, Signal, WaitOptions, getpid, getppid, kill_process, set_parent_process_death_signal, setpgid,
+    waitpid,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -171,14 +172,17 @@ impl Task {
     fn become_qemu(&self) -> Result<Infallible, Failure> {
         // First, and whether it is to be kept or not: from here on nothing stays behind half-made.
         self.die_with_parent().map_err(Failure::to("set the parent-death signal"))?;
-        remove_handlers();
         setpgid(None, None).map_err(Failure::to("make a process group"))?;
+        remove_handlers();
         forbid_core_dumps().map_err(Failure::to("forbid core dumps"))?;
         set_umask();
         self.place_descriptors().map_err(Failure::to("place the descriptors"))?;
         if self.kept {
             set_parent_process_death_signal(None).map_err(Failure::to("clear the parent-death signal"))?;
         }
+        // A Ctrl-Z that came before the process group would stop this child now, and with it the thread that waits for it.
+        // The one takes the other away.
+        kill_process(getpid(), Signal::CONT).map_err(Failure::to("go on after a stop"))?;
         unblock_signals();
         Err(Failure::Exec(self.execute()))
     }

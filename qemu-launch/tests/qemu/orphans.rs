@@ -90,7 +90,7 @@ impl Drop for EndsAtLast {
     }
 }
 
-/// `PR_SET_PDEATHSIG` follows the thread that forked; so does its absence, if nobody forks from a lasting one.
+/// `PR_SET_PDEATHSIG` follows the thread that started the process, so one that lasts has to.
 #[test]
 fn the_thread_that_started_it_may_end() {
     let starter = std::thread::spawn(|| start(&machine("tick")));
