@@ -106,10 +106,15 @@ impl Operation {
 
     /// The run state. That a guest runs the events have told; why one stands still QEMU is asked.
     pub(crate) async fn run_state(&self) -> Result<RunState, CommandError> {
-        if *self.shared.run_state().borrow() == RunState::Running {
-            return Ok(RunState::Running);
+        match self.told_run_state() {
+            RunState::Running => Ok(RunState::Running),
+            _ => Ok(self.command(&QueryStatus).await?.status),
         }
-        Ok(self.command(&QueryStatus).await?.status)
+    }
+
+    /// The run state by what has been read: an event that QEMU sent before the last answer counts.
+    pub(crate) fn told_run_state(&self) -> RunState {
+        self.shared.run_state().borrow().clone()
     }
 
     /// QEMU's version as numbers.

@@ -20,8 +20,15 @@ const LOOK_AFTER: Duration = Duration::from_secs(2);
 pub(crate) struct Concluded<'a> {
     id: &'a str,
     command: &'static str,
-    /// Its events have shown that it succeeded.
+    course: Course,
+}
+
+/// What the events have shown of a job: nothing, where some were missed.
+#[derive(Clone, Copy, Default)]
+struct Course {
     succeeded: bool,
+    /// While it lasted the guest was let run.
+    resumed: bool,
 }
 
 /// Starts the job `id` by its command, waits until it is over, and dismisses it. Its failure is QEMU's own text.
@@ -30,7 +37,7 @@ pub(crate) async fn run<C: Command>(
     id: &str,
     command: &C,
 ) -> Result<(), SnapshotError> {
-    until_concluded(operation, id, command).await?.end(operation).await
+    until_concluded(operation, id, command).await?.end(operation).await.map(drop)
 }
 
 /// The same up to its conclusion: how it ended, its [end](Concluded::end) tells.
@@ -41,17 +48,18 @@ pub(crate) async fn until_concluded<'a, C: Command>(
 ) -> Result<Concluded<'a>, CommandError> {
     let mut events = operation.events();
     operation.command(command).await?;
-    let succeeded = concluded(operation, id, &mut events).await?;
-    Ok(Concluded { id, command: C::NAME, succeeded })
+    let course = concluded(operation, id, &mut events).await?;
+    Ok(Concluded { id, command: C::NAME, course })
 }
 
 impl Concluded<'_> {
-    /// Dismisses it, and asks before why it failed, unless it is known that it did not.
-    pub(crate) async fn end(self, operation: &Operation) -> Result<(), SnapshotError> {
-        let Self { id, command, succeeded } = self;
-        if succeeded {
+    /// Dismisses it, and asks before why it failed, unless it is known that it did not. Tells whether the guest is known to
+    /// have been let run meanwhile.
+    pub(crate) async fn end(self, operation: &Operation) -> Result<bool, SnapshotError> {
+        let Self { id, command, course } = self;
+        if course.succeeded {
             operation.command(&JobDismiss { id }).await?;
-            return Ok(());
+            return Ok(course.resumed);
         }
         // In one go: QEMU answers in order, so the job is looked at before it is forgotten.
         let (jobs, dismiss) = (QueryJobs, JobDismiss { id });
@@ -60,23 +68,23 @@ impl Concluded<'_> {
         dismissed?;
         match failed {
             Some(error) => Err(SnapshotError::Job { command, error }),
-            None => Ok(()),
+            None => Ok(course.resumed),
         }
     }
 }
 
-/// Waits for the event that says so, and tells whether all that came before it said that the job succeeded. Where none
-/// came for a while, or some were missed, it looks.
-async fn concluded(operation: &Operation, id: &str, events: &mut Events) -> Result<bool, CommandError> {
+/// Waits for the event that says so, and tells what all that came before it said. Where none came for a while, or some
+/// were missed, it looks.
+async fn concluded(operation: &Operation, id: &str, events: &mut Events) -> Result<Course, CommandError> {
     let until = instant_after(SEEN_THROUGH);
     while Instant::now() < until {
         match timeout(LOOK_AFTER, concluded_event(id, events)).await {
-            Ok(Some(succeeded)) => return Ok(succeeded),
+            Ok(Some(course)) => return Ok(course),
             // Missed, late, or the session has ended: then this says how.
             Ok(None) | Err(_) => {
                 let jobs = operation.command(&QueryJobs).await?;
                 if jobs.iter().all(|job| job.id != id || job.status == JobStatus::Concluded) {
-                    return Ok(false);
+                    return Ok(Course::default());
                 }
             }
         }
@@ -87,17 +95,21 @@ async fn concluded(operation: &Operation, id: &str, events: &mut Events) -> Resu
 
 /// A job that succeeds is `pending` before it is concluded, one that fails is `aborting`. `None` where events were
 /// missed, or the last one has come.
-async fn concluded_event(id: &str, events: &mut Events) -> Option<bool> {
-    let mut succeeds = false;
+async fn concluded_event(id: &str, events: &mut Events) -> Option<Course> {
+    let mut course = Course::default();
     while let Some(Ok(event)) = events.next().await {
-        if event.name == "JOB_STATUS_CHANGE"
-            && let Ok(TypedEvent::JobStatusChange(change)) = event.typed()
-            && change.id == id
-        {
-            match change.status {
-                JobStatus::Concluded => return Some(succeeds),
-                status => succeeds = status == JobStatus::Pending,
-            }
+        match &*event.name {
+            "RESUME" => course.resumed = true,
+            "JOB_STATUS_CHANGE" => match event.typed() {
+                Ok(TypedEvent::JobStatusChange(change)) if change.id == id => match change.status {
+                    // What came before was another's doing.
+                    JobStatus::Created => course = Course::default(),
+                    JobStatus::Concluded => return Some(course),
+                    status => course.succeeded = status == JobStatus::Pending,
+                },
+                _ => {}
+            },
+            _ => {}
         }
     }
     None

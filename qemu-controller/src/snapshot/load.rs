@@ -5,13 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::{Cont, RunState, SnapshotLoad, Stop};
+use qmp_proto::commands::{Cont, QueryStatus, RunState, SnapshotLoad, Stop};
 
 use super::error::SnapshotError;
 use super::name::{self, Tag};
 use super::seen::Seen;
 use super::store::Store;
 use super::{revive, sd_card};
+use crate::error::CommandError;
 use crate::operation::Operation;
 use crate::serial::Serial;
 use crate::session::Session;
@@ -129,34 +130,55 @@ async fn load_as_seen(
         AfterLoad::Paused => false,
         AfterLoad::Running => true,
     };
-    revive::revive(operation, &seen.before).await?;
-    // QEMU lets a guest that ran run on at once.
-    let runs_on = ran && run && wanted.without_output.is_none();
-    if ran && !runs_on {
-        operation.command(&Stop).await?;
-    } else if !ran {
-        store.settle(operation).await?;
-    }
     // Another's snapshot may have the SD card in it: while it is out, the load fails where QEMU would abort.
     let out = if tag.is_ours() { &[] } else { store.cards(operation).await? };
     let devices = listed.devices(node);
-    let id = operation.blocks().name();
-    let command = SnapshotLoad { job_id: &id, tag: &saved.text, vmstate: node, devices: &devices };
-    let loaded = sd_card::job_without(operation, out, &id, &command).await;
-    match &loaded {
-        Ok(()) => {
-            wanted.without_output.iter().flatten().for_each(|port| drop(port.take()));
-            if run && !runs_on {
-                operation.command(&Cont).await?;
+    let mut before = seen.before.clone();
+    loop {
+        // QEMU lets a guest that ran run on at once.
+        let runs_on = before == RunState::Running && run && wanted.without_output.is_none();
+        if !runs_on {
+            stand(operation, store, &before).await?;
+        }
+        let id = operation.blocks().name();
+        let command = SnapshotLoad { job_id: &id, tag: &saved.text, vmstate: node, devices: &devices };
+        let loaded = sd_card::job_without(operation, out, &id, &command).await;
+        // Until it is known to run.
+        store.loaded(false);
+        match loaded {
+            // It stood still already, and that had not been read when it was looked for; or events were missed.
+            Ok(false) if runs_on => match operation.command(&QueryStatus).await?.status {
+                RunState::Running => {}
+                stands => {
+                    before = stands;
+                    continue;
+                }
+            },
+            Ok(_) => {}
+            Err(error) => {
+                operation.run(ran).await?;
+                store.loaded(ran);
+                return Err(error);
             }
-            store.loaded(run);
         }
-        Err(_) => {
-            operation.run(ran).await?;
-            store.loaded(ran);
+        wanted.without_output.iter().flatten().for_each(|port| drop(port.take()));
+        if run && !runs_on {
+            operation.command(&Cont).await?;
         }
+        store.loaded(run);
+        return Ok(());
     }
-    loaded
+}
+
+/// Has the guest stand as it must for a load after which it does not run on by itself.
+async fn stand(operation: &Operation, store: &Store, before: &RunState) -> Result<(), CommandError> {
+    if *before == RunState::Running {
+        operation.command(&Stop).await?;
+        // If something else had stopped it, that has been read by now.
+        return revive::revive(operation, &operation.told_run_state()).await;
+    }
+    revive::revive(operation, before).await?;
+    store.settle(operation).await
 }
 
 /// Whether it was taken with what there is now. In a session's own image everything was.

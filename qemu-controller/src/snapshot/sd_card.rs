@@ -68,13 +68,13 @@ pub(crate) fn medium_among(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<Str
 }
 
 /// Runs a job while the cards, which have no medium, are out, and puts them back whatever became of it. Part of
-/// an [`Operation`], which is finished though its caller has gone.
+/// an [`Operation`], which is finished though its caller has gone. Tells as [`Concluded::end`](job::Concluded::end) does.
 pub(crate) async fn job_without<C: Command>(
     operation: &Operation,
     cards: &[SdCard],
     id: &str,
     command: &C,
-) -> Result<(), SnapshotError> {
+) -> Result<bool, SnapshotError> {
     let mut out = Vec::new();
     let mut taken_out = Ok(());
     for card in cards {
@@ -97,9 +97,9 @@ pub(crate) async fn job_without<C: Command>(
     };
     // In one go.
     let (ended, put_back) = tokio::join!(biased; end, put_back);
-    ended?;
+    let resumed = ended?;
     put_back?;
-    Ok(())
+    Ok(resumed)
 }
 
 /// Before `sd-card-spi` was a type of its own, a property told; a card without it is on another bus.

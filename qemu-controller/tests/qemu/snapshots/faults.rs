@@ -1,15 +1,17 @@
 //! The disk full, a damaged file, and a machine that was shut down: the guest as it was, and nothing earlier lost.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use qemu_controller::{AfterLoad, RunState, Session, SnapshotError};
-use qemu_launch::Action;
+use qemu_controller::{AfterLoad, Endpoint, RunState, Session, SnapshotError};
+use qemu_launch::{Action, Monitor};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
 use super::check_put_back;
-use crate::support::{config, counter, counts};
+use crate::support::{BeforeEach, DEADLINE, config, counter, counts};
 
 /// A QEMU that gets an error when it writes past its limit, where by default it would be killed.
 fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
@@ -150,5 +152,52 @@ async fn a_machine_that_was_shut_down_is_brought_back() {
         session.load_snapshot("boot").then(then).await.unwrap();
         assert!(counts(&session).await, "{then:?}, {reboot}");
         check_put_back(&session).await;
+    }
+}
+
+/// Has another client of this QEMU say something, and waits for this run state, all before it returns.
+fn by_another_client(path: &Path, said: &str, status: &str) {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut answers = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+    let mut answered = |command: &str| {
+        writeln!(stream, r#"{{"execute": "{command}"}}"#).unwrap();
+        answers.find(|line| line.contains("\"return\"")).unwrap()
+    };
+    for command in ["qmp_capabilities", said] {
+        answered(command);
+    }
+    while !answered("query-status").contains(&format!("\"{status}\"")) {}
+}
+
+/// What it is loaded for holds, though the look said that it ran.
+#[tokio::test]
+async fn a_guest_that_stops_right_before_a_load() {
+    let folder = tempfile::tempdir().unwrap();
+    for (said, status) in [("stop", "paused"), ("system_reset", "shutdown")] {
+        for without_output in [false, true] {
+            let path = folder.path().join("second.sock");
+            let (second, at) = (path.clone(), ["\"snapshot-load", "\"stop\""][usize::from(without_output)]);
+            let mut done = false;
+            let transcript = BeforeEach(move |command: &str| {
+                if !done && command.contains(at) {
+                    by_another_client(&second, said, status);
+                    done = true;
+                }
+            });
+            let stay = Action::new().shutdown_on_reboot().pause_on_shutdown();
+            let monitor = Monitor::Qmp(Endpoint::Socket(path));
+            let config = config("tick").with_spec(|spec| spec.action(stay).monitor(monitor));
+            let session = Session::start(config.qmp_transcript_to(transcript)).await.unwrap();
+            session.save_snapshot("boot").await.unwrap();
+            if without_output {
+                session.with_fresh_state("boot", async |_| ()).await.unwrap();
+            } else {
+                session.load_snapshot("boot").await.unwrap();
+            }
+            assert!(counts(&session).await, "{said}, {without_output}");
+            check_put_back(&session).await;
+            session.stop().await.unwrap();
+        }
     }
 }

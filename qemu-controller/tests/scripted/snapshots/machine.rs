@@ -25,6 +25,9 @@ pub(super) enum Fault {
     Job(&'static str),
     /// No event tells of a job.
     Silent,
+    /// The guest comes to a stop right before the first command of this name, when nobody can know of it yet; by a shutdown
+    /// that stays, or else by itself.
+    StopsBefore { command: &'static str, shut_down: bool },
     /// There are no snapshots before QEMU 6.0.
     Old,
 }
@@ -49,6 +52,10 @@ pub(super) struct State {
     /// The guest shut it down, and it stays; what a reset is then.
     pub(super) shut_down: bool,
     pub(super) reboot: Reboot,
+    /// What was loaded last is what it is.
+    pub(super) is_loaded: bool,
+    /// Loads since the guest ran: after more than one its flash memory ends QEMU.
+    unsettled: usize,
     /// What a save puts into the file that was named last, in place of what QEMU would.
     pub(super) image: Vec<u8>,
     file: PathBuf,
@@ -104,11 +111,12 @@ impl State {
     fn answer(&mut self, command: &Heard, fault: Fault) -> (Value, Events) {
         let arguments = &command.arguments;
         let text = |key: &str| arguments[key].as_str().unwrap_or_default().to_owned();
-        let mut events = Vec::new();
+        let mut events = self.stops_before(&command.name, fault);
         let value = match command.name.as_str() {
             "query-status" if self.shut_down => json!({ "status": "shutdown", "running": false }),
             "system_reset" => {
                 self.shut_down = self.reboot == Reboot::ShutsDown;
+                self.is_loaded = false;
                 let what = if self.shut_down { "SHUTDOWN" } else { "RESET" };
                 events.push((what, json!({ "guest": false, "reason": "host-qmp-system-reset" })));
                 json!({})
@@ -121,9 +129,13 @@ impl State {
             "query-memory-size-summary" => json!({ "base-memory": 65536 }),
             "query-status" if self.paused => json!({ "status": "paused", "running": false }),
             "query-status" => json!({ "status": "running", "running": true }),
-            "cont" | "stop" => {
-                self.paused = command.name == "stop";
-                events.push((if self.paused { "STOP" } else { "RESUME" }, json!({})));
+            "cont" => {
+                assert!(!self.shut_down, "resetting the virtual machine is required");
+                events.extend(self.resume());
+                json!({})
+            }
+            "stop" => {
+                events.extend(self.stop());
                 json!({})
             }
             "query-commands" if fault == Fault::Old => json!([{ "name": "query-commands" }]),
@@ -134,6 +146,9 @@ impl State {
             }
             "qom-list" if text("path") == "/machine/unattached" => {
                 json!([{ "name": "device[21]", "type": "child<sd-card-spi>" }])
+            }
+            "qom-list" if text("path") == "/machine" => {
+                json!([{ "name": "flash", "type": "child<cfi.pflash01>" }])
             }
             "qom-list" | "query-block" => json!([]),
             "qom-get" => json!(""),
@@ -174,16 +189,42 @@ impl State {
         (value, events)
     }
 
+    fn stop(&mut self) -> Option<(&'static str, Value)> {
+        let ran = !std::mem::replace(&mut self.paused, true);
+        ran.then(|| ("STOP", json!({})))
+    }
+
+    fn resume(&mut self) -> Option<(&'static str, Value)> {
+        assert!(self.unsettled < 2, "QEMU crashes");
+        self.unsettled = 0;
+        std::mem::take(&mut self.paused).then(|| ("RESUME", json!({})))
+    }
+
+    fn stops_before(&mut self, name: &str, fault: Fault) -> Events {
+        let mut events = Vec::new();
+        if let Fault::StopsBefore { command, shut_down } = fault
+            && command == name
+            && self.told.iter().filter(|told| *told == name).count() == 1
+        {
+            if shut_down {
+                self.shut_down = true;
+                events.push(("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" })));
+            }
+            events.extend(self.stop());
+        }
+        events
+    }
+
     fn job(&mut self, name: &str, id: &str, tag: String, fault: Fault, events: &mut Events) {
         let mut job = json!({ "id": id, "type": name, "status": "concluded" });
         let failed = matches!(fault, Fault::Job(failing) if failing == name);
+        let mut course = Vec::new();
         match name {
             _ if failed => {
                 job["error"] = json!("what QEMU says");
                 if name == "snapshot-load" {
                     // QEMU leaves `restore-vm`.
-                    self.paused = true;
-                    events.push(("STOP", json!({})));
+                    events.extend(self.stop());
                 }
             }
             "snapshot-save" => {
@@ -194,15 +235,27 @@ impl State {
                 }
             }
             "snapshot-delete" => self.tags.retain(|other| *other != tag),
-            "snapshot-load" => assert!(self.tags.contains(&tag), "{tag}: {:?}", self.tags),
+            "snapshot-load" => {
+                assert!(self.tags.contains(&tag), "{tag}: {:?}", self.tags);
+                self.is_loaded = true;
+                self.unsettled += 1;
+                // A guest that ran runs on.
+                if let Some(stop) = self.stop() {
+                    course.push(stop);
+                    course.extend(self.resume());
+                }
+            }
             _ => {}
         }
         self.jobs.push(job);
         if fault == Fault::Silent {
-            return;
+            return events.extend(course);
         }
         let end = if failed { "aborting" } else { "pending" };
         for status in ["created", "running", end, "concluded"] {
+            if status == end {
+                events.append(&mut course);
+            }
             events.push(("JOB_STATUS_CHANGE", json!({ "id": "another", "status": "concluded" })));
             events.push(("JOB_STATUS_CHANGE", json!({ "id": id, "status": status })));
         }

@@ -1,5 +1,5 @@
-//! Loads into a machine that was shut down and stays, which is reset first: a fault at every command, a future dropped
-//! after every poll.
+//! Loads into a machine that was shut down and stays, which is reset first, or that comes to a stop when nobody can know of
+//! it yet: a fault at every command, a future dropped after every poll.
 
 use std::future::IntoFuture as _;
 
@@ -78,4 +78,42 @@ async fn a_future_dropped_after_any_number_of_polls() {
             assert_eq!((state.paused, state.reboot), (polls == 0, reboot), "{polls}: {state:?}");
         }
     }
+}
+
+/// What it is loaded for holds, though the look had said that it ran.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_stops_right_before_the_load() {
+    for shut_down in [false, true] {
+        for command in ["snapshot-load", "stop"] {
+            let scene = Scene::new(Fault::StopsBefore { command, shut_down }).await;
+            scene.session.save_snapshot("boot").await.unwrap();
+            let what = format!("{command}, {shut_down}");
+            if command == "stop" {
+                scene.session.with_fresh_state("boot", async |_| ()).await.unwrap();
+            } else {
+                scene.session.load_snapshot("boot").await.unwrap();
+            }
+            assert_eq!(scene.session.query_status().await.unwrap().status, RunState::Running, "{what}");
+            // That a load is due to be settled is known.
+            for then in [AfterLoad::Paused, AfterLoad::Paused, AfterLoad::Running] {
+                scene.session.load_snapshot("boot").then(then).await.unwrap();
+            }
+            let state = scene.end().await;
+            assert!(state.is_loaded && !state.shut_down && !state.paused, "{what}: {state:?}");
+        }
+    }
+}
+
+/// An error in the middle: the loads since are counted all the same.
+#[tokio::test(start_paused = true)]
+async fn a_load_of_which_the_last_command_is_refused() {
+    let scene = shut_down(Fault::None, Reboot::Resets).await;
+    scene.session.load_snapshot("boot").then(AfterLoad::Running).await.unwrap();
+    let cont = scene.end().await.told.iter().rposition(|told| told == "cont").unwrap();
+    let scene = shut_down(Fault::Refuse(cont), Reboot::Resets).await;
+    let result = scene.session.load_snapshot("boot").then(AfterLoad::Running).await;
+    assert!(matches!(result, Err(SnapshotError::Command(_))), "{result:?}");
+    scene.session.load_snapshot("boot").then(AfterLoad::Running).await.unwrap();
+    let state = scene.end().await;
+    assert!(!state.paused && state.is_loaded, "{state:?}");
 }
