@@ -130,7 +130,7 @@ impl Session {
         name::check(name)?;
         let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
         self.operation("snapshot-delete", async move |operation: Operation| {
-            let listed = Seen::ask(&operation, &store).await?.listed;
+            let listed = Seen::look_to_delete(&operation, &store).await?.listed;
             let tags: Vec<_> = listed.with_name(&name).map(|saved| saved.text.as_str()).collect();
             match &listed.node {
                 Some(node) if !tags.is_empty() => {

@@ -61,7 +61,7 @@ async fn save(
     let mut seen = Seen::look(&operation, store).await?;
     if seen.listed.node.is_none() {
         store.node_to_save(&operation).await?;
-        seen = Seen::ask(&operation, store).await?;
+        seen = Seen::look(&operation, store).await?;
     }
     match save_as_seen(&operation, store, &seen, &name, overwrite).await {
         Err(error) => match seen.anew(&error, &operation, store).await? {

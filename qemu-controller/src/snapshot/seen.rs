@@ -50,16 +50,21 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Looks, and changes nothing but that a file of the user's is opened.
+    /// Looks for a save or a load, and changes nothing but that a file of the user's is opened.
     pub(super) async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
         match store.remembered(operation) {
             Some(listed) => Ok(Self { before: operation.run_state().await?, listed, remembered: true }),
-            None => Self::ask(operation, store).await,
+            None => Self::ask(operation, store, true).await,
         }
     }
 
-    /// The same without what is remembered. With a medium in the SD card QEMU would abort at the load.
-    pub(super) async fn ask(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
+    /// Looks for a deletion, which nothing forbids that forbids a load, and which goes by what there is.
+    pub(super) async fn look_to_delete(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
+        Self::ask(operation, store, false).await
+    }
+
+    /// Without what is remembered. With a medium in the SD card QEMU would abort at the load.
+    async fn ask(operation: &Operation, store: &Store, to_restore: bool) -> Result<Self, SnapshotError> {
         let cards = store.cards(operation).await?;
         let as_of = operation.blocks().count();
         // In one go: a round trip costs as much as most answers.
@@ -70,7 +75,7 @@ impl Seen {
             store::nodes(operation),
         );
         let (before, blocks, mut nodes) = (before?, blocks?, nodes?);
-        if let Some(drive) = sd_card::medium_among(cards, &blocks) {
+        if to_restore && let Some(drive) = sd_card::medium_among(cards, &blocks) {
             return Err(SnapshotError::CardWithMedium { drive });
         }
         let disks = disks::writable(&blocks)?;
@@ -107,7 +112,7 @@ impl Seen {
         if !self.remembered {
             return Ok(None);
         }
-        let now = Self::ask(operation, store).await?;
+        let now = Self::ask(operation, store, true).await?;
         Ok((now.listed != self.listed).then_some(now))
     }
 }

@@ -2,7 +2,7 @@
 
 use qemu_controller::{AfterLoad, RunState, Session, SnapshotError};
 
-use super::check_put_back;
+use super::{check_put_back, disk};
 use crate::support::{chain, config, counter, counts, start};
 
 #[tokio::test]
@@ -165,4 +165,13 @@ async fn a_medium_in_the_sd_card_forbids_both() {
     let error = session.load_snapshot("boot").await.unwrap_err();
     assert!(matches!(error, SnapshotError::CardWithMedium { .. }), "{error:?}");
     assert!(counts(&session).await);
+
+    // With one that can hold snapshots, what there is can be told and deleted all the same.
+    let medium = disk(folder.path(), "qcow2").await;
+    session.human_monitor_command(&format!("change sd0 {}", medium.display())).await.unwrap();
+    let error = session.load_snapshot("boot").await.unwrap_err();
+    assert!(matches!(error, SnapshotError::CardWithMedium { .. }), "{error:?}");
+    assert_eq!(session.list_snapshots().await.unwrap().len(), 1);
+    session.delete_snapshot("boot").await.unwrap();
+    assert_eq!(session.list_snapshots().await.unwrap(), []);
 }
