@@ -114,3 +114,48 @@ async fn concluded_event(id: &str, events: &mut Events) -> Option<Course> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use qmp_proto::{QmpEvent, RawJson};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::events::{EVENT_BACKLOG_BYTES, Subscribers};
+
+    fn event(name: &str, data: Value) -> QmpEvent {
+        QmpEvent::new(name.to_owned(), Some(RawJson::from_value(&data).unwrap()))
+    }
+
+    /// What the events of the job `ours` show, where others are between them and these come before its end.
+    async fn course(before: &[(&str, &str)]) -> Option<(bool, bool)> {
+        let mut subscribers = Subscribers::default();
+        let mut events = subscribers.subscribe();
+        for (name, data) in before.iter().chain(&[("ours", "concluded")]) {
+            subscribers.gather(match *name {
+                "ours" | "other" => event("JOB_STATUS_CHANGE", json!({ "id": name, "status": data })),
+                name => event(name, json!({ "data": data })),
+            });
+        }
+        subscribers.hand_on();
+        let course = concluded_event("ours", &mut events).await;
+        course.map(|course| (course.succeeded, course.resumed))
+    }
+
+    #[tokio::test]
+    async fn a_job_s_events_show_how_it_ended_and_whether_the_guest_was_let_run() {
+        let well = [("ours", "created"), ("RESUME", ""), ("ours", "pending")];
+        assert_eq!(course(&well).await, Some((true, true)));
+        let stood = [("RESUME", ""), ("ours", "created"), ("STOP", ""), ("ours", "pending")];
+        assert_eq!(course(&stood).await, Some((true, false)), "what came before is another's");
+        let failed = [("ours", "created"), ("ours", "running"), ("other", "pending"), ("ours", "aborting")];
+        assert_eq!(course(&failed).await, Some((false, false)));
+    }
+
+    #[tokio::test]
+    async fn events_that_were_missed_show_nothing() {
+        let much = "x".repeat(EVENT_BACKLOG_BYTES);
+        let missed = [("ours", "created"), ("RESUME", ""), ("ours", "pending"), ("FLOOD", &much)];
+        assert_eq!(course(&missed).await, None);
+    }
+}

@@ -23,6 +23,10 @@ pub(super) enum Fault {
     End(usize),
     /// The jobs of this command fail.
     Job(&'static str),
+    /// The same, and no event tells of them.
+    SilentJob(&'static str),
+    /// The same, and the last event tells that they are about to succeed.
+    LostJob(&'static str),
     /// No event tells of a job.
     Silent,
     /// The guest comes to a stop right before the first command of this name, when nobody can know of it yet; by a shutdown
@@ -217,7 +221,13 @@ impl State {
 
     fn job(&mut self, name: &str, id: &str, tag: String, fault: Fault, events: &mut Events) {
         let mut job = json!({ "id": id, "type": name, "status": "concluded" });
-        let failed = matches!(fault, Fault::Job(failing) if failing == name);
+        let (failed, told) = match fault {
+            Fault::Silent => (false, 0),
+            Fault::Job(failing) if failing == name => (true, 4),
+            Fault::LostJob(failing) if failing == name => (true, 3),
+            Fault::SilentJob(failing) if failing == name => (true, 0),
+            _ => (false, 4),
+        };
         let mut course = Vec::new();
         match name {
             _ if failed => {
@@ -248,16 +258,15 @@ impl State {
             _ => {}
         }
         self.jobs.push(job);
-        if fault == Fault::Silent {
-            return events.extend(course);
-        }
-        let end = if failed { "aborting" } else { "pending" };
-        for status in ["created", "running", end, "concluded"] {
+        let end = if failed && told == 4 { "aborting" } else { "pending" };
+        for (number, status) in ["created", "running", end, "concluded"].into_iter().enumerate() {
             if status == end {
                 events.append(&mut course);
             }
-            events.push(("JOB_STATUS_CHANGE", json!({ "id": "another", "status": "concluded" })));
-            events.push(("JOB_STATUS_CHANGE", json!({ "id": id, "status": status })));
+            if number < told {
+                events.push(("JOB_STATUS_CHANGE", json!({ "id": "another", "status": "concluded" })));
+                events.push(("JOB_STATUS_CHANGE", json!({ "id": id, "status": status })));
+            }
         }
     }
 }

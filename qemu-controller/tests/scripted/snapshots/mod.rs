@@ -70,22 +70,25 @@ async fn the_end_at_each_command() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_fails() {
-    for command in ["blockdev-create", "snapshot-save"] {
-        let scene = Scene::new(Fault::Job(command)).await;
-        for _ in 0..2 {
-            let error = scene.session.save_snapshot("boot").await.unwrap_err();
-            assert_eq!(error.to_string(), format!("{command} failed: what QEMU says"));
+    // Also where its events were missed, all of them or the last ones.
+    for fault in [Fault::Job, Fault::SilentJob, Fault::LostJob] {
+        for command in ["blockdev-create", "snapshot-save"] {
+            let scene = Scene::new(fault(command)).await;
+            for _ in 0..2 {
+                let error = scene.session.save_snapshot("boot").await.unwrap_err();
+                assert_eq!(error.to_string(), format!("{command} failed: what QEMU says"));
+            }
+            check_put_back(&scene.end().await, command);
         }
-        check_put_back(&scene.end().await, command);
+        let scene = Scene::new(fault("snapshot-load")).await;
+        scene.session.save_snapshot("boot").await.unwrap();
+        for then in [AfterLoad::AsBefore, AfterLoad::Paused] {
+            let error = scene.session.load_snapshot("boot").then(then).await.unwrap_err();
+            assert_eq!(error.to_string(), "snapshot-load failed: what QEMU says");
+            assert!(!scene.state.lock().unwrap().paused, "it runs as before");
+        }
+        check_put_back(&scene.end().await, "snapshot-load");
     }
-    let scene = Scene::new(Fault::Job("snapshot-load")).await;
-    scene.session.save_snapshot("boot").await.unwrap();
-    for then in [AfterLoad::AsBefore, AfterLoad::Paused] {
-        let error = scene.session.load_snapshot("boot").then(then).await.unwrap_err();
-        assert_eq!(error.to_string(), "snapshot-load failed: what QEMU says");
-        assert!(!scene.state.lock().unwrap().paused, "it runs as before");
-    }
-    check_put_back(&scene.end().await, "snapshot-load");
 }
 
 #[tokio::test(start_paused = true)]
