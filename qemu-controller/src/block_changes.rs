@@ -67,15 +67,28 @@ impl BlockChanges {
         Change(self)
     }
 
-    /// The end of another's job, a tray that opens, a device that is gone.
-    pub(crate) fn event(&self, event: &QmpEvent) {
-        if !["JOB_", "BLOCK_", "DEVICE_"].iter().any(|kind| event.name.starts_with(kind)) {
-            return;
+    /// The end of another's job, a tray that opens, a device that is gone. And the guest stopped or let run by something
+    /// else than a command of the session's: a debugger perhaps, who has all of the human monitor's.
+    pub(crate) fn event(&self, event: &QmpEvent, under_way: impl FnOnce() -> bool) {
+        let may_change = match &*event.name {
+            "STOP" | "RESUME" => !under_way(),
+            name if ["JOB_", "BLOCK_", "DEVICE_"].iter().any(|kind| name.starts_with(kind)) => {
+                let job = event.typed();
+                !matches!(job, Ok(TypedEvent::JobStatusChange(change)) if self.has_given(&change.id))
+            }
+            _ => false,
+        };
+        if may_change {
+            self.note();
         }
-        match event.typed() {
-            Ok(TypedEvent::JobStatusChange(change)) if change.id.starts_with(&self.mark) => {}
-            _ => self.note(),
-        }
+    }
+
+    /// Whether the name is from here.
+    fn has_given(&self, name: &str) -> bool {
+        let number = name.strip_prefix(&self.mark).and_then(|number| number.parse::<u64>().ok());
+        number.is_some_and(|number| {
+            number < self.names.load(Ordering::Relaxed) && name == format!("{}{number}", self.mark)
+        })
     }
 
     fn note(&self) {
@@ -117,13 +130,23 @@ mod tests {
         for harmless in ["info block", "x/4xb 0x0", "xp /1wx 0x0"] {
             assert!(changes.human_monitor_line(harmless).is_none(), "{harmless}");
         }
-        let job = |id: &str| json!({ "id": id, "status": "concluded" });
-        changes.event(&event("JOB_STATUS_CHANGE", job(&changes.name())));
-        changes.event(&event("STOP", json!({})));
+        let job = |id: &str| event("JOB_STATUS_CHANGE", json!({ "id": id, "status": "concluded" }));
+        changes.event(&job(&changes.name()), || false);
+        for name in ["STOP", "RESUME"] {
+            changes.event(&event(name, json!({})), || true);
+        }
+        changes.event(&event("RESET", json!({ "guest": true, "reason": "guest-reset" })), || false);
         assert_eq!(changes.count(), 0);
-        changes.event(&event("JOB_STATUS_CHANGE", job(&BlockChanges::new(false).name())));
-        changes.event(&event("DEVICE_TRAY_MOVED", json!({ "device": "d", "id": "d", "tray-open": true })));
-        assert_eq!(changes.count(), 2);
+        let tray = event("DEVICE_TRAY_MOVED", json!({ "device": "d", "id": "d", "tray-open": true }));
+        let another = job(&BlockChanges::new(false).name());
+        let [stop, resume] = ["STOP", "RESUME"].map(|name| event(name, json!({})));
+        // Names that begin as ours do, and that were never given.
+        let [more, next, plus, zeros] = ["snap.0.backup", "snap.1", "snap.+0", "snap.00"].map(job);
+        let changing = [tray, another, stop, resume, more, next, plus, zeros];
+        for (before, event) in changing.iter().enumerate() {
+            changes.event(event, || false);
+            assert_eq!(changes.count(), before as u64 + 1, "{event:?}");
+        }
     }
 
     #[test]

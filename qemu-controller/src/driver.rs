@@ -143,7 +143,8 @@ impl State {
                 }
                 Event::Event(event) => {
                     debug!(event = %event.name, "event");
-                    shared.blocks.event(&event);
+                    let under_way = || self.connection.in_flight() > 0 || shared.turn.try_lock().is_err();
+                    shared.blocks.event(&event, under_way);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
                         if let Some(after) = run_state::after(&self.latest, typed) {

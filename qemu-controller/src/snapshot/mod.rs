@@ -78,8 +78,10 @@ impl Session {
     /// ```
     ///
     /// A name has 1 to 64 characters: ASCII letters, digits, and `.`, `_`, `:`, `-`. Needs QEMU 6.0. Snapshots of the user's own disks are in these disks and
-    /// stay there unless they are deleted. One of the same name that a debugger has saved meanwhile (`monitor savevm`)
-    /// is not noticed, and stays beside it.
+    /// stay there unless they are deleted. A debugger can do all of it too (`monitor savevm`, `delvm`, `drive_add`). It is
+    /// seen that one stops the guest or lets it run, and then it is asked what there is. What one does while the guest
+    /// stands still, and goes on standing, is seen only where something fails by it: a snapshot of the same name stays
+    /// beside the new one, and a disk that was added is not saved.
     ///
     /// What awaits it may leave at any point: what was begun is finished, and the next operation waits for it. The
     /// session's deadline is that of the whole; give a machine with much memory

@@ -4,9 +4,10 @@ use std::io::{Read as _, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use qemu_controller::{QemuConfig, Session, SnapshotError};
+use qemu_controller::{QemuConfig, RunState, Session, SnapshotError};
 use qmp_proto::transcript;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::check_put_back;
 use crate::support::{DEADLINE, config, counts, start};
@@ -114,33 +115,78 @@ async fn what_the_user_does_by_other_commands_is_seen() {
     assert!(matches!(error, SnapshotError::Missing { .. }), "{error:?}");
 }
 
-/// A line of the human monitor by way of the GDB stub, of which QMP hears nothing.
-fn by_the_debugger(session: &Session, line: &str) {
-    let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else { panic!("no port") };
-    let mut stub = TcpStream::connect(address).unwrap();
-    stub.set_read_timeout(Some(DEADLINE)).unwrap();
-    let hex: String = line.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let packet = format!("qRcmd,{hex}");
-    let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
-    write!(stub, "+${packet}#{sum:02x}").unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"$OK#9a") {
-        let mut byte = [0];
-        stub.read_exact(&mut byte).unwrap();
-        answer.push(byte[0]);
-        if byte == *b"#" {
-            stub.write_all(b"+").unwrap();
+/// Who has the human monitor by way of the GDB stub, of which QMP hears nothing; but a guest that runs is stopped.
+struct Debugger(TcpStream);
+
+impl Debugger {
+    fn attach(session: &Session) -> Self {
+        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else { panic!("no port") };
+        let stub = TcpStream::connect(address).unwrap();
+        stub.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self(stub)
+    }
+
+    fn monitor(&mut self, line: &str) {
+        let hex: String = line.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let packet = format!("qRcmd,{hex}");
+        let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
+        write!(self.0, "+${packet}#{sum:02x}").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"$OK#9a") {
+            let byte = self.byte();
+            answer.push(byte);
+            if byte == b'#' {
+                self.0.write_all(b"+").unwrap();
+            }
         }
     }
-    // It lets the guest run, and takes nothing more.
-    stub.write_all(b"+$D#44").unwrap();
-    let mut byte = [0];
-    while byte != *b"#" {
-        stub.read_exact(&mut byte).unwrap();
+
+    /// It lets the guest run, and takes nothing more.
+    fn detach(mut self) {
+        self.0.write_all(b"+$D#44").unwrap();
+        while self.byte() != b'#' {}
+    }
+
+    fn byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).unwrap();
+        byte[0]
     }
 }
 
-/// What is remembered is wrong then; the failure shows it, and what there is now counts.
+async fn heard_that_it_runs(session: &Session, runs: bool) {
+    let mut told = session.watch_run_state();
+    let heard = told.wait_for(|state| (*state == RunState::Running) == runs);
+    timeout(DEADLINE, heard).await.unwrap().unwrap();
+}
+
+/// A guest that is stopped or let run by others shows that somebody is there, and what he may have done no failure might.
+#[tokio::test]
+async fn a_debugger_who_comes_and_goes_is_seen() {
+    let (session, told) = with_transcript(config("tick")).await;
+    session.save_snapshot("boot").await.unwrap();
+    session.load_snapshot("boot").await.unwrap();
+    told.commands();
+    let mut debugger = Debugger::attach(&session);
+    debugger.monitor("savevm more");
+    heard_that_it_runs(&session, false).await;
+    let error = session.save_snapshot("more").await.unwrap_err();
+    assert!(matches!(error, SnapshotError::Exists { .. }), "{error:?}");
+    let (commands, _) = told.commands();
+    assert!(!commands.iter().any(|name| name == "snapshot-save"), "{commands:?}");
+
+    session.load_snapshot("boot").await.unwrap();
+    told.commands();
+    debugger.detach();
+    heard_that_it_runs(&session, true).await;
+    session.load_snapshot("boot").await.unwrap();
+    let (commands, _) = told.commands();
+    assert!(commands.iter().any(|name| name == "query-block"), "{commands:?}");
+    check_put_back(&session).await;
+}
+
+/// Of a guest that stands nothing is heard. What is remembered is wrong then; the failure shows it, and what there is now
+/// counts.
 #[tokio::test]
 async fn what_a_debugger_does_is_found_when_it_matters() {
     let (session, told) = with_transcript(config("tick")).await;
@@ -148,16 +194,20 @@ async fn what_a_debugger_does_is_found_when_it_matters() {
         session.save_snapshot(name).await.unwrap();
         session.load_snapshot(name).await.unwrap();
     }
-    by_the_debugger(&session, "delvm boot;1;running");
+    session.pause().await.unwrap();
+    let mut debugger = Debugger::attach(&session);
+    debugger.monitor("delvm boot;1;running");
+    told.commands();
     let error = session.load_snapshot("boot").await.unwrap_err();
     assert!(
         matches!(&error, SnapshotError::Missing { available, .. } if available == &["other"]),
         "{error:?}"
     );
-    assert!(counts(&session).await, "as before");
+    assert!(told.commands().0.iter().any(|name| name == "snapshot-load"), "it went by memory");
+    assert_eq!(session.query_status().await.unwrap().status, RunState::Paused, "as before");
 
     session.load_snapshot("other").await.unwrap();
-    by_the_debugger(&session, "savevm boot;1;running");
+    debugger.monitor("savevm boot;1;paused");
     told.commands();
     // QEMU has this tag: the save fails, and what was there without the session's knowledge is kept.
     let error = session.save_snapshot("boot").await.unwrap_err();
@@ -166,5 +216,6 @@ async fn what_a_debugger_does_is_found_when_it_matters() {
     session.save_snapshot("boot").overwrite().await.unwrap();
     let names: Vec<_> = session.list_snapshots().await.unwrap().into_iter().map(|one| one.name).collect();
     assert_eq!(names, ["other", "boot"]);
+    debugger.detach();
     check_put_back(&session).await;
 }
