@@ -9,6 +9,7 @@ mod collected;
 #[path = "../scripted/dropping.rs"]
 mod dropping;
 mod support;
+mod trap;
 
 mod attaching;
 mod cancelling;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
@@ -162,6 +161,16 @@ impl Held {
         }
     }
 
+    /// The same from where nothing can be awaited.
+    pub(crate) fn strike(&self, signal: Signal) {
+        pidfd_send_signal(&self.process, signal).unwrap();
+        let until = Instant::now() + DEADLINE;
+        while signal == Signal::STOP && !self.stands_still() {
+            assert!(Instant::now() < until, "standing still: not within {DEADLINE:?}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Sends a signal to a process that may be gone.
     pub(crate) fn signal_if_there(&self, signal: Signal) {
         let sent = pidfd_send_signal(&self.process, signal);
@@ -178,23 +187,6 @@ impl Held {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         // The state comes after the name, which may hold anything.
         stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
-    }
-}
-
-/// A transcript that shows each command to somebody, right before it is sent.
-pub(crate) struct BeforeEach<F>(pub(crate) F);
-
-impl<F: FnMut(&str)> Write for BeforeEach<F> {
-    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(entry);
-        if text.contains("\"execute\"") {
-            (self.0)(&text);
-        }
-        Ok(entry.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -22,14 +22,10 @@ struct Named {
 
 impl Named {
     async fn start(change: impl FnOnce(QemuConfig) -> QemuConfig) -> Self {
-        Self::start_with(|config, _| change(config)).await
-    }
-
-    async fn start_with(change: impl FnOnce(QemuConfig, &Path) -> QemuConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let firmware = folder.path().join("tick.elf");
         std::fs::copy(image("tick"), &firmware).unwrap();
-        let session = Session::start(change(with_firmware(&firmware), &firmware)).await.unwrap();
+        let session = Session::start(change(with_firmware(&firmware))).await.unwrap();
         Self { session, firmware, _folder: folder }
     }
 

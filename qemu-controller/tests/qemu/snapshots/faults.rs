@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use qemu_controller::{AfterLoad, Endpoint, RunState, Session, SnapshotError};
 use qemu_launch::{Action, Monitor};
@@ -11,7 +12,8 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
 use super::check_put_back;
-use crate::support::{BeforeEach, DEADLINE, config, counter, counts};
+use crate::support::{DEADLINE, config, counter, counts};
+use crate::trap::BeforeEach;
 
 /// A QEMU that gets an error when it writes past its limit, where by default it would be killed.
 fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
@@ -24,7 +26,11 @@ fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
 
 /// From now on QEMU can write no file beyond this size.
 fn limit(session: &Session, bytes: Option<u64>) {
-    let pid = Pid::from_raw(session.pid().unwrap() as i32).unwrap();
+    limit_process(session.pid().unwrap(), bytes);
+}
+
+fn limit_process(pid: u32, bytes: Option<u64>) {
+    let pid = Pid::from_raw(pid as i32).unwrap();
     let limit = Rlimit { current: bytes, maximum: None };
     prlimit(Some(pid), Resource::Fsize, limit).unwrap();
 }
@@ -87,6 +93,46 @@ async fn a_full_disk_at_the_first_save() {
     session.save_snapshot("boot").await.unwrap();
     session.load_snapshot("boot").await.unwrap();
     assert!(counts(&session).await);
+}
+
+/// That it is still there is no failure, and it is asked what there is.
+#[tokio::test]
+async fn what_was_replaced_cannot_be_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (full, told): (Arc<Mutex<Option<u32>>>, Arc<Mutex<String>>) = Default::default();
+    let (pid, all) = (Arc::clone(&full), Arc::clone(&told));
+    let transcript = BeforeEach(move |command: &str| {
+        all.lock().unwrap().push_str(command);
+        if command.contains("\"snapshot-delete\"")
+            && let Some(pid) = pid.lock().unwrap().take()
+        {
+            limit_process(pid, Some(0));
+        }
+    });
+    let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path()));
+    let session = Session::start(config.qmp_transcript_to(transcript)).await.unwrap();
+    for name in ["boot", "other"] {
+        session.save_snapshot(name).await.unwrap();
+    }
+    *full.lock().unwrap() = session.pid();
+    session.save_snapshot("boot").overwrite().await.unwrap();
+    limit(&session, None);
+    assert!(full.lock().unwrap().is_none(), "it came to the deletion");
+    let asked = || std::mem::take(&mut *told.lock().unwrap()).contains("\"query-block\"");
+    asked();
+    session.load_snapshot("boot").await.unwrap();
+    assert!(asked(), "who knows what there is");
+    assert!(counts(&session).await);
+    let names = async || {
+        let list = session.list_snapshots().await.unwrap();
+        list.into_iter().map(|one| one.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["other", "boot"]);
+    check_put_back(&session).await;
+    // What was replaced is deleted with it, and does not come back.
+    session.delete_snapshot("boot").await.unwrap();
+    assert_eq!(names().await, ["other"]);
+    check_put_back(&session).await;
 }
 
 /// The places in a file where a text stands.

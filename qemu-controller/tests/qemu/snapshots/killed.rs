@@ -1,70 +1,22 @@
-//! QEMU killed, crashed, aborted or stopped in each phase of a save and of a load.
-//!
-//! The phases are the commands of which they are made: the session's transcript has each one at the moment in
-//! which it is sent, and the signal is given right there.
+//! QEMU killed, crashed, aborted or stopped at each command of a save and of a load: the signal is given right before the
+//! command is sent.
 
 use std::future::IntoFuture;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 
 use qemu_controller::{QemuConfig, Session, SnapshotError};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::check_put_back;
 use crate::support::{Held, config, counts, until};
+use crate::trap::Trap;
 
 const SIGNALS: [Signal; 4] = [Signal::KILL, Signal::SEGV, Signal::ABORT, Signal::STOP];
-
-/// What a save sends, the first one in a file: the phase is the moment of the last command of this name.
-const SAVE: [&str; 9] = [
-    "query-block\"",
-    "query-commands",
-    "blockdev-create",
-    "blockdev-del",
-    "query-named-block-nodes",
-    "\"realized\",\"value\":false",
-    "snapshot-save",
-    "job-dismiss",
-    "\"realized\",\"value\":true",
-];
-
-/// What a load sends that has to ask.
-const LOAD: [&str; 4] = ["query-block\"", "query-named-block-nodes", "snapshot-load", "job-dismiss"];
-
-/// Gives the signal when it sees the client say something.
-#[derive(Default)]
-struct Trap {
-    armed: Option<(&'static str, Signal, Pid)>,
-    sprung: bool,
-}
-
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Trap>>);
-
-impl Write for Shared {
-    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
-        let mut trap = self.0.lock().unwrap();
-        let text = String::from_utf8_lossy(entry);
-        if let Some((said, signal, pid)) = trap.armed
-            && text.contains("\"execute\"")
-            && text.contains(said)
-        {
-            kill_process(pid, signal)?;
-            (trap.armed, trap.sprung) = (None, true);
-        }
-        Ok(entry.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 struct Scene {
     session: Session,
     qemu: Held,
-    trap: Shared,
+    trap: Trap,
     config: QemuConfig,
     folder: TempDir,
 }
@@ -72,16 +24,17 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (trap, path) = (Shared::default(), folder.path().join("snapshots.qcow2"));
+        let (trap, path) = (Trap::default(), folder.path().join("snapshots.qcow2"));
         let config = config("tick").snapshot_file(&path);
-        let session = Session::start(config.clone().qmp_transcript_to(trap.clone())).await.unwrap();
+        let session = Session::start(config.clone().qmp_transcript_to(trap.transcript())).await.unwrap();
         let qemu = Held::of(session.pid().unwrap());
         Self { session, qemu, trap, config, folder }
     }
 
-    fn arm(&self, said: &'static str, signal: Signal) {
-        let pid = Pid::from_raw(self.session.pid().unwrap() as i32).unwrap();
-        self.trap.0.lock().unwrap().armed = Some((said, signal, pid));
+    /// Gives the signal at the command of this number.
+    fn arm(&self, number: usize, signal: Signal) {
+        let qemu = Held::of(self.session.pid().unwrap());
+        self.trap.set(number, move || qemu.strike(signal));
     }
 
     /// The verb's end; none with SIGSTOP, after which its future is dropped: what its deadline says is another
@@ -90,28 +43,27 @@ impl Scene {
     where
         V: IntoFuture,
     {
-        let stopped = until("the phase", || (signal == Signal::STOP && self.sprung()).then_some(()));
+        let stopped = until("the phase", || (signal == Signal::STOP).then(|| self.trap.sprung()).flatten());
         tokio::select! {
             biased;
             result = verb.into_future() => Some(result),
-            () = stopped => None,
+            _ = stopped => None,
         }
-    }
-
-    fn sprung(&self) -> bool {
-        self.trap.0.lock().unwrap().sprung
     }
 
     /// Everybody is told; after SIGSTOP, what was begun is finished when QEMU goes on.
     async fn check(
         self,
-        phase: &str,
+        told: &[String],
         signal: Signal,
-        result: Option<Result<(), SnapshotError>>,
+        mut result: Option<Result<(), SnapshotError>>,
         earlier: Option<&str>,
     ) {
-        let what = format!("{phase}, {signal:?}: {result:?}");
-        assert!(self.sprung(), "{what}: it never came so far");
+        let what = format!("{signal:?} after {told:?}: {result:?}");
+        if told.iter().any(|name| name == "snapshot-delete") && matches!(result, Some(Ok(()))) {
+            // With the new one whole, that the old one is still there is no failure; the next call says more.
+            result = Some(self.session.save_snapshot("next").await);
+        }
         if signal == Signal::STOP {
             assert!(result.is_none(), "{what}");
             self.qemu.signal(Signal::CONT).await;
@@ -141,45 +93,70 @@ impl Scene {
     }
 }
 
+/// Strikes at each command in turn until the verb is through, and tells which they are.
+async fn at_each_command(
+    signals: impl Fn(usize) -> Vec<Signal>,
+    earlier: Option<&str>,
+    prepare: impl AsyncFn(&Session),
+    verb: impl AsyncFn(&Session) -> Result<(), SnapshotError>,
+) -> Vec<String> {
+    let mut all = Vec::new();
+    for number in 0.. {
+        for signal in signals(number) {
+            let scene = Scene::new().await;
+            prepare(&scene.session).await;
+            scene.arm(number, signal);
+            let result = scene.struck(signal, verb(&scene.session)).await;
+            let Some(told) = scene.trap.sprung() else {
+                result.unwrap().unwrap();
+                return all;
+            };
+            scene.check(&told, signal, result, earlier).await;
+            all = told;
+        }
+    }
+    unreachable!("it had no end")
+}
+
+async fn save(session: &Session) {
+    session.save_snapshot("boot").await.unwrap();
+}
+
+fn all_signals(_: usize) -> Vec<Signal> {
+    SIGNALS.into()
+}
+
 #[tokio::test]
 async fn in_each_phase_of_the_first_save() {
-    for (number, phase) in SAVE.into_iter().enumerate() {
-        let signal = SIGNALS[number % SIGNALS.len()];
-        let scene = Scene::new().await;
-        scene.arm(phase, signal);
-        let result = scene.struck(signal, scene.session.save_snapshot("boot")).await;
-        scene.check(phase, signal, result, None).await;
-    }
+    let one_signal = |number: usize| vec![SIGNALS[number % SIGNALS.len()]];
+    let nothing = async |_: &Session| ();
+    let all =
+        at_each_command(one_signal, None, nothing, async |session| session.save_snapshot("boot").await).await;
+    let times = |name: &str| all.iter().filter(|told| *told == name).count();
+    let made = ["blockdev-create", "job-dismiss", "blockdev-add", "snapshot-save", "qom-set"].map(times);
+    assert_eq!(made, [1, 2, 2, 1, 2], "{all:?}");
 }
 
 #[tokio::test]
 async fn in_each_phase_of_a_save_over_another() {
-    for phase in ["\"realized\",\"value\":false", "snapshot-save", "job-dismiss", "snapshot-delete"] {
-        for signal in SIGNALS {
-            let scene = Scene::new().await;
-            scene.session.save_snapshot("boot").await.unwrap();
-            scene.arm(phase, signal);
-            let mut result = scene.struck(signal, scene.session.save_snapshot("boot").overwrite()).await;
-            if phase == "snapshot-delete" && matches!(result, Some(Ok(()))) {
-                // With the new one whole, that the old one is still there is no failure; the next call says more.
-                result = Some(scene.session.save_snapshot("next").await);
-            }
-            scene.check(phase, signal, result, Some("boot")).await;
-        }
-    }
+    let over = async |session: &Session| session.save_snapshot("boot").overwrite().await;
+    let all = at_each_command(all_signals, Some("boot"), save, over).await;
+    let expected = ["qom-set", "snapshot-save", "job-dismiss", "qom-set", "snapshot-delete", "job-dismiss"];
+    assert_eq!(all, expected, "by what is remembered");
 }
 
 #[tokio::test]
 async fn in_each_phase_of_a_load() {
-    for phase in LOAD {
-        for signal in SIGNALS {
-            let scene = Scene::new().await;
-            scene.session.save_snapshot("boot").await.unwrap();
-            // Whatever this may do: what is remembered is of no use then.
-            scene.session.human_monitor_command("help").await.unwrap();
-            scene.arm(phase, signal);
-            let result = scene.struck(signal, scene.session.load_snapshot("boot")).await;
-            scene.check(phase, signal, result, Some("boot")).await;
-        }
-    }
+    let load = async |session: &Session| session.load_snapshot("boot").await;
+    let all = at_each_command(all_signals, Some("boot"), save, load).await;
+    assert_eq!(all, ["snapshot-load", "job-dismiss"], "by what is remembered");
+
+    let and_other_things = async |session: &Session| {
+        save(session).await;
+        // Whatever this may do: what is remembered is of no use then.
+        session.human_monitor_command("help").await.unwrap();
+    };
+    let all = at_each_command(all_signals, Some("boot"), and_other_things, load).await;
+    assert_eq!(all[all.len() - 2..], ["snapshot-load", "job-dismiss"]);
+    assert!(all.iter().any(|name| name == "query-block"), "{all:?}");
 }
