@@ -1,7 +1,7 @@
 //! A program that takes QEMU's place: a small shell script, or whatever a test writes.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+mod program;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,7 @@ impl Fake {
     }
 
     pub(crate) fn write(&self, contents: impl AsRef<[u8]>, mode: u32) {
-        fs::write(self.program(), contents).unwrap();
-        fs::set_permissions(self.program(), PermissionsExt::from_mode(mode)).unwrap();
+        program::write_program(&self.program(), contents, mode);
     }
 
     pub(crate) fn program(&self) -> PathBuf {

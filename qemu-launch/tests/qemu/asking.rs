@@ -1,9 +1,10 @@
 //! Asking QEMU for its version and for what it supports.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 use qemu_launch::discover::{AskError, Qemu};
+
+use crate::program::write_program;
 
 #[test]
 fn version_machines_and_cpus() {
@@ -26,8 +27,7 @@ fn answers_are_remembered_until_the_file_changes() {
     let write = |version: &str| {
         let script =
             format!("#!/bin/sh\necho >> '{}'\necho 'QEMU emulator version {version}'\n", asked.display());
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        write_program(&program, script, 0o755);
     };
     let times = || std::fs::metadata(&asked).map_or(0, |file| file.len());
     write("1.2.3");

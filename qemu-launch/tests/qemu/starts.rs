@@ -7,6 +7,7 @@ use qemu_launch::discover::FindError;
 use qemu_launch::firmware::FirmwareError;
 use qemu_launch::{Address, Device, Endpoint, ExitKind, MachineSpec, SpawnError, SpecError};
 
+use crate::program::write_program;
 use crate::support::{eventually, image, machine, soon, start};
 
 /// QEMU's own line, where it refuses to start.
@@ -64,11 +65,9 @@ fn what_is_refused_before_there_is_a_process() {
 
 #[test]
 fn a_file_that_is_no_program_for_this_machine_is_named_by_the_system() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("qemu-system-arm");
-    std::fs::write(&script, "#!/nonexistent/interpreter\n").unwrap();
-    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&script, "#!/nonexistent/interpreter\n", 0o755);
     let error = qemu_launch::spawn(&machine("tick").qemu_path(&script)).unwrap_err();
     let SpawnError::Exec { argv, source } = &error else { panic!("{error:?}") };
     assert_eq!(argv.program(), script);
