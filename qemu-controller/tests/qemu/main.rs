@@ -8,6 +8,8 @@
 mod collected;
 #[path = "../scripted/dropping.rs"]
 mod dropping;
+#[path = "../../../qemu-launch/tests/fake/program.rs"]
+mod program;
 mod support;
 mod trap;
 

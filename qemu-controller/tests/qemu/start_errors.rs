@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 
+use crate::program::write_program;
 use crate::support::{DEADLINE, chain, config, processes_with};
 
 /// Starts it, and sees that it fails with these words and without leaving a process.
@@ -119,11 +120,9 @@ async fn a_qemu_that_is_to_keep_running_needs_a_session_first() {
 
 #[tokio::test]
 async fn what_only_stderr_tells_is_in_the_error() {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("qemu-system-arm");
-    std::fs::write(&path, "#!/bin/sh\necho 'libfoo.so.1: cannot open shared object file' >&2\nexit 127\n")
-        .unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let script = "#!/bin/sh\necho 'libfoo.so.1: cannot open shared object file' >&2\nexit 127\n";
+    write_program(&path, script, 0o700);
     check(config("tick").qemu_path(&path), "stderr", &["status 127", "libfoo.so.1"]).await;
 }

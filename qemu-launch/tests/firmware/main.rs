@@ -8,6 +8,9 @@ use qemu_launch::{MachineSpec, SpawnError};
 use image::Image;
 
 mod image;
+#[cfg(unix)]
+#[path = "../fake/program.rs"]
+mod program;
 
 const PROGRAM: &str = "qemu-system-arm";
 const CPU: Option<&str> = Some("cortex-m3");
@@ -232,11 +235,9 @@ fn vectors_that_would_lock_up() {
 #[test]
 #[cfg(unix)]
 fn boards_whose_own_cpu_is_a_cortex_m() {
-    use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("qemu-system-arm");
-    std::fs::write(&program, "#!/bin/sh\n").unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    program::write_program(&program, "#!/bin/sh\n", 0o755);
     let path = folder.path().join("firmware.elf");
     let start = |spec: MachineSpec, bytes: Vec<u8>| {
         std::fs::write(&path, bytes).unwrap();

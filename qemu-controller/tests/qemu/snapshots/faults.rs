@@ -1,7 +1,6 @@
 //! The disk full, a damaged file, and a machine that was shut down: the guest as it was, and nothing earlier lost.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,6 +11,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
 use super::check_put_back;
+use crate::program::write_program;
 use crate::support::{DEADLINE, config, counter, counts};
 use crate::trap::BeforeEach;
 
@@ -19,8 +19,7 @@ use crate::trap::BeforeEach;
 fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
     let path = folder.join("qemu");
     let qemu = std::env::var("QEMU_SYSTEM_ARM").unwrap_or_else(|_| "qemu-system-arm".to_owned());
-    std::fs::write(&path, format!("#!/bin/sh\ntrap '' XFSZ\nexec '{qemu}' \"$@\"\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, format!("#!/bin/sh\ntrap '' XFSZ\nexec '{qemu}' \"$@\"\n"), 0o755);
     path
 }
 
