@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qmp_proto::commands::{Cont, QueryStatus, RunState, StatusInfo, Stop};
+use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
 use qmp_proto::{Command, Version};
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
@@ -121,12 +121,6 @@ impl Operation {
     pub(crate) fn qemu_version(&self) -> String {
         let Version { major, minor, micro, .. } = &self.qemu;
         format!("{major}.{minor}.{micro}")
-    }
-
-    /// Gives the guest back the run state that it had before, as far as there is something to do: one that ran
-    /// runs, one that stood still stands still.
-    pub(crate) async fn put_back(&self, before: &StatusInfo) -> Result<(), CommandError> {
-        self.run(before.running).await
     }
 
     /// Lets the guest run, or stand still, whatever it does now. A failed load leaves `restore-vm`, and a

@@ -150,11 +150,11 @@ async fn read(operation: &Operation, node: &str) -> Result<Vec<(SnapshotInfo, Ta
     let is_it = |block: &BlockDeviceInfo| block.node_name.as_deref() == Some(node);
     let image = store::nodes(operation).await?.into_iter().find(is_it).and_then(|block| block.image);
     let snapshots = image.map(|image| image.snapshots).unwrap_or_default();
-    Ok(snapshots
-        .into_iter()
-        .map(|info| (Tag::read(&info.name), info))
-        .map(|(tag, info)| (info, tag))
-        .collect())
+    let with_tag = |info: SnapshotInfo| {
+        let tag = Tag::read(&info.name);
+        (info, tag)
+    };
+    Ok(snapshots.into_iter().map(with_tag).collect())
 }
 
 /// The one that counts of those with this name.

@@ -87,7 +87,7 @@ impl Session {
             let before = operation.command(&QueryStatus).await?;
             operation.run(false).await?;
             let registers = operation.command(&HumanMonitorCommand { command_line: "info registers" }).await;
-            operation.put_back(&before).await?;
+            operation.run(before.running).await?;
             Ok::<_, CommandError>((before.status, registers?))
         };
         let mut hang = Hang { deadline, ..Hang::default() };

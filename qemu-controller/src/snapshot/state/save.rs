@@ -105,8 +105,10 @@ async fn save_to_image(
     let saved = sd_card::job_without(operation, store.cards(operation).await?, &id, &command).await;
     // Also where the save failed; what it leaves in QEMU's own caches is in the file then.
     let closed = operation.command(&BlockdevDel { node_name: &node }).await;
-    // QEMU has done so itself, unless the job failed in between.
-    operation.put_back(before).await?;
+    if saved.is_err() {
+        // A save that is done has done so itself.
+        operation.run(before.running).await?;
+    }
     saved?;
     closed?;
     Ok(image.into_file())
