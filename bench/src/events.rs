@@ -60,7 +60,11 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         Contender::new(BARE_TOKIO, || runtime()?.block_on(resets_of_bare(&firmware))),
     ];
     let measured = take_turns(bench.rounds(3, 11), contenders)?;
-    report.rows("RESET of a guest that resets itself in a loop, 0.5 s (the session keeps a transcript)", &quantities, &measured);
+    report.rows(
+        "RESET of a guest that resets itself in a loop, 0.5 s (the session keeps a transcript)",
+        &quantities,
+        &measured,
+    );
     Ok(())
 }
 

@@ -52,8 +52,9 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for round in 0..rounds {
         for ((size, ours), (_, bare)) in measured.iter_mut().zip(&mut bare) {
             // Another one first in each round.
-            for first in [true, false] {
-                if first == (round % 2 == 0) {
+            let ours_first = round % 2 == 0;
+            for ours_now in [ours_first, !ours_first] {
+                if ours_now {
                     let figures = once(&bench.firmware, *size, bench.either(SHORT_LOOK, LONG_LOOK))?;
                     ours.quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
                 } else {
