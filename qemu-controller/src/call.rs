@@ -59,11 +59,8 @@ async fn answer(
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
     let place = timeout_at(until, shared.place(lane)).await.map_err(queued)?.ok_or(Fault::Ended)?;
-    let (id, mut answer) = shared.submit(place, command, encode).map_err(|error| match error {
-        // The stream is over and the exit status not known yet.
-        SendError::WrongPhase { phase: Phase::Closed | Phase::Failed } => Fault::Ended,
-        error => Fault::Send(error),
-    })?;
+    let refused = |error| if is_over(&error) { Fault::Ended } else { Fault::Send(error) };
+    let (id, mut answer) = shared.submit(place, command, encode).map_err(refused)?;
     span.record("id", field::display(id));
     debug!("sent");
     let in_flight = InFlight { shared, id };
@@ -76,6 +73,11 @@ async fn answer(
     };
     std::mem::forget(in_flight);
     Ok(answer)
+}
+
+/// Nothing can be sent, as the stream is over; the exit status may not be known yet.
+pub(crate) fn is_over(error: &SendError) -> bool {
+    matches!(error, SendError::WrongPhase { phase: Phase::Closed | Phase::Failed })
 }
 
 /// So long from now, and a year at the most: beyond that an instant may not exist.

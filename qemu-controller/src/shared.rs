@@ -215,10 +215,6 @@ impl Shared {
         encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
     ) -> Result<(CommandId, oneshot::Receiver<Answer>), SendError> {
         let mut state = self.state();
-        if state.transport.is_none() {
-            // The session ended after the place was given: nobody would ever answer.
-            return Err(SendError::WrongPhase { phase: Phase::Closed });
-        }
         let id = state.encode(encode)?;
         place.permit.forget();
         state.permits_out[place.lane as usize] += 1;
@@ -308,11 +304,15 @@ impl Shared {
 }
 
 impl State {
-    /// Runs one of the connection's senders, and writes down what it put out.
+    /// Runs one of the connection's senders, and writes down what it put out. After the end of the session, which may come
+    /// between a place and its command, nobody would ever answer.
     fn encode<T>(
         &mut self,
         send: impl FnOnce(&mut Connection) -> Result<T, SendError>,
     ) -> Result<T, SendError> {
+        if self.transport.is_none() {
+            return Err(SendError::WrongPhase { phase: Phase::Closed });
+        }
         let before = self.connection.output().len();
         let sent = send(&mut self.connection)?;
         if let Some(transcript) = &mut self.transcript {

@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, info, info_span, trace};
 
-use crate::call::{A_YEAR, command};
+use crate::call::{self, A_YEAR, command};
 use crate::config::{QemuConfig, SEMIHOSTING};
 use crate::destination::Destination;
 use crate::driver::drive;
@@ -288,14 +288,17 @@ async fn out_of_accept<T>(address: Option<Address>, answers: impl Future<Output 
 async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
     let offered = greeting.capabilities.contains(&Capability::Oob);
     let enable: &[_] = if offered { &[Capability::Oob] } else { &[] };
-    let refused =
-        |source| Failed::Command(CommandError::Invalid { command: "qmp_capabilities".to_owned(), source });
-    match shared.negotiate(enable).map_err(refused)?.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            Err(Failed::Command(CommandError::Refused { command: "qmp_capabilities".to_owned(), error }))
-        }
-        Err(_) => Err(Failed::Ended(shared.end().await)),
+    let name = || "qmp_capabilities".to_owned();
+    let answer = match shared.negotiate(enable) {
+        Ok(answer) => answer.await.ok(),
+        // The end came with the greeting.
+        Err(error) if call::is_over(&error) => None,
+        Err(source) => return Err(Failed::Command(CommandError::Invalid { command: name(), source })),
+    };
+    match answer {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => Err(Failed::Command(CommandError::Refused { command: name(), error })),
+        None => Err(Failed::Ended(shared.end().await)),
     }
 }
 

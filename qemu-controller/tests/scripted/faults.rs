@@ -38,7 +38,11 @@ const FAULTS: [Fault; 9] = [
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Greeting,
+    /// Together with the greeting, before anything was sent.
+    Greeted,
     Capabilities,
+    /// Together with the answer to `qmp_capabilities`.
+    Negotiated,
     FirstStatus,
     Idle,
     InFlight,
@@ -51,7 +55,8 @@ enum Phase {
     MidMessage,
 }
 
-const BEFORE_READY: [Phase; 3] = [Phase::Greeting, Phase::Capabilities, Phase::FirstStatus];
+const BEFORE_READY: [Phase; 5] =
+    [Phase::Greeting, Phase::Greeted, Phase::Capabilities, Phase::Negotiated, Phase::FirstStatus];
 
 const WHEN_READY: [Phase; 9] = [
     Phase::Idle,
@@ -177,10 +182,14 @@ async fn before_the_session_is_ready() {
             let session = tokio::spawn(session);
             if phase != Phase::Greeting {
                 peer.say(GREETING).await;
+            }
+            if matches!(phase, Phase::Capabilities | Phase::Negotiated | Phase::FirstStatus) {
                 peer.hear().await;
             }
-            if phase == Phase::FirstStatus {
+            if matches!(phase, Phase::Negotiated | Phase::FirstStatus) {
                 peer.answer().await;
+            }
+            if phase == Phase::FirstStatus {
                 peer.hear().await;
             }
             let peer = commit(peer, fault).await;
@@ -310,7 +319,7 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
             assert_eq!(peer.hear().await.name, "quit");
             waiter
         }
-        Phase::Greeting | Phase::Capabilities | Phase::FirstStatus => unreachable!("not ready"),
+        _ => unreachable!("not ready"),
     }
 }
 
