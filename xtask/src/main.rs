@@ -15,6 +15,9 @@ mod setup;
 mod soak;
 mod steps;
 mod test;
+#[cfg(test)]
+#[path = "../../qemu-launch/tests/fake/program.rs"]
+mod test_program;
 mod tidy;
 mod transcripts;
 mod workspace;

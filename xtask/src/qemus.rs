@@ -78,16 +78,14 @@ fn version(program: &Path) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
+    use crate::test_program::write_program;
 
     #[test]
     fn a_named_one_is_found_by_its_path_and_by_its_variable_under_the_name_that_tests_use() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("qemu of mine");
-        std::fs::write(&program, "#!/bin/sh\necho QEMU emulator version 99.8.7\n").unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, "#!/bin/sh\necho QEMU emulator version 99.8.7\n", 0o755);
         let variant = Variant::named(&program).unwrap();
         assert_eq!(variant.version, "99.8.7");
         let environment = variant.environment();

@@ -161,10 +161,10 @@ mod tests {
         fs::create_dir_all(folder.path().join("usr/lib/any-linux-gnu/qemu")).unwrap();
         fs::create_dir_all(&bin).unwrap();
         let inner = "#!/bin/bash\ntr '\\0' ' ' < /proc/$$/cmdline; echo \"$QEMU_MODULE_DIR\"\n";
-        fs::write(bin.join(PROGRAM), inner).unwrap();
-        fs::set_permissions(bin.join(PROGRAM), fs::Permissions::from_mode(0o755)).unwrap();
+        crate::test_program::write_program(&bin.join(PROGRAM), inner, 0o755);
         let program = write_program(folder.path()).unwrap();
-        let said = run(Command::new(&program).args(["a b", "c"])).unwrap();
+        // Read and not executed: a child of another test may still have it open for writing.
+        let said = run(Command::new("bash").arg(&program).args(["a b", "c"])).unwrap();
         assert!(said.contains("a b c"), "{said}");
         assert!(said.contains("usr/lib/any-linux-gnu/qemu"), "{said}");
     }
