@@ -44,6 +44,57 @@ fn at_any_moment_of_a_start() {
     }
 }
 
+/// The library that listens loses a signal which comes right after the system call for its handler. Traced, it comes just there.
+#[cfg(target_os = "linux")]
+#[test]
+fn as_soon_as_it_is_listened_to() {
+    use nix::sys::{
+        ptrace,
+        wait::{WaitStatus, waitpid},
+    };
+
+    for (signal, status) in ASKING {
+        let running = Call::image("tick", []).start_in_shell("kill -STOP $$");
+        let program = nix::unistd::Pid::from_raw(running.id().cast_signed());
+        ptrace::seize(program, ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+        loop {
+            match waitpid(program, None).unwrap() {
+                WaitStatus::PtraceSyscall(_) if is_caught(running.id(), signal) => break,
+                // The shell's own stop, of which there may be a report before and one after.
+                WaitStatus::PtraceEvent(_, nix::sys::signal::SIGSTOP, _) => running.signal(Signal::CONT),
+                WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..) => {}
+                other => panic!("{signal:?}: {other:?}"),
+            }
+            ptrace::syscall(program, None).unwrap();
+        }
+        running.signal(signal);
+        ptrace::detach(program, None).unwrap();
+        assert_eq!(running.end().status.code(), Some(status), "{signal:?}");
+    }
+}
+
+/// Whether a process is the program by now, and has a handler for this signal. A shell may have one, too.
+#[cfg(target_os = "linux")]
+fn is_caught(process: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+    let caught = u64::from_str_radix(field("SigCgt:"), 16).unwrap();
+    field("Name:") == "qemu-controller" && caught >> (signal.as_raw() - 1) & 1 == 1
+}
+
+/// As `nohup` and scripts start programs: what is ignored then stays so.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_ignored_before_is_not_heeded() {
+    let mut running = Call::image("tick", []).start_in_shell("trap '' HUP INT");
+    running.prints("tick 1");
+    running.signal(Signal::HUP);
+    running.signal(Signal::INT);
+    running.prints("tick 3");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().status.code(), Some(143));
+}
+
 #[test]
 fn twice_in_a_row() {
     let mut running = Call::image("tick", []).start();

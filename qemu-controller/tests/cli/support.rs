@@ -76,6 +76,17 @@ impl Call {
         Running { child, marker: self.marker, stdin, stdout, stderr }
     }
 
+    /// Starts a shell that does this first, and is the program then.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn start_in_shell(mut self, first: &str) -> Running {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!(r#"{first}; exec "$0" "$@""#)).arg(self.command.get_program());
+        shell.args(self.command.get_args()).current_dir(self.command.get_current_dir().unwrap());
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command = shell;
+        self.start()
+    }
+
     /// Runs it to its end, and sees that no QEMU is left.
     pub(crate) fn output(self) -> Output {
         self.start().end()
@@ -137,6 +148,10 @@ impl Running {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), signal).unwrap();
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its QEMU's process id, once it is there.
