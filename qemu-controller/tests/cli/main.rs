@@ -6,6 +6,7 @@ mod support;
 
 mod cargo_runner;
 mod debugger;
+mod dispositions;
 mod ending;
 mod input;
 mod machine_readable;

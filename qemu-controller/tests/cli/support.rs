@@ -28,6 +28,7 @@ impl Call {
     /// `qemu-controller run` with these words.
     pub(crate) fn new<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Self {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
+        crate::dispositions::heed_signals();
         let marker = format!("cli-{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
         let mut command = Command::new(env!("CARGO_BIN_EXE_qemu-controller"));
         command.arg("run").args(words).current_dir(env!("CARGO_TARGET_TMPDIR"));

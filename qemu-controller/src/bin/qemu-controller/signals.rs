@@ -3,57 +3,60 @@
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-const ASKING: [Number; 3] = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP];
-
 /// The signals that ask a program to end, from now on. None is lost, neither between two waits nor while this begins.
 ///
-/// One that is ignored from the start stays so: that is how `nohup`, and a script with its jobs in the background, mean it.
-pub(crate) struct Signals([Option<Signal>; ASKING.len()]);
+/// A terminal that is closed is ignored where it was from the start: that is what `nohup` does.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
 
 impl Signals {
     /// To be called before there are other threads, which could be given a signal meanwhile.
     pub(crate) fn listen() -> std::io::Result<Self> {
         // The library forgets a signal that comes between its system call for the handler and its note of who wants to know.
-        let before = ASKING.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let mut listening = Self([const { None }; ASKING.len()]);
-        let ignored = ignored();
-        let outcome = std::iter::zip(&mut listening.0, ASKING).try_for_each(|(one, number)| {
-            if ignored >> (number as u8 - 1) & 1 == 0 {
-                *one = Some(signal(SignalKind::from_raw(number as i32))?);
-            }
-            Ok(())
-        });
+        let before = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP]
+            .into_iter()
+            .collect::<SigSet>()
+            .thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let listening = Self::listen_at_once();
         before.thread_set_mask()?;
-        outcome.map(|()| listening)
+        listening
+    }
+
+    fn listen_at_once() -> std::io::Result<Self> {
+        let hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())?, hangup })
     }
 
     /// Waits for one, and tells its number.
     pub(crate) async fn next(&mut self) -> u8 {
-        let [first, second, third] = &mut self.0;
+        let Self { interrupt, terminate, hangup } = self;
+        let hung_up = async {
+            match hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         let number = tokio::select! {
-            () = comes(first) => ASKING[0],
-            () = comes(second) => ASKING[1],
-            () = comes(third) => ASKING[2],
+            _ = interrupt.recv() => Number::SIGINT,
+            _ = terminate.recv() => Number::SIGTERM,
+            _ = hung_up => Number::SIGHUP,
         };
         number as u8
     }
 }
 
-async fn comes(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// A bit for each signal that this program ignores; none where the system does not tell.
+/// Whether this program was started with SIGHUP ignored; false where the system does not tell.
 #[cfg(target_os = "linux")]
-fn ignored() -> u64 {
+fn ignores_hangup() -> bool {
     let status = procfs::process::Process::myself().and_then(|process| process.status());
-    status.map_or(0, |status| status.sigign)
+    status.is_ok_and(|status| status.sigign >> (Number::SIGHUP as u8 - 1) & 1 == 1)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ignored() -> u64 {
-    0
+fn ignores_hangup() -> bool {
+    false
 }
