@@ -12,6 +12,9 @@ use crate::shared::{Answer, Lane, Shared};
 /// Longer than anybody waits, and an instant so far off exists.
 pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
+/// How long a caller whose time is up waits for the exit status of a QEMU that has closed its monitor.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// Sends one command and waits for its answer; all of a session's commands go this way.
 ///
 /// May be dropped at any point: a command that was not sent yet is never sent, one that was is abandoned.
@@ -29,11 +32,13 @@ pub(crate) async fn call(
         let command = command.to_owned();
         match fault {
             Fault::Deadline(phase) => CommandError::Deadline { command, deadline, phase },
-            Fault::Ended => match timeout_at(until, shared.end()).await {
-                Ok(ended) => CommandError::Ended { command, ended },
-                // Its stream is over, and its process takes its time to exit.
-                Err(_) => CommandError::Deadline { command, deadline, phase: WaitPhase::Sent },
-            },
+            Fault::Ended(phase) => {
+                match timeout_at(until.max(Instant::now() + LAST_WORD), shared.end()).await {
+                    Ok(ended) => CommandError::Ended { command, ended },
+                    // Its stream is over, and its process takes its time to exit.
+                    Err(_) => CommandError::Deadline { command, deadline, phase },
+                }
+            }
             Fault::Send(source) => CommandError::Invalid { command, source },
         }
     };
@@ -58,17 +63,20 @@ async fn answer(
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
-    let place = timeout_at(until, shared.place(lane)).await.map_err(queued)?.ok_or(Fault::Ended)?;
-    let refused = |error| if is_over(&error) { Fault::Ended } else { Fault::Send(error) };
+    let ended = Fault::Ended(WaitPhase::Queued);
+    let place = timeout_at(until, shared.place(lane)).await.map_err(queued)?.ok_or(ended)?;
+    let refused = |error| if is_over(&error) { Fault::Ended(WaitPhase::Queued) } else { Fault::Send(error) };
     let (id, mut answer) = shared.submit(place, command, encode).map_err(refused)?;
     span.record("id", field::display(id));
     debug!("sent");
     let in_flight = InFlight { shared, id };
     let answer = match timeout_at(until, &mut answer).await {
-        Ok(answer) => answer.map_err(|_| Fault::Ended)?,
+        Ok(answer) => answer.map_err(|_| Fault::Ended(WaitPhase::Sent))?,
         Err(_) => {
-            shared.catch_up();
-            answer.try_recv().map_err(|_| Fault::Deadline(WaitPhase::Sent))?
+            let is_over = shared.catch_up();
+            let none =
+                |_| if is_over { Fault::Ended(WaitPhase::Sent) } else { Fault::Deadline(WaitPhase::Sent) };
+            answer.try_recv().map_err(none)?
         }
     };
     std::mem::forget(in_flight);
@@ -100,7 +108,8 @@ pub(crate) async fn command<C: Command>(
 enum Fault {
     Deadline(WaitPhase),
     Send(SendError),
-    Ended,
+    /// The session is over; whether the command had been sent.
+    Ended(WaitPhase),
 }
 
 /// Gives the command up when its future is dropped before the answer came.

@@ -26,14 +26,13 @@ use std::time::Duration;
 
 use qemu_launch::Watch;
 use qmp_proto::commands::StatusInfo;
-use qmp_proto::{DecodeError, Event};
+use qmp_proto::{DecodeError, DecodeErrorKind, Event};
 use tokio::io::ReadBuf;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::debug;
 
 use crate::error::Ended;
-use crate::run_state;
 use crate::shared::{Answer, Shared, State};
 use crate::transport::READ_CHUNK;
 
@@ -43,7 +42,7 @@ const MOST_READS: usize = 8;
 
 /// How long QEMU may take to exit after it closed its monitor: a few milliseconds, and once more than two seconds
 /// after a crash on a machine with a load of 40 on two cores.
-const EXIT_AFTER_EOF: Duration = Duration::from_secs(5);
+const EXIT_AFTER_EOF: Duration = Duration::from_secs(15);
 
 /// How long the socket of a QEMU that has exited is read for its end; it is there already, unless QEMU left a
 /// child that holds it.
@@ -147,9 +146,7 @@ impl State {
                     shared.blocks.event(&event, under_way);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
-                        if let Some(after) = run_state::after(&self.latest, typed) {
-                            self.latest = after;
-                        }
+                        self.latest.hear(typed);
                     }
                     if let Some(subscribers) = &mut self.subscribers {
                         subscribers.gather(event);
@@ -177,8 +174,8 @@ impl State {
         if let Some(run_state) = &self.run_state {
             // Wakes those who watch only when it is another state.
             run_state.send_if_modified(|told| {
-                let other = *told != self.latest;
-                told.clone_from(&self.latest);
+                let other = *told != self.latest.now;
+                told.clone_from(&self.latest.now);
                 other
             });
         }
@@ -194,10 +191,10 @@ impl State {
         if let Some((text, status)) = &self.last_status
             && text == value
         {
-            self.latest = status.clone();
+            self.latest.now = status.clone();
         } else if let Ok(StatusInfo { status, .. }) = value.parse() {
             self.last_status = Some((value.clone(), status.clone()));
-            self.latest = status;
+            self.latest.now = status;
         }
     }
 }
@@ -224,13 +221,16 @@ pub(crate) async fn drive(shared: Arc<Shared>, process: Option<Watch>) {
             return shared.finish(Ended::Exited(exit));
         }
     };
-    shared.finish(match ended {
-        Ended::Closed | Ended::Io(_) => match timeout(EXIT_AFTER_EOF, process.wait()).await {
-            Ok(exit) => Ended::Exited(exit),
-            Err(_) => ended,
-        },
-        other => other,
-    });
+    let may_have_exited = match &ended {
+        Ended::Closed => true,
+        // In the middle of a message: it ended while it wrote.
+        Ended::Protocol(error) => *error.kind() == DecodeErrorKind::Truncated,
+        // QEMU is well, or was when it said what it should not.
+        _ => false,
+    };
+    let exit =
+        async { if may_have_exited { timeout(EXIT_AFTER_EOF, process.wait()).await.ok() } else { None } };
+    shared.finish(exit.await.map_or(ended, Ended::Exited));
 }
 
 impl Shared {
@@ -259,8 +259,8 @@ impl Shared {
     }
 
     /// Reads what is there already, from the task of a caller whose time is up: an answer that has come
-    /// counts, even if this program was held up and not QEMU.
-    pub(crate) fn catch_up(&self) {
+    /// counts, even if this program was held up and not QEMU. So does the end, which it tells.
+    pub(crate) fn catch_up(&self) -> bool {
         let mut state = self.state();
         let driver = state.driver.clone();
         if let Poll::Ready(turn) = state.poll_read(&mut Context::from_waker(&driver), self) {
@@ -269,6 +269,7 @@ impl Shared {
             }
             driver.wake();
         }
+        state.over.is_some() || state.transport.is_none()
     }
 }
 
@@ -278,5 +279,56 @@ struct Teller(Arc<Shared>);
 impl Drop for Teller {
     fn drop(&mut self) {
         self.0.finish(Ended::RuntimeGone);
+    }
+}
+
+#[cfg(test)]
+#[path = "../../qemu-launch/tests/fake/program.rs"]
+mod program;
+
+#[cfg(test)]
+mod tests {
+    use qemu_launch::{MachineSpec, Process};
+    use qmp_proto::{Connection, Limits};
+    use tempfile::TempDir;
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tracing::Span;
+
+    use super::*;
+    use crate::shared::Owned;
+
+    /// A session that nobody has begun, with a program in QEMU's place.
+    async fn driven(folder: &TempDir, script: &str) -> (Owned, Process, DuplexStream) {
+        let path = folder.path().join("qemu-system-arm");
+        program::write_program(&path, format!("#!/bin/sh\n{script}\n"), 0o755);
+        let process = qemu_launch::spawn_async(MachineSpec::default().qemu_path(path)).await.unwrap();
+        let (ours, theirs) = duplex(1024);
+        let connection = Connection::new(Limits::default());
+        (Owned::new(Box::pin(ours), connection, None, Span::none(), true), process, theirs)
+    }
+
+    #[tokio::test]
+    async fn an_exit_in_the_middle_of_a_message_is_an_exit() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, process, mut stream) = driven(&folder, "echo 'gone wrong' >&2; sleep 0.1; exit 3").await;
+        tokio::spawn(drive(shared.share(), Some(process.watch())));
+        stream.write_all(br#"{"QMP": {"version": "#).await.unwrap();
+        drop(stream);
+        let ended = shared.end().await;
+        let Ended::Exited(exit) = &ended else { panic!("{ended:?}") };
+        assert_eq!(exit.code(), Some(3));
+        assert_eq!(exit.stderr().to_string_lossy().trim(), "gone wrong");
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_our_own_waits_for_no_exit() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, process, _stream) = driven(&folder, "exec sleep 1000").await;
+        tokio::time::pause();
+        shared.state().over = Some(Ended::Io(Arc::new(io::ErrorKind::OutOfMemory.into())));
+        let began = tokio::time::Instant::now();
+        drive(shared.share(), Some(process.watch())).await;
+        assert!(matches!(shared.end().await, Ended::Io(_)));
+        assert!(began.elapsed().is_zero());
     }
 }

@@ -219,7 +219,7 @@ pub enum StopError {
     /// Not even SIGKILL ended QEMU in time: it hangs in the kernel.
     #[error(transparent)]
     StillRunning(#[from] qemu_launch::StillRunning),
-    /// An attached QEMU, whose process is not ours, did not heed `quit`.
+    /// An attached QEMU, whose process is not ours, did not heed `quit`, or the connection to it was lost before.
     #[error("QEMU did not heed quit, and its process is not this session's to end")]
     Unheeded(#[source] Arc<CommandError>),
 }

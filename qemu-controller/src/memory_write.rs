@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::error::CommandError;
 use crate::memory::{Location, MemoryError};
 use crate::session::Session;
 
@@ -82,7 +83,11 @@ impl Session {
             });
             line.push('\n');
             let (request, deadline) = (qtest.request(&self.inner.shared.runtime, line), self.deadline);
-            timeout(deadline, request).await.map_err(|_| MemoryError::WriteDeadline { deadline })??;
+            let written =
+                timeout(deadline, request).await.map_err(|_| MemoryError::WriteDeadline { deadline })?;
+            if let Err(error) = written {
+                return Err(self.broken_off(error).await);
+            }
             let after = self.read_memory(address, chunk.len() as u64).await?;
             if after == before && after != chunk {
                 return Err(MemoryError::ReadOnly { address });
@@ -90,6 +95,18 @@ impl Session {
             address += chunk.len() as u64;
         }
         Ok(())
+    }
+
+    /// The channel ends with QEMU; how that ended is the session's to say.
+    async fn broken_off(&self, error: io::Error) -> MemoryError {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let command = || "write memory".to_owned();
+        if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+            && let Ok(ended) = timeout(self.deadline, self.inner.shared.end()).await
+        {
+            return CommandError::Ended { command: command(), ended }.into();
+        }
+        MemoryError::Channel(error)
     }
 
     /// Writes four bytes as a number in the byte order of the CPU, as [`write_memory`](Self::write_memory) does.

@@ -2,12 +2,44 @@
 
 use qmp_proto::commands::{RunState, TypedEvent};
 
+/// The run state as it is known, from events and from answers to `query-status`.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) now: RunState,
+    /// Why the guest is about to stop. An answer may come in between that calls it running still: the processor that meets
+    /// the reason only asks the main loop to stop it.
+    reason: Option<RunState>,
+}
+
+impl Known {
+    pub(crate) fn new(now: RunState) -> Self {
+        Self { now, reason: None }
+    }
+
+    pub(crate) fn hear(&mut self, event: TypedEvent) {
+        let stops = matches!(event, TypedEvent::Stop);
+        let reason = match event {
+            TypedEvent::Stop | TypedEvent::Resume | TypedEvent::Reset(_) => self.reason.take(),
+            _ => None,
+        };
+        let Some(now) = after(&self.now, event) else { return };
+        self.now = reason.filter(|_| stops).unwrap_or(now);
+        let is_reason = matches!(
+            self.now,
+            RunState::Shutdown | RunState::Watchdog | RunState::GuestPanicked | RunState::IoError
+        );
+        if is_reason && !stops {
+            self.reason = Some(self.now.clone());
+        }
+    }
+}
+
 /// The run state after an event; `None` where the event says nothing of it.
 ///
 /// An event tells less than `query-status`: STOP does not say why. What did, came just before it (SHUTDOWN,
 /// WATCHDOG, GUEST_PANICKED, BLOCK_IO_ERROR), or it was a monitor or a debugger, and then it is shown as
 /// `paused`.
-pub(crate) fn after(current: &RunState, event: TypedEvent) -> Option<RunState> {
+fn after(current: &RunState, event: TypedEvent) -> Option<RunState> {
     Some(match event {
         TypedEvent::Stop if *current == RunState::Running => RunState::Paused,
         TypedEvent::Resume | TypedEvent::Wakeup => RunState::Running,
@@ -28,17 +60,22 @@ mod tests {
 
     use super::*;
 
+    /// Takes the place of an event: an answer to `query-status` comes, with this state.
+    const ANSWER: &str = "an answer";
+
     /// Reads the events as a session would, and tells the state after each.
     fn check(start: RunState, events: &[(&str, &str, RunState)]) {
-        let mut state = start;
+        let mut state = Known::new(start);
         for (name, data, expected) in events {
+            if *name == ANSWER {
+                state.now = expected.clone();
+                continue;
+            }
             let mut codec = Codec::new(Limits::default());
             codec.feed(format!(r#"{{"event": "{name}", "data": {data}}}"#).as_bytes());
             let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else { panic!("{name}") };
-            if let Some(next) = after(&state, event.typed().unwrap()) {
-                state = next;
-            }
-            assert_eq!(state, *expected, "after {name}");
+            state.hear(event.typed().unwrap());
+            assert_eq!(state.now, *expected, "after {name}");
         }
     }
 
@@ -63,6 +100,21 @@ mod tests {
             Running,
             &[("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked), ("STOP", "{}", GuestPanicked)],
         );
+        let panicked = ("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked);
+        check(
+            Running,
+            &[
+                panicked.clone(),
+                (ANSWER, "", Running),
+                ("STOP", "{}", GuestPanicked),
+                ("RESUME", "{}", Running),
+            ],
+        );
+        check(
+            Running,
+            &[panicked.clone(), ("STOP", "{}", GuestPanicked), (ANSWER, "", Running), ("STOP", "{}", Paused)],
+        );
+        check(Running, &[panicked, (ANSWER, "", Running), ("RESET", reset, Running), ("STOP", "{}", Paused)]);
         check(
             Paused,
             &[

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use qemu_launch::{Process, Watch};
@@ -22,7 +24,7 @@ use crate::events::{Events, Missed};
 use crate::memory::Firmware;
 use crate::memory_write::Qtest;
 use crate::serial::Serial;
-use crate::shared::{Lane, Owned};
+use crate::shared::{Lane, Owned, Shared};
 use crate::snapshot;
 use crate::stop::Stopped;
 
@@ -210,10 +212,9 @@ impl Session {
         wanted: F,
     ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
         let (event, deadline) = (what.to_owned(), self.deadline);
-        let found = event_by(self.events(), instant_after(deadline), wanted);
-        let shared = self.inner.shared.share();
+        let (events, until, shared) = (self.events(), instant_after(deadline), self.inner.shared.share());
         async move {
-            match found.await {
+            match event_by(&shared, events, until, wanted).await {
                 Ok(found) => Ok(found),
                 Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent { event, deadline, missed }),
                 Err(NotSeen::BeforeTheEnd) => {
@@ -264,7 +265,7 @@ impl Session {
         wanted: impl FnMut(&QmpEvent) -> bool,
         command: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<QmpEvent, CommandError> {
-        let effect = event_by(self.events(), instant_after(self.deadline), wanted);
+        let effect = event_by(&self.inner.shared, self.events(), instant_after(self.deadline), wanted);
         command.await?;
         let (command, deadline, phase) = (name.to_owned(), self.deadline, WaitPhase::Effect);
         match effect.await {
@@ -282,22 +283,32 @@ enum NotSeen {
 }
 
 async fn event_by(
+    shared: &Shared,
     mut events: Events,
     until: Instant,
     mut wanted: impl FnMut(&QmpEvent) -> bool,
 ) -> Result<QmpEvent, NotSeen> {
-    let mut missed = 0;
-    let found = timeout_at(until, async {
+    let missed = AtomicU64::new(0);
+    let mut found = pin!(async {
         loop {
             match events.next().await {
                 Some(Ok(event)) if wanted(&event) => return Ok(event),
                 Some(Ok(_)) => {}
-                Some(Err(Missed(count))) => missed += count,
+                Some(Err(Missed(count))) => drop(missed.fetch_add(count, Relaxed)),
                 None => return Err(NotSeen::BeforeTheEnd),
             }
         }
     });
-    found.await.unwrap_or(Err(NotSeen::InTime { missed }))
+    if let Ok(found) = timeout_at(until, &mut found).await {
+        return found;
+    }
+    // What has come counts, as with an answer.
+    let is_over = shared.catch_up();
+    match timeout_at(until, found).await {
+        Ok(found) => found,
+        Err(_) if is_over => Err(NotSeen::BeforeTheEnd),
+        Err(_) => Err(NotSeen::InTime { missed: missed.load(Relaxed) }),
+    }
 }
 
 /// What is known without asking.

@@ -18,6 +18,7 @@ use crate::block_changes::BlockChanges;
 use crate::error::Ended;
 use crate::events::{Events, Subscribers};
 use crate::history::History;
+use crate::run_state::Known;
 use crate::transcript::Transcript;
 use crate::transport::BoxTransport;
 
@@ -57,7 +58,7 @@ pub(crate) struct State {
     /// The run state that those who watch have been told.
     pub(crate) run_state: Option<watch::Sender<RunState>>,
     /// Kept from events and from answers to `query-status`; told when what came with it is handed on.
-    pub(crate) latest: RunState,
+    pub(crate) latest: Known,
     /// The last answer to `query-status`, and what it told.
     pub(crate) last_status: Option<(RawReturn, RunState)>,
     /// Kept when the session has ended.
@@ -114,7 +115,7 @@ impl Owned {
                 subscribers: Some(Subscribers::default()),
                 // Before the first answered `query-status` nobody can ask.
                 run_state: Some(watch::Sender::new(RunState::Prelaunch)),
-                latest: RunState::Prelaunch,
+                latest: Known::new(RunState::Prelaunch),
                 last_status: None,
                 history: History::default(),
                 transcript,
@@ -270,7 +271,7 @@ impl Shared {
 
     /// Releases the session when the operation that has begun, if one has, is over.
     pub(crate) fn release_in_turn(self: &Arc<Self>) {
-        if self.turn.try_lock().is_ok() {
+        if let Ok(_turn) = self.turn.try_lock() {
             return self.release();
         }
         let shared = Arc::clone(self);

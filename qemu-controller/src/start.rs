@@ -106,7 +106,11 @@ impl Started {
         let phase = self.phase;
         let command_line =
             self.process.as_ref().map(|process| process.argv().to_string()).unwrap_or_default();
+        // A program that was held up past its deadline may not have seen an end that was not its own doing.
+        let own = self.process.as_ref().filter(|process| !process.was_signalled());
+        let exit = own.and_then(Watch::try_wait);
         match failed {
+            Failed::Deadline if let Some(exit) = exit => StartError::Exited { phase, exit, command_line },
             Failed::Launch(source) => StartError::Launch(source),
             Failed::Ended(Ended::Exited(exit)) => StartError::Exited { phase, exit, command_line },
             Failed::Ended(source) => StartError::Monitor { phase, command_line, source },

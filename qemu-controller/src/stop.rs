@@ -9,7 +9,7 @@ use qmp_proto::Command as _;
 use qmp_proto::commands::Quit;
 use tokio::time::{Instant, timeout};
 
-use crate::error::{CommandError, StopError, WaitPhase};
+use crate::error::{CommandError, Ended, StopError, WaitPhase};
 use crate::session::Session;
 
 /// How QEMU was ended.
@@ -48,7 +48,7 @@ impl Session {
     /// this session's to kill: it is only asked, within the session's deadline.
     ///
     /// # Errors
-    /// [`StopError`]: QEMU still runs.
+    /// [`StopError`]: QEMU still runs, or, where it was attached to, is not known to have ended.
     pub async fn stop(&self) -> Result<Stopped, StopError> {
         let stopped = self.inner.stopped.get_or_try_init(|| async {
             match &self.inner.process {
@@ -94,19 +94,25 @@ impl Session {
     /// Ends a QEMU whose process is not ours: all there is, is to ask.
     async fn quit(&self) -> Result<Stopped, StopError> {
         let (since, shared) = (Instant::now(), &self.inner.shared);
-        if shared.how_it_ended().is_some() {
-            return Ok(Stopped { by: StoppedBy::Itself, exit: None, took: Duration::ZERO });
+        let stopped = |by| Ok(Stopped { by, exit: None, took: since.elapsed() });
+        let unheeded = |error| Err(StopError::Unheeded(Arc::new(error)));
+        let command = Quit::NAME.to_owned();
+        match shared.how_it_ended() {
+            None => {}
+            Some(Ended::Closed) => return stopped(StoppedBy::Itself),
+            // The connection is lost or was let go, which says nothing of QEMU.
+            Some(ended) => return unheeded(CommandError::Ended { command, ended }),
         }
-        // The stream may end before the answer is read: then it was heeded.
         match self.command(&Quit).await {
-            Ok(_) | Err(CommandError::Ended { .. }) => {}
-            Err(error) => return Err(StopError::Unheeded(Arc::new(error))),
+            // The stream may end before the answer is read: then it was heeded.
+            Ok(_) | Err(CommandError::Ended { ended: Ended::Closed, .. }) => {}
+            Err(error) => return unheeded(error),
         }
         if timeout(self.deadline, shared.end()).await.is_err() {
-            let (command, deadline, phase) = (Quit::NAME.to_owned(), self.deadline, WaitPhase::Effect);
-            return Err(StopError::Unheeded(Arc::new(CommandError::Deadline { command, deadline, phase })));
+            let (deadline, phase) = (self.deadline, WaitPhase::Effect);
+            return unheeded(CommandError::Deadline { command, deadline, phase });
         }
-        Ok(Stopped { by: StoppedBy::Quit, exit: None, took: since.elapsed() })
+        stopped(StoppedBy::Quit)
     }
 }
 

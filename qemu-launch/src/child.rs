@@ -66,7 +66,8 @@ impl Child {
     }
 
     pub(crate) fn kill(&self) {
-        if self.lock().is_some() {
+        let unreaped = self.lock();
+        if unreaped.is_some() {
             self.kill_group();
         }
     }

@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::symbols::Place;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(8);
 
 /// A run that was not over when its deadline passed, and where the guest was then.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +87,13 @@ impl Session {
             let before = operation.command(&QueryStatus).await?;
             operation.run(false).await?;
             let registers = operation.command(&HumanMonitorCommand { command_line: "info registers" }).await;
-            operation.run(before.running).await?;
-            Ok::<_, CommandError>((before.status, registers?))
+            let run_state = match operation.run(before.running).await {
+                Ok(()) => before.status,
+                // It came to its end before it was stopped: nothing runs any more.
+                Err(CommandError::Refused { .. }) => operation.command(&QueryStatus).await?.status,
+                Err(error) => return Err(error),
+            };
+            Ok::<_, CommandError>((run_state, registers?))
         };
         let mut hang = Hang { deadline, ..Hang::default() };
         match session.operation("info registers", look).await {

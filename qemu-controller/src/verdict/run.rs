@@ -35,10 +35,11 @@ impl Session {
             return verdict;
         }
         let hang = self.hang(deadline).await;
-        // What ended while it was looked at has ended.
+        // What ended before it was looked at, or meanwhile, has ended.
+        let stands = hang.run_state.clone().filter(for_good);
         match self.inner.shared.how_it_ended() {
-            Some(ended) => Verdict::of(self.run_over(Some(ended))),
-            None => Verdict::TimedOut(Box::new(hang)),
+            None if stands.is_none() => Verdict::TimedOut(Box::new(hang)),
+            _ => self.verdict(stands).await,
         }
     }
 
@@ -50,6 +51,11 @@ impl Session {
             _ = self.ended() => None,
             stands = self.stands_for_good() => Some(stands),
         };
+        self.verdict(stands).await
+    }
+
+    /// Of a run that is over, by QEMU's end or with the guest in a state for good.
+    async fn verdict(&self, stands: Option<RunState>) -> Verdict {
         let ended = self.inner.shared.how_it_ended();
         if ended.is_some() {
             self.drained().await;

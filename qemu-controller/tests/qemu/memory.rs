@@ -1,8 +1,13 @@
 //! The guest's memory by symbol and address, while it runs.
 
-use qemu_controller::{MemoryError, QemuConfig, Session};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::support::{DEADLINE, config, counts, start, symbol};
+use qemu_controller::{Ended, MemoryError, QemuConfig, Session};
+use rustix::process::Signal;
+use tokio::sync::Notify;
+
+use crate::support::{DEADLINE, Held, config, counts, start, symbol};
 
 fn writable(image: &str) -> QemuConfig {
     config(image).writable_memory()
@@ -61,6 +66,33 @@ async fn it_is_written_while_the_guest_runs() {
     assert!(matches!(error, MemoryError::Unmapped { .. }), "{error}");
     session.stop().await.unwrap();
     assert!(session.write_u32("wakeups", 1).await.is_err());
+}
+
+/// Wherever in a write it ends: between the requests, or in the middle of one.
+#[tokio::test]
+async fn a_qemu_that_is_killed_meanwhile_is_told_with_how() {
+    for micros in [0, 100, 300, 1000, 3000] {
+        let session = Session::start(writable("wfi")).await.unwrap();
+        let begun = Arc::new(Notify::new());
+        let writing = tokio::spawn({
+            let (session, begun) = (session.clone(), Arc::clone(&begun));
+            async move {
+                loop {
+                    if let Err(error) = session.write_memory(0x2000_1000, [0x5a; 0x8000]).await {
+                        return error;
+                    }
+                    begun.notify_one();
+                }
+            }
+        });
+        begun.notified().await;
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+        Held::of(session.pid().unwrap()).signal(Signal::KILL).await;
+        let error = writing.await.unwrap();
+        let MemoryError::Command(error) = &error else { panic!("after {micros} us: {error:?}") };
+        let Some(Ended::Exited(exit)) = error.ended() else { panic!("after {micros} us: {error:?}") };
+        assert_eq!(exit.signal(), Some(Signal::KILL.as_raw()));
+    }
 }
 
 #[tokio::test]

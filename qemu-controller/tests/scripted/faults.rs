@@ -1,6 +1,7 @@
 //! Each fault in each phase: who waits is told the right thing, and what can go on goes on.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use qemu_controller::{AttachError, CommandError, Ended, Session, StopError};
 use serde_json::json;
@@ -310,8 +311,7 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
                         other => Outcome::of_end(&other),
                     },
                     Err(StopError::Unheeded(error)) => {
-                        assert!(matches!(*error, CommandError::Deadline { .. }), "{error}");
-                        Outcome::Deadline
+                        Outcome::of_command::<()>(&Err(Arc::into_inner(error).unwrap()))
                     }
                     Err(other) => panic!("{other}"),
                 }

@@ -4,45 +4,89 @@
 use std::future::poll_fn;
 use std::io::{BufReader, Write as _};
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use qemu_controller::Session;
+use qemu_controller::{Ended, Session};
 use serde_json::{Value, json};
 
-use crate::peer::{DEADLINE, GREETING};
+use crate::peer::GREETING;
 
-/// Answers every command at once, until the stream ends.
+/// Ample: time is not paused here.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What is held up for longer.
+const SHORT: Duration = Duration::from_millis(20);
+
+/// Answers every command at once, until the stream ends: `x-tell` with an event alone, and `quit` with the end.
 fn answer_all(stream: UnixStream) {
     (&stream).write_all(GREETING.as_bytes()).unwrap();
     let mut heard = serde_json::Deserializer::from_reader(BufReader::new(stream.try_clone().unwrap()))
         .into_iter::<Value>();
     while let Some(Ok(command)) = heard.next() {
-        let answer = json!({ "return": { "status": "running", "running": true }, "id": command["id"] });
+        let answer = match command["execute"].as_str() {
+            Some("quit") => return,
+            Some("x-tell") => json!({ "event": "TOLD", "timestamp": { "seconds": 0, "microseconds": 0 } }),
+            _ => json!({ "return": { "status": "running", "running": true }, "id": command["id"] }),
+        };
         (&stream).write_all(answer.to_string().as_bytes()).unwrap();
     }
 }
 
-#[tokio::test]
-async fn an_answer_that_has_come_counts() {
+/// A session, and a second look at its socket.
+async fn begin() -> (Session, UnixStream, std::thread::JoinHandle<()>) {
     let (client, server) = UnixStream::pair().unwrap();
     let server = std::thread::spawn(move || answer_all(server));
     client.set_nonblocking(true).unwrap();
     let look = client.try_clone().unwrap();
     let session = Session::over(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE).await.unwrap();
+    (session, look, server)
+}
 
-    let deadline = Duration::from_millis(20);
+/// Polls a future once, and then does nothing else until the deadline is over and there is something to read.
+async fn held_up<T>(look: &UnixStream, asked: impl Future<Output = T>) -> T {
+    let sent = Instant::now();
+    let mut asked = pin!(asked);
+    assert!(poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_pending())).await);
+    while sent.elapsed() < 2 * SHORT
+        || rustix::net::recv(look, &mut [0; 1], rustix::net::RecvFlags::PEEK).is_err()
+    {}
+    asked.await
+}
+
+#[tokio::test]
+async fn an_answer_that_has_come_counts() {
+    let (session, look, server) = begin().await;
     for _ in 0..20 {
-        let hasty = session.with_deadline(deadline);
-        let sent = Instant::now();
-        let mut asked = Box::pin(hasty.query_status());
-        assert!(poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_pending())).await);
-        // The thread does nothing else until the answer is there and the deadline is over.
-        while sent.elapsed() < 2 * deadline
-            || rustix::net::recv(&look, &mut [0; 1], rustix::net::RecvFlags::PEEK).is_err()
-        {}
-        assert!(asked.await.unwrap().running);
+        assert!(held_up(&look, session.with_deadline(SHORT).query_status()).await.unwrap().running);
     }
     drop((session, look));
     server.join().unwrap();
+}
+
+#[tokio::test]
+async fn an_event_that_has_come_counts() {
+    let (session, look, server) = begin().await;
+    // Each takes one of the eight places for good.
+    for _ in 0..7 {
+        let hasty = session.with_deadline(SHORT);
+        let told = hasty.wait_for_event("TOLD", |event| event.name == "TOLD");
+        let mut asked = Box::pin(session.execute("x-tell", &()));
+        assert!(poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_pending())).await);
+        assert_eq!(held_up(&look, told).await.unwrap().name, "TOLD");
+    }
+    drop((session, look));
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn an_end_that_has_come_counts() {
+    for _ in 0..20 {
+        let (session, look, server) = begin().await;
+        let hasty = session.with_deadline(SHORT);
+        let error = held_up(&look, hasty.execute("quit", &())).await.unwrap_err();
+        assert!(matches!(error.ended(), Some(Ended::Closed)), "{error}");
+        server.join().unwrap();
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use qemu_controller::{Session, Verdict};
 use serde_json::json;
 
-use crate::peer::{DEADLINE, connected};
+use crate::peer::{DEADLINE, Peer, connected};
 
 /// How long the run may take; time is paused.
 const RUN: Duration = Duration::from_secs(60);
@@ -108,6 +108,63 @@ async fn a_guest_that_stays_in_a_qemu_that_is_held_up() {
     let verdict = async { tokio::time::timeout(RUN, session.wait()).await.expect("the run is over") };
     let (verdict, ()) = tokio::join!(verdict, shutdown);
     assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
+}
+
+/// Answers for a guest whose state is asked of `status`, with the time since it began; one that is shut down can not be
+/// continued.
+async fn guest(mut peer: Peer, mut status: impl FnMut(Duration) -> &'static str) {
+    let began = tokio::time::Instant::now();
+    let mut now = "running";
+    while let Some(asked) = peer.hear_or_end().await {
+        let answer = match asked.name.as_str() {
+            "query-status" => {
+                now = status(began.elapsed());
+                json!({ "return": { "status": now, "running": now == "running" } })
+            }
+            "cont" if now == "shutdown" => {
+                json!({ "error": { "class": "GenericError", "desc": "Resetting the Virtual Machine is required" } })
+            }
+            "human-monitor-command" => json!({ "return": "R15=00000100" }),
+            _ => json!({ "return": {} }),
+        };
+        let mut answer = answer;
+        answer["id"] = asked.id;
+        peer.say(answer.to_string()).await;
+    }
+}
+
+/// Between the look's questions, and before the first of them.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_comes_to_its_end_while_it_is_looked_at() {
+    for asked_before_its_end in [0, 1] {
+        let (session, peer) = connected().await;
+        let mut asked = 0;
+        let peer = tokio::spawn(guest(peer, move |since| {
+            asked += u32::from(since >= RUN);
+            if asked > asked_before_its_end { "shutdown" } else { "running" }
+        }));
+        let verdict = session.run_to_end(RUN).await;
+        assert!(matches!(verdict, Verdict::ShutDown), "after {asked_before_its_end}: {verdict}");
+        peer.abort();
+    }
+}
+
+/// The processor that panics only asks for the stop, and answers may come before it.
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_panicked_and_is_still_called_running() {
+    let (session, mut peer) = connected().await;
+    let panics = async {
+        peer.event("GUEST_PANICKED", json!({ "action": "pause" })).await;
+        for status in ["running", "guest-panicked"] {
+            let asked = peer.hear().await;
+            let status = json!({ "status": status, "running": status == "running" });
+            peer.say(json!({ "return": status, "id": asked.id }).to_string()).await;
+            peer.event("STOP", json!({})).await;
+        }
+    };
+    let verdict = async { tokio::time::timeout(RUN, session.wait()).await.expect("the run is over") };
+    let (verdict, ()) = tokio::join!(verdict, panics);
+    assert_eq!(verdict.name(), "panicked");
 }
 
 /// What the peer answers while the run goes on, and what is then said of it.
