@@ -76,7 +76,10 @@ fn its_children_end_with_it() {
 /// A child that has left the group keeps the pipes open; the end is told all the same.
 #[test]
 fn a_child_that_left_the_group_holds_up_nobody() {
-    let fake = Fake::new("setsid sleep 1000 & echo $!; echo last words >&2; exit 7");
+    let fake = Fake::new(
+        "left=$(dirname \"$0\")/left; setsid sh -c 'touch \"$1\"; exec sleep 1000' left \"$left\" & echo $!; \
+         while ! [ -e \"$left\" ]; do sleep 0.01; done; echo last words >&2; exit 7",
+    );
     let (process, child) = start(&fake);
     let exit = process.wait_blocking(soon()).unwrap();
     assert_eq!((exit.kind(), exit.stderr().bytes()), (&ExitKind::Exited(7), &b"last words\n"[..]));
@@ -87,14 +90,14 @@ fn a_child_that_left_the_group_holds_up_nobody() {
 /// As long as something comes, the end is not told without it.
 #[test]
 fn output_that_comes_late_is_waited_for() {
-    let late = "touch \"$1\"; i=0; while [ $i -lt 10 ]; do sleep 0.1; echo late $i >&2; i=$((i+1)); done";
+    let late = "touch \"$1\"; i=0; while [ $i -lt 50 ]; do sleep 0.02; echo late $i >&2; i=$((i+1)); done";
     let fake = Fake::new(&format!(
         "left=$(dirname \"$0\")/left; setsid sh -c '{late}' late \"$left\" & \
          while ! [ -e \"$left\" ]; do sleep 0.01; done; exit 7"
     ));
     let process = qemu_launch::spawn(&fake.spec()).unwrap();
     let exit = process.wait_blocking(soon()).unwrap();
-    assert!(exit.stderr().to_string_lossy().ends_with("late 9\n"), "{}", exit.stderr());
+    assert!(exit.stderr().to_string_lossy().ends_with("late 49\n"), "{}", exit.stderr());
 }
 
 #[test]

@@ -16,8 +16,8 @@ use serde_json::json;
 use self::show::Show;
 use crate::{interrupts::Interrupts, setup, workspace};
 
-/// How long the firmware may take to print what the demo waits for.
-const PRINT_DEADLINE: Duration = Duration::from_secs(5);
+/// How long each thing may take, the firmware's output among them: the processors may be busy with a build.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a firmware that this repository does not know is listened to.
 const LISTEN: Duration = Duration::from_secs(1);
@@ -111,8 +111,8 @@ async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> a
     show_gdb(show, session).await?;
     if ours {
         show_boot(show, session).await?;
-        let printed = show_line(show, session, PRINT_DEADLINE).await?;
-        ensure!(printed, "the firmware printed no line within {PRINT_DEADLINE:?}");
+        let printed = show_line(show, session, PATIENCE).await?;
+        ensure!(printed, "the firmware printed no line within {PATIENCE:?}");
     } else if !show_line(show, session, LISTEN).await? {
         show.step(
             "serial",
@@ -175,6 +175,8 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
         if args.gdb.is_ipv4() { Endpoint::loopback(args.gdb.port()) } else { Endpoint::Exposed(args.gdb) };
     let mut config =
         QemuConfig::default().qemu_path(&args.qemu).machine(&args.machine).firmware(firmware).gdb(gdb);
+    config =
+        config.start_deadline(PATIENCE).command_deadline(PATIENCE).stop_ladder(PATIENCE, PATIENCE, PATIENCE);
     if let Some(cpu) = &args.cpu {
         config = config.cpu(cpu);
     }
@@ -239,7 +241,7 @@ fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
 /// Our own firmware says so whenever it starts over.
 async fn show_boot(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let serial = session.serial(0).context("no serial port")?;
-    serial.expect("boot", PRINT_DEADLINE).await?;
+    serial.expect("boot", PATIENCE).await?;
     Ok(show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }))?)
 }
 

@@ -37,7 +37,7 @@ fn read_to_end(mut stream: &TcpStream) {
 }
 
 /// Time for what a server does at once, also on a loaded machine. Only what waits for the deadline takes this long.
-const UNTIL_DEADLINE: Duration = Duration::from_secs(2);
+const UNTIL_DEADLINE: Duration = Duration::from_secs(4);
 /// What ends by itself, and is not to be taken for silence however loaded the machine is.
 const AMPLE: Duration = Duration::from_secs(60);
 

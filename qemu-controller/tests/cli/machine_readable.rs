@@ -23,7 +23,7 @@ fn each_verdict_is_an_object() {
         ("lockup", &[], 134, json!({ "verdict": "locked-up" })),
         (
             "hardfault-loop",
-            &["--timeout=1s"],
+            &["--timeout=5s"],
             124,
             json!({ "verdict": "timed-out", "exception": 3, "in_fault_handler": true, "run_state": "running" }),
         ),

@@ -91,7 +91,7 @@ fn a_configuration_file_from_above_is_heeded() {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("a/b");
     std::fs::create_dir_all(&inner).unwrap();
-    let text = "machine = \"no-such-board\"\ntimeout = \"500ms\"\nlog = \"firmware.log\"\n";
+    let text = "machine = \"no-such-board\"\ntimeout = \"5s\"\nlog = \"firmware.log\"\n";
     std::fs::write(folder.path().join("qemu-controller.toml"), text).unwrap();
     refused(Call::image("tick", []).folder(&inner), &["no-such-board"]);
     // The command line counts more.

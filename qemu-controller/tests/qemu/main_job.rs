@@ -40,7 +40,13 @@ async fn the_whole_job() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_on_a_runtime_with_threads_and_another_board() {
-    let config = QemuConfig::default().machine("mps2-an385").firmware(image("tick-mps2")).without_gdb();
+    let config = QemuConfig::default()
+        .machine("mps2-an385")
+        .firmware(image("tick-mps2"))
+        .without_gdb()
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE)
+        .stop_ladder(DEADLINE, DEADLINE, DEADLINE);
     let session = Session::start(config).await.unwrap();
     session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
     session.pause().await.unwrap();

@@ -128,6 +128,9 @@ async fn each_verdict_is_told_from_the_others() {
 #[tokio::test]
 async fn a_guest_that_resets_itself_for_ever_is_counted() {
     let session = start("reset-request").await;
+    for _ in 0..2 {
+        session.wait_for_event("RESET", |event| event.name == "RESET").await.unwrap();
+    }
     let verdict = session.run_to_end(Duration::from_millis(50)).await;
     let Verdict::TimedOut(hang) = &verdict else { panic!("{verdict}") };
     assert!(hang.guest_resets > 1, "{verdict}");

@@ -6,7 +6,7 @@ use qemu_controller::{Address, AttachConfig, AttachError, CommandError, Session}
 use tokio::io::{copy_bidirectional, duplex};
 use tokio::net::UnixListener;
 
-use crate::peer::{DEADLINE, GREETING, Peer};
+use crate::peer::{GREETING, Peer};
 
 #[tokio::test(start_paused = true)]
 async fn an_attached_session_as_its_configuration_says() {
@@ -57,7 +57,7 @@ async fn a_qemu_that_hangs_in_accept_is_freed() {
         listener
     };
     let qemu = tokio::spawn(qemu);
-    let session = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    let session = Session::attach(Address::Socket(path), Duration::from_secs(60)).await.unwrap();
     assert!(session.query_status().await.unwrap().running);
     session.detach().unwrap();
     let listener = qemu.await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use qemu_launch::{Endpoint, ExitKind, Ladder, MachineSpec, Process, Rung, Semihosting};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{eventually, machine, runs, soon, start, status};
+use crate::support::{eventually, machine, patient, runs, soon, start, status};
 
 fn signal(process: &Process, signal: Signal) {
     kill_process(Pid::from_raw(process.pid() as i32).unwrap(), signal).unwrap();
@@ -20,7 +20,7 @@ fn ends(spec: &MachineSpec) -> ExitKind {
 fn sigterm_ends_it_with_status_0() {
     let (process, mut qmp) = start(&machine("tick"));
     assert!(qmp.execute("query-status").contains("running"));
-    let ended = process.end_blocking(Ladder::default()).unwrap();
+    let ended = process.end_blocking(patient()).unwrap();
     assert_eq!(ended.rung, Rung::Terminated);
     assert_eq!(ended.exit.kind(), &ExitKind::Exited(0));
     assert!(ended.exit.success());
@@ -49,7 +49,7 @@ fn a_stopped_process_is_continued_and_ends() {
     let (process, _qmp) = start(&machine("tick"));
     signal(&process, Signal::STOP);
     eventually("stopped", || status(process.pid(), "State").is_some_and(|state| state.starts_with('T')));
-    let ended = process.end_blocking(Ladder::default()).unwrap();
+    let ended = process.end_blocking(patient()).unwrap();
     assert_eq!((ended.rung, ended.exit.kind()), (Rung::Terminated, &ExitKind::Exited(0)));
 }
 

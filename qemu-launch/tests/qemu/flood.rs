@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qemu_launch::{Endpoint, Ladder, Log, Rung};
+use qemu_launch::{Endpoint, Log, Rung};
 
-use crate::support::{alone, long, machine, resident, start};
+use crate::support::{alone, long, machine, patient, resident, start};
 
 #[test]
 fn stderr_and_serial() {
@@ -63,7 +63,7 @@ fn flood(time: Duration) {
     let (ours_early, qemu_early) = early.expect("a quarter of the time has passed");
     let (ours, qemu) = (resident(std::process::id()), resident(process.pid()));
     let tail = process.stderr_tail();
-    let ended = process.end_blocking(Ladder::default()).unwrap();
+    let ended = process.end_blocking(patient()).unwrap();
     reader.join().unwrap();
 
     let serial_bytes = received.load(Ordering::Relaxed);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use qemu_launch::{ExitKind, Ladder, Rung};
+use qemu_launch::{ExitKind, Rung};
 
-use crate::support::{machine, start};
+use crate::support::{machine, patient, start};
 
 /// The smallest executor: parks the thread until it is woken.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -29,7 +29,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn without_any_runtime() {
     let process = block_on(qemu_launch::spawn_async(machine("tick"))).unwrap();
-    let ended = block_on(process.end(Ladder::default())).unwrap();
+    let ended = block_on(process.end(patient())).unwrap();
     assert!(ended.rung >= Rung::Terminated);
     assert_eq!(block_on(process.wait()).signal(), ended.exit.signal());
 }
@@ -58,7 +58,7 @@ fn a_wait_and_an_end_that_are_given_up_change_nothing() {
     }
     assert!(qmp.execute("query-status").contains("running"));
     // The end goes on although nobody polls it.
-    drop(process.end(Ladder::default()));
+    drop(process.end(patient()));
     let exit = block_on(process.wait());
     assert_eq!(exit.kind(), &ExitKind::Exited(0));
 }

@@ -63,7 +63,7 @@ async fn the_parent_hears_nothing() {
 
 #[tokio::test]
 async fn a_fork_that_is_stopped_runs_into_its_deadline() {
-    let parent = Named::start(|config| config.start_deadline(Duration::from_secs(5))).await;
+    let parent = Named::start(|config| config.start_deadline(Duration::from_secs(10))).await;
     let own = parent.session.pid().unwrap();
     let (forks, fork) = tokio::join!(parent.session.fork(1), async {
         let fork = until("the fork", || parent.qemus().into_iter().find(|&pid| pid != own)).await;

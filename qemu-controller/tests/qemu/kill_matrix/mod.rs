@@ -32,7 +32,7 @@ async fn patience_for_a_start(signal: Signal) -> Duration {
     }
     let since = Instant::now();
     start("tick").await.stop().await.unwrap();
-    Duration::from_secs(1) + 10 * since.elapsed()
+    Duration::from_secs(5) + 10 * since.elapsed()
 }
 
 /// Whether QEMU was ended by this signal.

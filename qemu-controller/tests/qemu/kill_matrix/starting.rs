@@ -6,9 +6,10 @@ use std::sync::Arc;
 use qemu_controller::{Endpoint, Session, StartError, StartPhase};
 use rustix::process::Signal;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::{SIGNALS, patience_for_a_start};
-use crate::support::{Fifo, Held, config, process_with};
+use crate::support::{DEADLINE, Fifo, Held, config, process_with};
 
 /// Starts a session that cannot get beyond a phase, sends the signal in it, and looks at the error.
 async fn during_start(phase: StartPhase, signal: Signal) {
@@ -34,7 +35,7 @@ async fn during_start(phase: StartPhase, signal: Signal) {
     let qemu = Held::of(process_with(&marker).await);
     let _blocked = match phase {
         StartPhase::Negotiation => {
-            asked.notified().await;
+            timeout(DEADLINE, asked.notified()).await.expect("it gets so far before its deadline");
             None
         }
         // While nobody writes and this end is open, QEMU waits for the rest of its options.

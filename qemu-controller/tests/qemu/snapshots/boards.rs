@@ -58,6 +58,7 @@ impl Board {
             .gdb(Endpoint::free_port())
             .start_deadline(DEADLINE)
             .command_deadline(DEADLINE)
+            .stop_ladder(DEADLINE, DEADLINE, DEADLINE)
             .with_spec(|spec| spec.unchecked_firmware(path));
         let ram = Ram { from: counter, bytes: 16 * K };
         Self { config, ram, counter, peripherals: peripherals.to_vec(), _folder: Some(folder) }

@@ -100,7 +100,7 @@ async fn at_each_command(
     prepare: impl AsyncFn(&Session),
     verb: impl AsyncFn(&Session) -> Result<(), SnapshotError>,
 ) -> Vec<String> {
-    let mut all = Vec::new();
+    let mut all = Vec::<String>::new();
     for number in 0.. {
         for signal in signals(number) {
             let scene = Scene::new().await;
@@ -109,6 +109,8 @@ async fn at_each_command(
             let result = scene.struck(signal, verb(&scene.session)).await;
             let Some(told) = scene.trap.sprung() else {
                 result.unwrap().unwrap();
+                // A job that takes long on a busy disk is asked after.
+                all.retain(|told| told != "query-jobs");
                 return all;
             };
             scene.check(&told, signal, result, earlier).await;
