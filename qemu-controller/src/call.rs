@@ -13,7 +13,7 @@ use crate::shared::{Answer, Lane, Shared};
 pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// How long a caller whose time is up waits for the exit status of a QEMU that has closed its monitor.
-const LAST_WORD: Duration = Duration::from_millis(500);
+pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Sends one command and waits for its answer; all of a session's commands go this way.
 ///

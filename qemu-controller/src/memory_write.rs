@@ -100,11 +100,10 @@ impl Session {
     /// The channel ends with QEMU; how that ended is the session's to say.
     async fn broken_off(&self, error: io::Error) -> MemoryError {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        let command = || "write memory".to_owned();
         if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
             && let Ok(ended) = timeout(self.deadline, self.inner.shared.end()).await
         {
-            return CommandError::Ended { command: command(), ended }.into();
+            return CommandError::Ended { command: "write memory".to_owned(), ended }.into();
         }
         MemoryError::Channel(error)
     }

@@ -15,9 +15,9 @@ use qmp_proto::commands::{
 use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
 use serde::Serialize;
 use tokio::sync::{OnceCell, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::call::{self, call, instant_after};
+use crate::call::{self, LAST_WORD, call, instant_after};
 use crate::config::{Deadlines, QemuConfig};
 use crate::error::{CommandError, Ended, NotKept, WaitPhase};
 use crate::events::{Events, Missed};
@@ -306,7 +306,7 @@ async fn event_by(
     let is_over = shared.catch_up();
     match timeout_at(until, found).await {
         Ok(found) => found,
-        Err(_) if is_over => Err(NotSeen::BeforeTheEnd),
+        Err(_) if is_over && timeout(LAST_WORD, shared.end()).await.is_ok() => Err(NotSeen::BeforeTheEnd),
         Err(_) => Err(NotSeen::InTime { missed: missed.load(Relaxed) }),
     }
 }
