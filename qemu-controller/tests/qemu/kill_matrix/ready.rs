@@ -211,7 +211,8 @@ async fn after_quit() {
         let stopped = scene.session.stop().await.unwrap();
         let exit = stopped.exit.unwrap();
         assert!(exit.success() || exit.signal().is_some(), "{signal:?}: {exit:?} {:?}", stopped.by);
-        assert!(matches!(scene.ended.await.unwrap(), Ended::Exited(_)));
+        let ended = scene.ended.await.unwrap();
+        assert!(matches!(ended, Ended::Exited(_)), "{signal:?}: {ended:?}");
         // And once more, when all is over.
         scene.qemu.signal_if_there(signal);
         check_over(scene.session, scene.qemu, scene.events).await;
