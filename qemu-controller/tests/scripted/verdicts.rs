@@ -116,7 +116,7 @@ async fn guest(mut peer: Peer, mut status: impl FnMut(Duration) -> &'static str)
     let began = tokio::time::Instant::now();
     let mut now = "running";
     while let Some(asked) = peer.hear_or_end().await {
-        let answer = match asked.name.as_str() {
+        let mut answer = match asked.name.as_str() {
             "query-status" => {
                 now = status(began.elapsed());
                 json!({ "return": { "status": now, "running": now == "running" } })
@@ -127,7 +127,6 @@ async fn guest(mut peer: Peer, mut status: impl FnMut(Duration) -> &'static str)
             "human-monitor-command" => json!({ "return": "R15=00000100" }),
             _ => json!({ "return": {} }),
         };
-        let mut answer = answer;
         answer["id"] = asked.id;
         peer.say(answer.to_string()).await;
     }
