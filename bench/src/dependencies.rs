@@ -17,8 +17,17 @@ const THEIRS: &str = "qapi 0.15 with its tokio features";
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let users = [
-        (OURS, format!("qemu-controller = {{ path = {:?} }}", bench.root.join("qemu-controller"))),
-        (THEIRS, r#"qapi = { version = "0.15.0", features = ["qmp", "async-tokio-all"] }"#.to_owned()),
+        (
+            OURS,
+            format!(
+                "qemu-controller = {{ path = {:?} }}",
+                bench.root.join("qemu-controller")
+            ),
+        ),
+        (
+            THEIRS,
+            r#"qapi = { version = "0.15.0", features = ["qmp", "async-tokio-all"] }"#.to_owned(),
+        ),
     ];
     let folder = tempfile::tempdir_in(&bench.out)?;
     let mut manifests = Vec::new();
@@ -27,18 +36,30 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         let crates = crates(&manifest)?.len() as f64;
         report.row("what a library user pulls in", ("crates", ""), who, crates);
         if who == OURS {
-            let figure = Spread { median: crates, min: crates, max: crates };
-            report.aim("crates that a user of qemu-controller pulls in", Some(figure), Limit::AtMost(45.0));
+            let figure = Spread {
+                median: crates,
+                min: crates,
+                max: crates,
+            };
+            report.aim(
+                "crates that a user of qemu-controller pulls in",
+                Some(figure),
+                Limit::AtMost(45.0),
+            );
         }
         manifests.push((who, manifest));
     }
     let what = "clean release build, against qapi with its tokio features";
     if bench.quick {
         report.aim(what, None, Limit::AtMost(1.0));
-        report.left_out.push("the clean release builds: they take minutes, so not with --quick".to_owned());
+        report
+            .left_out
+            .push("the clean release builds: they take minutes, so not with --quick".to_owned());
         return Ok(());
     }
-    let builds = manifests.iter().map(|(who, manifest)| Contender::new(who, || Ok(vec![build(manifest)?])));
+    let builds = manifests
+        .iter()
+        .map(|(who, manifest)| Contender::new(who, || Ok(vec![build(manifest)?])));
     let measured = take_turns(2, builds.collect())?;
     report.rows("clean release build", &[("time", "s")], &measured);
     report.ratio(what, &measured, (OURS, THEIRS), 0, Limit::AtMost(1.0));
@@ -49,10 +70,17 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
 fn user(folder: &Path, dependency: &str) -> Result<PathBuf> {
     fs::create_dir_all(folder.join("src"))?;
     fs::write(folder.join("src/lib.rs"), "")?;
-    let package = "[package]\nname = \"user\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n";
+    let package =
+        "[package]\nname = \"user\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n";
     let manifest = folder.join("Cargo.toml");
-    fs::write(&manifest, format!("{package}\n[dependencies]\n{dependency}\n"))?;
-    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"), folder.join("Cargo.lock"))?;
+    fs::write(
+        &manifest,
+        format!("{package}\n[dependencies]\n{dependency}\n"),
+    )?;
+    fs::copy(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock"),
+        folder.join("Cargo.lock"),
+    )?;
     Ok(manifest)
 }
 
@@ -71,11 +99,24 @@ fn crates(manifest: &Path) -> Result<BTreeSet<String>> {
         "--manifest-path",
     ]);
     let output = cargo.arg(manifest).output().context("cargo can't be run")?;
-    ensure!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "cargo tree: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout)?;
     // Name and version alone: the rest of the line may say where it lies, or that it stood above.
-    let name = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
-    Ok(text.lines().map(name).filter(|name| !name.is_empty() && !name.starts_with("user ")).collect())
+    let name = |line: &str| {
+        line.split_whitespace()
+            .take(2)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    Ok(text
+        .lines()
+        .map(name)
+        .filter(|name| !name.is_empty() && !name.starts_with("user "))
+        .collect())
 }
 
 fn build(manifest: &Path) -> Result<f64> {
@@ -86,8 +127,14 @@ fn build(manifest: &Path) -> Result<f64> {
     }
     let since = Instant::now();
     let mut cargo = Command::new(cargo());
-    cargo.args(["build", "--quiet", "--release", "--manifest-path"]).arg(manifest);
-    cargo.arg("--target-dir").arg(&target).current_dir(folder).stdin(Stdio::null());
+    cargo
+        .args(["build", "--quiet", "--release", "--manifest-path"])
+        .arg(manifest);
+    cargo
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(folder)
+        .stdin(Stdio::null());
     let status = cargo.status().context("cargo can't be run")?;
     ensure!(status.success(), "{}: {status}", manifest.display());
     Ok(since.elapsed().as_secs_f64())

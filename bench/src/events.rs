@@ -1,4 +1,5 @@
-//! Events, how many arrive and how fast: a flood from a scripted monitor, and of a guest that resets itself in a loop.
+//! Events, how many arrive and how fast: a flood from a scripted monitor, and of a guest that
+//! resets itself in a loop.
 
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +18,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 use crate::Bench;
 use crate::machine::{self, PATIENCE};
-use crate::peers::{self, BARE_TOKIO, BareTokio, PYTHON, QAPI, QMP, SESSION, runtime, tokio_stream};
+use crate::peers::{
+    self, BARE_TOKIO, BareTokio, PYTHON, QAPI, QMP, SESSION, runtime, tokio_stream,
+};
 use crate::report::{Limit, Report};
 use crate::stats::{Contender, of, take_turns};
 
@@ -47,17 +50,38 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     }
     let measured = take_turns(bench.rounds(3, 11), contenders)?;
     let quantities = [("rate", "thousand/s"), ("arrived", "%")];
-    report.rows("200,000 events from a scripted monitor (Python: 20,000)", &quantities, &measured);
+    report.rows(
+        "200,000 events from a scripted monitor (Python: 20,000)",
+        &quantities,
+        &measured,
+    );
     let arrived = of(&measured, SESSION, 1).and_then(crate::stats::Spread::of);
     // Each round has to be without loss, not the median alone.
-    let worst = arrived.map(|spread| crate::stats::Spread { median: spread.min, ..spread });
-    report.aim("events that arrive, of 200,000, in %", worst, Limit::AtLeast(100.0));
+    let worst = arrived.map(|spread| crate::stats::Spread {
+        median: spread.min,
+        ..spread
+    });
+    report.aim(
+        "events that arrive, of 200,000, in %",
+        worst,
+        Limit::AtLeast(100.0),
+    );
     let what = "events, against a bare tokio loop with RawValue";
-    report.ratio(what, &measured, (SESSION, BARE_TOKIO), 0, Limit::AtLeast(0.7));
+    report.ratio(
+        what,
+        &measured,
+        (SESSION, BARE_TOKIO),
+        0,
+        Limit::AtLeast(0.7),
+    );
     let firmware = bench.root.join(RESETS);
     let contenders = vec![
-        Contender::new(SESSION, || runtime()?.block_on(resets_of_session(&firmware))),
-        Contender::new(BARE_TOKIO, || runtime()?.block_on(resets_of_bare(&firmware))),
+        Contender::new(SESSION, || {
+            runtime()?.block_on(resets_of_session(&firmware))
+        }),
+        Contender::new(BARE_TOKIO, || {
+            runtime()?.block_on(resets_of_bare(&firmware))
+        }),
     ];
     let measured = take_turns(bench.rounds(3, 11), contenders)?;
     report.rows(
@@ -93,7 +117,8 @@ impl Write for Sent {
 /// Thousands a second, and how many of those that QEMU sent reached the subscriber.
 async fn resets_of_session(firmware: &Path) -> Result<Vec<f64>> {
     let sent = Sent::default();
-    let session = Session::start(peers::config(firmware, true).qmp_transcript_to(sent.clone())).await?;
+    let session =
+        Session::start(peers::config(firmware, true).qmp_transcript_to(sent.clone())).await?;
     let mut events = session.events();
     let since = Instant::now();
     session.resume().await?;
@@ -113,18 +138,26 @@ async fn resets_of_session(firmware: &Path) -> Result<Vec<f64>> {
     };
     let ((), took) = tokio::try_join!(count, end)?;
     let sent = sent.0.load(Ordering::Relaxed);
-    Ok(vec![arrived as f64 / took / 1e3, arrived as f64 * 100.0 / sent as f64])
+    Ok(vec![
+        arrived as f64 / took / 1e3,
+        arrived as f64 * 100.0 / sent as f64,
+    ])
 }
 
 async fn resets_of_bare(firmware: &Path) -> Result<Vec<f64>> {
     let (_machine, stream) = machine::over_pair(firmware, true)?;
-    let mut stream = BareTokio::over(tokio_stream(stream)?, true, None).await?.into_stream();
+    let mut stream = BareTokio::over(tokio_stream(stream)?, true, None)
+        .await?
+        .into_stream();
     let (mut line, mut arrived, mut returned, mut asked) = (Vec::new(), 0, 0, false);
     let since = Instant::now();
     stream.get_mut().write_all(br#"{"execute":"cont"}"#).await?;
     while returned < 2 {
         line.clear();
-        ensure!(stream.read_until(b'\n', &mut line).await? > 0, "the monitor closed");
+        ensure!(
+            stream.read_until(b'\n', &mut line).await? > 0,
+            "the monitor closed"
+        );
         let message: Message<'_> = serde_json::from_slice(&line)?;
         arrived += usize::from(message.event == Some("RESET"));
         returned += usize::from(message.returned.is_some());
@@ -134,14 +167,20 @@ async fn resets_of_bare(firmware: &Path) -> Result<Vec<f64>> {
         }
     }
     // All that is read is counted.
-    Ok(vec![arrived as f64 / since.elapsed().as_secs_f64() / 1e3, 100.0])
+    Ok(vec![
+        arrived as f64 / since.elapsed().as_secs_f64() / 1e3,
+        100.0,
+    ])
 }
 
 /// How long the flood took, and how many came.
 type Flood = (f64, usize);
 
 fn figures(count: usize, (seconds, arrived): Flood) -> Result<Vec<f64>> {
-    Ok(vec![arrived as f64 / seconds / 1e3, arrived as f64 * 100.0 / count as f64])
+    Ok(vec![
+        arrived as f64 / seconds / 1e3,
+        arrived as f64 * 100.0 / count as f64,
+    ])
 }
 
 fn over_pair(
@@ -174,10 +213,14 @@ fn serve(stream: UnixStream, count: usize) -> Result<()> {
             writer.write_all(&flood)?;
         }
         let returned = match command["execute"].as_str() {
-            Some("query-status") => r#"{"status": "running", "singlestep": false, "running": true}"#,
+            Some("query-status") => {
+                r#"{"status": "running", "singlestep": false, "running": true}"#
+            }
             _ => "{}",
         };
-        let id = command.get("id").map_or_else(String::new, |id| format!(r#", "id": {id}"#));
+        let id = command
+            .get("id")
+            .map_or_else(String::new, |id| format!(r#", "id": {id}"#));
         write!(writer, "{{\"return\": {returned}{id}}}\r\n")?;
     }
     Ok(())
@@ -204,7 +247,9 @@ fn flood(count: usize) -> Vec<u8> {
 }
 
 async fn session(stream: tokio::net::UnixStream) -> Result<Flood> {
-    let session = Session::over(stream, PATIENCE).await?.with_deadline(PATIENCE);
+    let session = Session::over(stream, PATIENCE)
+        .await?
+        .with_deadline(PATIENCE);
     let mut events = session.events();
     let since = Instant::now();
     let count = async {
@@ -243,7 +288,10 @@ async fn bare(stream: tokio::net::UnixStream) -> Result<Flood> {
     let (mut line, mut arrived, mut took) = (Vec::new(), 0, None);
     loop {
         line.clear();
-        ensure!(stream.read_until(b'\n', &mut line).await? > 0, "the monitor closed");
+        ensure!(
+            stream.read_until(b'\n', &mut line).await? > 0,
+            "the monitor closed"
+        );
         let message: Message<'_> = serde_json::from_slice(&line)?;
         if let Some(event) = message.event {
             arrived += 1;

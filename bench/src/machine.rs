@@ -1,4 +1,5 @@
-//! A QEMU for those that start none themselves: the same machine as a session's, with the least around it.
+//! A QEMU for those that start none themselves: the same machine as a session's, with the least
+//! around it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -36,12 +37,28 @@ impl Machine {
     }
 }
 
-/// As a session makes it, without its serial port; stopped at its first instruction where that is wanted.
+/// As a session makes it, without its serial port; stopped at its first instruction where that is
+/// wanted.
 fn command(firmware: &Path, stopped: bool) -> Command {
     let mut command = Command::new("qemu-system-arm");
     command
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "null"])
-        .args(["-machine", "lm3s6965evb", "-cpu", "cortex-m3", "-m", "64K", "-kernel"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-serial",
+            "null",
+        ])
+        .args([
+            "-machine",
+            "lm3s6965evb",
+            "-cpu",
+            "cortex-m3",
+            "-m",
+            "64K",
+            "-kernel",
+        ])
         .arg(firmware)
         .args(stopped.then_some("-S"))
         .stdin(Stdio::null())
@@ -55,9 +72,23 @@ pub fn over_pair(firmware: &Path, stopped: bool) -> Result<(Machine, UnixStream)
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(PATIENCE))?;
     let mut command = command(firmware, stopped);
-    command.args(["-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control"]);
-    command.fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: 3 }])?;
-    Ok((Machine { child: command.spawn()?, _folder: None }, ours))
+    command.args([
+        "-chardev",
+        "socket,id=qmp,fd=3",
+        "-mon",
+        "chardev=qmp,mode=control",
+    ]);
+    command.fd_mappings(vec![FdMapping {
+        parent_fd: theirs.into(),
+        child_fd: 3,
+    }])?;
+    Ok((
+        Machine {
+            child: command.spawn()?,
+            _folder: None,
+        },
+        ours,
+    ))
 }
 
 /// A QEMU that listens on a unix socket, which need not be there yet.
@@ -65,26 +96,63 @@ pub fn over_unix(firmware: &Path, stopped: bool) -> Result<(Machine, PathBuf)> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("qmp");
     let mut command = command(firmware, stopped);
-    command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", path.display()));
-    Ok((Machine { child: command.spawn()?, _folder: Some(folder) }, path))
+    command
+        .arg("-qmp")
+        .arg(format!("unix:{},server=on,wait=off", path.display()));
+    Ok((
+        Machine {
+            child: command.spawn()?,
+            _folder: Some(folder),
+        },
+        path,
+    ))
 }
 
 /// A QEMU that will listen on a TCP port.
 pub fn over_tcp(firmware: &Path, stopped: bool) -> Result<(Machine, SocketAddr)> {
     let address = free_port()?;
     let mut command = command(firmware, stopped);
-    command.arg("-qmp").arg(format!("tcp:{address},server=on,wait=off,nodelay=on"));
-    Ok((Machine { child: command.spawn()?, _folder: None }, address))
+    command
+        .arg("-qmp")
+        .arg(format!("tcp:{address},server=on,wait=off,nodelay=on"));
+    Ok((
+        Machine {
+            child: command.spawn()?,
+            _folder: None,
+        },
+        address,
+    ))
 }
 
 /// As many programs start it: with what `-nographic` brings along, and a monitor on a TCP port.
 pub fn as_often_seen(firmware: &Path) -> Result<(Machine, SocketAddr)> {
     let address = free_port()?;
     let mut command = Command::new("qemu-system-arm");
-    command.args(["-machine", "lm3s6965evb", "-cpu", "cortex-m3", "-m", "64K", "-nographic", "-kernel"]);
-    command.arg(firmware).arg("-qmp").arg(format!("tcp:{address},server,wait=off"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Ok((Machine { child: command.spawn()?, _folder: None }, address))
+    command.args([
+        "-machine",
+        "lm3s6965evb",
+        "-cpu",
+        "cortex-m3",
+        "-m",
+        "64K",
+        "-nographic",
+        "-kernel",
+    ]);
+    command
+        .arg(firmware)
+        .arg("-qmp")
+        .arg(format!("tcp:{address},server,wait=off"));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok((
+        Machine {
+            child: command.spawn()?,
+            _folder: None,
+        },
+        address,
+    ))
 }
 
 /// A loopback port that was free a moment ago.
@@ -109,7 +177,10 @@ pub struct Blocking<S: Read + Write> {
 impl<S: Read + Write> Blocking<S> {
     /// Takes the greeting, negotiates, asks for the status once: the session is ready then.
     pub fn ready(stream: S) -> Result<Self> {
-        let mut client = Self { stream: BufReader::new(stream), line: String::new() };
+        let mut client = Self {
+            stream: BufReader::new(stream),
+            line: String::new(),
+        };
         client.read_line()?;
         client.ask(r#"{"execute":"qmp_capabilities"}"#)?;
         client.ask(r#"{"execute":"query-status"}"#)?;
@@ -133,19 +204,29 @@ impl<S: Read + Write> Blocking<S> {
         }
         let jobs = self.ask(r#"{"execute":"query-jobs"}"#)?;
         ensure!(!jobs.contains(r#""error""#), "{command}: {jobs}");
-        self.ask(&format!(r#"{{"execute":"job-dismiss","arguments":{{"id":"{id}"}}}}"#)).map(drop)
+        self.ask(&format!(
+            r#"{{"execute":"job-dismiss","arguments":{{"id":"{id}"}}}}"#
+        ))
+        .map(drop)
     }
 
     /// Reads a line; is it a return?
     fn returned(&mut self, command: &str) -> Result<bool> {
         self.read_line()?;
-        ensure!(!self.line.starts_with(r#"{"error""#), "QEMU refuses {command}: {}", self.line);
+        ensure!(
+            !self.line.starts_with(r#"{"error""#),
+            "QEMU refuses {command}: {}",
+            self.line
+        );
         Ok(self.line.starts_with(r#"{"return""#))
     }
 
     fn read_line(&mut self) -> Result<()> {
         self.line.clear();
-        let length = self.stream.read_line(&mut self.line).context("reading the monitor")?;
+        let length = self
+            .stream
+            .read_line(&mut self.line)
+            .context("reading the monitor")?;
         ensure!(length > 0, "QEMU closed its monitor");
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Measures the project beside its peers and the practical limit: `cargo xtask bench` builds and runs this.
+//! Measures the project beside its peers and the practical limit: `cargo xtask bench` builds and
+//! runs this.
 
 mod decode;
 mod dependencies;
@@ -43,8 +44,8 @@ struct Args {
     /// A Python that has the package qemu.qmp
     #[arg(long)]
     python: Option<PathBuf>,
-    /// One round of one contender, for strace or a profiler: a client's name for round trips, a decoder's, or
-    /// `sessions` for the memory that each takes
+    /// One round of one contender, for strace or a profiler: a client's name for round trips, a
+    /// decoder's, or `sessions` for the memory that each takes
     #[arg(long, conflicts_with = "subjects")]
     alone: Option<String>,
     /// How much of it
@@ -95,7 +96,12 @@ const SUBJECTS: [Subject; 9] = [
 fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(name) = &args.alone {
-        if decode::alone(name, args.count, args.piece.unwrap_or(usize::MAX), &args.stream)? {
+        if decode::alone(
+            name,
+            args.count,
+            args.piece.unwrap_or(usize::MAX),
+            &args.stream,
+        )? {
             return Ok(());
         }
         if name == sessions::ALONE {
@@ -103,57 +109,100 @@ fn main() -> Result<()> {
         }
         return round_trips::alone(name, &args.firmware, args.count);
     }
-    if let Some(unknown) = args.subjects.iter().find(|s| SUBJECTS.iter().all(|(name, _)| name != s)) {
-        bail!("no subject {unknown}; there are {}", SUBJECTS.map(|(name, _)| name).join(", "));
+    if let Some(unknown) = args
+        .subjects
+        .iter()
+        .find(|s| SUBJECTS.iter().all(|(name, _)| name != s))
+    {
+        bail!(
+            "no subject {unknown}; there are {}",
+            SUBJECTS.map(|(name, _)| name).join(", ")
+        );
     }
     fs::create_dir_all(&args.out)?;
     let mut report = Report::default();
-    let python = args.python.as_deref().map(Python::start).transpose().unwrap_or_else(|error| {
-        report.left_out.push(format!("the Python package qemu.qmp: {error:#}"));
-        None
-    });
+    let python = args
+        .python
+        .as_deref()
+        .map(Python::start)
+        .transpose()
+        .unwrap_or_else(|error| {
+            report
+                .left_out
+                .push(format!("the Python package qemu.qmp: {error:#}"));
+            None
+        });
     let bench = Bench {
         quick: args.quick,
-        firmware: fs::canonicalize(&args.firmware).with_context(|| args.firmware.display().to_string())?,
+        firmware: fs::canonicalize(&args.firmware)
+            .with_context(|| args.firmware.display().to_string())?,
         python: python.map(RefCell::new),
         root: fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?,
         out: fs::canonicalize(&args.out)?,
     };
     report.conditions = conditions(&bench)?;
-    let wanted = |name: &str| args.subjects.is_empty() || args.subjects.iter().any(|wanted| wanted == name);
+    let wanted =
+        |name: &str| args.subjects.is_empty() || args.subjects.iter().any(|wanted| wanted == name);
     for (name, run) in SUBJECTS.into_iter().filter(|(name, _)| wanted(name)) {
         eprintln!("measuring {name} ...");
         if let Err(error) = run(&bench, &mut report) {
             eprintln!("{name}: {error:#}");
-            report.left_out.push(format!("{name}, or what is left of it: {error:#}"));
+            report
+                .left_out
+                .push(format!("{name}, or what is left of it: {error:#}"));
         }
     }
-    report.conditions.push(format!("load at the end {}", load()?));
+    report
+        .conditions
+        .push(format!("load at the end {}", load()?));
     let table = report.markdown();
     println!("{table}");
     fs::write(bench.out.join("table.md"), &table)?;
-    fs::write(bench.out.join("results.json"), serde_json::to_string_pretty(&report)?)?;
+    fs::write(
+        bench.out.join("results.json"),
+        serde_json::to_string_pretty(&report)?,
+    )?;
     let plots = plot::draw(&report, &bench.out)?;
-    println!("results.json, table.md and {} plots are in {}", plots.len(), args.out.display());
+    println!(
+        "results.json, table.md and {} plots are in {}",
+        plots.len(),
+        args.out.display()
+    );
     Ok(())
 }
 
 /// Under what circumstances it was measured.
 fn conditions(bench: &Bench) -> Result<Vec<String>> {
     let first_line = |program: &str, argument: &str| {
-        let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
-        anyhow::Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+        let output = Command::new(program)
+            .arg(argument)
+            .output()
+            .with_context(|| program.to_owned())?;
+        anyhow::Ok(
+            String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        )
     };
     Ok(vec![
         first_line("qemu-system-arm", "--version")?,
         first_line("rustc", "--version")?,
         format!("{} processors", std::thread::available_parallelism()?),
-        format!("{} rounds", bench.either("few (--quick)", "the full number of")),
+        format!(
+            "{} rounds",
+            bench.either("few (--quick)", "the full number of")
+        ),
         format!("load at the start {}", load()?),
     ])
 }
 
 /// Programs that wanted a processor, on average over the last minute.
 fn load() -> Result<String> {
-    Ok(fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned())
+    Ok(fs::read_to_string("/proc/loadavg")?
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }

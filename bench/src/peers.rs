@@ -1,4 +1,5 @@
-//! The clients that are compared, each ready to ask: this project's session, bare loops, crates `qapi` and `qmp`.
+//! The clients that are compared, each ready to ask: this project's session, bare loops, crates
+//! `qapi` and `qmp`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,14 +26,22 @@ pub const PYTHON: &str = "qemu.qmp, Python";
 
 /// A runtime of one thread for each contender, so that none's tasks take another's time.
 pub fn runtime() -> Result<Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
 }
 
-/// The machine of all measurements but that of a whole start: no GDB stub, the guest stopped where that is wanted.
+/// The machine of all measurements but that of a whole start: no GDB stub, the guest stopped where
+/// that is wanted.
 pub fn config(firmware: &Path, stopped: bool) -> QemuConfig {
-    let config = QemuConfig::default().firmware(firmware).without_gdb().wait_for_gdb(stopped);
+    let config = QemuConfig::default()
+        .firmware(firmware)
+        .without_gdb()
+        .wait_for_gdb(stopped);
     // Fifty at once on a busy machine take their time.
-    config.start_deadline(Duration::from_secs(60)).command_deadline(PATIENCE)
+    config
+        .start_deadline(Duration::from_secs(60))
+        .command_deadline(PATIENCE)
 }
 
 pub async fn session(firmware: &Path) -> Result<Session> {
@@ -60,10 +69,23 @@ impl BareTokio {
     }
 
     pub async fn over(stream: UnixStream, oob: bool, machine: Option<Machine>) -> Result<Self> {
-        let mut bare = Self { stream: BufReader::new(stream), line: String::new(), _machine: machine };
+        let mut bare = Self {
+            stream: BufReader::new(stream),
+            line: String::new(),
+            _machine: machine,
+        };
         bare.read_line().await?;
-        let enable = if oob { r#","arguments":{"enable":["oob"]}"# } else { "" };
-        bare.ask(&format!(r#"{{"execute":"qmp_capabilities"{enable}}}"#), 1, 1).await?;
+        let enable = if oob {
+            r#","arguments":{"enable":["oob"]}"#
+        } else {
+            ""
+        };
+        bare.ask(
+            &format!(r#"{{"execute":"qmp_capabilities"{enable}}}"#),
+            1,
+            1,
+        )
+        .await?;
         Ok(bare)
     }
 
@@ -82,7 +104,11 @@ impl BareTokio {
             }
             self.read_line().await?;
             serde_json::from_str::<serde::de::IgnoredAny>(&self.line)?;
-            ensure!(!self.line.starts_with(r#"{"error""#), "QEMU refuses {command}: {}", self.line);
+            ensure!(
+                !self.line.starts_with(r#"{"error""#),
+                "QEMU refuses {command}: {}",
+                self.line
+            );
             answered += usize::from(self.line.starts_with(r#"{"return""#));
         }
         Ok(())
@@ -145,5 +171,7 @@ pub async fn retry<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> 
             }
         }
     };
-    tokio::time::timeout(PATIENCE, attempts).await.context("it never listened")
+    tokio::time::timeout(PATIENCE, attempts)
+        .await
+        .context("it never listened")
 }

@@ -32,7 +32,11 @@ pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>> {
     let mut titles: Vec<&str> = report.curves.iter().map(|curve| curve.title).collect();
     titles.dedup();
     for title in titles {
-        let curves: Vec<&Curve> = report.curves.iter().filter(|curve| curve.title == title).collect();
+        let curves: Vec<&Curve> = report
+            .curves
+            .iter()
+            .filter(|curve| curve.title == title)
+            .collect();
         let file = file_name(title);
         lines(&folder.join(&file), title, &curves).map_err(|error| anyhow!("{file}: {error}"))?;
         files.push(file);
@@ -41,7 +45,13 @@ pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>> {
 }
 
 fn file_name(title: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
     let words: String = title.chars().map(plain).collect();
     let words: Vec<&str> = words.split('-').filter(|word| !word.is_empty()).collect();
     format!("{}.svg", words.join("-"))
@@ -55,22 +65,50 @@ fn bars(file: &Path, title: &str, rows: &[&Row]) -> Drawn {
     const RIGHT: i32 = 200;
     const TOP: i32 = 50;
     const STEP: i32 = 30;
-    let root =
-        SVGBackend::new(file, (WIDTH, rows.len() as u32 * STEP as u32 + TOP as u32 + 10)).into_drawing_area();
+    let root = SVGBackend::new(
+        file,
+        (WIDTH, rows.len() as u32 * STEP as u32 + TOP as u32 + 10),
+    )
+    .into_drawing_area();
     root.fill(&WHITE)?;
-    root.draw(&Text::new(title.to_owned(), (10, 14), (FONT, 17).into_font()))?;
-    let most = rows.iter().map(|row| row.spread.max).fold(f64::MIN_POSITIVE, f64::max);
+    root.draw(&Text::new(
+        title.to_owned(),
+        (10, 14),
+        (FONT, 17).into_font(),
+    ))?;
+    let most = rows
+        .iter()
+        .map(|row| row.spread.max)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let space = f64::from(WIDTH as i32 - LEFT - RIGHT);
     let x = |figure: f64| LEFT + (figure / most * space) as i32;
     for (row, y) in rows.iter().zip((TOP..).step_by(STEP as usize)) {
         let ours = row.who.starts_with("qemu-controller") || row.who.starts_with("qmp-proto");
-        let colour = if ours { RGBColor(36, 98, 168) } else { RGBColor(170, 178, 189) };
+        let colour = if ours {
+            RGBColor(36, 98, 168)
+        } else {
+            RGBColor(170, 178, 189)
+        };
         let spread = row.spread;
-        root.draw(&Text::new(row.who.clone(), (10, y + 4), (FONT, 13).into_font()))?;
-        root.draw(&Rectangle::new([(LEFT, y), (x(spread.median), y + 20)], colour.filled()))?;
-        root.draw(&PathElement::new([(x(spread.min), y + 10), (x(spread.max), y + 10)], BLACK))?;
+        root.draw(&Text::new(
+            row.who.clone(),
+            (10, y + 4),
+            (FONT, 13).into_font(),
+        ))?;
+        root.draw(&Rectangle::new(
+            [(LEFT, y), (x(spread.median), y + 20)],
+            colour.filled(),
+        ))?;
+        root.draw(&PathElement::new(
+            [(x(spread.min), y + 10), (x(spread.max), y + 10)],
+            BLACK,
+        ))?;
         let figure = format!("{:.4} {}", Digits(spread.median), row.unit);
-        root.draw(&Text::new(figure, (x(spread.max) + 6, y + 4), (FONT, 13).into_font()))?;
+        root.draw(&Text::new(
+            figure,
+            (x(spread.max) + 6, y + 4),
+            (FONT, 13).into_font(),
+        ))?;
     }
     root.present()?;
     Ok(())
@@ -81,7 +119,11 @@ struct Digits(f64);
 
 impl std::fmt::Display for Digits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let before = if self.0 >= 1.0 { self.0.log10() as usize + 1 } else { 1 };
+        let before = if self.0 >= 1.0 {
+            self.0.log10() as usize + 1
+        } else {
+            1
+        };
         let after = f.precision().unwrap_or(3).saturating_sub(before);
         write!(f, "{:.after$}", self.0)
     }
@@ -93,8 +135,11 @@ fn lines(file: &Path, title: &str, curves: &[&Curve]) -> Drawn {
     root.fill(&WHITE)?;
     let all = || curves.iter().flat_map(|curve| curve.points.iter().copied());
     let range = |of: fn((f64, f64)) -> f64| {
-        let (least, most) =
-            all().map(of).fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), c| (a.min(c), b.max(c)));
+        let (least, most) = all()
+            .map(of)
+            .fold((f64::MAX, f64::MIN_POSITIVE), |(a, b), c| {
+                (a.min(c), b.max(c))
+            });
         least.max(most / 1e9) / 1.3..most * 1.3
     };
     let (xs, ys) = (range(|point| point.0), range(|point| point.1));
@@ -105,7 +150,12 @@ fn lines(file: &Path, title: &str, curves: &[&Curve]) -> Drawn {
         .x_label_area_size(42)
         .y_label_area_size(76)
         .build_cartesian_2d(xs.log_scale(), ys.log_scale())?;
-    chart.configure_mesh().x_desc(curves[0].x).y_desc(curves[0].y).light_line_style(WHITE).draw()?;
+    chart
+        .configure_mesh()
+        .x_desc(curves[0].x)
+        .y_desc(curves[0].y)
+        .light_line_style(WHITE)
+        .draw()?;
     for (number, curve) in curves.iter().enumerate() {
         let colour = Palette99::pick(number).to_rgba();
         let points = curve.points.iter().copied();
@@ -113,8 +163,15 @@ fn lines(file: &Path, title: &str, curves: &[&Curve]) -> Drawn {
         chart.draw_series(points.map(|point| Circle::new(point, 3, colour.filled())))?;
         // Beside the chart, where it hides no line.
         let (x, y) = ((WIDTH - LEGEND) as i32, 50 + 22 * number as i32);
-        root.draw(&PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)))?;
-        root.draw(&Text::new(curve.who.clone(), (x + 22, y - 6), (FONT, 13).into_font()))?;
+        root.draw(&PathElement::new(
+            [(x, y), (x + 16, y)],
+            colour.stroke_width(2),
+        ))?;
+        root.draw(&Text::new(
+            curve.who.clone(),
+            (x + 22, y - 6),
+            (FONT, 13).into_font(),
+        ))?;
     }
     root.present()?;
     Ok(())

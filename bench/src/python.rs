@@ -1,4 +1,5 @@
-//! The Python package `qemu.qmp`, driven over a pipe: a line says what to measure, a line of JSON answers.
+//! The Python package `qemu.qmp`, driven over a pipe: a line says what to measure, a line of JSON
+//! answers.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -20,11 +21,20 @@ impl Python {
     pub fn start(interpreter: &Path) -> Result<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/qemu_qmp.py");
         let mut command = Command::new(interpreter);
-        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| interpreter.display().to_string())?;
+        command
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| interpreter.display().to_string())?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (stdin, stdout) = stdin.zip(stdout).context("no pipes")?;
-        let mut python = Self { child, stdin: Some(stdin), stdout: BufReader::new(stdout) };
+        let mut python = Self {
+            child,
+            stdin: Some(stdin),
+            stdout: BufReader::new(stdout),
+        };
         python.line().context("it has no usable qemu.qmp")?;
         Ok(python)
     }
@@ -34,7 +44,13 @@ impl Python {
         self.ask_at_once(what, path, count, 1)
     }
 
-    pub fn ask_at_once(&mut self, what: &str, path: &Path, count: usize, depth: usize) -> Result<Vec<f64>> {
+    pub fn ask_at_once(
+        &mut self,
+        what: &str,
+        path: &Path,
+        count: usize,
+        depth: usize,
+    ) -> Result<Vec<f64>> {
         let question = json!({"do": what, "path": path, "count": count, "depth": depth});
         let stdin = self.stdin.as_mut().context("it has been ended")?;
         writeln!(stdin, "{question}")?;

@@ -1,4 +1,5 @@
-//! From the call to a ready session: greeting, negotiation, an answered `query-status`; and a whole life.
+//! From the call to a ready session: greeting, negotiation, an answered `query-status`; and a whole
+//! life.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,11 +34,16 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 Ok((machine, Blocking::ready(stream)?))
             })
         }),
-        Contender::new(UNIX, || session(firmware, |config| config.qmp(Endpoint::PrivateSocket))),
+        Contender::new(UNIX, || {
+            session(firmware, |config| config.qmp(Endpoint::PrivateSocket))
+        }),
         Contender::new(SPIN_UNIX, || {
             timed(|| {
                 let (machine, path) = machine::over_unix(firmware, false)?;
-                Ok((machine, Blocking::ready(spin(|| std::os::unix::net::UnixStream::connect(&path)))?))
+                Ok((
+                    machine,
+                    Blocking::ready(spin(|| std::os::unix::net::UnixStream::connect(&path)))?,
+                ))
             })
         }),
         Contender::new(TCP, || {
@@ -56,7 +62,8 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 let (machine, path) = machine::over_unix(firmware, false)?;
                 let client = runtime.block_on(async {
                     let stream =
-                        peers::retry(async || Ok(tokio::net::UnixStream::connect(&path).await?)).await?;
+                        peers::retry(async || Ok(tokio::net::UnixStream::connect(&path).await?))
+                            .await?;
                     let (service, events) = peers::qapi_over(stream).await?;
                     events.spawn_tokio();
                     service.execute(qapi::qmp::query_status {}).await?;
@@ -71,7 +78,9 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
                 let (machine, path) = machine::over_unix(firmware, false)?;
                 let client = runtime.block_on(async {
                     let client = peers::qmp_at(&path).await?;
-                    client.execute::<(), serde_json::Value>("query-status", None).await?;
+                    client
+                        .execute::<(), serde_json::Value>("query-status", None)
+                        .await?;
                     anyhow::Ok(client)
                 })?;
                 Ok((machine, client))
@@ -85,19 +94,33 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         }),
     ];
     if let Some(python) = &bench.python {
-        contenders.push(Contender::new(PYTHON, move || python.borrow_mut().ask("ready", firmware, 0)));
+        contenders.push(Contender::new(PYTHON, move || {
+            python.borrow_mut().ask("ready", firmware, 0)
+        }));
     }
     let measured = take_turns(bench.rounds(8, 40), contenders)?;
     report.rows("start to ready", &[("time", "ms")], &measured);
     let mut ratio = |what, pair, limit| report.ratio(what, &measured, pair, 0, limit);
-    ratio("start to ready over a socket pair, against a bare loop", (PAIR, BARE_PAIR), Limit::AtMost(1.05));
-    ratio("start to ready, how many times faster than a fixed sleep", (SLEEP, PAIR), Limit::AtLeast(10.0));
+    ratio(
+        "start to ready over a socket pair, against a bare loop",
+        (PAIR, BARE_PAIR),
+        Limit::AtMost(1.05),
+    );
+    ratio(
+        "start to ready, how many times faster than a fixed sleep",
+        (SLEEP, PAIR),
+        Limit::AtLeast(10.0),
+    );
     ratio(
         "start to ready over a unix socket, against a loop that spins",
         (UNIX, SPIN_UNIX),
         Limit::AtMost(1.15),
     );
-    ratio("start to ready over TCP, against a loop that spins", (TCP, SPIN_TCP), Limit::AtMost(1.15));
+    ratio(
+        "start to ready over TCP, against a loop that spins",
+        (TCP, SPIN_TCP),
+        Limit::AtMost(1.15),
+    );
     Ok(())
 }
 
@@ -159,7 +182,9 @@ pub fn life(bench: &Bench, report: &mut Report) -> Result<()> {
             runtime.block_on(async {
                 let client = peers::qmp_at(&path).await?;
                 for command in ["query-status", "cont", "stop", "quit"] {
-                    client.execute::<(), serde_json::Value>(command, None).await?;
+                    client
+                        .execute::<(), serde_json::Value>(command, None)
+                        .await?;
                 }
                 anyhow::Ok(())
             })?;
@@ -168,10 +193,16 @@ pub fn life(bench: &Bench, report: &mut Report) -> Result<()> {
         }),
     ];
     if let Some(python) = &bench.python {
-        contenders.push(Contender::new(PYTHON, move || python.borrow_mut().ask("life", firmware, 0)));
+        contenders.push(Contender::new(PYTHON, move || {
+            python.borrow_mut().ask("life", firmware, 0)
+        }));
     }
     let measured: Vec<Measured> = take_turns(bench.rounds(8, 40), contenders)?;
-    report.rows("whole life: start, status, resume, pause, stop, reaped", &[("time", "ms")], &measured);
+    report.rows(
+        "whole life: start, status, resume, pause, stop, reaped",
+        &[("time", "ms")],
+        &measured,
+    );
     Ok(())
 }
 

@@ -34,7 +34,8 @@ pub struct Row {
 #[derive(Serialize)]
 pub struct Aim {
     pub what: String,
-    /// The median of the rounds' ratios (or the figure itself, where the aim is one); absent where it was not measured.
+    /// The median of the rounds' ratios (or the figure itself, where the aim is one); absent where
+    /// it was not measured.
     pub ratio: Option<f64>,
     pub min: Option<f64>,
     pub max: Option<f64>,
@@ -67,12 +68,25 @@ impl Report {
     pub fn rows(&mut self, subject: &'static str, quantities: &[Quantity], measured: &[Measured]) {
         for (number, &(quantity, unit)) in quantities.iter().enumerate() {
             for Measured { name, quantities } in measured {
-                let Some(figures) = quantities.get(number) else { continue };
+                let Some(figures) = quantities.get(number) else {
+                    continue;
+                };
                 // A peer that can't tell says NaN.
-                let figures: Vec<f64> = figures.iter().copied().filter(|figure| figure.is_finite()).collect();
+                let figures: Vec<f64> = figures
+                    .iter()
+                    .copied()
+                    .filter(|figure| figure.is_finite())
+                    .collect();
                 if let Some(spread) = Spread::of(&figures) {
                     let who = (*name).to_owned();
-                    self.rows.push(Row { subject, quantity, unit, who, spread, rounds: figures.len() });
+                    self.rows.push(Row {
+                        subject,
+                        quantity,
+                        unit,
+                        who,
+                        spread,
+                        rounds: figures.len(),
+                    });
                 }
             }
         }
@@ -80,9 +94,20 @@ impl Report {
 
     /// One row of one figure.
     pub fn row(&mut self, subject: &'static str, quantity: Quantity, who: &str, figure: f64) {
-        let spread = Spread { median: figure, min: figure, max: figure };
+        let spread = Spread {
+            median: figure,
+            min: figure,
+            max: figure,
+        };
         let (quantity, unit) = quantity;
-        self.rows.push(Row { subject, quantity, unit, who: who.to_owned(), spread, rounds: 1 });
+        self.rows.push(Row {
+            subject,
+            quantity,
+            unit,
+            who: who.to_owned(),
+            spread,
+            rounds: 1,
+        });
     }
 
     /// An aim for the ratio of two contenders' figures.
@@ -103,11 +128,28 @@ impl Report {
     /// An aim for a figure; `None` where it was not measured.
     pub fn aim(&mut self, what: &str, figure: Option<Spread>, limit: Limit) {
         let (aim, met) = match limit {
-            Limit::AtMost(most) => (format!("≤ {most}"), figure.map(|figure| figure.median <= most)),
-            Limit::AtLeast(least) => (format!("≥ {least}"), figure.map(|figure| figure.median >= least)),
+            Limit::AtMost(most) => (
+                format!("≤ {most}"),
+                figure.map(|figure| figure.median <= most),
+            ),
+            Limit::AtLeast(least) => (
+                format!("≥ {least}"),
+                figure.map(|figure| figure.median >= least),
+            ),
         };
-        let [ratio, min, max] = [figure.map(|f| f.median), figure.map(|f| f.min), figure.map(|f| f.max)];
-        self.aims.push(Aim { what: what.to_owned(), ratio, min, max, aim, met });
+        let [ratio, min, max] = [
+            figure.map(|f| f.median),
+            figure.map(|f| f.min),
+            figure.map(|f| f.max),
+        ];
+        self.aims.push(Aim {
+            what: what.to_owned(),
+            ratio,
+            min,
+            max,
+            aim,
+            met,
+        });
     }
 
     /// The aims, and what was measured, as Markdown.
@@ -120,21 +162,42 @@ impl Report {
         for condition in &self.conditions {
             let _ = writeln!(text, "- {condition}");
         }
-        text.push_str("\n### Aims\n| what | figure (min to max) | aim | met |\n|---|---|---|---|\n");
-        for Aim { what, ratio, min, max, aim, met } in &self.aims {
+        text.push_str(
+            "\n### Aims\n| what | figure (min to max) | aim | met |\n|---|---|---|---|\n",
+        );
+        for Aim {
+            what,
+            ratio,
+            min,
+            max,
+            aim,
+            met,
+        } in &self.aims
+        {
             let figure = match (ratio, min, max) {
                 (Some(ratio), Some(min), Some(max)) => spread(*ratio, *min, *max),
                 _ => "not measured".to_owned(),
             };
             let met = met.map_or("-", |met| if met { "yes" } else { "**no**" });
-            line(&mut text, &[what.clone(), figure, aim.clone(), met.to_owned()]);
+            line(
+                &mut text,
+                &[what.clone(), figure, aim.clone(), met.to_owned()],
+            );
         }
         text.push_str("\n### Figures\n| subject | quantity | who | median (min to max) | rounds |\n|---|---|---|---|---|\n");
         for row in &self.rows {
             let Spread { median, min, max } = row.spread;
             let figure = format!("{} {}", spread(median, min, max), row.unit);
-            let cells = [row.subject.to_owned(), row.quantity.to_owned(), row.who.clone(), figure];
-            line(&mut text, &[cells.as_slice(), &[row.rounds.to_string()]].concat());
+            let cells = [
+                row.subject.to_owned(),
+                row.quantity.to_owned(),
+                row.who.clone(),
+                figure,
+            ];
+            line(
+                &mut text,
+                &[cells.as_slice(), &[row.rounds.to_string()]].concat(),
+            );
         }
         if !self.left_out.is_empty() {
             text.push_str("\n### Left out\n");

@@ -1,4 +1,5 @@
-//! `query-status`, one after the other and many in flight: rate, delay, processor time, system calls.
+//! `query-status`, one after the other and many in flight: rate, delay, processor time, system
+//! calls.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,15 +24,21 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let firmware = bench.firmware.as_path();
     // A few at a time, so that all see the same machine.
     let count = 200;
-    let mut contenders =
-        NAMES.iter().map(|name| contender(name, firmware, count)).collect::<Result<Vec<_>>>()?;
+    let mut contenders = NAMES
+        .iter()
+        .map(|name| contender(name, firmware, count))
+        .collect::<Result<Vec<_>>>()?;
     if let Some(python) = &bench.python {
         let ask = move || python.borrow_mut().ask("round_trips", firmware, count);
         contenders.push(Contender::new(PYTHON, ask));
     }
     let measured = take_turns(bench.rounds(30, 150), contenders)?;
-    let quantities =
-        [("rate", "/s"), ("delay, median", "µs"), ("delay, 99 %", "µs"), ("processor time each", "µs")];
+    let quantities = [
+        ("rate", "/s"),
+        ("delay, median", "µs"),
+        ("delay, 99 %", "µs"),
+        ("processor time each", "µs"),
+    ];
     report.rows("query-status, one by one", &quantities, &measured);
     let pair = (SESSION, BARE_TOKIO);
     report.ratio(
@@ -41,7 +48,13 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         0,
         Limit::AtLeast(0.97),
     );
-    report.ratio("query_status processor time, against bare tokio", &measured, pair, 3, Limit::AtMost(1.15));
+    report.ratio(
+        "query_status processor time, against bare tokio",
+        &measured,
+        pair,
+        3,
+        Limit::AtMost(1.15),
+    );
     calls(firmware, report);
     Ok(())
 }
@@ -57,10 +70,16 @@ fn calls(firmware: &Path, report: &mut Report) {
                 report.row(subject, ("of which write", ""), name, calls.writes);
                 if name == SESSION {
                     let writes = calls.writes;
-                    ours = Some(Spread { median: writes, min: writes, max: writes });
+                    ours = Some(Spread {
+                        median: writes,
+                        min: writes,
+                        max: writes,
+                    });
                 }
             }
-            Err(error) => report.left_out.push(format!("system calls of {name}: {error:#}")),
+            Err(error) => report
+                .left_out
+                .push(format!("system calls of {name}: {error:#}")),
         }
     }
     report.aim("query_status, writes each", ours, Limit::AtMost(1.005));
@@ -68,7 +87,10 @@ fn calls(firmware: &Path, report: &mut Report) {
 
 /// One round of one contender, for `strace` or a profiler.
 pub fn alone(name: &str, firmware: &Path, count: usize) -> Result<()> {
-    let name = NAMES.iter().find(|known| **known == name).context("no such contender")?;
+    let name = NAMES
+        .iter()
+        .find(|known| **known == name)
+        .context("no such contender")?;
     (contender(name, firmware, count)?.round)().map(drop)
 }
 
@@ -96,7 +118,9 @@ fn contender<'a>(name: &'static str, firmware: &'a Path, count: usize) -> Result
         }
         BARE_TOKIO | BARE_PLAIN => {
             let mut bare = runtime.block_on(BareTokio::start(firmware, name == BARE_TOKIO))?;
-            Contender::new(name, move || runtime.block_on(timed(count, async || bare.ask(ASK, 1, 1).await)))
+            Contender::new(name, move || {
+                runtime.block_on(timed(count, async || bare.ask(ASK, 1, 1).await))
+            })
         }
         QAPI => {
             let (machine, service) = runtime.block_on(peers::qapi(firmware))?;
@@ -113,7 +137,9 @@ fn contender<'a>(name: &'static str, firmware: &'a Path, count: usize) -> Result
             let mut client = peers::qapi_sync_over(stream)?;
             Contender::new(name, move || {
                 let _alive = &machine;
-                blocking(count, || Ok(client.execute(&qapi::qmp::query_status {}).map(drop)?))
+                blocking(count, || {
+                    Ok(client.execute(&qapi::qmp::query_status {}).map(drop)?)
+                })
             })
         }
         _ => {
@@ -122,7 +148,9 @@ fn contender<'a>(name: &'static str, firmware: &'a Path, count: usize) -> Result
             Contender::new(name, move || {
                 let _alive = &machine;
                 runtime.block_on(timed(count, async || {
-                    client.execute::<(), serde_json::Value>("query-status", None).await?;
+                    client
+                        .execute::<(), serde_json::Value>("query-status", None)
+                        .await?;
                     Ok(())
                 }))
             })
@@ -159,16 +187,29 @@ struct Clock {
 impl Clock {
     fn start(count: usize) -> Self {
         let delays = Vec::with_capacity(count);
-        Self { delays, since: Instant::now(), cpu: own_seconds() }
+        Self {
+            delays,
+            since: Instant::now(),
+            cpu: own_seconds(),
+        }
     }
 
     fn figures(self) -> Vec<f64> {
         let count = self.delays.len() as f64;
         let rate = count / self.since.elapsed().as_secs_f64();
         let cpu = (own_seconds() - self.cpu) * 1e6 / count;
-        let mut delays: Vec<f64> = self.delays.iter().map(|delay| delay.as_secs_f64() * 1e6).collect();
+        let mut delays: Vec<f64> = self
+            .delays
+            .iter()
+            .map(|delay| delay.as_secs_f64() * 1e6)
+            .collect();
         delays.sort_by(f64::total_cmp);
-        vec![rate, percentile(&delays, 0.5), percentile(&delays, 0.99), cpu]
+        vec![
+            rate,
+            percentile(&delays, 0.5),
+            percentile(&delays, 0.99),
+            cpu,
+        ]
     }
 }
 
@@ -185,12 +226,22 @@ pub fn in_flight(bench: &Bench, report: &mut Report) -> Result<()> {
         (32, None),
         (64, Some("query-status, 64 in flight")),
     ] {
-        let rounds = if subject.is_some() { bench.rounds(20, 100) } else { bench.rounds(4, 20) };
+        let rounds = if subject.is_some() {
+            bench.rounds(20, 100)
+        } else {
+            bench.rounds(4, 20)
+        };
         let measured = take_turns(rounds, pipelined(bench, firmware, depth, count)?)?;
         for measured in &measured {
-            let Some(spread) = Spread::of(&measured.quantities[0]) else { continue };
+            let Some(spread) = Spread::of(&measured.quantities[0]) else {
+                continue;
+            };
             let point = (depth as f64, spread.median);
-            match report.curves.iter_mut().find(|c| c.title == FLIGHT && c.who == measured.name) {
+            match report
+                .curves
+                .iter_mut()
+                .find(|c| c.title == FLIGHT && c.who == measured.name)
+            {
                 Some(curve) => curve.points.push(point),
                 None => report.curves.push(Curve {
                     title: FLIGHT,
@@ -205,7 +256,13 @@ pub fn in_flight(bench: &Bench, report: &mut Report) -> Result<()> {
         report.rows(subject, &[("rate", "/s")], &measured);
         if depth == 64 {
             let what = "64 in flight, against a bare pipelined loop";
-            report.ratio(what, &measured, (SESSION, BARE_TOKIO), 0, Limit::AtLeast(0.97));
+            report.ratio(
+                what,
+                &measured,
+                (SESSION, BARE_TOKIO),
+                0,
+                Limit::AtLeast(0.97),
+            );
         }
     }
     Ok(())
@@ -213,7 +270,8 @@ pub fn in_flight(bench: &Bench, report: &mut Report) -> Result<()> {
 
 const FLIGHT: &str = "query-status by commands in flight";
 
-/// A QEMU for each; QEMU takes eight commands at once where out-of-band execution is on, so the bare loop sends no more.
+/// A QEMU for each; QEMU takes eight commands at once where out-of-band execution is on, so the
+/// bare loop sends no more.
 fn pipelined<'a>(
     bench: &'a Bench,
     firmware: &'a Path,
@@ -232,8 +290,9 @@ fn pipelined<'a>(
     let runtime_ours = runtime()?;
     let session = runtime_ours.block_on(peers::session(firmware))?;
     contenders.push(Contender::new(SESSION, move || {
-        let one =
-            |session: qemu_controller::Session| async move { Ok(session.query_status().await.map(drop)?) };
+        let one = |session: qemu_controller::Session| async move {
+            Ok(session.query_status().await.map(drop)?)
+        };
         runtime_ours.block_on(rate(count, callers(depth, count, session.clone(), one)))
     }));
     let runtime_qapi = runtime()?;
@@ -241,7 +300,10 @@ fn pipelined<'a>(
     contenders.push(Contender::new(QAPI, move || {
         let _alive = &machine;
         let one = |service: peers::Qapi| async move {
-            Ok(service.execute(qapi::qmp::query_status {}).await.map(drop)?)
+            Ok(service
+                .execute(qapi::qmp::query_status {})
+                .await
+                .map(drop)?)
         };
         runtime_qapi.block_on(rate(count, callers(depth, count, service.clone(), one)))
     }));
@@ -251,12 +313,19 @@ fn pipelined<'a>(
     contenders.push(Contender::new(QMP, move || {
         let _alive = &machine;
         let one = |client: qmp::Client| async move {
-            Ok(client.execute::<(), serde_json::Value>("query-status", None).await.map(drop)?)
+            Ok(client
+                .execute::<(), serde_json::Value>("query-status", None)
+                .await
+                .map(drop)?)
         };
         runtime_qmp.block_on(rate(count, callers(depth, count, client.clone(), one)))
     }));
     if let Some(python) = &bench.python {
-        let ask = move || python.borrow_mut().ask_at_once("in_flight", firmware, count, depth);
+        let ask = move || {
+            python
+                .borrow_mut()
+                .ask_at_once("in_flight", firmware, count, depth)
+        };
         contenders.push(Contender::new(PYTHON, ask));
     }
     Ok(contenders)

@@ -1,4 +1,5 @@
-//! Many sessions at once: until all are ready, the controller's memory and processor time, and how still it is when idle.
+//! Many sessions at once: until all are ready, the controller's memory and processor time, and how
+//! still it is when idle.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,15 +22,21 @@ use crate::usage::{children_seconds, own_memory_kib, own_seconds, thread_seconds
 const FEW: usize = 10;
 const MANY: usize = 50;
 
-const SUBJECTS: [(usize, &str); 3] =
-    [(1, "1 session"), (FEW, "10 sessions at once"), (MANY, "50 sessions at once")];
+const SUBJECTS: [(usize, &str); 3] = [
+    (1, "1 session"),
+    (FEW, "10 sessions at once"),
+    (MANY, "50 sessions at once"),
+];
 
 const QUANTITIES: [(&str, &str); 6] = [
     ("all are ready", "ms"),
     ("ready, median of the sessions", "ms"),
     ("controller's memory a session", "KiB"),
     ("wake-ups a second, a session that is idle", "/s"),
-    ("processor time of the controller a session, start to end", "ms"),
+    (
+        "processor time of the controller a session, start to end",
+        "ms",
+    ),
     ("processor time of QEMU a session, start to end", "ms"),
 ];
 
@@ -37,13 +44,19 @@ const QUANTITIES: [(&str, &str); 6] = [
 const PROCESSOR_TIMES: std::ops::Range<usize> = 4..6;
 
 fn nothing_yet(sizes: &[usize], name: &'static str, quantities: usize) -> Vec<(usize, Measured)> {
-    let nothing = || Measured { name, quantities: vec![Vec::new(); quantities] };
+    let nothing = || Measured {
+        name,
+        quantities: vec![Vec::new(); quantities],
+    };
     sizes.iter().map(|&size| (size, nothing())).collect()
 }
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let rounds = bench.rounds(2, 5);
-    let sizes = bench.either(vec![1, 2, 5, FEW, 20, MANY], vec![1, 2, 5, FEW, 20, MANY, 100]);
+    let sizes = bench.either(
+        vec![1, 2, 5, FEW, 20, MANY],
+        vec![1, 2, 5, FEW, 20, MANY, 100],
+    );
     let mut measured = nothing_yet(&sizes, SESSION, QUANTITIES.len());
     let mut bare = nothing_yet(&sizes, BARE_TOKIO, PROCESSOR_TIMES.len());
     // Not counted: it starts the lasting thread and fills caches.
@@ -55,11 +68,18 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             let ours_first = round % 2 == 0;
             for ours_now in [ours_first, !ours_first] {
                 if ours_now {
-                    let figures = once(&bench.firmware, *size, bench.either(SHORT_LOOK, LONG_LOOK))?;
-                    ours.quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
+                    let figures =
+                        once(&bench.firmware, *size, bench.either(SHORT_LOOK, LONG_LOOK))?;
+                    ours.quantities
+                        .iter_mut()
+                        .zip(figures)
+                        .for_each(|(all, figure)| all.push(figure));
                 } else {
                     let figures = bare_loops(&bench.firmware, *size)?;
-                    bare.quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
+                    bare.quantities
+                        .iter_mut()
+                        .zip(figures)
+                        .for_each(|(all, figure)| all.push(figure));
                 }
             }
         }
@@ -75,31 +95,68 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         figures(MANY, 2).and_then(Spread::of),
         Limit::AtMost(64.0),
     );
-    let each = |size: usize| Some(figures(size, 0)?.iter().map(|all| all / size as f64).collect::<Vec<_>>());
-    let growth = each(MANY).zip(each(FEW)).and_then(|(many, few)| Spread::of_ratios(&many, &few));
-    report.aim("50 sessions, time for each against 10 sessions", growth, Limit::AtMost(1.15));
-    let share = figures(MANY, 4).zip(figures(MANY, 5)).and_then(|(own, qemu)| {
-        Spread::of_ratios(&own.iter().map(|own| own * 100.0).collect::<Vec<_>>(), qemu)
-    });
-    report.aim("50 sessions, the controller's processor time in % of QEMU's", share, Limit::AtMost(2.0));
+    let each = |size: usize| {
+        Some(
+            figures(size, 0)?
+                .iter()
+                .map(|all| all / size as f64)
+                .collect::<Vec<_>>(),
+        )
+    };
+    let growth = each(MANY)
+        .zip(each(FEW))
+        .and_then(|(many, few)| Spread::of_ratios(&many, &few));
+    report.aim(
+        "50 sessions, time for each against 10 sessions",
+        growth,
+        Limit::AtMost(1.15),
+    );
+    let share = figures(MANY, 4)
+        .zip(figures(MANY, 5))
+        .and_then(|(own, qemu)| {
+            Spread::of_ratios(&own.iter().map(|own| own * 100.0).collect::<Vec<_>>(), qemu)
+        });
+    report.aim(
+        "50 sessions, the controller's processor time in % of QEMU's",
+        share,
+        Limit::AtMost(2.0),
+    );
     for (size, subject) in SUBJECTS {
         for (_, measured) in measured.iter().filter(|(known, _)| *known == size) {
             report.rows(subject, &QUANTITIES, std::slice::from_ref(measured));
         }
         for (_, bare) in bare.iter().filter(|(known, _)| *known == size) {
-            report.rows(subject, &QUANTITIES[PROCESSOR_TIMES], std::slice::from_ref(bare));
+            report.rows(
+                subject,
+                &QUANTITIES[PROCESSOR_TIMES],
+                std::slice::from_ref(bare),
+            );
         }
     }
-    for (quantity, title, y) in
-        [(0, "sessions at once: until all are ready", "ms"), (2, "sessions at once: memory", "KiB")]
-    {
+    for (quantity, title, y) in [
+        (0, "sessions at once: until all are ready", "ms"),
+        (2, "sessions at once: memory", "KiB"),
+    ] {
         let point = |(size, measured): &(usize, Measured)| {
             let median = Spread::of(&measured.quantities[quantity])?.median;
             // Memory was taken for each.
-            Some((*size as f64, if quantity == 2 { median * *size as f64 } else { median }))
+            Some((
+                *size as f64,
+                if quantity == 2 {
+                    median * *size as f64
+                } else {
+                    median
+                },
+            ))
         };
         let points = measured.iter().filter_map(point).collect();
-        report.curves.push(Curve { title, x: "sessions", y, who: SESSION.to_owned(), points });
+        report.curves.push(Curve {
+            title,
+            x: "sessions",
+            y,
+            who: SESSION.to_owned(),
+            points,
+        });
     }
     Ok(())
 }
@@ -138,8 +195,8 @@ fn once(firmware: &Path, size: usize, look: Duration) -> Result<Vec<f64>> {
     Ok(vec![all, times[times.len() / 2], memory, wakes, cpu, qemu])
 }
 
-/// The same life as [`once`] without the look, with the least that an async program does, and its processes started as
-/// `std` starts them where a descriptor is passed on: by a fork.
+/// The same life as [`once`] without the look, with the least that an async program does, and its
+/// processes started as `std` starts them where a descriptor is passed on: by a fork.
 fn bare_loops(firmware: &Path, size: usize) -> Result<Vec<f64>> {
     let runtime = runtime()?;
     let (cpu, qemu) = (own_seconds(), children_seconds());
@@ -151,15 +208,25 @@ fn bare_loops(firmware: &Path, size: usize) -> Result<Vec<f64>> {
         machine.wait()
     })))?;
     let each = |seconds: f64| seconds * 1e3 / size as f64;
-    Ok(vec![each(own_seconds() - cpu), each(children_seconds() - qemu)])
+    Ok(vec![
+        each(own_seconds() - cpu),
+        each(children_seconds() - qemu),
+    ])
 }
 
 /// KiB a session, in a program of its own: this one has freed memory that it would use again.
 fn memory(firmware: &Path, size: usize) -> Result<f64> {
     let mut alone = Command::new(std::env::current_exe()?);
-    alone.arg("--firmware").arg(firmware).args(["--alone", ALONE, "--count", &size.to_string()]);
+    alone
+        .arg("--firmware")
+        .arg(firmware)
+        .args(["--alone", ALONE, "--count", &size.to_string()]);
     let output = alone.output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }
 
@@ -170,11 +237,14 @@ pub const ALONE: &str = "sessions";
 pub fn alone(firmware: &Path, size: usize) -> Result<()> {
     let runtime = runtime()?;
     let start = || Session::start(config(firmware, true));
-    // The first one brings along what is there once a program: the runtime's parts, the lasting thread, allocator arenas.
+    // The first one brings along what is there once a program: the runtime's parts, the lasting
+    // thread, allocator arenas.
     let first = runtime.block_on(start())?;
     let before = own_memory_kib()?;
     let sessions = runtime.block_on(try_join_all((0..size).map(|_| start())))?;
     println!("{}", (own_memory_kib()? - before) / size as f64);
-    runtime.block_on(try_join_all(sessions.iter().chain([&first]).map(Session::stop)))?;
+    runtime.block_on(try_join_all(
+        sessions.iter().chain([&first]).map(Session::stop),
+    ))?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Saving and restoring the machine's state, beside the bare sequence of commands, and beside a fresh start.
+//! Saving and restoring the machine's state, beside the bare sequence of commands, and beside a
+//! fresh start.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -53,8 +54,20 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let measured = take_turns(bench.rounds(8, 40), contenders)?;
     report.rows("snapshots", &[("save", "ms"), ("restore", "ms")], &measured);
     let pair = (SESSION, BARE);
-    report.ratio("save, against the bare sequence of commands", &measured, pair, 0, Limit::AtMost(1.1));
-    report.ratio("restore, against the bare sequence of commands", &measured, pair, 1, Limit::AtMost(1.1));
+    report.ratio(
+        "save, against the bare sequence of commands",
+        &measured,
+        pair,
+        0,
+        Limit::AtMost(1.1),
+    );
+    report.ratio(
+        "restore, against the bare sequence of commands",
+        &measured,
+        pair,
+        1,
+        Limit::AtMost(1.1),
+    );
     let what = "restore, how many times faster than a fresh start";
     report.ratio(what, &measured, (FRESH, SESSION), 1, Limit::AtLeast(5.0));
     Ok(())
@@ -64,7 +77,8 @@ fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// The least that a client has to send: no look at what there is, no care for what goes wrong but an error.
+/// The least that a client has to send: no look at what there is, no care for what goes wrong but
+/// an error.
 struct Bare {
     client: Blocking<UnixStream>,
     /// The board's SD card, without which QEMU can save and restore it.
@@ -80,23 +94,45 @@ impl Bare {
         let list = r#"{"execute":"qom-list","arguments":{"path":"/machine/unattached"}}"#;
         let objects: Value = serde_json::from_str(client.ask(list)?)?;
         let mut objects = objects["return"].as_array().into_iter().flatten();
-        let card = objects
-            .find(|object| object["type"].as_str().is_some_and(|kind| kind.starts_with("child<sd-card")));
-        let card = card.and_then(|card| card["name"].as_str()).context("the board has no SD card")?;
+        let card = objects.find(|object| {
+            object["type"]
+                .as_str()
+                .is_some_and(|kind| kind.starts_with("child<sd-card"))
+        });
+        let card = card
+            .and_then(|card| card["name"].as_str())
+            .context("the board has no SD card")?;
         let card = format!("/machine/unattached/{card}");
         let image = NamedTempFile::new()?;
-        let file = format!(r#"{{"driver":"file","node-name":"file","filename":{:?}}}"#, image.path());
-        client.ask(&format!(r#"{{"execute":"blockdev-add","arguments":{file}}}"#))?;
+        let file = format!(
+            r#"{{"driver":"file","node-name":"file","filename":{:?}}}"#,
+            image.path()
+        );
+        client.ask(&format!(
+            r#"{{"execute":"blockdev-add","arguments":{file}}}"#
+        ))?;
         let options = r#"{"driver":"qcow2","file":"file","size":0}"#;
         let arguments = format!(r#"{{"job-id":"create","options":{options}}}"#);
-        client.job(&format!(r#"{{"execute":"blockdev-create","arguments":{arguments}}}"#), "create")?;
+        client.job(
+            &format!(r#"{{"execute":"blockdev-create","arguments":{arguments}}}"#),
+            "create",
+        )?;
         client.ask(r#"{"execute":"blockdev-del","arguments":{"node-name":"file"}}"#)?;
-        // As the session has it: not flushed to the disk at each save and load, which costs more than all else.
+        // As the session has it: not flushed to the disk at each save and load, which costs more
+        // than all else.
         let file = format!(r#"{{"driver":"file","filename":{:?}}}"#, image.path());
-        let node =
-            format!(r#"{{"driver":"qcow2","node-name":"image","cache":{{"no-flush":true}},"file":{file}}}"#);
-        client.ask(&format!(r#"{{"execute":"blockdev-add","arguments":{node}}}"#))?;
-        Ok(Self { client, card, _machine: machine, _image: image })
+        let node = format!(
+            r#"{{"driver":"qcow2","node-name":"image","cache":{{"no-flush":true}},"file":{file}}}"#
+        );
+        client.ask(&format!(
+            r#"{{"execute":"blockdev-add","arguments":{node}}}"#
+        ))?;
+        Ok(Self {
+            client,
+            card,
+            _machine: machine,
+            _image: image,
+        })
     }
 
     fn round(&mut self, tag: &str) -> Result<Vec<f64>> {
@@ -108,19 +144,29 @@ impl Bare {
         self.snapshot("load", tag)?;
         let loaded = milliseconds(since);
         let arguments = format!(r#"{{"job-id":"delete","tag":"{tag}","devices":["image"]}}"#);
-        self.client.job(&format!(r#"{{"execute":"snapshot-delete","arguments":{arguments}}}"#), "delete")?;
+        self.client.job(
+            &format!(r#"{{"execute":"snapshot-delete","arguments":{arguments}}}"#),
+            "delete",
+        )?;
         Ok(vec![saved, loaded])
     }
 
     fn card(&mut self, realized: bool) -> Result<()> {
         let card = &self.card;
         let arguments = format!(r#"{{"path":"{card}","property":"realized","value":{realized}}}"#);
-        self.client.ask(&format!(r#"{{"execute":"qom-set","arguments":{arguments}}}"#)).map(drop)
+        self.client
+            .ask(&format!(
+                r#"{{"execute":"qom-set","arguments":{arguments}}}"#
+            ))
+            .map(drop)
     }
 
     fn snapshot(&mut self, what: &str, tag: &str) -> Result<()> {
         let arguments =
             format!(r#"{{"job-id":"{what}","tag":"{tag}","vmstate":"image","devices":["image"]}}"#);
-        self.client.job(&format!(r#"{{"execute":"snapshot-{what}","arguments":{arguments}}}"#), what)
+        self.client.job(
+            &format!(r#"{{"execute":"snapshot-{what}","arguments":{arguments}}}"#),
+            what,
+        )
     }
 }

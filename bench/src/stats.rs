@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-/// One who is measured: a name, and what one round gives (one figure for each of the subject's quantities).
+/// One who is measured: a name, and what one round gives (one figure for each of the subject's
+/// quantities).
 pub struct Contender<'a> {
     pub name: &'static str,
     pub round: Box<dyn FnMut() -> Result<Vec<f64>> + 'a>,
@@ -11,7 +12,10 @@ pub struct Contender<'a> {
 
 impl<'a> Contender<'a> {
     pub fn new(name: &'static str, round: impl FnMut() -> Result<Vec<f64>> + 'a) -> Self {
-        Self { name, round: Box::new(round) }
+        Self {
+            name,
+            round: Box::new(round),
+        }
     }
 }
 
@@ -21,11 +25,16 @@ pub struct Measured {
     pub quantities: Vec<Vec<f64>>,
 }
 
-/// Has all contenders take turns for so many rounds, another one first in each, so that none always follows the same.
-/// One round before the first is not counted: it fills caches.
+/// Has all contenders take turns for so many rounds, another one first in each, so that none always
+/// follows the same. One round before the first is not counted: it fills caches.
 pub fn take_turns(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Result<Vec<Measured>> {
-    let mut measured: Vec<Measured> =
-        contenders.iter().map(|c| Measured { name: c.name, quantities: Vec::new() }).collect();
+    let mut measured: Vec<Measured> = contenders
+        .iter()
+        .map(|c| Measured {
+            name: c.name,
+            quantities: Vec::new(),
+        })
+        .collect();
     let count = contenders.len();
     for round in 0..=rounds {
         for turn in 0..count {
@@ -34,7 +43,10 @@ pub fn take_turns(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Result<V
             let quantities = &mut measured[index].quantities;
             quantities.resize_with(figures.len(), Vec::new);
             if round > 0 {
-                quantities.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
+                quantities
+                    .iter_mut()
+                    .zip(figures)
+                    .for_each(|(all, figure)| all.push(figure));
             }
         }
     }
@@ -61,12 +73,22 @@ impl Spread {
         let mut sorted = figures.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
-        Some(Self { median: percentile(&sorted, 0.5), min, max })
+        Some(Self {
+            median: percentile(&sorted, 0.5),
+            min,
+            max,
+        })
     }
 
     /// Of the ratios round by round: what disturbs a round disturbs both.
     pub fn of_ratios(over: &[f64], under: &[f64]) -> Option<Self> {
-        Self::of(&over.iter().zip(under).map(|(over, under)| over / under).collect::<Vec<_>>())
+        Self::of(
+            &over
+                .iter()
+                .zip(under)
+                .map(|(over, under)| over / under)
+                .collect::<Vec<_>>(),
+        )
     }
 }
 

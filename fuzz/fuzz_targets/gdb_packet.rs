@@ -1,4 +1,5 @@
-//! Any bytes: no panic, payloads within the limit, and what a packet holds survives being encoded again.
+//! Any bytes: no panic, payloads within the limit, and what a packet holds survives being encoded
+//! again.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gdb_port::testing::decode(bytes));

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gdb_port::{Endpoint, GuestState, Leave, ProbeOptions, Reachability, look, probe, wait_until_listening};
+use gdb_port::{
+    Endpoint, GuestState, Leave, ProbeOptions, Reachability, look, probe, wait_until_listening,
+};
 
 const USAGE: &str = "\
 usage: check [OPTIONS] ENDPOINT
@@ -40,7 +42,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("check: {error}");
@@ -66,7 +71,10 @@ pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> u8 {
     match check(&options).await {
         Ok(reachability) => status(&reachability),
         Err(error) => {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause = error
+                .source()
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
             eprintln!("check: {error}{cause}");
             8
         }
@@ -113,7 +121,9 @@ async fn gone(pid: Option<u32>) {
 
 /// Why the connection was not accepted, and what is done about it.
 pub(crate) fn waiting_since(reachability: &Reachability) -> String {
-    format!("{reachability}; waiting until it accepts this connection, so as not to stop the guest later")
+    format!(
+        "{reachability}; waiting until it accepts this connection, so as not to stop the guest later"
+    )
 }
 
 fn status(reachability: &Reachability) -> u8 {
@@ -138,10 +148,15 @@ fn read_options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Op
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "-h" | "--help" => return Ok(None),
-            "--pid" => details = details.owner(value()?.parse().map_err(|_| "--pid: not a process id")?),
+            "--pid" => {
+                details = details.owner(value()?.parse().map_err(|_| "--pid: not a process id")?)
+            }
             "--wait" => {
-                let seconds: f64 = value()?.parse().map_err(|_| "--wait: not a number of seconds")?;
-                wait = Some(Duration::try_from_secs_f64(seconds).map_err(|_| "--wait: out of range")?);
+                let seconds: f64 = value()?
+                    .parse()
+                    .map_err(|_| "--wait: not a number of seconds")?;
+                wait =
+                    Some(Duration::try_from_secs_f64(seconds).map_err(|_| "--wait: out of range")?);
             }
             "--probe" => probe = true,
             "--run-on" => details = details.leave(Leave::RunOn),
@@ -150,14 +165,24 @@ fn read_options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Op
             "--free" => details = details.nobody_attached(),
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             text if endpoint.is_none() => {
-                endpoint = Some(text.parse::<Endpoint>().map_err(|error| error.to_string())?);
+                endpoint = Some(
+                    text.parse::<Endpoint>()
+                        .map_err(|error| error.to_string())?,
+                );
             }
             text => return Err(format!("a second endpoint: {text}")),
         }
     }
     let endpoint = endpoint.ok_or("no endpoint")?;
-    if !probe && (details.leave != Leave::Paused || details.guest.is_some() || details.nobody_attached) {
+    if !probe
+        && (details.leave != Leave::Paused || details.guest.is_some() || details.nobody_attached)
+    {
         return Err("--run-on, --was-running, --was-stopped and --free are for --probe".to_owned());
     }
-    Ok(Some(Options { endpoint, wait, probe, details }))
+    Ok(Some(Options {
+        endpoint,
+        wait,
+        probe,
+        details,
+    }))
 }

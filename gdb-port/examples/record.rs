@@ -4,7 +4,8 @@
 //! cargo run -p gdb-port --example record -- 127.0.0.1:PORT_OF_THE_STUB session.gdb-session
 //! ```
 //!
-//! It prints the address where it listens; connect gdb there. `tests/recordings/README.md` tells the form.
+//! It prints the address where it listens; connect gdb there. `tests/recordings/README.md` tells
+//! the form.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -42,7 +43,11 @@ async fn record(stub: &str, path: &str) -> io::Result<()> {
 }
 
 /// Until either side closes.
-async fn relay(client: &mut TcpStream, stub: &mut TcpStream, file: &mut impl Write) -> io::Result<()> {
+async fn relay(
+    client: &mut TcpStream,
+    stub: &mut TcpStream,
+    file: &mut impl Write,
+) -> io::Result<()> {
     let (mut from_client, mut from_stub) = (vec![0; 4096], vec![0; 4096]);
     loop {
         let more = tokio::select! {

@@ -1,4 +1,5 @@
-//! The connection to a stub: TCP or unix, whether it has been accepted, and a last word if it is dropped in the middle.
+//! The connection to a stub: TCP or unix, whether it has been accepted, and a last word if it is
+//! dropped in the middle.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -49,8 +50,9 @@ enum Stream {
 
 /// A connection and the probe that speaks over it.
 ///
-/// Dropped before it has left in order, also while it is still connecting, it says the parting word: the socket is held a
-/// second time for that, since a connect future that is dropped takes its socket with it.
+/// Dropped before it has left in order, also while it is still connecting, it says the parting
+/// word: the socket is held a second time for that, since a connect future that is dropped takes
+/// its socket with it.
 pub(crate) struct Channel {
     /// `None` while connecting.
     stream: Option<Stream>,
@@ -61,29 +63,48 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    pub(crate) async fn connect(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect(
+        endpoint: &Endpoint,
+        options: &ProbeOptions,
+    ) -> Result<Self, ConnectError> {
         let probe = Probe::new(options);
-        let mut channel = Self { stream: None, spare: None, endpoint: endpoint.clone(), probe, left: false };
+        let mut channel = Self {
+            stream: None,
+            spare: None,
+            endpoint: endpoint.clone(),
+            probe,
+            left: false,
+        };
         let connected = match endpoint {
             Endpoint::Tcp(address) => channel.connect_tcp(*address).await,
             #[cfg(unix)]
             Endpoint::Unix(path) => channel.connect_unix(path).await,
             #[cfg(not(unix))]
-            Endpoint::Unix(path) => return Err(ConnectError::UnixSocketsUnsupported { path: path.clone() }),
+            Endpoint::Unix(path) => {
+                return Err(ConnectError::UnixSocketsUnsupported { path: path.clone() });
+            }
         };
         match connected {
             Ok(stream) => channel.stream = Some(stream),
             Err(source) => {
                 channel.left = true;
-                return Err(ConnectError::Connect { endpoint: endpoint.to_string(), source });
+                return Err(ConnectError::Connect {
+                    endpoint: endpoint.to_string(),
+                    source,
+                });
             }
         }
         Ok(channel)
     }
 
     async fn connect_tcp(&mut self, address: SocketAddr) -> io::Result<Stream> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Small packets both ways: Nagle's algorithm would hold each for a delayed acknowledgment, 40 ms.
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        // Small packets both ways: Nagle's algorithm would hold each for a delayed acknowledgment,
+        // 40 ms.
         socket.set_nodelay(true)?;
         self.spare = Spare::of_tcp(&socket)?;
         Ok(Stream::Tcp(socket.connect(address).await?))
@@ -96,12 +117,16 @@ impl Channel {
         Ok(Stream::Unix(socket.connect(path).await?))
     }
 
-    /// Lets the probe speak. With `give_way`, returns at once when another client turns out to be in front.
+    /// Lets the probe speak. With `give_way`, returns at once when another client turns out to be
+    /// in front.
     pub(crate) async fn converse(&mut self, clock: &Clock, give_way: bool) -> Ending {
         let endpoint = self.endpoint.clone();
         let local = self.local_address();
         let queue = move || queue(&endpoint, local);
-        let watch = Some(Watch { queue: &queue, give_way });
+        let watch = Some(Watch {
+            queue: &queue,
+            give_way,
+        });
         match &mut self.stream {
             Some(Stream::Tcp(stream)) => converse(stream, &mut self.probe, clock, watch).await,
             #[cfg(unix)]
@@ -147,17 +172,22 @@ impl Drop for Channel {
         if let Ok(count) = spare.read(&mut buffer) {
             self.probe.handle_input(&buffer[..count]);
         }
-        // What is half written must be ended first: inside a packet, QEMU takes a `$` for an ordinary byte.
+        // What is half written must be ended first: inside a packet, QEMU takes a `$` for an
+        // ordinary byte.
         let mut bytes = self.probe.output().to_vec();
         bytes.extend(self.probe.parting());
-        // The socket's buffer has room for these few bytes unless the other side hangs, and then nothing helps.
+        // The socket's buffer has room for these few bytes unless the other side hangs, and then
+        // nothing helps.
         let _ = spare.write(&bytes);
     }
 }
 
 /// The same socket a second time, without a runtime, and non-blocking as the first is.
 enum Spare {
-    #[cfg_attr(not(unix), expect(dead_code, reason = "a socket is held twice on unix alone"))]
+    #[cfg_attr(
+        not(unix),
+        expect(dead_code, reason = "a socket is held twice on unix alone")
+    )]
     Tcp(std::net::TcpStream),
     #[cfg(unix)]
     Unix(std::os::unix::net::UnixStream),
@@ -170,7 +200,10 @@ impl Spare {
     }
 
     #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, reason = "the same shape as on unix, where it can fail")]
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the same shape as on unix, where it can fail"
+    )]
     fn of_tcp(_socket: &TcpSocket) -> io::Result<Option<Self>> {
         Ok(None)
     }
@@ -193,7 +226,10 @@ impl Spare {
 }
 
 fn queue(endpoint: &Endpoint, local: Option<SocketAddr>) -> Queue {
-    let Look::Present(Listener { attached, queued, .. }) = look(endpoint, None) else {
+    let Look::Present(Listener {
+        attached, queued, ..
+    }) = look(endpoint, None)
+    else {
         return Queue::NotShown;
     };
     if let (Endpoint::Tcp(remote), Some(local)) = (endpoint, local) {

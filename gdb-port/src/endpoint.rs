@@ -9,8 +9,8 @@ use crate::error::EndpointError;
 
 /// Where a GDB stub listens.
 ///
-/// Reads and prints as `127.0.0.1:1234`, `[::1]:1234` or `unix:/run/gdb.sock`; a prefix `tcp:` and a bare path with a
-/// slash are read too. Host names are not: no name server is asked.
+/// Reads and prints as `127.0.0.1:1234`, `[::1]:1234` or `unix:/run/gdb.sock`; a prefix `tcp:` and
+/// a bare path with a slash are read too. Host names are not: no name server is asked.
 ///
 /// ```
 /// use gdb_port::Endpoint;
@@ -31,7 +31,8 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Whether a connection to it stays on this host for certain: a unix socket or a loopback address.
+    /// Whether a connection to it stays on this host for certain: a unix socket or a loopback
+    /// address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self {
@@ -89,9 +90,11 @@ impl FromStr for Endpoint {
     }
 }
 
-/// What QEMU's `query-chardev` says of the stub's own chardev: the look that works on every platform.
+/// What QEMU's `query-chardev` says of the stub's own chardev: the look that works on every
+/// platform.
 ///
-/// Read from the field `filename` of the entry whose `label` is `gdb`, as QEMU 7.2 and 10.0 print it:
+/// Read from the field `filename` of the entry whose `label` is `gdb`, as QEMU 7.2 and 10.0 print
+/// it:
 ///
 /// ```
 /// use gdb_port::Chardev;
@@ -120,22 +123,38 @@ impl Chardev {
             None => (filename, true),
         };
         if let Some(path) = rest.strip_prefix("unix:") {
-            let path = path.strip_suffix(",server=on").or_else(|| path.strip_suffix(",server"))?;
-            return (!path.is_empty()).then(|| Self { endpoint: Endpoint::Unix(path.into()), attached });
+            let path = path
+                .strip_suffix(",server=on")
+                .or_else(|| path.strip_suffix(",server"))?;
+            return (!path.is_empty()).then(|| Self {
+                endpoint: Endpoint::Unix(path.into()),
+                attached,
+            });
         }
         let rest = rest.strip_prefix("tcp:")?;
-        let listening = rest.split_once(" <-> ").map_or(rest, |(listening, _)| listening);
-        let address = listening.strip_suffix(",server=on").or_else(|| listening.strip_suffix(",server"))?;
+        let listening = rest
+            .split_once(" <-> ")
+            .map_or(rest, |(listening, _)| listening);
+        let address = listening
+            .strip_suffix(",server=on")
+            .or_else(|| listening.strip_suffix(",server"))?;
         let (host, port) = address.rsplit_once(':')?;
         // QEMU writes brackets around a v6 address only while a client is attached (7.2).
-        let host: IpAddr = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+        let host: IpAddr = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse()
+            .ok()?;
         let mut address = SocketAddr::new(host, port.parse().ok()?);
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
             IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        (address.port() != 0).then_some(Self { endpoint: Endpoint::Tcp(address), attached })
+        (address.port() != 0).then_some(Self {
+            endpoint: Endpoint::Tcp(address),
+            attached,
+        })
     }
 }
 
@@ -145,22 +164,45 @@ mod tests {
 
     #[test]
     fn endpoints_print_as_they_read() {
-        for text in ["127.0.0.1:1234", "[::1]:1", "unix:/tmp/a b,c:1.sock", "10.0.0.7:65535"] {
+        for text in [
+            "127.0.0.1:1234",
+            "[::1]:1",
+            "unix:/tmp/a b,c:1.sock",
+            "10.0.0.7:65535",
+        ] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), text);
         }
         assert_eq!("tcp:127.0.0.1:9".parse::<Endpoint>(), "127.0.0.1:9".parse());
-        assert_eq!("/run/x.sock".parse(), Ok(Endpoint::Unix("/run/x.sock".into())));
+        assert_eq!(
+            "/run/x.sock".parse(),
+            Ok(Endpoint::Unix("/run/x.sock".into()))
+        );
     }
 
     #[test]
     fn what_is_no_endpoint_says_why() {
         let check = |text: &str| text.parse::<Endpoint>().unwrap_err();
-        assert!(matches!(check("localhost:1234"), EndpointError::HostName(_)));
+        assert!(matches!(
+            check("localhost:1234"),
+            EndpointError::HostName(_)
+        ));
         assert!(matches!(check("127.0.0.1:0"), EndpointError::PortZero(_)));
-        for text in ["", ":1234", "1234", "127.0.0.1", "127.0.0.1:65536", "::1:1234x", "unix:", "a/\0"] {
+        for text in [
+            "",
+            ":1234",
+            "1234",
+            "127.0.0.1",
+            "127.0.0.1:65536",
+            "::1:1234x",
+            "unix:",
+            "a/\0",
+        ] {
             assert!(
-                matches!(check(text), EndpointError::Malformed(_) | EndpointError::HostName(_)),
+                matches!(
+                    check(text),
+                    EndpointError::Malformed(_) | EndpointError::HostName(_)
+                ),
                 "{text}"
             );
         }
@@ -176,10 +218,22 @@ mod tests {
                 "{text}"
             );
         };
-        check("disconnected:unix:/tmp/a,server=on.sock,server=on", "unix:/tmp/a,server=on.sock", false);
+        check(
+            "disconnected:unix:/tmp/a,server=on.sock,server=on",
+            "unix:/tmp/a,server=on.sock",
+            false,
+        );
         check("unix:/tmp/g.sock,server=on", "unix:/tmp/g.sock", true);
-        check("disconnected:tcp:0.0.0.0:32933,server=on", "127.0.0.1:32933", false);
-        check("disconnected:tcp:[::]:32933,server=on", "[::1]:32933", false);
+        check(
+            "disconnected:tcp:0.0.0.0:32933,server=on",
+            "127.0.0.1:32933",
+            false,
+        );
+        check(
+            "disconnected:tcp:[::]:32933,server=on",
+            "[::1]:32933",
+            false,
+        );
         check("tcp:[::1]:5,server=on <-> [::1]:6", "[::1]:5", true);
         check("disconnected:tcp:::1:40311,server=on", "[::1]:40311", false);
         for text in [

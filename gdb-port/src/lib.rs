@@ -1,8 +1,9 @@
 //! Tells whether a GDB stub is reachable, and what it is, without harm to the guest.
 //!
-//! **Connecting to QEMU's stub stops the guest**, closing the connection leaves it stopped, and a connection made while a
-//! debugger is attached stops the guest later, when that debugger leaves. So the check that a debugger will be able to
-//! attach is a *look*, which touches nothing; the *probe*, which speaks, is for those who ask for it, and says what it did.
+//! **Connecting to QEMU's stub stops the guest**, closing the connection leaves it stopped, and a
+//! connection made while a debugger is attached stops the guest later, when that debugger leaves.
+//! So the check that a debugger will be able to attach is a *look*, which touches nothing; the
+//! *probe*, which speaks, is for those who ask for it, and says what it did.
 //!
 //! ```no_run
 //! use gdb_port::{Endpoint, Leave, ProbeOptions, Reachability, look, probe};

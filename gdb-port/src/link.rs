@@ -14,7 +14,8 @@ use crate::packet::{Damage, Decoder, Item, encode};
 /// How often one packet is sent again, or asked for again, before the link is given up.
 pub const MAX_RESENDS: u8 = 3;
 
-/// How many events wait to be polled before further input is refused: a flood ends the link instead of filling memory.
+/// How many events wait to be polled before further input is refused: a flood ends the link instead
+/// of filling memory.
 const MAX_EVENTS: usize = 1024;
 
 /// What the link has to tell.
@@ -45,9 +46,11 @@ pub enum Broken {
 
 /// Sends and receives packets over bytes that the caller moves.
 ///
-/// Feed [`handle_input`](Self::handle_input), poll [`poll_event`](Self::poll_event) until `None`, then write
+/// Feed [`handle_input`](Self::handle_input), poll [`poll_event`](Self::poll_event) until `None`,
+/// then write
 /// [`output`](Self::output) and report what was written with [`advance_output`](Self::advance_output). The order matters
-/// in one case: acknowledgments are made when bytes are fed, so whatever is sent after that follows them.
+/// in one case: acknowledgments are made when bytes are fed, so whatever is sent after that follows
+/// them.
 #[derive(Debug)]
 pub struct Link {
     decoder: Decoder,
@@ -82,7 +85,8 @@ impl Link {
         }
     }
 
-    /// Sends a lone `+`, as gdb does first: it frees a stub that still waits for an earlier client's acknowledgment.
+    /// Sends a lone `+`, as gdb does first: it frees a stub that still waits for an earlier
+    /// client's acknowledgment.
     pub fn greet(&mut self) {
         self.output.push(b'+');
     }
@@ -109,8 +113,8 @@ impl Link {
 
     /// From here on, acknowledge `count` packets at most and ask for none again.
     ///
-    /// For the packet that lets the guest run on: QEMU's stub stops a running guest at any byte that it did not wait for,
-    /// and it waits for exactly one acknowledgment.
+    /// For the packet that lets the guest run on: QEMU's stub stops a running guest at any byte
+    /// that it did not wait for, and it waits for exactly one acknowledgment.
     pub fn limit_acknowledgments(&mut self, count: u8) {
         self.ack_budget = Some(count);
     }
@@ -138,7 +142,8 @@ impl Link {
         &self.output[self.written..]
     }
 
-    /// `written` bytes of [`output`](Self::output) are on their way. More than there are counts as all of them.
+    /// `written` bytes of [`output`](Self::output) are on their way. More than there are counts as
+    /// all of them.
     pub fn advance_output(&mut self, written: usize) {
         self.written = self.written.saturating_add(written).min(self.output.len());
         if self.written == self.output.len() {
@@ -173,14 +178,18 @@ impl Link {
                 self.event(Event::Packet(payload));
             }
             Item::Notification(payload) => self.event(Event::Notification(payload)),
-            // The packet that interrupted it is read instead; notifications are never sent again; a stub does not interrupt.
-            Item::Damaged(Damage::Interrupted) | Item::DamagedNotification(_) | Item::Interrupt => {}
+            // The packet that interrupted it is read instead; notifications are never sent again; a
+            // stub does not interrupt.
+            Item::Damaged(Damage::Interrupted) | Item::DamagedNotification(_) | Item::Interrupt => {
+            }
             Item::Damaged(damage) => self.ask_again(damage),
         }
     }
 
     fn send_again(&mut self) {
-        let Some(frame) = &self.outstanding else { return };
+        let Some(frame) = &self.outstanding else {
+            return;
+        };
         if self.resends == MAX_RESENDS {
             self.give_up(Broken::ResendsAsked);
         } else {
@@ -190,7 +199,8 @@ impl Link {
     }
 
     fn ask_again(&mut self, damage: Damage) {
-        // A payload over the limit stays so however often it is sent, and without acknowledgments nothing is sent again.
+        // A payload over the limit stays so however often it is sent, and without acknowledgments
+        // nothing is sent again.
         if self.damaged_in_a_row == MAX_RESENDS || damage == Damage::TooLong || !self.acks {
             self.give_up(Broken::Damaged(damage));
         } else {

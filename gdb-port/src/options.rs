@@ -1,4 +1,5 @@
-//! How to probe: what the caller knows of the guest, what is to become of it, and how long it may take.
+//! How to probe: what the caller knows of the guest, what is to become of it, and how long it may
+//! take.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ pub enum Leave {
     /// Leave it stopped: a debugger is about to attach.
     #[default]
     Paused,
-    /// Detach, so that it runs on. A guest that did not run before, or of which that is not known, is left stopped.
+    /// Detach, so that it runs on. A guest that did not run before, or of which that is not known,
+    /// is left stopped.
     RunOn,
 }
 
@@ -27,7 +29,8 @@ pub enum GuestState {
     Stopped,
 }
 
-/// How to probe. The default leaves the guest paused, asks for the target description, and takes two seconds at most.
+/// How to probe. The default leaves the guest paused, asks for the target description, and takes
+/// two seconds at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProbeOptions {
@@ -37,7 +40,8 @@ pub struct ProbeOptions {
     pub guest: Option<GuestState>,
     /// The process that should be listening. Default: any.
     pub owner: Option<u32>,
-    /// The caller's word that no client is attached (`query-chardev` said so), where looks see nothing. Default: no.
+    /// The caller's word that no client is attached (`query-chardev` said so), where looks see
+    /// nothing. Default: no.
     pub nobody_attached: bool,
     /// Whether to read the target description. Default: yes.
     pub target: bool,

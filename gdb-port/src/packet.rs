@@ -1,12 +1,15 @@
 //! Framing of the GDB remote protocol: bytes to packets and back, a byte at a time, within a limit.
 //!
-//! A packet is `$payload#xx` where `xx` is the sum of the bytes between modulo 256; a notification begins with `%`. In a
-//! payload `}` escapes the next byte (which is sent xor 0x20) and `*n` repeats the byte before it `n - 29` times. Both
-//! are undone here, the run first, as gdb does it. Outside packets `+` and `-` acknowledge, 0x03 interrupts.
+//! A packet is `$payload#xx` where `xx` is the sum of the bytes between modulo 256; a notification
+//! begins with `%`. In a payload `}` escapes the next byte (which is sent xor 0x20) and `*n`
+//! repeats the byte before it `n - 29` times. Both are undone here, the run first, as gdb does it.
+//! Outside packets `+` and `-` acknowledge, 0x03 interrupts.
 //!
-//! Source: the GDB manual's appendix on the remote protocol, and gdb's own reader (`remote_target::read_frame`).
+//! Source: the GDB manual's appendix on the remote protocol, and gdb's own reader
+//! (`remote_target::read_frame`).
 
-/// The largest payload accepted unless a limit is named: 128 KiB, thirty times what QEMU's stub sends (4 KiB).
+/// The largest payload accepted unless a limit is named: 128 KiB, thirty times what QEMU's stub
+/// sends (4 KiB).
 pub const DEFAULT_MAX_PAYLOAD: usize = 128 * 1024;
 
 /// One thing that came in.
@@ -159,7 +162,8 @@ impl Decoder {
                 self.state = State::FirstDigit;
                 return None;
             }
-            // A packet inside a packet: the sender gave the old one up. `%` is an ordinary byte in here.
+            // A packet inside a packet: the sender gave the old one up. `%` is an ordinary byte in
+            // here.
             b'$' => {
                 let old = self.damaged(Damage::Interrupted);
                 self.begin(byte);
@@ -223,7 +227,11 @@ impl Decoder {
     fn end(&mut self, first: u8, second: u8) -> Item {
         self.state = State::Between;
         // A wrong sum explains whatever else looks wrong, so it is reported first.
-        if hex_digit(first).zip(hex_digit(second)).map(|(high, low)| high << 4 | low) != Some(self.sum) {
+        if hex_digit(first)
+            .zip(hex_digit(second))
+            .map(|(high, low)| high << 4 | low)
+            != Some(self.sum)
+        {
             return self.damaged(Damage::Checksum);
         }
         match self.damage {
@@ -234,7 +242,11 @@ impl Decoder {
     }
 
     fn damaged(&self, damage: Damage) -> Item {
-        if self.notification { Item::DamagedNotification(damage) } else { Item::Damaged(damage) }
+        if self.notification {
+            Item::DamagedNotification(damage)
+        } else {
+            Item::Damaged(damage)
+        }
     }
 }
 
@@ -261,7 +273,11 @@ pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
         }
     }
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.extend([b'#', DIGITS[usize::from(sum >> 4)], DIGITS[usize::from(sum & 15)]]);
+    out.extend([
+        b'#',
+        DIGITS[usize::from(sum >> 4)],
+        DIGITS[usize::from(sum & 15)],
+    ]);
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

@@ -1,5 +1,5 @@
-//! The probe that speaks, sans-IO: handshake, identify, leave in order. **Connecting is what stops the guest**; the probe
-//! says whether it did, and undoes it only for a guest that ran before.
+//! The probe that speaks, sans-IO: handshake, identify, leave in order. **Connecting is what stops
+//! the guest**; the probe says whether it did, and undoes it only for a guest that ran before.
 //!
 //! ```text
 //!  Supported ─► NoAck ─► Halted ─► Annex… ─► (ran before, and is to run on?) ─yes► Detach ─► Done
@@ -7,15 +7,18 @@
 //!                offered
 //! ```
 //!
-//! Besides the run state, `?` has one effect: QEMU's stub removes the breakpoints that an earlier client has left behind.
+//! Besides the run state, `?` has one effect: QEMU's stub removes the breakpoints that an earlier
+//! client has left behind.
 //!
-//! How a running guest is told from a stopped one. QEMU's stub stops the guest when it accepts a connection; up to 8.0 it
-//! then sends a stop reply that nobody asked for (`T02`), and only if the guest ran. From 8.1 on it does not, so there the
-//! caller's word ([`ProbeOptions::guest`]) decides. Without either, the guest is left as it is: stopped.
+//! How a running guest is told from a stopped one. QEMU's stub stops the guest when it accepts a
+//! connection; up to 8.0 it then sends a stop reply that nobody asked for (`T02`), and only if the
+//! guest ran. From 8.1 on it does not, so there the caller's word ([`ProbeOptions::guest`])
+//! decides. Without either, the guest is left as it is: stopped.
 //!
-//! The letter that lets it run on is `D`. After `multiprocess+` was agreed it must be `D;1`, and QEMU remembers that from
-//! any earlier client; the stop reply's thread id (`p01.01`) shows it. Any byte after `D` but the one `+` that QEMU waits
-//! for would stop the guest again, so nothing else is sent after it.
+//! The letter that lets it run on is `D`. After `multiprocess+` was agreed it must be `D;1`, and
+//! QEMU remembers that from any earlier client; the stop reply's thread id (`p01.01`) shows it. Any
+//! byte after `D` but the one `+` that QEMU waits for would stop the guest again, so nothing else
+//! is sent after it.
 
 use crate::link::{Event, Link};
 use crate::options::{GuestState, Leave, ProbeOptions};
@@ -24,8 +27,8 @@ use crate::reachability::{GuestEffect, Identity, Reachability, Seen};
 use crate::reply::{Feature, Features, Id, StopReply, is_error};
 use crate::target::TargetReader;
 
-/// `xmlRegisters` as gdb itself sends it: some stubs give no target description without it. `multiprocess+` is left out on
-/// purpose: see the module's words on `D`.
+/// `xmlRegisters` as gdb itself sends it: some stubs give no target description without it.
+/// `multiprocess+` is left out on purpose: see the module's words on `D`.
 const SUPPORTED: &[u8] = b"qSupported:xmlRegisters=i386,arm";
 /// What makes a server of lines, HTTP for one, say something; a stub ignores it.
 const NUDGE: &[u8] = b"\r\n\r\n";
@@ -60,10 +63,12 @@ enum Phase {
 
 /// Asks a stub who it is, over bytes that the caller moves. Make one when the connection is there.
 ///
-/// Feed [`handle_input`](Self::handle_input) and [`handle_eof`](Self::handle_eof), write [`output`](Self::output) and
-/// report it with [`advance_output`](Self::advance_output), until [`is_done`](Self::is_done) and the output is written. Then
-/// close, and take the [`outcome`](Self::outcome). Time is the caller's: [`handle_silence`](Self::handle_silence) about
-/// half-way to the deadline, [`handle_deadline`](Self::handle_deadline) at it; a little is still to be written and read then.
+/// Feed [`handle_input`](Self::handle_input) and [`handle_eof`](Self::handle_eof), write
+/// [`output`](Self::output) and report it with [`advance_output`](Self::advance_output), until
+/// [`is_done`](Self::is_done) and the output is written. Then close, and take the
+/// [`outcome`](Self::outcome). Time is the caller's: [`handle_silence`](Self::handle_silence) about
+/// half-way to the deadline, [`handle_deadline`](Self::handle_deadline) at it; a little is still to
+/// be written and read then.
 #[derive(Debug)]
 pub struct Probe {
     link: Link,
@@ -151,12 +156,14 @@ impl Probe {
                 0 => Seen::Closed,
                 _ => self.no_answer(),
             };
-            self.verdict.get_or_insert(Reachability::NotAGdbStub(closed));
+            self.verdict
+                .get_or_insert(Reachability::NotAGdbStub(closed));
             self.phase = Phase::Done;
         }
     }
 
-    /// Nothing was heard for a while: asks in a way that a server of lines answers. Once at most, and only before any answer.
+    /// Nothing was heard for a while: asks in a way that a server of lines answers. Once at most,
+    /// and only before any answer.
     pub fn handle_silence(&mut self) {
         if !self.heard_anything() && !self.nudged && self.phase == Phase::Supported {
             self.nudged = true;
@@ -164,8 +171,8 @@ impl Probe {
         }
     }
 
-    /// The time for questions is over: concludes with what is there, and turns to leaving. A leaving that has begun goes on;
-    /// the second call ends that too.
+    /// The time for questions is over: concludes with what is there, and turns to leaving. A
+    /// leaving that has begun goes on; the second call ends that too.
     pub fn handle_deadline(&mut self) {
         let is_first = !std::mem::replace(&mut self.deadline_passed, true);
         match self.phase {
@@ -194,7 +201,8 @@ impl Probe {
         self.link.advance_output(written);
     }
 
-    /// Whether nothing more is to be read; what is in [`output`](Self::output) is still to be written.
+    /// Whether nothing more is to be read; what is in [`output`](Self::output) is still to be
+    /// written.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Done
@@ -206,19 +214,22 @@ impl Probe {
         !self.first_heard.is_empty()
     }
 
-    /// The bytes that let a guest run on which ran before, for a caller that must leave without another answer; empty when
-    /// it is not known to have run or is to stay paused. Nothing may be sent after them.
+    /// The bytes that let a guest run on which ran before, for a caller that must leave without
+    /// another answer; empty when it is not known to have run or is to stay paused. Nothing may be
+    /// sent after them.
     #[must_use]
     pub fn parting(&self) -> Vec<u8> {
         let mut frame = Vec::new();
         if !self.asked_to_resume && self.ran_before() == Some(true) && self.leave == Leave::RunOn {
-            // QEMU takes this form whatever was agreed; the reply that would tell cannot be waited for.
+            // QEMU takes this form whatever was agreed; the reply that would tell cannot be waited
+            // for.
             crate::packet::encode(b"D;1", &mut frame);
         }
         frame
     }
 
-    /// What was found and done, once it [`is_done`](Self::is_done); before that, what is known so far.
+    /// What was found and done, once it [`is_done`](Self::is_done); before that, what is known so
+    /// far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let reachability = match &self.verdict {
@@ -227,7 +238,10 @@ impl Probe {
             Some(verdict) => verdict.clone(),
             None => Reachability::Silent { accepted: None },
         };
-        Outcome { reachability, effect: self.effect() }
+        Outcome {
+            reachability,
+            effect: self.effect(),
+        }
     }
 
     fn effect(&self) -> GuestEffect {
@@ -253,8 +267,9 @@ impl Probe {
         self.told.map(|state| state == GuestState::Running)
     }
 
-    /// What came instead of an answer. Bytes outside packets go first: how much of them was read when the packets' limits
-    /// were met depends on how the bytes were cut, whether there were any does not.
+    /// What came instead of an answer. Bytes outside packets go first: how much of them was read
+    /// when the packets' limits were met depends on how the bytes were cut, whether there were any
+    /// does not.
     fn no_answer(&self) -> Seen {
         match self.link.decoder().noise() {
             0 => Seen::BrokenPackets,
@@ -262,7 +277,8 @@ impl Probe {
         }
     }
 
-    /// Whether a packet has begun, or some came that were no answer. A stop reply is a stub's, though: that one fell silent.
+    /// Whether a packet has begun, or some came that were no answer. A stop reply is a stub's,
+    /// though: that one fell silent.
     fn talks_without_an_answer(&self) -> bool {
         !self.stopped_by_us && (self.link.decoder().is_inside_packet() || self.unasked > 0)
     }
@@ -281,8 +297,8 @@ impl Probe {
         }
     }
 
-    /// A stop reply before the first answer says that the guest ran until now. Later ones could be late answers to `?`, and
-    /// console output says nothing here.
+    /// A stop reply before the first answer says that the guest ran until now. Later ones could be
+    /// late answers to `?`, and console output says nothing here.
     fn handle_unasked(&mut self, payload: &[u8]) {
         match StopReply::parse(payload) {
             Some(stop @ StopReply::Signal { .. }) if self.phase == Phase::Supported => {
@@ -312,7 +328,8 @@ impl Probe {
             return false;
         }
         // An error is an answer too: a stub that knows the packet and not its arguments.
-        let Some(features) = Features::parse(payload).or_else(|| is_error(payload).then(Features::default))
+        let Some(features) =
+            Features::parse(payload).or_else(|| is_error(payload).then(Features::default))
         else {
             return false;
         };
@@ -371,7 +388,12 @@ impl Probe {
             _ => return false,
         };
         // An empty piece that is not the last would go on for ever.
-        if (piece.is_empty() && !last) || self.reader.check_size(self.annex.len() + piece.len()).is_err() {
+        if (piece.is_empty() && !last)
+            || self
+                .reader
+                .check_size(self.annex.len() + piece.len())
+                .is_err()
+        {
             self.depart();
             return true;
         }
@@ -402,7 +424,11 @@ impl Probe {
         let Some(annex) = self.reader.next_annex() else {
             return self.depart();
         };
-        let question = format!("qXfer:features:read:{annex}:{:x},{:x}", self.annex.len(), self.piece);
+        let question = format!(
+            "qXfer:features:read:{annex}:{:x},{:x}",
+            self.annex.len(),
+            self.piece
+        );
         self.ask(Phase::Annex, question.as_bytes());
     }
 
@@ -419,13 +445,16 @@ impl Probe {
     /// Leaves in order: lets a guest run on that ran before, if it is to.
     fn depart(&mut self) {
         let resume = self.leave == Leave::RunOn && self.ran_before() == Some(true);
-        let may_be_stub = self.answered || self.stopped_by_us || self.cut_off || self.verdict_is_silence();
+        let may_be_stub =
+            self.answered || self.stopped_by_us || self.cut_off || self.verdict_is_silence();
         if !resume || self.asked_to_resume || !may_be_stub {
             self.phase = Phase::Done;
             return;
         }
         self.asked_to_resume = true;
-        self.phase = Phase::Detach { tried_other_form: false };
+        self.phase = Phase::Detach {
+            tried_other_form: false,
+        };
         self.send_detach(self.process.is_some() || !self.answered);
     }
 
@@ -436,7 +465,8 @@ impl Probe {
     fn send_detach(&mut self, with_process: bool) {
         self.link.limit_acknowledgments(1);
         if with_process {
-            self.link.send(format!("D;{:x}", self.process.unwrap_or(1)).as_bytes());
+            self.link
+                .send(format!("D;{:x}", self.process.unwrap_or(1)).as_bytes());
         } else {
             self.link.send(b"D");
         }
@@ -449,7 +479,9 @@ impl Probe {
                 self.phase = Phase::Done;
             }
             refused if is_error(refused) && !tried_other_form => {
-                self.phase = Phase::Detach { tried_other_form: true };
+                self.phase = Phase::Detach {
+                    tried_other_form: true,
+                };
                 self.send_detach(self.process.is_none() && self.answered);
             }
             refused if refused.is_empty() || is_error(refused) => self.phase = Phase::Done,

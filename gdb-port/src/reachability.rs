@@ -1,4 +1,5 @@
-//! The answers: can a debugger attach, what is it that answers, and what did asking do to the guest.
+//! The answers: can a debugger attach, what is it that answers, and what did asking do to the
+//! guest.
 
 use std::fmt;
 
@@ -11,15 +12,18 @@ use crate::target::Target;
 pub enum Reachability {
     /// Nobody listens on the endpoint.
     NobodyListens,
-    /// Somebody listens and no client is attached. Nothing was asked of it: this is as much as a look can say.
+    /// Somebody listens and no client is attached. Nothing was asked of it: this is as much as a
+    /// look can say.
     Listens,
     /// A GDB stub answered.
     Answers(Box<Identity>),
-    /// Another client is attached, or waits already to be accepted. A debugger that connects now hears nothing until it leaves.
+    /// Another client is attached, or waits already to be accepted. A debugger that connects now
+    /// hears nothing until it leaves.
     HeldByAnotherClient,
     /// It accepted the connection, or holds it in its queue, and said nothing until the deadline.
     Silent {
-        /// Whether the listener had accepted the connection; `None` where the kernel does not show it.
+        /// Whether the listener had accepted the connection; `None` where the kernel does not show
+        /// it.
         accepted: Option<bool>,
     },
     /// It answered, but not as a GDB stub does.
@@ -34,7 +38,8 @@ pub enum Reachability {
 }
 
 impl Reachability {
-    /// Whether a debugger could attach now: true for [`Listens`](Self::Listens) and [`Answers`](Self::Answers) alone.
+    /// Whether a debugger could attach now: true for [`Listens`](Self::Listens) and
+    /// [`Answers`](Self::Answers) alone.
     #[must_use]
     pub fn can_attach(&self) -> bool {
         matches!(self, Self::Listens | Self::Answers(_))
@@ -48,12 +53,14 @@ impl fmt::Display for Reachability {
             Self::Listens => f.write_str("it listens and is free (not asked further)"),
             Self::Answers(identity) => write!(f, "a GDB stub answers: {identity}"),
             Self::HeldByAnotherClient => f.write_str("another client is attached"),
-            Self::Silent { accepted: Some(false) } => {
-                f.write_str("it listens, but does not accept connections")
-            }
+            Self::Silent {
+                accepted: Some(false),
+            } => f.write_str("it listens, but does not accept connections"),
             Self::Silent { .. } => f.write_str("it listens, but said nothing"),
             Self::NotAGdbStub(seen) => write!(f, "what listens is no GDB stub: {seen}"),
-            Self::OtherProcess { pid: Some(pid) } => write!(f, "another process listens (pid {pid})"),
+            Self::OtherProcess { pid: Some(pid) } => {
+                write!(f, "another process listens (pid {pid})")
+            }
             Self::OtherProcess { pid: None } => f.write_str("another process listens"),
             Self::Unknown(blind) => write!(f, "cannot be told without connecting: {blind}"),
         }
@@ -79,7 +86,9 @@ pub enum Blind {
 impl fmt::Display for Blind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSocketTables => f.write_str("this platform has no socket tables that can be read"),
+            Self::NoSocketTables => {
+                f.write_str("this platform has no socket tables that can be read")
+            }
             Self::NotThisHost => f.write_str("the address is not of this host"),
             Self::Unreadable(why) => write!(f, "what would show it cannot be read ({why})"),
             Self::OwnerHidden => f.write_str("the process's sockets are hidden from this user"),
@@ -96,7 +105,8 @@ pub enum Seen {
     Closed,
     /// Bytes that are no packets; the first of them, at most 64.
     OtherProtocol(Vec<u8>),
-    /// Packets, but broken ones (wrong checksums, endless lengths, resends asked for without end), or none that answers.
+    /// Packets, but broken ones (wrong checksums, endless lengths, resends asked for without end),
+    /// or none that answers.
     BrokenPackets,
 }
 
@@ -127,7 +137,11 @@ impl fmt::Display for Identity {
         match &self.target {
             Some(target) => {
                 let architecture = target.architecture.as_deref().unwrap_or("unnamed");
-                write!(f, "architecture {architecture}, {} registers", target.registers.len())?;
+                write!(
+                    f,
+                    "architecture {architecture}, {} registers",
+                    target.registers.len()
+                )?;
             }
             None => f.write_str("no target description")?,
         }
@@ -150,13 +164,15 @@ pub enum GuestEffect {
     PausedThenResumed,
     /// It ran; the probe stopped it and left it stopped.
     LeftPaused,
-    /// It is stopped now. Whether it ran before was not said by the caller and the stub did not tell, so it was left so.
+    /// It is stopped now. Whether it ran before was not said by the caller and the stub did not
+    /// tell, so it was left so.
     LeftStopped,
     /// It ran; the probe stopped it and asked the stub to let it run on, but heard no confirmation.
     ResumeUnconfirmed,
     /// The connection waits in the listener's queue. When it is accepted, it stops the guest.
     Pending,
-    /// It connected and heard nothing, or no answer before the deadline: a stub would have stopped the guest.
+    /// It connected and heard nothing, or no answer before the deadline: a stub would have stopped
+    /// the guest.
     Unknown,
 }
 

@@ -23,7 +23,8 @@ pub enum Feature {
 }
 
 impl Features {
-    /// Reads a `qSupported` reply. `None` when it is not text or an entry has none of the four forms.
+    /// Reads a `qSupported` reply. `None` when it is not text or an entry has none of the four
+    /// forms.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(payload).ok()?;
@@ -53,7 +54,10 @@ impl Features {
     /// The feature called `name`, for example `qXfer:features:read`.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Feature> {
-        self.entries.iter().find(|(entry, _)| entry == name).map(|(_, feature)| feature)
+        self.entries
+            .iter()
+            .find(|(entry, _)| entry == name)
+            .map(|(_, feature)| feature)
     }
 
     /// Whether the stub offers `name` (`name+`).
@@ -73,7 +77,9 @@ impl Features {
 
     /// Every feature, in the stub's order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Feature)> {
-        self.entries.iter().map(|(name, feature)| (name.as_str(), feature))
+        self.entries
+            .iter()
+            .map(|(name, feature)| (name.as_str(), feature))
     }
 }
 
@@ -81,7 +87,8 @@ impl Features {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ThreadId {
-    /// The process, present when `multiprocess+` was agreed: with this client, or in QEMU's case with any earlier one.
+    /// The process, present when `multiprocess+` was agreed: with this client, or in QEMU's case
+    /// with any earlier one.
     pub process: Option<Id>,
     /// The thread. QEMU numbers its CPUs from 1.
     pub thread: Id,
@@ -116,13 +123,19 @@ impl ThreadId {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let Some(both) = text.strip_prefix('p') else {
-            return Some(Self { process: None, thread: Id::parse(text)? });
+            return Some(Self {
+                process: None,
+                thread: Id::parse(text)?,
+            });
         };
         let (process, thread) = match both.split_once('.') {
             Some((process, thread)) => (process, Id::parse(thread)?),
             None => (both, Id::All),
         };
-        Some(Self { process: Some(Id::parse(process)?), thread })
+        Some(Self {
+            process: Some(Id::parse(process)?),
+            thread,
+        })
     }
 }
 
@@ -130,7 +143,8 @@ impl ThreadId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReply {
-    /// `S` or `T`: stopped by a signal. QEMU says 5 (SIGTRAP) to `?`, 2 (SIGINT) when a client's arrival stopped it.
+    /// `S` or `T`: stopped by a signal. QEMU says 5 (SIGTRAP) to `?`, 2 (SIGINT) when a client's
+    /// arrival stopped it.
     Signal {
         /// GDB's number of the signal.
         signal: u8,
@@ -159,12 +173,16 @@ impl StopReply {
         let (digits, rest) = text[1..].split_at_checked(2)?;
         let number = u8::try_from(parse_hex(digits)?).ok()?;
         match kind {
-            'S' if rest.is_empty() => {
-                Some(Self::Signal { signal: number, thread: None, details: Vec::new() })
-            }
+            'S' if rest.is_empty() => Some(Self::Signal {
+                signal: number,
+                thread: None,
+                details: Vec::new(),
+            }),
             'T' => Self::with_details(number, rest),
             'W' if rest.is_empty() || rest.starts_with(";process:") => Some(Self::Exited(number)),
-            'X' if rest.is_empty() || rest.starts_with(";process:") => Some(Self::Terminated(number)),
+            'X' if rest.is_empty() || rest.starts_with(";process:") => {
+                Some(Self::Terminated(number))
+            }
             _ => None,
         }
     }
@@ -180,7 +198,11 @@ impl StopReply {
                 details.push((name.to_owned(), value.to_owned()));
             }
         }
-        Some(Self::Signal { signal, thread, details })
+        Some(Self::Signal {
+            signal,
+            thread,
+            details,
+        })
     }
 
     /// The thread it names.

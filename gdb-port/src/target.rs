@@ -1,9 +1,10 @@
 //! A stub's target description: which annexes to read, then architecture and registers out of them.
 //!
-//! The description is `target.xml`, which includes others by `<xi:include href="…"/>`. [`TargetReader`] names what to read
-//! next until all is there; [`TargetReader::finish`] then walks it in document order, since a register without a number
-//! follows the one before it. Read with quick-xml: the documents are small, but the prefix `xi:` is never declared,
-//! which readers that know namespaces refuse.
+//! The description is `target.xml`, which includes others by `<xi:include href="…"/>`.
+//! [`TargetReader`] names what to read next until all is there; [`TargetReader::finish`] then walks
+//! it in document order, since a register without a number follows the one before it. Read with
+//! quick-xml: the documents are small, but the prefix `xi:` is never declared, which readers that
+//! know namespaces refuse.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,8 @@ pub const ROOT: &str = "target.xml";
 
 /// All annexes together, in bytes. QEMU's largest (AArch64) are below 200 KiB.
 const MAX_BYTES: usize = 1024 * 1024;
-/// What may be walked when the documents are put together: one that is included again counts again, and so does a feature's
-/// name for each of its registers. Every document once is within it.
+/// What may be walked when the documents are put together: one that is included again counts again,
+/// and so does a feature's name for each of its registers. Every document once is within it.
 const MAX_ASSEMBLED: usize = 2 * MAX_BYTES;
 const MAX_ANNEXES: usize = 64;
 const MAX_DEPTH: usize = 8;
@@ -49,12 +50,16 @@ pub struct Register {
 }
 
 impl Target {
-    /// The core's own registers, without those of co-processors and the system: what every debugger needs to attach.
+    /// The core's own registers, without those of co-processors and the system: what every debugger
+    /// needs to attach.
     ///
-    /// They are those of the features that gdb itself requires: `….core`, `….cpu` and `….m-profile`.
+    /// They are those of the features that gdb itself requires: `….core`, `….cpu` and
+    /// `….m-profile`.
     pub fn core_registers(&self) -> impl Iterator<Item = &Register> {
         self.registers.iter().filter(|register| {
-            [".core", ".cpu", ".m-profile"].iter().any(|ending| register.feature.ends_with(ending))
+            [".core", ".cpu", ".m-profile"]
+                .iter()
+                .any(|ending| register.feature.ends_with(ending))
         })
     }
 }
@@ -104,7 +109,10 @@ impl TargetReader {
     /// Begins with [`ROOT`] wanted.
     #[must_use]
     pub fn new() -> Self {
-        Self { wanted: vec![ROOT.to_owned()], ..Self::default() }
+        Self {
+            wanted: vec![ROOT.to_owned()],
+            ..Self::default()
+        }
     }
 
     /// The next annex to read; `None` when all are there.
@@ -119,8 +127,9 @@ impl TargetReader {
     /// When it is no XML or a limit is passed. Nothing was added then.
     pub fn add(&mut self, annex: &str, content: &[u8]) -> Result<(), TargetError> {
         self.check_size(content.len())?;
-        let text =
-            std::str::from_utf8(content).map_err(|_| TargetError::Encoding { annex: annex.to_owned() })?;
+        let text = std::str::from_utf8(content).map_err(|_| TargetError::Encoding {
+            annex: annex.to_owned(),
+        })?;
         let mut wanted = self.wanted.clone();
         wanted.retain(|wanted| wanted != annex);
         let known = self.documents.len() + usize::from(!self.documents.contains_key(annex));
@@ -131,9 +140,13 @@ impl TargetReader {
             if href == annex || self.documents.contains_key(&href) || wanted.contains(&href) {
                 return Ok(());
             }
-            // Here and not after the walk: the list that is searched for each include stays this short.
+            // Here and not after the walk: the list that is searched for each include stays this
+            // short.
             if known + wanted.len() == MAX_ANNEXES {
-                return Err(TargetError::Limit { what: "documents", limit: MAX_ANNEXES });
+                return Err(TargetError::Limit {
+                    what: "documents",
+                    limit: MAX_ANNEXES,
+                });
             }
             wanted.push(href);
             Ok(())
@@ -144,13 +157,17 @@ impl TargetReader {
         Ok(())
     }
 
-    /// Whether `more` further bytes would still be within the limit: to be asked while an annex arrives in pieces.
+    /// Whether `more` further bytes would still be within the limit: to be asked while an annex
+    /// arrives in pieces.
     ///
     /// # Errors
     /// [`TargetError::Limit`] when they would not.
     pub fn check_size(&self, more: usize) -> Result<(), TargetError> {
         if self.bytes.saturating_add(more) > MAX_BYTES {
-            return Err(TargetError::Limit { what: "bytes", limit: MAX_BYTES });
+            return Err(TargetError::Limit {
+                what: "bytes",
+                limit: MAX_BYTES,
+            });
         }
         Ok(())
     }
@@ -158,7 +175,8 @@ impl TargetReader {
     /// Puts the documents together.
     ///
     /// # Errors
-    /// When a document is missing or malformed, or a limit is passed (documents that include themselves among them).
+    /// When a document is missing or malformed, or a limit is passed (documents that include
+    /// themselves among them).
     pub fn finish(&self) -> Result<Target, TargetError> {
         let mut assembly = Assembly {
             documents: &self.documents,
@@ -184,13 +202,22 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     fn document(&mut self, annex: &str, depth: usize) -> Result<(), TargetError> {
         if depth > MAX_DEPTH {
-            return Err(TargetError::Limit { what: "nested includes", limit: MAX_DEPTH });
+            return Err(TargetError::Limit {
+                what: "nested includes",
+                limit: MAX_DEPTH,
+            });
         }
         self.includes += 1;
         if self.includes > MAX_INCLUDES {
-            return Err(TargetError::Limit { what: "includes", limit: MAX_INCLUDES });
+            return Err(TargetError::Limit {
+                what: "includes",
+                limit: MAX_INCLUDES,
+            });
         }
-        let text = self.documents.get(annex).ok_or_else(|| TargetError::Missing(annex.to_owned()))?;
+        let text = self
+            .documents
+            .get(annex)
+            .ok_or_else(|| TargetError::Missing(annex.to_owned()))?;
         self.count(text.len())?;
         let mut feature = String::new();
         walk(annex, text, &mut |piece| {
@@ -200,7 +227,9 @@ impl Assembly<'_> {
                 }
                 Piece::Feature(name) => feature = name,
                 Piece::Include(href) => self.document(&href, depth + 1)?,
-                Piece::Register { name, bits, number } => self.register(name, bits, number, &feature)?,
+                Piece::Register { name, bits, number } => {
+                    self.register(name, bits, number, &feature)?
+                }
             }
             Ok(())
         })
@@ -209,7 +238,10 @@ impl Assembly<'_> {
     fn count(&mut self, bytes: usize) -> Result<(), TargetError> {
         self.assembled = self.assembled.saturating_add(bytes);
         if self.assembled > MAX_ASSEMBLED {
-            return Err(TargetError::Limit { what: "bytes with every include", limit: MAX_ASSEMBLED });
+            return Err(TargetError::Limit {
+                what: "bytes with every include",
+                limit: MAX_ASSEMBLED,
+            });
         }
         Ok(())
     }
@@ -222,12 +254,20 @@ impl Assembly<'_> {
         feature: &str,
     ) -> Result<(), TargetError> {
         if self.target.registers.len() == MAX_REGISTERS {
-            return Err(TargetError::Limit { what: "registers", limit: MAX_REGISTERS });
+            return Err(TargetError::Limit {
+                what: "registers",
+                limit: MAX_REGISTERS,
+            });
         }
         self.count(feature.len())?;
         let number = number.unwrap_or(self.next);
         self.next = number.saturating_add(1);
-        self.target.registers.push(Register { name, bits, number, feature: feature.to_owned() });
+        self.target.registers.push(Register {
+            name,
+            bits,
+            number,
+            feature: feature.to_owned(),
+        });
         Ok(())
     }
 }
@@ -237,7 +277,11 @@ enum Piece {
     Architecture(String),
     Feature(String),
     Include(String),
-    Register { name: String, bits: u32, number: Option<u32> },
+    Register {
+        name: String,
+        bits: u32,
+        number: Option<u32>,
+    },
 }
 
 /// Goes through one document once, without recursion: depth costs nothing.
@@ -257,7 +301,11 @@ fn walk(
         };
         let event = reader.read_event().map_err(|error| {
             let offset = reader.error_position();
-            TargetError::Malformed { annex: annex.to_owned(), offset, problem: error.to_string() }
+            TargetError::Malformed {
+                annex: annex.to_owned(),
+                offset,
+                problem: error.to_string(),
+            }
         })?;
         match event {
             Event::Eof => return Ok(()),
@@ -266,11 +314,15 @@ fn walk(
                 architecture.clear();
             }
             Event::Start(tag) | Event::Empty(tag) => {
-                if let Some(piece) = read_tag(&tag).map_err(|problem| malformed(&reader, problem))? {
+                if let Some(piece) =
+                    read_tag(&tag).map_err(|problem| malformed(&reader, problem))?
+                {
                     found(piece)?;
                 }
             }
-            Event::Text(content) if in_architecture => architecture.push_str(&content.xml10_content()),
+            Event::Text(content) if in_architecture => {
+                architecture.push_str(&content.xml10_content())
+            }
             Event::End(tag) if in_architecture && tag.local_name().as_ref() == "architecture" => {
                 in_architecture = false;
                 let name = architecture.trim();
@@ -291,16 +343,23 @@ fn read_tag(tag: &BytesStart<'_>) -> Result<Option<Piece>, String> {
         "reg" => Some(Piece::Register {
             name: required(tag, "name")?,
             bits: number(&required(tag, "bitsize")?)?,
-            number: attribute(tag, "regnum")?.as_deref().map(number).transpose()?,
+            number: attribute(tag, "regnum")?
+                .as_deref()
+                .map(number)
+                .transpose()?,
         }),
         _ => None,
     })
 }
 
 fn attribute(tag: &BytesStart<'_>, name: &str) -> Result<Option<String>, String> {
-    let found = tag.try_get_attribute(name).map_err(|error| error.to_string())?;
+    let found = tag
+        .try_get_attribute(name)
+        .map_err(|error| error.to_string())?;
     let Some(found) = found else { return Ok(None) };
-    let value = found.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
+    let value = found
+        .normalized_value(XmlVersion::Implicit1_0)
+        .map_err(|error| error.to_string())?;
     Ok(Some(value.into_owned()))
 }
 
@@ -310,5 +369,7 @@ fn required(tag: &BytesStart<'_>, name: &str) -> Result<String, String> {
 }
 
 fn number(text: &str) -> Result<u32, String> {
-    text.trim().parse().map_err(|_| format!("'{text}' is no number"))
+    text.trim()
+        .parse()
+        .map_err(|_| format!("'{text}' is no number"))
 }

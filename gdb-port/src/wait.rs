@@ -1,4 +1,5 @@
-//! Waiting for a listener with looks alone: growing pauses, ended at once when the process it belongs to is gone.
+//! Waiting for a listener with looks alone: growing pauses, ended at once when the process it
+//! belongs to is gone.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -14,9 +15,11 @@ use crate::listen::{Listener, Look, look, look_for_listener};
 /// Pauses between looks grow from 1 ms, twofold, to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 
-/// Waits until somebody listens on `endpoint`; with `owner`, until that process does. Nothing is connected.
+/// Waits until somebody listens on `endpoint`; with `owner`, until that process does. Nothing is
+/// connected.
 ///
-/// `gone` ends the wait at once when it completes: pass the future that waits for the process's exit, or
+/// `gone` ends the wait at once when it completes: pass the future that waits for the process's
+/// exit, or
 /// [`std::future::pending`] if there is none. Returns what is attached already; use [`look`] to see it again.
 ///
 /// # Errors
@@ -41,7 +44,10 @@ pub async fn wait_until_listening<F: Future>(
         match seen {
             Look::Present(listener) => return Ok(listener),
             Look::Unknown(reason) => {
-                return Err(WaitError::CannotSee { endpoint: endpoint.to_string(), reason });
+                return Err(WaitError::CannotSee {
+                    endpoint: endpoint.to_string(),
+                    reason,
+                });
             }
             Look::Absent | Look::OtherProcess { .. } => {}
         }
@@ -61,7 +67,9 @@ pub async fn wait_until_listening<F: Future>(
             pause.as_mut().poll(context).map(|()| false)
         });
         if is_gone.await {
-            return Err(WaitError::ProcessGone { endpoint: endpoint.to_string() });
+            return Err(WaitError::ProcessGone {
+                endpoint: endpoint.to_string(),
+            });
         }
     }
 }
@@ -74,7 +82,10 @@ pub(crate) struct Pauses {
 
 impl Pauses {
     pub(crate) fn new(longest: Duration) -> Self {
-        Self { next: Duration::from_millis(1), longest }
+        Self {
+            next: Duration::from_millis(1),
+            longest,
+        }
     }
 
     pub(crate) fn next_pause(&mut self) -> Duration {

@@ -1,5 +1,5 @@
-//! Joins a QEMU that runs already, looks at it, and leaves it running. Given a firmware in place of an
-//! address, it starts such a QEMU itself first.
+//! Joins a QEMU that runs already, looks at it, and leaves it running. Given a firmware in place of
+//! an address, it starts such a QEMU itself first.
 //!
 //! `cargo run -p qemu-controller --example attach -- unix:PATH | IP:PORT | path/to/firmware.elf`
 
@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use qemu_controller::{Address, AttachError, Endpoint, Ladder, Session};
 use qemu_launch::MachineSpec;
 
-const FIRMWARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/firmware/tick/tick.elf");
+const FIRMWARE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../xtask/firmware/tick/tick.elf"
+);
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,7 +27,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // Somebody else's QEMU: `qemu-launch` starts it and knows nothing of QMP.
-    let spec = MachineSpec::default().firmware(target).qmp(Endpoint::PrivateSocket);
+    let spec = MachineSpec::default()
+        .firmware(target)
+        .qmp(Endpoint::PrivateSocket);
     let qemu = qemu_launch::spawn_async(spec).await?;
     let address = qemu.qmp_address().ok_or("it has no monitor")?;
     look_at(attach_when_it_listens(address).await?).await?;

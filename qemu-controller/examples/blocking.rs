@@ -1,5 +1,5 @@
-//! A session without async: a small wrapper with a runtime of its own, to be copied into a program that has
-//! none.
+//! A session without async: a small wrapper with a runtime of its own, to be copied into a program
+//! that has none.
 //!
 //! `cargo run -p qemu-controller --example blocking -- path/to/firmware.elf`
 
@@ -11,7 +11,10 @@ use qemu_controller::{Endpoint, QemuConfig, Session, StatusInfo, Stopped};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-const FIRMWARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/firmware/tick/tick.elf");
+const FIRMWARE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../xtask/firmware/tick/tick.elf"
+);
 
 /// A QEMU whose methods block until they are done. Dropping it ends QEMU.
 struct Qemu {
@@ -25,8 +28,8 @@ impl Qemu {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        // Driven by a thread of its own: between two calls QEMU goes on to print and to send events, and
-        // stalls if nobody reads.
+        // Driven by a thread of its own: between two calls QEMU goes on to print and to send
+        // events, and stalls if nobody reads.
         let driver = std::thread::spawn(move || drop(runtime.block_on(stopped)));
         Ok(Self {
             session: handle.block_on(Session::start(config))?,
@@ -65,7 +68,11 @@ impl Drop for Qemu {
 fn main() -> Result<(), Box<dyn Error>> {
     let firmware = std::env::args_os().nth(1);
     let firmware = firmware.unwrap_or_else(|| FIRMWARE.into());
-    let qemu = Qemu::start(QemuConfig::default().firmware(firmware).gdb(Endpoint::free_port()))?;
+    let qemu = Qemu::start(
+        QemuConfig::default()
+            .firmware(firmware)
+            .gdb(Endpoint::free_port()),
+    )?;
     qemu.expect("tick 3", Duration::from_secs(10))?;
     println!("run state: {}", qemu.query_status()?.status);
     qemu.pause()?;

@@ -1,5 +1,5 @@
-//! Starts a firmware that waits for a debugger, says where to attach one, lets it run for a second, and
-//! stops.
+//! Starts a firmware that waits for a debugger, says where to attach one, lets it run for a second,
+//! and stops.
 //!
 //! `cargo run -p qemu-controller --example debug_firmware -- path/to/firmware.elf`
 
@@ -9,7 +9,9 @@ use qemu_controller::{Endpoint, QemuConfig, Session};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let firmware = std::env::args_os().nth(1).ok_or("name a firmware ELF for lm3s6965evb")?;
+    let firmware = std::env::args_os()
+        .nth(1)
+        .ok_or("name a firmware ELF for lm3s6965evb")?;
     let config = QemuConfig::default()
         .machine("lm3s6965evb")
         .cpu("cortex-m3")

@@ -1,5 +1,5 @@
-//! Boots a firmware once, then gives each test case a machine of its own that continues from there, all at once; and
-//! says what that saves.
+//! Boots a firmware once, then gives each test case a machine of its own that continues from there,
+//! all at once; and says what that saves.
 //!
 //! `cargo run -p qemu-controller --example forked_cases -- xtask/firmware/tick/tick.elf [CASES]`
 
@@ -17,7 +17,9 @@ const BOOTED: &str = "tick 2\n";
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let firmware = args.next().ok_or("usage: forked_cases FIRMWARE.elf [CASES]")?;
+    let firmware = args
+        .next()
+        .ok_or("usage: forked_cases FIRMWARE.elf [CASES]")?;
     let cases: usize = args.next().map_or(Ok(6), |count| count.parse())?;
     let config = QemuConfig::default()
         .firmware(firmware)
@@ -27,7 +29,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let since = Instant::now();
     let warm = Session::start(config).await?;
-    warm.serial(0).ok_or("no serial port")?.expect(BOOTED, DEADLINE).await?;
+    warm.serial(0)
+        .ok_or("no serial port")?
+        .expect(BOOTED, DEADLINE)
+        .await?;
     let booted = since.elapsed();
 
     // Each case begins where this one stands still.

@@ -1,4 +1,5 @@
-//! Many test cases on one machine that boots once: each begins in the state in which the boot has left it.
+//! Many test cases on one machine that boots once: each begins in the state in which the boot has
+//! left it.
 //!
 //! `cargo test -p qemu-controller --example fresh_state`
 
@@ -19,7 +20,10 @@ mod tests {
 
     /// The slow part, once: here it is the firmware's third line.
     async fn booted() -> Result<Session, Box<dyn std::error::Error>> {
-        let firmware = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/firmware/tick/tick.elf");
+        let firmware = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../xtask/firmware/tick/tick.elf"
+        );
         let config = QemuConfig::default()
             .firmware(firmware)
             .gdb(Endpoint::free_port())

@@ -1,5 +1,5 @@
-//! Tests of a firmware as its engineer would write them: each with a machine of its own, all at once, on any
-//! number of cores.
+//! Tests of a firmware as its engineer would write them: each with a machine of its own, all at
+//! once, on any number of cores.
 //!
 //! `cargo test -p qemu-controller --example parallel_tests`
 
@@ -18,10 +18,13 @@ mod tests {
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-    /// A machine that no other test shares. Its GDB stub takes a free port, so any number of them run side by
-    /// side; dropping the session ends it, also when a test fails.
+    /// A machine that no other test shares. Its GDB stub takes a free port, so any number of them
+    /// run side by side; dropping the session ends it, also when a test fails.
     async fn machine() -> Result<Session, qemu_controller::StartError> {
-        let firmware = concat!(env!("CARGO_MANIFEST_DIR"), "/../xtask/firmware/tick/tick.elf");
+        let firmware = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../xtask/firmware/tick/tick.elf"
+        );
         let config = QemuConfig::default()
             .firmware(firmware)
             .gdb(Endpoint::free_port())

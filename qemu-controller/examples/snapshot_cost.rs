@@ -1,5 +1,5 @@
-//! What a snapshot costs, beside the bare QMP sequence of the same QEMU and beside a new start; all interleaved, so
-//! that a busy machine is busy for each. The figures that count are the ratios.
+//! What a snapshot costs, beside the bare QMP sequence of the same QEMU and beside a new start; all
+//! interleaved, so that a busy machine is busy for each. The figures that count are the ratios.
 //!
 //! ```console
 //! $ cargo run --release -p qemu-controller --example snapshot_cost -- [ROUNDS]
@@ -21,9 +21,13 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let rounds = std::env::args().nth(1).map_or(Ok(200), |rounds| rounds.parse())?;
+    let rounds = std::env::args()
+        .nth(1)
+        .map_or(Ok(200), |rounds| rounds.parse())?;
     let firmware = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../xtask/firmware/wfi/wfi.elf");
-    let config = QemuConfig::default().firmware(&firmware).gdb(Endpoint::free_port());
+    let config = QemuConfig::default()
+        .firmware(&firmware)
+        .gdb(Endpoint::free_port());
     let session = Session::start(config.clone()).await?;
     let mut bare = Bare::start(&firmware)?;
     session.save_snapshot("kept").await?;
@@ -36,7 +40,10 @@ async fn main() -> Result<()> {
         took[1].push(timed(|| bare.save(&name))?);
         took[2].push(since(session.load_snapshot(&name)).await?);
         took[3].push(timed(|| {
-            bare.job("snapshot-load", json!({ "tag": name, "vmstate": "vm", "devices": ["vm"] }))
+            bare.job(
+                "snapshot-load",
+                json!({ "tag": name, "vmstate": "vm", "devices": ["vm"] }),
+            )
         })?);
         session.delete_snapshot(&name).await?;
         bare.job("snapshot-delete", json!({ "tag": name, "devices": ["vm"] }))?;
@@ -48,9 +55,18 @@ async fn main() -> Result<()> {
     }
     let [save, bare_save, load, bare_load, start, restore] = took.map(median);
     println!("medians of {rounds} rounds");
-    println!("save     {save:>9.1?}, bare {bare_save:>9.1?}: ratio {:.2}", ratio(save, bare_save));
-    println!("load     {load:>9.1?}, bare {bare_load:>9.1?}: ratio {:.2}", ratio(load, bare_load));
-    println!("start    {start:>9.1?}, a restore {restore:>9.1?}: {:.1} times faster", ratio(start, restore));
+    println!(
+        "save     {save:>9.1?}, bare {bare_save:>9.1?}: ratio {:.2}",
+        ratio(save, bare_save)
+    );
+    println!(
+        "load     {load:>9.1?}, bare {bare_load:>9.1?}: ratio {:.2}",
+        ratio(load, bare_load)
+    );
+    println!(
+        "start    {start:>9.1?}, a restore {restore:>9.1?}: {:.1} times faster",
+        ratio(start, restore)
+    );
     session.stop().await?;
     Ok(())
 }
@@ -78,8 +94,8 @@ fn ratio(a: Duration, b: Duration) -> f64 {
     a.as_secs_f64() / b.as_secs_f64()
 }
 
-/// QMP by hand, one command after the other, as a script would: the SD card out, the job, `query-jobs`,
-/// `job-dismiss`, the card in.
+/// QMP by hand, one command after the other, as a script would: the SD card out, the job,
+/// `query-jobs`, `job-dismiss`, the card in.
 struct Bare {
     qemu: Child,
     write: UnixStream,
@@ -98,32 +114,51 @@ impl Drop for Bare {
 impl Bare {
     fn start(firmware: &Path) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let program = std::env::var_os("QEMU_SYSTEM_ARM").unwrap_or_else(|| "qemu-system-arm".into());
+        let program =
+            std::env::var_os("QEMU_SYSTEM_ARM").unwrap_or_else(|| "qemu-system-arm".into());
         let mut command = Command::new(program);
         command.args("-machine lm3s6965evb -nodefaults -no-user-config -display none".split(' '));
         command
             .args("-chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control -kernel".split(' '))
             .arg(firmware);
-        command.fd_mappings(vec![FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: 3 }])?;
+        command.fd_mappings(vec![FdMapping {
+            parent_fd: OwnedFd::from(theirs),
+            child_fd: 3,
+        }])?;
         let qemu = command.spawn()?;
         let read = BufReader::new(UnixStream::from(ours.as_fd().try_clone_to_owned()?));
-        let mut bare = Self { qemu, write: ours, read, card: String::new(), jobs: 0 };
+        let mut bare = Self {
+            qemu,
+            write: ours,
+            read,
+            card: String::new(),
+            jobs: 0,
+        };
         bare.line()?;
         bare.ask("qmp_capabilities", json!({}))?;
         let objects = bare.ask("qom-list", json!({ "path": "/machine/unattached" }))?;
         let objects = objects.as_array().ok_or("no objects")?.iter();
-        let mut card = objects
-            .filter(|object| object["type"].as_str().is_some_and(|kind| kind.starts_with("child<sd-card")));
+        let mut card = objects.filter(|object| {
+            object["type"]
+                .as_str()
+                .is_some_and(|kind| kind.starts_with("child<sd-card"))
+        });
         bare.card = format!(
             "/machine/unattached/{}",
-            card.next_back().ok_or("no card")?["name"].as_str().unwrap_or_default()
+            card.next_back().ok_or("no card")?["name"]
+                .as_str()
+                .unwrap_or_default()
         );
         let image = tempfile::NamedTempFile::new()?;
         let file = json!({ "driver": "file", "filename": image.path(), "node-name": "file" });
         bare.ask("blockdev-add", file)?;
-        bare.job("blockdev-create", json!({ "options": { "driver": "qcow2", "file": "file", "size": 0 } }))?;
+        bare.job(
+            "blockdev-create",
+            json!({ "options": { "driver": "qcow2", "file": "file", "size": 0 } }),
+        )?;
         bare.ask("blockdev-del", json!({ "node-name": "file" }))?;
-        // As the session has it: a file that is a node of its own would be flushed to the disk at each save.
+        // As the session has it: a file that is a node of its own would be flushed to the disk at
+        // each save.
         let file = json!({ "driver": "file", "filename": image.path() });
         let cache = json!({ "no-flush": true });
         bare.ask(
@@ -135,12 +170,19 @@ impl Bare {
 
     fn save(&mut self, tag: &str) -> Result<()> {
         self.card_realized(false)?;
-        self.job("snapshot-save", json!({ "tag": tag, "vmstate": "vm", "devices": ["vm"] }))?;
+        self.job(
+            "snapshot-save",
+            json!({ "tag": tag, "vmstate": "vm", "devices": ["vm"] }),
+        )?;
         self.card_realized(true)
     }
 
     fn card_realized(&mut self, value: bool) -> Result<()> {
-        self.ask("qom-set", json!({ "path": self.card, "property": "realized", "value": value })).map(drop)
+        self.ask(
+            "qom-set",
+            json!({ "path": self.card, "property": "realized", "value": value }),
+        )
+        .map(drop)
     }
 
     fn job(&mut self, command: &str, mut arguments: Value) -> Result<()> {
@@ -156,7 +198,10 @@ impl Bare {
             answered |= message.get("return").is_some();
         }
         let jobs = self.ask("query-jobs", json!({}))?;
-        let error = jobs.as_array().and_then(|jobs| jobs.iter().find_map(|job| job.get("error"))).cloned();
+        let error = jobs
+            .as_array()
+            .and_then(|jobs| jobs.iter().find_map(|job| job.get("error")))
+            .cloned();
         self.ask("job-dismiss", json!({ "id": id }))?;
         error.map_or(Ok(()), |error| Err(error.to_string().into()))
     }

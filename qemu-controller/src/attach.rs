@@ -19,8 +19,8 @@ use crate::start::{Failed, handshake};
 use crate::transcript::Transcript;
 use crate::transport::{BoxTransport, connect};
 
-/// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only the time to
-/// become ready matters.
+/// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only
+/// the time to become ready matters.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -46,8 +46,8 @@ impl AttachConfig {
         self
     }
 
-    /// As [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline), for each command, `quit`
-    /// included. Default 5 s.
+    /// As [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline), for each command,
+    /// `quit` included. Default 5 s.
     pub fn command_deadline(mut self, deadline: Duration) -> Self {
         self.deadlines.command = deadline;
         self
@@ -74,19 +74,23 @@ impl From<Duration> for AttachConfig {
 }
 
 impl Session {
-    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor, within a
+    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor, within
+    /// a
     /// [`Duration`] or as an [`AttachConfig`] says. That QEMU is not this session's: dropping the last handle
     /// closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
     ///
     /// # Errors
     /// [`AttachError`], after the deadline at the latest. A monitor serves one client at a time: another one's
     /// makes this one hear nothing, and nothing was sent then that could run later.
-    pub async fn attach(address: Address, config: impl Into<AttachConfig>) -> Result<Self, AttachError> {
+    pub async fn attach(
+        address: Address,
+        config: impl Into<AttachConfig>,
+    ) -> Result<Self, AttachError> {
         ready(connect(&address), Some(&address), config.into()).await
     }
 
-    /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a tunnel, or
-    /// a scripted peer in a test.
+    /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a
+    /// tunnel, or a scripted peer in a test.
     ///
     /// # Errors
     /// [`AttachError`].
@@ -104,14 +108,28 @@ async fn ready(
     address: Option<&Address>,
     config: AttachConfig,
 ) -> Result<Session, AttachError> {
-    let AttachConfig { deadlines, transcript } = config;
+    let AttachConfig {
+        deadlines,
+        transcript,
+    } = config;
     let deadline = deadlines.start;
-    let transcript =
-        transcript.as_ref().map(Destination::open).transpose().map_err(AttachError::Transcript)?;
+    let transcript = transcript
+        .as_ref()
+        .map(Destination::open)
+        .transpose()
+        .map_err(AttachError::Transcript)?;
     let mut phase = StartPhase::Connecting;
     let begun = timeout(deadline, async {
         let transcript = transcript.map(Transcript::new);
-        handshake(transport.await?, address.cloned(), None, transcript, deadline, &mut phase).await
+        handshake(
+            transport.await?,
+            address.cloned(),
+            None,
+            transcript,
+            deadline,
+            &mut phase,
+        )
+        .await
     });
     let failed = match begun.await {
         Ok(Ok((shared, greeting))) => {
@@ -134,11 +152,22 @@ async fn ready(
         Ok(Err(failed)) => failed,
         Err(_) => Failed::Deadline,
     };
-    let address = address.map_or_else(|| "the other end of the stream".to_owned(), Address::to_string);
+    let address = address.map_or_else(
+        || "the other end of the stream".to_owned(),
+        Address::to_string,
+    );
     Err(match failed {
-        Failed::Ended(source) => AttachError::Ended { address, phase, source },
+        Failed::Ended(source) => AttachError::Ended {
+            address,
+            phase,
+            source,
+        },
         Failed::Command(source) => AttachError::Refused { phase, source },
         Failed::Connect(source) => AttachError::Connect { address, source },
-        _ => AttachError::Deadline { address, phase, deadline },
+        _ => AttachError::Deadline {
+            address,
+            phase,
+            deadline,
+        },
     })
 }

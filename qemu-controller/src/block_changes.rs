@@ -1,5 +1,5 @@
-//! Whether anything but the session itself may have changed QEMU's block devices, or the snapshots in them, since they
-//! were last looked at: what is known of them then need not be asked again.
+//! Whether anything but the session itself may have changed QEMU's block devices, or the snapshots
+//! in them, since they were last looked at: what is known of them then need not be asked again.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,15 +10,25 @@ use qmp_proto::commands::TypedEvent;
 /// What the names of all our block nodes and jobs begin with.
 const MARK: &str = "snap";
 
-/// Where QEMU may have other clients, so many hexadecimal digits follow, unlike those of any other session. Short, since
-/// QEMU takes 4 µs for each byte that it reads, and a load has four such names in it.
+/// Where QEMU may have other clients, so many hexadecimal digits follow, unlike those of any other
+/// session. Short, since QEMU takes 4 µs for each byte that it reads, and a load has four such
+/// names in it.
 const DIGITS: usize = 6;
 
 /// Commands that change no block device, beside all that begin with `query-`.
-const HARMLESS: [&str; 8] =
-    ["cont", "stop", "system_reset", "system_powerdown", "quit", "qom-get", "qom-list", "screendump"];
+const HARMLESS: [&str; 8] = [
+    "cont",
+    "stop",
+    "system_reset",
+    "system_powerdown",
+    "quit",
+    "qom-get",
+    "qom-list",
+    "screendump",
+];
 
-/// Counts what may have changed something, and gives the names by which the session knows what is its own.
+/// Counts what may have changed something, and gives the names by which the session knows what is
+/// its own.
 pub(crate) struct BlockChanges {
     mark: String,
     names: AtomicU64,
@@ -37,7 +47,11 @@ impl BlockChanges {
             let random = RandomState::new().hash_one(0_u8) & 0xff_ffff;
             format!("{MARK}{random:0DIGITS$x}.")
         };
-        Self { mark, names: AtomicU64::new(0), count: AtomicU64::new(0) }
+        Self {
+            mark,
+            names: AtomicU64::new(0),
+            count: AtomicU64::new(0),
+        }
     }
 
     /// Another as long as this is another.
@@ -47,7 +61,11 @@ impl BlockChanges {
 
     /// A name for a block node or a job, unlike those of any other client of this QEMU.
     pub(crate) fn name(&self) -> String {
-        format!("{}{}", self.mark, self.names.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "{}{}",
+            self.mark,
+            self.names.fetch_add(1, Ordering::Relaxed)
+        )
     }
 
     /// Keep it until the user's command of this name has been answered.
@@ -67,12 +85,16 @@ impl BlockChanges {
         Change(self)
     }
 
-    /// The end of another's job, a tray that opens, a device that is gone. And the guest stopped or let run by something
-    /// else than a command of the session's: a debugger perhaps, who has all of the human monitor's.
+    /// The end of another's job, a tray that opens, a device that is gone. And the guest stopped or
+    /// let run by something else than a command of the session's: a debugger perhaps, who has all
+    /// of the human monitor's.
     pub(crate) fn event(&self, event: &QmpEvent, under_way: impl FnOnce() -> bool) {
         let may_change = match &*event.name {
             "STOP" | "RESUME" => !under_way(),
-            name if ["JOB_", "BLOCK_", "DEVICE_"].iter().any(|kind| name.starts_with(kind)) => {
+            name if ["JOB_", "BLOCK_", "DEVICE_"]
+                .iter()
+                .any(|kind| name.starts_with(kind)) =>
+            {
                 let job = event.typed();
                 !matches!(job, Ok(TypedEvent::JobStatusChange(change)) if self.has_given(&change.id))
             }
@@ -85,7 +107,9 @@ impl BlockChanges {
 
     /// Whether the name is from here.
     fn has_given(&self, name: &str) -> bool {
-        let number = name.strip_prefix(&self.mark).and_then(|number| number.parse::<u64>().ok());
+        let number = name
+            .strip_prefix(&self.mark)
+            .and_then(|number| number.parse::<u64>().ok());
         number.is_some_and(|number| {
             number < self.names.load(Ordering::Relaxed) && name == format!("{}{number}", self.mark)
         })
@@ -104,7 +128,9 @@ impl Drop for Change<'_> {
 
 /// Whether this session or another of this project has given the name.
 pub(crate) fn is_ours(name: &str) -> bool {
-    let parts = name.strip_prefix(MARK).and_then(|rest| rest.split_once('.'));
+    let parts = name
+        .strip_prefix(MARK)
+        .and_then(|rest| rest.split_once('.'));
     parts.is_some_and(|(random, _)| {
         [0, DIGITS].contains(&random.len()) && random.bytes().all(|byte| byte.is_ascii_hexdigit())
     })
@@ -130,14 +156,25 @@ mod tests {
         for harmless in ["info block", "x/4xb 0x0", "xp /1wx 0x0"] {
             assert!(changes.human_monitor_line(harmless).is_none(), "{harmless}");
         }
-        let job = |id: &str| event("JOB_STATUS_CHANGE", json!({ "id": id, "status": "concluded" }));
+        let job = |id: &str| {
+            event(
+                "JOB_STATUS_CHANGE",
+                json!({ "id": id, "status": "concluded" }),
+            )
+        };
         changes.event(&job(&changes.name()), || false);
         for name in ["STOP", "RESUME"] {
             changes.event(&event(name, json!({})), || true);
         }
-        changes.event(&event("RESET", json!({ "guest": true, "reason": "guest-reset" })), || false);
+        changes.event(
+            &event("RESET", json!({ "guest": true, "reason": "guest-reset" })),
+            || false,
+        );
         assert_eq!(changes.count(), 0);
-        let tray = event("DEVICE_TRAY_MOVED", json!({ "device": "d", "id": "d", "tray-open": true }));
+        let tray = event(
+            "DEVICE_TRAY_MOVED",
+            json!({ "device": "d", "id": "d", "tray-open": true }),
+        );
         let another = job(&BlockChanges::new(false).name());
         let [stop, resume] = ["STOP", "RESUME"].map(|name| event(name, json!({})));
         // Names that begin as ours do, and that were never given.
@@ -152,7 +189,10 @@ mod tests {
     #[test]
     fn a_command_counts_when_it_begins_and_when_it_is_over() {
         let changes = BlockChanges::new(true);
-        for command in [changes.command("blockdev-del"), changes.human_monitor_line("savevm x")] {
+        for command in [
+            changes.command("blockdev-del"),
+            changes.human_monitor_line("savevm x"),
+        ] {
             let during = changes.count();
             drop(command.unwrap());
             assert_ne!(changes.count(), during);
@@ -164,7 +204,10 @@ mod tests {
     fn names_are_known_again() {
         for changes in [BlockChanges::new(true), BlockChanges::new(false)] {
             let names = [changes.name(), changes.name()];
-            assert!(names[0] != names[1] && names.iter().all(|name| is_ours(name)), "{names:?}");
+            assert!(
+                names[0] != names[1] && names.iter().all(|name| is_ours(name)),
+                "{names:?}"
+            );
         }
         for other in ["snapshots", "snap1.1", "snap12345g.1", "snap123456", "disk"] {
             assert!(!is_ours(other), "{other}");

@@ -1,4 +1,5 @@
-//! One command on its way: its place in the queue, its deadline, and what happens when its future is dropped.
+//! One command on its way: its place in the queue, its deadline, and what happens when its future
+//! is dropped.
 
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use crate::shared::{Answer, Lane, Shared};
 /// Longer than anybody waits, and an instant so far off exists.
 pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-/// How long a caller whose time is up waits for the exit status of a QEMU that has closed its monitor.
+/// How long a caller whose time is up waits for the exit status of a QEMU that has closed its
+/// monitor.
 pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// Sends one command and waits for its answer; all of a session's commands go this way.
 ///
-/// May be dropped at any point: a command that was not sent yet is never sent, one that was is abandoned.
+/// May be dropped at any point: a command that was not sent yet is never sent, one that was is
+/// abandoned.
 pub(crate) async fn call(
     shared: &Shared,
     command: &str,
@@ -31,25 +34,40 @@ pub(crate) async fn call(
     let fail = |fault| async move {
         let command = command.to_owned();
         match fault {
-            Fault::Deadline(phase) => CommandError::Deadline { command, deadline, phase },
+            Fault::Deadline(phase) => CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            },
             Fault::Ended(phase) => {
                 match timeout_at(until.max(Instant::now() + LAST_WORD), shared.end()).await {
                     Ok(ended) => CommandError::Ended { command, ended },
                     // Its stream is over, and its process takes its time to exit.
-                    Err(_) => CommandError::Deadline { command, deadline, phase },
+                    Err(_) => CommandError::Deadline {
+                        command,
+                        deadline,
+                        phase,
+                    },
                 }
             }
             Fault::Send(source) => CommandError::Invalid { command, source },
         }
     };
-    let answered = answer(shared, command, lane, until, &span, encode).instrument(span.clone()).await;
+    let answered = answer(shared, command, lane, until, &span, encode)
+        .instrument(span.clone())
+        .await;
     match &answered {
-        Ok(answer) => debug!(parent: &span, ok = answer.is_ok(), took = ?since.elapsed(), "answered"),
+        Ok(answer) => {
+            debug!(parent: &span, ok = answer.is_ok(), took = ?since.elapsed(), "answered")
+        }
         Err(_) => debug!(parent: &span, took = ?since.elapsed(), "not answered"),
     }
     match answered {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(CommandError::Refused { command: command.to_owned(), error }),
+        Ok(Err(error)) => Err(CommandError::Refused {
+            command: command.to_owned(),
+            error,
+        }),
         Err(fault) => Err(fail(fault).await),
     }
 }
@@ -64,8 +82,17 @@ async fn answer(
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
     let ended = Fault::Ended(WaitPhase::Queued);
-    let place = timeout_at(until, shared.place(lane)).await.map_err(queued)?.ok_or(ended)?;
-    let refused = |error| if is_over(&error) { Fault::Ended(WaitPhase::Queued) } else { Fault::Send(error) };
+    let place = timeout_at(until, shared.place(lane))
+        .await
+        .map_err(queued)?
+        .ok_or(ended)?;
+    let refused = |error| {
+        if is_over(&error) {
+            Fault::Ended(WaitPhase::Queued)
+        } else {
+            Fault::Send(error)
+        }
+    };
     let (id, mut answer) = shared.submit(place, command, encode).map_err(refused)?;
     span.record("id", field::display(id));
     debug!("sent");
@@ -74,8 +101,13 @@ async fn answer(
         Ok(answer) => answer.map_err(|_| Fault::Ended(WaitPhase::Sent))?,
         Err(_) => {
             let is_over = shared.catch_up();
-            let none =
-                |_| if is_over { Fault::Ended(WaitPhase::Sent) } else { Fault::Deadline(WaitPhase::Sent) };
+            let none = |_| {
+                if is_over {
+                    Fault::Ended(WaitPhase::Sent)
+                } else {
+                    Fault::Deadline(WaitPhase::Sent)
+                }
+            };
             answer.try_recv().map_err(none)?
         }
     };
@@ -85,7 +117,12 @@ async fn answer(
 
 /// Nothing can be sent, as the stream is over; the exit status may not be known yet.
 pub(crate) fn is_over(error: &SendError) -> bool {
-    matches!(error, SendError::WrongPhase { phase: Phase::Closed | Phase::Failed })
+    matches!(
+        error,
+        SendError::WrongPhase {
+            phase: Phase::Closed | Phase::Failed
+        }
+    )
 }
 
 /// So long from now, and a year at the most: beyond that an instant may not exist.
@@ -99,9 +136,14 @@ pub(crate) async fn command<C: Command>(
     deadline: Duration,
     command: &C,
 ) -> Result<C::Return, CommandError> {
-    let value =
-        call(shared, C::NAME, Lane::InBand, deadline, |connection| connection.execute(command)).await?;
-    value.parse().map_err(|source| CommandError::Return { command: C::NAME.to_owned(), source })
+    let value = call(shared, C::NAME, Lane::InBand, deadline, |connection| {
+        connection.execute(command)
+    })
+    .await?;
+    value.parse().map_err(|source| CommandError::Return {
+        command: C::NAME.to_owned(),
+        source,
+    })
 }
 
 /// Why a call found no answer.

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where a log is to be written. The sessions of one configuration share a writer; each begins the file anew.
+/// Where a log is to be written. The sessions of one configuration share a writer; each begins the
+/// file anew.
 #[derive(Clone)]
 pub(crate) enum Destination {
     File(PathBuf),
@@ -51,6 +52,9 @@ impl Write for Shared {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush()
     }
 }

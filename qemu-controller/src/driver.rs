@@ -1,5 +1,5 @@
-//! The heart of a session: one task owns the monitor's stream and the protocol state; handles share them
-//! under one lock.
+//! The heart of a session: one task owns the monitor's stream and the protocol state; handles share
+//! them under one lock.
 //!
 //! ```text
 //!   handle ──submit──▶ ┌────────── Shared (one lock) ──────────┐ ◀──poll── driver task
@@ -8,13 +8,14 @@
 //!                      └───────────────────────────────────────┘
 //! ```
 //!
-//! A submit encodes the command and writes it at once from the caller's own task, registering the *driver's*
-//! waker with the socket; so a command costs one write and no hop to another task on its way down, and what
-//! could not be written is the driver's to finish. On the way up the driver reads, hands each reply to its
-//! waiter and each event to the subscribers, in the order in which QEMU sent them.
+//! A submit encodes the command and writes it at once from the caller's own task, registering the
+//! *driver's* waker with the socket; so a command costs one write and no hop to another task on its
+//! way down, and what could not be written is the driver's to finish. On the way up the driver
+//! reads, hands each reply to its waiter and each event to the subscribers, in the order in which
+//! QEMU sent them.
 //!
-//! The driver ends with the stream. It then waits for the process, so that everybody who waits gets the same
-//! answer with the exit status in it.
+//! The driver ends with the stream. It then waits for the process, so that everybody who waits gets
+//! the same answer with the exit status in it.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,16 +37,17 @@ use crate::error::Ended;
 use crate::shared::{Answer, Shared, State};
 use crate::transport::READ_CHUNK;
 
-/// How many reads are made in one turn, however much there is: those who want the lock wait for a millisecond
-/// at the most, and what a turn brings is a small part of what can wait for a subscriber.
+/// How many reads are made in one turn, however much there is: those who want the lock wait for a
+/// millisecond at the most, and what a turn brings is a small part of what can wait for a
+/// subscriber.
 const MOST_READS: usize = 8;
 
-/// How long QEMU may take to exit after it closed its monitor: a few milliseconds, and once more than two seconds
-/// after a crash on a machine with a load of 40 on two cores.
+/// How long QEMU may take to exit after it closed its monitor: a few milliseconds, and once more
+/// than two seconds after a crash on a machine with a load of 40 on two cores.
 const EXIT_AFTER_EOF: Duration = Duration::from_secs(15);
 
-/// How long the socket of a QEMU that has exited is read for its end; it is there already, unless QEMU left a
-/// child that holds it.
+/// How long the socket of a QEMU that has exited is read for its end; it is there already, unless
+/// QEMU left a child that holds it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What a turn at the stream has come to.
@@ -57,15 +59,15 @@ enum Turn {
 }
 
 impl State {
-    /// Writes what is waiting, from whichever task has the lock; the rest is the driver's, whose waker the
-    /// socket gets.
+    /// Writes what is waiting, from whichever task has the lock; the rest is the driver's, whose
+    /// waker the socket gets.
     pub(crate) fn write_from_submit(&mut self) {
         let driver = self.driver.clone();
         self.write(&mut Context::from_waker(&driver));
     }
 
-    /// That QEMU has hung up is not the end yet: its last words may still be there to be read. Any other failure is
-    /// ours, and nobody would hear of it from a QEMU that is well.
+    /// That QEMU has hung up is not the end yet: its last words may still be there to be read. Any
+    /// other failure is ours, and nobody would hear of it from a QEMU that is well.
     fn write(&mut self, cx: &mut Context<'_>) {
         let Some(transport) = &mut self.transport else {
             return;
@@ -142,7 +144,8 @@ impl State {
                 }
                 Event::Event(event) => {
                     debug!(event = %event.name, "event");
-                    let under_way = || self.connection.in_flight() > 0 || shared.turn.try_lock().is_err();
+                    let under_way =
+                        || self.connection.in_flight() > 0 || shared.turn.try_lock().is_err();
                     shared.blocks.event(&event, under_way);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
@@ -168,8 +171,8 @@ impl State {
         Ok(())
     }
 
-    /// Tells the events that have come so far, and the run state that they led to: before any answer that came after
-    /// them.
+    /// Tells the events that have come so far, and the run state that they led to: before any
+    /// answer that came after them.
     fn hand_on_events(&mut self) {
         if let Some(run_state) = &self.run_state {
             // Wakes those who watch only when it is another state.
@@ -184,8 +187,8 @@ impl State {
         }
     }
 
-    /// What an answer to `query-status` tells. The same text as that of the last one tells the same: whoever asks often is
-    /// mostly told that nothing has changed.
+    /// What an answer to `query-status` tells. The same text as that of the last one tells the
+    /// same: whoever asks often is mostly told that nothing has changed.
     fn note_status(&mut self, answer: &Answer) {
         let Ok(value) = answer else { return };
         if let Some((text, status)) = &self.last_status
@@ -200,10 +203,14 @@ impl State {
 }
 
 fn has_hung_up(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
-/// Runs a session until its stream ends, then tells everybody how. `process` is QEMU's, where it is ours.
+/// Runs a session until its stream ends, then tells everybody how. `process` is QEMU's, where it is
+/// ours.
 pub(crate) async fn drive(shared: Arc<Shared>, process: Option<Watch>) {
     let teller = Teller(shared);
     let shared = &*teller.0;
@@ -228,8 +235,13 @@ pub(crate) async fn drive(shared: Arc<Shared>, process: Option<Watch>) {
         // QEMU is well, or was when it said what it should not.
         _ => false,
     };
-    let exit =
-        async { if may_have_exited { timeout(EXIT_AFTER_EOF, process.wait()).await.ok() } else { None } };
+    let exit = async {
+        if may_have_exited {
+            timeout(EXIT_AFTER_EOF, process.wait()).await.ok()
+        } else {
+            None
+        }
+    };
     shared.finish(exit.await.map_or(ended, Ended::Exited));
 }
 
@@ -239,8 +251,8 @@ impl Shared {
         loop {
             match poll_fn(|cx| self.poll_io(cx)).await {
                 Turn::Over(ended) => return ended,
-                // The subscribers and all other tasks come first, `block_on`'s own among them: a flood would
-                // else run past those who do keep up.
+                // The subscribers and all other tasks come first, `block_on`'s own among them: a
+                // flood would else run past those who do keep up.
                 Turn::More => yield_now().await,
             }
         }
@@ -258,8 +270,8 @@ impl Shared {
         state.poll_read(cx, self)
     }
 
-    /// Reads what is there already, from the task of a caller whose time is up: an answer that has come
-    /// counts, even if this program was held up and not QEMU. So does the end, which it tells.
+    /// Reads what is there already, from the task of a caller whose time is up: an answer that has
+    /// come counts, even if this program was held up and not QEMU. So does the end, which it tells.
     pub(crate) fn catch_up(&self) -> bool {
         let mut state = self.state();
         let driver = state.driver.clone();
@@ -301,21 +313,30 @@ mod tests {
     async fn driven(folder: &TempDir, script: &str) -> (Owned, Process, DuplexStream) {
         let path = folder.path().join("qemu-system-arm");
         program::write_program(&path, format!("#!/bin/sh\n{script}\n"), 0o755);
-        let process = qemu_launch::spawn_async(MachineSpec::default().qemu_path(path)).await.unwrap();
+        let process = qemu_launch::spawn_async(MachineSpec::default().qemu_path(path))
+            .await
+            .unwrap();
         let (ours, theirs) = duplex(1024);
         let connection = Connection::new(Limits::default());
-        (Owned::new(Box::pin(ours), connection, None, Span::none(), true), process, theirs)
+        (
+            Owned::new(Box::pin(ours), connection, None, Span::none(), true),
+            process,
+            theirs,
+        )
     }
 
     #[tokio::test]
     async fn an_exit_in_the_middle_of_a_message_is_an_exit() {
         let folder = tempfile::tempdir().unwrap();
-        let (shared, process, mut stream) = driven(&folder, "echo 'gone wrong' >&2; sleep 0.1; exit 3").await;
+        let (shared, process, mut stream) =
+            driven(&folder, "echo 'gone wrong' >&2; sleep 0.1; exit 3").await;
         tokio::spawn(drive(shared.share(), Some(process.watch())));
         stream.write_all(br#"{"QMP": {"version": "#).await.unwrap();
         drop(stream);
         let ended = shared.end().await;
-        let Ended::Exited(exit) = &ended else { panic!("{ended:?}") };
+        let Ended::Exited(exit) = &ended else {
+            panic!("{ended:?}")
+        };
         assert_eq!(exit.code(), Some(3));
         assert_eq!(exit.stderr().to_string_lossy().trim(), "gone wrong");
     }

@@ -1,4 +1,5 @@
-//! What can go wrong with a session, split by what was being done: starting it, a command, and how it ended.
+//! What can go wrong with a session, split by what was being done: starting it, a command, and how
+//! it ended.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +18,12 @@ pub enum StartError {
     #[error(transparent)]
     Launch(#[from] qemu_launch::SpawnError),
     /// The configuration has no QMP monitor, and a session is one.
-    #[error("the configuration has no QMP monitor, and a session needs one; leave out `without_qmp`")]
+    #[error(
+        "the configuration has no QMP monitor, and a session needs one; leave out `without_qmp`"
+    )]
     NoMonitor,
-    /// The machine is to keep running, but its monitor is a socket pair that ends with this program: nobody
-    /// could ever reach it.
+    /// The machine is to keep running, but its monitor is a socket pair that ends with this
+    /// program: nobody could ever reach it.
     #[error(
         "a QEMU that keeps running needs a QMP endpoint that others can reach, not the inherited socket pair"
     )]
@@ -45,7 +48,8 @@ pub enum StartError {
     Deadline {
         /// What the session was waiting for.
         phase: StartPhase,
-        /// The deadline that was set: [`QemuConfig::start_deadline`](crate::QemuConfig::start_deadline).
+        /// The deadline that was set:
+        /// [`QemuConfig::start_deadline`](crate::QemuConfig::start_deadline).
         deadline: Duration,
         /// The tail of QEMU's stderr.
         stderr: String,
@@ -85,7 +89,9 @@ pub enum StartError {
     #[error("cannot write the log of a port")]
     PortLog(#[source] io::Error),
     /// A log was asked for of a port that the session does not read, or two of the same one.
-    #[error("{port} cannot be logged: it is not one that the session reads, or it has a log already")]
+    #[error(
+        "{port} cannot be logged: it is not one that the session reads, or it has a log already"
+    )]
     NoPort {
         /// The port.
         port: String,
@@ -98,15 +104,19 @@ pub enum StartError {
 /// What QEMU said, where how it ended does not say it already.
 fn unexplained(exit: &Exit) -> String {
     match exit.kind() {
-        ExitKind::OptionError { .. } | ExitKind::Lockup(_) | ExitKind::Aborted { line: Some(_) } => {
-            String::new()
-        }
+        ExitKind::OptionError { .. }
+        | ExitKind::Lockup(_)
+        | ExitKind::Aborted { line: Some(_) } => String::new(),
         _ => said(&exit.stderr().to_string_lossy()),
     }
 }
 
 fn said(stderr: &str) -> String {
-    if stderr.is_empty() { String::new() } else { format!("; its stderr: {stderr}") }
+    if stderr.is_empty() {
+        String::new()
+    } else {
+        format!("; its stderr: {stderr}")
+    }
 }
 
 /// How far a start had come.
@@ -147,8 +157,8 @@ impl std::fmt::Display for StartPhase {
     }
 }
 
-/// Why a session with a QEMU that runs already did not come about. That QEMU was left as it was, unless it
-/// took a command that this session had sent.
+/// Why a session with a QEMU that runs already did not come about. That QEMU was left as it was,
+/// unless it took a command that this session had sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
@@ -219,7 +229,8 @@ pub enum StopError {
     /// Not even SIGKILL ended QEMU in time: it hangs in the kernel.
     #[error(transparent)]
     StillRunning(#[from] qemu_launch::StillRunning),
-    /// An attached QEMU, whose process is not ours, did not heed `quit`, or the connection to it was lost before.
+    /// An attached QEMU, whose process is not ours, did not heed `quit`, or the connection to it
+    /// was lost before.
     #[error("QEMU did not heed quit, and its process is not this session's to end")]
     Unheeded(#[source] Arc<CommandError>),
 }
@@ -253,7 +264,8 @@ pub enum CommandError {
         event: String,
         /// The deadline that was set.
         deadline: Duration,
-        /// How many events this waiter missed because they came too fast; the wanted one may be among them.
+        /// How many events this waiter missed because they came too fast; the wanted one may be
+        /// among them.
         missed: u64,
     },
     /// The session has ended; everybody who waits gets this same answer.
@@ -304,7 +316,11 @@ impl CommandError {
 }
 
 fn lagged(missed: u64) -> String {
-    if missed == 0 { String::new() } else { format!("; {missed} came too fast to be seen") }
+    if missed == 0 {
+        String::new()
+    } else {
+        format!("; {missed} came too fast to be seen")
+    }
 }
 
 /// Where a command stood when its deadline passed.
@@ -336,8 +352,8 @@ pub enum Ended {
     /// QEMU ended, by itself or by us.
     #[error("{0}")]
     Exited(Exit),
-    /// The monitor was closed while no process is ours to ask: the session was attached, or QEMU lives on
-    /// without a monitor.
+    /// The monitor was closed while no process is ours to ask: the session was attached, or QEMU
+    /// lives on without a monitor.
     #[error("QEMU closed its monitor")]
     Closed,
     /// The stream to the monitor failed.

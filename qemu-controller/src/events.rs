@@ -1,7 +1,8 @@
 //! QEMU's events, as a stream for any number of subscribers.
 //!
-//! Each subscriber has a queue of its own, bounded by bytes. The driver gathers what one read has brought and puts
-//! it into all of them; a subscriber takes out all there is in one go, so that both sides seldom meet.
+//! Each subscriber has a queue of its own, bounded by bytes. The driver gathers what one read has
+//! brought and puts it into all of them; a subscriber takes out all there is in one go, so that
+//! both sides seldom meet.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,26 +15,27 @@ use futures_core::Stream;
 use qmp_proto::QmpEvent;
 use tokio::task::coop;
 
-/// Bytes of events that wait for a subscriber before it misses the oldest: 8 MiB, some 40,000 events.
+/// Bytes of events that wait for a subscriber before it misses the oldest: 8 MiB, some 40,000
+/// events.
 pub const EVENT_BACKLOG_BYTES: usize = 8 * 1024 * 1024;
 
 /// Room for so many events is kept when a queue has been emptied.
 const KEPT_EVENTS: usize = 256;
 
-/// All events from the moment of [`Session::events`](crate::Session::events) on, in the order in which QEMU
-/// sent them.
+/// All events from the moment of [`Session::events`](crate::Session::events) on, in the order in
+/// which QEMU sent them.
 ///
-/// An event that QEMU sent before a command's reply is here before that command's future is ready. A
-/// subscriber that falls behind by more than [`EVENT_BACKLOG_BYTES`] misses the oldest, learns how many
-/// ([`Missed`]), and slows nobody. The stream ends with the session.
+/// An event that QEMU sent before a command's reply is here before that command's future is ready.
+/// A subscriber that falls behind by more than [`EVENT_BACKLOG_BYTES`] misses the oldest, learns
+/// how many ([`Missed`]), and slows nobody. The stream ends with the session.
 pub struct Events {
     queue: Arc<Queue>,
     /// Taken out of the queue and not yet handed on.
     taken: VecDeque<QmpEvent>,
 }
 
-/// This subscriber was too slow: so many events are gone for it. The stream goes on with the oldest that is
-/// still there.
+/// This subscriber was too slow: so many events are gone for it. The stream goes on with the oldest
+/// that is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} events were missed, the subscriber was too slow")]
 pub struct Missed(pub u64);
@@ -85,7 +87,8 @@ impl Subscribers {
             return;
         }
         self.queues.retain(|queue| queue.strong_count() > 0);
-        // The last one gets the events themselves: the first clone of an event's data would cost an allocation.
+        // The last one gets the events themselves: the first clone of an event's data would cost an
+        // allocation.
         if let Some((last, others)) = self.queues.split_last() {
             for queue in others.iter().filter_map(Weak::upgrade) {
                 queue.push(self.gathered.iter().cloned());
@@ -155,7 +158,10 @@ fn size(event: &QmpEvent) -> usize {
 
 impl Events {
     fn new() -> Self {
-        Self { queue: Arc::default(), taken: VecDeque::new() }
+        Self {
+            queue: Arc::default(),
+            taken: VecDeque::new(),
+        }
     }
 
     /// A stream that is over.
@@ -165,8 +171,8 @@ impl Events {
         events
     }
 
-    /// The next event; `None` when the session has ended. May be dropped at any point without losing an
-    /// event.
+    /// The next event; `None` when the session has ended. May be dropped at any point without
+    /// losing an event.
     pub async fn next(&mut self) -> Option<Result<QmpEvent, Missed>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
@@ -255,16 +261,25 @@ mod tests {
             send(&mut subscribers, event(number, &data));
         }
         let seen = read(&mut slow);
-        let Some(Err(Missed(missed))) = seen[0] else { panic!("it was slow") };
+        let Some(Err(Missed(missed))) = seen[0] else {
+            panic!("it was slow")
+        };
         let kept = seen.len() - 1;
         assert_eq!(missed as usize + kept, 200);
-        assert!((EVENT_BACKLOG_BYTES - 110_000..=EVENT_BACKLOG_BYTES).contains(&(kept * 100_000)), "{kept}");
+        assert!(
+            (EVENT_BACKLOG_BYTES - 110_000..=EVENT_BACKLOG_BYTES).contains(&(kept * 100_000)),
+            "{kept}"
+        );
         for (at, seen) in seen[1..].iter().enumerate() {
             let seen = seen.as_ref().unwrap().as_ref().unwrap();
             assert_eq!(seen.name, (missed as usize + at).to_string());
         }
-        // It has caught up, and misses nothing more; one event that is larger than all of the backlog is kept.
-        send(&mut subscribers, event(200, &"x".repeat(EVENT_BACKLOG_BYTES)));
+        // It has caught up, and misses nothing more; one event that is larger than all of the
+        // backlog is kept.
+        send(
+            &mut subscribers,
+            event(200, &"x".repeat(EVENT_BACKLOG_BYTES)),
+        );
         assert!(matches!(read(&mut slow)[..], [Some(Ok(_))]));
     }
 
@@ -279,7 +294,10 @@ mod tests {
         for events in [&mut first, &mut second] {
             let seen = read(events);
             assert!(
-                matches!(seen[..], [Some(Err(Missed(5))), Some(Ok(_)), Some(Ok(_)), Some(Ok(_))]),
+                matches!(
+                    seen[..],
+                    [Some(Err(Missed(5))), Some(Ok(_)), Some(Ok(_)), Some(Ok(_))]
+                ),
                 "{seen:?}"
             );
             assert_eq!(seen[3].as_ref().unwrap().as_ref().unwrap().name, "7");

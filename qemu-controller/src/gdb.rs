@@ -1,10 +1,11 @@
-//! The GDB stub of a session: where it listens, and whether a debugger could attach, without harm to the
-//! guest.
+//! The GDB stub of a session: where it listens, and whether a debugger could attach, without harm
+//! to the guest.
 
 use std::time::Duration;
 
 use gdb_port::{
-    Chardev, Endpoint, GuestEffect, GuestState, Leave, Look, ProbeOptions, Reachability, look, probe,
+    Chardev, Endpoint, GuestEffect, GuestState, Leave, Look, ProbeOptions, Reachability, look,
+    probe,
 };
 use qemu_launch::Address;
 use qmp_proto::commands::{QueryChardev, StatusInfo};
@@ -38,9 +39,9 @@ pub struct GdbCheck {
 }
 
 impl Session {
-    /// Whether a debugger could attach to the GDB stub now. Only looks: at what QEMU says of its own socket
-    /// (`query-chardev`) and, on Linux, at the kernel's socket tables, which also show that the port is this
-    /// QEMU's. Nothing is connected and the guest is not touched.
+    /// Whether a debugger could attach to the GDB stub now. Only looks: at what QEMU says of its
+    /// own socket (`query-chardev`) and, on Linux, at the kernel's socket tables, which also show
+    /// that the port is this QEMU's. Nothing is connected and the guest is not touched.
     ///
     /// # Errors
     /// [`GdbError`]. That a debugger could *not* attach is no error, but in [`GdbCheck::reachability`].
@@ -56,12 +57,18 @@ impl Session {
             (_, seen) => seen.reachability(),
         };
         let after = self.query_status().await?;
-        Ok(GdbCheck { endpoint, reachability, effect: GuestEffect::Untouched, before, after })
+        Ok(GdbCheck {
+            endpoint,
+            reachability,
+            effect: GuestEffect::Untouched,
+            before,
+            after,
+        })
     }
 
-    /// Connects to the GDB stub, asks who it is, and leaves in order. **This pauses a running guest for some
-    /// milliseconds**; then it runs on, and one that stood still stands still. It never connects while a
-    /// debugger is attached.
+    /// Connects to the GDB stub, asks who it is, and leaves in order. **This pauses a running guest
+    /// for some milliseconds**; then it runs on, and one that stood still stands still. It never
+    /// connects while a debugger is attached.
     ///
     /// # Errors
     /// [`GdbError`]; the run state has been put back as far as QEMU let it.
@@ -69,15 +76,22 @@ impl Session {
         let before = self.query_status().await?;
         let said = stub(&self.inner.shared, self.deadline).await?;
         let endpoint = self.stub_endpoint(said.as_ref())?;
-        let guest = if before.running { GuestState::Running } else { GuestState::Stopped };
-        let mut options = ProbeOptions::default().guest(guest).leave(Leave::RunOn).deadline(self.deadline);
+        let guest = if before.running {
+            GuestState::Running
+        } else {
+            GuestState::Stopped
+        };
+        let mut options = ProbeOptions::default()
+            .guest(guest)
+            .leave(Leave::RunOn)
+            .deadline(self.deadline);
         options.owner = self.pid();
         // Where the kernel shows nothing, QEMU's own word counts.
         options.nobody_attached = said.is_some_and(|stub| !stub.attached);
         let report = probe(&endpoint, &options).await?;
         if let Some(unaccepted) = report.unaccepted {
-            // Another client was faster. Ours waits in the queue and would stop the guest when that one
-            // leaves: it is seen through.
+            // Another client was faster. Ours waits in the queue and would stop the guest when that
+            // one leaves: it is seen through.
             tokio::spawn(unaccepted.settle(QUEUED));
         }
         let mut after = self.query_status().await?;
@@ -93,7 +107,13 @@ impl Session {
             self.resume().await?;
             after = self.query_status().await?;
         }
-        Ok(GdbCheck { endpoint, reachability: report.reachability, effect: report.effect, before, after })
+        Ok(GdbCheck {
+            endpoint,
+            reachability: report.reachability,
+            effect: report.effect,
+            before,
+            after,
+        })
     }
 
     /// Where the stub listens: known from the start, or what an attached QEMU says.

@@ -20,7 +20,8 @@ impl History {
     pub(crate) fn note(&mut self, event: &TypedEvent) {
         match event {
             TypedEvent::Shutdown(shutdown) => self.shutdown = Some(shutdown.clone()),
-            // A machine that stayed was brought back by a reset or a snapshot: its next end is another one.
+            // A machine that stayed was brought back by a reset or a snapshot: its next end is
+            // another one.
             TypedEvent::Resume => self.shutdown = None,
             TypedEvent::Reset(reset) => {
                 self.shutdown = None;
@@ -58,9 +59,16 @@ mod tests {
     #[test]
     fn a_shutdown_counts_until_the_machine_runs_again() {
         let mut history = History::default();
-        note(&mut history, "SHUTDOWN", json!({ "guest": true, "reason": "guest-reset" }));
+        note(
+            &mut history,
+            "SHUTDOWN",
+            json!({ "guest": true, "reason": "guest-reset" }),
+        );
         note(&mut history, "STOP", json!({}));
-        assert_eq!(history.shutdown.as_ref().unwrap().reason, ShutdownCause::GuestReset);
+        assert_eq!(
+            history.shutdown.as_ref().unwrap().reason,
+            ShutdownCause::GuestReset
+        );
         note(&mut history, "RESUME", json!({}));
         assert!(history.shutdown.is_none());
     }
@@ -69,10 +77,22 @@ mod tests {
     fn a_reset_that_was_one_has_not_ended_it() {
         let mut history = History::default();
         history.sent("system_reset");
-        note(&mut history, "RESET", json!({ "guest": true, "reason": "guest-reset" }));
+        note(
+            &mut history,
+            "RESET",
+            json!({ "guest": true, "reason": "guest-reset" }),
+        );
         assert!(history.asked_to_end());
-        note(&mut history, "SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-system-reset" }));
-        note(&mut history, "RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" }));
+        note(
+            &mut history,
+            "SHUTDOWN",
+            json!({ "guest": false, "reason": "host-qmp-system-reset" }),
+        );
+        note(
+            &mut history,
+            "RESET",
+            json!({ "guest": false, "reason": "host-qmp-system-reset" }),
+        );
         assert!(!history.asked_to_end() && history.shutdown.is_none());
         history.sent("quit");
         assert!(history.asked_to_end());

@@ -1,5 +1,5 @@
-//! Start QEMU with a firmware image and steer it: a session that is ready as soon as QEMU is, a GDB stub that
-//! a debugger can reach, and no process left behind.
+//! Start QEMU with a firmware image and steer it: a session that is ready as soon as QEMU is, a GDB
+//! stub that a debugger can reach, and no process left behind.
 //!
 //! ```no_run
 //! use qemu_controller::{QemuConfig, Session};
@@ -31,13 +31,14 @@
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
 //!
-//! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command and event
-//! at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
+//! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command
+//! and event at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
 //!
-//! **No call hangs:** each command, start and stop has a deadline, and its error says where it waited.
-//! **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for everybody who waits,
-//! with the exit status and what QEMU said. **Nothing is left:** QEMU ends with the last handle (unless it is
-//! to keep running), and on Linux with this program, however that ends.
+//! **No call hangs:** each command, start and stop has a deadline, and its error says where it
+//! waited. **Nothing is lost:** QEMU's death, from whatever cause, is the same typed answer for
+//! everybody who waits, with the exit status and what QEMU said. **Nothing is left:** QEMU ends
+//! with the last handle (unless it is to keep running), and on Linux with this program, however
+//! that ends.
 
 mod attach;
 mod block_changes;
@@ -77,7 +78,8 @@ pub use {gdb_port, qemu_launch, qmp_proto};
 pub use attach::AttachConfig;
 pub use config::QemuConfig;
 pub use error::{
-    AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError, WaitPhase,
+    AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError,
+    WaitPhase,
 };
 pub use events::{EVENT_BACKLOG_BYTES, Events, Missed};
 pub use gdb::GdbCheck;
@@ -89,8 +91,8 @@ pub use screendump::ScreendumpError;
 pub use serial::{Expected, Pattern, SERIAL_BUFFER_BYTES, Serial, SerialError, SerialStream};
 pub use session::Session;
 pub use snapshot::{
-    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, MachineState, SaveSnapshot, Snapshot,
-    SnapshotError, StateError,
+    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, MachineState, SaveSnapshot,
+    Snapshot, SnapshotError, StateError,
 };
 pub use stop::{Stopped, StoppedBy};
 pub use symbols::{Place, Symbol, Symbols, SymbolsError};

@@ -65,8 +65,8 @@ pub enum MemoryError {
         /// How many bytes were wanted.
         len: u64,
     },
-    /// The configuration does not allow it: no monitor command writes memory, and a debugger's write stops the
-    /// guest.
+    /// The configuration does not allow it: no monitor command writes memory, and a debugger's
+    /// write stops the guest.
     #[error("this session cannot write memory; start it with `QemuConfig::writable_memory`")]
     NotWritable,
     /// It is there, and writing it changes nothing: flash or another memory that is read-only.
@@ -96,10 +96,15 @@ pub enum MemoryError {
 }
 
 fn suggest(names: &[String]) -> String {
-    if names.is_empty() { String::new() } else { format!("; similar ones: {}", names.join(", ")) }
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; similar ones: {}", names.join(", "))
+    }
 }
 
-/// Where a session's symbols come from: the file as it was at the start, even if another takes its place.
+/// Where a session's symbols come from: the file as it was at the start, even if another takes its
+/// place.
 #[derive(Debug, Default)]
 pub(crate) struct Firmware {
     /// Its one position is shared by all who read it: they take turns.
@@ -109,7 +114,10 @@ pub(crate) struct Firmware {
 
 impl Firmware {
     pub(crate) fn new(file: Option<File>) -> Self {
-        Self { file: file.map(Mutex::new), symbols: OnceLock::new() }
+        Self {
+            file: file.map(Mutex::new),
+            symbols: OnceLock::new(),
+        }
     }
 
     fn symbols(&self) -> Result<&Symbols, SymbolsError> {
@@ -128,7 +136,8 @@ impl Firmware {
 
 /// The firmware's symbols and the guest's memory.
 impl Session {
-    /// The symbols of the firmware, read at the first call from the file that the session was started with.
+    /// The symbols of the firmware, read at the first call from the file that the session was
+    /// started with.
     ///
     /// # Errors
     /// [`SymbolsError`]; a session that was attached knows no file.
@@ -136,8 +145,9 @@ impl Session {
         self.inner.firmware.symbols()
     }
 
-    /// Reads the guest's memory, by symbol or by address as CPU 0 sees it, without stopping the guest
-    /// (the human monitor's `x`; some 2 MB/s). What the guest writes meanwhile may be in it by half:
+    /// Reads the guest's memory, by symbol or by address as CPU 0 sees it, without stopping the
+    /// guest (the human monitor's `x`; some 2 MB/s). What the guest writes meanwhile may be in it
+    /// by half:
     /// [`pause`](Self::pause) it for a picture of one moment. A device's registers are read as well, and a device
     /// may take a read for a request.
     ///
@@ -156,11 +166,15 @@ impl Session {
         len: u64,
     ) -> Result<Vec<u8>, MemoryError> {
         let address = self.address(from.into())?;
-        address.checked_add(len).ok_or(MemoryError::OutOfRange { address, len })?;
+        address
+            .checked_add(len)
+            .ok_or(MemoryError::OutOfRange { address, len })?;
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < len {
             let done = bytes.len() as u64;
-            let values = self.examine(address + done, (len - done).min(CHUNK), 'b').await?;
+            let values = self
+                .examine(address + done, (len - done).min(CHUNK), 'b')
+                .await?;
             bytes.extend(values.into_iter().map(|value| value as u8));
         }
         Ok(bytes)
@@ -182,8 +196,8 @@ impl Session {
         Ok(self.read_word(from.into(), 'h').await? as u16)
     }
 
-    /// Reads four bytes as a number in the guest's byte order. QEMU copies an aligned word in one go, so a
-    /// guest that writes it meanwhile does not tear it.
+    /// Reads four bytes as a number in the guest's byte order. QEMU copies an aligned word in one
+    /// go, so a guest that writes it meanwhile does not tear it.
     ///
     /// # Errors
     /// [`MemoryError`].
@@ -212,7 +226,10 @@ impl Session {
         };
         let symbols = self.symbols()?;
         let found = symbols.symbol(name).map(|symbol| symbol.address);
-        found.ok_or_else(|| MemoryError::NoSymbol { name: name.to_owned(), similar: symbols.similar(name) })
+        found.ok_or_else(|| MemoryError::NoSymbol {
+            name: name.to_owned(),
+            similar: symbols.similar(name),
+        })
     }
 
     /// So many numbers of this size, as the human monitor shows them.
@@ -220,7 +237,11 @@ impl Session {
         let line = format!("x /{count}{size}x {address:#x}");
         let text = self.human_monitor_command(&line).await?;
         let values = values(&text)?;
-        if values.len() as u64 == count { Ok(values) } else { Err(MemoryError::Answer { text }) }
+        if values.len() as u64 == count {
+            Ok(values)
+        } else {
+            Err(MemoryError::Answer { text })
+        }
     }
 
     /// The symbol at or before an address of code, where the firmware's symbols are known.
@@ -231,7 +252,10 @@ impl Session {
     /// The function that a Cortex-M's vector table names for an exception.
     pub(crate) async fn handler(&self, exception: u16) -> Option<String> {
         let table = self.read_u32(VTOR).await.ok()?;
-        let vector = self.read_u32(u64::from(table) + 4 * u64::from(exception)).await.ok()?;
+        let vector = self
+            .read_u32(u64::from(table) + 4 * u64::from(exception))
+            .await
+            .ok()?;
         Some(self.place(u64::from(vector & !1))?.symbol)
     }
 }
@@ -240,7 +264,9 @@ impl Session {
 fn values(text: &str) -> Result<Vec<u64>, MemoryError> {
     let mut values = Vec::new();
     for line in text.lines() {
-        let not_memory = || MemoryError::Answer { text: line.to_owned() };
+        let not_memory = || MemoryError::Answer {
+            text: line.to_owned(),
+        };
         let (address, row) = line.split_once(": ").ok_or_else(not_memory)?;
         if row.starts_with("Cannot access memory") {
             let address = u64::from_str_radix(address, 16).map_err(|_| not_memory())?;
@@ -260,11 +286,25 @@ mod tests {
 
     #[test]
     fn rows_of_the_human_monitor() {
-        assert_eq!(values("20000000: 0x4d 0x42\r\n20000002: 0x1a\r\n").unwrap(), [0x4d, 0x42, 0x1a]);
+        assert_eq!(
+            values("20000000: 0x4d 0x42\r\n20000002: 0x1a\r\n").unwrap(),
+            [0x4d, 0x42, 0x1a]
+        );
         let unmapped = values("2000fff8: 0x00\r\n20010000: Cannot access memory\r\n").unwrap_err();
-        assert!(matches!(unmapped, MemoryError::Unmapped { address: 0x2001_0000 }), "{unmapped}");
+        assert!(
+            matches!(
+                unmapped,
+                MemoryError::Unmapped {
+                    address: 0x2001_0000
+                }
+            ),
+            "{unmapped}"
+        );
         for text in ["garbage", "20000000: garbage", "2000: 0x", "Error: no"] {
-            assert!(matches!(values(text), Err(MemoryError::Answer { .. })), "{text}");
+            assert!(
+                matches!(values(text), Err(MemoryError::Answer { .. })),
+                "{text}"
+            );
         }
     }
 

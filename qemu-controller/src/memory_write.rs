@@ -1,7 +1,8 @@
 //! Writing the guest's memory while it runs, over QEMU's own test protocol.
 //!
-//! No monitor command writes memory, and a GDB stub stops the guest. The protocol `qtest`, a line of text a
-//! request, does neither. It is there only in a QEMU that was started with it, on a socket pair of its own.
+//! No monitor command writes memory, and a GDB stub stops the guest. The protocol `qtest`, a line
+//! of text a request, does neither. It is there only in a QEMU that was started with it, on a
+//! socket pair of its own.
 
 use std::fmt::Write as _;
 use std::io;
@@ -20,7 +21,8 @@ use crate::session::Session;
 /// The character device of the protocol: QEMU 7.2 looks for one of this very name.
 pub(crate) const QTEST: &str = "qtest";
 
-/// The arguments that make QEMU serve it: with TCG it changes nothing else. Its log would go to stderr.
+/// The arguments that make QEMU serve it: with TCG it changes nothing else. Its log would go to
+/// stderr.
 pub(crate) const QTEST_ARGS: [&str; 4] = ["-qtest", "chardev:qtest", "-qtest-log", "none"];
 
 /// How many bytes one request writes.
@@ -35,8 +37,8 @@ impl Qtest {
         Self(Arc::new(Mutex::new(BufReader::new(stream))))
     }
 
-    /// One request and its answer, in a task of their own on the session's runtime: dropped half-way, or with the
-    /// caller's runtime, the next one would get this one's answer.
+    /// One request and its answer, in a task of their own on the session's runtime: dropped
+    /// half-way, or with the caller's runtime, the next one would get this one's answer.
     async fn request(&self, runtime: &Handle, line: String) -> io::Result<()> {
         let stream = Arc::clone(&self.0);
         let exchange = runtime.spawn(async move {
@@ -50,18 +52,20 @@ impl Qtest {
                 other => Err(io::Error::other(format!("QEMU answered '{other}'"))),
             }
         });
-        exchange.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        exchange
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 }
 
 impl Session {
-    /// Writes the guest's memory, by symbol or by physical address, without stopping the guest. Only where the
-    /// configuration has [`writable_memory`](crate::QemuConfig::writable_memory).
+    /// Writes the guest's memory, by symbol or by physical address, without stopping the guest.
+    /// Only where the configuration has [`writable_memory`](crate::QemuConfig::writable_memory).
     ///
-    /// The guest may see a long piece half written, or have read what was there before and store over what is
-    /// written; [`pause`](Self::pause) it where that matters. What was there
-    /// is read before and after, to tell memory from what is none; so this is not for the registers of devices.
-    /// Code that the guest has run is translated anew.
+    /// The guest may see a long piece half written, or have read what was there before and store
+    /// over what is written; [`pause`](Self::pause) it where that matters. What was there is read
+    /// before and after, to tell memory from what is none; so this is not for the registers of
+    /// devices. Code that the guest has run is translated anew.
     ///
     /// # Errors
     /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the configuration does not allow it,
@@ -82,9 +86,13 @@ impl Session {
                 let _ = write!(line, "{byte:02x}");
             });
             line.push('\n');
-            let (request, deadline) = (qtest.request(&self.inner.shared.runtime, line), self.deadline);
-            let written =
-                timeout(deadline, request).await.map_err(|_| MemoryError::WriteDeadline { deadline })?;
+            let (request, deadline) = (
+                qtest.request(&self.inner.shared.runtime, line),
+                self.deadline,
+            );
+            let written = timeout(deadline, request)
+                .await
+                .map_err(|_| MemoryError::WriteDeadline { deadline })?;
             if let Err(error) = written {
                 return Err(self.broken_off(error).await);
             }
@@ -103,21 +111,39 @@ impl Session {
         if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
             && let Ok(ended) = timeout(self.deadline, self.inner.shared.end()).await
         {
-            return CommandError::Ended { command: "write memory".to_owned(), ended }.into();
+            return CommandError::Ended {
+                command: "write memory".to_owned(),
+                ended,
+            }
+            .into();
         }
         MemoryError::Channel(error)
     }
 
-    /// Writes four bytes as a number in the byte order of the CPU, as [`write_memory`](Self::write_memory) does.
+    /// Writes four bytes as a number in the byte order of the CPU, as
+    /// [`write_memory`](Self::write_memory) does.
     ///
     /// # Errors
     /// As there.
-    pub async fn write_u32<'a>(&self, to: impl Into<Location<'a>>, value: u32) -> Result<(), MemoryError> {
+    pub async fn write_u32<'a>(
+        &self,
+        to: impl Into<Location<'a>>,
+        value: u32,
+    ) -> Result<(), MemoryError> {
         let to = to.into();
         // QEMU knows the byte order: what it reads tells it.
         let bytes = self.read_memory(to, 4).await?;
-        let little = self.read_u32(to).await? == u32::from_le_bytes(bytes.try_into().unwrap_or_default());
-        self.write_memory(to, if little { value.to_le_bytes() } else { value.to_be_bytes() }).await
+        let little =
+            self.read_u32(to).await? == u32::from_le_bytes(bytes.try_into().unwrap_or_default());
+        self.write_memory(
+            to,
+            if little {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            },
+        )
+        .await
     }
 }
 
@@ -133,7 +159,10 @@ mod tests {
         let (qtest, session) = (Qtest::new(ours), Handle::current());
         let (first, runtime) = (qtest.clone(), session.clone());
         let left = tokio::task::spawn_blocking(move || {
-            let caller = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let caller = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
             let request = first.request(&runtime, "first\n".to_owned());
             caller.block_on(async { timeout(Duration::from_millis(10), request).await.is_err() })
         });

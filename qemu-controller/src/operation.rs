@@ -1,4 +1,5 @@
-//! What takes several commands and must not stop half-way: it is finished even if its caller goes away.
+//! What takes several commands and must not stop half-way: it is finished even if its caller goes
+//! away.
 //!
 //! ```text
 //!   caller ──turn──▶ spawned task: command, command, …, put back ──▶ result
@@ -21,13 +22,13 @@ use crate::events::Events;
 use crate::session::Session;
 use crate::shared::Shared;
 
-/// How long each command of an operation may take after its caller has gone: what was taken apart is put
-/// together again when a QEMU that was held up comes back. A big guest's save is one command, and keeps QEMU
-/// from answering while it lasts.
+/// How long each command of an operation may take after its caller has gone: what was taken apart
+/// is put together again when a QEMU that was held up comes back. A big guest's save is one
+/// command, and keeps QEMU from answering while it lasts.
 pub(crate) const SEEN_THROUGH: Duration = Duration::from_secs(600);
 
-/// What the task of an operation has of its session. It does not keep QEMU alive: after the last handle is
-/// dropped its commands fail with [`Ended::Released`](crate::Ended::Released).
+/// What the task of an operation has of its session. It does not keep QEMU alive: after the last
+/// handle is dropped its commands fail with [`Ended::Released`](crate::Ended::Released).
 #[derive(Clone)]
 pub(crate) struct Operation {
     shared: Arc<Shared>,
@@ -36,14 +37,15 @@ pub(crate) struct Operation {
 }
 
 impl Session {
-    /// Runs `work` to its end as a task on the session's own runtime, and waits for its result within the
-    /// session's deadline; `name` is for the errors. There is one operation at a time, the others wait their
-    /// turn in order.
+    /// Runs `work` to its end as a task on the session's own runtime, and waits for its result
+    /// within the session's deadline; `name` is for the errors. There is one operation at a time,
+    /// the others wait their turn in order.
     ///
-    /// Dropped while it waits for its turn, nothing is ever sent. Dropped later, or out of time, the task goes
-    /// on: each of its commands ends by itself after ten minutes, or with the session. A QEMU that outlives
-    /// its session (attached, or kept running) is not let go before the task is done, or it would be left
-    /// half taken apart; any other ends with the last handle, the operation with it.
+    /// Dropped while it waits for its turn, nothing is ever sent. Dropped later, or out of time,
+    /// the task goes on: each of its commands ends by itself after ten minutes, or with the
+    /// session. A QEMU that outlives its session (attached, or kept running) is not let go before
+    /// the task is done, or it would be left half taken apart; any other ends with the last handle,
+    /// the operation with it.
     pub(crate) async fn operation<T, E, F>(
         &self,
         name: &str,
@@ -55,13 +57,24 @@ impl Session {
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let (deadline, until) = (self.deadline, instant_after(self.deadline));
-        let late = |phase| CommandError::Deadline { command: name.to_owned(), deadline, phase };
+        let late = |phase| CommandError::Deadline {
+            command: name.to_owned(),
+            deadline,
+            phase,
+        };
         let shared = self.inner.shared.share();
         let turn = timeout_at(until, Arc::clone(&shared.turn).lock_owned()).await;
         let turn = turn.map_err(|_| late(WaitPhase::Queued))?;
-        let outlived = self.inner.process.as_ref().is_none_or(|process| process.is_kept());
+        let outlived = self
+            .inner
+            .process
+            .as_ref()
+            .is_none_or(|process| process.is_kept());
         let kept = outlived.then(|| Arc::clone(&self.inner));
-        let work = work(Operation { shared: Arc::clone(&shared), qemu: self.qemu_version().clone() });
+        let work = work(Operation {
+            shared: Arc::clone(&shared),
+            qemu: self.qemu_version().clone(),
+        });
         let task = async move {
             let result = work.await;
             drop((turn, kept));
@@ -73,9 +86,11 @@ impl Session {
             Ok(Err(error)) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime was shut down; the driver says so too.
-                Err(_) => {
-                    Err(CommandError::Ended { command: name.to_owned(), ended: shared.end().await }.into())
+                Err(_) => Err(CommandError::Ended {
+                    command: name.to_owned(),
+                    ended: shared.end().await,
                 }
+                .into()),
             },
             Err(_) => Err(late(WaitPhase::Sent).into()),
         }
@@ -88,8 +103,8 @@ impl Operation {
         Self { shared, qemu }
     }
 
-    /// Runs a command. Commands that are polled together go down in the order in which they are polled, and
-    /// QEMU runs them in that order.
+    /// Runs a command. Commands that are polled together go down in the order in which they are
+    /// polled, and QEMU runs them in that order.
     pub(crate) async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
         call::command(&self.shared, SEEN_THROUGH, command).await
     }
@@ -119,12 +134,18 @@ impl Operation {
 
     /// QEMU's version as numbers.
     pub(crate) fn qemu_version(&self) -> String {
-        let Version { major, minor, micro, .. } = &self.qemu;
+        let Version {
+            major,
+            minor,
+            micro,
+            ..
+        } = &self.qemu;
         format!("{major}.{minor}.{micro}")
     }
 
-    /// Lets the guest run, or stand still, whatever it does now. A failed load leaves `restore-vm`, and a
-    /// migration `postmigrate`: `cont` leaves both, and `paused` is reached from there by way of it.
+    /// Lets the guest run, or stand still, whatever it does now. A failed load leaves `restore-vm`,
+    /// and a migration `postmigrate`: `cont` leaves both, and `paused` is reached from there by way
+    /// of it.
     pub(crate) async fn run(&self, running: bool) -> Result<(), CommandError> {
         let now = self.command(&QueryStatus).await?;
         match (now.running, running) {

@@ -6,8 +6,8 @@ use qmp_proto::commands::{RunState, TypedEvent};
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) now: RunState,
-    /// Why the guest is about to stop. An answer may come in between that calls it running still: the processor that meets
-    /// the reason only asks the main loop to stop it.
+    /// Why the guest is about to stop. An answer may come in between that calls it running still:
+    /// the processor that meets the reason only asks the main loop to stop it.
     reason: Option<RunState>,
 }
 
@@ -22,7 +22,9 @@ impl Known {
             TypedEvent::Stop | TypedEvent::Resume | TypedEvent::Reset(_) => self.reason.take(),
             _ => None,
         };
-        let Some(now) = after(&self.now, event) else { return };
+        let Some(now) = after(&self.now, event) else {
+            return;
+        };
         self.now = reason.filter(|_| stops).unwrap_or(now);
         let is_reason = matches!(
             self.now,
@@ -36,9 +38,9 @@ impl Known {
 
 /// The run state after an event; `None` where the event says nothing of it.
 ///
-/// An event tells less than `query-status`: STOP does not say why. What did, came just before it (SHUTDOWN,
-/// WATCHDOG, GUEST_PANICKED, BLOCK_IO_ERROR), or it was a monitor or a debugger, and then it is shown as
-/// `paused`.
+/// An event tells less than `query-status`: STOP does not say why. What did, came just before it
+/// (SHUTDOWN, WATCHDOG, GUEST_PANICKED, BLOCK_IO_ERROR), or it was a monitor or a debugger, and
+/// then it is shown as `paused`.
 fn after(current: &RunState, event: TypedEvent) -> Option<RunState> {
     Some(match event {
         TypedEvent::Stop if *current == RunState::Running => RunState::Paused,
@@ -48,7 +50,9 @@ fn after(current: &RunState, event: TypedEvent) -> Option<RunState> {
         TypedEvent::Shutdown(_) => RunState::Shutdown,
         TypedEvent::Suspend => RunState::Suspended,
         TypedEvent::Watchdog(watchdog) if watchdog.action == "pause" => RunState::Watchdog,
-        TypedEvent::GuestPanicked(panicked) if panicked.action == "pause" => RunState::GuestPanicked,
+        TypedEvent::GuestPanicked(panicked) if panicked.action == "pause" => {
+            RunState::GuestPanicked
+        }
         TypedEvent::BlockIoError(error) if error.action == "stop" => RunState::IoError,
         _ => return None,
     })
@@ -73,7 +77,9 @@ mod tests {
             }
             let mut codec = Codec::new(Limits::default());
             codec.feed(format!(r#"{{"event": "{name}", "data": {data}}}"#).as_bytes());
-            let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else { panic!("{name}") };
+            let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else {
+                panic!("{name}")
+            };
             state.hear(event.typed().unwrap());
             assert_eq!(state.now, *expected, "after {name}");
         }
@@ -83,11 +89,29 @@ mod tests {
     fn events_move_the_run_state() {
         use RunState::{GuestPanicked, Paused, Prelaunch, Running, Shutdown, Watchdog};
         let reset = r#"{"guest": false, "reason": "host-qmp-system-reset"}"#;
-        check(Prelaunch, &[("RESUME", "{}", Running), ("STOP", "{}", Paused), ("RESUME", "{}", Running)]);
-        check(Running, &[("RESET", reset, Running), ("STOP", "{}", Paused), ("RESET", reset, Prelaunch)]);
+        check(
+            Prelaunch,
+            &[
+                ("RESUME", "{}", Running),
+                ("STOP", "{}", Paused),
+                ("RESUME", "{}", Running),
+            ],
+        );
         check(
             Running,
-            &[("POWERDOWN", "{}", Running), ("SHUTDOWN", reset, Shutdown), ("STOP", "{}", Shutdown)],
+            &[
+                ("RESET", reset, Running),
+                ("STOP", "{}", Paused),
+                ("RESET", reset, Prelaunch),
+            ],
+        );
+        check(
+            Running,
+            &[
+                ("POWERDOWN", "{}", Running),
+                ("SHUTDOWN", reset, Shutdown),
+                ("STOP", "{}", Shutdown),
+            ],
         );
         check(
             Running,
@@ -98,7 +122,10 @@ mod tests {
         );
         check(
             Running,
-            &[("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked), ("STOP", "{}", GuestPanicked)],
+            &[
+                ("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked),
+                ("STOP", "{}", GuestPanicked),
+            ],
         );
         let panicked = ("GUEST_PANICKED", r#"{"action": "pause"}"#, GuestPanicked);
         check(
@@ -112,13 +139,30 @@ mod tests {
         );
         check(
             Running,
-            &[panicked.clone(), ("STOP", "{}", GuestPanicked), (ANSWER, "", Running), ("STOP", "{}", Paused)],
+            &[
+                panicked.clone(),
+                ("STOP", "{}", GuestPanicked),
+                (ANSWER, "", Running),
+                ("STOP", "{}", Paused),
+            ],
         );
-        check(Running, &[panicked, (ANSWER, "", Running), ("RESET", reset, Running), ("STOP", "{}", Paused)]);
+        check(
+            Running,
+            &[
+                panicked,
+                (ANSWER, "", Running),
+                ("RESET", reset, Running),
+                ("STOP", "{}", Paused),
+            ],
+        );
         check(
             Paused,
             &[
-                ("JOB_STATUS_CHANGE", r#"{"id": "x", "status": "running"}"#, Paused),
+                (
+                    "JOB_STATUS_CHANGE",
+                    r#"{"id": "x", "status": "running"}"#,
+                    Paused,
+                ),
                 ("UNHEARD_OF", "{}", Paused),
             ],
         );

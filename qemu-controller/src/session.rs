@@ -30,12 +30,12 @@ use crate::stop::Stopped;
 
 /// A QEMU that runs, and the QMP session with it.
 ///
-/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU, unless it was attached
-/// to or is to [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for that, a few
-/// milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the thread. Every future
-/// may be dropped at any point and the session stays in step; every call has a deadline
-/// ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is told at once how
-/// ([`Ended`]).
+/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU, unless it was
+/// attached to or is to [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for
+/// that, a few milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the
+/// thread. Every future may be dropped at any point and the session stays in step; every call has a
+/// deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is
+/// told at once how ([`Ended`]).
 #[derive(Clone)]
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
@@ -65,7 +65,10 @@ pub(crate) struct Inner {
 impl Session {
     pub(crate) fn new(inner: Inner) -> Self {
         let deadline = inner.deadlines.command;
-        Self { inner: Arc::new(inner), deadline }
+        Self {
+            inner: Arc::new(inner),
+            deadline,
+        }
     }
 
     /// The run state (`query-status`).
@@ -93,7 +96,8 @@ impl Session {
         self.command(&Cont).await.map(drop)
     }
 
-    /// Pauses the guest (`stop`); it stands still when this returns. One that is paused already stays so.
+    /// Pauses the guest (`stop`); it stands still when this returns. One that is paused already
+    /// stays so.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -101,14 +105,20 @@ impl Session {
         self.command(&Stop).await.map(drop)
     }
 
-    /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest starts over;
-    /// one that was paused waits at its reset vector, in the run state `prelaunch`. Where `-action` makes a
-    /// shutdown of a reset, it returns when the machine has been shut down.
+    /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest
+    /// starts over; one that was paused waits at its reset vector, in the run state `prelaunch`.
+    /// Where `-action` makes a shutdown of a reset, it returns when the machine has been shut down.
     ///
     /// # Errors
     /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
     pub async fn reset(&self) -> Result<(), CommandError> {
-        let event = self.until(SystemReset::NAME, reset_by_monitor, self.command(&SystemReset)).await?;
+        let event = self
+            .until(
+                SystemReset::NAME,
+                reset_by_monitor,
+                self.command(&SystemReset),
+            )
+            .await?;
         if event.name == "SHUTDOWN" {
             // Did QEMU end with it? Then this says so.
             self.query_status().await?;
@@ -116,8 +126,8 @@ impl Session {
         Ok(())
     }
 
-    /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many boards,
-    /// `lm3s6965evb` among them, do not listen.
+    /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many
+    /// boards, `lm3s6965evb` among them, do not listen.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -125,8 +135,8 @@ impl Session {
         self.command(&SystemPowerdown).await.map(drop)
     }
 
-    /// Runs a line in QEMU's human monitor and returns what it printed. Its output is for people and changes
-    /// between versions.
+    /// Runs a line in QEMU's human monitor and returns what it printed. Its output is for people
+    /// and changes between versions.
     ///
     /// # Errors
     /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success;
@@ -153,7 +163,8 @@ impl Session {
         call::command(&self.inner.shared, self.deadline, command).await
     }
 
-    /// Runs any command by name, with arguments of any type that serialises to an object, or `&()` for none.
+    /// Runs any command by name, with arguments of any type that serialises to an object, or `&()`
+    /// for none.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -163,12 +174,18 @@ impl Session {
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
         let _change = self.inner.shared.blocks.command(command);
-        call(&self.inner.shared, command, Lane::InBand, self.deadline, |c| c.execute_raw(command, arguments))
-            .await
+        call(
+            &self.inner.shared,
+            command,
+            Lane::InBand,
+            self.deadline,
+            |c| c.execute_raw(command, arguments),
+        )
+        .await
     }
 
-    /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and refuses
-    /// the others.
+    /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and
+    /// refuses the others.
     ///
     /// # Errors
     /// [`CommandError`]; [`Invalid`](CommandError::Invalid) with a QEMU that offers no out-of-band execution.
@@ -178,17 +195,25 @@ impl Session {
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
         let _change = self.inner.shared.blocks.command(command);
-        call(&self.inner.shared, command, Lane::OutOfBand, self.deadline, |c| {
-            c.execute_raw_oob(command, arguments)
-        })
+        call(
+            &self.inner.shared,
+            command,
+            Lane::OutOfBand,
+            self.deadline,
+            |c| c.execute_raw_oob(command, arguments),
+        )
         .await
     }
 
-    /// This session with another deadline for each call: `session.with_deadline(d).query_status()`. Default:
+    /// This session with another deadline for each call: `session.with_deadline(d).query_status()`.
+    /// Default:
     /// [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline).
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self { inner: Arc::clone(&self.inner), deadline }
+        Self {
+            inner: Arc::clone(&self.inner),
+            deadline,
+        }
     }
 }
 
@@ -200,8 +225,9 @@ impl Session {
         self.inner.shared.subscribe()
     }
 
-    /// Waits for the first event that `wanted` takes. It listens from this call on, not from the first poll:
-    /// nothing falls between `let stopped = session.wait_for_event(…)` and what is done to provoke it.
+    /// Waits for the first event that `wanted` takes. It listens from this call on, not from the
+    /// first poll: nothing falls between `let stopped = session.wait_for_event(…)` and what is done
+    /// to provoke it.
     ///
     /// # Errors
     /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the session ends
@@ -212,30 +238,40 @@ impl Session {
         wanted: F,
     ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
         let (event, deadline) = (what.to_owned(), self.deadline);
-        let (events, until, shared) = (self.events(), instant_after(deadline), self.inner.shared.share());
+        let (events, until, shared) = (
+            self.events(),
+            instant_after(deadline),
+            self.inner.shared.share(),
+        );
         async move {
             match event_by(&shared, events, until, wanted).await {
                 Ok(found) => Ok(found),
-                Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent { event, deadline, missed }),
-                Err(NotSeen::BeforeTheEnd) => {
-                    Err(CommandError::Ended { command: event, ended: shared.end().await })
-                }
+                Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent {
+                    event,
+                    deadline,
+                    missed,
+                }),
+                Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
+                    command: event,
+                    ended: shared.end().await,
+                }),
             }
         }
     }
 
-    /// The guest's run state as events and answers to `query-status` tell it, without asking: the receiver
-    /// has the latest, and wakes when it becomes another one. It is closed when the session has ended.
+    /// The guest's run state as events and answers to `query-status` tell it, without asking: the
+    /// receiver has the latest, and wakes when it becomes another one. It is closed when the
+    /// session has ended.
     ///
-    /// An event tells less than [`query_status`](Self::query_status): a guest that a debugger stopped is
-    /// shown as `paused`.
+    /// An event tells less than [`query_status`](Self::query_status): a guest that a debugger
+    /// stopped is shown as `paused`.
     #[must_use]
     pub fn watch_run_state(&self) -> watch::Receiver<RunState> {
         self.inner.shared.run_state()
     }
 
-    /// Waits until the session has ended, and tells how. Keeps no handle meanwhile: who only waits does not
-    /// keep QEMU alive.
+    /// Waits until the session has ended, and tells how. Keeps no handle meanwhile: who only waits
+    /// does not keep QEMU alive.
     pub fn ended(&self) -> impl Future<Output = Ended> + Send + use<> {
         let shared = self.inner.shared.share();
         async move { shared.end().await }
@@ -243,8 +279,8 @@ impl Session {
 
     /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep
     /// running](crate::QemuConfig::keep_running). The session is over then for all its handles
-    /// ([`Ended::Released`]); its monitor is free for the next client. A save or load that is under way is finished
-    /// first, or QEMU would be left half taken apart.
+    /// ([`Ended::Released`]); its monitor is free for the next client. A save or load that is under
+    /// way is finished first, or QEMU would be left half taken apart.
     ///
     /// # Errors
     /// [`NotKept`] for a QEMU that would end with this session; nothing has changed.
@@ -265,13 +301,25 @@ impl Session {
         wanted: impl FnMut(&QmpEvent) -> bool,
         command: impl Future<Output = Result<T, CommandError>>,
     ) -> Result<QmpEvent, CommandError> {
-        let effect = event_by(&self.inner.shared, self.events(), instant_after(self.deadline), wanted);
+        let effect = event_by(
+            &self.inner.shared,
+            self.events(),
+            instant_after(self.deadline),
+            wanted,
+        );
         command.await?;
         let (command, deadline, phase) = (name.to_owned(), self.deadline, WaitPhase::Effect);
         match effect.await {
             Ok(event) => Ok(event),
-            Err(NotSeen::InTime { .. }) => Err(CommandError::Deadline { command, deadline, phase }),
-            Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended { command, ended: self.ended().await }),
+            Err(NotSeen::InTime { .. }) => Err(CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            }),
+            Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
+                command,
+                ended: self.ended().await,
+            }),
         }
     }
 }
@@ -306,8 +354,12 @@ async fn event_by(
     let is_over = shared.catch_up();
     match timeout_at(until, found).await {
         Ok(found) => found,
-        Err(_) if is_over && timeout(LAST_WORD, shared.end()).await.is_ok() => Err(NotSeen::BeforeTheEnd),
-        Err(_) => Err(NotSeen::InTime { missed: missed.load(Relaxed) }),
+        Err(_) if is_over && timeout(LAST_WORD, shared.end()).await.is_ok() => {
+            Err(NotSeen::BeforeTheEnd)
+        }
+        Err(_) => Err(NotSeen::InTime {
+            missed: missed.load(Relaxed),
+        }),
     }
 }
 
@@ -319,8 +371,8 @@ impl Session {
         &self.inner.greeting.version
     }
 
-    /// QEMU's process, to look on: command line, process id, stderr, its end. Keeps nothing alive; `None` for
-    /// a session that was attached.
+    /// QEMU's process, to look on: command line, process id, stderr, its end. Keeps nothing alive;
+    /// `None` for a session that was attached.
     #[must_use]
     pub fn process(&self) -> Option<Watch> {
         self.inner.process.as_deref().cloned()
@@ -332,22 +384,23 @@ impl Session {
         self.inner.process.as_ref().map(|process| process.pid())
     }
 
-    /// Where the GDB stub listens; `None` where there is none, where it is an inherited socket pair, and for
-    /// a session that was attached ([`check_gdb`](Self::check_gdb) asks that QEMU).
+    /// Where the GDB stub listens; `None` where there is none, where it is an inherited socket
+    /// pair, and for a session that was attached ([`check_gdb`](Self::check_gdb) asks that QEMU).
     #[must_use]
     pub fn gdb(&self) -> Option<&gdb_port::Endpoint> {
         self.inner.gdb.as_ref()
     }
 
-    /// The guest's serial port of this number, drained by the session from its first byte; `None` unless the
-    /// configuration gave it [`Endpoint::Inherited`](crate::Endpoint::Inherited). Port 0 is there by default.
+    /// The guest's serial port of this number, drained by the session from its first byte; `None`
+    /// unless the configuration gave it [`Endpoint::Inherited`](crate::Endpoint::Inherited). Port 0
+    /// is there by default.
     #[must_use]
     pub fn serial(&self, port: usize) -> Option<&Serial> {
         self.inner.serials.get(port)?.as_ref()
     }
 
-    /// The console of the guest's semihosting calls, drained by the session from its first byte; what is
-    /// written here, the guest reads. `None` unless the configuration has
+    /// The console of the guest's semihosting calls, drained by the session from its first byte;
+    /// what is written here, the guest reads. `None` unless the configuration has
     /// [`semihosting`](crate::QemuConfig::semihosting).
     #[must_use]
     pub fn semihosting(&self) -> Option<&Serial> {

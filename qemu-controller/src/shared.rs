@@ -8,7 +8,8 @@ use std::task::Waker;
 use qmp_proto::Command as _;
 use qmp_proto::commands::{QueryStatus, RunState};
 use qmp_proto::{
-    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, Phase, RawReturn, SendError, ServerError,
+    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, Phase, RawReturn, SendError,
+    ServerError,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
@@ -28,7 +29,8 @@ pub(crate) type Answer = Result<RawReturn, ServerError>;
 /// What the handles and the driver share.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// A permit for each in-band command that QEMU may still take; who waits for one is served in order.
+    /// A permit for each in-band command that QEMU may still take; who waits for one is served in
+    /// order.
     in_band: Semaphore,
     /// The same for out-of-band commands.
     out_of_band: Semaphore,
@@ -57,7 +59,8 @@ pub(crate) struct State {
     pub(crate) subscribers: Option<Subscribers>,
     /// The run state that those who watch have been told.
     pub(crate) run_state: Option<watch::Sender<RunState>>,
-    /// Kept from events and from answers to `query-status`; told when what came with it is handed on.
+    /// Kept from events and from answers to `query-status`; told when what came with it is handed
+    /// on.
     pub(crate) latest: Known,
     /// The last answer to `query-status`, and what it told.
     pub(crate) last_status: Option<(RawReturn, RunState)>,
@@ -91,8 +94,8 @@ pub(crate) struct Place<'a> {
     permit: SemaphorePermit<'a>,
 }
 
-/// The session's own hold on what it shares with its driver: dropping it ends the driver and closes the
-/// stream.
+/// The session's own hold on what it shares with its driver: dropping it ends the driver and closes
+/// the stream.
 pub(crate) struct Owned(Arc<Shared>);
 
 impl Owned {
@@ -154,8 +157,8 @@ impl Drop for Owned {
 }
 
 impl Shared {
-    /// A panic under the lock is a bug of ours; the state is consistent enough that a second panic would not
-    /// help.
+    /// A panic under the lock is a bug of ours; the state is consistent enough that a second panic
+    /// would not help.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,8 +183,8 @@ impl Shared {
         Ok(receiver)
     }
 
-    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the session has
-    /// ended.
+    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the
+    /// session has ended.
     pub(crate) async fn place(&self, lane: Lane) -> Option<Place<'_>> {
         let permit = self.places(lane).acquire().await.ok()?;
         Some(Place { lane, permit })
@@ -207,8 +210,8 @@ impl Shared {
         }
     }
 
-    /// Encodes a command and writes it as far as the socket takes it; the answer arrives in the receiver,
-    /// which fails when the session ends first.
+    /// Encodes a command and writes it as far as the socket takes it; the answer arrives in the
+    /// receiver, which fails when the session ends first.
     pub(crate) fn submit(
         &self,
         place: Place<'_>,
@@ -237,7 +240,10 @@ impl Shared {
 
     /// Everything from this moment on. After the end of the session, a stream that is over.
     pub(crate) fn subscribe(&self) -> Events {
-        self.state().subscribers.as_mut().map_or_else(Events::ended, Subscribers::subscribe)
+        self.state()
+            .subscribers
+            .as_mut()
+            .map_or_else(Events::ended, Subscribers::subscribe)
     }
 
     /// The run state as it is known; the sender is gone when the session has ended.
@@ -263,7 +269,8 @@ impl Shared {
         }
     }
 
-    /// Closes the stream and ends the session, here and now: the driver's runtime may not run again.
+    /// Closes the stream and ends the session, here and now: the driver's runtime may not run
+    /// again.
     pub(crate) fn release(&self) {
         self.finish(Ended::Released);
         self.state().driver.wake_by_ref();
@@ -305,14 +312,16 @@ impl Shared {
 }
 
 impl State {
-    /// Runs one of the connection's senders, and writes down what it put out. After the end of the session, which may come
-    /// between a place and its command, nobody would ever answer.
+    /// Runs one of the connection's senders, and writes down what it put out. After the end of the
+    /// session, which may come between a place and its command, nobody would ever answer.
     fn encode<T>(
         &mut self,
         send: impl FnOnce(&mut Connection) -> Result<T, SendError>,
     ) -> Result<T, SendError> {
         if self.transport.is_none() {
-            return Err(SendError::WrongPhase { phase: Phase::Closed });
+            return Err(SendError::WrongPhase {
+                phase: Phase::Closed,
+            });
         }
         let before = self.connection.output().len();
         let sent = send(&mut self.connection)?;
@@ -339,11 +348,21 @@ mod tests {
     #[tokio::test]
     async fn a_place_that_was_given_before_the_end_sends_nothing_after_it() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let shared =
-            Owned::new(Box::pin(ours), Connection::new(Limits::default()), None, Span::none(), false);
+        let shared = Owned::new(
+            Box::pin(ours),
+            Connection::new(Limits::default()),
+            None,
+            Span::none(),
+            false,
+        );
         let place = shared.place(Lane::InBand).await.unwrap();
         shared.release();
         let sent = shared.submit(place, "stop", |_| panic!("there is nobody to send it"));
-        assert!(matches!(sent, Err(SendError::WrongPhase { phase: Phase::Closed })));
+        assert!(matches!(
+            sent,
+            Err(SendError::WrongPhase {
+                phase: Phase::Closed
+            })
+        ));
     }
 }

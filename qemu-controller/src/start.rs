@@ -5,11 +5,11 @@
 //!                           └ retried only where QEMU does the listening; never a fixed sleep
 //! ```
 //!
-//! The guest is held until its session is ready, and then let run unless it is to wait: one that is over in a
-//! millisecond would else end QEMU before anybody listens.
+//! The guest is held until its session is ready, and then let run unless it is to wait: one that is
+//! over in a millisecond would else end QEMU before anybody listens.
 //!
-//! At each arrow QEMU may end instead: the driver watches the process all the while, so the error comes at
-//! once and has QEMU's own words.
+//! At each arrow QEMU may end instead: the driver watches the process all the while, so the error
+//! comes at once and has QEMU's own words.
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,13 +47,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// … to this: up to 10 ms a retry costs QEMU nothing, at 50 ms it doubles the time to ready.
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// A QEMU that has greeted and answers nothing for so long may hang in `accept`. The answer takes a millisecond
-/// where nothing is in the way.
+/// A QEMU that has greeted and answers nothing for so long may hang in `accept`. The answer takes a
+/// millisecond where nothing is in the way.
 const HANGS_AFTER: Duration = Duration::from_millis(250);
 
 impl Session {
-    /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated, `query-status`
-    /// answered. Needs a tokio runtime with I/O and time enabled, of any flavour, and lives in it.
+    /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated,
+    /// `query-status` answered. Needs a tokio runtime with I/O and time enabled, of any flavour,
+    /// and lives in it.
     ///
     /// # Errors
     /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as
@@ -67,14 +68,23 @@ impl Session {
         config: QemuConfig,
         state: Option<MachineState>,
     ) -> Result<Self, StartError> {
-        let transcript =
-            config.transcript.as_ref().map(Destination::open).transpose().map_err(StartError::Transcript)?;
+        let transcript = config
+            .transcript
+            .as_ref()
+            .map(Destination::open)
+            .transpose()
+            .map_err(StartError::Transcript)?;
         let logs = Logs::open(&config.logs).map_err(StartError::PortLog)?;
         let since = Instant::now();
         let deadline = config.deadlines.start;
         let mut started = Started::default();
         let transcript = transcript.map(Transcript::new);
-        let failed = match timeout(deadline, begin(config, state, transcript, logs, &mut started)).await {
+        let failed = match timeout(
+            deadline,
+            begin(config, state, transcript, logs, &mut started),
+        )
+        .await
+        {
             Ok(Ok(session)) => {
                 info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
                 started.process = None;
@@ -87,8 +97,8 @@ impl Session {
     }
 }
 
-/// How far a start has come. Dropped before its end, it leaves no process, not even one that is to keep
-/// running.
+/// How far a start has come. Dropped before its end, it leaves no process, not even one that is to
+/// keep running.
 #[derive(Default)]
 struct Started {
     phase: StartPhase,
@@ -104,26 +114,55 @@ impl Drop for Started {
 impl Started {
     fn explain(&self, failed: Failed, deadline: Duration) -> StartError {
         let phase = self.phase;
-        let command_line =
-            self.process.as_ref().map(|process| process.argv().to_string()).unwrap_or_default();
-        // A program that was held up past its deadline may not have seen an end that was not its own doing.
-        let own = self.process.as_ref().filter(|process| !process.was_signalled());
+        let command_line = self
+            .process
+            .as_ref()
+            .map(|process| process.argv().to_string())
+            .unwrap_or_default();
+        // A program that was held up past its deadline may not have seen an end that was not its
+        // own doing.
+        let own = self
+            .process
+            .as_ref()
+            .filter(|process| !process.was_signalled());
         let exit = own.and_then(Watch::try_wait);
         match failed {
-            Failed::Deadline if let Some(exit) = exit => StartError::Exited { phase, exit, command_line },
+            Failed::Deadline if let Some(exit) = exit => StartError::Exited {
+                phase,
+                exit,
+                command_line,
+            },
             Failed::Launch(source) => StartError::Launch(source),
-            Failed::Ended(Ended::Exited(exit)) => StartError::Exited { phase, exit, command_line },
-            Failed::Ended(source) => StartError::Monitor { phase, command_line, source },
+            Failed::Ended(Ended::Exited(exit)) => StartError::Exited {
+                phase,
+                exit,
+                command_line,
+            },
+            Failed::Ended(source) => StartError::Monitor {
+                phase,
+                command_line,
+                source,
+            },
             Failed::Command(source) => StartError::Refused { phase, source },
             Failed::Connect(source) => StartError::Connect(source),
             Failed::NoMonitor => StartError::NoMonitor,
             Failed::KeptUnreachable => StartError::KeptUnreachable,
             Failed::UnknownPort => StartError::UnknownPort,
-            Failed::NoPort(port) => StartError::NoPort { port: port.to_string() },
+            Failed::NoPort(port) => StartError::NoPort {
+                port: port.to_string(),
+            },
             Failed::Misfit(differences) => StartError::Misfit { differences },
             Failed::Deadline => {
-                let stderr = self.process.as_ref().map(|process| process.stderr_tail().to_string_lossy());
-                StartError::Deadline { phase, deadline, stderr: stderr.unwrap_or_default(), command_line }
+                let stderr = self
+                    .process
+                    .as_ref()
+                    .map(|process| process.stderr_tail().to_string_lossy());
+                StartError::Deadline {
+                    phase,
+                    deadline,
+                    stderr: stderr.unwrap_or_default(),
+                    command_line,
+                }
             }
         }
     }
@@ -175,13 +214,19 @@ async fn begin(
     // What stood still when it was saved, stands still.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());
-    let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await.map_err(Failed::Launch)?;
+    let mut process = qemu_launch::spawn_async(spec.start_stopped(true))
+        .await
+        .map_err(Failed::Launch)?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
     started.process = Some(process.watch());
     started.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
     let serials = serials(&mut process, &mut logs)?;
-    let console = process.take(SEMIHOSTING).into_iter().chain(process.take("stdout")).collect::<Vec<_>>();
+    let console = process
+        .take(SEMIHOSTING)
+        .into_iter()
+        .chain(process.take("stdout"))
+        .collect::<Vec<_>>();
     let semihosting = match console.is_empty() {
         true => None,
         false => Some(Serial::drain(console, logs.take(PortName::Semihosting))?),
@@ -189,13 +234,24 @@ async fn begin(
     if let Some(port) = logs.left() {
         return Err(Failed::NoPort(port));
     }
-    let qtest = process.take(QTEST).map(tokio_stream).transpose()?.map(Qtest::new);
+    let qtest = process
+        .take(QTEST)
+        .map(tokio_stream)
+        .transpose()?
+        .map(Qtest::new);
     let transport = connect(&mut process).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
     let watch = Some(process.watch());
     let address = process.qmp_address().cloned();
-    let begun = handshake(transport, address, watch, transcript, deadline, &mut started.phase);
+    let begun = handshake(
+        transport,
+        address,
+        watch,
+        transcript,
+        deadline,
+        &mut started.phase,
+    );
     let (shared, greeting) = begun.await?;
     started.phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
@@ -231,8 +287,8 @@ async fn begin(
     }))
 }
 
-/// Lets the guest run. One that ends QEMU at once, and may take the answer with it, has been started all the
-/// same: how it ended, the session tells.
+/// Lets the guest run. One that ends QEMU at once, and may take the answer with it, has been
+/// started all the same: how it ended, the session tells.
 async fn run(shared: &Shared, deadline: Duration) -> Result<(), Failed> {
     match command(shared, deadline, &Cont).await {
         Ok(_) | Err(CommandError::Ended { .. }) => Ok(()),
@@ -262,7 +318,9 @@ pub(crate) async fn handshake(
     let answers = async {
         negotiate(&shared, &greeting).await?;
         *phase = StartPhase::FirstStatus;
-        command(&shared, deadline, &QueryStatus).await.map_err(Failed::from)
+        command(&shared, deadline, &QueryStatus)
+            .await
+            .map_err(Failed::from)
     };
     out_of_accept(address, answers).await?;
     Ok((shared, greeting))
@@ -270,12 +328,15 @@ pub(crate) async fn handshake(
 
 /// Waits for a greeted client's first answers, and frees a QEMU that hangs before it gives them.
 ///
-/// One that is joined while it starts can hang for ever: its main loop and its monitor's thread both see that
-/// somebody connects, the thread takes the connection, and the main loop waits in `accept` for another one. So
-/// it gets another one, closed at once. A QEMU that is merely slow sees that come and go after this client has left.
+/// One that is joined while it starts can hang for ever: its main loop and its monitor's thread
+/// both see that somebody connects, the thread takes the connection, and the main loop waits in
+/// `accept` for another one. So it gets another one, closed at once. A QEMU that is merely slow
+/// sees that come and go after this client has left.
 async fn out_of_accept<T>(address: Option<Address>, answers: impl Future<Output = T>) -> T {
     let mut answers = pin!(answers);
-    let Some(address @ (Address::Socket(_) | Address::Tcp(_))) = address else { return answers.await };
+    let Some(address @ (Address::Socket(_) | Address::Tcp(_))) = address else {
+        return answers.await;
+    };
     if let Ok(answered) = timeout(HANGS_AFTER, &mut answers).await {
         return answered;
     }
@@ -297,17 +358,25 @@ async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
         Ok(answer) => answer.await.ok(),
         // The end came with the greeting.
         Err(error) if call::is_over(&error) => None,
-        Err(source) => return Err(Failed::Command(CommandError::Invalid { command: name(), source })),
+        Err(source) => {
+            return Err(Failed::Command(CommandError::Invalid {
+                command: name(),
+                source,
+            }));
+        }
     };
     match answer {
         Some(Ok(())) => Ok(()),
-        Some(Err(error)) => Err(Failed::Command(CommandError::Refused { command: name(), error })),
+        Some(Err(error)) => Err(Failed::Command(CommandError::Refused {
+            command: name(),
+            error,
+        })),
         None => Err(Failed::Ended(shared.end().await)),
     }
 }
 
-/// The stream to the monitor. A socket pair is there at once; where QEMU does the listening, it is asked
-/// until it listens or has ended.
+/// The stream to the monitor. A socket pair is there at once; where QEMU does the listening, it is
+/// asked until it listens or has ended.
 async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
     let address = process.qmp_address().cloned().ok_or(Failed::NoMonitor)?;
     match address {
@@ -322,17 +391,21 @@ async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
             retry(process, || transport::connect(&address)).await
         }
         Address::Socket(_) => retry(process, || transport::connect(&address)).await,
-        other => Err(Failed::Connect(io::Error::other(format!("no way to reach a monitor at {other}")))),
+        other => Err(Failed::Connect(io::Error::other(format!(
+            "no way to reach a monitor at {other}"
+        )))),
     }
 }
 
-/// Waits until it is this QEMU that listens there, where that can be seen: at a port that is taken another
-/// QEMU may answer, and would be taken for ours until ours has exited.
+/// Waits until it is this QEMU that listens there, where that can be seen: at a port that is taken
+/// another QEMU may answer, and would be taken for ours until ours has exited.
 async fn listened_to(process: &Process, address: SocketAddr) -> Result<(), Failed> {
     let endpoint = gdb_port::Endpoint::Tcp(address);
     let seen = wait_until_listening(&endpoint, Some(process.pid()), A_YEAR, process.wait());
     match seen.await {
-        Err(WaitError::ProcessGone { .. }) => Err(Failed::Ended(Ended::Exited(process.wait().await))),
+        Err(WaitError::ProcessGone { .. }) => {
+            Err(Failed::Ended(Ended::Exited(process.wait().await)))
+        }
         _ => Ok(()),
     }
 }
@@ -361,10 +434,14 @@ async fn retry<S, F: Future<Output = io::Result<S>>>(
 
 /// Each of the machine's serial ports that is inherited, in the board's order.
 fn serials(process: &mut Process, logs: &mut Logs) -> io::Result<Vec<Option<Serial>>> {
-    let ports = (0..).take_while(|&port| process.serial_address(port).is_some()).count();
+    let ports = (0..)
+        .take_while(|&port| process.serial_address(port).is_some())
+        .count();
     let mut drain = |port| {
         let stream = process.take_serial(port);
-        stream.map(|stream| Serial::drain(vec![stream], logs.take(PortName::Serial(port)))).transpose()
+        stream
+            .map(|stream| Serial::drain(vec![stream], logs.take(PortName::Serial(port))))
+            .transpose()
     };
     (0..ports).map(&mut drain).collect()
 }

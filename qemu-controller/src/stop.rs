@@ -40,12 +40,13 @@ pub enum StoppedBy {
 
 impl Session {
     /// Ends QEMU: `quit`, then SIGTERM, then SIGKILL, each with its deadline
-    /// ([`QemuConfig::stop_ladder`](crate::QemuConfig::stop_ladder)). When this returns, QEMU is gone and
-    /// reaped, and everybody else who waits for the session has been told.
+    /// ([`QemuConfig::stop_ladder`](crate::QemuConfig::stop_ladder)). When this returns, QEMU is
+    /// gone and reaped, and everybody else who waits for the session has been told.
     ///
-    /// May be called twice, from several tasks, and after QEMU has ended by itself: all get the same answer.
-    /// Once begun, the ladder is climbed even if the future is dropped. A QEMU that was attached to is not
-    /// this session's to kill: it is only asked, within the session's deadline.
+    /// May be called twice, from several tasks, and after QEMU has ended by itself: all get the
+    /// same answer. Once begun, the ladder is climbed even if the future is dropped. A QEMU that
+    /// was attached to is not this session's to kill: it is only asked, within the session's
+    /// deadline.
     ///
     /// # Errors
     /// [`StopError`]: QEMU still runs, or, where it was attached to, is not known to have ended.
@@ -64,7 +65,11 @@ impl Session {
         if let Some(exit) = process.try_wait() {
             // So that whoever asks the session afterwards hears the same.
             shared.end().await;
-            return Ok(Stopped { by: StoppedBy::Itself, exit: Some(exit), took: Duration::ZERO });
+            return Ok(Stopped {
+                by: StoppedBy::Itself,
+                exit: Some(exit),
+                took: Duration::ZERO,
+            });
         }
         let mut ladder = self.inner.deadlines.stop;
         if shared.how_it_ended().is_some() {
@@ -76,7 +81,10 @@ impl Session {
             let quit = self.with_deadline(ladder.exit);
             match ladder.exit.is_zero() {
                 true => false,
-                false => matches!(quit.command(&Quit).await, Ok(_) | Err(CommandError::Ended { .. })),
+                false => matches!(
+                    quit.command(&Quit).await,
+                    Ok(_) | Err(CommandError::Ended { .. })
+                ),
             }
         };
         let (asked, ended) = tokio::join!(asked, ending);
@@ -88,13 +96,23 @@ impl Session {
             Rung::Terminated => StoppedBy::Terminate,
             _ => StoppedBy::Kill,
         };
-        Ok(Stopped { by, exit: Some(ended.exit), took: ended.took })
+        Ok(Stopped {
+            by,
+            exit: Some(ended.exit),
+            took: ended.took,
+        })
     }
 
     /// Ends a QEMU whose process is not ours: all there is, is to ask.
     async fn quit(&self) -> Result<Stopped, StopError> {
         let (since, shared) = (Instant::now(), &self.inner.shared);
-        let stopped = |by| Ok(Stopped { by, exit: None, took: since.elapsed() });
+        let stopped = |by| {
+            Ok(Stopped {
+                by,
+                exit: None,
+                took: since.elapsed(),
+            })
+        };
         let unheeded = |error| Err(StopError::Unheeded(Arc::new(error)));
         let command = Quit::NAME.to_owned();
         match shared.how_it_ended() {
@@ -105,12 +123,20 @@ impl Session {
         }
         match self.command(&Quit).await {
             // The stream may end before the answer is read: then it was heeded.
-            Ok(_) | Err(CommandError::Ended { ended: Ended::Closed, .. }) => {}
+            Ok(_)
+            | Err(CommandError::Ended {
+                ended: Ended::Closed,
+                ..
+            }) => {}
             Err(error) => return unheeded(error),
         }
         if timeout(self.deadline, shared.end()).await.is_err() {
             let (deadline, phase) = (self.deadline, WaitPhase::Effect);
-            return unheeded(CommandError::Deadline { command, deadline, phase });
+            return unheeded(CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            });
         }
         stopped(StoppedBy::Quit)
     }

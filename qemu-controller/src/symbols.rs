@@ -63,14 +63,24 @@ impl Symbols {
 
     pub(crate) fn of(file: File) -> Result<Self, SymbolsError> {
         let cache = ReadCache::new(file);
-        let elf = object::File::parse(&cache).map_err(|error| SymbolsError::NotElf(error.into()))?;
+        let elf =
+            object::File::parse(&cache).map_err(|error| SymbolsError::NotElf(error.into()))?;
         let thumb = elf.architecture() == object::Architecture::Arm;
         let mut symbols = Self::default();
         for symbol in elf.symbols().filter(|symbol| symbol.is_definition()) {
-            let Some(name) = symbol.name().ok().filter(|name| is_telling(name)) else { continue };
+            let Some(name) = symbol.name().ok().filter(|name| is_telling(name)) else {
+                continue;
+            };
             let is_code = symbol.kind() == SymbolKind::Text;
-            let address = if thumb && is_code { symbol.address() & !1 } else { symbol.address() };
-            let place = Symbol { address, size: symbol.size() };
+            let address = if thumb && is_code {
+                symbol.address() & !1
+            } else {
+                symbol.address()
+            };
+            let place = Symbol {
+                address,
+                size: symbol.size(),
+            };
             // A global one hides others of its name.
             if symbol.is_global() || !symbols.by_name.contains_key(name) {
                 symbols.by_name.insert(name.to_owned(), place);
@@ -87,15 +97,20 @@ impl Symbols {
         self.by_name.get(name).copied()
     }
 
-    /// The nearest symbol at or before an address, unless the address is behind the end of that symbol. An odd
-    /// address is taken as it is.
+    /// The nearest symbol at or before an address, unless the address is behind the end of that
+    /// symbol. An odd address is taken as it is.
     #[must_use]
     pub fn at(&self, address: u64) -> Option<Place> {
-        let end = self.by_address.partition_point(|(symbol, _)| symbol.address <= address);
+        let end = self
+            .by_address
+            .partition_point(|(symbol, _)| symbol.address <= address);
         let mut near = self.by_address[..end].iter().rev().take(NEAR);
         near.find_map(|(symbol, name)| {
             let offset = address - symbol.address;
-            (symbol.size == 0 || offset < symbol.size).then(|| Place { symbol: name.clone(), offset })
+            (symbol.size == 0 || offset < symbol.size).then(|| Place {
+                symbol: name.clone(),
+                offset,
+            })
         })
     }
 
@@ -118,7 +133,8 @@ impl Symbols {
 /// How many similar names an error shows.
 const SIMILAR: usize = 5;
 
-/// How many symbols before an address are looked at: several may be at one address, and one within another.
+/// How many symbols before an address are looked at: several may be at one address, and one within
+/// another.
 const NEAR: usize = 16;
 
 /// Arm's mapping symbols (`$t`, `$d`) and the assembler's local labels tell a reader nothing.

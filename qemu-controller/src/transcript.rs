@@ -6,8 +6,8 @@ use std::time::Instant;
 use qmp_proto::transcript::{Line, Speaker};
 use tracing::warn;
 
-/// Writes down what is said, each line with a remark of its time. Stops at the first write that fails: the
-/// session is worth more than its log.
+/// Writes down what is said, each line with a remark of its time. Stops at the first write that
+/// fails: the session is worth more than its log.
 pub(crate) struct Transcript {
     writer: Option<Box<dyn Write + Send>>,
     since: Instant,
@@ -17,7 +17,11 @@ pub(crate) struct Transcript {
 
 impl Transcript {
     pub(crate) fn new(writer: Box<dyn Write + Send>) -> Self {
-        Self { writer: Some(writer), since: Instant::now(), unfinished: Vec::new() }
+        Self {
+            writer: Some(writer),
+            since: Instant::now(),
+            unfinished: Vec::new(),
+        }
     }
 
     /// A command, whole.
@@ -37,13 +41,21 @@ impl Transcript {
     }
 
     fn write(&mut self, speaker: Speaker, text: &[u8]) {
-        let Some(writer) = &mut self.writer else { return };
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
         let seconds = self.since.elapsed().as_secs_f64();
         let text = String::from_utf8_lossy(text);
-        let line = Line { speaker, text: &text };
+        let line = Line {
+            speaker,
+            text: &text,
+        };
         // At once: a writer that several sessions share gets nobody else's line in between.
         let entry = format!("# {seconds:.6} s\n{line}");
-        if let Err(error) = writer.write_all(entry.as_bytes()).and_then(|()| writer.flush()) {
+        if let Err(error) = writer
+            .write_all(entry.as_bytes())
+            .and_then(|()| writer.flush())
+        {
             warn!(%error, "the QMP transcript cannot be written and stops here");
             self.writer = None;
         }
@@ -76,7 +88,8 @@ mod tests {
             let writer: Arc<Mutex<dyn Write + Send>> = Arc::clone(&written) as _;
             let mut transcript = Transcript::new(Destination::Writer(writer).open().unwrap());
             transcript.sent(b"{\"execute\":\"stop\"}");
-            wire.chunks(size).for_each(|chunk| transcript.received(chunk));
+            wire.chunks(size)
+                .for_each(|chunk| transcript.received(chunk));
             drop(transcript);
             let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
             assert_eq!(server_bytes(&text).unwrap(), wire, "{text}");

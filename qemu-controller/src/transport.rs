@@ -1,4 +1,5 @@
-//! The byte stream to a monitor: a unix socket, a TCP connection, or anything else that reads and writes.
+//! The byte stream to a monitor: a unix socket, a TCP connection, or anything else that reads and
+//! writes.
 
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
@@ -18,8 +19,8 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + 'static> Transport for T {}
 
-/// One owned stream, whichever kind it is; a virtual call per read and write is nothing beside the system
-/// call.
+/// One owned stream, whichever kind it is; a virtual call per read and write is nothing beside the
+/// system call.
 pub(crate) type BoxTransport = Pin<Box<dyn Transport>>;
 
 /// Connects to a monitor that QEMU listens for.
@@ -44,9 +45,9 @@ pub(crate) async fn connect(address: &Address) -> io::Result<BoxTransport> {
 
 /// A unix socket that wakes its reader only when there is something to read.
 ///
-/// Linux tells of room in such a socket whenever the other end has read something, which is after every command: tokio's
-/// own stream is woken by that, nearly once a command, for nothing. Here room is waited for only once a write has found
-/// none.
+/// Linux tells of room in such a socket whenever the other end has read something, which is after
+/// every command: tokio's own stream is woken by that, nearly once a command, for nothing. Here
+/// room is waited for only once a write has found none.
 pub(crate) struct MonitorSocket {
     socket: AsyncFd<UnixStream>,
     /// The same socket, registered for room alone; there only while there is none.
@@ -59,7 +60,11 @@ impl MonitorSocket {
     /// In the runtime that the driver will have.
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: register(socket, Interest::READABLE)?, full: None, runtime: Handle::current() })
+        Ok(Self {
+            socket: register(socket, Interest::READABLE)?,
+            full: None,
+            runtime: Handle::current(),
+        })
     }
 }
 
@@ -71,8 +76,8 @@ fn register(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixSt
     AsyncFd::with_interest(socket, interest)
 }
 
-/// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary reply
-/// one.
+/// How many bytes one read takes at most: a whole schema reply takes some twenty reads, an ordinary
+/// reply one.
 pub(crate) const READ_CHUNK: usize = 16 * 1024;
 
 impl AsyncRead for MonitorSocket {
@@ -107,8 +112,16 @@ impl AsyncRead for MonitorSocket {
 }
 
 impl AsyncWrite for MonitorSocket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let Self { socket, full, runtime } = &mut *self;
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self {
+            socket,
+            full,
+            runtime,
+        } = &mut *self;
         loop {
             match socket.get_ref().write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -171,7 +184,10 @@ mod tests {
             all.iter().all(|&byte| byte == 7)
         });
         ours.write_all(&vec![7; rest]).await.unwrap();
-        assert!(ours.full.is_none(), "it is registered for room no longer than needed");
+        assert!(
+            ours.full.is_none(),
+            "it is registered for room no longer than needed"
+        );
         let mut answer = Vec::new();
         ours.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"done");

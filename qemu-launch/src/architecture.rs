@@ -3,9 +3,9 @@
 use std::fmt;
 
 use object::elf::{
-    EM_68K, EM_386, EM_AARCH64, EM_ALPHA, EM_ARM, EM_AVR, EM_LOONGARCH, EM_MICROBLAZE, EM_MIPS, EM_OPENRISC,
-    EM_PARISC, EM_PPC, EM_PPC64, EM_RISCV, EM_RX, EM_S390, EM_SH, EM_SPARC, EM_SPARCV9, EM_TRICORE,
-    EM_X86_64, EM_XTENSA, Machine,
+    EM_68K, EM_386, EM_AARCH64, EM_ALPHA, EM_ARM, EM_AVR, EM_LOONGARCH, EM_MICROBLAZE, EM_MIPS,
+    EM_OPENRISC, EM_PARISC, EM_PPC, EM_PPC64, EM_RISCV, EM_RX, EM_S390, EM_SH, EM_SPARC,
+    EM_SPARCV9, EM_TRICORE, EM_X86_64, EM_XTENSA, Machine,
 };
 
 /// What an ELF file says that it is for.
@@ -18,10 +18,15 @@ pub(crate) struct Architecture {
 }
 
 const fn of(machine: Machine, bits: u8, little_endian: bool) -> Architecture {
-    Architecture { machine, bits, little_endian }
+    Architecture {
+        machine,
+        bits,
+        little_endian,
+    }
 }
 
-/// What the QEMU of this target runs; `None` for a target that is not known, where nothing can be checked.
+/// What the QEMU of this target runs; `None` for a target that is not known, where nothing can be
+/// checked.
 pub(crate) fn run_by(target: &str) -> Option<&'static [Architecture]> {
     const ARM: Architecture = of(EM_ARM, 32, true);
     const X86: Architecture = of(EM_386, 32, true);
@@ -40,7 +45,15 @@ pub(crate) fn run_by(target: &str) -> Option<&'static [Architecture]> {
         "mips64" => const { &[of(EM_MIPS, 64, false), of(EM_MIPS, 32, false)] },
         "mips64el" => const { &[of(EM_MIPS, 64, true), of(EM_MIPS, 32, true)] },
         "ppc" => const { &[of(EM_PPC, 32, false)] },
-        "ppc64" => const { &[of(EM_PPC64, 64, false), of(EM_PPC64, 64, true), of(EM_PPC, 32, false)] },
+        "ppc64" => {
+            const {
+                &[
+                    of(EM_PPC64, 64, false),
+                    of(EM_PPC64, 64, true),
+                    of(EM_PPC, 32, false),
+                ]
+            }
+        }
         "m68k" => const { &[of(EM_68K, 32, false)] },
         "or1k" => const { &[of(EM_OPENRISC, 32, false)] },
         "sparc" => const { &[of(EM_SPARC, 32, false)] },

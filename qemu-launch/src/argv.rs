@@ -27,12 +27,13 @@ pub(crate) struct Plan {
 }
 
 impl MachineSpec {
-    /// The command line that this machine makes, for the `program` given and with unix sockets in `folder`.
+    /// The command line that this machine makes, for the `program` given and with unix sockets in
+    /// `folder`.
     ///
-    /// Nothing is looked up or opened; the description and the current folder, from which relative paths are made
-    /// absolute, are all that it depends on. Inherited channels are shown with the descriptors 3, 4, ..., in the
-    /// order QMP, GDB, serial ports, monitors, other character devices; a started process has numbers of its own
-    /// (see [`Watch::argv`](crate::Watch::argv)).
+    /// Nothing is looked up or opened; the description and the current folder, from which relative
+    /// paths are made absolute, are all that it depends on. Inherited channels are shown with the
+    /// descriptors 3, 4, ..., in the order QMP, GDB, serial ports, monitors, other character
+    /// devices; a started process has numbers of its own (see [`Watch::argv`](crate::Watch::argv)).
     ///
     /// # Errors
     /// Whatever contradicts itself, or can't be passed to QEMU unharmed.
@@ -52,7 +53,11 @@ impl MachineSpec {
     /// Whether the guest is held at its start (`-S`).
     #[must_use]
     pub fn starts_stopped(&self) -> bool {
-        self.start_stopped || self.extra_args.iter().any(|word| word == "-S" || word == "--S")
+        self.start_stopped
+            || self
+                .extra_args
+                .iter()
+                .any(|word| word == "-S" || word == "--S")
     }
 }
 
@@ -109,7 +114,9 @@ fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
         Some(cpu) => args.pair("-cpu", cpu_model(cpu, &spec.cpu_properties)?),
         None if spec.cpu_properties.is_empty() => {}
         None => {
-            return Err(SpecError::CpuPropertyWithoutCpu { property: spec.cpu_properties[0].0.clone() });
+            return Err(SpecError::CpuPropertyWithoutCpu {
+                property: spec.cpu_properties[0].0.clone(),
+            });
         }
     }
     if let Some(memory) = &spec.memory {
@@ -135,7 +142,10 @@ fn cpu_model(model: &str, properties: &[(String, String)]) -> Result<String, Spe
         }
         option::value("cpu property", value.as_ref())?;
         if value.contains(',') {
-            return Err(SpecError::CommaInCpuProperty { property: key.clone(), value: value.clone() });
+            return Err(SpecError::CommaInCpuProperty {
+                property: key.clone(),
+                value: value.clone(),
+            });
         }
         text.push_str(&format!(",{key}={value}"));
     }
@@ -148,13 +158,18 @@ fn checked_memory(text: &str) -> Result<&str, SpecError> {
     if suffix <= 1 && digits.parse::<u64>().is_ok_and(|n| n > 0) && !digits.starts_with('+') {
         Ok(text)
     } else {
-        Err(SpecError::BadMemory { text: text.to_owned() })
+        Err(SpecError::BadMemory {
+            text: text.to_owned(),
+        })
     }
 }
 
 fn contents(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     if let [first, second, ..] = spec.kernels.as_slice() {
-        return Err(SpecError::TwoFirmwares { first: first.path.clone(), second: second.path.clone() });
+        return Err(SpecError::TwoFirmwares {
+            first: first.path.clone(),
+            second: second.path.clone(),
+        });
     }
     if let Some(kernel) = spec.kernels.first() {
         args.pair("-kernel", option::path("firmware", &kernel.path)?);
@@ -172,10 +187,14 @@ fn contents(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
 }
 
 fn loader(image: &LoadedImage) -> Result<OsString, SpecError> {
-    let list = OptionList::new("driver", "loader").with("file", option::path("image", image.path())?);
+    let list =
+        OptionList::new("driver", "loader").with("file", option::path("image", image.path())?);
     Ok(match image {
-        // Without `force-raw` the loader would try the file as ELF, U-Boot image and Intel HEX first.
-        LoadedImage::Raw { address, .. } => list.with("addr", format!("{address:#x}")).on("force-raw"),
+        // Without `force-raw` the loader would try the file as ELF, U-Boot image and Intel HEX
+        // first.
+        LoadedImage::Raw { address, .. } => {
+            list.with("addr", format!("{address:#x}")).on("force-raw")
+        }
         LoadedImage::IntelHex { .. } => list,
     }
     .finish())
@@ -221,8 +240,9 @@ fn drive_list(drive: &Drive) -> Result<OsString, SpecError> {
     Ok(list.finish())
 }
 
-/// As `key=value` and not as JSON, the other form of `-blockdev`: JSON can't carry a path that is not UTF-8. The
-/// driver of the file is named, so that QEMU never takes the path for `json:` or a protocol.
+/// As `key=value` and not as JSON, the other form of `-blockdev`: JSON can't carry a path that is
+/// not UTF-8. The driver of the file is named, so that QEMU never takes the path for `json:` or a
+/// protocol.
 fn blockdev_list(blockdev: &Blockdev) -> Result<OsString, SpecError> {
     let mut list = OptionList::empty()
         .with("driver", option::word("blockdev format", &blockdev.format)?)
@@ -280,7 +300,10 @@ fn behaviour(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
         args.pair("-global", global(driver, property, value)?);
     }
     if spec.sandbox == Sandbox::Strict {
-        args.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        args.pair(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
     }
     Ok(())
 }
@@ -291,7 +314,12 @@ fn icount_list(icount: Icount) -> Result<OsString, SpecError> {
         Some(shift) => return Err(SpecError::BadIcountShift { shift }),
         None => OptionList::empty().with("shift", "auto"),
     };
-    Ok(if icount.sleep { list } else { list.off("sleep") }.finish())
+    Ok(if icount.sleep {
+        list
+    } else {
+        list.off("sleep")
+    }
+    .finish())
 }
 
 fn action_list(action: Action) -> Option<OsString> {
@@ -317,7 +345,10 @@ fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
     for item in &log.items {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_:*?".contains(&b);
         if item.is_empty() || !item.bytes().all(plain) {
-            return Err(SpecError::BadName { what: "log item", text: item.clone() });
+            return Err(SpecError::BadName {
+                what: "log item",
+                text: item.clone(),
+            });
         }
     }
     args.pair("-d", log.items.join(","));
@@ -331,12 +362,16 @@ fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// `driver.property=value`, where QEMU takes the value as it stands; it reads 63 bytes of each name.
+/// `driver.property=value`, where QEMU takes the value as it stands; it reads 63 bytes of each
+/// name.
 fn global(driver: &str, property: &str, value: &OsStr) -> Result<OsString, SpecError> {
     for (what, text) in [("global driver", driver), ("global property", property)] {
         option::key(what, text)?;
         if text.len() > 63 || (what == "global driver" && text.contains('.')) {
-            return Err(SpecError::BadName { what, text: text.to_owned() });
+            return Err(SpecError::BadName {
+                what,
+                text: text.to_owned(),
+            });
         }
     }
     let mut text = OsString::from(format!("{driver}.{property}="));

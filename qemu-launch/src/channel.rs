@@ -37,7 +37,8 @@ enum Resolved {
 }
 
 impl Channels {
-    /// Resolves every endpoint: sockets into `folder`, inherited channels to the descriptors given, in order.
+    /// Resolves every endpoint: sockets into `folder`, inherited channels to the descriptors given,
+    /// in order.
     pub(crate) fn of(
         spec: &MachineSpec,
         folder: &Path,
@@ -69,7 +70,11 @@ impl Channels {
             args.pair("-mon", mon("qmp", "control"));
         }
         for (n, monitor) in spec.monitors.iter().enumerate() {
-            let mode = if matches!(monitor, Monitor::Qmp(_)) { "control" } else { "readline" };
+            let mode = if matches!(monitor, Monitor::Qmp(_)) {
+                "control"
+            } else {
+                "readline"
+            };
             args.pair("-mon", mon(&format!("monitor{n}"), mode));
         }
         if spec.gdb.is_some() {
@@ -95,26 +100,43 @@ impl Channels {
 /// How many descriptors QEMU has to inherit.
 pub(crate) fn count_inherited(spec: &MachineSpec) -> usize {
     let inherited = |backend: &Backend| *backend == Backend::Endpoint(Endpoint::Inherited);
-    wanted(spec).iter().filter(|(_, backend)| inherited(backend)).count()
+    wanted(spec)
+        .iter()
+        .filter(|(_, backend)| inherited(backend))
+        .count()
 }
 
 /// Whether a private folder is needed.
 pub(crate) fn wants_folder(spec: &MachineSpec) -> bool {
-    wanted(spec).iter().any(|(_, backend)| *backend == Backend::Endpoint(Endpoint::PrivateSocket))
+    wanted(spec)
+        .iter()
+        .any(|(_, backend)| *backend == Backend::Endpoint(Endpoint::PrivateSocket))
 }
 
 /// Every character device under its id.
 fn wanted(spec: &MachineSpec) -> Vec<(String, Backend)> {
     let mut wanted: Vec<(String, Backend)> = Vec::new();
-    wanted.extend(spec.qmp.iter().map(|endpoint| ("qmp".to_owned(), endpoint.clone().into())));
-    wanted.extend(spec.gdb.iter().map(|endpoint| ("gdb".to_owned(), endpoint.clone().into())));
+    wanted.extend(
+        spec.qmp
+            .iter()
+            .map(|endpoint| ("qmp".to_owned(), endpoint.clone().into())),
+    );
+    wanted.extend(
+        spec.gdb
+            .iter()
+            .map(|endpoint| ("gdb".to_owned(), endpoint.clone().into())),
+    );
     let serials = spec.serials.iter().cloned().enumerate();
     wanted.extend(serials.map(|(n, backend)| (format!("serial{n}"), backend)));
     let monitors = spec.monitors.iter().enumerate();
-    wanted.extend(monitors.map(|(n, monitor)| (format!("monitor{n}"), endpoint_of(monitor).into())));
+    wanted
+        .extend(monitors.map(|(n, monitor)| (format!("monitor{n}"), endpoint_of(monitor).into())));
     wanted.extend(spec.chardevs.iter().cloned());
     // No character device, but QEMU inherits it as one.
-    wanted.extend(spec.incoming.then(|| (INCOMING.to_owned(), Endpoint::Inherited.into())));
+    wanted.extend(
+        spec.incoming
+            .then(|| (INCOMING.to_owned(), Endpoint::Inherited.into())),
+    );
     wanted
 }
 
@@ -125,7 +147,10 @@ fn endpoint_of(monitor: &Monitor) -> Endpoint {
 }
 
 fn mon(chardev: &str, mode: &str) -> std::ffi::OsString {
-    OptionList::empty().with("chardev", chardev).with("mode", mode).finish()
+    OptionList::empty()
+        .with("chardev", chardev)
+        .with("mode", mode)
+        .finish()
 }
 
 /// Something of which there is one.
@@ -144,10 +169,12 @@ impl Place<'_> {
 
     fn of(backend: &Backend) -> Option<Self> {
         match backend {
-            Backend::Endpoint(Endpoint::Socket(path)) | Backend::File { path, .. } => Some(Self::at(path)),
-            Backend::Endpoint(endpoint) => {
-                Address::tcp(endpoint).filter(|address| address.port() != 0).map(Self::Port)
+            Backend::Endpoint(Endpoint::Socket(path)) | Backend::File { path, .. } => {
+                Some(Self::at(path))
             }
+            Backend::Endpoint(endpoint) => Address::tcp(endpoint)
+                .filter(|address| address.port() != 0)
+                .map(Self::Port),
             _ => None,
         }
     }
@@ -156,8 +183,9 @@ impl Place<'_> {
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Port(a), Self::Port(b)) => {
-                let every =
-                    |a: &SocketAddr, b: &SocketAddr| a.ip().is_unspecified() && a.is_ipv4() == b.is_ipv4();
+                let every = |a: &SocketAddr, b: &SocketAddr| {
+                    a.ip().is_unspecified() && a.is_ipv4() == b.is_ipv4()
+                };
                 a.port() == b.port() && (a.ip() == b.ip() || every(a, b) || every(b, a))
             }
             _ => self == other,
@@ -175,11 +203,15 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Two devices of one id, one port, one socket or one file: refused, with both named. The log's file is one as well.
+/// Two devices of one id, one port, one socket or one file: refused, with both named. The log's
+/// file is one as well.
 fn refuse_shared(wanted: &[(String, Backend)], log: Option<&Path>) -> Result<(), SpecError> {
     let devices = wanted.iter().flat_map(|(id, backend)| {
         let places = [Some(Place::Id(id)), Place::of(backend)];
-        places.into_iter().flatten().map(move |place| (id.as_str(), place))
+        places
+            .into_iter()
+            .flatten()
+            .map(move |place| (id.as_str(), place))
     });
     let log = log.map(|path| ("log", Place::at(path)));
     let mut seen: Vec<(&str, Place<'_>)> = Vec::new();
@@ -206,15 +238,21 @@ fn resolve(
         Backend::Endpoint(Endpoint::Inherited) => match descriptors.next() {
             Some(fd) => Resolved::Address(Address::Inherited { fd }),
             None => {
-                return Err(SpecError::UnsupportedEndpoint { id: id.to_owned(), endpoint: "inheritance" });
+                return Err(SpecError::UnsupportedEndpoint {
+                    id: id.to_owned(),
+                    endpoint: "inheritance",
+                });
             }
         },
         Backend::Endpoint(Endpoint::PrivateSocket | Endpoint::Socket(_)) if !cfg!(unix) => {
-            return Err(SpecError::UnsupportedEndpoint { id: id.to_owned(), endpoint: "unix socket" });
+            return Err(SpecError::UnsupportedEndpoint {
+                id: id.to_owned(),
+                endpoint: "unix socket",
+            });
         }
-        Backend::Endpoint(Endpoint::PrivateSocket) => {
-            Resolved::Address(Address::Socket(socket_path(folder.join(format!("{id}.sock")))?))
-        }
+        Backend::Endpoint(Endpoint::PrivateSocket) => Resolved::Address(Address::Socket(
+            socket_path(folder.join(format!("{id}.sock")))?,
+        )),
         Backend::Endpoint(Endpoint::Socket(path)) => {
             let path = PathBuf::from(option::path("socket", &path)?);
             Resolved::Address(Address::Socket(socket_path(path)?))
@@ -228,7 +266,10 @@ fn resolve(
         Backend::File { path, append } => Resolved::File { path, append },
         Backend::RingBuffer { size } if size.is_power_of_two() => Resolved::RingBuffer { size },
         Backend::RingBuffer { size } => {
-            return Err(SpecError::BadRingBuffer { id: id.to_owned(), size });
+            return Err(SpecError::BadRingBuffer {
+                id: id.to_owned(),
+                size,
+            });
         }
         Backend::Null => Resolved::Null,
     })
@@ -237,7 +278,11 @@ fn resolve(
 fn socket_path(path: PathBuf) -> Result<PathBuf, SpecError> {
     let length = path.as_os_str().len();
     if length > MAX_SOCKET_PATH {
-        return Err(SpecError::SocketPathTooLong { path, length, max: MAX_SOCKET_PATH });
+        return Err(SpecError::SocketPathTooLong {
+            path,
+            length,
+            max: MAX_SOCKET_PATH,
+        });
     }
     Ok(path)
 }
@@ -247,7 +292,9 @@ fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecErro
     Ok(match resolved {
         Resolved::Address(Address::Inherited { fd }) => socket().with("fd", fd.to_string()),
         // `wait=off`: QEMU itself would stand still until somebody connects.
-        Resolved::Address(Address::Socket(path)) => socket().with("path", path).on("server").off("wait"),
+        Resolved::Address(Address::Socket(path)) => {
+            socket().with("path", path).on("server").off("wait")
+        }
         // `nodelay`: event and reply are two writes, which Nagle's algorithm turns into 44 ms.
         Resolved::Address(Address::Tcp(address)) => socket()
             .with("host", address.ip().to_string())
@@ -261,9 +308,9 @@ fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecErro
                 .with("path", option::path("serial file", path)?);
             if *append { list.on("append") } else { list }
         }
-        Resolved::RingBuffer { size } => {
-            OptionList::new("backend", "ringbuf").with("id", id).with("size", size.to_string())
-        }
+        Resolved::RingBuffer { size } => OptionList::new("backend", "ringbuf")
+            .with("id", id)
+            .with("size", size.to_string()),
         Resolved::Null => OptionList::new("backend", "null").with("id", id),
     }
     .finish())

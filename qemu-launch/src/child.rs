@@ -16,7 +16,8 @@ type Running = std::process::Child;
 /// A child that one thread waits for while others send it signals.
 #[derive(Debug)]
 pub(crate) struct Child {
-    /// `None` once it is reaped: its id may be another process's then, and no signal is sent any more.
+    /// `None` once it is reaped: its id may be another process's then, and no signal is sent any
+    /// more.
     unreaped: Mutex<Option<Running>>,
     #[cfg(unix)]
     pid: Running,
@@ -47,7 +48,10 @@ impl Child {
 #[cfg(unix)]
 impl Child {
     pub(crate) fn new(pid: Running) -> Self {
-        Self { unreaped: Mutex::new(Some(pid)), pid }
+        Self {
+            unreaped: Mutex::new(Some(pid)),
+            pid,
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -78,8 +82,9 @@ impl Child {
         let _ = rustix::process::kill_process_group(self.pid, rustix::process::Signal::KILL);
     }
 
-    /// Blocks until it has ended, without reaping it and without the lock, so that signals can be sent meanwhile.
-    /// False where it is not there to be reaped: other code in this program waits for any child, or ignores SIGCHLD.
+    /// Blocks until it has ended, without reaping it and without the lock, so that signals can be
+    /// sent meanwhile. False where it is not there to be reaped: other code in this program waits
+    /// for any child, or ignores SIGCHLD.
     fn await_end(&self) -> bool {
         use rustix::process::{WaitId, WaitIdOptions, waitid};
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -100,7 +105,10 @@ fn reap(pid: Running) -> io::Result<ExitStatus> {
 #[cfg(not(unix))]
 impl Child {
     pub(crate) fn new(child: Running) -> Self {
-        Self { id: child.id(), unreaped: Mutex::new(Some(child)) }
+        Self {
+            id: child.id(),
+            unreaped: Mutex::new(Some(child)),
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -123,7 +131,11 @@ impl Child {
 
     /// Looks every 10 ms: `std` can't wait and kill at the same time here.
     fn await_end(&self) -> bool {
-        let runs = || self.lock().as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        let runs = || {
+            self.lock()
+                .as_mut()
+                .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        };
         while runs() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }

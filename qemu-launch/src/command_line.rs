@@ -4,9 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// QEMU's command line. Its `Display` can be pasted into a shell: any POSIX one, or bash, zsh or ksh where a word is
-/// not printable text (`$'…'`). Of a machine with inherited channels it only shows what was run: the descriptors are
-/// QEMU's, and a shell has none under their numbers.
+/// QEMU's command line. Its `Display` can be pasted into a shell: any POSIX one, or bash, zsh or
+/// ksh where a word is not printable text (`$'…'`). Of a machine with inherited channels it only
+/// shows what was run: the descriptors are QEMU's, and a shell has none under their numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argv {
     program: PathBuf,
@@ -42,21 +42,24 @@ impl fmt::Display for Argv {
     }
 }
 
-/// Writes one word so that a shell reads back exactly its bytes. For what is not printable text POSIX has no way to
-/// write it; `$'…'` is bash's, zsh's and ksh's.
+/// Writes one word so that a shell reads back exactly its bytes. For what is not printable text
+/// POSIX has no way to write it; `$'…'` is bash's, zsh's and ksh's.
 fn write_shell_word(f: &mut fmt::Formatter<'_>, word: &OsStr) -> fmt::Result {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=,:+@%".contains(&b);
     let bytes = word.as_encoded_bytes();
     match word.to_str() {
         Some(text) if !bytes.is_empty() && bytes.iter().all(|&b| plain(b)) => f.write_str(text),
-        Some(text) if !text.chars().any(char::is_control) => write!(f, "'{}'", text.replace('\'', r"'\''")),
+        Some(text) if !text.chars().any(char::is_control) => {
+            write!(f, "'{}'", text.replace('\'', r"'\''"))
+        }
         _ => {
             f.write_str("$'")?;
             for &byte in bytes {
                 match byte {
                     b'\'' | b'\\' => write!(f, "\\{}", char::from(byte))?,
                     0x20..=0x7e => write!(f, "{}", char::from(byte))?,
-                    // Three octal digits always: no digit that follows can be taken into the escape.
+                    // Three octal digits always: no digit that follows can be taken into the
+                    // escape.
                     _ => write!(f, "\\{byte:03o}")?,
                 }
             }

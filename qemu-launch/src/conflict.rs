@@ -1,4 +1,5 @@
-//! What `extra_args` may not say: an option that a typed one has said already, or one that defeats the watching.
+//! What `extra_args` may not say: an option that a typed one has said already, or one that defeats
+//! the watching.
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
@@ -52,8 +53,8 @@ const FLAGS: &[&str] = &[
     "jitdump",
 ];
 
-/// Options that take the next word for their value, from the same place. Of one that is in neither table it is not
-/// known where the next option stands.
+/// Options that take the next word for their value, from the same place. Of one that is in neither
+/// table it is not known where the next option stands.
 #[rustfmt::skip]
 const VALUED: &[&str] = &[
     "machine", "M", "cpu", "accel", "smp", "numa", "add-fd", "set", "global", "boot", "m", "mem-path", "k", "audio",
@@ -67,7 +68,8 @@ const VALUED: &[&str] = &[
     "overcommit", "incoming", "object", "tb-size", "soundhw",
 ];
 
-/// Options that mean the same machine part, under one name each: one of them twice is a contradiction.
+/// Options that mean the same machine part, under one name each: one of them twice is a
+/// contradiction.
 const SINGLE: &[(&str, &[&str])] = &[
     ("the board", &["machine", "M"]),
     ("the CPU", &["cpu"]),
@@ -84,7 +86,10 @@ const SINGLE: &[(&str, &[&str])] = &[
     ("log items", &["d"]),
     ("the log file", &["D"]),
     ("the sandbox", &["sandbox"]),
-    ("the display", &["display", "nographic", "curses", "sdl", "vnc", "spice"]),
+    (
+        "the display",
+        &["display", "nographic", "curses", "sdl", "vnc", "spice"],
+    ),
 ];
 
 const DAEMONIZE: &str = "the process would leave whoever watches it";
@@ -112,15 +117,27 @@ pub(crate) fn check_extra(typed: &[OsString], extra: &[OsString]) -> Result<(), 
             // Behind an option that is not known, what was taken for a value may be an option.
             refuse(value, None)?;
         }
-        if let Some((part, names)) = SINGLE.iter().find(|(_, names)| names.contains(&name(option)))
+        if let Some((part, names)) = SINGLE
+            .iter()
+            .find(|(_, names)| names.contains(&name(option)))
             && let Some(first) = seen.iter().find(|seen| names.contains(&name(seen)))
         {
-            return Err(SpecError::Repeated { part, first: (*first).to_owned(), second: option.to_owned() });
+            return Err(SpecError::Repeated {
+                part,
+                first: (*first).to_owned(),
+                second: option.to_owned(),
+            });
         }
         seen.push(option);
     }
-    if let Some(nul) = extra.iter().find(|word| word.as_encoded_bytes().contains(&0)) {
-        return Err(SpecError::Nul { what: "extra argument", text: nul.clone() });
+    if let Some(nul) = extra
+        .iter()
+        .find(|word| word.as_encoded_bytes().contains(&0))
+    {
+        return Err(SpecError::Nul {
+            what: "extra argument",
+            text: nul.clone(),
+        });
     }
     Ok(())
 }
@@ -137,7 +154,10 @@ fn refuse(option: &OsStr, value: Option<&OsStr>) -> Result<(), SpecError> {
         }
         _ => return Ok(()),
     };
-    Err(SpecError::Refused { option: option.to_owned(), why })
+    Err(SpecError::Refused {
+        option: option.to_owned(),
+        why,
+    })
 }
 
 /// Whether a stub at this character device can be reached from this machine only.
@@ -157,17 +177,22 @@ fn stays_here(device: &str) -> bool {
     let host = address.rsplit_once(':').map_or("", |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     // Where UDP is answered is not where it listens.
-    kind != "udp" && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+    kind != "udp"
+        && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
 }
 
 /// The option's name; QEMU takes one dash or two.
 fn name(option: &OsStr) -> &str {
     let text = option.to_str().unwrap_or_default();
-    text.strip_prefix("--").or_else(|| text.strip_prefix('-')).unwrap_or(text)
+    text.strip_prefix("--")
+        .or_else(|| text.strip_prefix('-'))
+        .unwrap_or(text)
 }
 
 /// The words in option position and their values, as QEMU's `lookup_opt` walks them.
-fn options(words: &[OsString]) -> impl Iterator<Item = Result<(&OsStr, Option<&OsStr>), SpecError>> {
+fn options(
+    words: &[OsString],
+) -> impl Iterator<Item = Result<(&OsStr, Option<&OsStr>), SpecError>> {
     let mut words = words.iter();
     std::iter::from_fn(move || {
         let word = words.next()?;

@@ -10,9 +10,10 @@ pub(crate) const INCOMING: &str = "incoming";
 
 /// Machines that continue.
 impl MachineSpec {
-    /// Starts with the state of another machine of this description in place of a fresh one (`-incoming
-    /// defer`): nothing runs until it is there. It comes over a socket pair that QEMU inherits, the channel
-    /// `incoming`: QMP's `migrate-incoming` with `fd:N`, where N is the descriptor of
+    /// Starts with the state of another machine of this description in place of a fresh one
+    /// (`-incoming defer`): nothing runs until it is there. It comes over a socket pair that QEMU
+    /// inherits, the channel `incoming`: QMP's `migrate-incoming` with `fd:N`, where N is the
+    /// descriptor of
     /// [`Process::address`](crate::Process::address), makes QEMU read it, and
     /// [`Process::take`](crate::Process::take) has the end to write it to. A state that does not fit ends QEMU
     /// with status 1 and the reason on stderr. Unix only.
@@ -22,9 +23,10 @@ impl MachineSpec {
         self
     }
 
-    /// The same machine with endpoints of its own, so that it can run beside this one: sockets at a path become
-    /// private ones, TCP ports free ones, and the QMP monitor an inherited socket pair. It ends with its handle,
-    /// even where this one is to keep running. `extra_args` stay as they are.
+    /// The same machine with endpoints of its own, so that it can run beside this one: sockets at a
+    /// path become private ones, TCP ports free ones, and the QMP monitor an inherited socket pair.
+    /// It ends with its handle, even where this one is to keep running. `extra_args` stay as they
+    /// are.
     ///
     /// # Errors
     /// [`SpecError::Shared`] where both would write to one file: a serial port's, a character device's or the log's.
@@ -39,8 +41,15 @@ impl MachineSpec {
             let (Monitor::Qmp(endpoint) | Monitor::Human(endpoint)) = monitor;
             *endpoint = own(std::mem::take(endpoint));
         }
-        let serials = self.serials.iter_mut().enumerate().map(|(n, port)| (format!("serial{n}"), port));
-        let chardevs = self.chardevs.iter_mut().map(|(id, backend)| (id.clone(), backend));
+        let serials = self
+            .serials
+            .iter_mut()
+            .enumerate()
+            .map(|(n, port)| (format!("serial{n}"), port));
+        let chardevs = self
+            .chardevs
+            .iter_mut()
+            .map(|(id, backend)| (id.clone(), backend));
         for (id, backend) in serials.chain(chardevs) {
             match backend {
                 Backend::Endpoint(endpoint) => *endpoint = own(std::mem::take(endpoint)),
@@ -66,7 +75,11 @@ fn own(endpoint: Endpoint) -> Endpoint {
 
 fn shared(id: &str, path: std::path::Display<'_>) -> SpecError {
     let what = format!("the file {path}");
-    SpecError::Shared { what, first: id.to_owned(), second: format!("{id} of the machine beside it") }
+    SpecError::Shared {
+        what,
+        first: id.to_owned(),
+        second: format!("{id} of the machine beside it"),
+    }
 }
 
 #[cfg(test)]
@@ -84,12 +97,17 @@ mod tests {
             .serial(Endpoint::Socket("/run/s".into()))
             .serial(Endpoint::PrivateSocket)
             .serial(Backend::Null)
-            .monitor(Monitor::Human(Endpoint::Exposed(([0, 0, 0, 0], 4445).into())))
+            .monitor(Monitor::Human(Endpoint::Exposed(
+                ([0, 0, 0, 0], 4445).into(),
+            )))
             .chardev("console", Endpoint::Inherited)
             .keep_running();
         let own = spec.with_own_endpoints().unwrap();
         assert!(!own.kept);
-        let line = own.argv(Path::new("/q"), Path::new("/run/own")).unwrap().to_string();
+        let line = own
+            .argv(Path::new("/q"), Path::new("/run/own"))
+            .unwrap()
+            .to_string();
         for wanted in [
             "socket,id=qmp,fd=3 ",
             "socket,id=gdb,host=127.0.0.1,port=0,",
@@ -106,7 +124,10 @@ mod tests {
     #[test]
     fn a_file_that_both_would_write_is_named() {
         let refused = |spec: MachineSpec| spec.with_own_endpoints().unwrap_err().to_string();
-        let file = || Backend::File { path: "/tmp/uart".into(), append: true };
+        let file = || Backend::File {
+            path: "/tmp/uart".into(),
+            append: true,
+        };
         assert_eq!(
             refused(MachineSpec::default().serial(file())),
             "serial0 and serial0 of the machine beside it would share the file /tmp/uart"
@@ -115,6 +136,9 @@ mod tests {
         assert!(refusal.starts_with("c and c of the machine"), "{refusal}");
         let log = Log::items(["guest_errors"]).to_file("/tmp/log");
         let refusal = refused(MachineSpec::default().log(log));
-        assert!(refusal.ends_with("would share the file /tmp/log"), "{refusal}");
+        assert!(
+            refusal.ends_with("would share the file /tmp/log"),
+            "{refusal}"
+        );
     }
 }

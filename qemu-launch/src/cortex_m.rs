@@ -41,10 +41,18 @@ pub(crate) fn is_one(cpu: &str) -> bool {
     cpu.starts_with("cortex-m")
 }
 
-/// Whether it finds its table at address 0, where something is loaded there. One with a secure state (Armv8-M) has a
-/// table for each, and where the secure one is, is the board's affair.
+/// Whether it finds its table at address 0, where something is loaded there. One with a secure
+/// state (Armv8-M) has a table for each, and where the secure one is, is the board's affair.
 fn begins_at_zero(cpu: &str) -> bool {
-    !["cortex-m23", "cortex-m33", "cortex-m35p", "cortex-m52", "cortex-m55", "cortex-m85"].contains(&cpu)
+    ![
+        "cortex-m23",
+        "cortex-m33",
+        "cortex-m35p",
+        "cortex-m52",
+        "cortex-m55",
+        "cortex-m85",
+    ]
+    .contains(&cpu)
 }
 
 /// Checks the table of a CPU that is known to be a Cortex-M.
@@ -75,7 +83,11 @@ pub(crate) fn check_vectors<'data>(
         }
     }
     match first_bad {
-        Some((address, why)) => Err(FirmwareError::NoVectorTable { path: path.to_owned(), address, why }),
+        Some((address, why)) => Err(FirmwareError::NoVectorTable {
+            path: path.to_owned(),
+            address,
+            why,
+        }),
         None => Ok(()),
     }
 }
@@ -85,11 +97,15 @@ fn vectors(elf: &Elf, stack: u32, reset: u32) -> Result<(), String> {
         return Err(format!("the initial stack pointer would be {stack:#010x}"));
     }
     if reset.is_multiple_of(2) {
-        return Err(format!("the reset vector {reset:#010x} is even, which is not Thumb code"));
+        return Err(format!(
+            "the reset vector {reset:#010x} is even, which is not Thumb code"
+        ));
     }
     let code = u64::from(reset - 1);
     if !elf.segments.iter().any(|segment| segment.holds(code)) {
-        return Err(format!("the reset vector {reset:#010x} points outside what is loaded"));
+        return Err(format!(
+            "the reset vector {reset:#010x} points outside what is loaded"
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The parts a machine can be given beside its board: ports, drives, network, semihosting, clock and log.
+//! The parts a machine can be given beside its board: ports, drives, network, semihosting, clock
+//! and log.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,9 +10,9 @@ use crate::endpoint::Endpoint;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// To this program or to whoever connects. **Read it until the process is gone**: an unread UART stalls QEMU
-    /// after 278 bytes on a unix socket or socket pair. A socket that QEMU listens on drops what is printed before
-    /// somebody connects; an inherited one drops nothing.
+    /// To this program or to whoever connects. **Read it until the process is gone**: an unread
+    /// UART stalls QEMU after 278 bytes on a unix socket or socket pair. A socket that QEMU listens
+    /// on drops what is printed before somebody connects; an inherited one drops nothing.
     Endpoint(Endpoint),
     /// Into a file, which is emptied first unless `append` is set.
     File {
@@ -20,7 +21,8 @@ pub enum Backend {
         /// Keep what the file holds already.
         append: bool,
     },
-    /// Into a ring buffer inside QEMU, read by QMP's `ringbuf-read`. The size in bytes is a power of two.
+    /// Into a ring buffer inside QEMU, read by QMP's `ringbuf-read`. The size in bytes is a power
+    /// of two.
     RingBuffer {
         /// Bytes kept; a power of two.
         size: u32,
@@ -54,8 +56,8 @@ pub struct Semihosting {
 }
 
 impl Semihosting {
-    /// Semihosting served by QEMU (`target=native`): **the guest can read and write files as this user**, exit
-    /// QEMU with a status of its own, and print on QEMU's stderr.
+    /// Semihosting served by QEMU (`target=native`): **the guest can read and write files as this
+    /// user**, exit QEMU with a status of its own, and print on QEMU's stderr.
     #[must_use]
     pub fn native() -> Self {
         Self::default()
@@ -82,7 +84,8 @@ impl Semihosting {
     }
 }
 
-/// A drive by QEMU's older option `-drive`, which is how boards take SD cards and flash (`if=sd`, `if=mtd`, ...).
+/// A drive by QEMU's older option `-drive`, which is how boards take SD cards and flash (`if=sd`,
+/// `if=mtd`, ...).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drive {
     pub(crate) path: PathBuf,
@@ -92,7 +95,8 @@ pub struct Drive {
 }
 
 impl Drive {
-    /// A raw image on the interface given: `sd`, `mtd`, `pflash`, `virtio`, `none`, ... The format is never guessed.
+    /// A raw image on the interface given: `sd`, `mtd`, `pflash`, `virtio`, `none`, ... The format
+    /// is never guessed.
     #[must_use]
     pub fn raw(interface: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self::new(interface, "raw", path)
@@ -106,8 +110,17 @@ impl Drive {
 
     /// An image of any format that QEMU knows.
     #[must_use]
-    pub fn new(interface: impl Into<String>, format: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), interface: interface.into(), format: format.into(), properties: Vec::new() }
+    pub fn new(
+        interface: impl Into<String>,
+        format: impl Into<String>,
+        path: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            interface: interface.into(),
+            format: format.into(),
+            properties: Vec::new(),
+        }
     }
 
     /// Writes go to a temporary file that is gone with the process (`snapshot=on`).
@@ -148,8 +161,17 @@ impl Blockdev {
 
     /// An image of any format driver that QEMU knows, over a plain file.
     #[must_use]
-    pub fn new(node: impl Into<String>, format: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { node: node.into(), format: format.into(), path: path.into(), properties: Vec::new() }
+    pub fn new(
+        node: impl Into<String>,
+        format: impl Into<String>,
+        path: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            node: node.into(),
+            format: format.into(),
+            path: path.into(),
+            properties: Vec::new(),
+        }
     }
 
     /// QEMU opens the image for reading only.
@@ -177,7 +199,10 @@ impl Device {
     /// A device of this driver, as `-device help` lists them.
     #[must_use]
     pub fn new(driver: impl Into<String>) -> Self {
-        Self { driver: driver.into(), properties: Vec::new() }
+        Self {
+            driver: driver.into(),
+            properties: Vec::new(),
+        }
     }
 
     /// Sets a property, such as `id`, `bus` or `drive`.
@@ -211,10 +236,14 @@ impl Nic {
     /// Any kind that QEMU knows: `tap`, `bridge`, `socket`, ...
     #[must_use]
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), properties: Vec::new() }
+        Self {
+            kind: kind.into(),
+            properties: Vec::new(),
+        }
     }
 
-    /// Sets a property, such as `model` or `mac`. A `hostfwd` without a host address listens on every interface.
+    /// Sets a property, such as `model` or `mac`. A `hostfwd` without a host address listens on
+    /// every interface.
     #[must_use]
     pub fn property(mut self, key: impl Into<String>, value: impl Into<OsString>) -> Self {
         self.properties.push((key.into(), value.into()));
@@ -230,19 +259,27 @@ pub struct Icount {
 }
 
 impl Icount {
-    /// One instruction takes 2^`shift` nanoseconds of virtual time; 0 to 10. Reproducible from run to run.
+    /// One instruction takes 2^`shift` nanoseconds of virtual time; 0 to 10. Reproducible from run
+    /// to run.
     #[must_use]
     pub fn shift(shift: u8) -> Self {
-        Self { shift: Some(shift), sleep: true }
+        Self {
+            shift: Some(shift),
+            sleep: true,
+        }
     }
 
     /// QEMU adjusts the shift to keep up with real time (`shift=auto`): *not* reproducible.
     #[must_use]
     pub fn automatic() -> Self {
-        Self { shift: None, sleep: true }
+        Self {
+            shift: None,
+            sleep: true,
+        }
     }
 
-    /// Virtual time jumps to the next timer when the guest idles (`sleep=off`): faster than real time.
+    /// Virtual time jumps to the next timer when the guest idles (`sleep=off`): faster than real
+    /// time.
     #[must_use]
     pub fn without_sleep(mut self) -> Self {
         self.sleep = false;
@@ -304,10 +341,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// Logs the items given, as `-d help` lists them: `guest_errors`, `unimp`, `int`, `in_asm`, `trace:PATTERN`, ...
+    /// Logs the items given, as `-d help` lists them: `guest_errors`, `unimp`, `int`, `in_asm`,
+    /// `trace:PATTERN`, ...
     #[must_use]
     pub fn items<I: IntoIterator<Item: Into<String>>>(items: I) -> Self {
-        Self { items: items.into_iter().map(Into::into).collect(), file: None }
+        Self {
+            items: items.into_iter().map(Into::into).collect(),
+            file: None,
+        }
     }
 
     /// Writes the log to a file. Its name must not contain `%`, which QEMU reads as a template.
@@ -326,7 +367,7 @@ pub enum Sandbox {
     #[default]
     Off,
     /// No obsolete system calls, no new privileges, no new programs, no change of scheduling
-    /// (`on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny`). QEMU is killed by SIGSYS when it
-    /// tries, as with a migration to `exec:`. Costs no measurable start time.
+    /// (`on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny`). QEMU is killed
+    /// by SIGSYS when it tries, as with a migration to `exec:`. Costs no measurable start time.
     Strict,
 }

@@ -30,7 +30,11 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub(crate) fn holds(&self, address: u64) -> bool {
-        let inside = |start: u64| address.checked_sub(start).is_some_and(|offset| offset < self.memory_size);
+        let inside = |start: u64| {
+            address
+                .checked_sub(start)
+                .is_some_and(|offset| offset < self.memory_size)
+        };
         inside(self.address) || inside(self.virtual_address)
     }
 }
@@ -59,8 +63,12 @@ fn read_class<'data, H: FileHeader<Endian = Endianness>>(
     bits: u8,
 ) -> Result<Elf, Bad> {
     let header = H::parse(data).map_err(|_| Bad::Headers("its file header"))?;
-    let endian = header.endian().map_err(|_| Bad::Headers("its byte order"))?;
-    let programs = header.program_headers(endian, data).map_err(|_| Bad::Headers("its program headers"))?;
+    let endian = header
+        .endian()
+        .map_err(|_| Bad::Headers("its byte order"))?;
+    let programs = header
+        .program_headers(endian, data)
+        .map_err(|_| Bad::Headers("its program headers"))?;
     let segment = |program: &H::ProgramHeader| Segment {
         offset: program.p_offset(endian).into(),
         file_size: program.p_filesz(endian).into(),
@@ -76,16 +84,27 @@ fn read_class<'data, H: FileHeader<Endian = Endianness>>(
         },
         entry: header.e_entry(endian).into(),
         relocatable: header.e_type(endian) == ET_REL,
-        segments: programs.iter().filter(|p| p.p_type(endian) == PT_LOAD).map(segment).collect(),
+        segments: programs
+            .iter()
+            .filter(|p| p.p_type(endian) == PT_LOAD)
+            .map(segment)
+            .collect(),
     })
 }
 
-/// The first two words of a segment: of a Cortex-M vector table the initial stack pointer and the reset vector.
-pub(crate) fn first_words<'data>(data: impl ReadRef<'data>, segment: &Segment) -> Option<(u32, u32)> {
+/// The first two words of a segment: of a Cortex-M vector table the initial stack pointer and the
+/// reset vector.
+pub(crate) fn first_words<'data>(
+    data: impl ReadRef<'data>,
+    segment: &Segment,
+) -> Option<(u32, u32)> {
     if segment.file_size < 8 {
         return None;
     }
     let bytes = data.read_bytes_at(segment.offset, 8).ok()?;
     let (first, second) = bytes.split_first_chunk::<4>()?;
-    Some((u32::from_le_bytes(*first), u32::from_le_bytes(second.try_into().ok()?)))
+    Some((
+        u32::from_le_bytes(*first),
+        u32::from_le_bytes(second.try_into().ok()?),
+    ))
 }

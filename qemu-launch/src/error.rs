@@ -13,7 +13,9 @@ use crate::firmware::FirmwareError;
 #[non_exhaustive]
 pub enum SpecError {
     /// A name with characters that QEMU would take for syntax.
-    #[error("the {what} {text:?} is no name: letters, digits and - _ . only, a letter or digit first")]
+    #[error(
+        "the {what} {text:?} is no name: letters, digits and - _ . only, a letter or digit first"
+    )]
     BadName {
         /// What the name was for.
         what: &'static str,
@@ -53,13 +55,17 @@ pub enum SpecError {
         source: io::Error,
     },
     /// The memory is not a number with an optional suffix.
-    #[error("{text:?} is no amount of memory: a number above 0, in MiB unless K, M, G or T follows")]
+    #[error(
+        "{text:?} is no amount of memory: a number above 0, in MiB unless K, M, G or T follows"
+    )]
     BadMemory {
         /// The text.
         text: String,
     },
     /// A comma in a CPU property's value, which QEMU can't be given.
-    #[error("the CPU property {property}={value:?} contains a comma, which QEMU's -cpu can't be given")]
+    #[error(
+        "the CPU property {property}={value:?} contains a comma, which QEMU's -cpu can't be given"
+    )]
     CommaInCpuProperty {
         /// The property.
         property: String,
@@ -148,7 +154,9 @@ pub enum SpecError {
         word: OsString,
     },
     /// An option and its value in one extra argument.
-    #[error("the extra argument {word:?} is one word with a space; give the option and its value as two")]
+    #[error(
+        "the extra argument {word:?} is one word with a space; give the option and its value as two"
+    )]
     TwoWordsInOne {
         /// The word.
         word: OsString,

@@ -1,4 +1,5 @@
-//! From words to a process: what QEMU inherits and what it does not. The crate's only unsafe code is below here.
+//! From words to a process: what QEMU inherits and what it does not. The crate's only unsafe code
+//! is below here.
 
 use std::io::{self, PipeReader};
 
@@ -36,13 +37,19 @@ pub(crate) struct Started {
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The system refused something on the way there.
-    System { what: &'static str, source: io::Error },
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
     /// It refused to execute the program.
     Exec(io::Error),
 }
 
 impl Failure {
     fn to<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::System { what, source: source.into() }
+        move |source| Self::System {
+            what,
+            source: source.into(),
+        }
     }
 }

@@ -20,10 +20,11 @@ pub struct Exit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitKind {
-    /// It exited by itself with this status: 0 after `quit`, a signal such as SIGTERM or the guest's own shutdown; the
-    /// guest's status after a semihosting exit.
+    /// It exited by itself with this status: 0 after `quit`, a signal such as SIGTERM or the
+    /// guest's own shutdown; the guest's status after a semihosting exit.
     Exited(i32),
-    /// A signal ended it that it did not raise itself: killed from outside, or by the system for want of memory.
+    /// A signal ended it that it did not raise itself: killed from outside, or by the system for
+    /// want of memory.
     Signalled(i32),
     /// The guest locked up (a fault that its fault handler could not take), upon which QEMU aborts.
     Lockup(Arc<RegisterDump>),
@@ -32,14 +33,16 @@ pub enum ExitKind {
         /// QEMU's own line, without its name in front.
         line: String,
     },
-    /// QEMU aborted by itself: a failed assertion, or another fatal error. GLib's (`g_error`) come by SIGTRAP.
+    /// QEMU aborted by itself: a failed assertion, or another fatal error. GLib's (`g_error`) come
+    /// by SIGTRAP.
     Aborted {
         /// The assertion or the fatal error's line, where QEMU printed one.
         line: Option<String>,
     },
     /// QEMU crashed: SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGSYS (its sandbox).
     Crashed(i32),
-    /// The process is gone, but its status could not be had: something else in this program reaped it.
+    /// The process is gone, but its status could not be had: something else in this program reaped
+    /// it.
     Unknown,
 }
 
@@ -57,7 +60,8 @@ mod signal {
 impl Exit {
     /// Tells from the status (`None` where it could not be had) and stderr how `program` ended.
     pub(crate) fn new(program: &str, status: Option<ExitStatus>, stderr: Tail) -> Self {
-        let (code, signal) = status.map_or((None, None), |status| (status.code(), signal_of(status)));
+        let (code, signal) =
+            status.map_or((None, None), |status| (status.code(), signal_of(status)));
         let text = stderr.to_string_lossy();
         let kind = match (code, signal) {
             (Some(1), _) => match option_error(program, &text) {
@@ -66,13 +70,21 @@ impl Exit {
             },
             (Some(code), _) => ExitKind::Exited(code),
             (None, Some(signal::ABRT | signal::TRAP)) => aborted(&text),
-            (None, Some(signal @ (signal::ILL | signal::BUS | signal::FPE | signal::SEGV | signal::SYS))) => {
-                ExitKind::Crashed(signal)
-            }
+            (
+                None,
+                Some(
+                    signal @ (signal::ILL | signal::BUS | signal::FPE | signal::SEGV | signal::SYS),
+                ),
+            ) => ExitKind::Crashed(signal),
             (None, Some(signal)) => ExitKind::Signalled(signal),
             (None, None) => ExitKind::Unknown,
         };
-        Self { kind, code, signal, stderr }
+        Self {
+            kind,
+            code,
+            signal,
+            stderr,
+        }
     }
 
     /// What the end means.
@@ -131,25 +143,32 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }
 
-/// QEMU's `error_report` puts the program's name in front, behind a time or a guest's name if `-msg` says so; a
-/// wrapper's name is not the one of the program that it runs. Warnings and information are no reason to exit.
+/// QEMU's `error_report` puts the program's name in front, behind a time or a guest's name if
+/// `-msg` says so; a wrapper's name is not the one of the program that it runs. Warnings and
+/// information are no reason to exit.
 fn option_error(program: &str, stderr: &str) -> Option<String> {
     let said = |line: &str| {
         let (front, said) = line.split_once(": ")?;
         let name = front.rsplit(' ').next()?;
         (name == program || name.starts_with("qemu-system-")).then(|| said.to_owned())
     };
-    stderr.lines().filter_map(said).find(|said| !said.starts_with("warning:") && !said.starts_with("info:"))
+    stderr
+        .lines()
+        .filter_map(said)
+        .find(|said| !said.starts_with("warning:") && !said.starts_with("info:"))
 }
 
 fn aborted(stderr: &str) -> ExitKind {
     if let Some(dump) = RegisterDump::parse(stderr) {
         return ExitKind::Lockup(Arc::new(dump));
     }
-    // The last is GLib's, as in `GLib-ERROR **: 12:00:00.000: ../glib/gmem.c:136: failed to allocate 8 bytes`.
+    // The last is GLib's, as in `GLib-ERROR **: 12:00:00.000: ../glib/gmem.c:136: failed to
+    // allocate 8 bytes`.
     const TELLING: [&str; 4] = ["Assertion", "assertion", "fatal", "ERROR **"];
     let telling = |line: &&str| TELLING.iter().any(|word| line.contains(word));
-    ExitKind::Aborted { line: stderr.lines().rev().find(telling).map(str::to_owned) }
+    ExitKind::Aborted {
+        line: stderr.lines().rev().find(telling).map(str::to_owned),
+    }
 }
 
 #[cfg(test)]
@@ -163,12 +182,20 @@ mod tests {
     fn exit(wait_status: i32, stderr: &str) -> ExitKind {
         let ring = Ring::new(1 << 16);
         ring.push(stderr.as_bytes());
-        Exit::new("qemu-system-arm", Some(ExitStatus::from_raw(wait_status)), Tail::of(&ring)).kind().clone()
+        Exit::new(
+            "qemu-system-arm",
+            Some(ExitStatus::from_raw(wait_status)),
+            Tail::of(&ring),
+        )
+        .kind()
+        .clone()
     }
 
     #[test]
     fn told_apart_by_status_and_stderr() {
-        let option = |line: &str| ExitKind::OptionError { line: line.to_owned() };
+        let option = |line: &str| ExitKind::OptionError {
+            line: line.to_owned(),
+        };
         let rows = [
             (0, "qemu-system-arm: whatever\n", ExitKind::Exited(0)),
             (0x100, "", ExitKind::Exited(1)),
@@ -231,6 +258,9 @@ mod tests {
     #[test]
     fn an_exit_without_a_status_is_unknown() {
         let exit = Exit::new("qemu-system-arm", None, Tail::default());
-        assert_eq!((exit.kind(), exit.code(), exit.signal()), (&ExitKind::Unknown, None, None));
+        assert_eq!(
+            (exit.kind(), exit.code(), exit.signal()),
+            (&ExitKind::Unknown, None, None)
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Checks of the firmware before QEMU starts.
 //!
-//! QEMU takes a file for `-kernel` that is not an ELF for a raw image, and runs it; an empty one, or one for another
-//! CPU, ends in a lockup. Only a check before the start gives a clear error.
+//! QEMU takes a file for `-kernel` that is not an ELF for a raw image, and runs it; an empty one,
+//! or one for another CPU, ends in a lockup. Only a check before the start gives a clear error.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
@@ -18,7 +18,8 @@ use crate::install::target_of;
 use crate::intel_hex;
 use crate::spec::MachineSpec;
 
-/// The firmware is not what the chosen QEMU can run. Each error says what was found and what was wanted.
+/// The firmware is not what the chosen QEMU can run. Each error says what was found and what was
+/// wanted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirmwareError {
@@ -118,7 +119,8 @@ pub enum FirmwareError {
         /// It is a relocatable object file (`.o`).
         relocatable: bool,
     },
-    /// It is an Intel HEX file with a line that is no whole record. QEMU would run its text as machine code.
+    /// It is an Intel HEX file with a line that is no whole record. QEMU would run its text as
+    /// machine code.
     #[error("{} is damaged in line {line}: {why}", path.display())]
     BadRecord {
         /// The path.
@@ -154,12 +156,13 @@ pub enum FirmwareError {
     },
 }
 
-/// Checks that the QEMU of this name (`qemu-system-arm`) can run this ELF file on this CPU, as a start does.
+/// Checks that the QEMU of this name (`qemu-system-arm`) can run this ELF file on this CPU, as a
+/// start does.
 ///
-/// For a CPU whose name begins with `cortex-m` the vector table is looked at: at address 0 where something is loaded
-/// there, else at the start of any segment, since boards alias their flash. One with a secure state may have it at the
-/// start of any segment in any case. A program whose name does not begin with
-/// `qemu-system-` can't be told its architecture by, so that is not checked.
+/// For a CPU whose name begins with `cortex-m` the vector table is looked at: at address 0 where
+/// something is loaded there, else at the start of any segment, since boards alias their flash. One
+/// with a secure state may have it at the start of any segment in any case. A program whose name
+/// does not begin with `qemu-system-` can't be told its architecture by, so that is not checked.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -173,7 +176,10 @@ pub fn check(path: &Path, program: &str, cpu: Option<&str>) -> Result<(), Firmwa
 /// Checks everything that the machine loads.
 pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), FirmwareError> {
     let target = target_name(spec, program);
-    let cpu = spec.cpu.as_deref().or_else(|| cortex_m::of_board(&spec.machine));
+    let cpu = spec
+        .cpu
+        .as_deref()
+        .or_else(|| cortex_m::of_board(&spec.machine));
     for kernel in &spec.kernels {
         if kernel.checked {
             let (file, length) = open(&kernel.path)?;
@@ -188,13 +194,17 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), Firmwa
         }
     }
     spec.images.iter().try_for_each(check_image)?;
-    spec.bios.as_deref().map_or(Ok(()), |path| open(path).map(drop))
+    spec.bios
+        .as_deref()
+        .map_or(Ok(()), |path| open(path).map(drop))
 }
 
 fn check_image(image: &LoadedImage) -> Result<(), FirmwareError> {
     let path = image.path();
     let (file, _) = open(path)?;
-    let LoadedImage::IntelHex { .. } = image else { return Ok(()) };
+    let LoadedImage::IntelHex { .. } = image else {
+        return Ok(());
+    };
     let path = path.to_owned();
     intel_hex::check(BufReader::new(file)).map_err(|bad| match bad {
         intel_hex::Bad::Unreadable(source) => FirmwareError::Unreadable { path, source },
@@ -203,20 +213,35 @@ fn check_image(image: &LoadedImage) -> Result<(), FirmwareError> {
     })
 }
 
-/// The name that tells the target: the found program's, or the one that was looked for, where an environment variable
-/// has named a program of another name.
+/// The name that tells the target: the found program's, or the one that was looked for, where an
+/// environment variable has named a program of another name.
 fn target_name(spec: &MachineSpec, program: &Path) -> String {
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let found = name(program);
-    if target_of(&found).is_some() { found } else { name(&spec.program) }
+    if target_of(&found).is_some() {
+        found
+    } else {
+        name(&spec.program)
+    }
 }
 
-/// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for its writer.
+/// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for
+/// its writer.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
     let path_buf = || path.to_owned();
     let unreadable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => FirmwareError::Missing { path: path.to_owned() },
-        _ => FirmwareError::Unreadable { path: path.to_owned(), source },
+        io::ErrorKind::NotFound => FirmwareError::Missing {
+            path: path.to_owned(),
+        },
+        _ => FirmwareError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
     };
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
@@ -240,9 +265,11 @@ fn check_elf<'data>(
 ) -> Result<Elf, FirmwareError> {
     let elf = elf::read(data).map_err(|bad| match bad {
         Bad::NotElf => not_elf(path, data),
-        Bad::Headers(what) => {
-            FirmwareError::Truncated { path: path.to_owned(), what: what.to_owned(), length }
-        }
+        Bad::Headers(what) => FirmwareError::Truncated {
+            path: path.to_owned(),
+            what: what.to_owned(),
+            length,
+        },
     })?;
     check_architecture(path, elf.architecture, program)?;
     check_segments(path, &elf, length)?;
@@ -253,20 +280,35 @@ fn check_elf<'data>(
 fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
     let length = data.len().unwrap_or(0).min(1024);
     let start = data.read_bytes_at(0, length).unwrap_or_default();
-    let text = start.iter().all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+    let text = start
+        .iter()
+        .all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
     let (found, advice) = match start {
         _ if is_linux(start) => ("a Linux kernel's image", "say `unchecked_firmware`"),
-        _ if Format::of_start(start) == Format::IntelHex => ("an Intel HEX file", "or say `intel_hex`"),
+        _ if Format::of_start(start) == Format::IntelHex => {
+            ("an Intel HEX file", "or say `intel_hex`")
+        }
         [b'S', b'0'..=b'9', ..] if text => ("a Motorola S-record file", "convert it with objcopy"),
-        _ if text => ("a text file", "is it the source instead of the build's result?"),
+        _ if text => (
+            "a text file",
+            "is it the source instead of the build's result?",
+        ),
         [b'M', b'Z', ..] => ("a Windows program", "build for the bare-metal target"),
-        _ => ("no ELF file", "or say `raw_image` with its address, if that is what it is"),
+        _ => (
+            "no ELF file",
+            "or say `raw_image` with its address, if that is what it is",
+        ),
     };
-    FirmwareError::NotElf { path: path.to_owned(), found, advice }
+    FirmwareError::NotElf {
+        path: path.to_owned(),
+        found,
+        advice,
+    }
 }
 
-/// By the magic words of `Documentation/arch/*/` in Linux: 32-bit Arm's zImage, the Images of AArch64 and RISC-V, and
-/// x86's bzImage. Some of them begin like a Windows program, for EFI's sake.
+/// By the magic words of `Documentation/arch/*/` in Linux: 32-bit Arm's zImage, the Images of
+/// AArch64 and RISC-V, and x86's bzImage. Some of them begin like a Windows program, for EFI's
+/// sake.
 fn is_linux(start: &[u8]) -> bool {
     let has = |at: usize, magic: &[u8]| start.get(at..at + magic.len()) == Some(magic);
     has(0x24, &0x016f_2818_u32.to_le_bytes())
@@ -275,49 +317,90 @@ fn is_linux(start: &[u8]) -> bool {
         || has(0x202, b"HdrS")
 }
 
-fn check_architecture(path: &Path, found: Architecture, program: &str) -> Result<(), FirmwareError> {
+fn check_architecture(
+    path: &Path,
+    found: Architecture,
+    program: &str,
+) -> Result<(), FirmwareError> {
     let Some(runs) = target_of(program).and_then(architecture::run_by) else {
         return Ok(());
     };
     if runs.contains(&found) {
         return Ok(());
     }
-    let wanted = runs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let wanted = runs
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" or ");
     let (path, found_text, target) = (path.to_owned(), found.to_string(), program.to_owned());
-    let same_machine: Vec<_> = runs.iter().filter(|runs| runs.machine == found.machine).collect();
+    let same_machine: Vec<_> = runs
+        .iter()
+        .filter(|runs| runs.machine == found.machine)
+        .collect();
     Err(if same_machine.is_empty() {
-        FirmwareError::WrongMachine { path, found: found_text, wanted, target }
+        FirmwareError::WrongMachine {
+            path,
+            found: found_text,
+            wanted,
+            target,
+        }
     } else if same_machine.iter().any(|runs| runs.bits == found.bits) {
-        FirmwareError::WrongByteOrder { path, found: found_text, wanted, target }
+        FirmwareError::WrongByteOrder {
+            path,
+            found: found_text,
+            wanted,
+            target,
+        }
     } else {
-        FirmwareError::WrongClass { path, found: found_text, wanted, target }
+        FirmwareError::WrongClass {
+            path,
+            found: found_text,
+            wanted,
+            target,
+        }
     })
 }
 
 fn check_segments(path: &Path, elf: &Elf, length: u64) -> Result<(), FirmwareError> {
     for (number, segment) in elf.segments.iter().enumerate() {
-        if segment.offset.checked_add(segment.file_size).is_none_or(|end| end > length) {
+        if segment
+            .offset
+            .checked_add(segment.file_size)
+            .is_none_or(|end| end > length)
+        {
             let what = format!(
                 "its loadable segment {number} of {} bytes at offset {}",
                 segment.file_size, segment.offset
             );
-            return Err(FirmwareError::Truncated { path: path.to_owned(), what, length });
+            return Err(FirmwareError::Truncated {
+                path: path.to_owned(),
+                what,
+                length,
+            });
         }
     }
     if elf.segments.iter().all(|segment| segment.file_size == 0) {
-        return Err(FirmwareError::NothingToLoad { path: path.to_owned(), relocatable: elf.relocatable });
+        return Err(FirmwareError::NothingToLoad {
+            path: path.to_owned(),
+            relocatable: elf.relocatable,
+        });
     }
     Ok(())
 }
 
-/// Entry 0 outside what is loaded says 'none'. A Cortex-M needs none, and the board's own CPU may be one.
+/// Entry 0 outside what is loaded says 'none'. A Cortex-M needs none, and the board's own CPU may
+/// be one.
 fn check_entry(path: &Path, elf: &Elf, cpu: Option<&str>) -> Result<(), FirmwareError> {
     let none_needed = cpu.is_none_or(cortex_m::is_one);
     let held = elf.segments.iter().any(|segment| segment.holds(elf.entry));
     if held || (elf.entry == 0 && none_needed) {
         Ok(())
     } else {
-        Err(FirmwareError::NoEntry { path: path.to_owned(), entry: elf.entry })
+        Err(FirmwareError::NoEntry {
+            path: path.to_owned(),
+            entry: elf.entry,
+        })
     }
 }
 
@@ -334,9 +417,13 @@ mod tests {
     fn the_name_that_was_looked_for_tells_the_target_as_well() {
         // A program for this machine; no board of `qemu-system-alpha` has its CPU.
         let spec = MachineSpec::board("clipper").firmware(std::env::current_exe().unwrap());
-        let checked = |name: &str, found: &str| check_all(&spec.clone().qemu_path(name), Path::new(found));
+        let checked =
+            |name: &str, found: &str| check_all(&spec.clone().qemu_path(name), Path::new(found));
         for found in ["/opt/my-qemu", "/usr/bin/qemu-system-alpha"] {
-            assert!(matches!(checked("qemu-system-alpha", found), Err(FirmwareError::WrongMachine { .. })));
+            assert!(matches!(
+                checked("qemu-system-alpha", found),
+                Err(FirmwareError::WrongMachine { .. })
+            ));
         }
         checked("my-qemu", "/opt/my-qemu").unwrap();
     }

@@ -31,17 +31,24 @@ impl Format {
         let mut start = Vec::new();
         match file.take(START_BYTES).read_to_end(&mut start) {
             Ok(_) => Ok(Self::of_start(&start)),
-            Err(source) => Err(FirmwareError::Unreadable { path: path.to_owned(), source }),
+            Err(source) => Err(FirmwareError::Unreadable {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     /// Tells it by the first bytes.
     pub(crate) fn of_start(start: &[u8]) -> Self {
-        let text = start.iter().all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
+        let text = start
+            .iter()
+            .all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
         match start {
             [0x7f, b'E', b'L', b'F', ..] => Self::Elf,
             // A record begins with its number of bytes.
-            [b':', high, low, ..] if text && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            [b':', high, low, ..]
+                if text && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
                 Self::IntelHex
             }
             _ => Self::Unknown,
@@ -68,7 +75,12 @@ mod tests {
             (b"\0\0\x01\x20", Format::Unknown),
         ];
         for (start, expected) in rows {
-            assert_eq!(Format::of_start(start), expected, "{}", start.escape_ascii());
+            assert_eq!(
+                Format::of_start(start),
+                expected,
+                "{}",
+                start.escape_ascii()
+            );
         }
     }
 
@@ -78,7 +90,13 @@ mod tests {
         let path = folder.path().join("firmware.elf");
         std::fs::write(&path, b":00000001FF\n").unwrap();
         assert_eq!(Format::of(&path).unwrap(), Format::IntelHex);
-        assert!(matches!(Format::of(folder.path()), Err(FirmwareError::Folder { .. })));
-        assert!(matches!(Format::of(Path::new("no/such.elf")), Err(FirmwareError::Missing { .. })));
+        assert!(matches!(
+            Format::of(folder.path()),
+            Err(FirmwareError::Folder { .. })
+        ));
+        assert!(matches!(
+            Format::of(Path::new("no/such.elf")),
+            Err(FirmwareError::Missing { .. })
+        ));
     }
 }

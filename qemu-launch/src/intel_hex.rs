@@ -15,8 +15,8 @@ pub(crate) enum Bad {
 /// The type of the record that ends a file.
 const END_OF_FILE: u8 = 1;
 
-/// Looks at every record up to the one that ends the file: `:`, the number of data bytes, two bytes of address, the type,
-/// the data, and a checksum that makes the sum of all bytes zero.
+/// Looks at every record up to the one that ends the file: `:`, the number of data bytes, two bytes
+/// of address, the type, the data, and a checksum that makes the sum of all bytes zero.
 pub(crate) fn check(file: impl BufRead) -> Result<(), Bad> {
     for (line, record) in (1..).zip(file.split(b'\n')) {
         let record = record.map_err(Bad::Unreadable)?;
@@ -32,9 +32,13 @@ pub(crate) fn check(file: impl BufRead) -> Result<(), Bad> {
 }
 
 fn record_type(record: &[u8]) -> Result<u8, &'static str> {
-    let digits = record.strip_prefix(b":").ok_or("it does not begin with a colon")?;
+    let digits = record
+        .strip_prefix(b":")
+        .ok_or("it does not begin with a colon")?;
     let bytes = bytes(digits).ok_or("it is not made of pairs of hexadecimal digits")?;
-    let &[length, _, _, kind, ..] = &bytes[..] else { return Err("it is cut off") };
+    let &[length, _, _, kind, ..] = &bytes[..] else {
+        return Err("it is cut off");
+    };
     if bytes.len() != usize::from(length) + 5 {
         return Err("it is not as long as it says");
     }
@@ -46,8 +50,13 @@ fn record_type(record: &[u8]) -> Result<u8, &'static str> {
 
 fn bytes(digits: &[u8]) -> Option<Vec<u8>> {
     let digit = |&byte: &u8| char::from(byte).to_digit(16);
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| u8::try_from(digit(high)? * 16 + digit(low)?).ok()).collect()
+    let (pairs, []) = digits.as_chunks::<2>() else {
+        return None;
+    };
+    pairs
+        .iter()
+        .map(|[high, low]| u8::try_from(digit(high)? * 16 + digit(low)?).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -68,9 +77,11 @@ mod tests {
 
     #[test]
     fn whole_files_pass() {
-        for text in
-            [WHOLE, "\n:0400000001020304f2\n\n:00000001ff", &format!("{WHOLE}what follows is ignored")]
-        {
+        for text in [
+            WHOLE,
+            "\n:0400000001020304f2\n\n:00000001ff",
+            &format!("{WHOLE}what follows is ignored"),
+        ] {
             assert_eq!(fault(text), None, "{text:?}");
         }
     }
@@ -81,7 +92,10 @@ mod tests {
             ("", "no end"),
             (":0400000001020304F2\n", "no end"),
             (":0400000001020304F3\n", "1: its checksum is wrong"),
-            (":0400000001020304F2\n0400000001020304F2\n", "2: it does not begin with a colon"),
+            (
+                ":0400000001020304F2\n0400000001020304F2\n",
+                "2: it does not begin with a colon",
+            ),
             (":0400000001020304F\n", "1: it is not made of pairs"),
             (":04000000010203 4F2\n", "1: it is not made of pairs"),
             (":0400000001020304\n", "1: it is not as long"),

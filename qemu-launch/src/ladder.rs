@@ -16,9 +16,11 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ladder {
-    /// How long it may take to exit by itself, before SIGTERM; for whoever has just sent QMP's `quit`. Default: zero.
+    /// How long it may take to exit by itself, before SIGTERM; for whoever has just sent QMP's
+    /// `quit`. Default: zero.
     pub exit: Duration,
-    /// How long SIGTERM may take, before SIGKILL. Default: 2 s (QEMU needs 10 ms; 150 ms on a loaded machine).
+    /// How long SIGTERM may take, before SIGKILL. Default: 2 s (QEMU needs 10 ms; 150 ms on a
+    /// loaded machine).
     pub terminate: Duration,
     /// How long SIGKILL may take, before giving up with [`StillRunning`]. Default: 5 s.
     pub kill: Duration,
@@ -26,7 +28,11 @@ pub struct Ladder {
 
 impl Default for Ladder {
     fn default() -> Self {
-        Self { exit: Duration::ZERO, terminate: Duration::from_secs(2), kill: Duration::from_secs(5) }
+        Self {
+            exit: Duration::ZERO,
+            terminate: Duration::from_secs(2),
+            kill: Duration::from_secs(5),
+        }
     }
 }
 
@@ -34,7 +40,10 @@ impl Ladder {
     /// SIGKILL at once.
     #[must_use]
     pub fn kill() -> Self {
-        Self { terminate: Duration::ZERO, ..Self::default() }
+        Self {
+            terminate: Duration::ZERO,
+            ..Self::default()
+        }
     }
 
     /// Gives it this long to exit by itself first.
@@ -83,7 +92,8 @@ pub struct Ended {
     pub took: Duration,
 }
 
-/// Not even SIGKILL ended the process in time: it hangs in the kernel. It is reaped when it ends after all.
+/// Not even SIGKILL ended the process in time: it hangs in the kernel. It is reaped when it ends
+/// after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("process {pid} still runs {after:?} after SIGKILL")]
 #[non_exhaustive]
@@ -96,11 +106,16 @@ pub struct StillRunning {
 
 type Outcome = Result<Ended, StillRunning>;
 
-/// Climbs the ladder on a thread of its own, so that no runtime and no poll is needed for it to go on.
+/// Climbs the ladder on a thread of its own, so that no runtime and no poll is needed for it to go
+/// on.
 pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
     let outcome = Arc::new(Once::new());
     if let Some(exit) = watch.try_wait() {
-        outcome.set(Ok(Ended { rung: Rung::Exited, exit, took: Duration::ZERO }));
+        outcome.set(Ok(Ended {
+            rung: Rung::Exited,
+            exit,
+            took: Duration::ZERO,
+        }));
         return outcome;
     }
     let climber = {
@@ -108,8 +123,16 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
         move || outcome.set(climb_to_the_end(&watch, ladder))
     };
     if spawn_thread("qemu-end", climber).is_err() {
-        // No thread to be had: the ladder shrinks to its last rung, which waits on the caller's thread.
-        outcome.set(climb(&watch, Ladder { exit: Duration::ZERO, terminate: Duration::ZERO, ..ladder }));
+        // No thread to be had: the ladder shrinks to its last rung, which waits on the caller's
+        // thread.
+        outcome.set(climb(
+            &watch,
+            Ladder {
+                exit: Duration::ZERO,
+                terminate: Duration::ZERO,
+                ..ladder
+            },
+        ));
     }
     outcome
 }
@@ -118,14 +141,20 @@ pub(crate) fn begin(watch: Watch, ladder: Ladder) -> Arc<Once<Outcome>> {
 fn climb_to_the_end(watch: &Watch, ladder: Ladder) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| climb(watch, ladder))).unwrap_or_else(|_| {
         watch.kill();
-        Err(StillRunning { pid: watch.pid(), after: Duration::ZERO })
+        Err(StillRunning {
+            pid: watch.pid(),
+            after: Duration::ZERO,
+        })
     })
 }
 
 fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
     let start = Instant::now();
-    let rungs =
-        [(Rung::Exited, ladder.exit), (Rung::Terminated, ladder.terminate), (Rung::Killed, ladder.kill)];
+    let rungs = [
+        (Rung::Exited, ladder.exit),
+        (Rung::Terminated, ladder.terminate),
+        (Rung::Killed, ladder.kill),
+    ];
     for (rung, patience) in rungs {
         if patience.is_zero() && rung != Rung::Killed {
             continue;
@@ -136,8 +165,15 @@ fn climb(watch: &Watch, ladder: Ladder) -> Outcome {
             Rung::Killed => watch.kill(),
         }
         if let Ok(exit) = watch.wait_blocking(Instant::now() + patience.min(LONGEST)) {
-            return Ok(Ended { rung, exit, took: start.elapsed() });
+            return Ok(Ended {
+                rung,
+                exit,
+                took: start.elapsed(),
+            });
         }
     }
-    Err(StillRunning { pid: watch.pid(), after: ladder.kill })
+    Err(StillRunning {
+        pid: watch.pid(),
+        after: ladder.kill,
+    })
 }

@@ -1,4 +1,5 @@
-//! Threads: those that last as long as this program and may start a QEMU, and how the short-lived ones are made.
+//! Threads: those that last as long as this program and may start a QEMU, and how the short-lived
+//! ones are made.
 
 use std::any::Any;
 use std::io;
@@ -9,11 +10,12 @@ use std::thread;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Has a lasting thread run `work`, at the latest soon: this one if it is the main thread, else the one kept for it.
+/// Has a lasting thread run `work`, at the latest soon: this one if it is the main thread, else the
+/// one kept for it.
 ///
-/// `PR_SET_PDEATHSIG` fires when the *thread* that made the child ends, not its process: QEMU started by a worker of a
-/// runtime would die with that worker. Handing over takes 70 µs on an idle machine and a time slice on a busy one,
-/// which the main thread can save.
+/// `PR_SET_PDEATHSIG` fires when the *thread* that made the child ends, not its process: QEMU
+/// started by a worker of a runtime would die with that worker. Handing over takes 70 µs on an idle
+/// machine and a time slice on a busy one, which the main thread can save.
 ///
 /// # Errors
 /// The thread can't be started; the work was not done.
@@ -67,5 +69,9 @@ fn is_main_thread() -> bool {
 
 /// A thread with a small stack: those of this crate do little but wait.
 pub(crate) fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(work).map(drop)
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 * 1024)
+        .spawn(work)
+        .map(drop)
 }

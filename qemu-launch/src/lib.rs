@@ -28,31 +28,36 @@
 //! | ending it, rung by rung | [`Ladder`], [`Watch::end`], [`Watch::end_blocking`] |
 //! | how it ended | [`Exit`], [`ExitKind`] |
 //!
-//! It speaks no QMP and no GDB protocol. It needs no runtime: whatever is `async` here can be awaited on any, dropped
-//! at any point, and has a blocking twin.
+//! It speaks no QMP and no GDB protocol. It needs no runtime: whatever is `async` here can be
+//! awaited on any, dropped at any point, and has a blocking twin.
 //!
 //! # What QEMU gets
-//! `-nodefaults -no-user-config -display none`, so that the guest has nothing that was not asked for; a process group
-//! of its own; umask 077; no core dumps; stdin from nowhere; of the environment only `PATH`, `HOME`, `TMPDIR`, `TZ` and
-//! what [`MachineSpec::env`] and [`MachineSpec::inherit_env`] name; no descriptor but the standard streams and its
-//! channels. stdout and stderr are drained from the first byte to the last, 64 KiB of each are kept, and the rest is
-//! counted. Nothing listens where another machine could reach it, unless [`Endpoint::Exposed`] says so.
+//! `-nodefaults -no-user-config -display none`, so that the guest has nothing that was not asked
+//! for; a process group of its own; umask 077; no core dumps; stdin from nowhere; of the
+//! environment only `PATH`, `HOME`, `TMPDIR`, `TZ` and what [`MachineSpec::env`] and
+//! [`MachineSpec::inherit_env`] name; no descriptor but the standard streams and its channels.
+//! stdout and stderr are drained from the first byte to the last, 64 KiB of each are kept, and the
+//! rest is counted. Nothing listens where another machine could reach it, unless
+//! [`Endpoint::Exposed`] says so.
 //!
-//! No string becomes an option, a property or a second file: each is escaped as QEMU reads the option that it stands
-//! in, or refused. [`MachineSpec::extra_args`] are options by their nature, so never fill them with strings of others.
+//! No string becomes an option, a property or a second file: each is escaped as QEMU reads the
+//! option that it stands in, or refused. [`MachineSpec::extra_args`] are options by their nature,
+//! so never fill them with strings of others.
 //!
 //! # What a start costs
 //! [`spawn()`] takes 0.27 ms, half as long as `std::process::Command` with the same arguments and the same inherited
-//! descriptor (0.51 ms; medians of 150 on two idle cores of x86-64), and the monitor's greeting comes after 19.5 ms with
-//! both. With 500 MiB in use, as a fuzzer or a large test suite may have, it still takes 0.27 ms, `Command` 27 ms, and
-//! the greeting comes after 19 ms instead of 47 ms. Measured by `cargo run --release -p qemu-launch --features
-//! qemu-tests --example start_cost 150`, and `60 500` for the second.
+//! descriptor (0.51 ms; medians of 150 on two idle cores of x86-64), and the monitor's greeting
+//! comes after 19.5 ms with both. With 500 MiB in use, as a fuzzer or a large test suite may have,
+//! it still takes 0.27 ms, `Command` 27 ms, and the greeting comes after 19 ms instead of 47 ms.
+//! Measured by `cargo run --release -p qemu-launch --features qemu-tests --example start_cost 150`,
+//! and `60 500` for the second.
 //!
-//! The difference is `fork`, which copies the tables of all the memory in use, and which `std` needs where a descriptor
-//! is to be passed. On Linux this crate starts QEMU as `posix_spawn` does: the child runs in this program's memory for
-//! the moment until it executes QEMU. `Command` without a descriptor to pass does so too, and takes 0.21 ms. What is
-//! more here: the command line, a look at the program before it is executed, the child's own system calls for signals,
-//! group, umask, core limit, parent-death signal and descriptors, and waking the thread that serves the process.
+//! The difference is `fork`, which copies the tables of all the memory in use, and which `std`
+//! needs where a descriptor is to be passed. On Linux this crate starts QEMU as `posix_spawn` does:
+//! the child runs in this program's memory for the moment until it executes QEMU. `Command` without
+//! a descriptor to pass does so too, and takes 0.21 ms. What is more here: the command line, a look
+//! at the program before it is executed, the child's own system calls for signals, group, umask,
+//! core limit, parent-death signal and descriptors, and waking the thread that serves the process.
 //!
 //! # Systems
 //! | | Linux | macOS, BSD | Windows |
@@ -65,15 +70,17 @@
 //! | [`Watch::terminate`] | SIGTERM | SIGTERM | the same as a kill |
 //! | [`Sandbox::Strict`] | where QEMU was built with seccomp | no | no |
 //!
-//! On Linux QEMU is killed when the thread that started it ends, so that is the main thread or one that this crate
-//! keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
+//! On Linux QEMU is killed when the thread that started it ends, so that is the main thread or one
+//! that this crate keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
 //!
-//! What only this program can clear away stays when it is killed, or ends by `process::exit` while QEMU runs: the
-//! folder `qemu-*` of private sockets in the folder for temporary files, and sockets of [`Endpoint::Socket`].
+//! What only this program can clear away stays when it is killed, or ends by `process::exit` while
+//! QEMU runs: the folder `qemu-*` of private sockets in the folder for temporary files, and sockets
+//! of [`Endpoint::Socket`].
 //!
 //! [`MachineSpec::keep_running`] turns all of that off for a QEMU that is meant to outlive its handle and its program.
 //!
-//! A program that reaps every child (`waitpid(-1)`), or ignores SIGCHLD, takes the exit status away: then the exit is
+//! A program that reaps every child (`waitpid(-1)`), or ignores SIGCHLD, takes the exit status
+//! away: then the exit is
 //! [`ExitKind::Unknown`].
 
 mod architecture;
@@ -112,7 +119,9 @@ mod spawn;
 mod spec;
 
 pub use command_line::Argv;
-pub use device::{Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting};
+pub use device::{
+    Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
+};
 pub use endpoint::{Address, Endpoint};
 pub use error::{SpawnError, SpecError};
 pub use exit::{Exit, ExitKind};

@@ -15,12 +15,21 @@ impl RegisterDump {
     /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, then lines of `NAME=hex`.
     pub(crate) fn parse(stderr: &str) -> Option<Self> {
         let start = stderr.rfind("qemu: fatal: Lockup: ")?;
-        let (reason, rest) = stderr[start..].split_once('\n').unwrap_or((&stderr[start..], ""));
-        let reason = reason.trim_start_matches("qemu: fatal: Lockup: ").trim_end().to_owned();
-        Some(Self { reason, registers: Registers::parse(rest) })
+        let (reason, rest) = stderr[start..]
+            .split_once('\n')
+            .unwrap_or((&stderr[start..], ""));
+        let reason = reason
+            .trim_start_matches("qemu: fatal: Lockup: ")
+            .trim_end()
+            .to_owned();
+        Some(Self {
+            reason,
+            registers: Registers::parse(rest),
+        })
     }
 
-    /// Why the guest locked up, in QEMU's words, such as `can't escalate 3 to HardFault (current priority -1)`.
+    /// Why the guest locked up, in QEMU's words, such as `can't escalate 3 to HardFault (current
+    /// priority -1)`.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -74,8 +83,14 @@ FPSCR: 00000000
     #[test]
     fn registers_by_name() {
         let dump = RegisterDump::parse(DUMP).unwrap();
-        assert_eq!(dump.reason(), "can't escalate 3 to HardFault (current priority -1)");
-        assert_eq!((dump.register("r01"), dump.register("XPSR")), (Some(0x5a), Some(0x4000_0003)));
+        assert_eq!(
+            dump.reason(),
+            "can't escalate 3 to HardFault (current priority -1)"
+        );
+        assert_eq!(
+            (dump.register("r01"), dump.register("XPSR")),
+            (Some(0x5a), Some(0x4000_0003))
+        );
         assert_eq!((dump.pc(), dump.register("FPSCR")), (Some(0x10), None));
         assert_eq!(dump.registers().iter().count(), 9);
         assert_eq!(
@@ -91,6 +106,9 @@ FPSCR: 00000000
                 assert!(dump.registers().iter().count() <= 9);
             }
         }
-        assert_eq!(RegisterDump::parse("qemu: fatal: something else\nR00=1\n"), None);
+        assert_eq!(
+            RegisterDump::parse("qemu: fatal: something else\nR00=1\n"),
+            None
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A value that is set once and waited for by any number of tasks and threads, whatever their runtime.
+//! A value that is set once and waited for by any number of tasks and threads, whatever their
+//! runtime.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,7 +14,10 @@ pub(crate) struct Once<T> {
 
 impl<T> Once<T> {
     pub(crate) fn new() -> Self {
-        Self { value: Mutex::new(None), set: Event::new() }
+        Self {
+            value: Mutex::new(None),
+            set: Event::new(),
+        }
     }
 
     /// Sets the value and tells everybody.

@@ -1,9 +1,10 @@
-//! Escaping by option: how QEMU takes one command-line value apart, and how to write one that survives it.
+//! Escaping by option: how QEMU takes one command-line value apart, and how to write one that
+//! survives it.
 //!
 //! QEMU has three ways of reading an option's value:
 //!
-//! - *lists* (`-chardev`, `-drive`, `-machine`, ...): `key=value` pairs parted by commas, a comma in a value is
-//!   doubled (QEMU's `opts_parse` and `keyval_parse`). [`OptionList`] writes these.
+//! - *lists* (`-chardev`, `-drive`, `-machine`, ...): `key=value` pairs parted by commas, a comma
+//!   in a value is doubled (QEMU's `opts_parse` and `keyval_parse`). [`OptionList`] writes these.
 //! - *literal* (`-kernel`, `-bios`, `-D`, the value of `-global`): the whole argument as it stands.
 //! - *features* (`-cpu`): parted by commas with no way to escape one, so a comma is refused.
 
@@ -20,13 +21,20 @@ pub(crate) struct OptionList {
 }
 
 impl OptionList {
-    /// Begins with the value of the implied key, such as a machine's `type`; it must be a checked [`word`].
+    /// Begins with the value of the implied key, such as a machine's `type`; it must be a checked
+    /// [`word`].
     pub(crate) fn new(key: &str, first: &str) -> Self {
-        Self { text: first.into(), pairs: vec![(key.to_owned(), first.into())] }
+        Self {
+            text: first.into(),
+            pairs: vec![(key.to_owned(), first.into())],
+        }
     }
 
     pub(crate) fn empty() -> Self {
-        Self { text: OsString::new(), pairs: Vec::new() }
+        Self {
+            text: OsString::new(),
+            pairs: Vec::new(),
+        }
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
@@ -69,19 +77,24 @@ fn double_commas(value: &OsStr) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut out = Vec::with_capacity(value.len() + 2);
     for &byte in value.as_bytes() {
-        out.extend_from_slice(if byte == b',' { b",," } else { std::slice::from_ref(&byte) });
+        out.extend_from_slice(if byte == b',' {
+            b",,"
+        } else {
+            std::slice::from_ref(&byte)
+        });
     }
     OsString::from_vec(out)
 }
 
-/// Doubles every comma: in a list, `,,` is one comma of the value. [`value`] has refused what is not Unicode.
+/// Doubles every comma: in a list, `,,` is one comma of the value. [`value`] has refused what is
+/// not Unicode.
 #[cfg(not(unix))]
 fn double_commas(value: &OsStr) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 
-/// Checks a name that QEMU itself defines, such as a board's: letters, digits and `- _ . +`, a letter or digit first.
-/// Such a word needs no escaping anywhere.
+/// Checks a name that QEMU itself defines, such as a board's: letters, digits and `- _ . +`, a
+/// letter or digit first. Such a word needs no escaping anywhere.
 pub(crate) fn word<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
     name(what, text, b"", b"-_.+", true)
 }
@@ -91,7 +104,8 @@ pub(crate) fn id<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecE
     name(what, text, b"", b"-_.", false)
 }
 
-/// Checks a property's name: what [`word`] takes, and `[ ] /` for array properties; never `=` or a comma.
+/// Checks a property's name: what [`word`] takes, and `[ ] /` for array properties; never `=` or a
+/// comma.
 pub(crate) fn key<'a>(what: &'static str, text: &'a str) -> Result<&'a str, SpecError> {
     name(what, text, b"_", b"-_.+[]/", true)
 }
@@ -104,22 +118,34 @@ fn name<'a>(
     rest: &[u8],
     digit_first: bool,
 ) -> Result<&'a str, SpecError> {
-    let begins = |b: &u8| b.is_ascii_alphabetic() || (digit_first && b.is_ascii_digit()) || first.contains(b);
+    let begins = |b: &u8| {
+        b.is_ascii_alphabetic() || (digit_first && b.is_ascii_digit()) || first.contains(b)
+    };
     let goes_on = |b: u8| b.is_ascii_alphanumeric() || rest.contains(&b);
     if text.as_bytes().first().is_some_and(begins) && text.bytes().all(goes_on) {
         Ok(text)
     } else {
-        Err(SpecError::BadName { what, text: text.to_owned() })
+        Err(SpecError::BadName {
+            what,
+            text: text.to_owned(),
+        })
     }
 }
 
-/// Checks free text that goes into an argument: no NUL, which would end the argument where nobody looks.
+/// Checks free text that goes into an argument: no NUL, which would end the argument where nobody
+/// looks.
 pub(crate) fn value<'a>(what: &'static str, text: &'a OsStr) -> Result<&'a OsStr, SpecError> {
     if text.as_encoded_bytes().contains(&0) {
-        return Err(SpecError::Nul { what, text: text.to_owned() });
+        return Err(SpecError::Nul {
+            what,
+            text: text.to_owned(),
+        });
     }
     if !cfg!(unix) && text.to_str().is_none() {
-        return Err(SpecError::NotUnicode { what, text: text.to_owned() });
+        return Err(SpecError::NotUnicode {
+            what,
+            text: text.to_owned(),
+        });
     }
     Ok(text)
 }
@@ -129,6 +155,10 @@ pub(crate) fn path(what: &'static str, path: &Path) -> Result<OsString, SpecErro
     value(what, path.as_os_str())?;
     match std::path::absolute(path) {
         Ok(absolute) => Ok(absolute.into_os_string()),
-        Err(source) => Err(SpecError::Path { what, path: path.to_owned(), source }),
+        Err(source) => Err(SpecError::Path {
+            what,
+            path: path.to_owned(),
+            source,
+        }),
     }
 }

@@ -1,14 +1,19 @@
-//! Where the system can't kill QEMU when this program ends (all but Linux): a small guard process that does.
+//! Where the system can't kill QEMU when this program ends (all but Linux): a small guard process
+//! that does.
 //!
-//! The guard is a shell that waits for a line on its stdin, a pipe whose other end only this program holds. The line
-//! comes when QEMU has ended. The pipe's end without a line means that this program has ended, however that came: then
-//! the guard kills QEMU's process group.
+//! The guard is a shell that waits for a line on its stdin, a pipe whose other end only this
+//! program holds. The line comes when QEMU has ended. The pipe's end without a line means that this
+//! program has ended, however that came: then the guard kills QEMU's process group.
 
 use std::io::{self, Write};
 use std::process::Child;
 
-/// Linux kills QEMU itself (`PR_SET_PDEATHSIG`), and Windows has neither: there a QEMU outlives a killed program.
-const NEEDED: bool = cfg!(all(unix, not(any(target_os = "linux", target_os = "android"))));
+/// Linux kills QEMU itself (`PR_SET_PDEATHSIG`), and Windows has neither: there a QEMU outlives a
+/// killed program.
+const NEEDED: bool = cfg!(all(
+    unix,
+    not(any(target_os = "linux", target_os = "android"))
+));
 
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -18,7 +23,11 @@ pub(crate) struct Guard {
 impl Guard {
     /// Sets a guard over the process group of this id, on systems where one is needed.
     pub(crate) fn over(group: u32) -> io::Result<Self> {
-        if NEEDED { Self::set(group) } else { Ok(Self::none()) }
+        if NEEDED {
+            Self::set(group)
+        } else {
+            Ok(Self::none())
+        }
     }
 
     /// No guard: the system needs none, or QEMU is to outlive this program.
@@ -31,11 +40,22 @@ impl Guard {
         use std::os::unix::process::CommandExt;
         use std::process::{Command, Stdio};
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", "read -r line || kill -s KILL -- \"-$1\"", "qemu-guard", &group.to_string()]);
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args([
+            "-c",
+            "read -r line || kill -s KILL -- \"-$1\"",
+            "qemu-guard",
+            &group.to_string(),
+        ]);
+        command
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Not in this program's group, or a signal to the whole group would end the guard as well.
         command.process_group(0);
-        Ok(Self { shell: Some(command.spawn()?) })
+        Ok(Self {
+            shell: Some(command.spawn()?),
+        })
     }
 
     #[cfg(not(unix))]
@@ -64,7 +84,11 @@ mod tests {
     use super::Guard;
 
     fn sleeper() -> Child {
-        Command::new("sleep").arg("1000").process_group(0).spawn().unwrap()
+        Command::new("sleep")
+            .arg("1000")
+            .process_group(0)
+            .spawn()
+            .unwrap()
     }
 
     /// The child's status; a child that goes on is killed, and fails the test.

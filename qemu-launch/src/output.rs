@@ -1,4 +1,5 @@
-//! What QEMU wrote on stdout and stderr: drained from the first byte to the last, kept in part, followed by line.
+//! What QEMU wrote on stdout and stderr: drained from the first byte to the last, kept in part,
+//! followed by line.
 
 use std::fmt;
 use std::io::Read;
@@ -19,7 +20,10 @@ pub struct Tail {
 impl Tail {
     pub(crate) fn of(ring: &Ring) -> Self {
         let (bytes, dropped) = ring.tail();
-        Self { bytes: bytes.into(), dropped }
+        Self {
+            bytes: bytes.into(),
+            dropped,
+        }
     }
 
     /// The last bytes, as they came.
@@ -54,14 +58,16 @@ impl fmt::Display for Tail {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Line {
-    /// The line without its end; what is not UTF-8 becomes U+FFFD. A line of more than 64 KiB comes in pieces.
+    /// The line without its end; what is not UTF-8 becomes U+FFFD. A line of more than 64 KiB comes
+    /// in pieces.
     pub text: String,
-    /// Bytes before this line that were gone before they could be read. The line may then lack its beginning.
+    /// Bytes before this line that were gone before they could be read. The line may then lack its
+    /// beginning.
     pub dropped_before: u64,
 }
 
-/// Follows an output stream line by line, from its first byte unless that is gone already. A slow reader holds up
-/// nobody: it misses lines, and is told how many bytes.
+/// Follows an output stream line by line, from its first byte unless that is gone already. A slow
+/// reader holds up nobody: it misses lines, and is told how many bytes.
 #[derive(Debug, Clone)]
 pub struct Lines {
     ring: Arc<Ring>,
@@ -76,10 +82,17 @@ const LONGEST_LINE: usize = 64 * 1024;
 
 impl Lines {
     pub(crate) fn new(ring: Arc<Ring>) -> Self {
-        Self { ring, position: 0, pending: Vec::new(), dropped: 0, ended: false }
+        Self {
+            ring,
+            position: 0,
+            pending: Vec::new(),
+            dropped: 0,
+            ended: false,
+        }
     }
 
-    /// The next line, or `None` when the stream has ended. May be dropped at any point: no line is lost by it.
+    /// The next line, or `None` when the stream has ended. May be dropped at any point: no line is
+    /// lost by it.
     pub async fn next_line(&mut self) -> Option<Line> {
         loop {
             let changed = self.ring.changed();
@@ -90,7 +103,8 @@ impl Lines {
         }
     }
 
-    /// As [`next_line`](Self::next_line), blocking at most until the deadline; `Err` when it is over.
+    /// As [`next_line`](Self::next_line), blocking at most until the deadline; `Err` when it is
+    /// over.
     ///
     /// # Errors
     /// [`TimedOut`] when no line came by then. Nothing is lost by it.
@@ -140,7 +154,9 @@ impl Lines {
 
     fn cut(&mut self, length: usize, ending: usize) -> Line {
         let bytes: Vec<u8> = self.pending.drain(..length + ending).collect();
-        let line = bytes[..length].strip_suffix(b"\r").unwrap_or(&bytes[..length]);
+        let line = bytes[..length]
+            .strip_suffix(b"\r")
+            .unwrap_or(&bytes[..length]);
         Line {
             text: String::from_utf8_lossy(line).into_owned(),
             dropped_before: std::mem::take(&mut self.dropped),
@@ -155,7 +171,8 @@ pub struct TimedOut;
 
 /// Reads a stream to its end into the ring, which is closed then.
 pub(crate) fn drain(mut stream: impl Read, ring: &Ring) {
-    // On the stack of a thread that lives as long as QEMU: small, as 50 QEMUs have a hundred of them.
+    // On the stack of a thread that lives as long as QEMU: small, as 50 QEMUs have a hundred of
+    // them.
     let mut buffer = [0; 4 * 1024];
     loop {
         match stream.read(&mut buffer) {
@@ -181,7 +198,10 @@ mod tests {
     }
 
     fn line(text: &str, dropped_before: u64) -> Result<Option<Line>, TimedOut> {
-        Ok(Some(Line { text: text.to_owned(), dropped_before }))
+        Ok(Some(Line {
+            text: text.to_owned(),
+            dropped_before,
+        }))
     }
 
     #[test]
@@ -208,7 +228,8 @@ mod tests {
         ring.push(b"abc");
         assert_eq!(next(&mut lines), Err(TimedOut));
         ring.push(b"defghijkl\nnext\n");
-        // Of `abcdefghijkl\nnext\n` the last 8 are kept; the 3 that were read but made no line are gone with the rest.
+        // Of `abcdefghijkl\nnext\n` the last 8 are kept; the 3 that were read but made no line are
+        // gone with the rest.
         assert_eq!(next(&mut lines), line("kl", 10));
         assert_eq!(next(&mut lines), line("next", 0));
     }

@@ -15,14 +15,17 @@ use crate::once::Once;
 use crate::output::{Lines, Tail, TimedOut};
 use crate::ring::Ring;
 
-/// How long dropping a [`Process`] waits for the killed process to be gone; it takes a few milliseconds.
+/// How long dropping a [`Process`] waits for the killed process to be gone; it takes a few
+/// milliseconds.
 const DROP_WAIT: Duration = Duration::from_millis(250);
 
-/// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps it**, unless the
-/// machine is to [keep running](crate::MachineSpec::keep_running). The drop blocks until QEMU is gone, which takes some
-/// milliseconds, and for 250 ms at most; [`Watch::end`] spares async code even that.
+/// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps
+/// it**, unless the machine is to [keep running](crate::MachineSpec::keep_running). The drop blocks
+/// until QEMU is gone, which takes some milliseconds, and for 250 ms at most; [`Watch::end`] spares
+/// async code even that.
 ///
-/// Everything that only looks on is in [`Watch`], to which this dereferences, and which can be cloned and outlive it.
+/// Everything that only looks on is in [`Watch`], to which this dereferences, and which can be
+/// cloned and outlive it.
 #[derive(Debug)]
 pub struct Process {
     watch: Watch,
@@ -54,7 +57,11 @@ pub(crate) struct Shared {
 
 impl Process {
     pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Opened>, kept: bool) -> Self {
-        Self { watch: Watch { shared }, channels, kept }
+        Self {
+            watch: Watch { shared },
+            channels,
+            kept,
+        }
     }
 
     /// The same process, with this said on what becomes of it when the handle is dropped.
@@ -87,20 +94,26 @@ impl Process {
         self.address("gdb")
     }
 
-    /// Where the serial port of this number is; `None` without one, or when it goes to a file or nowhere.
+    /// Where the serial port of this number is; `None` without one, or when it goes to a file or
+    /// nowhere.
     #[must_use]
     pub fn serial_address(&self, port: usize) -> Option<&Address> {
         self.address(&format!("serial{port}"))
     }
 
-    /// Where the character device of this id is: `qmp`, `gdb`, `serial0`, `monitor0`, or one of your own.
+    /// Where the character device of this id is: `qmp`, `gdb`, `serial0`, `monitor0`, or one of
+    /// your own.
     #[must_use]
     pub fn address(&self, id: &str) -> Option<&Address> {
-        self.channels.iter().find(|channel| channel.id == id).map(|channel| &channel.address)
+        self.channels
+            .iter()
+            .find(|channel| channel.id == id)
+            .map(|channel| &channel.address)
     }
 }
 
-/// This program's ends of inherited socket pairs. They block, as `std`'s do, and each is handed out once.
+/// This program's ends of inherited socket pairs. They block, as `std`'s do, and each is handed out
+/// once.
 #[cfg(unix)]
 impl Process {
     /// The QMP monitor, the first time, where it is inherited.
@@ -113,15 +126,19 @@ impl Process {
         self.take("gdb")
     }
 
-    /// The serial port of this number, the first time, where it is inherited. Read it until the end: QEMU stalls
-    /// after 278 unread bytes.
+    /// The serial port of this number, the first time, where it is inherited. Read it until the
+    /// end: QEMU stalls after 278 unread bytes.
     pub fn take_serial(&mut self, port: usize) -> Option<std::os::unix::net::UnixStream> {
         self.take(&format!("serial{port}"))
     }
 
     /// The character device of this id, the first time, where it is inherited.
     pub fn take(&mut self, id: &str) -> Option<std::os::unix::net::UnixStream> {
-        self.channels.iter_mut().find(|channel| channel.id == id)?.stream.take()
+        self.channels
+            .iter_mut()
+            .find(|channel| channel.id == id)?
+            .stream
+            .take()
     }
 }
 
@@ -137,8 +154,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.kept && self.watch.try_wait().is_none() {
             self.watch.kill();
-            // So that a port or a file that QEMU held is free when the drop is over. Should the time not do, the
-            // process is reaped all the same, by the thread that waits for it.
+            // So that a port or a file that QEMU held is free when the drop is over. Should the
+            // time not do, the process is reaped all the same, by the thread that waits for it.
             let _ = self.watch.wait_blocking(Instant::now() + DROP_WAIT);
         }
     }
@@ -151,7 +168,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The process id. It stays reserved until the end was noticed, so within this crate no signal goes astray.
+    /// The process id. It stays reserved until the end was noticed, so within this crate no signal
+    /// goes astray.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.shared.pid
@@ -169,7 +187,8 @@ impl Watch {
         self.shared.exit.try_get()
     }
 
-    /// Waits until it has ended and its output is drained. Needs no particular runtime; may be dropped at any point.
+    /// Waits until it has ended and its output is drained. Needs no particular runtime; may be
+    /// dropped at any point.
     pub fn wait(&self) -> impl Future<Output = Exit> + Send + use<> {
         let shared = Arc::clone(&self.shared);
         async move { shared.exit.wait().await }
@@ -180,7 +199,10 @@ impl Watch {
     /// # Errors
     /// [`TimedOut`] when it still runs then; it goes on.
     pub fn wait_blocking(&self, deadline: Instant) -> Result<Exit, TimedOut> {
-        self.shared.exit.wait_blocking(Some(deadline)).ok_or(TimedOut)
+        self.shared
+            .exit
+            .wait_blocking(Some(deadline))
+            .ok_or(TimedOut)
     }
 
     /// The end of what it has written on stderr so far: at most 64 KiB.
@@ -207,8 +229,9 @@ impl Watch {
         Lines::new(Arc::clone(&self.shared.stdout))
     }
 
-    /// Asks it to end: SIGTERM, upon which QEMU sends SHUTDOWN (`host-signal`) and exits 0. A process that was stopped
-    /// is continued, or it would not hear. Does nothing once it has ended. On Windows the same as
+    /// Asks it to end: SIGTERM, upon which QEMU sends SHUTDOWN (`host-signal`) and exits 0. A
+    /// process that was stopped is continued, or it would not hear. Does nothing once it has ended.
+    /// On Windows the same as
     /// [`kill`](Self::kill).
     pub fn terminate(&self) {
         self.shared.signalled.store(true, Ordering::Relaxed);
@@ -221,16 +244,19 @@ impl Watch {
         self.shared.child.kill();
     }
 
-    /// Whether [`terminate`](Self::terminate), [`kill`](Self::kill) or a rung of [`end`](Self::end) sent it a signal: one
-    /// that ended it then came from here, not from outside.
+    /// Whether [`terminate`](Self::terminate), [`kill`](Self::kill) or a rung of [`end`](Self::end)
+    /// sent it a signal: one that ended it then came from here, not from outside.
     #[must_use]
     pub fn was_signalled(&self) -> bool {
         self.shared.signalled.load(Ordering::Relaxed)
     }
 
-    /// Ends it, rung by rung, and says which rung it took. The ladder is climbed from this call on, whether or not
-    /// the future is polled, and dropping the future does not stop it.
-    pub fn end(&self, ladder: Ladder) -> impl Future<Output = Result<Ended, StillRunning>> + Send + use<> {
+    /// Ends it, rung by rung, and says which rung it took. The ladder is climbed from this call on,
+    /// whether or not the future is polled, and dropping the future does not stop it.
+    pub fn end(
+        &self,
+        ladder: Ladder,
+    ) -> impl Future<Output = Result<Ended, StillRunning>> + Send + use<> {
         let outcome = ladder::begin(self.clone(), ladder);
         async move { outcome.wait().await }
     }
@@ -241,6 +267,9 @@ impl Watch {
     /// [`StillRunning`] when not even SIGKILL ended it within its rung.
     pub fn end_blocking(&self, ladder: Ladder) -> Result<Ended, StillRunning> {
         let outcome = ladder::begin(self.clone(), ladder).wait_blocking(None);
-        outcome.unwrap_or(Err(StillRunning { pid: self.pid(), after: ladder.kill }))
+        outcome.unwrap_or(Err(StillRunning {
+            pid: self.pid(),
+            after: ladder.kill,
+        }))
     }
 }

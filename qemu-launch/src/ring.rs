@@ -1,4 +1,5 @@
-//! A bounded buffer that keeps the last bytes of a stream, counts the rest, and can be followed while it grows.
+//! A bounded buffer that keeps the last bytes of a stream, counts the rest, and can be followed
+//! while it grows.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,11 @@ struct State {
 
 impl Ring {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { state: Mutex::default(), changed: Event::new(), capacity }
+        Self {
+            state: Mutex::default(),
+            changed: Event::new(),
+            capacity,
+        }
     }
 
     pub(crate) fn push(&self, bytes: &[u8]) {
@@ -43,10 +48,11 @@ impl Ring {
         self.changed.notify(usize::MAX);
     }
 
-    /// Blocks until the stream has ended, has not grown for as long as `quiet`, or the deadline is over.
+    /// Blocks until the stream has ended, has not grown for as long as `quiet`, or the deadline is
+    /// over.
     ///
-    /// The quiet time is told in short waits: where the machine is too busy to end them in time, it is likely too busy
-    /// for whoever writes as well, and so it takes longer.
+    /// The quiet time is told in short waits: where the machine is too busy to end them in time, it
+    /// is likely too busy for whoever writes as well, and so it takes longer.
     pub(crate) fn wait_closed(&self, quiet: Duration, deadline: Instant) {
         const STEPS: u32 = 50;
         let mut waited = 0;
@@ -69,7 +75,10 @@ impl Ring {
     /// What is kept, and how many bytes before it were dropped.
     pub(crate) fn tail(&self) -> (Vec<u8>, u64) {
         let state = self.lock();
-        (state.kept.iter().copied().collect(), state.total - state.kept.len() as u64)
+        (
+            state.kept.iter().copied().collect(),
+            state.total - state.kept.len() as u64,
+        )
     }
 
     /// What the stream holds from `position` on; see [`Chunk`].
@@ -111,7 +120,8 @@ mod tests {
     use super::Ring;
 
     proptest! {
-        /// However it is written and whenever it is read: the reader gets the stream, less what it is told is missing.
+        /// However it is written and whenever it is read: the reader gets the stream, less what it
+        /// is told is missing.
         #[test]
         fn a_reader_loses_only_what_it_is_told(
             capacity in 1_usize..20,

@@ -1,4 +1,5 @@
-//! The threads that serve one process: two drain its output, one waits for its end and tells everybody.
+//! The threads that serve one process: two drain its output, one waits for its end and tells
+//! everybody.
 
 use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ use crate::output::{self, Tail};
 use crate::process::Shared;
 use crate::ring::Ring;
 
-/// For how long nothing may come any more once the process is reaped, and how long something may: only a program that
-/// left its group can hold the output open. The one who reads it may have to wait for its turn on a busy machine.
+/// For how long nothing may come any more once the process is reaped, and how long something may:
+/// only a program that left its group can hold the output open. The one who reads it may have to
+/// wait for its turn on a busy machine.
 const DRAIN_QUIET: Duration = Duration::from_millis(500);
 const DRAIN_WAIT: Duration = Duration::from_secs(10);
 
@@ -42,7 +44,11 @@ pub(crate) struct Attached {
 impl Newborn {
     /// Output is kept up to `kept` bytes a stream.
     pub(crate) fn new(argv: Argv, started: Started, kept: usize, attached: Attached) -> Self {
-        let Started { child, stdout, stderr } = started;
+        let Started {
+            child,
+            stdout,
+            stderr,
+        } = started;
         let shared = Arc::new(Shared {
             pid: child.id(),
             argv,
@@ -52,16 +58,21 @@ impl Newborn {
             exit: Once::new(),
             signalled: AtomicBool::new(false),
         });
-        Self { shared, stdout, stderr, attached }
+        Self {
+            shared,
+            stdout,
+            stderr,
+            attached,
+        }
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// Makes the threads, later and elsewhere, so that they cost the caller no time. Without them the process would
-    /// wedge on its output and never be reaped, so a system that has no thread to spare costs it its life, and
-    /// whoever waits is told.
+    /// Makes the threads, later and elsewhere, so that they cost the caller no time. Without them
+    /// the process would wedge on its output and never be reaped, so a system that has no thread to
+    /// spare costs it its life, and whoever waits is told.
     pub(crate) fn serve_later(self) {
         let shared = self.shared();
         if lasting::run_later(move || self.serve()).is_err() {
@@ -70,7 +81,12 @@ impl Newborn {
     }
 
     fn serve(self) {
-        let Self { shared, stdout, stderr, attached } = self;
+        let Self {
+            shared,
+            stdout,
+            stderr,
+            attached,
+        } = self;
         let served = drain_on_thread("qemu-stdout", stdout, &shared.stdout)
             .and_then(|()| drain_on_thread("qemu-stderr", Some(stderr), &shared.stderr))
             .and_then(|()| {
@@ -105,22 +121,38 @@ fn await_end(shared: &Shared, attached: Option<Attached>) {
     shared.stdout.wait_closed(DRAIN_QUIET, deadline);
     shared.stderr.wait_closed(DRAIN_QUIET, deadline);
     // Before anybody is told, so that whoever waited finds it gone.
-    if let Some(Attached { folder, sockets, guard }) = attached {
+    if let Some(Attached {
+        folder,
+        sockets,
+        guard,
+    }) = attached
+    {
         sockets.iter().for_each(|path| remove_stale_socket(path));
         drop(folder);
         guard.release();
     }
-    let name = shared.argv.program().file_name().unwrap_or_default().to_string_lossy();
-    shared.exit.set(Exit::new(&name, status, Tail::of(&shared.stderr)));
+    let name = shared
+        .argv
+        .program()
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    shared
+        .exit
+        .set(Exit::new(&name, status, Tail::of(&shared.stderr)));
 }
 
-/// A QEMU that is killed leaves its sockets. One that is listened on is somebody else's by now, and stays.
+/// A QEMU that is killed leaves its sockets. One that is listened on is somebody else's by now, and
+/// stays.
 #[cfg(unix)]
 fn remove_stale_socket(path: &Path) {
     use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::UnixStream;
-    let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-    let refused = || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    let is_socket = path
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.file_type().is_socket());
+    let refused =
+        || UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
     if is_socket && refused() {
         // What can't be removed is named by the next start at this path.
         let _ = std::fs::remove_file(path);

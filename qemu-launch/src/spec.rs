@@ -11,9 +11,10 @@ use crate::image::{Kernel, LoadedImage};
 
 /// A machine to run: program, board, firmware, and the channels by which it is reached.
 ///
-/// The default is `qemu-system-arm` with the board `lm3s6965evb`, CPU `cortex-m3`, 64K of memory and a private QMP
-/// monitor; no firmware, no GDB stub, no serial port. QEMU is started with `-nodefaults -no-user-config -display
-/// none`, so that the guest has nothing that was not asked for.
+/// The default is `qemu-system-arm` with the board `lm3s6965evb`, CPU `cortex-m3`, 64K of memory
+/// and a private QMP monitor; no firmware, no GDB stub, no serial port. QEMU is started with
+/// `-nodefaults -no-user-config -display none`, so that the guest has nothing that was not asked
+/// for.
 ///
 /// Setters never fail: what contradicts itself or cannot be passed on unharmed is refused by
 /// [`argv`](Self::argv) and by [`spawn`](crate::spawn), before anything is started.
@@ -97,11 +98,16 @@ impl MachineSpec {
     /// A machine of this board, with the board's own CPU and memory instead of the defaults.
     #[must_use]
     pub fn board(machine: impl Into<String>) -> Self {
-        Self { machine: machine.into(), cpu: None, memory: None, ..Self::default() }
+        Self {
+            machine: machine.into(),
+            cpu: None,
+            memory: None,
+            ..Self::default()
+        }
     }
 
-    /// The program: a bare name is looked up (environment variable, then PATH; see [`discover`](crate::discover)), a
-    /// path with a separator is taken as it is.
+    /// The program: a bare name is looked up (environment variable, then PATH; see
+    /// [`discover`](crate::discover)), a path with a separator is taken as it is.
     #[must_use]
     pub fn qemu_path(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
@@ -143,8 +149,8 @@ impl MachineSpec {
         self
     }
 
-    /// The guest's memory as QEMU writes it: a number, in MiB unless a suffix `K`, `M`, `G` or `T` follows.
-    /// Some boards, among them `lm3s6965evb`, have a fixed memory and ignore it.
+    /// The guest's memory as QEMU writes it: a number, in MiB unless a suffix `K`, `M`, `G` or `T`
+    /// follows. Some boards, among them `lm3s6965evb`, have a fixed memory and ignore it.
     #[must_use]
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
         self.memory = Some(memory.into());
@@ -168,31 +174,45 @@ impl MachineSpec {
 
 /// What the machine runs.
 impl MachineSpec {
-    /// The firmware: an ELF file (`-kernel`), checked before QEMU starts (see [`firmware`](crate::firmware)).
+    /// The firmware: an ELF file (`-kernel`), checked before QEMU starts (see
+    /// [`firmware`](crate::firmware)).
     #[must_use]
     pub fn firmware(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kernels.push(Kernel { path: path.into(), checked: true });
+        self.kernels.push(Kernel {
+            path: path.into(),
+            checked: true,
+        });
         self
     }
 
-    /// A file for `-kernel` that is passed on unread. QEMU runs whatever it is: an ELF, or else a raw image.
+    /// A file for `-kernel` that is passed on unread. QEMU runs whatever it is: an ELF, or else a
+    /// raw image.
     #[must_use]
     pub fn unchecked_firmware(mut self, path: impl Into<PathBuf>) -> Self {
-        self.kernels.push(Kernel { path: path.into(), checked: false });
+        self.kernels.push(Kernel {
+            path: path.into(),
+            checked: false,
+        });
         self
     }
 
-    /// Loads a raw image at this address (`-device loader,force-raw=on`). May be given more than once.
+    /// Loads a raw image at this address (`-device loader,force-raw=on`). May be given more than
+    /// once.
     #[must_use]
     pub fn raw_image(mut self, path: impl Into<PathBuf>, address: u64) -> Self {
-        self.images.push(LoadedImage::Raw { path: path.into(), address });
+        self.images.push(LoadedImage::Raw {
+            path: path.into(),
+            address,
+        });
         self
     }
 
-    /// Loads an Intel HEX file, which names its own addresses (`-device loader`). May be given more than once.
+    /// Loads an Intel HEX file, which names its own addresses (`-device loader`). May be given more
+    /// than once.
     #[must_use]
     pub fn intel_hex(mut self, path: impl Into<PathBuf>) -> Self {
-        self.images.push(LoadedImage::IntelHex { path: path.into() });
+        self.images
+            .push(LoadedImage::IntelHex { path: path.into() });
         self
     }
 
@@ -203,10 +223,13 @@ impl MachineSpec {
         self
     }
 
-    /// The files that QEMU loads at its start: firmware, images, ROM. Not those in [`extra_args`](Self::extra_args).
+    /// The files that QEMU loads at its start: firmware, images, ROM. Not those in
+    /// [`extra_args`](Self::extra_args).
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let kernels = self.kernels.iter().map(|kernel| kernel.path.as_path());
-        kernels.chain(self.images.iter().map(LoadedImage::path)).chain(self.bios.as_deref())
+        kernels
+            .chain(self.images.iter().map(LoadedImage::path))
+            .chain(self.bios.as_deref())
     }
 
     /// Serves the guest's semihosting calls.
@@ -247,7 +270,8 @@ impl MachineSpec {
 
 /// The channels to and from the machine.
 impl MachineSpec {
-    /// Where the QMP monitor is (default: [`Endpoint::Inherited`]). Its character device has the id `qmp`.
+    /// Where the QMP monitor is (default: [`Endpoint::Inherited`]). Its character device has the id
+    /// `qmp`.
     #[must_use]
     pub fn qmp(mut self, endpoint: Endpoint) -> Self {
         self.qmp = Some(endpoint);
@@ -275,7 +299,8 @@ impl MachineSpec {
         self
     }
 
-    /// Adds a serial port, in the board's order. Its character device has the id `serial0`, `serial1`, ...
+    /// Adds a serial port, in the board's order. Its character device has the id `serial0`,
+    /// `serial1`, ...
     #[must_use]
     pub fn serial(mut self, backend: impl Into<Backend>) -> Self {
         self.serials.push(backend.into());
@@ -296,8 +321,9 @@ impl MachineSpec {
         self
     }
 
-    /// Hands QEMU's stdout out as the inherited channel `stdout`, in place of draining it here. **Read it until the
-    /// process is gone.** Where semihosting is served, the guest's file `:tt` is written there, whatever its console.
+    /// Hands QEMU's stdout out as the inherited channel `stdout`, in place of draining it here.
+    /// **Read it until the process is gone.** Where semihosting is served, the guest's file `:tt`
+    /// is written there, whatever its console.
     #[must_use]
     pub fn inherit_stdout(mut self) -> Self {
         self.stdout_is_channel = true;
@@ -350,7 +376,8 @@ impl MachineSpec {
         property: impl Into<String>,
         value: impl Into<OsString>,
     ) -> Self {
-        self.globals.push((driver.into(), property.into(), value.into()));
+        self.globals
+            .push((driver.into(), property.into(), value.into()));
         self
     }
 
@@ -361,18 +388,20 @@ impl MachineSpec {
         self
     }
 
-    /// Lets QEMU outlive the [`Process`](crate::Process) and this program (default: it ends with either). It can still
-    /// be ended through a handle while there is one; after that only by whoever reaches its monitor, so give it one that
-    /// is not inherited. Nobody drains its output once this program has ended: what it then writes is lost, and a
-    /// private folder of its sockets is left for it.
+    /// Lets QEMU outlive the [`Process`](crate::Process) and this program (default: it ends with
+    /// either). It can still be ended through a handle while there is one; after that only by
+    /// whoever reaches its monitor, so give it one that is not inherited. Nobody drains its output
+    /// once this program has ended: what it then writes is lost, and a private folder of its
+    /// sockets is left for it.
     #[must_use]
     pub fn keep_running(mut self) -> Self {
         self.kept = true;
         self
     }
 
-    /// Sets an environment variable for QEMU, beside the short list that it gets (see [`spawn`](crate::spawn)). A name
-    /// that is empty or has a `=` or NUL in it is refused, and so is a value with a NUL.
+    /// Sets an environment variable for QEMU, beside the short list that it gets (see
+    /// [`spawn`](crate::spawn)). A name that is empty or has a `=` or NUL in it is refused, and so
+    /// is a value with a NUL.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), Some(value.into())));
@@ -386,12 +415,14 @@ impl MachineSpec {
         self
     }
 
-    /// Adds arguments at the end, one word each, as QEMU's manual writes them. What repeats or contradicts a typed
-    /// option is refused, and so are `-daemonize` (the process would escape its watcher), `-s` and a `-gdb` on TCP that is
-    /// not loopback (whoever reaches the stub can run commands here).
+    /// Adds arguments at the end, one word each, as QEMU's manual writes them. What repeats or
+    /// contradicts a typed option is refused, and so are `-daemonize` (the process would escape its
+    /// watcher), `-s` and a `-gdb` on TCP that is not loopback (whoever reaches the stub can run
+    /// commands here).
     #[must_use]
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
-        self.extra_args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.extra_args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 }

@@ -5,12 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use qemu_launch::{
-    Action, Backend, Blockdev, Device, Drive, Endpoint, Icount, Log, MachineSpec, Monitor, Nic, Sandbox,
-    Semihosting, SpecError,
+    Action, Backend, Blockdev, Device, Drive, Endpoint, Icount, Log, MachineSpec, Monitor, Nic,
+    Sandbox, Semihosting, SpecError,
 };
 
 fn argv(spec: &MachineSpec) -> Result<String, SpecError> {
-    Ok(spec.argv(Path::new("/usr/bin/qemu-system-arm"), Path::new("/run/qemu-1"))?.to_string())
+    Ok(spec
+        .argv(
+            Path::new("/usr/bin/qemu-system-arm"),
+            Path::new("/run/qemu-1"),
+        )?
+        .to_string())
 }
 
 const START: &str = "/usr/bin/qemu-system-arm -nodefaults -no-user-config -display none ";
@@ -21,12 +26,20 @@ const QMP: &str = " -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control";
 #[track_caller]
 fn check(change: impl FnOnce(MachineSpec) -> MachineSpec, added: &str) {
     let line = argv(&change(MachineSpec::default().without_qmp())).expect("nothing to refuse");
-    assert_eq!(line.strip_prefix(START).and_then(|rest| rest.strip_prefix(BOARD)), Some(added), "{line}");
+    assert_eq!(
+        line.strip_prefix(START)
+            .and_then(|rest| rest.strip_prefix(BOARD)),
+        Some(added),
+        "{line}"
+    );
 }
 
 #[test]
 fn the_defaults() {
-    assert_eq!(argv(&MachineSpec::default()).unwrap(), format!("{START}{BOARD}{QMP}"));
+    assert_eq!(
+        argv(&MachineSpec::default()).unwrap(),
+        format!("{START}{BOARD}{QMP}")
+    );
     check(|spec| spec, "");
 }
 
@@ -56,16 +69,35 @@ fn what_it_runs() {
         |spec| spec.raw_image("/fw/a,b.bin", 0x400),
         " -device loader,file=/fw/a,,b.bin,addr=0x400,force-raw=on",
     );
-    check(|spec| spec.intel_hex("/fw/a.hex"), " -device loader,file=/fw/a.hex");
+    check(
+        |spec| spec.intel_hex("/fw/a.hex"),
+        " -device loader,file=/fw/a.hex",
+    );
     check(|spec| spec.bios("/fw/rom.bin"), " -bios /fw/rom.bin");
     check(
-        |spec| spec.semihosting(Semihosting::native().argument("one").argument("two,three").console("out")),
+        |spec| {
+            spec.semihosting(
+                Semihosting::native()
+                    .argument("one")
+                    .argument("two,three")
+                    .console("out"),
+            )
+        },
         " -semihosting-config enable=on,target=native,chardev=out,arg=one,arg=two,,three",
     );
-    check(|spec| spec.start_stopped(true).no_reboot(), " -S -no-reboot");
+    check(
+        |spec| spec.start_stopped(true).no_reboot(),
+        " -S -no-reboot",
+    );
     check(|spec| spec.incoming(), " -incoming defer");
-    check(|spec| spec.icount(Icount::shift(6).without_sleep()), " -icount shift=6,sleep=off");
-    check(|spec| spec.icount(Icount::automatic()), " -icount shift=auto");
+    check(
+        |spec| spec.icount(Icount::shift(6).without_sleep()),
+        " -icount shift=6,sleep=off",
+    );
+    check(
+        |spec| spec.icount(Icount::automatic()),
+        " -icount shift=auto",
+    );
     check(
         |spec| spec.action(Action::new().shutdown_on_reboot().pause_on_shutdown()),
         " -action reboot=shutdown,shutdown=pause",
@@ -77,7 +109,10 @@ fn what_it_runs() {
 fn relative_paths_are_made_absolute() {
     let line = argv(&MachineSpec::default().firmware("-kernel.elf")).unwrap();
     let here = std::env::current_dir().unwrap();
-    assert!(line.contains(&format!("-kernel {}/-kernel.elf", here.display())), "{line}");
+    assert!(
+        line.contains(&format!("-kernel {}/-kernel.elf", here.display())),
+        "{line}"
+    );
 }
 
 #[test]
@@ -127,12 +162,18 @@ fn inherited_channels_are_numbered_in_order() {
         "-mon chardev=qmp,mode=control -mon chardev=monitor0,mode=control -mon chardev=monitor1,mode=readline",
         "-gdb chardev:gdb -serial chardev:serial0 -serial chardev:serial1 -serial chardev:serial2",
     ];
-    assert_eq!(argv(&spec).unwrap(), format!("{START}{BOARD} {}", expected.join(" ")));
+    assert_eq!(
+        argv(&spec).unwrap(),
+        format!("{START}{BOARD} {}", expected.join(" "))
+    );
 }
 
 #[test]
 fn serial_backends() {
-    let file = |append| Backend::File { path: "/tmp/a,b.log".into(), append };
+    let file = |append| Backend::File {
+        path: "/tmp/a,b.log".into(),
+        append,
+    };
     check(
         |spec| spec.serial(file(false)),
         " -chardev file,id=serial0,path=/tmp/a,,b.log -serial chardev:serial0",
@@ -169,7 +210,10 @@ fn storage_devices_and_network() {
         |spec| spec.device(Device::new("tmp105").property("address", "0x48")),
         " -device tmp105,address=0x48",
     );
-    check(|spec| spec.nic(Nic::user_restricted()).nic(Nic::new("none")), " -nic user,restrict=on -nic none");
+    check(
+        |spec| spec.nic(Nic::user_restricted()).nic(Nic::new("none")),
+        " -nic user,restrict=on -nic none",
+    );
     check(
         |spec| spec.nic(Nic::user().property("hostfwd", "tcp:127.0.0.1:0-:22")),
         " -nic user,hostfwd=tcp:127.0.0.1:0-:22",
@@ -182,7 +226,10 @@ fn logs_globals_and_the_rest() {
         |spec| spec.log(Log::items(["guest_errors", "unimp"]).to_file("/tmp/a,b.log")),
         " -d guest_errors,unimp -D /tmp/a,b.log",
     );
-    check(|spec| spec.global("tmp105", "x", "a,b=c"), " -global tmp105.x=a,b=c");
+    check(
+        |spec| spec.global("tmp105", "x", "a,b=c"),
+        " -global tmp105.x=a,b=c",
+    );
     check(
         |spec| spec.sandbox(Sandbox::Strict),
         " -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
@@ -204,11 +251,19 @@ fn the_line_can_be_pasted_into_a_shell() {
     ];
     let spec = MachineSpec::default().extra_args(words.map(|word| ["-name", word]).concat());
     let argv = spec.argv(Path::new("printf"), Path::new("/")).unwrap();
-    // bash, because it knows $'…'; the program's place is taken by a printf that ends each word with a NUL.
+    // bash, because it knows $'…'; the program's place is taken by a printf that ends each word
+    // with a NUL.
     let line = argv.to_string().replacen("printf", "printf '%s\\0'", 1);
-    let output = std::process::Command::new("bash").args(["-c", &line]).output().unwrap();
+    let output = std::process::Command::new("bash")
+        .args(["-c", &line])
+        .output()
+        .unwrap();
     let read_back: Vec<&[u8]> = output.stdout.split(|&b| b == 0).collect();
-    let expected: Vec<&[u8]> =
-        argv.args().iter().map(|arg| arg.as_encoded_bytes()).chain([&b""[..]]).collect();
+    let expected: Vec<&[u8]> = argv
+        .args()
+        .iter()
+        .map(|arg| arg.as_encoded_bytes())
+        .chain([&b""[..]])
+        .collect();
     assert_eq!(read_back, expected, "{line}");
 }

@@ -1,7 +1,10 @@
-//! What a process is born with, whatever the program looks like that starts it: its descriptors closed, its signals
-//! handled and blocked, its memory large, its threads busy.
+//! What a process is born with, whatever the program looks like that starts it: its descriptors
+//! closed, its signals handled and blocked, its memory large, its threads busy.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
 
 mod fake;
 
@@ -18,69 +21,94 @@ use fake::{Fake, eventually, soon};
 use qemu_launch::{Address, Endpoint, ExitKind, Lines, Process, SpawnError};
 use rustix::io::fcntl_dupfd_cloexec;
 
-/// Runs the test's body in a process of its own, which it may spoil. SIGHUP is ignored there, as by `nohup`.
+/// Runs the test's body in a process of its own, which it may spoil. SIGHUP is ignored there, as by
+/// `nohup`.
 fn alone(test: &str, body: impl FnOnce()) {
     const ROLE: &str = "QEMU_LAUNCH_ROLE";
     if std::env::var_os(ROLE).is_some() {
         return body();
     }
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads", "1"]).env(ROLE, "alone").process_group(0);
+    command
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .env(ROLE, "alone")
+        .process_group(0);
     let output = command.output().unwrap();
-    let said =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    let said = [output.stdout, output.stderr]
+        .map(|text| String::from_utf8_lossy(&text).into_owned())
+        .concat();
     assert!(output.status.success(), "in its own process: {said}");
     assert!(said.contains("1 passed"), "{said}");
 }
 
 /// A hexadecimal field of `status`: a set of signals.
 fn signals(status: &str, field: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
     u64::from_str_radix(line.expect(field).trim(), 16).unwrap()
 }
 
 fn only(signals: &[i32]) -> u64 {
-    signals.iter().fold(0, |set, signal| set | 1 << (signal - 1))
+    signals
+        .iter()
+        .fold(0, |set, signal| set | 1 << (signal - 1))
 }
 
 /// What each descriptor of the process is: `pipe`, `socket`, or a path.
 fn descriptors(process: &Process) -> BTreeMap<i32, String> {
     let named = |entry: fs::DirEntry| {
-        let name = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
-        Some((entry.file_name().to_str()?.parse().ok()?, name.split(':').next()?.to_owned()))
+        let name = fs::read_link(entry.path())
+            .ok()?
+            .to_string_lossy()
+            .into_owned();
+        Some((
+            entry.file_name().to_str()?.parse().ok()?,
+            name.split(':').next()?.to_owned(),
+        ))
     };
     let entries = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
     entries.filter_map(|entry| named(entry.ok()?)).collect()
 }
 
-/// A program may have closed any of its standard streams, and its next descriptors have their numbers then: its ends of
-/// the pipes and QEMU's, in any order.
+/// A program may have closed any of its standard streams, and its next descriptors have their
+/// numbers then: its ends of the pipes and QEMU's, in any order.
 #[test]
 fn its_descriptors_are_in_their_places_whichever_of_ours_are_closed() {
-    alone("its_descriptors_are_in_their_places_whichever_of_ours_are_closed", || {
-        let plain = entries("task");
-        for closed in 0..8 {
-            for channels in [0, 1, 3] {
-                // Told once there is a stderr again.
-                let found = with_closed(closed, || {
-                    let found = check_descriptors(channels);
-                    // The numbers are theirs until they end.
-                    eventually("only the lasting thread is left", || entries("task") == plain + 1);
-                    found
-                });
-                assert_eq!(found, Ok(()), "closed: {closed:03b}, channels: {channels}");
+    alone(
+        "its_descriptors_are_in_their_places_whichever_of_ours_are_closed",
+        || {
+            let plain = entries("task");
+            for closed in 0..8 {
+                for channels in [0, 1, 3] {
+                    // Told once there is a stderr again.
+                    let found = with_closed(closed, || {
+                        let found = check_descriptors(channels);
+                        // The numbers are theirs until they end.
+                        eventually("only the lasting thread is left", || {
+                            entries("task") == plain + 1
+                        });
+                        found
+                    });
+                    assert_eq!(found, Ok(()), "closed: {closed:03b}, channels: {channels}");
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 fn check_descriptors(channels: usize) -> Result<(), String> {
     let fake = Fake::new("echo out; echo err >&2; exec sleep 1000");
-    let spec = (0..channels).fold(fake.spec().without_qmp(), |spec, _| spec.serial(Endpoint::Inherited));
+    let spec = (0..channels).fold(fake.spec().without_qmp(), |spec, _| {
+        spec.serial(Endpoint::Inherited)
+    });
     let process = qemu_launch::spawn(&spec).map_err(|error| format!("{error:?}"))?;
-    let mut expected: BTreeMap<i32, String> =
-        [(0, "/dev/null"), (1, "pipe"), (2, "pipe")].map(|(number, what)| (number, what.to_owned())).into();
+    let mut expected: BTreeMap<i32, String> = [(0, "/dev/null"), (1, "pipe"), (2, "pipe")]
+        .map(|(number, what)| (number, what.to_owned()))
+        .into();
     for channel in 0..channels {
         match process.serial_address(channel) {
             Some(&Address::Inherited { fd }) => expected.insert(fd, "socket".to_owned()),
@@ -90,16 +118,24 @@ fn check_descriptors(channels: usize) -> Result<(), String> {
     if expected.len() != 3 + channels {
         return Err(format!("a number was given twice: {expected:?}"));
     }
-    let first = |mut lines: Lines| lines.next_line_blocking(soon()).map(|line| line.map(|line| line.text));
+    let first = |mut lines: Lines| {
+        lines
+            .next_line_blocking(soon())
+            .map(|line| line.map(|line| line.text))
+    };
     let said = [first(process.stdout_lines()), first(process.stderr_lines())];
     if said != [Ok(Some("out".to_owned())), Ok(Some("err".to_owned()))] {
         return Err(format!("it said {said:?}"));
     }
-    // The shell has its script open, and a program that begins has its libraries; what stays was inherited.
+    // The shell has its script open, and a program that begins has its libraries; what stays was
+    // inherited.
     let deadline = soon();
     while descriptors(&process) != expected {
         if Instant::now() > deadline {
-            return Err(format!("{:?} instead of {expected:?}", descriptors(&process)));
+            return Err(format!(
+                "{:?} instead of {expected:?}",
+                descriptors(&process)
+            ));
         }
         thread::yield_now();
     }
@@ -107,22 +143,29 @@ fn check_descriptors(channels: usize) -> Result<(), String> {
 }
 
 /// Does it while the standard streams of these bits are closed.
-#[expect(unsafe_code, reason = "to close a standard stream is what no safe code does")]
+#[expect(
+    unsafe_code,
+    reason = "to close a standard stream is what no safe code does"
+)]
 fn with_closed<T>(closed: u32, work: impl FnOnce() -> T) -> T {
     use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
-    let aside = [stdin(), stdout(), stderr()].map(|stream| fcntl_dupfd_cloexec(stream, 100).unwrap());
+    let aside =
+        [stdin(), stdout(), stderr()].map(|stream| fcntl_dupfd_cloexec(stream, 100).unwrap());
     for number in (0..3).filter(|number| closed & 1 << number != 0) {
         // SAFETY: nobody else in this process uses it until it is open again.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
     let done = work();
     let [stdin, stdout, stderr] = aside;
-    dup2_stdin(stdin).and(dup2_stdout(stdout)).and(dup2_stderr(stderr)).unwrap();
+    dup2_stdin(stdin)
+        .and(dup2_stdout(stdout))
+        .and(dup2_stderr(stderr))
+        .unwrap();
     done
 }
 
-/// None of our handlers, nothing blocked, SIGPIPE as everywhere but in Rust; what `nohup` ignores stays ignored. And
-/// the thread that starts it blocks afterwards what it has blocked before.
+/// None of our handlers, nothing blocked, SIGPIPE as everywhere but in Rust; what `nohup` ignores
+/// stays ignored. And the thread that starts it blocks afterwards what it has blocked before.
 #[test]
 fn its_signals_are_the_defaults_whatever_ours_are() {
     use libc::{SIGHUP, SIGPIPE, SIGUSR1, SIGWINCH};
@@ -134,7 +177,10 @@ fn its_signals_are_the_defaults_whatever_ours_are() {
         });
         block(&[SIGUSR1, libc::SIGTERM]);
         let before = fs::read_to_string("/proc/thread-self/status").unwrap();
-        assert_eq!(signals(&before, "SigCgt") & only(&[SIGUSR1, SIGWINCH]), only(&[SIGUSR1, SIGWINCH]));
+        assert_eq!(
+            signals(&before, "SigCgt") & only(&[SIGUSR1, SIGWINCH]),
+            only(&[SIGUSR1, SIGWINCH])
+        );
         let ignored = signals(&before, "SigIgn");
         assert_eq!(ignored & only(&[SIGHUP, SIGPIPE]), only(&[SIGHUP, SIGPIPE]));
 
@@ -144,13 +190,21 @@ fn its_signals_are_the_defaults_whatever_ours_are() {
         process.wait_blocking(soon()).unwrap();
         let status = process.stdout_tail().to_string_lossy();
         let found = ["SigBlk", "SigIgn", "SigCgt"].map(|field| signals(&status, field));
-        assert_eq!(found, [0, ignored & !only(&[SIGPIPE]), 0], "blocked, ignored, caught");
+        assert_eq!(
+            found,
+            [0, ignored & !only(&[SIGPIPE]), 0],
+            "blocked, ignored, caught"
+        );
         let lasting = fs::read_dir("/proc/self/task").unwrap().find_map(|task| {
             let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
             status.contains("qemu-spawn").then_some(status)
         });
         let lasting = lasting.expect("it lasts");
-        assert_eq!(signals(&lasting, "SigBlk"), signals(&before, "SigBlk"), "as before the start");
+        assert_eq!(
+            signals(&lasting, "SigBlk"),
+            signals(&before, "SigBlk"),
+            "as before the start"
+        );
     });
 }
 
@@ -160,24 +214,37 @@ fn block(signals: &[i32]) {
     // SAFETY: the first call writes what the others use.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        signals.iter().for_each(|&signal| assert_eq!(libc::sigaddset(set.as_mut_ptr(), signal), 0));
-        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()), 0);
+        signals
+            .iter()
+            .for_each(|&signal| assert_eq!(libc::sigaddset(set.as_mut_ptr(), signal), 0));
+        assert_eq!(
+            libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()),
+            0
+        );
     }
 }
 
-/// The system's own reason comes back from the child that was to execute it, and nothing is left of that child.
+/// The system's own reason comes back from the child that was to execute it, and nothing is left of
+/// that child.
 #[test]
 fn why_the_system_executes_no_program() {
     alone("why_the_system_executes_no_program", || {
         let fake = Fake::new("exit 0");
         let plain = entries("task");
-        qemu_launch::spawn(&fake.spec()).unwrap().wait_blocking(soon()).unwrap();
-        eventually("only the lasting thread is left", || entries("task") == plain + 1);
+        qemu_launch::spawn(&fake.spec())
+            .unwrap()
+            .wait_blocking(soon())
+            .unwrap();
+        eventually("only the lasting thread is left", || {
+            entries("task") == plain + 1
+        });
         let before = entries("fd");
 
         let refused = |name: &str| {
             let spec = fake.spec().extra_args(["-name", name]);
-            let SpawnError::Exec { source, .. } = qemu_launch::spawn(&spec).unwrap_err() else { panic!() };
+            let SpawnError::Exec { source, .. } = qemu_launch::spawn(&spec).unwrap_err() else {
+                panic!()
+            };
             source.raw_os_error().unwrap()
         };
         assert_eq!(refused(&"x".repeat(1 << 20)), libc::E2BIG);
@@ -197,10 +264,13 @@ fn why_the_system_executes_no_program() {
 }
 
 fn entries(folder: &str) -> usize {
-    fs::read_dir(format!("/proc/self/{folder}")).unwrap().count()
+    fs::read_dir(format!("/proc/self/{folder}"))
+        .unwrap()
+        .count()
 }
 
-/// After a `fork` a program pays once more for each page that it writes to, and before it for the tables of all.
+/// After a `fork` a program pays once more for each page that it writes to, and before it for the
+/// tables of all.
 #[test]
 fn the_memory_in_use_is_not_copied() {
     const PAGE: usize = 4096;
@@ -208,13 +278,25 @@ fn the_memory_in_use_is_not_copied() {
     let fake = Fake::new("exit 0");
     let faults = || {
         let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
-        stat.rsplit(") ").next().unwrap().split(' ').nth(7).unwrap().parse::<u64>().unwrap()
+        stat.rsplit(") ")
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(7)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
     };
     let process = qemu_launch::spawn(&fake.spec()).unwrap();
     let before = faults();
     memory.iter_mut().step_by(PAGE).for_each(|byte| *byte += 1);
     let paid = faults() - before;
-    assert!(std::hint::black_box(memory).iter().step_by(PAGE).all(|&byte| byte == 2));
+    assert!(
+        std::hint::black_box(memory)
+            .iter()
+            .step_by(PAGE)
+            .all(|&byte| byte == 2)
+    );
     process.wait_blocking(soon()).unwrap();
     assert!(paid < 1000, "{paid} page faults in 4096 pages");
 }
@@ -229,8 +311,11 @@ fn busy_threads_hold_up_no_start() {
             tokio::signal::unix::signal(libc::SIGWINCH.into()).unwrap()
         };
         let over = AtomicBool::new(false);
-        let until_over =
-            |work: &dyn Fn(usize)| (0..).take_while(|_| !over.load(Ordering::Relaxed)).for_each(work);
+        let until_over = |work: &dyn Fn(usize)| {
+            (0..)
+                .take_while(|_| !over.load(Ordering::Relaxed))
+                .for_each(work)
+        };
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| until_over(&|n| drop(vec![n as u8; 1 << (n % 20)])));
@@ -239,11 +324,14 @@ fn busy_threads_hold_up_no_start() {
             scope.spawn(|| {
                 let me = rustix::process::getpid();
                 until_over(&|_| {
-                    rustix::process::kill_process_group(me, rustix::process::Signal::WINCH).unwrap();
+                    rustix::process::kill_process_group(me, rustix::process::Signal::WINCH)
+                        .unwrap();
                     thread::yield_now();
                 });
             });
-            scope.spawn(|| until_over(&|_| assert!(Command::new("true").status().unwrap().success())));
+            scope.spawn(|| {
+                until_over(&|_| assert!(Command::new("true").status().unwrap().success()))
+            });
             let fake = Fake::new("exit 7");
             for _ in 0..100 {
                 let process = qemu_launch::spawn(&fake.spec()).unwrap();

@@ -1,4 +1,5 @@
-//! Descriptions that are refused: what contradicts itself, what `extra_args` may not say, and what QEMU would not take.
+//! Descriptions that are refused: what contradicts itself, what `extra_args` may not say, and what
+//! QEMU would not take.
 #![cfg(unix)]
 
 use std::path::Path;
@@ -6,7 +7,12 @@ use std::path::Path;
 use qemu_launch::{Backend, Device, Drive, Endpoint, Icount, Log, MachineSpec, Nic, SpecError};
 
 fn argv(spec: &MachineSpec) -> Result<String, SpecError> {
-    Ok(spec.argv(Path::new("/usr/bin/qemu-system-arm"), Path::new("/run/qemu-1"))?.to_string())
+    Ok(spec
+        .argv(
+            Path::new("/usr/bin/qemu-system-arm"),
+            Path::new("/run/qemu-1"),
+        )?
+        .to_string())
 }
 
 /// The error's text.
@@ -18,25 +24,46 @@ fn refused(spec: MachineSpec) -> String {
 #[test]
 fn contradictions_name_both() {
     let spec = MachineSpec::default;
-    assert_eq!(refused(spec().firmware("/a.elf").firmware("/b.elf")), "two firmwares: /a.elf and /b.elf");
     assert_eq!(
-        refused(spec().qmp(Endpoint::loopback(4444)).gdb(Endpoint::loopback(4444))),
+        refused(spec().firmware("/a.elf").firmware("/b.elf")),
+        "two firmwares: /a.elf and /b.elf"
+    );
+    assert_eq!(
+        refused(
+            spec()
+                .qmp(Endpoint::loopback(4444))
+                .gdb(Endpoint::loopback(4444))
+        ),
         "qmp and gdb would share TCP port 4444"
     );
     assert_eq!(
-        refused(spec().gdb(Endpoint::Socket("/tmp/s".into())).serial(Endpoint::Socket("/tmp/s".into()))),
+        refused(
+            spec()
+                .gdb(Endpoint::Socket("/tmp/s".into()))
+                .serial(Endpoint::Socket("/tmp/s".into()))
+        ),
         "gdb and serial0 would share /tmp/s"
     );
     assert_eq!(
-        refused(spec().serial(Endpoint::Inherited).chardev("serial0", Backend::Null)),
+        refused(
+            spec()
+                .serial(Endpoint::Inherited)
+                .chardev("serial0", Backend::Null)
+        ),
         "serial0 and serial0 would share the id serial0"
     );
     assert_eq!(
         refused(spec().incoming().chardev("incoming", Backend::Null)),
         "incoming and incoming would share the id incoming"
     );
-    let file = || Backend::File { path: "/tmp/log".into(), append: true };
-    assert_eq!(refused(spec().serial(file()).serial(file())), "serial0 and serial1 would share /tmp/log");
+    let file = || Backend::File {
+        path: "/tmp/log".into(),
+        append: true,
+    };
+    assert_eq!(
+        refused(spec().serial(file()).serial(file())),
+        "serial0 and serial1 would share /tmp/log"
+    );
     assert_eq!(
         refused(spec().drive(Drive::raw("sd", "/a").property("file", "/b"))),
         r#"the drive property file is set twice, to "/a" and to "/b""#
@@ -62,10 +89,16 @@ fn contradictions_name_both() {
         refused(spec().cpu_property("vfp", "on").cpu_property("vfp", "off")),
         r#"the cpu property vfp is set twice, to "on" and to "off""#
     );
-    let forwards = Nic::user().property("hostfwd", "a").property("hostfwd", "b");
+    let forwards = Nic::user()
+        .property("hostfwd", "a")
+        .property("hostfwd", "b");
     argv(&spec().nic(forwards)).expect("a list");
     assert_eq!(
-        refused(spec().serial(file()).log(Log::items(["int"]).to_file("/tmp/log"))),
+        refused(
+            spec()
+                .serial(file())
+                .log(Log::items(["int"]).to_file("/tmp/log"))
+        ),
         "serial0 and log would share /tmp/log"
     );
 }
@@ -89,13 +122,17 @@ fn places_that_only_look_alike_are_two() {
         path: Path::new("/tmp").join(std::ffi::OsStr::from_bytes(name)),
         append: false,
     };
-    argv(&spec().serial(file(b"a\xfe")).serial(file(b"a\xff"))).expect("neither is UTF-8, and they differ");
+    argv(&spec().serial(file(b"a\xfe")).serial(file(b"a\xff")))
+        .expect("neither is UTF-8, and they differ");
 }
 
 #[test]
 fn extra_args_can_not_repeat_or_contradict() {
     let rows: [(&[&str], &str); 12] = [
-        (&["-qmp", "stdio"], r#"the extra argument "-qmp" sets the QMP monitor again, which "-mon" has set"#),
+        (
+            &["-qmp", "stdio"],
+            r#"the extra argument "-qmp" sets the QMP monitor again, which "-mon" has set"#,
+        ),
         (
             &["--qmp", "stdio"],
             r#"the extra argument "--qmp" sets the QMP monitor again, which "-mon" has set"#,
@@ -104,8 +141,14 @@ fn extra_args_can_not_repeat_or_contradict() {
             &["-monitor", "stdio"],
             r#"the extra argument "-monitor" sets the QMP monitor again, which "-mon" has set"#,
         ),
-        (&["-M", "microbit"], r#"the extra argument "-M" sets the board again, which "-machine" has set"#),
-        (&["-cpu", "cortex-m4"], r#"the extra argument "-cpu" sets the CPU again, which "-cpu" has set"#),
+        (
+            &["-M", "microbit"],
+            r#"the extra argument "-M" sets the board again, which "-machine" has set"#,
+        ),
+        (
+            &["-cpu", "cortex-m4"],
+            r#"the extra argument "-cpu" sets the CPU again, which "-cpu" has set"#,
+        ),
         (
             &["-kernel", "/b"],
             r#"the extra argument "-kernel" sets the firmware again, which "-kernel" has set"#,
@@ -136,14 +179,18 @@ fn extra_args_can_not_repeat_or_contradict() {
         ),
     ];
     for (extra, expected) in rows {
-        assert_eq!(refused(MachineSpec::default().firmware("/a.elf").extra_args(extra)), expected);
+        assert_eq!(
+            refused(MachineSpec::default().firmware("/a.elf").extra_args(extra)),
+            expected
+        );
     }
 }
 
 #[test]
 fn extra_args_whose_values_look_like_options_are_values() {
     let line =
-        argv(&MachineSpec::default().extra_args(["-name", "-qmp", "-S", "-name", "-daemonize"])).unwrap();
+        argv(&MachineSpec::default().extra_args(["-name", "-qmp", "-S", "-name", "-daemonize"]))
+            .unwrap();
     assert!(line.ends_with(" -name -qmp -S -name -daemonize"), "{line}");
 }
 
@@ -186,7 +233,8 @@ fn nothing_hides_what_is_never_passed_on() {
         &["-run-with", "chroot=/srv"],
     ];
     for extra in harmless {
-        argv(&MachineSpec::default().extra_args(extra)).unwrap_or_else(|error| panic!("{extra:?}: {error}"));
+        argv(&MachineSpec::default().extra_args(extra))
+            .unwrap_or_else(|error| panic!("{extra:?}: {error}"));
     }
 }
 
@@ -194,33 +242,60 @@ fn nothing_hides_what_is_never_passed_on() {
 fn variables_that_the_system_would_not_take() {
     let spec = MachineSpec::default;
     for name in ["", "A=B", "=", "A\0B"] {
-        assert!(refused(spec().env(name, "x")).contains("is no name of an environment variable"), "{name:?}");
+        assert!(
+            refused(spec().env(name, "x")).contains("is no name of an environment variable"),
+            "{name:?}"
+        );
         assert!(
             refused(spec().inherit_env(name)).contains("is no name of an environment variable"),
             "{name:?}"
         );
     }
-    assert_eq!(refused(spec().env("A", "b\0c")), r#"the environment variable's value "b\0c" contains a NUL"#);
+    assert_eq!(
+        refused(spec().env("A", "b\0c")),
+        r#"the environment variable's value "b\0c" contains a NUL"#
+    );
     argv(&spec().env("A", "").env("B", "a=b").inherit_env("HOME")).expect("nothing to refuse");
 }
 
 #[test]
 fn values_that_qemu_would_not_take() {
     let spec = MachineSpec::default;
-    for memory in ["", "K", "64KB", "-1", "+1", "0", "1 K", "1,slots=2", "0x10", "64KK"] {
-        assert!(refused(spec().memory(memory)).contains("is no amount of memory"), "{memory}");
+    for memory in [
+        "",
+        "K",
+        "64KB",
+        "-1",
+        "+1",
+        "0",
+        "1 K",
+        "1,slots=2",
+        "0x10",
+        "64KK",
+    ] {
+        assert!(
+            refused(spec().memory(memory)).contains("is no amount of memory"),
+            "{memory}"
+        );
     }
     for memory in ["64K", "1", "512M", "1g"] {
         argv(&spec().memory(memory)).expect(memory);
     }
-    assert_eq!(refused(spec().icount(Icount::shift(11))), "an icount shift of 11 is outside 0 to 10");
+    assert_eq!(
+        refused(spec().icount(Icount::shift(11))),
+        "an icount shift of 11 is outside 0 to 10"
+    );
     assert_eq!(
         refused(spec().chardev("r", Backend::RingBuffer { size: 100 })),
         "the ring buffer r has 100 bytes, which is no power of two"
     );
-    assert_eq!(refused(spec().log(Log::default())), "a log needs at least one item, such as guest_errors");
+    assert_eq!(
+        refused(spec().log(Log::default())),
+        "a log needs at least one item, such as guest_errors"
+    );
     assert!(
-        refused(spec().log(Log::items(["int"]).to_file("/tmp/%d"))).contains("has a % in its absolute path")
+        refused(spec().log(Log::items(["int"]).to_file("/tmp/%d")))
+            .contains("has a % in its absolute path")
     );
     assert!(refused(spec().default_cpu().cpu_property("a", "b")).contains("needs a CPU model"));
     let long = format!("/tmp/{}", "x".repeat(120));

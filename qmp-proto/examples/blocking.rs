@@ -1,4 +1,5 @@
-//! Drives a QEMU over a plain blocking `UnixStream`, with this crate alone: `cargo run -p qmp-proto --example blocking`.
+//! Drives a QEMU over a plain blocking `UnixStream`, with this crate alone: `cargo run -p qmp-proto
+//! --example blocking`.
 
 use std::{
     error::Error,
@@ -21,7 +22,10 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let listener = UnixListener::bind(folder.join("qmp"))?;
     let mut qemu = Command::new("qemu-system-arm")
         .args("-M none -nodefaults -display none -mon chardev=qmp,mode=control -chardev".split(' '))
-        .arg(format!("socket,id=qmp,path={}", folder.join("qmp").display()))
+        .arg(format!(
+            "socket,id=qmp,path={}",
+            folder.join("qmp").display()
+        ))
         .spawn()?;
     talk(listener.accept()?.0)?;
     println!("qemu ended: {}", qemu.wait()?);
@@ -45,7 +49,9 @@ fn talk(mut stream: UnixStream) -> Result<(), Box<dyn Error>> {
                     println!("QEMU {}", greeting.version);
                     qmp.negotiate(&[])?;
                 }
-                Event::Negotiated(agreed) => agreed.map(|()| status = qmp.execute(&QueryStatus).ok())?,
+                Event::Negotiated(agreed) => {
+                    agreed.map(|()| status = qmp.execute(&QueryStatus).ok())?
+                }
                 Event::Reply { id, result } if Some(id) == status => {
                     println!("it is {}", parse_return::<QueryStatus>(&result?)?.status);
                     qmp.execute(&Quit)?;

@@ -1,4 +1,5 @@
-//! The same in tokio, through the feature: `cargo run -p qmp-proto --features tokio-codec --example tokio`.
+//! The same in tokio, through the feature: `cargo run -p qmp-proto --features tokio-codec --example
+//! tokio`.
 
 use std::error::Error;
 
@@ -22,7 +23,10 @@ pub async fn main() -> Result<(), Box<dyn Error>> {
     let listener = UnixListener::bind(folder.join("qmp"))?;
     let mut qemu = Command::new("qemu-system-arm")
         .args("-M none -nodefaults -display none -mon chardev=qmp,mode=control -chardev".split(' '))
-        .arg(format!("socket,id=qmp,path={}", folder.join("qmp").display()))
+        .arg(format!(
+            "socket,id=qmp,path={}",
+            folder.join("qmp").display()
+        ))
         .spawn()?;
     talk(Codec::new(Limits::default()).framed(listener.accept().await?.0)).await?;
     println!("qemu ended: {}", qemu.wait().await?);
@@ -31,18 +35,27 @@ pub async fn main() -> Result<(), Box<dyn Error>> {
 
 /// A codec alone: the phases and the ids are the caller's here. `Connection` has them.
 async fn talk(mut stream: Framed<UnixStream, Codec>) -> Result<(), Box<dyn Error>> {
-    let (negotiation, status, quit) = (CommandId::new(1, 1), CommandId::new(1, 2), CommandId::new(1, 3));
+    let (negotiation, status, quit) = (
+        CommandId::new(1, 1),
+        CommandId::new(1, 2),
+        CommandId::new(1, 3),
+    );
     while let Some(message) = stream.next().await {
         match message? {
             ServerMessage::Greeting(greeting) => {
                 println!("QEMU {}", greeting.version);
-                stream.send((negotiation, QmpCapabilities::NAME, ())).await?;
+                stream
+                    .send((negotiation, QmpCapabilities::NAME, ()))
+                    .await?;
             }
             ServerMessage::Return { id, .. } if id == Some(negotiation.into()) => {
                 stream.send((status, QueryStatus)).await?;
             }
             ServerMessage::Return { id, value } if id == Some(status.into()) => {
-                println!("it is {}", value.parse::<qmp_proto::commands::StatusInfo>()?.status);
+                println!(
+                    "it is {}",
+                    value.parse::<qmp_proto::commands::StatusInfo>()?.status
+                );
                 stream.send((quit, Quit)).await?;
             }
             other => println!("{other:?}"),

@@ -16,8 +16,8 @@ use crate::{
     raw::RawJson,
 };
 
-/// Values from this size on may share the memory they came in; smaller ones are copied, so that one that is kept does
-/// not keep a read buffer with it.
+/// Values from this size on may share the memory they came in; smaller ones are copied, so that one
+/// that is kept does not keep a read buffer with it.
 const SHARED_FROM_BYTES: usize = 16 * 1024;
 
 /// The most memory that a value may keep by sharing, in its own sizes. Smaller values are copied.
@@ -31,11 +31,12 @@ const KEPT_BUFFER_BYTES: usize = 64 * 1024;
 /// [`Connection`](crate::Connection) is what most want: it adds the phases, the ids and what is in flight. A codec alone is for
 /// tools that look at QMP traffic, and for whoever keeps that state elsewhere.
 ///
-/// Each byte is looked at once, however the stream is cut. Between messages the memory used is at most 64 KiB, inside one
-/// it is the message so far and one read. Taking a message out shares that memory with a value that makes up much of it; other
-/// values are copied, which adds half as much at the most, and reading the text of an `error` adds up to three
-/// times its size, which is held to 1 MiB. All this only if [`next_message`](Self::next_message) is called until it has no
-/// more after each [`feed`](Self::feed).
+/// Each byte is looked at once, however the stream is cut. Between messages the memory used is at
+/// most 64 KiB, inside one it is the message so far and one read. Taking a message out shares that
+/// memory with a value that makes up much of it; other values are copied, which adds half as much
+/// at the most, and reading the text of an `error` adds up to three times its size, which is held
+/// to 1 MiB. All this only if [`next_message`](Self::next_message) is called until it has no more
+/// after each [`feed`](Self::feed).
 ///
 /// ```
 /// use qmp_proto::{Codec, Limits, ServerMessage};
@@ -72,7 +73,8 @@ pub struct Codec {
 }
 
 impl Codec {
-    /// A codec at the start of a stream. Of the limits it uses all but the one for commands in flight.
+    /// A codec at the start of a stream. Of the limits it uses all but the one for commands in
+    /// flight.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -91,11 +93,13 @@ impl Codec {
         }
     }
 
-    /// Takes what was read from the server. Empty input does nothing, and neither does input after an error or after
+    /// Takes what was read from the server. Empty input does nothing, and neither does input after
+    /// an error or after
     /// [`feed_eof`](Self::feed_eof).
     ///
-    /// A byte that comes alone, and inside a message, is looked at with those that follow: at the next closing brace, 128
-    /// bytes on, or at the end of the stream. A fault is then told so much later, at the same offset; a message is not.
+    /// A byte that comes alone, and inside a message, is looked at with those that follow: at the
+    /// next closing brace, 128 bytes on, or at the end of the stream. A fault is then told so much
+    /// later, at the same offset; a message is not.
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
         if let &[byte] = bytes
@@ -135,14 +139,15 @@ impl Codec {
         }
     }
 
-    /// Tells that the stream has ended. Messages that are complete can still be taken; a message that is cut off is
-    /// then a [`DecodeErrorKind::Truncated`].
+    /// Tells that the stream has ended. Messages that are complete can still be taken; a message
+    /// that is cut off is then a [`DecodeErrorKind::Truncated`].
     pub fn feed_eof(&mut self) {
         self.eof = true;
         self.advance();
     }
 
-    /// The next complete message, or `None` if more bytes are needed or the stream has come to a clean end.
+    /// The next complete message, or `None` if more bytes are needed or the stream has come to a
+    /// clean end.
     ///
     /// # Errors
     /// [`DecodeError`] where the peer broke the protocol: the same at every later call.
@@ -216,7 +221,14 @@ impl Codec {
         id: CommandId,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        command::write(name, Band::In, arguments, id, self.limits.max_command_bytes, out)
+        command::write(
+            name,
+            Band::In,
+            arguments,
+            id,
+            self.limits.max_command_bytes,
+            out,
+        )
     }
 
     /// [`encode_oob`](Self::encode_oob) for a command by name.
@@ -230,7 +242,14 @@ impl Codec {
         id: CommandId,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        command::write(name, Band::Out, arguments, id, self.limits.max_command_bytes, out)
+        command::write(
+            name,
+            Band::Out,
+            arguments,
+            id,
+            self.limits.max_command_bytes,
+            out,
+        )
     }
 
     /// Ends the codec with a fault in the meaning of the message that was taken last.
@@ -247,9 +266,9 @@ impl Codec {
         self.failure.insert(error).clone()
     }
 
-    /// Drops what was consumed where that is cheap: where less is kept than was consumed since the last time, or where
-    /// growing copies anyway. Grows to twice what is kept, but not beyond the largest message and this read (what the
-    /// caller has not polled comes on top).
+    /// Drops what was consumed where that is cheap: where less is kept than was consumed since the
+    /// last time, or where growing copies anyway. Grows to twice what is kept, but not beyond the
+    /// largest message and this read (what the caller has not polled comes on top).
     fn make_room(&mut self, more: usize) {
         let kept = self.buffer.len() - self.start;
         if self.start >= kept {
@@ -257,7 +276,11 @@ impl Codec {
         }
         if self.buffer.len() + more > self.buffer.capacity() {
             self.drop_consumed();
-            let most = if self.complete.is_some() { usize::MAX } else { self.limits.max_message_bytes };
+            let most = if self.complete.is_some() {
+                usize::MAX
+            } else {
+                self.limits.max_message_bytes
+            };
             let doubled = (kept * 2).min(most.saturating_add(more));
             #[cfg(test)]
             self.count_moved(kept);
@@ -310,20 +333,28 @@ impl Codec {
                 return;
             }
             Ok(None) if message.len() <= limit => return,
-            Ok(None) => Fault { kind: DecodeErrorKind::TooLarge { limit }, at: limit },
+            Ok(None) => Fault {
+                kind: DecodeErrorKind::TooLarge { limit },
+                at: limit,
+            },
             Err(fault) => fault,
         };
         let error = DecodeError::new(fault.kind, self.offset(fault.at), &message[..=fault.at]);
         self.fail(error);
     }
 
-    /// Bytes are put by inside a message only, and not beyond the limit: what cannot begin one is told at once, as some other
-    /// server may be there and wait for its client to speak.
+    /// Bytes are put by inside a message only, and not beyond the limit: what cannot begin one is
+    /// told at once, as some other server may be there and wait for its client to speak.
     fn put_by_inside(&mut self) {
         let scanned = self.scanner.scanned();
         let is_inside = scanned > 0 && self.complete.is_none() && self.failure.is_none();
-        let room = self.limits.max_message_bytes.saturating_add(1).saturating_sub(scanned);
-        self.put_by.open(if is_inside && !self.eof { room } else { 0 });
+        let room = self
+            .limits
+            .max_message_bytes
+            .saturating_add(1)
+            .saturating_sub(scanned);
+        self.put_by
+            .open(if is_inside && !self.eof { room } else { 0 });
     }
 
     /// The place in the stream of the current message's byte `at`.
@@ -334,7 +365,10 @@ impl Codec {
     /// White space between messages is consumed at once, so that any amount of it costs nothing.
     fn skip_space(&mut self) {
         let rest = &self.buffer[self.start..];
-        self.start += rest.iter().position(|byte| !is_space(byte)).unwrap_or(rest.len());
+        self.start += rest
+            .iter()
+            .position(|byte| !is_space(byte))
+            .unwrap_or(rest.len());
         if self.start == self.buffer.len() {
             self.drop_consumed();
             if self.buffer.capacity() > KEPT_BUFFER_BYTES {
@@ -349,16 +383,22 @@ impl Codec {
         let message = &self.buffer[self.start..self.start + length];
         self.last_seen = Seen::of(message);
         let capacity = self.buffer.capacity();
-        let is_shared =
-            |span: &Range<usize>| span.len() >= SHARED_FROM_BYTES && span.len() >= capacity / KEPT_FACTOR;
+        let is_shared = |span: &Range<usize>| {
+            span.len() >= SHARED_FROM_BYTES && span.len() >= capacity / KEPT_FACTOR
+        };
         let result = if length >= SHARED_FROM_BYTES && self.can_share(length, is_shared) {
             let message = self.share_message(length);
             ServerMessage::read(self.scanner.members(), &message, |span| {
-                if is_shared(&span) { RawJson::share(&message, span) } else { RawJson::copy(&message[span]) }
+                if is_shared(&span) {
+                    RawJson::share(&message, span)
+                } else {
+                    RawJson::copy(&message[span])
+                }
             })
         } else {
-            let read =
-                ServerMessage::read(self.scanner.members(), message, |span| RawJson::copy(&message[span]));
+            let read = ServerMessage::read(self.scanner.members(), message, |span| {
+                RawJson::copy(&message[span])
+            });
             self.start += length;
             read
         };
@@ -371,14 +411,17 @@ impl Codec {
         }
     }
 
-    /// Whether the message has a value that shares its buffer, and handing that over costs little: little after the
-    /// message to be copied.
+    /// Whether the message has a value that shares its buffer, and handing that over costs little:
+    /// little after the message to be copied.
     fn can_share(&self, length: usize, is_shared: impl Fn(&Range<usize>) -> bool) -> bool {
         let after = self.buffer.len() - self.start - length;
         after <= length
-            && [Key::Return, Key::Data, Key::Id]
-                .into_iter()
-                .any(|key| self.scanner.members().span(key).is_some_and(|span| is_shared(&span)))
+            && [Key::Return, Key::Data, Key::Id].into_iter().any(|key| {
+                self.scanner
+                    .members()
+                    .span(key)
+                    .is_some_and(|span| is_shared(&span))
+            })
     }
 
     fn share_message(&mut self, length: usize) -> Bytes {

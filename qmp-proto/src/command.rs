@@ -12,8 +12,8 @@ use crate::{
     raw::RawReturn,
 };
 
-/// Ties a command's name and arguments to what it returns. The implementing type *is* the arguments: it serialises to
-/// a JSON object, or to null (a unit struct does) where there are none.
+/// Ties a command's name and arguments to what it returns. The implementing type *is* the
+/// arguments: it serialises to a JSON object, or to null (a unit struct does) where there are none.
 ///
 /// ```
 /// use qmp_proto::Command;
@@ -66,9 +66,10 @@ impl<'de> Deserialize<'de> for Empty {
 
 /// Names one command of one connection. Never used twice.
 ///
-/// On the wire it is a string like `"9f3c01ab-17"`: the connection's prefix, then the command's number. QEMU hands such a
-/// string back as it was, which is not so for numbers or text beyond ASCII. It is short because QEMU reads
-/// its monitor a byte a system call: each byte of an id costs about 4 µs.
+/// On the wire it is a string like `"9f3c01ab-17"`: the connection's prefix, then the command's
+/// number. QEMU hands such a string back as it was, which is not so for numbers or text beyond
+/// ASCII. It is short because QEMU reads its monitor a byte a system call: each byte of an id costs
+/// about 4 µs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CommandId {
     prefix: u32,
@@ -92,7 +93,8 @@ impl CommandId {
         self.number
     }
 
-    /// Reads the value of an `id`, quotes included; `None` unless it is just as [`Display`](fmt::Display) writes it.
+    /// Reads the value of an `id`, quotes included; `None` unless it is just as
+    /// [`Display`](fmt::Display) writes it.
     pub(crate) fn read(json: &[u8]) -> Option<Self> {
         let text = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         let (prefix, number) = text.split_first_chunk::<8>()?;
@@ -127,8 +129,9 @@ pub(crate) enum Band {
     Out,
 }
 
-/// Writes one command to the end of `out`; on an error `out` is as it was. No newline follows: QEMU acts at the
-/// closing brace, and a newline after `quit` would often turn the stream's end into a connection reset.
+/// Writes one command to the end of `out`; on an error `out` is as it was. No newline follows: QEMU
+/// acts at the closing brace, and a newline after `quit` would often turn the stream's end into a
+/// connection reset.
 pub(crate) fn write<A: Serialize + ?Sized>(
     name: &str,
     band: Band,
@@ -146,7 +149,11 @@ pub(crate) fn write<A: Serialize + ?Sized>(
     let start = out.len();
     let written = write_unchecked(name, band, arguments, id, out).and_then(|()| {
         let size = out.len() - start;
-        if size > limit { Err(EncodeError::TooLarge { size, limit }) } else { Ok(()) }
+        if size > limit {
+            Err(EncodeError::TooLarge { size, limit })
+        } else {
+            Ok(())
+        }
     });
     if written.is_err() {
         out.truncate(start);
@@ -177,7 +184,9 @@ fn write_unchecked<A: Serialize + ?Sized>(
     }
     // One level more than the arguments' own: the command around them.
     if depth(&arguments) >= MAX_COMMAND_DEPTH {
-        return Err(EncodeError::TooDeep { limit: MAX_COMMAND_DEPTH });
+        return Err(EncodeError::TooDeep {
+            limit: MAX_COMMAND_DEPTH,
+        });
     }
     for part in ["{\"", verb, "\":", &name] {
         out.extend_from_slice(part.as_bytes());

@@ -19,8 +19,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Nothing was heard yet, or nothing that counts. Nothing may be sent: QEMU would run it for an earlier client's
-    /// sake once that has left.
+    /// Nothing was heard yet, or nothing that counts. Nothing may be sent: QEMU would run it for an
+    /// earlier client's sake once that has left.
     AwaitingGreeting,
     /// The greeting came: [`Connection::negotiate`] is next.
     Greeted,
@@ -53,8 +53,8 @@ impl fmt::Display for Phase {
 pub enum Event {
     /// The server greets: call [`Connection::negotiate`].
     Greeting(Greeting),
-    /// The server's answer to [`Connection::negotiate`]. After an error the phase is [`Phase::Greeted`] again, and
-    /// other capabilities may be tried.
+    /// The server's answer to [`Connection::negotiate`]. After an error the phase is
+    /// [`Phase::Greeted`] again, and other capabilities may be tried.
     Negotiated(Result<(), ServerError>),
     /// The answer to a command.
     Reply {
@@ -65,11 +65,13 @@ pub enum Event {
     },
     /// Something happened.
     Event(QmpEvent),
-    /// An error without an id, which answers input that QEMU could not read, and it is not certain whose that was.
+    /// An error without an id, which answers input that QEMU could not read, and it is not certain
+    /// whose that was.
     UnattributedError(ServerError),
     /// A message that is not for this connection's callers. The connection goes on.
     Dropped(Dropped),
-    /// The stream ended between messages. Comes once, last. [`Connection::take_lost`] has what was in flight.
+    /// The stream ended between messages. Comes once, last. [`Connection::take_lost`] has what was
+    /// in flight.
     Closed,
 }
 
@@ -86,11 +88,12 @@ pub enum Dropped {
         /// What the answer was.
         result: Result<RawReturn, ServerError>,
     },
-    /// An answer whose id no command in flight has: an earlier client's, or a second answer to the same command.
+    /// An answer whose id no command in flight has: an earlier client's, or a second answer to the
+    /// same command.
     UnknownId(MessageId),
-    /// A return without id before negotiation was answered: an earlier client of the same socket sent a command without
-    /// an id and left, and QEMU has run it only now. Once the connection is [`Phase::Ready`] such a return is
-    /// fatal, as all that is then answered had an id.
+    /// A return without id before negotiation was answered: an earlier client of the same socket
+    /// sent a command without an id and left, and QEMU has run it only now. Once the connection is
+    /// [`Phase::Ready`] such a return is fatal, as all that is then answered had an id.
     ReturnWithoutId,
 }
 
@@ -141,17 +144,18 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection at the start of its stream. Its ids begin with a random prefix (the seed of the standard library's
-    /// hasher), so that an earlier client's late answer is not taken for one of ours; the odds against it are one in four
-    /// thousand million.
+    /// A connection at the start of its stream. Its ids begin with a random prefix (the seed of the
+    /// standard library's hasher), so that an earlier client's late answer is not taken for one of
+    /// ours; the odds against it are one in four thousand million.
     #[cfg(feature = "std")]
     pub fn new(limits: Limits) -> Self {
         use std::hash::{BuildHasher as _, RandomState};
         Self::with_id_prefix(limits, RandomState::new().hash_one(0_u8) as u32)
     }
 
-    /// A connection whose ids begin with this prefix: for runs that are to be repeated byte by byte, and where there is
-    /// no `std`. It should be one that no earlier client of the same socket had.
+    /// A connection whose ids begin with this prefix: for runs that are to be repeated byte by
+    /// byte, and where there is no `std`. It should be one that no earlier client of the same
+    /// socket had.
     pub fn with_id_prefix(limits: Limits, prefix: u32) -> Self {
         Self {
             limits,
@@ -171,27 +175,33 @@ impl Connection {
         }
     }
 
-    /// Takes what was read from the server. Empty input does nothing, and neither does input after the connection's end.
-    /// Follow it with [`poll_event`](Self::poll_event) until that says `None`: what is not polled stays in memory. In bytes
-    /// that come one at a time a fault may be told a little late, see [`Codec::feed`].
+    /// Takes what was read from the server. Empty input does nothing, and neither does input after
+    /// the connection's end. Follow it with [`poll_event`](Self::poll_event) until that says
+    /// `None`: what is not polled stays in memory. In bytes that come one at a time a fault may be
+    /// told a little late, see [`Codec::feed`].
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.codec.feed(bytes);
     }
 
-    /// Tells that the server closed the stream; a connection reset counts as this. Events that came before are still
-    /// polled first.
+    /// Tells that the server closed the stream; a connection reset counts as this. Events that came
+    /// before are still polled first.
     pub fn handle_eof(&mut self) {
         self.codec.feed_eof();
     }
 
-    /// Sends `qmp_capabilities`, enabling these; usually none. The answer is an [`Event::Negotiated`].
+    /// Sends `qmp_capabilities`, enabling these; usually none. The answer is an
+    /// [`Event::Negotiated`].
     ///
     /// # Errors
     /// [`SendError::WrongPhase`] unless the phase is [`Phase::Greeted`], [`SendError::NotOffered`] for a capability that
-    /// the greeting did not have; [`SendError::Encode`] only under a tiny command limit. The state is then as before.
+    /// the greeting did not have; [`SendError::Encode`] only under a tiny command limit. The state
+    /// is then as before.
     pub fn negotiate(&mut self, enable: &[Capability]) -> Result<(), SendError> {
         self.require(Phase::Greeted)?;
-        if let Some(missing) = enable.iter().find(|capability| !self.offered.contains(capability)) {
+        if let Some(missing) = enable
+            .iter()
+            .find(|capability| !self.offered.contains(capability))
+        {
             return Err(SendError::NotOffered(missing.as_str().into()));
         }
         let enables = (!enable.is_empty()).then_some(QmpCapabilities { enable });
@@ -223,8 +233,8 @@ impl Connection {
         self.send(name, Band::In, arguments)
     }
 
-    /// Puts a command into the output, to be run at once, out of band. QEMU takes few commands so; others earn a
-    /// `GenericError`.
+    /// Puts a command into the output, to be run at once, out of band. QEMU takes few commands so;
+    /// others earn a `GenericError`.
     ///
     /// # Errors
     /// As [`execute`](Self::execute), and [`SendError::OobNotEnabled`].
@@ -253,8 +263,9 @@ impl Connection {
         self.phase == Phase::Ready && self.in_flight_in_band() < self.limits.max_in_flight
     }
 
-    /// Gives a command up: its reply, should it come, is an [`Event::Dropped`], and its place stays taken until then, as
-    /// the server is still at it. True if the command was in flight and not yet abandoned; otherwise nothing changes.
+    /// Gives a command up: its reply, should it come, is an [`Event::Dropped`], and its place stays
+    /// taken until then, as the server is still at it. True if the command was in flight and not
+    /// yet abandoned; otherwise nothing changes.
     pub fn abandon(&mut self, id: CommandId) -> bool {
         match self.flight_index(id) {
             Some(index) if !self.is_negotiation(id) => {
@@ -280,15 +291,16 @@ impl Connection {
             "advance_output({written}), but only {waiting} bytes of output were waiting"
         );
         self.output_start += written;
-        // Dropped where what is left is smaller: so the whole costs no more than one copy of each byte, and what went out
-        // does not pile up while there is always something waiting.
+        // Dropped where what is left is smaller: so the whole costs no more than one copy of each
+        // byte, and what went out does not pile up while there is always something waiting.
         if self.output_start >= waiting - written {
             self.output.drain(..self.output_start);
             self.output_start = 0;
         }
     }
 
-    /// What happened next, or `None` if more input is needed or the connection has ended and said so.
+    /// What happened next, or `None` if more input is needed or the connection has ended and said
+    /// so.
     ///
     /// # Errors
     /// [`DecodeError`] where the peer broke the protocol: the same at every later call. The phase is then
@@ -298,9 +310,10 @@ impl Connection {
             return Ok(None);
         }
         let event = self.codec.next_message().and_then(|message| match message {
-            Some(message) => {
-                self.handle_message(message).map(Some).map_err(|kind| self.codec.fail_last(kind))
-            }
+            Some(message) => self
+                .handle_message(message)
+                .map(Some)
+                .map_err(|kind| self.codec.fail_last(kind)),
             None => Ok(None),
         });
         match &event {
@@ -315,8 +328,8 @@ impl Connection {
         event
     }
 
-    /// After the connection's end: the commands that were in flight and not abandoned, oldest first. Each is handed out
-    /// once. Before the end there are none.
+    /// After the connection's end: the commands that were in flight and not abandoned, oldest
+    /// first. Each is handed out once. Before the end there are none.
     pub fn take_lost(&mut self) -> Vec<CommandId> {
         mem::take(&mut self.lost)
     }
@@ -326,7 +339,8 @@ impl Connection {
         self.phase
     }
 
-    /// Commands in flight, in-band and out-of-band, abandoned ones and a running negotiation counted.
+    /// Commands in flight, in-band and out-of-band, abandoned ones and a running negotiation
+    /// counted.
     pub fn in_flight(&self) -> usize {
         self.flights.len()
     }
@@ -347,11 +361,18 @@ impl Connection {
     }
 
     fn in_flight_of(&self, band: Band) -> usize {
-        self.flights.iter().filter(|flight| flight.band == band).count()
+        self.flights
+            .iter()
+            .filter(|flight| flight.band == band)
+            .count()
     }
 
     fn require(&self, phase: Phase) -> Result<(), SendError> {
-        if self.phase == phase { Ok(()) } else { Err(SendError::WrongPhase { phase: self.phase }) }
+        if self.phase == phase {
+            Ok(())
+        } else {
+            Err(SendError::WrongPhase { phase: self.phase })
+        }
     }
 
     fn send<A: Serialize + ?Sized>(
@@ -367,10 +388,22 @@ impl Connection {
         let number = self.last_number + 1;
         let id = CommandId::new(self.prefix, number);
         let before = self.output.len();
-        command::write(name, band, arguments, id, self.limits.max_command_bytes, &mut self.output)?;
+        command::write(
+            name,
+            band,
+            arguments,
+            id,
+            self.limits.max_command_bytes,
+            &mut self.output,
+        )?;
         self.written += (self.output.len() - before) as u64;
         self.last_number = number;
-        self.flights.push_back(Flight { number, band, abandoned: false, written_to: self.written });
+        self.flights.push_back(Flight {
+            number,
+            band,
+            abandoned: false,
+            written_to: self.written,
+        });
         Ok(id)
     }
 
@@ -378,7 +411,9 @@ impl Connection {
         if id.prefix() != self.prefix {
             return None;
         }
-        self.flights.binary_search_by_key(&id.number(), |flight| flight.number).ok()
+        self.flights
+            .binary_search_by_key(&id.number(), |flight| flight.number)
+            .ok()
     }
 
     /// While negotiating, the only command in flight is `qmp_capabilities`.
@@ -396,25 +431,46 @@ impl Connection {
             (Phase::AwaitingGreeting, early) => Ok(Event::Dropped(Dropped::BeforeGreeting(early))),
             (_, ServerMessage::Greeting(_)) => Err(DecodeErrorKind::SecondGreeting),
             (_, ServerMessage::Event(event)) => Ok(Event::Event(event)),
-            (_, ServerMessage::Return { id: Some(id), value }) => Ok(self.handle_answer(id, Ok(value))),
-            (_, ServerMessage::Error { id: Some(id), error }) => Ok(self.handle_answer(id, Err(error))),
-            // QEMU answers in turn: once negotiation is answered, an earlier client's commands are behind us.
-            (Phase::Ready, ServerMessage::Return { id: None, .. }) => Err(DecodeErrorKind::ReturnWithoutId),
-            (_, ServerMessage::Return { id: None, .. }) => Ok(Event::Dropped(Dropped::ReturnWithoutId)),
-            (_, ServerMessage::Error { id: None, error }) => Ok(self.handle_error_without_id(error)),
+            (
+                _,
+                ServerMessage::Return {
+                    id: Some(id),
+                    value,
+                },
+            ) => Ok(self.handle_answer(id, Ok(value))),
+            (
+                _,
+                ServerMessage::Error {
+                    id: Some(id),
+                    error,
+                },
+            ) => Ok(self.handle_answer(id, Err(error))),
+            // QEMU answers in turn: once negotiation is answered, an earlier client's commands are
+            // behind us.
+            (Phase::Ready, ServerMessage::Return { id: None, .. }) => {
+                Err(DecodeErrorKind::ReturnWithoutId)
+            }
+            (_, ServerMessage::Return { id: None, .. }) => {
+                Ok(Event::Dropped(Dropped::ReturnWithoutId))
+            }
+            (_, ServerMessage::Error { id: None, error }) => {
+                Ok(self.handle_error_without_id(error))
+            }
         }
     }
 
     fn handle_answer(&mut self, id: MessageId, result: Result<RawReturn, ServerError>) -> Event {
         match id {
-            MessageId::Command(id) if let Some(index) = self.flight_index(id) => self.land(index, id, result),
+            MessageId::Command(id) if let Some(index) = self.flight_index(id) => {
+                self.land(index, id, result)
+            }
             id => Event::Dropped(Dropped::UnknownId(id)),
         }
     }
 
-    /// QEMU answers unreadable input in its turn among the in-band commands. Once ours have been answered (negotiation
-    /// has), an earlier client's input is behind us; so the error belongs to the oldest command in flight, if
-    /// that went out whole and none is out of band.
+    /// QEMU answers unreadable input in its turn among the in-band commands. Once ours have been
+    /// answered (negotiation has), an earlier client's input is behind us; so the error belongs to
+    /// the oldest command in flight, if that went out whole and none is out of band.
     fn handle_error_without_id(&mut self, error: ServerError) -> Event {
         let sent = self.written - self.output().len() as u64;
         match self.flights.front() {
@@ -434,7 +490,11 @@ impl Connection {
         let flight = self.flights.remove(index);
         if self.phase == Phase::Negotiating {
             let accepted = result.is_ok();
-            self.phase = if accepted { Phase::Ready } else { Phase::Greeted };
+            self.phase = if accepted {
+                Phase::Ready
+            } else {
+                Phase::Greeted
+            };
             self.oob_enabled = accepted && self.oob_asked;
             return Event::Negotiated(result.map(|_| ()));
         }
@@ -450,7 +510,11 @@ impl Connection {
         let was_negotiating = self.phase == Phase::Negotiating;
         self.phase = phase;
         let prefix = self.prefix;
-        let waited_for = self.flights.drain(..).filter(|flight| !flight.abandoned && !was_negotiating);
-        self.lost.extend(waited_for.map(|flight| CommandId::new(prefix, flight.number)));
+        let waited_for = self
+            .flights
+            .drain(..)
+            .filter(|flight| !flight.abandoned && !was_negotiating);
+        self.lost
+            .extend(waited_for.map(|flight| CommandId::new(prefix, flight.number)));
     }
 }

@@ -1,13 +1,14 @@
-//! Errors, split by who is at fault: the peer ([`DecodeError`]), the caller ([`EncodeError`], [`SendError`]), or the
-//! type that was asked of a raw value ([`ParseError`]). The server's own 'no' is a value: [`ServerError`](crate::ServerError).
+//! Errors, split by who is at fault: the peer ([`DecodeError`]), the caller ([`EncodeError`],
+//! [`SendError`]), or the type that was asked of a raw value ([`ParseError`]). The server's own
+//! 'no' is a value: [`ServerError`](crate::ServerError).
 
 use alloc::{boxed::Box, string::String, sync::Arc};
 use core::fmt;
 
 use crate::Phase;
 
-/// The peer broke the protocol. Fatal: whoever met it gets the same error at every later call, and no byte after it is
-/// looked at.
+/// The peer broke the protocol. Fatal: whoever met it gets the same error at every later call, and
+/// no byte after it is looked at.
 ///
 /// Cheap to clone, so that everyone who waits for this connection can be given a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,11 +37,17 @@ impl Seen {
     pub(crate) fn of(message: &[u8]) -> Self {
         // Nearly all are longer, and a copy of a fixed size costs next to nothing.
         if let Some(&bytes) = message.first_chunk() {
-            return Self { bytes, len: SEEN_BYTES };
+            return Self {
+                bytes,
+                len: SEEN_BYTES,
+            };
         }
         let mut bytes = [0; SEEN_BYTES];
         bytes[..message.len()].copy_from_slice(message);
-        Self { bytes, len: message.len() }
+        Self {
+            bytes,
+            len: message.len(),
+        }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -52,7 +59,13 @@ impl DecodeError {
     /// `seen` is what came up to and with the offending byte; its tail is kept.
     pub(crate) fn new(kind: DecodeErrorKind, offset: u64, seen: &[u8]) -> Self {
         let seen = &seen[seen.len().saturating_sub(SEEN_BYTES)..];
-        Self { inner: Arc::new(Inner { kind, offset, seen: seen.into() }) }
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                offset,
+                seen: seen.into(),
+            }),
+        }
     }
 
     /// What was wrong.
@@ -60,13 +73,14 @@ impl DecodeError {
         &self.inner.kind
     }
 
-    /// Where: bytes of the stream before the offending byte, counted from the connection's first byte. For a fault of
-    /// a whole message it is the message's first byte.
+    /// Where: bytes of the stream before the offending byte, counted from the connection's first
+    /// byte. For a fault of a whole message it is the message's first byte.
     pub fn offset(&self) -> u64 {
         self.inner.offset
     }
 
-    /// The last bytes up to and with the offending one, 32 at the most; for a fault of a whole message its first ones.
+    /// The last bytes up to and with the offending one, 32 at the most; for a fault of a whole
+    /// message its first ones.
     pub fn seen(&self) -> &[u8] {
         &self.inner.seen
     }
@@ -74,7 +88,11 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at byte {} of the stream", self.inner.kind, self.inner.offset)?;
+        write!(
+            f,
+            "{} at byte {} of the stream",
+            self.inner.kind, self.inner.offset
+        )?;
         if self.inner.seen.is_empty() {
             return Ok(());
         }
@@ -110,8 +128,8 @@ pub enum DecodeErrorKind {
     /// The stream ended inside a message.
     #[error("the stream ended inside a message")]
     Truncated,
-    /// A message over [`Limits::max_message_bytes`](crate::Limits::max_message_bytes), a greeting over 16 KiB, an `error`
-    /// over 1 MiB or an event's name over 1 KiB.
+    /// A message over [`Limits::max_message_bytes`](crate::Limits::max_message_bytes), a greeting
+    /// over 16 KiB, an `error` over 1 MiB or an event's name over 1 KiB.
     #[error("message over the limit of {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
@@ -146,7 +164,8 @@ pub enum DecodeErrorKind {
     /// A second greeting in one connection.
     #[error("second greeting in one connection")]
     SecondGreeting,
-    /// A return without id after negotiation, although each command was sent with one. Earlier it is
+    /// A return without id after negotiation, although each command was sent with one. Earlier it
+    /// is
     /// [`Dropped::ReturnWithoutId`](crate::Dropped::ReturnWithoutId).
     #[error("return without id, although every command was sent with one")]
     ReturnWithoutId,
@@ -159,8 +178,8 @@ pub enum EncodeError {
     /// The command's name is empty.
     #[error("the command's name is empty")]
     EmptyName,
-    /// A NUL in the command's name, or in a string or key of its arguments. QEMU's strings end at a NUL, so the rest
-    /// would be lost in silence.
+    /// A NUL in the command's name, or in a string or key of its arguments. QEMU's strings end at a
+    /// NUL, so the rest would be lost in silence.
     #[error("NUL in the command's {place}")]
     Nul {
         /// `name` or `arguments`.
@@ -169,7 +188,8 @@ pub enum EncodeError {
     /// The arguments serialise to neither a JSON object nor null.
     #[error("the arguments of a command must be a JSON object, or nothing")]
     NotAnObject,
-    /// The command would be larger than [`Limits::max_command_bytes`](crate::Limits::max_command_bytes).
+    /// The command would be larger than
+    /// [`Limits::max_command_bytes`](crate::Limits::max_command_bytes).
     #[error("command of {size} bytes, over the limit of {limit} bytes")]
     TooLarge {
         /// Its size, in bytes.
@@ -188,8 +208,8 @@ pub enum EncodeError {
     Serialize(#[source] serde_json::Error),
 }
 
-/// The caller's call does not fit the connection's state, or its command cannot be sent. The connection is as it was
-/// before the call.
+/// The caller's call does not fit the connection's state, or its command cannot be sent. The
+/// connection is as it was before the call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -200,7 +220,8 @@ pub enum SendError {
         /// The limit, in commands.
         limit: usize,
     },
-    /// The connection is not in the phase that the call needs: commands need [`Phase::Ready`], `negotiate` needs
+    /// The connection is not in the phase that the call needs: commands need [`Phase::Ready`],
+    /// `negotiate` needs
     /// [`Phase::Greeted`].
     #[error("not possible while {phase}")]
     WrongPhase {
@@ -224,7 +245,8 @@ impl From<EncodeError> for SendError {
     }
 }
 
-/// A raw JSON value does not fit the type that was asked for. The value is unharmed and the connection goes on.
+/// A raw JSON value does not fit the type that was asked for. The value is unharmed and the
+/// connection goes on.
 #[derive(Debug, thiserror::Error)]
 #[error("the value does not fit the type asked for, {type_name}")]
 pub struct ParseError {

@@ -1,5 +1,5 @@
-//! Bytes to one JSON object: finds a message's end, checks its syntax and notes where its members are, in one pass that
-//! can be broken off at any byte.
+//! Bytes to one JSON object: finds a message's end, checks its syntax and notes where its members
+//! are, in one pass that can be broken off at any byte.
 
 use alloc::{string::String, vec::Vec};
 #[cfg(test)]
@@ -150,7 +150,9 @@ impl Number {
             (Self::Zero | Self::Integer, b'.') => Self::Point,
             (Self::Zero | Self::Integer | Self::Fraction, b'e' | b'E') => Self::E,
             (Self::E, b'+' | b'-') => Self::ESign,
-            (Self::Minus | Self::Point | Self::E | Self::ESign, _) => return Err(expected("a digit")),
+            (Self::Minus | Self::Point | Self::E | Self::ESign, _) => {
+                return Err(expected("a digit"));
+            }
             (Self::Zero | Self::Integer | Self::Fraction | Self::Exponent, _) => return Ok(None),
         }))
     }
@@ -163,14 +165,16 @@ fn expected(expected: &'static str) -> DecodeErrorKind {
     DecodeErrorKind::Syntax { expected }
 }
 
-/// The scan of one message after the other. Between calls it keeps its place; nothing is looked at twice.
+/// The scan of one message after the other. Between calls it keeps its place; nothing is looked at
+/// twice.
 #[derive(Debug)]
 pub(crate) struct Scanner {
     max_depth: usize,
     /// Bytes of the message that have been looked at.
     pos: usize,
     state: State,
-    /// Where in a token that is read byte by byte. Not in `State`, which stays small enough for a register.
+    /// Where in a token that is read byte by byte. Not in `State`, which stays small enough for a
+    /// register.
     inside: Inside,
     number: Number,
     literal: (Literal, usize),
@@ -184,7 +188,8 @@ pub(crate) struct Scanner {
     member: Option<Key>,
     value_start: usize,
     members: Members,
-    /// Bytes looked at in all, and of those the ones that were skipped in this turn of [`run`](Self::run).
+    /// Bytes looked at in all, and of those the ones that were skipped in this turn of
+    /// [`run`](Self::run).
     #[cfg(test)]
     pub(crate) looked_at: u64,
     #[cfg(test)]
@@ -236,14 +241,16 @@ impl Scanner {
     ///
     /// `Some` is the message's length; `None` asks for more bytes.
     pub(crate) fn scan(&mut self, message: &[u8]) -> Result<Option<usize>, Fault> {
-        self.run(message).map_err(|kind| Fault { kind, at: self.pos })
+        self.run(message)
+            .map_err(|kind| Fault { kind, at: self.pos })
     }
 
-    /// What follows in the order key, value, comma is one turn; a token that the end of `bytes` breaks off leaves one of the
-    /// `In…` states.
+    /// What follows in the order key, value, comma is one turn; a token that the end of `bytes`
+    /// breaks off leaves one of the `In…` states.
     ///
-    /// One function, and its place in variables of its own, because this is where the crate's time goes: a place kept in
-    /// memory costs a third of the speed, and so does asking for the state before each token.
+    /// One function, and its place in variables of its own, because this is where the crate's time
+    /// goes: a place kept in memory costs a third of the speed, and so does asking for the state
+    /// before each token.
     fn run(&mut self, bytes: &[u8]) -> Result<Option<usize>, DecodeErrorKind> {
         let mut pos = self.pos;
         let mut state = self.state;
@@ -334,7 +341,11 @@ impl Scanner {
                 (State::AfterValue, b',') => {
                     state = if in_object { State::Key } else { State::Value };
                     // QEMU puts a space after a comma.
-                    pos += if bytes.get(pos + 1) == Some(&b' ') { 2 } else { 1 };
+                    pos += if bytes.get(pos + 1) == Some(&b' ') {
+                        2
+                    } else {
+                        1
+                    };
                 }
                 (State::AfterValue, b'}' | b']') if in_object == (byte == b'}') => {
                     pos += 1;
@@ -348,13 +359,19 @@ impl Scanner {
                 (State::FirstKey, b'}') | (State::FirstValue, b']') => state = State::AfterValue,
                 (State::Value | State::FirstValue, b'{' | b'[') | (State::Start, b'{') => {
                     if self.open.len() >= self.max_depth {
-                        break Err(DecodeErrorKind::TooDeep { limit: self.max_depth as u16 });
+                        break Err(DecodeErrorKind::TooDeep {
+                            limit: self.max_depth as u16,
+                        });
                     }
                     self.begin_value(pos);
                     in_object = byte == b'{';
                     self.open.push(in_object);
                     pos += 1;
-                    state = if in_object { State::FirstKey } else { State::FirstValue };
+                    state = if in_object {
+                        State::FirstKey
+                    } else {
+                        State::FirstValue
+                    };
                 }
                 (_, b' ' | b'\n' | b'\r' | b'\t') if state.is_between_tokens() => pos += 1,
                 (State::Colon, b':') => (pos, state) = (pos + 1, State::Value),
@@ -377,14 +394,16 @@ impl Scanner {
         self.state = state;
         self.pos = match end {
             // The fault is the second key itself, not the byte after it.
-            Err(DecodeErrorKind::DuplicateKey { .. }) if state == State::InString => self.string_start,
+            Err(DecodeErrorKind::DuplicateKey { .. }) if state == State::InString => {
+                self.string_start
+            }
             _ => pos,
         };
         end
     }
 
-    /// How QEMU's events begin: their timestamp, all at once. Returns its end. What is not quite so, some hundred bytes a message
-    /// at the most, is then looked at as anything else.
+    /// How QEMU's events begin: their timestamp, all at once. Returns its end. What is not quite
+    /// so, some hundred bytes a message at the most, is then looked at as anything else.
     #[inline]
     fn read_timestamp(&mut self, bytes: &[u8], pos: usize) -> Option<usize> {
         let json = bytes[pos..].strip_prefix(b"\"timestamp\": ")?;
@@ -399,10 +418,15 @@ impl Scanner {
         Some(end)
     }
 
-    /// The rarer turns: a byte inside a character, a literal or an unusual number, and what is wrong. Returns how many bytes
-    /// it took, one or none.
+    /// The rarer turns: a byte inside a character, a literal or an unusual number, and what is
+    /// wrong. Returns how many bytes it took, one or none.
     #[inline(never)]
-    fn step(&mut self, state: State, byte: u8, pos: usize) -> Result<(State, usize), DecodeErrorKind> {
+    fn step(
+        &mut self,
+        state: State,
+        byte: u8,
+        pos: usize,
+    ) -> Result<(State, usize), DecodeErrorKind> {
         match state {
             State::InCharacter => match self.inside.step(byte)? {
                 Some(next) => {
@@ -460,7 +484,8 @@ impl Scanner {
         self.skipped += bytes;
     }
 
-    /// Counts the bytes of one turn: those that it took, or those that it skipped and then did not take.
+    /// Counts the bytes of one turn: those that it took, or those that it skipped and then did not
+    /// take.
     #[cfg(test)]
     fn count_turn(&mut self, start: usize, end: usize) {
         self.looked_at += mem::take(&mut self.skipped).max(end.saturating_sub(start)) as u64;
@@ -491,7 +516,8 @@ impl Scanner {
         self.string_has_escape = false;
     }
 
-    /// What follows the byte at `pos`, the first of an odd string that is not plain text; `None` if there is none yet.
+    /// What follows the byte at `pos`, the first of an odd string that is not plain text; `None` if
+    /// there is none yet.
     fn end_string(&mut self, bytes: &[u8], pos: usize) -> Result<Option<State>, DecodeErrorKind> {
         match bytes.get(pos) {
             Some(b'"') if self.string_is_key => {
@@ -543,7 +569,9 @@ impl Scanner {
     /// The fault where [`begin_member`](Self::begin_member) says false.
     #[cold]
     fn twice(&self) -> DecodeErrorKind {
-        DecodeErrorKind::DuplicateKey { key: self.member.map_or("", Key::name) }
+        DecodeErrorKind::DuplicateKey {
+            key: self.member.map_or("", Key::name),
+        }
     }
 
     #[inline]
@@ -565,7 +593,10 @@ impl Scanner {
 
 impl State {
     fn is_between_tokens(self) -> bool {
-        !matches!(self, Self::InString | Self::InCharacter | Self::InNumber | Self::InLiteral)
+        !matches!(
+            self,
+            Self::InString | Self::InCharacter | Self::InNumber | Self::InLiteral
+        )
     }
 }
 
@@ -576,8 +607,14 @@ mod tests {
     /// What is known of the timestamp after the scan of a message in these pieces.
     fn timestamp(message: &[u8], cut: usize) -> (Option<Timestamp>, Option<Range<usize>>) {
         let mut scanner = Scanner::new(8);
-        assert!(cut == message.len() || scanner.scan(&message[..cut]).is_ok_and(|end| end.is_none()));
-        assert!(scanner.scan(message).is_ok_and(|end| end == Some(message.len())));
+        assert!(
+            cut == message.len() || scanner.scan(&message[..cut]).is_ok_and(|end| end.is_none())
+        );
+        assert!(
+            scanner
+                .scan(message)
+                .is_ok_and(|end| end == Some(message.len()))
+        );
         let members = scanner.members().clone();
         scanner.next_message();
         assert_eq!((scanner.scanned(), scanner.members().timestamp), (0, None));
@@ -591,7 +628,14 @@ mod tests {
             let (read, span) = timestamp(message, cut);
             assert_eq!(span, Some(14..48));
             if !(2..48).contains(&cut) {
-                assert_eq!(read, Some(Timestamp { seconds: 17, microseconds: 5 }), "cut at {cut}");
+                assert_eq!(
+                    read,
+                    Some(Timestamp {
+                        seconds: 17,
+                        microseconds: 5
+                    }),
+                    "cut at {cut}"
+                );
             }
         }
         for other in [

@@ -35,23 +35,26 @@
 //!
 //! # QMP in twenty lines
 //!
-//! The server speaks first: a *greeting* with its version and the capabilities it offers. The client answers with
-//! `qmp_capabilities`, which enables some (mostly none) and ends the *negotiation*; nothing else is run before. Then
-//! the client sends *commands*, `{"execute": name, "arguments": {…}, "id": …}`, and each is answered by a *return* or
-//! an *error* with the same id. *Events* come in between at any time, also before the greeting. Commands are run one
-//! after the other; with the capability `oob`, some can be sent *out of band* (`exec-oob`) and overtake the others. The
-//! stream has no frames but JSON's own: a message ends with its closing brace.
+//! The server speaks first: a *greeting* with its version and the capabilities it offers. The
+//! client answers with `qmp_capabilities`, which enables some (mostly none) and ends the
+//! *negotiation*; nothing else is run before. Then the client sends *commands*, `{"execute": name,
+//! "arguments": {…}, "id": …}`, and each is answered by a *return* or an *error* with the same id.
+//! *Events* come in between at any time, also before the greeting. Commands are run one after the
+//! other; with the capability `oob`, some can be sent *out of band* (`exec-oob`) and overtake the
+//! others. The stream has no frames but JSON's own: a message ends with its closing brace.
 //!
 //! # The parts
 //!
 //! - [`Connection`]: phases, ids, what is in flight, events, the end. Start here.
 //! - [`Codec`]: bytes to messages and back, without any of that.
-//! - [`commands`]: typed commands and event data. [`Command`] adds one in a few lines, and any other goes by name.
+//! - [`commands`]: typed commands and event data. [`Command`] adds one in a few lines, and any
+//!   other goes by name.
 //! - [`Schema`]: what this QEMU knows, from its own description.
 //! - [`transcript`]: conversations as text, for logs and tests.
 //! - [`Limits`]: what a broken or hostile peer can cost.
-//! - Errors by who is at fault: the peer, [`DecodeError`]; the caller, [`SendError`] and [`EncodeError`]; the type asked
-//!   for, [`ParseError`]. The server's 'no' to a command is a value, [`ServerError`].
+//! - Errors by who is at fault: the peer, [`DecodeError`]; the caller, [`SendError`] and
+//!   [`EncodeError`]; the type asked for, [`ParseError`]. The server's 'no' to a command is a
+//!   value, [`ServerError`].
 //!
 //! **A panic is a bug of this crate, whatever the peer sends.** The one exception is
 //! [`Connection::advance_output`] with more than was there, which is the caller's.
@@ -88,9 +91,12 @@ pub use codec::Codec;
 pub use command::{Command, CommandId, Empty, parse_return};
 pub use connection::{Connection, Dropped, Event, Phase};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, ParseError, SendError};
-pub use limits::{Limits, MAX_COMMAND_BYTES, MAX_COMMAND_DEPTH, MAX_DEPTH, MAX_IN_FLIGHT, MAX_MESSAGE_BYTES};
+pub use limits::{
+    Limits, MAX_COMMAND_BYTES, MAX_COMMAND_DEPTH, MAX_DEPTH, MAX_IN_FLIGHT, MAX_MESSAGE_BYTES,
+};
 pub use message::{
-    Capability, ErrorClass, Greeting, MessageId, QmpEvent, ServerError, ServerMessage, Timestamp, Version,
+    Capability, ErrorClass, Greeting, MessageId, QmpEvent, ServerError, ServerMessage, Timestamp,
+    Version,
 };
 pub use raw::{RawJson, RawReturn};
 pub use schema::Schema;

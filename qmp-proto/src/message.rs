@@ -57,18 +57,35 @@ impl ServerMessage {
             let span = members.span(Key::Id)?;
             Some(MessageId::read(&message[span.clone()], || raw(span)))
         };
-        match (members.span(Key::Return), text(Key::Error), text(Key::Event), text(Key::Greeting)) {
-            (Some(value), None, None, None) => Ok(Self::Return { id: id(), value: raw(value) }),
-            (None, Some(error), None, None) => Ok(Self::Error { id: id(), error: ServerError::read(error)? }),
+        match (
+            members.span(Key::Return),
+            text(Key::Error),
+            text(Key::Event),
+            text(Key::Greeting),
+        ) {
+            (Some(value), None, None, None) => Ok(Self::Return {
+                id: id(),
+                value: raw(value),
+            }),
+            (None, Some(error), None, None) => Ok(Self::Error {
+                id: id(),
+                error: ServerError::read(error)?,
+            }),
             (None, None, Some(name), None) => {
                 let data = members.span(Key::Data).map(raw);
-                let timestamp = members.timestamp.or_else(|| Timestamp::read(text(Key::Timestamp)?));
-                Ok(Self::Event(QmpEvent { name: read_event_name(name)?, data, timestamp }))
+                let timestamp = members
+                    .timestamp
+                    .or_else(|| Timestamp::read(text(Key::Timestamp)?));
+                Ok(Self::Event(QmpEvent {
+                    name: read_event_name(name)?,
+                    data,
+                    timestamp,
+                }))
             }
             (None, None, None, Some(greeting)) => Ok(Self::Greeting(Greeting::read(greeting)?)),
-            (None, None, None, None) => {
-                Err(DecodeErrorKind::NotOneKind { found: "none of `QMP`, `return`, `error` and `event`" })
-            }
+            (None, None, None, None) => Err(DecodeErrorKind::NotOneKind {
+                found: "none of `QMP`, `return`, `error` and `event`",
+            }),
             _ => Err(DecodeErrorKind::NotOneKind {
                 found: "more than one of `QMP`, `return`, `error` and `event`",
             }),
@@ -80,8 +97,8 @@ impl ServerMessage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MessageId {
-    /// It has the form of this crate's ids. Whether this connection gave it is for [`Connection`](crate::Connection)
-    /// to know.
+    /// It has the form of this crate's ids. Whether this connection gave it is for
+    /// [`Connection`](crate::Connection) to know.
     Command(CommandId),
     /// Any other JSON value: some other client's.
     Foreign(RawJson),
@@ -99,8 +116,8 @@ impl From<CommandId> for MessageId {
 pub struct Greeting {
     /// QEMU's version.
     pub version: Version,
-    /// What may be enabled in [`negotiate`](crate::Connection::negotiate). Unknown ones are kept; none where the
-    /// greeting has no such member.
+    /// What may be enabled in [`negotiate`](crate::Connection::negotiate). Unknown ones are kept;
+    /// none where the greeting has no such member.
     pub capabilities: Vec<Capability>,
 }
 
@@ -124,7 +141,8 @@ impl fmt::Display for Version {
     }
 }
 
-/// `{"qemu": {"major": …, "minor": …, "micro": …}, "package": …}`, as in the greeting and in `query-version`.
+/// `{"qemu": {"major": …, "minor": …, "micro": …}, "package": …}`, as in the greeting and in
+/// `query-version`.
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -139,9 +157,21 @@ impl<'de> Deserialize<'de> for Version {
             minor: u32,
             micro: u32,
         }
-        let Object(Wire { qemu: Object(Triple { major, minor, micro }), package }) =
-            Object::deserialize(deserializer)?;
-        Ok(Self { major, minor, micro, package })
+        let Object(Wire {
+            qemu:
+                Object(Triple {
+                    major,
+                    minor,
+                    micro,
+                }),
+            package,
+        }) = Object::deserialize(deserializer)?;
+        Ok(Self {
+            major,
+            minor,
+            micro,
+            package,
+        })
     }
 }
 
@@ -167,7 +197,11 @@ impl Capability {
 
 impl From<String> for Capability {
     fn from(name: String) -> Self {
-        if name == "oob" { Self::Oob } else { Self::Other(name) }
+        if name == "oob" {
+            Self::Oob
+        } else {
+            Self::Other(name)
+        }
     }
 }
 
@@ -204,7 +238,10 @@ pub struct ServerError {
 impl ServerError {
     /// One made up by the caller, in tests for example.
     pub fn new(class: ErrorClass, desc: impl Into<String>) -> Self {
-        Self { class, desc: desc.into() }
+        Self {
+            class,
+            desc: desc.into(),
+        }
     }
 }
 
@@ -216,13 +253,20 @@ const SHOWN_REASON_BYTES: usize = 200;
 
 /// The last place up to `most` at which `text` can be cut.
 fn shown_end(text: &str, most: usize) -> usize {
-    (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
+    (0..=most.min(text.len()))
+        .rev()
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or_default()
 }
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.desc[..shown_end(&self.desc, SHOWN_DESC_BYTES)];
-        let ellipsis = if shown.len() < self.desc.len() { "…" } else { "" };
+        let ellipsis = if shown.len() < self.desc.len() {
+            "…"
+        } else {
+            ""
+        };
         write!(f, "{}: {shown}{ellipsis}", self.class)
     }
 }
@@ -235,7 +279,8 @@ impl core::error::Error for ServerError {}
 pub enum ErrorClass {
     /// Anything that has no class of its own.
     GenericError,
-    /// This QEMU does not have that command, or not in this state (before negotiation, for example).
+    /// This QEMU does not have that command, or not in this state (before negotiation, for
+    /// example).
     CommandNotFound,
     /// The device is there but not active.
     DeviceNotActive,
@@ -288,11 +333,13 @@ pub struct QmpEvent {
     pub name: Cow<'static, str>,
     /// The event's data, of any kind; `None` where the message has none.
     pub data: Option<RawJson>,
-    /// The host's clock when it happened. `None` where it is missing, not two integers or over 1 KiB.
+    /// The host's clock when it happened. `None` where it is missing, not two integers or over 1
+    /// KiB.
     pub timestamp: Option<Timestamp>,
 }
 
-/// The host's wall clock as QEMU saw it. It may go backwards: events are ordered by their arrival, never by this.
+/// The host's wall clock as QEMU saw it. It may go backwards: events are ordered by their arrival,
+/// never by this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub struct Timestamp {
     /// Seconds since 1970; -1 where QEMU could not read its clock.
@@ -310,12 +357,19 @@ impl Timestamp {
         }
     }
 
-    /// The one form that QEMU writes without `pretty=on`, and what follows it. Half of what a busy stream holds are timestamps.
+    /// The one form that QEMU writes without `pretty=on`, and what follows it. Half of what a busy
+    /// stream holds are timestamps.
     #[inline]
     pub(crate) fn read_usual(text: &[u8]) -> Option<(Self, &[u8])> {
         let (seconds, rest) = read_digits(text.strip_prefix(b"{\"seconds\": ")?)?;
         let (microseconds, rest) = read_digits(rest.strip_prefix(b", \"microseconds\": ")?)?;
-        Some((Self { seconds, microseconds }, rest.strip_prefix(b"}")?))
+        Some((
+            Self {
+                seconds,
+                microseconds,
+            },
+            rest.strip_prefix(b"}")?,
+        ))
     }
 }
 
@@ -341,7 +395,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 fn read_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(json).map(|Object(value)| value).map_err(|error| error.to_string())
+    serde_json::from_slice(json)
+        .map(|Object(value)| value)
+        .map_err(|error| error.to_string())
 }
 
 fn invalid(member: &'static str) -> impl FnOnce(String) -> DecodeErrorKind {
@@ -355,7 +411,11 @@ fn invalid(member: &'static str) -> impl FnOnce(String) -> DecodeErrorKind {
 
 /// Text is unescaped before it is known to be of use, so what is over its bound is not looked into.
 fn bounded(json: &[u8], limit: usize) -> Result<&[u8], DecodeErrorKind> {
-    if json.len() <= limit { Ok(json) } else { Err(DecodeErrorKind::TooLarge { limit }) }
+    if json.len() <= limit {
+        Ok(json)
+    } else {
+        Err(DecodeErrorKind::TooLarge { limit })
+    }
 }
 
 impl Greeting {
@@ -367,9 +427,14 @@ impl Greeting {
             #[serde(default)]
             capabilities: Vec<Capability>,
         }
-        let Wire { version, capabilities } =
-            read_object(bounded(json, MAX_GREETING_BYTES)?).map_err(invalid("QMP"))?;
-        Ok(Self { version, capabilities })
+        let Wire {
+            version,
+            capabilities,
+        } = read_object(bounded(json, MAX_GREETING_BYTES)?).map_err(invalid("QMP"))?;
+        Ok(Self {
+            version,
+            capabilities,
+        })
     }
 }
 
@@ -382,7 +447,10 @@ impl ServerError {
             desc: String,
         }
         let wire: Wire = read_object(bounded(json, MAX_ERROR_BYTES)?).map_err(invalid("error"))?;
-        Ok(Self { class: wire.class.into(), desc: wire.desc })
+        Ok(Self {
+            class: wire.class.into(),
+            desc: wire.desc,
+        })
     }
 }
 
@@ -396,7 +464,11 @@ impl MessageId {
 impl QmpEvent {
     /// One made up by the caller, in tests for example; without a timestamp.
     pub fn new(name: impl Into<Cow<'static, str>>, data: Option<RawJson>) -> Self {
-        Self { name: name.into(), data, timestamp: None }
+        Self {
+            name: name.into(),
+            data,
+            timestamp: None,
+        }
     }
 
     /// Reads the event's data as a `T`; an event without data as if it were `null`.
@@ -406,14 +478,19 @@ impl QmpEvent {
     pub fn parse_data<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ParseError> {
         match &self.data {
             Some(data) => data.parse(),
-            None => serde_json::from_str("null")
-                .map_err(|source| ParseError { type_name: core::any::type_name::<T>(), source }),
+            None => serde_json::from_str("null").map_err(|source| ParseError {
+                type_name: core::any::type_name::<T>(),
+                source,
+            }),
         }
     }
 }
 
 fn read_event_name(json: &[u8]) -> Result<Cow<'static, str>, DecodeErrorKind> {
-    if let Some(known) = json.get(1..json.len() - 1).and_then(crate::commands::known_event) {
+    if let Some(known) = json
+        .get(1..json.len() - 1)
+        .and_then(crate::commands::known_event)
+    {
         return Ok(Cow::Borrowed(known));
     }
     serde_json::from_slice::<String>(bounded(json, MAX_EVENT_NAME_BYTES)?)
@@ -428,20 +505,34 @@ mod tests {
     #[test]
     fn a_timestamp_in_qemu_s_spelling_needs_no_json_reader() {
         let json = "{\"seconds\": 1700000000, \"microseconds\": 123}";
-        let timestamp = Timestamp { seconds: 1_700_000_000, microseconds: 123 };
+        let timestamp = Timestamp {
+            seconds: 1_700_000_000,
+            microseconds: 123,
+        };
         for after in ["", ", \"event\": \"STOP\"}"] {
             let text = format!("{json}{after}");
-            assert_eq!(Timestamp::read_usual(text.as_bytes()), Some((timestamp, after.as_bytes())));
+            assert_eq!(
+                Timestamp::read_usual(text.as_bytes()),
+                Some((timestamp, after.as_bytes()))
+            );
         }
         for end in 0..json.len() {
             assert_eq!(Timestamp::read_usual(&json.as_bytes()[..end]), None);
         }
-        assert_eq!(Timestamp::read_usual(b"{\"seconds\":17, \"microseconds\": 5}"), None);
+        assert_eq!(
+            Timestamp::read_usual(b"{\"seconds\":17, \"microseconds\": 5}"),
+            None
+        );
     }
 
     #[test]
     fn what_a_greeting_tells_reads_as_qemu_writes_it() {
-        let version = Version { major: 7, minor: 2, micro: 22, package: String::new() };
+        let version = Version {
+            major: 7,
+            minor: 2,
+            micro: 22,
+            package: String::new(),
+        };
         assert_eq!(version.to_string(), "7.2.22");
         assert_eq!(
             [Capability::Oob, Capability::Other("flux".into())].map(|one| one.to_string()),

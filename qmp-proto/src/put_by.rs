@@ -3,7 +3,8 @@
 /// Most bytes that are put by.
 pub(crate) const PUT_BY_BYTES: usize = 128;
 
-/// As many bytes as it was opened for, in the last of its places: a byte that comes then costs one comparison.
+/// As many bytes as it was opened for, in the last of its places: a byte that comes then costs one
+/// comparison.
 #[derive(Debug)]
 pub(crate) struct PutBy {
     places: [u8; PUT_BY_BYTES],
@@ -15,10 +16,15 @@ pub(crate) struct PutBy {
 impl PutBy {
     /// One without room.
     pub(crate) fn new() -> Self {
-        Self { places: [0; PUT_BY_BYTES], from: PUT_BY_BYTES, to: PUT_BY_BYTES }
+        Self {
+            places: [0; PUT_BY_BYTES],
+            from: PUT_BY_BYTES,
+            to: PUT_BY_BYTES,
+        }
     }
 
-    /// Forgets what it holds, and makes room for so many bytes, or for [`PUT_BY_BYTES`] if those are fewer.
+    /// Forgets what it holds, and makes room for so many bytes, or for [`PUT_BY_BYTES`] if those
+    /// are fewer.
     pub(crate) fn open(&mut self, room: usize) {
         self.from = PUT_BY_BYTES.saturating_sub(room);
         self.to = self.from;
@@ -55,7 +61,14 @@ mod tests {
     fn it_holds_as_many_as_it_was_opened_for() {
         let mut put_by = PutBy::new();
         assert!(!put_by.has_room() && !put_by.put(b'x') && put_by.bytes().is_empty());
-        for (room, places) in [(0, 0), (1, 1), (128, 128), (1000, 128), (5, 5), (usize::MAX, 128)] {
+        for (room, places) in [
+            (0, 0),
+            (1, 1),
+            (128, 128),
+            (1000, 128),
+            (5, 5),
+            (usize::MAX, 128),
+        ] {
             put_by.open(room);
             for n in 0..places {
                 assert!(put_by.has_room() && put_by.put(n));

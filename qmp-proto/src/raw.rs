@@ -9,13 +9,14 @@ use serde_json::value::RawValue;
 
 use crate::error::ParseError;
 
-/// What a command returned. Any JSON value, `null` too; for most commands without an answer it is `{}`.
+/// What a command returned. Any JSON value, `null` too; for most commands without an answer it is
+/// `{}`.
 pub type RawReturn = RawJson;
 
 /// One JSON value of any kind, as the server wrote it: checked to be valid, not yet given a type.
 ///
-/// It is cheap to clone. A small one keeps no more memory than its own text; one of 16 KiB and more may keep the buffer it came
-/// in, up to four times its own size.
+/// It is cheap to clone. A small one keeps no more memory than its own text; one of 16 KiB and more
+/// may keep the buffer it came in, up to four times its own size.
 ///
 /// ```
 /// # let raw = qmp_proto::RawJson::from_value(&serde_json::json!({"running": true, "status": "running"})).unwrap();
@@ -36,14 +37,19 @@ impl RawJson {
     /// Copies a value that the scanner has checked.
     pub(crate) fn copy(checked: &[u8]) -> Self {
         // The answer of most commands; saves the commonest allocation.
-        let bytes =
-            if checked == b"{}" { Bytes::from_static(b"{}") } else { Bytes::copy_from_slice(checked) };
+        let bytes = if checked == b"{}" {
+            Bytes::from_static(b"{}")
+        } else {
+            Bytes::copy_from_slice(checked)
+        };
         Self { bytes }
     }
 
     /// Shares a value that the scanner has checked.
     pub(crate) fn share(message: &Bytes, value: Range<usize>) -> Self {
-        Self { bytes: message.slice(value) }
+        Self {
+            bytes: message.slice(value),
+        }
     }
 
     /// Makes one from anything that serialises, for tests and for answers that a caller makes up.
@@ -51,16 +57,21 @@ impl RawJson {
     /// # Errors
     /// What the value's own `Serialize` says.
     pub fn from_value<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        Ok(Self { bytes: serde_json::to_vec(value)?.into() })
+        Ok(Self {
+            bytes: serde_json::to_vec(value)?.into(),
+        })
     }
 
-    /// Reads it as a `T`, which may borrow from it. Unknown fields are ignored unless `T` says otherwise.
+    /// Reads it as a `T`, which may borrow from it. Unknown fields are ignored unless `T` says
+    /// otherwise.
     ///
     /// # Errors
     /// [`ParseError`] where the value does not fit; its source names the field and the place.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ParseError> {
-        serde_json::from_slice(&self.bytes)
-            .map_err(|source| ParseError { type_name: type_name::<T>(), source })
+        serde_json::from_slice(&self.bytes).map_err(|source| ParseError {
+            type_name: type_name::<T>(),
+            source,
+        })
     }
 
     /// The value's JSON text.
@@ -89,7 +100,9 @@ impl fmt::Display for RawJson {
 /// Into JSON it goes as it is.
 impl Serialize for RawJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serde_json::from_slice::<&RawValue>(&self.bytes).map_err(S::Error::custom)?.serialize(serializer)
+        serde_json::from_slice::<&RawValue>(&self.bytes)
+            .map_err(S::Error::custom)?
+            .serialize(serializer)
     }
 }
 
@@ -97,6 +110,8 @@ impl Serialize for RawJson {
 impl<'de> Deserialize<'de> for RawJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text: Box<str> = Box::<RawValue>::deserialize(deserializer)?.into();
-        Ok(Self { bytes: text.into_boxed_bytes().into() })
+        Ok(Self {
+            bytes: text.into_boxed_bytes().into(),
+        })
     }
 }

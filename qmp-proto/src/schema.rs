@@ -13,10 +13,11 @@ use crate::{
     raw::{RawJson, RawReturn},
 };
 
-/// What one QEMU can be told and can tell, so that a client decides by what is there and not by the version.
+/// What one QEMU can be told and can tell, so that a client decides by what is there and not by the
+/// version.
 ///
-/// Paths name a member, a member of that, and so on, with `/` between: `file/cache/direct`. Lists are stepped through, and where
-/// an object has variants, all of them count.
+/// Paths name a member, a member of that, and so on, with `/` between: `file/cache/direct`. Lists
+/// are stepped through, and where an object has variants, all of them count.
 ///
 /// ```
 /// use qmp_proto::{RawJson, Schema};
@@ -82,10 +83,19 @@ impl Schema {
         for entity in &mut entities {
             // Before 6.2 an enum had `values` alone; `values` may go some day.
             if entity.meta_type == "enum" && entity.values.is_empty() {
-                entity.values = entity.members.iter().filter_map(|member| member.name.clone()).collect();
+                entity.values = entity
+                    .members
+                    .iter()
+                    .filter_map(|member| member.name.clone())
+                    .collect();
             }
         }
-        Ok(Self { entities: entities.into_iter().map(|entity| (entity.name.clone(), entity)).collect() })
+        Ok(Self {
+            entities: entities
+                .into_iter()
+                .map(|entity| (entity.name.clone(), entity))
+                .collect(),
+        })
     }
 
     /// Whether it has this command.
@@ -95,16 +105,19 @@ impl Schema {
 
     /// Whether this command can be executed out of band.
     pub fn allows_oob(&self, command: &str) -> bool {
-        self.command(command).is_some_and(|command| command.allow_oob)
+        self.command(command)
+            .is_some_and(|command| command.allow_oob)
     }
 
     /// Whether this command has this argument.
     pub fn has_argument(&self, command: &str, path: &str) -> bool {
-        self.command(command).is_some_and(|command| self.has_path(command.arg_type.as_deref(), path))
+        self.command(command)
+            .is_some_and(|command| self.has_path(command.arg_type.as_deref(), path))
     }
 
-    /// The names that this argument of a command, or an item of it where it is a list, can have: those of all variants and
-    /// alternates together, each once. `None` if there is no such argument or it is nowhere an enum.
+    /// The names that this argument of a command, or an item of it where it is a list, can have:
+    /// those of all variants and alternates together, each once. `None` if there is no such
+    /// argument or it is nowhere an enum.
     pub fn argument_values(&self, command: &str, path: &str) -> Option<Vec<&str>> {
         let mut open = self.resolve(self.command(command)?.arg_type.as_deref()?, path);
         let mut enums = Vec::new();
@@ -116,18 +129,27 @@ impl Schema {
             match &*entity.meta_type {
                 "enum" => enums.push(entity),
                 "array" => open.extend(entity.element_type.as_deref()),
-                "alternate" => open.extend(entity.members.iter().filter_map(|member| member.kind.as_deref())),
+                "alternate" => open.extend(
+                    entity
+                        .members
+                        .iter()
+                        .filter_map(|member| member.kind.as_deref()),
+                ),
                 _ => {}
             }
         }
         let mut known = BTreeSet::new();
-        let values = enums.iter().flat_map(|entity| &entity.values).map(|value| &**value);
+        let values = enums
+            .iter()
+            .flat_map(|entity| &entity.values)
+            .map(|value| &**value);
         (!enums.is_empty()).then(|| values.filter(|value| known.insert(*value)).collect())
     }
 
     /// Whether what this command returns has this member.
     pub fn has_returned_field(&self, command: &str, path: &str) -> bool {
-        self.command(command).is_some_and(|command| self.has_path(command.ret_type.as_deref(), path))
+        self.command(command)
+            .is_some_and(|command| self.has_path(command.ret_type.as_deref(), path))
     }
 
     /// Whether it has this event.
@@ -137,7 +159,8 @@ impl Schema {
 
     /// Whether this event's data have this member.
     pub fn has_event_field(&self, event: &str, path: &str) -> bool {
-        self.event(event).is_some_and(|event| self.has_path(event.arg_type.as_deref(), path))
+        self.event(event)
+            .is_some_and(|event| self.has_path(event.arg_type.as_deref(), path))
     }
 
     /// The names of all commands, sorted.
@@ -151,23 +174,30 @@ impl Schema {
     }
 
     fn names_of<'a>(&'a self, meta_type: &'a str) -> impl Iterator<Item = &'a str> {
-        self.entities.values().filter(move |entity| entity.meta_type == meta_type).map(|entity| &*entity.name)
+        self.entities
+            .values()
+            .filter(move |entity| entity.meta_type == meta_type)
+            .map(|entity| &*entity.name)
     }
 
     fn command(&self, name: &str) -> Option<&Entity> {
-        self.entities.get(name).filter(|entity| entity.meta_type == "command")
+        self.entities
+            .get(name)
+            .filter(|entity| entity.meta_type == "command")
     }
 
     fn event(&self, name: &str) -> Option<&Entity> {
-        self.entities.get(name).filter(|entity| entity.meta_type == "event")
+        self.entities
+            .get(name)
+            .filter(|entity| entity.meta_type == "event")
     }
 
     fn has_path(&self, from: Option<&str>, path: &str) -> bool {
         from.is_some_and(|from| !self.resolve(from, path).is_empty())
     }
 
-    /// The types that `path` names in a value of the type `from`: several where variants differ, none where there is no
-    /// such member.
+    /// The types that `path` names in a value of the type `from`: several where variants differ,
+    /// none where there is no such member.
     fn resolve<'a>(&'a self, from: &'a str, path: &str) -> Vec<&'a str> {
         let mut kinds = Vec::from([from]);
         for name in path.split('/') {
@@ -176,7 +206,8 @@ impl Schema {
         kinds
     }
 
-    /// The types that a member of this name has in any of these types, through lists, variants and alternates.
+    /// The types that a member of this name has in any of these types, through lists, variants and
+    /// alternates.
     fn member_types<'a>(&'a self, mut open: Vec<&'a str>, name: &str) -> Vec<&'a str> {
         let mut found = Vec::new();
         // A real schema has no circles here, but nothing keeps a peer from sending some.
@@ -228,20 +259,34 @@ mod tests {
     fn it_answers_for_commands_arguments_events_and_returns() {
         let schema = small();
         assert!(schema.has_command("add") && schema.has_command("bare"));
-        assert!(!schema.has_command("GONE") && !schema.has_command("3") && !schema.has_command("adds"));
+        assert!(
+            !schema.has_command("GONE") && !schema.has_command("3") && !schema.has_command("adds")
+        );
         assert!(schema.has_event("GONE") && !schema.has_event("add") && !schema.has_event("STOP"));
-        assert!(schema.allows_oob("add") && !schema.allows_oob("bare") && !schema.allows_oob("GONE"));
+        assert!(
+            schema.allows_oob("add") && !schema.allows_oob("bare") && !schema.allows_oob("GONE")
+        );
         for path in ["file", "mode", "direct", "file/direct"] {
             assert!(schema.has_argument("add", path), "{path}");
             assert!(schema.has_event_field("GONE", path), "{path}");
         }
-        for path in ["", "fil", "file/", "file/mode", "mode/a", "direct/x", "/file"] {
+        for path in [
+            "",
+            "fil",
+            "file/",
+            "file/mode",
+            "mode/a",
+            "direct/x",
+            "/file",
+        ] {
             assert!(!schema.has_argument("add", path), "{path}");
             assert!(!schema.has_event_field("GONE", path), "{path}");
         }
         assert!(!schema.has_argument("bare", "file") && !schema.has_argument("GONE", "file"));
         assert!(!schema.has_event_field("add", "file"));
-        assert!(schema.has_returned_field("add", "direct") && !schema.has_returned_field("add", "file"));
+        assert!(
+            schema.has_returned_field("add", "direct") && !schema.has_returned_field("add", "file")
+        );
         assert_eq!(schema.argument_values("add", "mode").unwrap(), ["a", "b"]);
         assert_eq!(schema.argument_values("add", "direct"), None);
         assert_eq!(schema.argument_values("add", "nothing"), None);
@@ -298,7 +343,11 @@ mod tests {
 
     #[test]
     fn what_is_no_schema_is_refused() {
-        for other in [serde_json::json!({}), serde_json::json!([1]), serde_json::json!([{"name": "x"}])] {
+        for other in [
+            serde_json::json!({}),
+            serde_json::json!([1]),
+            serde_json::json!([{"name": "x"}]),
+        ] {
             Schema::read(&RawJson::from_value(&other).unwrap()).unwrap_err();
         }
     }

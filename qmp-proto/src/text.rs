@@ -1,5 +1,5 @@
-//! The inside of JSON strings and numbers: runs of plain ASCII and of digits at eight bytes a step, escapes and UTF-8 a byte
-//! a step.
+//! The inside of JSON strings and numbers: runs of plain ASCII and of digits at eight bytes a step,
+//! escapes and UTF-8 a byte a step.
 
 use crate::error::DecodeErrorKind;
 
@@ -7,15 +7,18 @@ const fn repeat(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// High bit set in each byte of `word` that ends a run of plain string text: quote, backslash, control character or
-/// the start of something that is not ASCII.
+/// High bit set in each byte of `word` that ends a run of plain string text: quote, backslash,
+/// control character or the start of something that is not ASCII.
 ///
-/// The bits above the lowest one that is set may be wrong (a borrow runs upwards), so only that one may be used.
+/// The bits above the lowest one that is set may be wrong (a borrow runs upwards), so only that one
+/// may be used.
 fn not_plain(word: u64) -> u64 {
-    // The quote is two above the space: with this bit turned it is the one byte between the control characters and the rest.
+    // The quote is two above the space: with this bit turned it is the one byte between the control
+    // characters and the rest.
     let control_or_quote = (word ^ repeat(2)).wrapping_sub(repeat(b' ' + 1));
     let backslash = (word ^ repeat(b'\\')).wrapping_sub(repeat(1));
-    // A byte of 0x80 and above is to be found itself; below it, `x - n` sets the high bit just where `x < n`.
+    // A byte of 0x80 and above is to be found itself; below it, `x - n` sets the high bit just
+    // where `x < n`.
     (control_or_quote | backslash | word) & repeat(0x80)
 }
 
@@ -43,7 +46,8 @@ pub(crate) fn is_plain(byte: u8) -> bool {
     (b' '..0x80).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
-/// Of eight bytes, as they would be read from left to right: how many digits they begin with, and their value.
+/// Of eight bytes, as they would be read from left to right: how many digits they begin with, and
+/// their value.
 #[inline]
 fn eight_digits(bytes: [u8; 8]) -> (u32, u64) {
     // Digits become 0 to 9, and all else becomes more.
@@ -56,7 +60,8 @@ fn eight_digits(bytes: [u8; 8]) -> (u32, u64) {
     (count, fours.wrapping_mul(10_000 << 32 | 1) >> 32)
 }
 
-/// High bit set in each byte of `word` that is over 9; as in [`not_plain`], only the lowest one counts.
+/// High bit set in each byte of `word` that is over 9; as in [`not_plain`], only the lowest one
+/// counts.
 fn not_digit(word: u64) -> u64 {
     (word.wrapping_add(repeat(0x80 - 10)) | word) & repeat(0x80)
 }
@@ -71,8 +76,8 @@ fn eight(bytes: &[u8]) -> [u8; 8] {
     })
 }
 
-/// The number of 1 to 18 digits that `text` begins with, so without overflow, and what follows it. As in JSON, 0 is the only
-/// one that begins with a 0.
+/// The number of 1 to 18 digits that `text` begins with, so without overflow, and what follows it.
+/// As in JSON, 0 is the only one that begins with a 0.
 #[inline]
 pub(crate) fn read_digits(text: &[u8]) -> Option<(i64, &[u8])> {
     let (mut count, mut value) = eight_digits(eight(text));
@@ -106,7 +111,8 @@ pub(crate) fn skip_digits(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// Where in a character that takes more than one byte a string is. Between characters there is none of these.
+/// Where in a character that takes more than one byte a string is. Between characters there is none
+/// of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inside {
     /// After a backslash.
@@ -127,7 +133,8 @@ impl Inside {
         let (left, from, to) = match byte {
             b'\\' => return Ok(Self::Escape),
             0..b' ' => return Err(syntax("control characters to be escaped")),
-            // The second byte's bounds keep out overlong forms, surrogates and what is beyond U+10FFFF.
+            // The second byte's bounds keep out overlong forms, surrogates and what is beyond
+            // U+10FFFF.
             0xC2..=0xDF => (1, 0x80, 0xBF),
             0xE0 => (2, 0xA0, 0xBF),
             0xED => (2, 0x80, 0x9F),
@@ -136,7 +143,9 @@ impl Inside {
             0xF1..=0xF3 => (3, 0x80, 0xBF),
             0xF4 => (3, 0x80, 0x8F),
             _ => {
-                return Err(DecodeErrorKind::Encoding { found: "a byte that is never in UTF-8" });
+                return Err(DecodeErrorKind::Encoding {
+                    found: "a byte that is never in UTF-8",
+                });
             }
         };
         Ok(Self::Utf8 { left, from, to })
@@ -144,20 +153,34 @@ impl Inside {
 
     /// What the next byte leads to: `None` at the end of the character.
     pub(crate) fn step(self, byte: u8) -> Result<Option<Self>, DecodeErrorKind> {
-        const LONE: DecodeErrorKind =
-            DecodeErrorKind::Encoding { found: "a surrogate without its other half" };
+        const LONE: DecodeErrorKind = DecodeErrorKind::Encoding {
+            found: "a surrogate without its other half",
+        };
         match self {
             Self::Escape => match byte {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(None),
-                b'u' => Ok(Some(Self::Hex { unit: 0, left: 4, low_due: false })),
+                b'u' => Ok(Some(Self::Hex {
+                    unit: 0,
+                    left: 4,
+                    low_due: false,
+                })),
                 _ => Err(syntax("one of `\"\\/bfnrtu` after a backslash")),
             },
-            Self::Hex { unit, left, low_due } => {
-                let digit =
-                    (byte as char).to_digit(16).ok_or(syntax("four hexadecimal digits after `\\u`"))?;
+            Self::Hex {
+                unit,
+                left,
+                low_due,
+            } => {
+                let digit = (byte as char)
+                    .to_digit(16)
+                    .ok_or(syntax("four hexadecimal digits after `\\u`"))?;
                 let unit = unit * 16 + digit as u16;
                 if left > 1 {
-                    return Ok(Some(Self::Hex { unit, left: left - 1, low_due }));
+                    return Ok(Some(Self::Hex {
+                        unit,
+                        left: left - 1,
+                        low_due,
+                    }));
                 }
                 match (unit, low_due) {
                     (0xDC00..=0xDFFF, true) => Ok(None),
@@ -175,17 +198,25 @@ impl Inside {
             }
             Self::LowU => {
                 if byte == b'u' {
-                    Ok(Some(Self::Hex { unit: 0, left: 4, low_due: true }))
+                    Ok(Some(Self::Hex {
+                        unit: 0,
+                        left: 4,
+                        low_due: true,
+                    }))
                 } else {
                     Err(LONE)
                 }
             }
             Self::Utf8 { left, from, to } if (from..=to).contains(&byte) => {
-                Ok((left > 1).then(|| Self::Utf8 { left: left - 1, from: 0x80, to: 0xBF }))
+                Ok((left > 1).then(|| Self::Utf8 {
+                    left: left - 1,
+                    from: 0x80,
+                    to: 0xBF,
+                }))
             }
-            Self::Utf8 { .. } => {
-                Err(DecodeErrorKind::Encoding { found: "a UTF-8 sequence broken off or out of range" })
-            }
+            Self::Utf8 { .. } => Err(DecodeErrorKind::Encoding {
+                found: "a UTF-8 sequence broken off or out of range",
+            }),
         }
     }
 }
@@ -205,10 +236,20 @@ mod tests {
                 let mut text = vec![b'x'; length];
                 text[at] = byte;
                 for start in 0..=length {
-                    let end = (start..length).find(|&at| !is_plain(text[at])).unwrap_or(length);
-                    assert_eq!(skip_plain(&text, start), end, "{byte:#x} at {at} of {length} from {start}");
-                    let end = (start..length).find(|&at| text[at] != byte).unwrap_or(length);
-                    let digits = text.iter().map(|&other| if other == byte { b'7' } else { b':' });
+                    let end = (start..length)
+                        .find(|&at| !is_plain(text[at]))
+                        .unwrap_or(length);
+                    assert_eq!(
+                        skip_plain(&text, start),
+                        end,
+                        "{byte:#x} at {at} of {length} from {start}"
+                    );
+                    let end = (start..length)
+                        .find(|&at| text[at] != byte)
+                        .unwrap_or(length);
+                    let digits = text
+                        .iter()
+                        .map(|&other| if other == byte { b'7' } else { b':' });
                     assert_eq!(skip_digits(&digits.collect::<Vec<_>>(), start), end);
                 }
             }
@@ -219,7 +260,10 @@ mod tests {
     #[test]
     fn only_digits_are_digits() {
         for byte in 0..=u8::MAX {
-            assert_eq!(skip_digits(&[b'0', byte, b'9'], 0), if byte.is_ascii_digit() { 3 } else { 1 });
+            assert_eq!(
+                skip_digits(&[b'0', byte, b'9'], 0),
+                if byte.is_ascii_digit() { 3 } else { 1 }
+            );
             assert_eq!(read_digits(&[byte]).is_some(), byte.is_ascii_digit());
         }
     }
@@ -230,7 +274,8 @@ mod tests {
         for length in 1..digits.len() {
             for after in ["", ",", "}, \"a\": 1234567", "x00000000"] {
                 let text = format!("{}{after}", &digits[..length]);
-                let read = (length <= 18).then(|| (digits[..length].parse().unwrap(), after.as_bytes()));
+                let read =
+                    (length <= 18).then(|| (digits[..length].parse().unwrap(), after.as_bytes()));
                 assert_eq!(read_digits(text.as_bytes()), read, "{text}");
             }
         }
@@ -246,7 +291,11 @@ mod tests {
             ("999999999999999999", Some(999_999_999_999_999_999)),
             ("90807060504030201", Some(90_807_060_504_030_201)),
         ] {
-            assert_eq!(read_digits(text.as_bytes()).map(|(value, _)| value), value, "{text}");
+            assert_eq!(
+                read_digits(text.as_bytes()).map(|(value, _)| value),
+                value,
+                "{text}"
+            );
         }
     }
 }

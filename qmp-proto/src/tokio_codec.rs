@@ -1,4 +1,5 @@
-//! The codec in tokio's terms, for `tokio_util::codec::Framed`. The framing and the checks are [`Codec`]'s own.
+//! The codec in tokio's terms, for `tokio_util::codec::Framed`. The framing and the checks are
+//! [`Codec`]'s own.
 
 use std::io;
 
@@ -51,7 +52,11 @@ impl Decoder for Codec {
 impl<C: Command> Encoder<(CommandId, C)> for Codec {
     type Error = FramedError;
 
-    fn encode(&mut self, (id, command): (CommandId, C), out: &mut BytesMut) -> Result<(), FramedError> {
+    fn encode(
+        &mut self,
+        (id, command): (CommandId, C),
+        out: &mut BytesMut,
+    ) -> Result<(), FramedError> {
         Encoder::encode(self, (id, C::NAME, command), out)
     }
 }
@@ -84,7 +89,8 @@ impl<A: Serialize> Encoder<OutOfBand<(CommandId, &str, A)>> for Codec {
         out: &mut BytesMut,
     ) -> Result<(), FramedError> {
         let mut text = Vec::new();
-        self.encode_raw_oob(name, &arguments, id, &mut text).map_err(FramedError::Encode)?;
+        self.encode_raw_oob(name, &arguments, id, &mut text)
+            .map_err(FramedError::Encode)?;
         out.extend_from_slice(&text);
         Ok(())
     }
@@ -100,7 +106,8 @@ impl<A: Serialize> Encoder<(CommandId, &str, A)> for Codec {
         out: &mut BytesMut,
     ) -> Result<(), FramedError> {
         let mut text = Vec::new();
-        self.encode_raw(name, &arguments, id, &mut text).map_err(FramedError::Encode)?;
+        self.encode_raw(name, &arguments, id, &mut text)
+            .map_err(FramedError::Encode)?;
         out.extend_from_slice(&text);
         Ok(())
     }
@@ -119,7 +126,10 @@ mod tests {
             Some(ServerMessage::Event(event)) => event.name.into_owned(),
             other => format!("{other:?}"),
         };
-        assert_eq!([next(&mut codec), next(&mut codec), next(&mut codec)], ["A", "B", "None"]);
+        assert_eq!(
+            [next(&mut codec), next(&mut codec), next(&mut codec)],
+            ["A", "B", "None"]
+        );
         let mut rest = BytesMut::from(&b"ent\": \"C\"} "[..]);
         assert!(codec.decode_eof(&mut rest).unwrap().is_some());
         assert!(codec.decode_eof(&mut rest).unwrap().is_none());
@@ -130,7 +140,9 @@ mod tests {
         let mut codec = Codec::new(Limits::default());
         let mut source = BytesMut::from(&b"{"[..]);
         for _ in 0..2 {
-            let Err(FramedError::Decode(error)) = codec.decode_eof(&mut source) else { panic!() };
+            let Err(FramedError::Decode(error)) = codec.decode_eof(&mut source) else {
+                panic!()
+            };
             assert_eq!(error.kind(), &DecodeErrorKind::Truncated);
         }
     }

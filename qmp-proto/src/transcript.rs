@@ -1,8 +1,9 @@
 //! A conversation as text, for logs and for tests: one line of the wire a line.
 //!
-//! - `> ` begins a line that the client sent. Nothing followed it on the wire: QMP commands end with their brace.
-//! - `< ` begins a line that the server sent. CRLF followed it on the wire, as QEMU ends every line, also inside of a message
-//!   that is pretty-printed.
+//! - `> ` begins a line that the client sent. Nothing followed it on the wire: QMP commands end
+//!   with their brace.
+//! - `< ` begins a line that the server sent. CRLF followed it on the wire, as QEMU ends every
+//!   line, also inside of a message that is pretty-printed.
 //! - `#` begins a remark. It and empty lines mean nothing. A log puts its times there.
 //!
 //! ```
@@ -28,8 +29,8 @@ pub enum Speaker {
     Server,
 }
 
-/// One line of a conversation. Its `Display` is the line as it stands in a transcript, newline included; text with line
-/// ends in it becomes as many lines.
+/// One line of a conversation. Its `Display` is the line as it stands in a transcript, newline
+/// included; text with line ends in it becomes as many lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
     /// Who said it.
@@ -44,7 +45,9 @@ impl fmt::Display for Line<'_> {
             Speaker::Client => '>',
             Speaker::Server => '<',
         };
-        self.text.lines().try_for_each(|line| writeln!(f, "{mark} {line}"))
+        self.text
+            .lines()
+            .try_for_each(|line| writeln!(f, "{mark} {line}"))
     }
 }
 
@@ -58,13 +61,23 @@ pub struct LineError {
 
 /// What was said in a transcript, in order.
 pub fn lines(transcript: &str) -> impl Iterator<Item = Result<Line<'_>, LineError>> {
-    transcript.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(
-        |(index, line)| match (line.strip_prefix("> "), line.strip_prefix("< ")) {
-            (Some(text), _) => Ok(Line { speaker: Speaker::Client, text }),
-            (_, Some(text)) => Ok(Line { speaker: Speaker::Server, text }),
-            _ => Err(LineError { number: index + 1 }),
-        },
-    )
+    transcript
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(
+            |(index, line)| match (line.strip_prefix("> "), line.strip_prefix("< ")) {
+                (Some(text), _) => Ok(Line {
+                    speaker: Speaker::Client,
+                    text,
+                }),
+                (_, Some(text)) => Ok(Line {
+                    speaker: Speaker::Server,
+                    text,
+                }),
+                _ => Err(LineError { number: index + 1 }),
+            },
+        )
 }
 
 /// All that the server sent, as it was on the wire.
@@ -91,7 +104,10 @@ mod tests {
 
     #[test]
     fn a_pretty_printed_message_is_as_many_lines_and_comes_back() {
-        let message = Line { speaker: Speaker::Server, text: "{\r\n    \"return\": 1\r\n}\r\n" };
+        let message = Line {
+            speaker: Speaker::Server,
+            text: "{\r\n    \"return\": 1\r\n}\r\n",
+        };
         let text = message.to_string();
         assert_eq!(text, "< {\n<     \"return\": 1\n< }\n");
         assert_eq!(server_bytes(&text).unwrap(), message.text.as_bytes());
@@ -100,7 +116,13 @@ mod tests {
     #[test]
     fn a_line_of_nobody_is_refused_by_its_number() {
         let said: Vec<_> = lines("# remark\n\n> {}\nhello\n").collect();
-        assert_eq!(said[0], Ok(Line { speaker: Speaker::Client, text: "{}" }));
+        assert_eq!(
+            said[0],
+            Ok(Line {
+                speaker: Speaker::Client,
+                text: "{}"
+            })
+        );
         assert_eq!(said[1], Err(LineError { number: 4 }));
         assert_eq!(server_bytes("< {}\n<{}\n"), Err(LineError { number: 2 }));
     }

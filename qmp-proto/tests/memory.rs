@@ -1,4 +1,5 @@
-//! A counting allocator shows that memory stays within the limit and one read, and that a value kept keeps only itself.
+//! A counting allocator shows that memory stays within the limit and one read, and that a value
+//! kept keeps only itself.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -19,7 +20,10 @@ fn grow(size: usize) {
     PEAK.fetch_max(NOW.fetch_add(size, Relaxed) + size, Relaxed);
 }
 
-#[expect(unsafe_code, reason = "an allocator is made of it; all is handed on to the system's")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator is made of it; all is handed on to the system's"
+)]
 // SAFETY: every call goes to `System` unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -32,7 +36,8 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(pointer, layout) }
     }
 
-    /// Counted as a change of size: where the system copies, it does so page by page for what is large.
+    /// Counted as a change of size: where the system copies, it does so page by page for what is
+    /// large.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         NOW.fetch_sub(layout.size(), Relaxed);
         grow(size);
@@ -187,13 +192,34 @@ fn hostile_messages() {
     let version = r#""version": {"qemu": {"major": 1, "minor": 2, "micro": 3}}"#;
     let greeting = format!(r#"{{"QMP": {{{version}, "capabilities": [""#);
     let rows = [
-        ("a greeting of many capabilities", fill(&greeting, r#"",""#, r#""]}}"#)),
-        ("an escaped key", fill(r#"{"event": "E", "\n"#, "x", r#"": 1}"#)),
-        ("an escaped desc", fill(r#"{"error": {"class": "C", "desc": "\n"#, "x", r#""}}"#)),
-        ("an error of another type", fill(r#"{"error": ""#, "x", r#""}"#)),
-        ("an escaped event name", fill(r#"{"event": "\n"#, "x", r#""}"#)),
-        ("an escaped key in a timestamp", fill(r#"{"event": "E", "timestamp": {"\n"#, "x", r#"": 1}}"#)),
-        ("a foreign id", fill(r#"{"return": {}, "id": ""#, "x", r#""}"#)),
+        (
+            "a greeting of many capabilities",
+            fill(&greeting, r#"",""#, r#""]}}"#),
+        ),
+        (
+            "an escaped key",
+            fill(r#"{"event": "E", "\n"#, "x", r#"": 1}"#),
+        ),
+        (
+            "an escaped desc",
+            fill(r#"{"error": {"class": "C", "desc": "\n"#, "x", r#""}}"#),
+        ),
+        (
+            "an error of another type",
+            fill(r#"{"error": ""#, "x", r#""}"#),
+        ),
+        (
+            "an escaped event name",
+            fill(r#"{"event": "\n"#, "x", r#""}"#),
+        ),
+        (
+            "an escaped key in a timestamp",
+            fill(r#"{"event": "E", "timestamp": {"\n"#, "x", r#"": 1}}"#),
+        ),
+        (
+            "a foreign id",
+            fill(r#"{"return": {}, "id": ""#, "x", r#""}"#),
+        ),
         ("data", fill(r#"{"event": "E", "data": ""#, "x", r#""}"#)),
     ];
     for (name, message) in rows {
@@ -207,7 +233,10 @@ fn hostile_messages() {
     let rest = "x".repeat(limit / 2);
     let message = format!(r#"{{"return": "{quarter}", "id": "{quarter}", "x": "{rest}"}}"#);
     let copied = peak(|| drop(decode_whole(&message)));
-    let message = format!(r#"{{"error": {{"class": "C", "desc": "\n{}"}}}}"#, "x".repeat(1_048_000));
+    let message = format!(
+        r#"{{"error": {{"class": "C", "desc": "\n{}"}}}}"#,
+        "x".repeat(1_048_000)
+    );
     let error = peak(|| drop(decode_whole(&message)));
     println!("two copied values: {copied}, the largest error: {error}");
     assert!(copied <= limit + limit / 2 + READ + SMALL, "{copied}");
@@ -229,12 +258,22 @@ fn decode_whole(stream: &str) -> Result<ServerMessage, qmp_proto::DecodeError> {
 
 /// What a value keeps once all else is gone: what is small is copied and keeps just itself.
 fn kept_values() {
-    let small = [(2, 1_000_000), (1_100, 2_000), (2_000, 14_500), (16_000, 20_000)];
+    let small = [
+        (2, 1_000_000),
+        (1_100, 2_000),
+        (2_000, 14_500),
+        (16_000, 20_000),
+    ];
     for (size, around) in small {
         let now = kept_by_value(size, around);
         assert!(now <= size + 200, "a small value of {size} keeps {now}");
     }
-    let large = [(17_000, 1_000_000), (100_000, 900_000), (300_000, 100), (1_000_000, 1)];
+    let large = [
+        (17_000, 1_000_000),
+        (100_000, 900_000),
+        (300_000, 100),
+        (1_000_000, 1),
+    ];
     for (size, around) in large {
         let now = kept_by_value(size, around);
         assert!(now <= 4 * (size + 2) + 200, "a value of {size} keeps {now}");
@@ -242,7 +281,11 @@ fn kept_values() {
 }
 
 fn kept_by_value(size: usize, around: usize) -> usize {
-    let message = format!(r#"{{"x": "{}", "return": "{}"}}"#, "x".repeat(around), "y".repeat(size));
+    let message = format!(
+        r#"{{"x": "{}", "return": "{}"}}"#,
+        "x".repeat(around),
+        "y".repeat(size)
+    );
     let before = NOW.load(Relaxed);
     let kept = decode_whole(&message).expect("a good message");
     let now = NOW.load(Relaxed) - before;
@@ -270,22 +313,29 @@ fn kept_buffer() {
     assert!(kept <= SMALL, "{kept}");
 }
 
-/// What went out does not pile up, whether a socket takes all that waits or always leaves something.
+/// What went out does not pile up, whether a socket takes all that waits or always leaves
+/// something.
 fn written_commands() {
     for left in [0, 10] {
         let mut qmp = Connection::with_id_prefix(Limits::default(), 0);
-        qmp.handle_input(br#"{"QMP": {"version": {"qemu": {"major": 9, "minor": 0, "micro": 0}}}}"#);
+        qmp.handle_input(
+            br#"{"QMP": {"version": {"qemu": {"major": 9, "minor": 0, "micro": 0}}}}"#,
+        );
         assert!(matches!(qmp.poll_event(), Ok(Some(Event::Greeting(_)))));
         qmp.negotiate(&[]).expect("greeted");
         let answer = |qmp: &mut Connection, number| {
             let id = CommandId::new(0, number);
             qmp.handle_input(format!("{{\"return\": {{}}, \"id\": \"{id}\"}}").as_bytes());
-            assert!(matches!(qmp.poll_event(), Ok(Some(Event::Negotiated(Ok(())) | Event::Reply { .. }))));
+            assert!(matches!(
+                qmp.poll_event(),
+                Ok(Some(Event::Negotiated(Ok(())) | Event::Reply { .. }))
+            ));
         };
         answer(&mut qmp, 1);
         let piled = peak(|| {
             for number in 2..10_000 {
-                qmp.execute_raw("query-status", &()).expect("a place is free");
+                qmp.execute_raw("query-status", &())
+                    .expect("a place is free");
                 qmp.advance_output(qmp.output().len() - left);
                 answer(&mut qmp, number);
             }

@@ -1,15 +1,15 @@
-//! Conversations with a real QEMU, replayed: cut at every offset they give the same messages, and a connection that is told
-//! the same sends the same.
+//! Conversations with a real QEMU, replayed: cut at every offset they give the same messages, and a
+//! connection that is told the same sends the same.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error is to fail")]
 
 use std::{collections::BTreeMap, path::Path};
 
 use qmp_proto::{
-    Capability, Codec, Command, CommandId, Connection, Dropped, Event, Limits, MessageId, ParseError, Phase,
-    RawReturn, Schema, ServerMessage,
+    Capability, Codec, Command, CommandId, Connection, Dropped, Event, Limits, MessageId,
+    ParseError, Phase, RawReturn, Schema, ServerMessage,
     commands::{
-        QueryBlock, QueryChardev, QueryCommands, QueryCpusFast, QueryJobs, QueryNamedBlockNodes, QueryStatus,
-        QueryVersion, TypedEvent,
+        QueryBlock, QueryChardev, QueryCommands, QueryCpusFast, QueryJobs, QueryNamedBlockNodes,
+        QueryStatus, QueryVersion, TypedEvent,
     },
     parse_return,
     transcript::{Speaker, lines, server_bytes},
@@ -17,11 +17,15 @@ use qmp_proto::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-const NAMES: [&str; 7] = ["session", "pretty", "errors", "early", "jobs", "objects", "schema"];
+const NAMES: [&str; 7] = [
+    "session", "pretty", "errors", "early", "jobs", "objects", "schema",
+];
 
 fn read(name: &str) -> String {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(name).with_extension("qmp");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/transcripts")
+        .join(name)
+        .with_extension("qmp");
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -49,20 +53,32 @@ fn cut_at_every_offset_they_give_the_same_messages() {
         assert_eq!(decode(bytes.chunks(1)), whole, "{name}, byte by byte");
         if bytes.len() < 20_000 {
             for at in 0..=bytes.len() {
-                assert_eq!(decode([&bytes[..at], &bytes[at..]]), whole, "{name}, cut at {at}");
+                assert_eq!(
+                    decode([&bytes[..at], &bytes[at..]]),
+                    whole,
+                    "{name}, cut at {at}"
+                );
                 cuts += 1;
             }
         } else {
-            // One cut a run would take the square of the length; pieces of equal size, begun at each offset below that size,
-            // cut at every offset too.
+            // One cut a run would take the square of the length; pieces of equal size, begun at
+            // each offset below that size, cut at every offset too.
             const SIZE: usize = 64;
             for first in 0..SIZE {
                 let pieces = std::iter::once(&bytes[..first]).chain(bytes[first..].chunks(SIZE));
-                assert_eq!(decode(pieces), whole, "{name}, cut at {first} and every {SIZE}");
+                assert_eq!(
+                    decode(pieces),
+                    whole,
+                    "{name}, cut at {first} and every {SIZE}"
+                );
                 cuts += (bytes.len() - first).div_ceil(SIZE);
             }
         }
-        println!("{name}: {} bytes, {} messages, {cuts} cuts", bytes.len(), whole.len());
+        println!(
+            "{name}: {} bytes, {} messages, {cuts} cuts",
+            bytes.len(),
+            whole.len()
+        );
     }
 }
 
@@ -112,8 +128,8 @@ fn a_connection_told_the_same_sends_the_same_and_has_every_answer() {
     }
 }
 
-/// The input that QEMU could not read was not the connection's own, so what it makes of the errors is wrong, but no error and
-/// no answer is lost, and the first return without id ends it.
+/// The input that QEMU could not read was not the connection's own, so what it makes of the errors
+/// is wrong, but no error and no answer is lost, and the first return without id ends it.
 #[test]
 fn errors_without_id_go_to_the_oldest_command_or_to_none() {
     let text = read("errors");
@@ -138,13 +154,19 @@ fn errors_without_id_go_to_the_oldest_command_or_to_none() {
             match qmp.poll_event() {
                 Ok(None) => break,
                 Ok(Some(Event::Reply { id, result })) => {
-                    seen.push(format!("{} {}", id.number(), if result.is_ok() { "ok" } else { "error" }));
+                    seen.push(format!(
+                        "{} {}",
+                        id.number(),
+                        if result.is_ok() { "ok" } else { "error" }
+                    ));
                 }
                 Ok(Some(Event::Dropped(Dropped::UnknownId(MessageId::Command(id))))) => {
                     seen.push(format!("{} again", id.number()));
                 }
                 Ok(Some(Event::UnattributedError(_))) => seen.push("unattributed".into()),
-                Ok(Some(other)) => assert!(matches!(other, Event::Greeting(_) | Event::Negotiated(_))),
+                Ok(Some(other)) => {
+                    assert!(matches!(other, Event::Greeting(_) | Event::Negotiated(_)))
+                }
                 Err(error) => {
                     seen.push(error.kind().to_string());
                     break 'stream;
@@ -179,12 +201,29 @@ fn errors_without_id_go_to_the_oldest_command_or_to_none() {
 fn repeat(qmp: &mut Connection, line: &str) -> Option<CommandId> {
     let sent: Sent<'_> = serde_json::from_str(line).unwrap();
     let id = match sent {
-        Sent { execute: Some("qmp_capabilities"), arguments, .. } => {
-            qmp.negotiate(if arguments.is_some() { &[Capability::Oob] } else { &[] }).unwrap();
+        Sent {
+            execute: Some("qmp_capabilities"),
+            arguments,
+            ..
+        } => {
+            qmp.negotiate(if arguments.is_some() {
+                &[Capability::Oob]
+            } else {
+                &[]
+            })
+            .unwrap();
             None
         }
-        Sent { execute: Some(name), arguments, .. } => Some(qmp.execute_raw(name, &arguments).unwrap()),
-        Sent { exec_oob: Some(name), arguments, .. } => Some(qmp.execute_raw_oob(name, &arguments).unwrap()),
+        Sent {
+            execute: Some(name),
+            arguments,
+            ..
+        } => Some(qmp.execute_raw(name, &arguments).unwrap()),
+        Sent {
+            exec_oob: Some(name),
+            arguments,
+            ..
+        } => Some(qmp.execute_raw_oob(name, &arguments).unwrap()),
         _ => panic!("no command: {line}"),
     };
     assert_eq!(String::from_utf8_lossy(qmp.output()), line);
@@ -196,17 +235,24 @@ fn repeat(qmp: &mut Connection, line: &str) -> Option<CommandId> {
 fn returns(name: &str) -> Vec<(String, RawReturn)> {
     let text = read(name);
     let mut names = BTreeMap::new();
-    for line in lines(&text).map(Result::unwrap).filter(|line| line.speaker == Speaker::Client) {
+    for line in lines(&text)
+        .map(Result::unwrap)
+        .filter(|line| line.speaker == Speaker::Client)
+    {
         let Ok(sent) = serde_json::from_str::<serde_json::Value>(line.text) else {
             continue;
         };
-        names.insert(sent["id"].to_string(), sent["execute"].as_str().unwrap_or_default().to_owned());
+        names.insert(
+            sent["id"].to_string(),
+            sent["execute"].as_str().unwrap_or_default().to_owned(),
+        );
     }
     let messages = decode([&*server_bytes(&text).unwrap()]);
     let named = messages.into_iter().filter_map(|message| match message {
-        ServerMessage::Return { id: Some(MessageId::Command(id)), value } => {
-            Some((names[&format!("\"{id}\"")].clone(), value))
-        }
+        ServerMessage::Return {
+            id: Some(MessageId::Command(id)),
+            value,
+        } => Some((names[&format!("\"{id}\"")].clone(), value)),
         _ => None,
     });
     named.collect()
@@ -214,29 +260,76 @@ fn returns(name: &str) -> Vec<(String, RawReturn)> {
 
 /// Every return of this command, typed.
 fn typed<C: Command>() -> Vec<C::Return> {
-    let of = |name| returns(name).into_iter().filter(|(command, _)| command == C::NAME);
-    let parsed: Result<Vec<_>, ParseError> =
-        NAMES.into_iter().flat_map(of).map(|(_, raw)| parse_return::<C>(&raw)).collect();
+    let of = |name| {
+        returns(name)
+            .into_iter()
+            .filter(|(command, _)| command == C::NAME)
+    };
+    let parsed: Result<Vec<_>, ParseError> = NAMES
+        .into_iter()
+        .flat_map(of)
+        .map(|(_, raw)| parse_return::<C>(&raw))
+        .collect();
     parsed.unwrap()
 }
 
 #[test]
 fn the_typed_commands_read_what_qemu_returns() {
     let status = typed::<QueryStatus>();
-    assert!(status.iter().any(|status| status.running) && status.iter().any(|status| !status.running));
-    assert!(status.iter().any(|status| status.status.as_str() == "prelaunch"));
-    assert!(typed::<QueryVersion>().iter().all(|version| version.major >= 7));
-    assert!(typed::<QueryCommands>()[0].iter().any(|command| command.name == "query-commands"));
-    assert_eq!(typed::<QueryChardev>()[0].iter().filter(|chardev| chardev.label == "qmp").count(), 1);
+    assert!(
+        status.iter().any(|status| status.running) && status.iter().any(|status| !status.running)
+    );
+    assert!(
+        status
+            .iter()
+            .any(|status| status.status.as_str() == "prelaunch")
+    );
+    assert!(
+        typed::<QueryVersion>()
+            .iter()
+            .all(|version| version.major >= 7)
+    );
+    assert!(
+        typed::<QueryCommands>()[0]
+            .iter()
+            .any(|command| command.name == "query-commands")
+    );
+    assert_eq!(
+        typed::<QueryChardev>()[0]
+            .iter()
+            .filter(|chardev| chardev.label == "qmp")
+            .count(),
+        1
+    );
     let cpus = typed::<QueryCpusFast>();
-    assert!(cpus.iter().all(|cpus| cpus.len() == 1 && cpus[0].target == "arm" && cpus[0].thread_id > 0));
-    assert!(typed::<QueryBlock>().iter().flatten().any(|block| block.qdev.is_some()));
+    assert!(
+        cpus.iter()
+            .all(|cpus| cpus.len() == 1 && cpus[0].target == "arm" && cpus[0].thread_id > 0)
+    );
+    assert!(
+        typed::<QueryBlock>()
+            .iter()
+            .flatten()
+            .any(|block| block.qdev.is_some())
+    );
     let nodes = typed::<QueryNamedBlockNodes>();
-    let snapshots = nodes[0].iter().filter_map(|node| node.image.as_ref()).flat_map(|image| &image.snapshots);
-    assert_eq!(snapshots.map(|snapshot| &*snapshot.name).collect::<Vec<_>>(), ["boot"]);
+    let snapshots = nodes[0]
+        .iter()
+        .filter_map(|node| node.image.as_ref())
+        .flat_map(|image| &image.snapshots);
+    assert_eq!(
+        snapshots
+            .map(|snapshot| &*snapshot.name)
+            .collect::<Vec<_>>(),
+        ["boot"]
+    );
     let jobs = typed::<QueryJobs>();
-    let failed: Vec<_> =
-        jobs.iter().flatten().filter(|job| job.error.is_some()).map(|job| &*job.id).collect();
+    let failed: Vec<_> = jobs
+        .iter()
+        .flatten()
+        .filter(|job| job.error.is_some())
+        .map(|job| &*job.id)
+        .collect();
     assert_eq!(failed, ["again"]);
 }
 
@@ -254,24 +347,51 @@ fn the_typed_events_read_what_qemu_sends() {
         }
     }
     let names: Vec<_> = counts.keys().map(|name| &**name).collect();
-    assert_eq!(names, ["JOB_STATUS_CHANGE", "POWERDOWN", "RESET", "RESUME", "SHUTDOWN", "STOP"]);
+    assert_eq!(
+        names,
+        [
+            "JOB_STATUS_CHANGE",
+            "POWERDOWN",
+            "RESET",
+            "RESUME",
+            "SHUTDOWN",
+            "STOP"
+        ]
+    );
 }
 
 #[test]
 fn the_schema_of_a_real_qemu_answers_questions() {
-    let (_, reply) =
-        returns("schema").into_iter().find(|(command, _)| command == "query-qmp-schema").unwrap();
+    let (_, reply) = returns("schema")
+        .into_iter()
+        .find(|(command, _)| command == "query-qmp-schema")
+        .unwrap();
     let schema = Schema::read(&reply).unwrap();
-    for command in ["query-status", "snapshot-save", "blockdev-create", "qom-set", "human-monitor-command"] {
+    for command in [
+        "query-status",
+        "snapshot-save",
+        "blockdev-create",
+        "qom-set",
+        "human-monitor-command",
+    ] {
         assert!(schema.has_command(command), "{command}");
     }
     assert!(!schema.has_command("no-such-command") && !schema.has_command("STOP"));
     assert!(
-        schema.has_argument("blockdev-add", "driver") && schema.has_argument("blockdev-add", "cache/direct")
+        schema.has_argument("blockdev-add", "driver")
+            && schema.has_argument("blockdev-add", "cache/direct")
     );
-    assert!(schema.has_argument("blockdev-add", "file/driver"), "through an alternate");
+    assert!(
+        schema.has_argument("blockdev-add", "file/driver"),
+        "through an alternate"
+    );
     assert!(!schema.has_argument("blockdev-add", "cache/flux"));
-    assert!(schema.argument_values("screendump", "format").unwrap().contains(&"png"));
+    assert!(
+        schema
+            .argument_values("screendump", "format")
+            .unwrap()
+            .contains(&"png")
+    );
     for (command, path, value) in [
         ("qmp_capabilities", "enable", "oob"),
         ("object-add", "policy", "interleave"),
@@ -281,9 +401,18 @@ fn the_schema_of_a_real_qemu_answers_questions() {
         let values = schema.argument_values(command, path).unwrap_or_default();
         assert!(values.contains(&value), "{command} {path}: {values:?}");
     }
-    assert!(schema.has_returned_field("query-status", "singlestep"), "7.2 has it");
-    assert!(schema.has_returned_field("query-cpus-fast", "props/core-id"), "through a list");
-    assert!(schema.has_event("JOB_STATUS_CHANGE") && schema.has_event_field("JOB_STATUS_CHANGE", "status"));
+    assert!(
+        schema.has_returned_field("query-status", "singlestep"),
+        "7.2 has it"
+    );
+    assert!(
+        schema.has_returned_field("query-cpus-fast", "props/core-id"),
+        "through a list"
+    );
+    assert!(
+        schema.has_event("JOB_STATUS_CHANGE")
+            && schema.has_event_field("JOB_STATUS_CHANGE", "status")
+    );
     assert!(schema.allows_oob("migrate-pause") && !schema.allows_oob("stop"));
     assert!(schema.commands().count() > 200 && schema.events().count() > 40);
 }

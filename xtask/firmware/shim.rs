@@ -1,8 +1,9 @@
 //! Wraps one image's assembly for `rustc`, the only assembler and linker that the images need.
 //!
-//! Built by `cargo xtask firmware`, never by Cargo. There is no `core` here, so no target component has to
-//! be installed; the two macros are the compiler's own and only have to be declared. `FIRMWARE_SOURCE` is the
-//! image's `.s` file; the `.include` lines in it are read from the folder that this file is in.
+//! Built by `cargo xtask firmware`, never by Cargo. There is no `core` here, so no target component
+//! has to be installed; the two macros are the compiler's own and only have to be declared.
+//! `FIRMWARE_SOURCE` is the image's `.s` file; the `.include` lines in it are read from the folder
+//! that this file is in.
 #![feature(no_core, rustc_attrs)]
 #![no_core]
 #![no_main]

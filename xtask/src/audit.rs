@@ -8,7 +8,8 @@ use crate::{
     workspace,
 };
 
-/// Check licences, duplicates, sources and advisories of the dependencies, and build each crate as it would be published
+/// Check licences, duplicates, sources and advisories of the dependencies, and build each crate as
+/// it would be published
 ///
 /// By cargo-deny and its settings in deny.toml; installed from crates.io where it is missing.
 #[derive(clap::Args)]
@@ -23,13 +24,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let advisories = if has_advisories() {
         Step::cargo("advisories", "deny check advisories")
     } else {
-        Step::left_out("advisories", "their database cannot be fetched from github.com here")
+        Step::left_out(
+            "advisories",
+            "their database cannot be fetched from github.com here",
+        )
     };
     let steps = vec![
         Step::cargo("dependencies", "deny check licenses bans sources"),
         advisories,
         // Built from what is packed, as a user gets it; what is not yet committed is in it.
-        Step::cargo("packages", "package --workspace --exclude xtask --allow-dirty"),
+        Step::cargo(
+            "packages",
+            "package --workspace --exclude xtask --allow-dirty",
+        ),
     ];
     Ok(steps::run_all(steps)?.into())
 }
@@ -37,7 +44,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Whether the database of advisories is there, or could be fetched just now.
 fn has_advisories() -> bool {
     let mut fetch = Command::new(workspace::cargo());
-    fetch.args(["deny", "fetch", "db"]).current_dir(workspace::root());
-    let status = fetch.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    fetch
+        .args(["deny", "fetch", "db"])
+        .current_dir(workspace::root());
+    let status = fetch
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     status.is_ok_and(|status| status.success())
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds the peers, measures them beside us, and puts tables and plots into `target/bench/`.
+//! `cargo xtask bench`: builds the peers, measures them beside us, and puts tables and plots into
+//! `target/bench/`.
 
 use std::{
     fs,
@@ -19,7 +20,8 @@ pub(crate) struct Args {
     /// Put the newest table into docs/performance.md as well
     #[arg(long)]
     write_docs: bool,
-    /// Only these subjects: ready, life, round-trips, in-flight, events, decode, snapshots, sessions, dependencies
+    /// Only these subjects: ready, life, round-trips, in-flight, events, decode, snapshots,
+    /// sessions, dependencies
     #[arg(value_name = "SUBJECT")]
     subjects: Vec<String>,
 }
@@ -33,7 +35,9 @@ const END: &str = "<!-- the table ends -->";
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.write_docs && (args.quick || !args.subjects.is_empty()) {
-        bail!("the table in docs/ is that of a full run: no --quick and no subjects with --write-docs");
+        bail!(
+            "the table in docs/ is that of a full run: no --quick and no subjects with --write-docs"
+        );
     }
     let root = workspace::root();
     let target = workspace::metadata()?.target_directory.into_std_path_buf();
@@ -42,12 +46,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let manifest = root.join("bench/Cargo.toml");
     let build = target.join("bench/build");
     let mut cargo = Command::new(workspace::cargo());
-    cargo.args(["build", "--release", "--manifest-path"]).arg(&manifest);
+    cargo
+        .args(["build", "--release", "--manifest-path"])
+        .arg(&manifest);
     cargo.arg("--target-dir").arg(&build);
     succeed(&mut cargo)?;
 
     let mut bench = Command::new(build.join("release/bench"));
-    bench.arg("--firmware").arg(root.join(FIRMWARE)).arg("--out").arg(&out).args(&args.subjects);
+    bench
+        .arg("--firmware")
+        .arg(root.join(FIRMWARE))
+        .arg("--out")
+        .arg(&out)
+        .args(&args.subjects);
     bench.args(args.quick.then_some("--quick"));
     match python(&out) {
         Ok(python) => drop(bench.arg("--python").arg(python)),
@@ -74,12 +85,25 @@ fn python(out: &Path) -> anyhow::Result<PathBuf> {
     let python = environment.join("bin/python");
     let has_it = || {
         let mut look = Command::new(&python);
-        look.args(["-c", "import qemu.qmp"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        look.args(["-c", "import qemu.qmp"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         look.status().is_ok_and(|status| status.success())
     };
     if !has_it() {
-        succeed(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-        succeed(Command::new(&python).args(["-m", "pip", "install", "--quiet", "qemu.qmp==0.0.6"]))?;
+        succeed(
+            Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&environment),
+        )?;
+        succeed(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "qemu.qmp==0.0.6",
+        ]))?;
         ensure!(has_it(), "it was installed and can't be imported");
     }
     Ok(python)
@@ -96,9 +120,15 @@ fn write_docs(root: &Path, out: &Path) -> anyhow::Result<()> {
 }
 
 fn with_table(text: &str, table: &str) -> anyhow::Result<String> {
-    let (before, rest) = text.split_once(BEGIN).context("the page has no line where the table begins")?;
-    let (_, after) = rest.split_once(END).context("the page has no line where the table ends")?;
-    Ok(format!("{before}{BEGIN}\nMade by `cargo xtask bench --write-docs`.\n\n{table}\n{END}{after}"))
+    let (before, rest) = text
+        .split_once(BEGIN)
+        .context("the page has no line where the table begins")?;
+    let (_, after) = rest
+        .split_once(END)
+        .context("the page has no line where the table ends")?;
+    Ok(format!(
+        "{before}{BEGIN}\nMade by `cargo xtask bench --write-docs`.\n\n{table}\n{END}{after}"
+    ))
 }
 
 #[cfg(test)]
@@ -109,8 +139,14 @@ mod tests {
     fn the_last_table_makes_room_for_the_new_one() {
         let page = format!("# Page\n{BEGIN}\nold\n{END}\nmore\n");
         let written = with_table(&page, "| new |").unwrap();
-        assert!(written.starts_with("# Page\n") && written.ends_with(&format!("{END}\nmore\n")), "{written}");
-        assert!(written.contains("\n| new |\n") && !written.contains("old"), "{written}");
+        assert!(
+            written.starts_with("# Page\n") && written.ends_with(&format!("{END}\nmore\n")),
+            "{written}"
+        );
+        assert!(
+            written.contains("\n| new |\n") && !written.contains("old"),
+            "{written}"
+        );
         assert_eq!(with_table(&written, "| new |").unwrap(), written);
         assert!(with_table("# Page\n", "| new |").is_err());
     }

@@ -16,8 +16,8 @@ use crate::{
 
 /// Measure how much of each crate its tests run, those on real QEMU included
 ///
-/// By cargo-llvm-cov, which is installed from crates.io where it is missing, as is the toolchain's component llvm-tools. Everything
-/// is built once more for it.
+/// By cargo-llvm-cov, which is installed from crates.io where it is missing, as is the toolchain's
+/// component llvm-tools. Everything is built once more for it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Install nothing: stop where something is missing
@@ -32,12 +32,17 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     setup::ensure_qemu(args.no_install)?;
     cargo_tool::ensure("llvm-cov", args.no_install)?;
     if !args.no_install {
-        // Where there is no rustup, the tools may be there all the same; cargo-llvm-cov says if not.
+        // Where there is no rustup, the tools may be there all the same; cargo-llvm-cov says if
+        // not.
         let mut component = Command::new("rustup");
-        component.args(["component", "add", "llvm-tools"]).stdin(Stdio::null()).stdout(Stdio::null());
+        component
+            .args(["component", "add", "llvm-tools"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         drop(component.status());
     }
-    let tests = "llvm-cov --no-report --workspace --all-features --no-fail-fast --lib --bins --tests";
+    let tests =
+        "llvm-cov --no-report --workspace --all-features --no-fail-fast --lib --bins --tests";
     cargo(&tests.split(' ').collect::<Vec<_>>())?;
     if args.html {
         cargo(&["llvm-cov", "report", "--html"])?;
@@ -48,7 +53,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
-    ensure!(report.status.success(), "cargo llvm-cov report failed: {}", report.status);
+    ensure!(
+        report.status.success(),
+        "cargo llvm-cov report failed: {}",
+        report.status
+    );
     let report = serde_json::from_slice(&report.stdout).context("the report is no JSON")?;
     println!("{}", table(&report, &workspace::root())?);
     Ok(())
@@ -56,8 +65,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 fn cargo(args: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new(workspace::cargo());
-    let status = command.args(args).current_dir(workspace::root()).stdin(Stdio::null()).status()?;
-    ensure!(status.success(), "cargo {} failed: {status}", args.join(" "));
+    let status = command
+        .args(args)
+        .current_dir(workspace::root())
+        .stdin(Stdio::null())
+        .status()?;
+    ensure!(
+        status.success(),
+        "cargo {} failed: {status}",
+        args.join(" ")
+    );
     Ok(())
 }
 
@@ -72,11 +89,18 @@ struct Lines {
 fn table(report: &Value, root: &Path) -> anyhow::Result<String> {
     let mut crates = BTreeMap::<String, Lines>::new();
     let mut total = Lines::default();
-    for file in report["data"][0]["files"].as_array().context("the report names no files")? {
+    for file in report["data"][0]["files"]
+        .as_array()
+        .context("the report names no files")?
+    {
         let path = file["filename"].as_str().context("a file without a name")?;
-        let Ok(path) = Path::new(path).strip_prefix(root) else { continue };
+        let Ok(path) = Path::new(path).strip_prefix(root) else {
+            continue;
+        };
         let mut parts = path.iter().map(|part| part.to_string_lossy());
-        let (Some(name), Some(folder)) = (parts.next(), parts.next()) else { continue };
+        let (Some(name), Some(folder)) = (parts.next(), parts.next()) else {
+            continue;
+        };
         if folder != "src" {
             continue;
         }
@@ -86,10 +110,16 @@ fn table(report: &Value, root: &Path) -> anyhow::Result<String> {
             sum.all += lines["count"].as_u64().unwrap_or_default();
         }
     }
-    let rows = crates.into_iter().chain([("all".to_owned(), total)]).map(|(name, lines)| {
-        let percent = lines.run as f64 * 100.0 / lines.all.max(1) as f64;
-        format!("{name:<16} {percent:>5.1} %  {} of {} lines", lines.run, lines.all)
-    });
+    let rows = crates
+        .into_iter()
+        .chain([("all".to_owned(), total)])
+        .map(|(name, lines)| {
+            let percent = lines.run as f64 * 100.0 / lines.all.max(1) as f64;
+            format!(
+                "{name:<16} {percent:>5.1} %  {} of {} lines",
+                lines.run, lines.all
+            )
+        });
     Ok(rows.collect::<Vec<_>>().join("\n"))
 }
 
@@ -110,8 +140,17 @@ mod tests {
             file("/elsewhere/src/lib.rs", 9, 9),
         ];
         let table = table(&json!({ "data": [{ "files": files }] }), Path::new("/w")).unwrap();
-        let lines: Vec<_> =
-            table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(lines, ["a 75.0 % 3 of 4 lines", "b 0.0 % 0 of 4 lines", "all 37.5 % 3 of 8 lines"]);
+        let lines: Vec<_> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "a 75.0 % 3 of 4 lines",
+                "b 0.0 % 0 of 4 lines",
+                "all 37.5 % 3 of 8 lines"
+            ]
+        );
     }
 }

@@ -16,7 +16,8 @@ use serde_json::json;
 use self::show::Show;
 use crate::{interrupts::Interrupts, setup, workspace};
 
-/// How long each thing may take, the firmware's output among them: the processors may be busy with a build.
+/// How long each thing may take, the firmware's output among them: the processors may be busy with
+/// a build.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a firmware that this repository does not know is listened to.
@@ -30,8 +31,8 @@ const FIRMWARE: [(&str, &str); 2] = [("lm3s6965evb", "tick"), ("mps2-an385", "ti
 
 /// Show the main job: start QEMU with a firmware, ask, pause, resume, reset, stop
 ///
-/// Exit status 0 when every step worked, 1 when one did not, 128 + the signal's number after Ctrl-C, SIGTERM
-/// or SIGHUP. No QEMU is left behind in any case.
+/// Exit status 0 when every step worked, 1 when one did not, 128 + the signal's number after
+/// Ctrl-C, SIGTERM or SIGHUP. No QEMU is left behind in any case.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Firmware to run, an ELF file [default: this repository's own for the machine]
@@ -67,7 +68,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.qemu == Path::new("qemu-system-arm") {
         setup::ensure_qemu(args.no_install)?;
     }
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(demo(args))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(demo(args))
 }
 
 async fn demo(args: Args) -> anyhow::Result<ExitCode> {
@@ -93,19 +97,37 @@ async fn demo(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> anyhow::Result<()> {
     let qemu = Qemu::find(&args.qemu)?;
-    let qemu_launch::discover::Version { major, minor, micro, package, .. } = qemu.version()?;
+    let qemu_launch::discover::Version {
+        major,
+        minor,
+        micro,
+        package,
+        ..
+    } = qemu.version()?;
     let version = format!("{major}.{minor}.{micro}");
     show.step(
         "qemu",
-        format!("{version} {} at {}", package.as_deref().unwrap_or_default(), qemu.path().display()),
+        format!(
+            "{version} {} at {}",
+            package.as_deref().unwrap_or_default(),
+            qemu.path().display()
+        ),
         json!({ "version": version, "package": package, "path": qemu.path() }),
     )?;
     let (firmware, ours) = firmware(args).map_err(|error| explain(error, args, &qemu))?;
     let start = Session::start(config(args, &firmware)?).await;
     let session = &*started.insert(start.map_err(|error| explain(error.into(), args, &qemu))?);
     let process = session.process().context("no process")?;
-    show.fact("argv", process.argv(), json!({ "argv": process.argv().to_string(), "pid": process.pid() }))?;
-    show.step("ready", "from nothing to an answered query-status", json!({}))?;
+    show.fact(
+        "argv",
+        process.argv(),
+        json!({ "argv": process.argv().to_string(), "pid": process.pid() }),
+    )?;
+    show.step(
+        "ready",
+        "from nothing to an answered query-status",
+        json!({}),
+    )?;
     show_state(show, session).await?;
     show_cpus(show, session).await?;
     show_gdb(show, session).await?;
@@ -153,14 +175,20 @@ fn firmware(args: &Args) -> anyhow::Result<(PathBuf, bool)> {
     if let Some(path) = &args.firmware {
         return Ok((path.clone(), false));
     }
-    let Some((_, image)) = FIRMWARE.iter().find(|(machine, _)| *machine == args.machine) else {
+    let Some((_, image)) = FIRMWARE
+        .iter()
+        .find(|(machine, _)| *machine == args.machine)
+    else {
         let known = FIRMWARE.map(|(machine, _)| machine).join(", ");
         bail!(
             "this repository has no firmware for machine '{}', only for {known}; name one with --firmware",
             args.machine
         );
     };
-    Ok((workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")), true))
+    Ok((
+        workspace::root().join(format!("xtask/firmware/{image}/{image}.elf")),
+        true,
+    ))
 }
 
 fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
@@ -171,12 +199,20 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
             args.gdb.port()
         );
     }
-    let gdb =
-        if args.gdb.is_ipv4() { Endpoint::loopback(args.gdb.port()) } else { Endpoint::Exposed(args.gdb) };
-    let mut config =
-        QemuConfig::default().qemu_path(&args.qemu).machine(&args.machine).firmware(firmware).gdb(gdb);
-    config =
-        config.start_deadline(PATIENCE).command_deadline(PATIENCE).stop_ladder(PATIENCE, PATIENCE, PATIENCE);
+    let gdb = if args.gdb.is_ipv4() {
+        Endpoint::loopback(args.gdb.port())
+    } else {
+        Endpoint::Exposed(args.gdb)
+    };
+    let mut config = QemuConfig::default()
+        .qemu_path(&args.qemu)
+        .machine(&args.machine)
+        .firmware(firmware)
+        .gdb(gdb);
+    config = config
+        .start_deadline(PATIENCE)
+        .command_deadline(PATIENCE)
+        .stop_ladder(PATIENCE, PATIENCE, PATIENCE);
     if let Some(cpu) = &args.cpu {
         config = config.cpu(cpu);
     }
@@ -187,16 +223,27 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
 }
 
 async fn show_state(show: &mut Show, session: &Session) -> anyhow::Result<()> {
-    Ok(show_run_state(show, "state", &session.query_status().await?)?)
+    Ok(show_run_state(
+        show,
+        "state",
+        &session.query_status().await?,
+    )?)
 }
 
 fn show_run_state(show: &mut Show, step: &str, state: &StatusInfo) -> io::Result<()> {
-    show.step(step, format!("run state {}", state.status), json!({ "run_state": state.status.as_str() }))
+    show.step(
+        step,
+        format!("run state {}", state.status),
+        json!({ "run_state": state.status.as_str() }),
+    )
 }
 
 async fn show_cpus(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let cpus = session.query_cpus().await?;
-    let text: Vec<_> = cpus.iter().map(|cpu| format!("CPU {} is {}", cpu.cpu_index, cpu.qom_path)).collect();
+    let text: Vec<_> = cpus
+        .iter()
+        .map(|cpu| format!("CPU {} is {}", cpu.cpu_index, cpu.qom_path))
+        .collect();
     let paths: Vec<_> = cpus.iter().map(|cpu| &cpu.qom_path).collect();
     show.step("cpus", text.join(", "), json!({ "cpus": paths }))?;
     Ok(())
@@ -220,7 +267,14 @@ async fn show_gdb(show: &mut Show, session: &Session) -> anyhow::Result<()> {
 }
 
 fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
-    let GdbCheck { endpoint, reachability, effect, before, after, .. } = check;
+    let GdbCheck {
+        endpoint,
+        reachability,
+        effect,
+        before,
+        after,
+        ..
+    } = check;
     show.step(
         step,
         format!(
@@ -242,7 +296,11 @@ fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
 async fn show_boot(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let serial = session.serial(0).context("no serial port")?;
     serial.expect("boot", PATIENCE).await?;
-    Ok(show.step("serial", "the firmware printed 'boot'", json!({ "line": "boot" }))?)
+    Ok(show.step(
+        "serial",
+        "the firmware printed 'boot'",
+        json!({ "line": "boot" }),
+    )?)
 }
 
 /// Shows the next line that is not empty; false when there was none in time.
@@ -250,10 +308,17 @@ async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> an
     let serial = session.serial(0).context("no serial port")?;
     let until = Instant::now() + deadline;
     loop {
-        match serial.line(until.saturating_duration_since(Instant::now())).await {
+        match serial
+            .line(until.saturating_duration_since(Instant::now()))
+            .await
+        {
             Ok(line) if line.is_empty() => {}
             Ok(line) => {
-                show.step("serial", format!("the firmware printed '{line}'"), json!({ "line": line }))?;
+                show.step(
+                    "serial",
+                    format!("the firmware printed '{line}'"),
+                    json!({ "line": line }),
+                )?;
                 return Ok(true);
             }
             Err(SerialError::Deadline { .. }) => return Ok(false),
@@ -262,11 +327,15 @@ async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> an
     }
 }
 
-/// Leaves the machine to a debugger, and shows what the firmware prints, until QEMU ends or the caller is
-/// interrupted.
+/// Leaves the machine to a debugger, and shows what the firmware prints, until QEMU ends or the
+/// caller is interrupted.
 async fn wait(show: &mut Show, session: &Session, firmware: &Path) -> anyhow::Result<()> {
     let gdb = session.gdb().context("no GDB stub")?;
-    let elf = shlex::try_quote(firmware.to_str().context("the firmware's path is not Unicode")?)?;
+    let elf = shlex::try_quote(
+        firmware
+            .to_str()
+            .context("the firmware's path is not Unicode")?,
+    )?;
     let attach = format!("gdb-multiarch -q {elf} -ex 'target remote {gdb}'");
     show.step(
         "wait",

@@ -1,4 +1,5 @@
-//! `cargo xtask firmware`: builds the firmware images with `rustc` alone, or checks the committed ones.
+//! `cargo xtask firmware`: builds the firmware images with `rustc` alone, or checks the committed
+//! ones.
 
 mod image;
 
@@ -13,10 +14,12 @@ use anyhow::{Context as _, bail, ensure};
 use self::image::Image;
 use crate::workspace;
 
-/// Rebuild the firmware images under xtask/firmware/ (with rustc alone; no target has to be installed)
+/// Rebuild the firmware images under xtask/firmware/ (with rustc alone; no target has to be
+/// installed)
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Change nothing: rebuild into a temporary folder, compare with what is committed, and fail where it differs
+    /// Change nothing: rebuild into a temporary folder, compare with what is committed, and fail
+    /// where it differs
     #[arg(long)]
     check: bool,
     /// Only these images, by the name of their folder [default: all]
@@ -26,7 +29,10 @@ pub(crate) struct Args {
 impl Args {
     /// Check every image, change none.
     pub(crate) fn check_all() -> Self {
-        Self { check: true, names: Vec::new() }
+        Self {
+            check: true,
+            names: Vec::new(),
+        }
     }
 }
 
@@ -34,17 +40,26 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let folder = workspace::root().join("xtask/firmware");
     let mut names = image_names(&folder)?;
     for name in &args.names {
-        ensure!(names.contains(name), "there is no image `{name}`; there are: {}", names.join(", "));
+        ensure!(
+            names.contains(name),
+            "there is no image `{name}`; there are: {}",
+            names.join(", ")
+        );
     }
     if !args.names.is_empty() {
         names.retain(|name| args.names.contains(name));
     }
-    if args.check { check(&folder, &names) } else { rebuild(&folder, &names) }
+    if args.check {
+        check(&folder, &names)
+    } else {
+        rebuild(&folder, &names)
+    }
 }
 
 /// The images: each folder that holds an assembly file of its own name.
 fn image_names(folder: &Path) -> anyhow::Result<Vec<String>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
@@ -52,7 +67,11 @@ fn image_names(folder: &Path) -> anyhow::Result<Vec<String>> {
             names.push(name);
         }
     }
-    ensure!(!names.is_empty(), "there is no image in {}", folder.display());
+    ensure!(
+        !names.is_empty(),
+        "there is no image in {}",
+        folder.display()
+    );
     names.sort();
     Ok(names)
 }
@@ -74,10 +93,14 @@ fn rebuild(folder: &Path, names: &[String]) -> anyhow::Result<()> {
             .and_then(|old| Image::parse(&old).ok())
             .is_some_and(|old| old.says_the_same(&rebuilt));
         if !unchanged {
-            fs::write(&target, bytes).with_context(|| format!("cannot write {}", target.display()))?;
+            fs::write(&target, bytes)
+                .with_context(|| format!("cannot write {}", target.display()))?;
         }
         let word = if unchanged { "unchanged" } else { "written" };
-        println!("{name:<18} {word:<10} {:>4} bytes loaded", rebuilt.loaded_bytes());
+        println!(
+            "{name:<18} {word:<10} {:>4} bytes loaded",
+            rebuilt.loaded_bytes()
+        );
     }
     Ok(())
 }
@@ -86,7 +109,14 @@ fn check(folder: &Path, names: &[String]) -> anyhow::Result<()> {
     let mut wrong = Vec::new();
     for name in names {
         let differences = compare(folder, name)?;
-        println!("{name:<18} {}", if differences.is_empty() { "as committed" } else { "DIFFERS" });
+        println!(
+            "{name:<18} {}",
+            if differences.is_empty() {
+                "as committed"
+            } else {
+                "DIFFERS"
+            }
+        );
         for difference in &differences {
             println!("    {difference}");
         }
@@ -132,8 +162,22 @@ fn build(folder: &Path, name: &str) -> anyhow::Result<(Vec<u8>, Image)> {
         .current_dir(folder) // `.include` and the linker script are looked up from here
         .env("FIRMWARE_SOURCE", format!("{name}/{name}.s"))
         .env("RUSTC_BOOTSTRAP", "1") // `no_core` is an unstable feature
-        .args(["--edition", "2021", "--crate-name", "firmware", "--crate-type", "bin"])
-        .args(["--target", "thumbv7m-none-eabi", "-C", "panic=abort", "-C", "link-arg=-Tlink.ld"])
+        .args([
+            "--edition",
+            "2021",
+            "--crate-name",
+            "firmware",
+            "--crate-type",
+            "bin",
+        ])
+        .args([
+            "--target",
+            "thumbv7m-none-eabi",
+            "-C",
+            "panic=abort",
+            "-C",
+            "link-arg=-Tlink.ld",
+        ])
         // Without a page size the linker pads the file to 128 KiB.
         .args(["-C", "link-arg=-zmax-page-size=4"])
         // Local symbols (each constant is one) would only get in a debugger's way.
@@ -144,10 +188,15 @@ fn build(folder: &Path, name: &str) -> anyhow::Result<(Vec<u8>, Image)> {
         .output()
         .with_context(|| format!("cannot run {}", rustc.display()))?;
     if !output.status.success() {
-        bail!("building {name} failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "building {name} failed ({}):\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let bytes = fs::read(&elf).with_context(|| format!("rustc wrote no image for {name}"))?;
-    let image = Image::parse(&bytes).with_context(|| format!("the image built for {name} is not one"))?;
+    let image =
+        Image::parse(&bytes).with_context(|| format!("the image built for {name} is not one"))?;
     Ok((bytes, image))
 }
 
@@ -163,7 +212,11 @@ mod tests {
             fs::create_dir(copy.path().join(part)).unwrap();
             for entry in fs::read_dir(folder.join(part)).unwrap() {
                 let path = entry.unwrap().path();
-                fs::copy(&path, copy.path().join(part).join(path.file_name().unwrap())).unwrap();
+                fs::copy(
+                    &path,
+                    copy.path().join(part).join(path.file_name().unwrap()),
+                )
+                .unwrap();
             }
         }
         for file in ["shim.rs", "link.ld", "README.md"] {
@@ -188,7 +241,11 @@ mod tests {
     #[test]
     fn a_changed_instruction_is_found_where_it_is() {
         let copy = sources();
-        edit(&copy.path().join("parts/ticking.s"), "adds    r0, r0, #1", "adds    r0, r0, #2");
+        edit(
+            &copy.path().join("parts/ticking.s"),
+            "adds    r0, r0, #1",
+            "adds    r0, r0, #2",
+        );
         let differences = compare(copy.path(), "tick").unwrap();
         assert_eq!(differences.len(), 1, "{differences:?}");
         assert!(differences[0].contains("in `main_loop`"), "{differences:?}");
@@ -197,7 +254,11 @@ mod tests {
     #[test]
     fn a_renamed_symbol_is_found() {
         let copy = sources();
-        edit(&copy.path().join("parts/ticking.s"), "variable tick_count", "variable line_count");
+        edit(
+            &copy.path().join("parts/ticking.s"),
+            "variable tick_count",
+            "variable line_count",
+        );
         edit(
             &copy.path().join("parts/ticking.s"),
             "    ldr     r1, =tick_count",
@@ -211,11 +272,15 @@ mod tests {
         let differences = compare(copy.path(), "tick").unwrap();
         assert_eq!(differences.len(), 2, "{differences:?}");
         assert!(
-            differences.iter().any(|d| d.contains("`tick_count`") && d.contains("committed")),
+            differences
+                .iter()
+                .any(|d| d.contains("`tick_count`") && d.contains("committed")),
             "{differences:?}"
         );
         assert!(
-            differences.iter().any(|d| d.contains("`line_count`") && d.contains("rebuilt")),
+            differences
+                .iter()
+                .any(|d| d.contains("`line_count`") && d.contains("rebuilt")),
             "{differences:?}"
         );
     }
@@ -233,9 +298,16 @@ mod tests {
     #[test]
     fn a_mistake_in_the_source_is_shown_as_the_assembler_says_it() {
         let copy = sources();
-        edit(&copy.path().join("parts/ticking.s"), "bl      tick", "blip    tick");
+        edit(
+            &copy.path().join("parts/ticking.s"),
+            "bl      tick",
+            "blip    tick",
+        );
         let error = compare(copy.path(), "tick").unwrap_err().to_string();
-        assert!(error.contains("building tick failed") && error.contains("blip"), "{error}");
+        assert!(
+            error.contains("building tick failed") && error.contains("blip"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: the fuzz targets, each for a given time, from their seeds and what earlier runs found.
+//! `cargo xtask fuzz`: the fuzz targets, each for a given time, from their seeds and what earlier
+//! runs found.
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -13,8 +14,9 @@ use crate::{
 
 /// Fuzz: every target for a time, from its seeds; installs cargo-fuzz where it is missing
 ///
-/// Inputs that reach new code are kept in fuzz/corpus/TARGET (not in git) and are where the next run begins. What makes a
-/// target fail is in fuzz/artifacts/TARGET: `cargo fuzz run TARGET FILE` runs it again.
+/// Inputs that reach new code are kept in fuzz/corpus/TARGET (not in git) and are where the next
+/// run begins. What makes a target fail is in fuzz/artifacts/TARGET: `cargo fuzz run TARGET FILE`
+/// runs it again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The targets [default: all]
@@ -38,15 +40,25 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(unknown) = args.targets.iter().find(|target| !known.contains(target)) {
-        bail!("there is no fuzz target '{unknown}', only {}", known.join(", "));
+        bail!(
+            "there is no fuzz target '{unknown}', only {}",
+            known.join(", ")
+        );
     }
     cargo_tool::ensure("fuzz", args.no_install)?;
-    let targets = if args.targets.is_empty() { known } else { args.targets };
+    let targets = if args.targets.is_empty() {
+        known
+    } else {
+        args.targets
+    };
     for target in &targets {
         // Where new inputs go; libFuzzer does not make it.
         fs::create_dir_all(root.join("fuzz/corpus").join(target))?;
     }
-    let steps = targets.iter().map(|target| step(target, args.seconds)).collect();
+    let steps = targets
+        .iter()
+        .map(|target| step(target, args.seconds))
+        .collect();
     Ok(steps::run_all(steps)?.into())
 }
 
@@ -58,7 +70,10 @@ fn targets(root: &Path) -> anyhow::Result<Vec<String>> {
         .no_deps()
         .exec()
         .context("cargo metadata failed")?;
-    let targets = metadata.packages.iter().flat_map(|package| &package.targets);
+    let targets = metadata
+        .packages
+        .iter()
+        .flat_map(|package| &package.targets);
     let targets = targets.filter(|target| target.kind.contains(&TargetKind::Bin));
     Ok(targets.map(|target| target.name.clone()).collect())
 }
@@ -81,8 +96,9 @@ mod tests {
         let mut known = targets(&root).unwrap();
         known.sort();
         let folders = fs::read_dir(root.join("fuzz/seeds")).unwrap();
-        let mut seeded: Vec<_> =
-            folders.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut seeded: Vec<_> = folders
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         seeded.sort();
         assert_eq!(seeded, known);
     }

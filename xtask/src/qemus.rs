@@ -17,8 +17,14 @@ const NAME: &str = "qemu-system-arm";
 pub(crate) struct Further {
     /// A qemu-system-arm to run on as well as on the installed one; may be given again
     ///
-    /// `cargo xtask setup --qemu-backports` unpacks a newer one beside the installed one, and says its path.
-    #[arg(long = "qemu", value_name = "PATH", env = "QEMU_MATRIX", value_delimiter = ':')]
+    /// `cargo xtask setup --qemu-backports` unpacks a newer one beside the installed one, and says
+    /// its path.
+    #[arg(
+        long = "qemu",
+        value_name = "PATH",
+        env = "QEMU_MATRIX",
+        value_delimiter = ':'
+    )]
     paths: Vec<PathBuf>,
 }
 
@@ -39,9 +45,15 @@ pub(crate) struct Named {
 impl Further {
     /// The installed QEMU and the further ones, in this order; each has told its version.
     pub(crate) fn variants(&self) -> anyhow::Result<Vec<Variant>> {
-        let installed = Variant { version: version(Path::new(NAME))?, named: None };
+        let installed = Variant {
+            version: version(Path::new(NAME))?,
+            named: None,
+        };
         // A variable that is set to nothing names none.
-        let further = self.paths.iter().filter(|path| !path.as_os_str().is_empty());
+        let further = self
+            .paths
+            .iter()
+            .filter(|path| !path.as_os_str().is_empty());
         let further = further.map(|path| Variant::named(path));
         std::iter::once(Ok(installed)).chain(further).collect()
     }
@@ -59,20 +71,35 @@ impl Variant {
             std::iter::once(folder.path().to_owned()).chain(std::env::split_paths(&old)),
         )
         .context("the PATH cannot be put before")?;
-        Ok(Self { version, named: Some(Named { folder, path }) })
+        Ok(Self {
+            version,
+            named: Some(Named { folder, path }),
+        })
     }
 
-    /// What to set for a program that is to find this QEMU: by the `PATH`, and by the variable that comes before it.
+    /// What to set for a program that is to find this QEMU: by the `PATH`, and by the variable that
+    /// comes before it.
     pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {
-        self.named.as_ref().map_or_else(Vec::new, |Named { folder, path }| {
-            vec![("PATH", path.clone()), ("QEMU_SYSTEM_ARM", folder.path().join(NAME).into())]
-        })
+        self.named
+            .as_ref()
+            .map_or_else(Vec::new, |Named { folder, path }| {
+                vec![
+                    ("PATH", path.clone()),
+                    ("QEMU_SYSTEM_ARM", folder.path().join(NAME).into()),
+                ]
+            })
     }
 }
 
 fn version(program: &Path) -> anyhow::Result<String> {
-    let Version { major, minor, micro, .. } =
-        Qemu::find(program)?.version().with_context(|| format!("{}", program.display()))?;
+    let Version {
+        major,
+        minor,
+        micro,
+        ..
+    } = Qemu::find(program)?
+        .version()
+        .with_context(|| format!("{}", program.display()))?;
     Ok(format!("{major}.{minor}.{micro}"))
 }
 
@@ -85,13 +112,23 @@ mod tests {
     fn a_named_one_is_found_by_its_path_and_by_its_variable_under_the_name_that_tests_use() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("qemu of mine");
-        write_program(&program, "#!/bin/sh\necho QEMU emulator version 99.8.7\n", 0o755);
+        write_program(
+            &program,
+            "#!/bin/sh\necho QEMU emulator version 99.8.7\n",
+            0o755,
+        );
         let variant = Variant::named(&program).unwrap();
         assert_eq!(variant.version, "99.8.7");
         let environment = variant.environment();
-        let in_path = std::env::split_paths(&environment[0].1).next().unwrap().join(NAME);
+        let in_path = std::env::split_paths(&environment[0].1)
+            .next()
+            .unwrap()
+            .join(NAME);
         assert_eq!(environment[0].0, "PATH");
-        assert_eq!(in_path.canonicalize().unwrap(), program.canonicalize().unwrap());
+        assert_eq!(
+            in_path.canonicalize().unwrap(),
+            program.canonicalize().unwrap()
+        );
         assert_eq!(environment[1], ("QEMU_SYSTEM_ARM", in_path.into()));
     }
 

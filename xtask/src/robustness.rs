@@ -1,7 +1,9 @@
-//! `cargo xtask robustness`: keeps the table of bad input and faults, `docs/robustness.md`, true to the tests.
+//! `cargo xtask robustness`: keeps the table of bad input and faults, `docs/robustness.md`, true to
+//! the tests.
 //!
-//! Each row names the tests that cover it: a link whose text is the test's name and whose target is its file, then in quotes
-//! the rows of that test's own table. What a test runs on is told by where it is, so that column is written by this check.
+//! Each row names the tests that cover it: a link whose text is the test's name and whose target is
+//! its file, then in quotes the rows of that test's own table. What a test runs on is told by where
+//! it is, so that column is written by this check.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +15,8 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::workspace;
 
-/// Check that the tests named in docs/robustness.md exist, and that each row has one or says why not
+/// Check that the tests named in docs/robustness.md exist, and that each row has one or says why
+/// not
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Write the column that says what the tests run on
@@ -30,10 +33,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.bless && checked.text != text {
         fs::write(&path, &checked.text)?;
     } else if checked.text != text {
-        bail!("{DOCUMENT} says of some rows that they ran on something else; write it with --bless");
+        bail!(
+            "{DOCUMENT} says of some rows that they ran on something else; write it with --bless"
+        );
     }
-    ensure!(checked.faults.is_empty(), "{DOCUMENT} does not hold:\n  {}", checked.faults.join("\n  "));
-    println!("{} rows are covered by {} tests", checked.rows, checked.tests.len());
+    ensure!(
+        checked.faults.is_empty(),
+        "{DOCUMENT} does not hold:\n  {}",
+        checked.faults.join("\n  ")
+    );
+    println!(
+        "{} rows are covered by {} tests",
+        checked.rows,
+        checked.tests.len()
+    );
     Ok(())
 }
 
@@ -51,12 +64,19 @@ struct Checked {
 fn check(text: &str, folder: &Path) -> Checked {
     let mut checked = Checked::default();
     for (number, line) in (1..).zip(text.lines()) {
-        let inner = line.strip_prefix('|').and_then(|line| line.strip_suffix('|')).unwrap_or_default();
+        let inner = line
+            .strip_prefix('|')
+            .and_then(|line| line.strip_suffix('|'))
+            .unwrap_or_default();
         let cells: Vec<&str> = inner.split('|').map(str::trim).collect();
-        let is_row = line.starts_with('|') && !line.starts_with("|-") && !line.ends_with("| tests |");
+        let is_row =
+            line.starts_with('|') && !line.starts_with("|-") && !line.ends_with("| tests |");
         let [what, then, _, tests] = cells[..] else {
             if is_row {
-                checked.faults.push(format!("line {number}: a row has four cells, this has {}", cells.len()));
+                checked.faults.push(format!(
+                    "line {number}: a row has four cells, this has {}",
+                    cells.len()
+                ));
             }
             checked.text += &format!("{line}\n");
             continue;
@@ -71,13 +91,17 @@ fn check(text: &str, folder: &Path) -> Checked {
         let ran_on = ran_on.into_iter().collect::<Vec<_>>().join(", ");
         checked.text += &format!("| {what} | {then} | {ran_on} | {tests} |\n");
         if links.is_empty() && tests.split_whitespace().count() < 5 {
-            checked.faults.push(format!("line {number}: '{what}' has neither a test nor a reason"));
+            checked.faults.push(format!(
+                "line {number}: '{what}' has neither a test nor a reason"
+            ));
         }
         for link in links {
             let file = folder.join(link.file);
-            checked
-                .faults
-                .extend(link.faults(&file).into_iter().map(|fault| format!("line {number}: {fault}")));
+            checked.faults.extend(
+                link.faults(&file)
+                    .into_iter()
+                    .map(|fault| format!("line {number}: {fault}")),
+            );
             checked.tests.insert((file, link.test.to_owned()));
         }
     }
@@ -98,7 +122,11 @@ fn links(cell: &str) -> Vec<Link<'_>> {
         .filter_map(|part| {
             let (test, rest) = part.split_once("](")?;
             let (file, rest) = rest.split_once(')')?;
-            Some(Link { test, file, rows: rest.split('"').skip(1).step_by(2).collect() })
+            Some(Link {
+                test,
+                file,
+                rows: rest.split('"').skip(1).step_by(2).collect(),
+            })
         })
         .collect()
 }
@@ -111,12 +139,18 @@ impl Link<'_> {
         if !is_test(&source, self.test) {
             return vec![format!("{} has no test {}", self.file, self.test)];
         }
-        let missing = self.rows.iter().filter(|row| !source.contains(&format!("\"{row}\"")));
-        missing.map(|row| format!("{} has no row \"{row}\"", self.file)).collect()
+        let missing = self
+            .rows
+            .iter()
+            .filter(|row| !source.contains(&format!("\"{row}\"")));
+        missing
+            .map(|row| format!("{} has no row \"{row}\"", self.file))
+            .collect()
     }
 }
 
-/// Whether the source has a test of this name: a function to which an attribute `#[test]` or `#[tokio::test]` belongs.
+/// Whether the source has a test of this name: a function to which an attribute `#[test]` or
+/// `#[tokio::test]` belongs.
 fn is_test(source: &str, name: &str) -> bool {
     let mut attributed = false;
     source.lines().map(str::trim_start).any(|line| {
@@ -141,7 +175,10 @@ fn ran_on(file: &str) -> &'static str {
         ("qemu-launch/tests/process.rs", "helper program"),
         ("qemu-launch/tests/born.rs", "helper program"),
     ];
-    PLACES.iter().find(|(place, _)| file.contains(place)).map_or("unit", |(_, name)| name)
+    PLACES
+        .iter()
+        .find(|(place, _)| file.contains(place))
+        .map_or("unit", |(_, name)| name)
 }
 
 #[cfg(test)]
@@ -167,8 +204,15 @@ mod tests {
         assert_eq!(checked.faults, [""; 0]);
         assert_eq!((checked.rows, checked.tests.len()), (1, 2));
         let written = row.replace('?', "real QEMU, unit");
-        assert!(checked.text.ends_with(&format!("{written}\n")), "{}", checked.text);
-        assert!(checked.text.starts_with("# Title\n\n| input |"), "the rest is left as it is");
+        assert!(
+            checked.text.ends_with(&format!("{written}\n")),
+            "{}",
+            checked.text
+        );
+        assert!(
+            checked.text.starts_with("# Title\n\n| input |"),
+            "the rest is left as it is"
+        );
     }
 
     #[test]
@@ -177,7 +221,10 @@ mod tests {
             ("| x | y | | [one](c.rs) |", "no file c.rs"),
             ("| x | y | | [three](b.rs) |", "b.rs has no test three"),
             ("| x | y | | [helper](b.rs) |", "b.rs has no test helper"),
-            ("| x | y | | [one](b.rs) \"a row\", \"no such row\" |", "b.rs has no row \"no such row\""),
+            (
+                "| x | y | | [one](b.rs) \"a row\", \"no such row\" |",
+                "b.rs has no row \"no such row\"",
+            ),
             ("| x | y | | |", "neither a test nor a reason"),
             ("| x | y |  | none |", "neither a test nor a reason"),
             ("| x | y | one too few |", "a row has four cells"),

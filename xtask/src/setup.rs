@@ -1,8 +1,9 @@
-//! Makes sure that what is not written in Rust is there: QEMU, and for some tests GDB or firmware of others.
+//! Makes sure that what is not written in Rust is there: QEMU, and for some tests GDB or firmware
+//! of others.
 //!
-//! Shared by every verb that needs them. Nothing is installed unannounced: the command is shown before it runs, and
-//! where it may not or cannot run, it is what the error tells the user to do. What to do is decided by a pure
-//! function, [`plan()`], from the few [`Facts`] that matter.
+//! Shared by every verb that needs them. Nothing is installed unannounced: the command is shown
+//! before it runs, and where it may not or cannot run, it is what the error tells the user to do.
+//! What to do is decided by a pure function, [`plan()`], from the few [`Facts`] that matter.
 
 mod backports;
 pub(crate) mod cargo_tool;
@@ -28,9 +29,11 @@ pub(crate) struct Args {
     /// Install gdb-multiarch as well, which some tests attach to QEMU
     #[arg(long)]
     gdb: bool,
-    /// Unpack a newer qemu-system-arm from Debian's backports beside the installed one, and print its path
+    /// Unpack a newer qemu-system-arm from Debian's backports beside the installed one, and print
+    /// its path
     ///
-    /// For `cargo xtask test --qemu` and the like. Nothing is installed [default folder: target/qemu-backports]
+    /// For `cargo xtask test --qemu` and the like. Nothing is installed [default folder:
+    /// target/qemu-backports]
     #[arg(long, value_name = "FOLDER", num_args = 0..=1)]
     qemu_backports: Option<Option<PathBuf>>,
 }
@@ -39,7 +42,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(folder) = args.qemu_backports {
         let folder = match folder {
             Some(folder) => folder,
-            None => workspace::metadata()?.target_directory.join("qemu-backports").into(),
+            None => workspace::metadata()?
+                .target_directory
+                .join("qemu-backports")
+                .into(),
         };
         println!("{}", backports::unpack(&folder)?.display());
         return Ok(());
@@ -67,10 +73,18 @@ pub(crate) fn ensure_gdb(no_install: bool) -> anyhow::Result<()> {
     ensure(Tool::Gdb, no_install)
 }
 
-/// Makes sure that what the tests on firmware of others need is there; installs it where that is allowed and possible.
+/// Makes sure that what the tests on firmware of others need is there; installs it where that is
+/// allowed and possible.
 pub(crate) fn ensure_foreign(no_install: bool) -> anyhow::Result<()> {
-    let needed = [Tool::Qemu, Tool::QemuAarch64, Tool::MicroPython, Tool::UBoot];
-    needed.into_iter().try_for_each(|tool| ensure(tool, no_install))
+    let needed = [
+        Tool::Qemu,
+        Tool::QemuAarch64,
+        Tool::MicroPython,
+        Tool::UBoot,
+    ];
+    needed
+        .into_iter()
+        .try_for_each(|tool| ensure(tool, no_install))
 }
 
 /// Whether `gdb-multiarch` is there.
@@ -114,15 +128,18 @@ impl Tool {
     fn file(self) -> Option<&'static Path> {
         match self {
             Self::Qemu | Self::QemuAarch64 | Self::Gdb => None,
-            Self::MicroPython => Some(Path::new("/usr/share/firmware-microbit-micropython/firmware.hex")),
+            Self::MicroPython => Some(Path::new(
+                "/usr/share/firmware-microbit-micropython/firmware.hex",
+            )),
             Self::UBoot => Some(Path::new("/usr/lib/u-boot/qemu_arm64/uboot.elf")),
         }
     }
 
-    /// Where it is, a program looked up just as the library does it; nothing where installing it is the cure.
+    /// Where it is, a program looked up just as the library does it; nothing where installing it is
+    /// the cure.
     ///
-    /// A program that is there but cannot be run is an error, and so is an environment variable that names a program
-    /// which is not there: installing would change neither.
+    /// A program that is there but cannot be run is an error, and so is an environment variable
+    /// that names a program which is not there: installing would change neither.
     fn find(self) -> anyhow::Result<Option<PathBuf>> {
         if let Some(file) = self.file() {
             return Ok(file.is_file().then(|| file.to_owned()));
@@ -155,16 +172,21 @@ fn ensure(tool: Tool, no_install: bool) -> anyhow::Result<()> {
         Plan::Nothing => Ok(()),
         Plan::Install(steps) => install(tool, &steps),
         Plan::Refuse { why, command } => {
-            let command =
-                command.map_or_else(String::new, |command| format!("; run this:\n\n    {command}\n"));
+            let command = command.map_or_else(String::new, |command| {
+                format!("; run this:\n\n    {command}\n")
+            });
             bail!("{} is not installed: {why}{command}", tool.name())
         }
     }
 }
 
-/// Runs the steps. All that is said goes to stderr: on stdout it would spoil output that a program reads.
+/// Runs the steps. All that is said goes to stderr: on stdout it would spoil output that a program
+/// reads.
 fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
-    eprintln!("{} is not installed. It is installed now, with:", tool.name());
+    eprintln!(
+        "{} is not installed. It is installed now, with:",
+        tool.name()
+    );
     for step in steps {
         eprintln!("    {}", step.shown());
     }
@@ -177,7 +199,11 @@ fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
             .status()
             .with_context(|| format!("cannot run {program}"))?;
         if !status.success() {
-            let then = if step.must_succeed { "" } else { "; going on without it" };
+            let then = if step.must_succeed {
+                ""
+            } else {
+                "; going on without it"
+            };
             eprintln!("`{}` failed: {status}{then}", step.shown());
             if step.must_succeed {
                 bail!("{} could not be installed", tool.name());
@@ -186,7 +212,10 @@ fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
     }
     match tool.find()? {
         Some(path) => eprintln!("{} is installed: {}", tool.name(), path.display()),
-        None => bail!("the installation succeeded, but {} is still not found", tool.name()),
+        None => bail!(
+            "the installation succeeded, but {} is still not found",
+            tool.name()
+        ),
     }
     Ok(())
 }

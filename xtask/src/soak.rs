@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: what the tests do for a moment, for long; a table of figures, and a status.
 //!
-//! The work is done by a process of its own for each QEMU, which has a folder for temporary files of its own: so what it
-//! leaves behind can be counted.
+//! The work is done by a process of its own for each QEMU, which has a folder for temporary files
+//! of its own: so what it leaves behind can be counted.
 
 mod figures;
 mod floods;
@@ -102,8 +102,17 @@ impl Args {
     }
 
     fn parts(&self) -> Vec<Part> {
-        let all_but_tests = || Part::value_variants().iter().copied().filter(|part| *part != Part::Tests);
-        if self.parts.is_empty() { all_but_tests().collect() } else { self.parts.clone() }
+        let all_but_tests = || {
+            Part::value_variants()
+                .iter()
+                .copied()
+                .filter(|part| *part != Part::Tests)
+        };
+        if self.parts.is_empty() {
+            all_but_tests().collect()
+        } else {
+            self.parts.clone()
+        }
     }
 }
 
@@ -112,11 +121,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         std::thread::spawn(|| while std::hint::black_box(true) {});
     }
     if args.here {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
         return runtime.block_on(work(&args.parts(), args.amount()));
     }
     setup::ensure_qemu(args.no_install)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let mut status = ExitCode::SUCCESS;
         let mut interrupts = Interrupts::listen()?;
@@ -133,9 +147,16 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The work, in a process of its own that finds this QEMU; its exit status.
-async fn elsewhere(args: &Args, qemu: &Variant, interrupts: &mut Interrupts) -> anyhow::Result<Option<u8>> {
+async fn elsewhere(
+    args: &Args,
+    qemu: &Variant,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<Option<u8>> {
     let temporary = tempfile::tempdir()?;
-    let names = args.parts().into_iter().filter_map(|part| part.to_possible_value());
+    let names = args
+        .parts()
+        .into_iter()
+        .filter_map(|part| part.to_possible_value());
     let mut child = Command::new(std::env::current_exe()?)
         .args(["soak", "--here", "--times", &args.times.to_string()])
         .args(args.quick.then_some("--quick"))
@@ -160,7 +181,10 @@ async fn elsewhere(args: &Args, qemu: &Variant, interrupts: &mut Interrupts) -> 
 
 async fn work(parts: &[Part], amount: Amount) -> anyhow::Result<ExitCode> {
     // What is made once and kept: the thread that starts processes, the runtime's own descriptors.
-    qemu_controller::Session::start(config("tick")).await?.stop().await?;
+    qemu_controller::Session::start(config("tick"))
+        .await?
+        .stop()
+        .await?;
     let mut rows = Vec::new();
     for part in parts {
         let row = match part {
@@ -174,14 +198,20 @@ async fn work(parts: &[Part], amount: Amount) -> anyhow::Result<ExitCode> {
             Part::Verdicts => suites::verdicts(amount.long).await,
             Part::Tests => suites::tests(amount.tests).await,
         };
-        rows.push(row.unwrap_or_else(|error| Row::failed(&format!("{part:?}").to_lowercase(), &error)));
+        rows.push(
+            row.unwrap_or_else(|error| Row::failed(&format!("{part:?}").to_lowercase(), &error)),
+        );
     }
     println!("\n{}", table(&rows));
     let faults: Vec<_> = rows.iter().flat_map(Row::faults).collect();
     for fault in &faults {
         println!("FAILED: {fault}");
     }
-    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// How long anything may take: out of reach of a busy machine, but an end.

@@ -1,4 +1,5 @@
-//! Runs steps one after the other with their output live, goes on after a failure, and sums up at the end.
+//! Runs steps one after the other with their output live, goes on after a failure, and sums up at
+//! the end.
 
 use std::{
     ffi::OsString,
@@ -23,8 +24,12 @@ pub(crate) struct Step {
 
 /// What a step does.
 pub(crate) enum Action {
-    /// `cargo` with these arguments, and with more environment variables where somebody takes settings there.
-    Cargo { args: Vec<String>, env: Vec<(&'static str, OsString)> },
+    /// `cargo` with these arguments, and with more environment variables where somebody takes
+    /// settings there.
+    Cargo {
+        args: Vec<String>,
+        env: Vec<(&'static str, OsString)>,
+    },
     /// A check of ours; its report is on stdout, its fault in the error.
     Check(fn() -> anyhow::Result<()>),
     /// Nothing: why it is left out, in plain words.
@@ -35,17 +40,29 @@ impl Step {
     /// A step that runs `cargo` with these words (none of which contains a space).
     pub(crate) fn cargo(name: &str, words: &str) -> Self {
         let args = words.split_whitespace().map(str::to_owned).collect();
-        Self { name: name.to_owned(), action: Action::Cargo { args, env: Vec::new() } }
+        Self {
+            name: name.to_owned(),
+            action: Action::Cargo {
+                args,
+                env: Vec::new(),
+            },
+        }
     }
 
     /// A step that runs a check of ours.
     pub(crate) fn check(name: &str, check: fn() -> anyhow::Result<()>) -> Self {
-        Self { name: name.to_owned(), action: Action::Check(check) }
+        Self {
+            name: name.to_owned(),
+            action: Action::Check(check),
+        }
     }
 
     /// A step that is not run.
     pub(crate) fn left_out(name: &str, why: &str) -> Self {
-        Self { name: name.to_owned(), action: Action::LeftOut(why.to_owned()) }
+        Self {
+            name: name.to_owned(),
+            action: Action::LeftOut(why.to_owned()),
+        }
     }
 
     /// Sets an environment variable for a step that runs `cargo`.
@@ -91,9 +108,12 @@ impl From<Verdict> for ExitCode {
     }
 }
 
-/// Runs all steps and prints the summary. SIGINT and SIGTERM end the running step's processes and skip the rest.
+/// Runs all steps and prints the summary. SIGINT and SIGTERM end the running step's processes and
+/// skip the rest.
 pub(crate) fn run_all(steps: Vec<Step>) -> anyhow::Result<Verdict> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let rows = runtime.block_on(run_steps(steps))?;
     let (text, verdict) = summary(&rows);
     println!("{text}");
@@ -127,7 +147,11 @@ async fn run_steps(steps: Vec<Step>) -> anyhow::Result<Vec<Row>> {
             (outcome, _) => outcome,
         };
         let interrupted = matches!(outcome, Outcome::Interrupted(_));
-        rows.push(Row { name, outcome, time: start.elapsed() });
+        rows.push(Row {
+            name,
+            outcome,
+            time: start.elapsed(),
+        });
         if interrupted {
             break;
         }
@@ -140,8 +164,10 @@ async fn cargo(
     env: &[(&'static str, OsString)],
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<Outcome> {
-    let prefix: String =
-        env.iter().map(|(name, value)| format!("{name}='{}' ", value.to_string_lossy())).collect();
+    let prefix: String = env
+        .iter()
+        .map(|(name, value)| format!("{name}='{}' ", value.to_string_lossy()))
+        .collect();
     println!("    $ {prefix}cargo {}", args.join(" "));
     let program = workspace::cargo();
     let mut child = Command::new(&program)
@@ -149,8 +175,8 @@ async fn cargo(
         .envs(env.iter().map(|(name, value)| (name, value)))
         .current_dir(workspace::root())
         .stdin(std::process::Stdio::null())
-        // A group of its own, so that Cargo, the compilers and the tests can be ended together, and so that the
-        // terminal's Ctrl-C reaches us alone.
+        // A group of its own, so that Cargo, the compilers and the tests can be ended together, and
+        // so that the terminal's Ctrl-C reaches us alone.
         .process_group(0)
         .spawn()
         .with_context(|| format!("cannot run {}", program.display()))?;
@@ -164,7 +190,11 @@ async fn cargo(
 }
 
 fn outcome(status: ExitStatus) -> Outcome {
-    if status.success() { Outcome::Passed } else { Outcome::Failed(status.to_string()) }
+    if status.success() {
+        Outcome::Passed
+    } else {
+        Outcome::Failed(status.to_string())
+    }
 }
 
 /// Ends a child and all that it started: politely, then for good.
@@ -175,7 +205,8 @@ async fn end(child: &mut Child, grace: Duration) -> anyhow::Result<()> {
     kill_process_group(group, Signal::TERM).context("cannot end the running step")?;
     let all_gone = async {
         child.wait().await?;
-        // Compilers and tests outlive Cargo by a moment; nobody but the kernel can tell when the last is gone.
+        // Compilers and tests outlive Cargo by a moment; nobody but the kernel can tell when the
+        // last is gone.
         while test_kill_process_group(group).is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -194,10 +225,19 @@ async fn end(child: &mut Child, grace: Duration) -> anyhow::Result<()> {
 
 /// The table of all steps and the closing line, which counts steps.
 fn summary(rows: &[Row]) -> (String, Verdict) {
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
+    let width = rows
+        .iter()
+        .map(|row| row.name.len())
+        .max()
+        .unwrap_or_default();
     let mut lines = vec![String::new(), "summary".to_owned()];
     let (mut passed, mut failed, mut left_out, mut interrupted) = (0, 0, 0, None);
-    for Row { name, outcome, time } in rows {
+    for Row {
+        name,
+        outcome,
+        time,
+    } in rows
+    {
         let (word, note) = match outcome {
             Outcome::Passed => ("passed", ""),
             Outcome::Failed(note) => ("FAILED", note.as_str()),
@@ -210,15 +250,27 @@ fn summary(rows: &[Row]) -> (String, Verdict) {
             Outcome::LeftOut(_) => left_out += 1,
             Outcome::Interrupted(status) => interrupted = Some(*status),
         }
-        let line = format!("  {name:<width$}  {word:<11}  {:>6.1} s  {note}", time.as_secs_f64());
+        let line = format!(
+            "  {name:<width$}  {word:<11}  {:>6.1} s  {note}",
+            time.as_secs_f64()
+        );
         lines.push(line.trim_end().to_owned());
     }
     let total: Duration = rows.iter().map(|row| row.time).sum();
-    lines.push(format!("  {:<width$}  {:11}  {:>6.1} s", "all", "", total.as_secs_f64()));
+    lines.push(format!(
+        "  {:<width$}  {:11}  {:>6.1} s",
+        "all",
+        "",
+        total.as_secs_f64()
+    ));
     if interrupted.is_some() {
         lines.push("interrupted: the steps that follow were not run".to_owned());
     }
-    let skipped = if left_out > 0 { format!(", {left_out} skipped") } else { String::new() };
+    let skipped = if left_out > 0 {
+        format!(", {left_out} skipped")
+    } else {
+        String::new()
+    };
     lines.push(format!("{passed} passed, {failed} failed{skipped}"));
     let verdict = match (interrupted, failed) {
         (Some(status), _) => Verdict::Interrupted(status),
@@ -237,7 +289,11 @@ mod tests {
     use super::*;
 
     fn row(name: &'static str, outcome: Outcome) -> Row {
-        Row { name: name.to_owned(), outcome, time: Duration::from_millis(1250) }
+        Row {
+            name: name.to_owned(),
+            outcome,
+            time: Duration::from_millis(1250),
+        }
     }
 
     #[test]
@@ -264,9 +320,14 @@ mod tests {
         let (text, verdict) = summary(&[row("format", Outcome::Passed)]);
         assert!(text.ends_with("\n1 passed, 0 failed"), "{text}");
         assert_eq!(verdict, Verdict::Passed);
-        let (text, verdict) =
-            summary(&[row("format", Outcome::Passed), row("clippy", Outcome::Interrupted(130))]);
-        assert!(text.contains("interrupted: the steps that follow"), "{text}");
+        let (text, verdict) = summary(&[
+            row("format", Outcome::Passed),
+            row("clippy", Outcome::Interrupted(130)),
+        ]);
+        assert!(
+            text.contains("interrupted: the steps that follow"),
+            "{text}"
+        );
         assert_eq!(verdict, Verdict::Interrupted(130));
     }
 
@@ -277,9 +338,15 @@ mod tests {
             Step::check("good", || Ok(())),
             Step::cargo("cargo", "--version"),
         ];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let rows = runtime.block_on(run_steps(steps)).unwrap();
-        let passed = rows.iter().map(|row| row.outcome == Outcome::Passed).collect::<Vec<_>>();
+        let passed = rows
+            .iter()
+            .map(|row| row.outcome == Outcome::Passed)
+            .collect::<Vec<_>>();
         assert_eq!(passed, [false, true, true]);
     }
 
@@ -287,17 +354,30 @@ mod tests {
     fn a_step_passes_with_status_0_only() {
         let outcomes = [0, 101 << 8, 15].map(|raw| outcome(ExitStatus::from_raw(raw)));
         let failed = |text: &str| Outcome::Failed(text.to_owned());
-        assert_eq!(outcomes, [Outcome::Passed, failed("exit status: 101"), failed("signal: 15 (SIGTERM)")]);
+        assert_eq!(
+            outcomes,
+            [
+                Outcome::Passed,
+                failed("exit status: 101"),
+                failed("signal: 15 (SIGTERM)")
+            ]
+        );
     }
 
     #[test]
     fn an_interrupted_step_leaves_no_process() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             // The second ignores SIGTERM and outlives the first.
             let script = "sh -c 'trap \"\" TERM; echo started; while :; do sleep 0.1; done' & wait";
             let mut command = Command::new("sh");
-            command.args(["-c", script]).stdout(std::process::Stdio::piped()).process_group(0);
+            command
+                .args(["-c", script])
+                .stdout(std::process::Stdio::piped())
+                .process_group(0);
             let mut child = command.spawn().unwrap();
             let mut output = child.stdout.take().unwrap();
             output.read_u8().await.unwrap();

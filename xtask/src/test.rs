@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in, in one command.
 //!
-//! Which test targets there are is read from `cargo metadata`: a new one cannot be forgotten, and what a target
-//! needs is told by its `required-features`. All steps that compile tests select the same packages and features, so
-//! that nothing is compiled twice for them; the examples are run as a reader would, with a selection of their own.
+//! Which test targets there are is read from `cargo metadata`: a new one cannot be forgotten, and
+//! what a target needs is told by its `required-features`. All steps that compile tests select the
+//! same packages and features, so that nothing is compiled twice for them; the examples are run as
+//! a reader would, with a selection of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ pub(crate) struct Args {
     /// Install nothing: stop where QEMU is missing
     #[arg(long)]
     no_install: bool,
-    /// Insist on the tests that need gdb-multiarch, which are left out where it is missing (implied by CI=true)
+    /// Insist on the tests that need gdb-multiarch, which are left out where it is missing (implied
+    /// by CI=true)
     #[arg(long)]
     gdb: bool,
     #[command(flatten)]
@@ -38,7 +40,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// All that needs no QEMU: format, lints, unit and doc tests, docs, house rules, firmware images
+    /// All that needs no QEMU: format, lints, unit and doc tests, docs, house rules, firmware
+    /// images
     Unit,
     /// The tests on real QEMU
     Integration,
@@ -46,21 +49,34 @@ enum Part {
     Foreign,
 }
 
-/// Examples that are also run, on real QEMU: the step's name, and the command that a reader would type.
+/// Examples that are also run, on real QEMU: the step's name, and the command that a reader would
+/// type.
 const EXAMPLES: &[(&str, &str)] = &[
     (
         "example debug_firmware",
         "run --package qemu-controller --example debug_firmware -- xtask/firmware/tick/tick.elf",
     ),
-    ("example attach", "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf"),
-    ("example blocking", "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf"),
+    (
+        "example attach",
+        "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf",
+    ),
+    (
+        "example blocking",
+        "run --package qemu-controller --example blocking -- xtask/firmware/tick/tick.elf",
+    ),
     (
         "example forked_cases",
         "run --package qemu-controller --example forked_cases -- xtask/firmware/tick/tick.elf",
     ),
     // Tests, as its reader would run them.
-    ("example parallel_tests", "test --package qemu-controller --example parallel_tests"),
-    ("example fresh_state", "test --package qemu-controller --example fresh_state"),
+    (
+        "example parallel_tests",
+        "test --package qemu-controller --example parallel_tests",
+    ),
+    (
+        "example fresh_state",
+        "test --package qemu-controller --example fresh_state",
+    ),
 ];
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -93,12 +109,18 @@ fn unit_steps(targets: &TestTargets, no_api: Option<String>) -> Vec<Step> {
     let tests = test_flags(&targets.unit);
     vec![
         Step::cargo("format", "fmt --all --check"),
-        Step::cargo("clippy", "clippy --workspace --all-features --all-targets -- -D warnings"),
+        Step::cargo(
+            "clippy",
+            "clippy --workspace --all-features --all-targets -- -D warnings",
+        ),
         Step::cargo(
             "unit tests",
             &format!("test --workspace --all-features --no-fail-fast --lib --bins{tests}"),
         ),
-        Step::cargo("doc tests", "test --workspace --all-features --no-fail-fast --doc"),
+        Step::cargo(
+            "doc tests",
+            "test --workspace --all-features --no-fail-fast --doc",
+        ),
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
         no_api.map_or_else(
@@ -106,9 +128,14 @@ fn unit_steps(targets: &TestTargets, no_api: Option<String>) -> Vec<Step> {
             |why| Step::left_out("public API", &why),
         ),
         Step::check("layers", || layers::run(layers::Args::default())),
-        Step::check("robustness", || robustness::run(robustness::Args::default())),
+        Step::check(
+            "robustness",
+            || robustness::run(robustness::Args::default()),
+        ),
         Step::check("house rules", || tidy::run(tidy::Args::default())),
-        Step::check("firmware images", || firmware::run(firmware::Args::check_all())),
+        Step::check("firmware images", || {
+            firmware::run(firmware::Args::check_all())
+        }),
     ]
 }
 
@@ -118,18 +145,26 @@ fn foreign_steps(targets: &TestTargets) -> Vec<Step> {
 
 fn test_step(name: &str, targets: &BTreeSet<String>) -> Step {
     let tests = test_flags(targets);
-    Step::cargo(name, &format!("test --workspace --all-features --no-fail-fast{tests}"))
+    Step::cargo(
+        name,
+        &format!("test --workspace --all-features --no-fail-fast{tests}"),
+    )
 }
 
 /// The test targets that need QEMU, on one of them.
 fn suites(targets: &TestTargets, gdb_is_installed: bool, qemu: &Variant) -> Vec<Step> {
     let tests = |name: &str, targets| {
         let step = test_step(name, targets);
-        qemu.environment().into_iter().fold(step, |step, (name, value)| step.with_env(name, value))
+        qemu.environment()
+            .into_iter()
+            .fold(step, |step, (name, value)| step.with_env(name, value))
     };
     let mut steps = Vec::new();
     if !targets.qemu.is_empty() {
-        steps.push(tests(&format!("tests on QEMU {}", qemu.version), &targets.qemu));
+        steps.push(tests(
+            &format!("tests on QEMU {}", qemu.version),
+            &targets.qemu,
+        ));
     }
     let name = format!("tests with GDB on QEMU {}", qemu.version);
     match (targets.gdb.is_empty(), gdb_is_installed) {
@@ -144,7 +179,9 @@ fn suites(targets: &TestTargets, gdb_is_installed: bool, qemu: &Variant) -> Vec<
 }
 
 fn examples() -> impl Iterator<Item = Step> {
-    EXAMPLES.iter().map(|(name, words)| Step::cargo(name, words))
+    EXAMPLES
+        .iter()
+        .map(|(name, words)| Step::cargo(name, words))
 }
 
 /// ` --test NAME` for each.
@@ -167,7 +204,10 @@ struct TestTargets {
 
 impl TestTargets {
     fn of(metadata: &Metadata) -> anyhow::Result<Self> {
-        let targets = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
+        let targets = metadata
+            .workspace_packages()
+            .into_iter()
+            .flat_map(|package| &package.targets);
         let tests = targets.filter(|target| target.kind.contains(&TargetKind::Test));
         Self::sort(tests.map(|target| (target.name.as_str(), target.required_features.as_slice())))
     }
@@ -206,13 +246,28 @@ mod tests {
     fn sorted(tests: &[(&'static str, &[&str])]) -> anyhow::Result<TestTargets> {
         let owned: Vec<(&str, Vec<String>)> = tests
             .iter()
-            .map(|(name, features)| (*name, features.iter().map(|feature| (*feature).to_owned()).collect()))
+            .map(|(name, features)| {
+                (
+                    *name,
+                    features
+                        .iter()
+                        .map(|feature| (*feature).to_owned())
+                        .collect(),
+                )
+            })
             .collect();
-        TestTargets::sort(owned.iter().map(|(name, features)| (*name, features.as_slice())))
+        TestTargets::sort(
+            owned
+                .iter()
+                .map(|(name, features)| (*name, features.as_slice())),
+        )
     }
 
     fn installed() -> Variant {
-        Variant { version: "7.2.22".to_owned(), named: None }
+        Variant {
+            version: "7.2.22".to_owned(),
+            named: None,
+        }
     }
 
     fn names(set: &BTreeSet<String>) -> Vec<&str> {
@@ -239,8 +294,13 @@ mod tests {
 
     #[test]
     fn one_name_in_two_groups_is_refused() {
-        let error = sorted(&[("qemu", &["qemu-tests"]), ("qemu", &[])]).unwrap_err().to_string();
-        assert!(error.contains("qemu") && error.contains("rename"), "{error}");
+        let error = sorted(&[("qemu", &["qemu-tests"]), ("qemu", &[])])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("qemu") && error.contains("rename"),
+            "{error}"
+        );
     }
 
     fn commands(steps: &[Step]) -> Vec<String> {
@@ -261,7 +321,9 @@ mod tests {
             "unit tests: test --workspace --all-features --no-fail-fast --lib --bins --test bad_input"
         );
         assert!(
-            !shown.iter().any(|step| step.contains("--test qemu") || step.contains("--tests")),
+            !shown
+                .iter()
+                .any(|step| step.contains("--test qemu") || step.contains("--tests")),
             "{shown:?}"
         );
     }
@@ -269,14 +331,17 @@ mod tests {
     #[test]
     fn without_gdb_its_tests_are_left_out_by_name_and_qemu_s_are_not() {
         let targets = sorted(&[("qemu", &["qemu-tests"]), ("gdb", &["gdb-tests"])]).unwrap();
-        let qemu = "tests on QEMU 7.2.22: test --workspace --all-features --no-fail-fast --test qemu";
+        let qemu =
+            "tests on QEMU 7.2.22: test --workspace --all-features --no-fail-fast --test qemu";
         let with = commands(&suites(&targets, true, &installed()));
         let gdb = "tests with GDB on QEMU 7.2.22: test --workspace --all-features --no-fail-fast --test gdb";
         assert_eq!(with, [qemu, gdb]);
         let without = commands(&suites(&targets, false, &installed()));
         assert_eq!(without[0], qemu);
         assert!(
-            without[1].starts_with("tests with GDB on QEMU 7.2.22: left out: gdb-multiarch is not installed"),
+            without[1].starts_with(
+                "tests with GDB on QEMU 7.2.22: left out: gdb-multiarch is not installed"
+            ),
             "{without:?}"
         );
     }
@@ -295,11 +360,17 @@ mod tests {
         steps.extend(suites(&targets, true, &installed()));
         steps.extend(foreign_steps(&targets));
         let shown = commands(&steps).join("\n") + "\n";
-        for target in metadata.workspace_packages().iter().flat_map(|package| &package.targets) {
+        for target in metadata
+            .workspace_packages()
+            .iter()
+            .flat_map(|package| &package.targets)
+        {
             if target.kind.contains(&TargetKind::Test) {
                 let flag = format!("--test {}", target.name);
                 assert!(
-                    shown.split('\n').any(|line| format!("{line} ").contains(&format!("{flag} "))),
+                    shown
+                        .split('\n')
+                        .any(|line| format!("{line} ").contains(&format!("{flag} "))),
                     "{flag}"
                 );
             }

@@ -23,15 +23,30 @@ const LONG_FILES: &[(&str, &str)] = &[
         "gdb-port/src/probe.rs",
         "one state machine, with the documentation of what each phase may do to the guest",
     ),
-    ("qmp-proto/src/connection.rs", "one state machine, a quarter of it documentation"),
-    ("qmp-proto/src/framing.rs", "one scanner: its states are of no use apart"),
-    ("qmp-proto/src/message.rs", "all that the server can say, a small type each"),
-    ("qmp-proto/tests/bad_input/codec_rows.rs", "one table: a row for each way of being wrong"),
+    (
+        "qmp-proto/src/connection.rs",
+        "one state machine, a quarter of it documentation",
+    ),
+    (
+        "qmp-proto/src/framing.rs",
+        "one scanner: its states are of no use apart",
+    ),
+    (
+        "qmp-proto/src/message.rs",
+        "all that the server can say, a small type each",
+    ),
+    (
+        "qmp-proto/tests/bad_input/codec_rows.rs",
+        "one table: a row for each way of being wrong",
+    ),
 ];
 
 /// What no Rust file contains. (Put together here, so that this file does not contain it either.)
 const FORBIDDEN: [(&str, &str); 2] = [
-    (concat!("todo", "!("), "unfinished work has no place in a commit"),
+    (
+        concat!("todo", "!("),
+        "unfinished work has no place in a commit",
+    ),
     (
         concat!("#[", "ignore"),
         "a test that needs equipment gets a feature, so that it fails instead of being passed over",
@@ -50,8 +65,8 @@ pub(crate) fn run(Args {}: Args) -> anyhow::Result<()> {
     let files = files(&root)?;
     let mut faults = stale_entries(&root);
     for file in &files {
-        let text =
-            fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = fs::read_to_string(root.join(file))
+            .with_context(|| format!("cannot read {}", file.display()))?;
         faults.extend(faults_in(&file.to_string_lossy(), &text));
     }
     if faults.is_empty() {
@@ -65,7 +80,13 @@ pub(crate) fn run(Args {}: Args) -> anyhow::Result<()> {
 fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("git")
         .current_dir(root)
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
         .output()
         .context("cannot run git, which knows the project's files")?;
     ensure!(
@@ -75,8 +96,12 @@ fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     );
     let names = String::from_utf8(output.stdout).context("a file's name is not UTF-8")?;
     let ours = |path: &PathBuf| {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        TEXT_EXTENSIONS.contains(&extension) || TEXT_FILES.iter().any(|file| path == Path::new(file))
+        let extension = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .unwrap_or_default();
+        TEXT_EXTENSIONS.contains(&extension)
+            || TEXT_FILES.iter().any(|file| path == Path::new(file))
     };
     // A file that was removed, but not yet from git's index, is still listed.
     Ok(names
@@ -89,17 +114,22 @@ fn files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Entries of [`LONG_FILES`] that are not needed any more.
 fn stale_entries(root: &Path) -> Vec<String> {
-    let long =
-        |path: &str| fs::read_to_string(root.join(path)).is_ok_and(|text| text.lines().count() > MAX_LINES);
+    let long = |path: &str| {
+        fs::read_to_string(root.join(path)).is_ok_and(|text| text.lines().count() > MAX_LINES)
+    };
     let stale = LONG_FILES.iter().filter(|(path, _)| !long(path));
-    stale.map(|(path, _)| format!("{path} is in the table of long files, but is not one")).collect()
+    stale
+        .map(|(path, _)| format!("{path} is in the table of long files, but is not one"))
+        .collect()
 }
 
 fn faults_in(path: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     if path.ends_with(".rs") {
         if !text.starts_with("//!") {
-            faults.push(format!("{path}:1: begins without a `//!` line that says what the file is for"));
+            faults.push(format!(
+                "{path}:1: begins without a `//!` line that says what the file is for"
+            ));
         }
         let lines = text.lines().count();
         if lines > MAX_LINES && !LONG_FILES.iter().any(|(long, _)| *long == path) {
@@ -113,12 +143,19 @@ fn faults_in(path: &str, text: &str) -> Vec<String> {
     }
     for (number, line) in (1..).zip(text.lines()) {
         if line.ends_with([' ', '\t']) {
-            faults.push(format!("{path}:{number}: white space at the end of the line"));
+            faults.push(format!(
+                "{path}:{number}: white space at the end of the line"
+            ));
         }
         if let Some(found) = personal_path(line) {
-            faults.push(format!("{path}:{number}: a path that exists on one machine only: {found}"));
+            faults.push(format!(
+                "{path}:{number}: a path that exists on one machine only: {found}"
+            ));
         }
-        for (word, why) in FORBIDDEN.iter().filter(|(word, _)| path.ends_with(".rs") && line.contains(word)) {
+        for (word, why) in FORBIDDEN
+            .iter()
+            .filter(|(word, _)| path.ends_with(".rs") && line.contains(word))
+        {
             faults.push(format!("{path}:{number}: {word}: {why}"));
         }
     }
@@ -131,11 +168,13 @@ fn personal_path(line: &str) -> Option<&str> {
         let path = &line[start + 1..];
         let (first, rest) = path.split_once('/')?;
         // Within a longer path or a URL it is something else.
-        let inside =
-            line[..start].ends_with(|before: char| before.is_alphanumeric() || "._-~/}>".contains(before));
+        let inside = line[..start]
+            .ends_with(|before: char| before.is_alphanumeric() || "._-~/}>".contains(before));
         let length = first.len()
             + 2
-            + rest.find(|c: char| c.is_whitespace() || "\"'`),;".contains(c)).unwrap_or(rest.len());
+            + rest
+                .find(|c: char| c.is_whitespace() || "\"'`),;".contains(c))
+                .unwrap_or(rest.len());
         (!inside && PERSONAL_FOLDERS.contains(&first)).then(|| &line[start..start + length])
     })
 }
@@ -149,9 +188,21 @@ mod tests {
         let table = [
             ("a.rs", "//! Fine.\n", ""),
             ("a.rs", "fn main() {}\n", "a.rs:1: begins without"),
-            ("a.rs", concat!("//! A.\n    todo", "!(\"later\")\n"), "a.rs:2: todo"),
-            ("a.rs", concat!("//! A.\n\n#[", "ignore]\n"), "a.rs:3: #[ign"),
-            ("a.rs", concat!("//! A.\n\n#[", "ignore = \"slow\"]\n"), "a.rs:3: #[ign"),
+            (
+                "a.rs",
+                concat!("//! A.\n    todo", "!(\"later\")\n"),
+                "a.rs:2: todo",
+            ),
+            (
+                "a.rs",
+                concat!("//! A.\n\n#[", "ignore]\n"),
+                "a.rs:3: #[ign",
+            ),
+            (
+                "a.rs",
+                concat!("//! A.\n\n#[", "ignore = \"slow\"]\n"),
+                "a.rs:3: #[ign",
+            ),
             ("a.rs", "//! A.", "a.rs: does not end with a newline"),
             ("a.md", "two  \nlines\n", "a.md:1: white space"),
             ("a.md", "no `//!` here, and #[test] is fine\n", ""),
@@ -188,13 +239,18 @@ mod tests {
     #[test]
     fn the_project_s_own_files_are_found() {
         let files = files(&workspace::root()).unwrap();
-        for expected in ["xtask/src/main.rs", "xtask/firmware/tick/tick.s", "Cargo.toml"] {
+        for expected in [
+            "xtask/src/main.rs",
+            "xtask/firmware/tick/tick.s",
+            "Cargo.toml",
+        ] {
             assert!(files.contains(&PathBuf::from(expected)), "{expected}");
         }
         assert!(
             !files
                 .iter()
-                .any(|file| file.starts_with("target") || file.extension().is_some_and(|e| e == "elf"))
+                .any(|file| file.starts_with("target")
+                    || file.extension().is_some_and(|e| e == "elf"))
         );
     }
 }

@@ -47,12 +47,18 @@ pub(crate) fn run(args: Args) -> Result<()> {
         ("schema", schema),
     ];
     for (name, record) in recordings {
-        let text = record(&args.qemu, scratch.path()).with_context(|| format!("recording '{name}'"))?;
+        let text =
+            record(&args.qemu, scratch.path()).with_context(|| format!("recording '{name}'"))?;
         // No path of this machine is worth keeping.
         let text = text.replace(&*scratch.path().to_string_lossy(), "/scratch");
         let path = args.folder.join(name).with_extension("qmp");
         std::fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
-        println!("{}: {} lines, {} bytes", path.display(), text.lines().count(), text.len());
+        println!(
+            "{}: {} lines, {} bytes",
+            path.display(),
+            text.lines().count(),
+            text.len()
+        );
     }
     Ok(())
 }
@@ -63,12 +69,25 @@ fn session(qemu: &str, _: &Path) -> Result<String> {
     let about = "A session: negotiation with oob, run state, events, out-of-band commands.";
     let mut qmp = Recorder::start(qemu, about, "", &["-M", "none", "-serial", "null"])?;
     qmp.execute("qmp_capabilities", json!({"enable": ["oob"]}))?;
-    for name in ["query-version", "query-status", "stop", "query-status", "stop", "cont", "cont"] {
+    for name in [
+        "query-version",
+        "query-status",
+        "stop",
+        "query-status",
+        "stop",
+        "cont",
+        "cont",
+    ] {
         qmp.execute(name, Value::Null)?;
     }
-    for name in
-        ["query-chardev", "query-jobs", "query-block", "system_reset", "system_powerdown", "query-commands"]
-    {
+    for name in [
+        "query-chardev",
+        "query-jobs",
+        "query-block",
+        "system_reset",
+        "system_powerdown",
+        "query-commands",
+    ] {
         qmp.execute(name, Value::Null)?;
     }
     qmp.command("exec-oob", "migrate-pause", Value::Null)?;
@@ -96,7 +115,8 @@ fn pretty(qemu: &str, _: &Path) -> Result<String> {
 fn errors(qemu: &str, _: &Path) -> Result<String> {
     let about = "What QEMU says to bad input: errors without id, ids that come back changed.";
     let mut qmp = Recorder::start(qemu, about, "", PAUSED_BOARD)?;
-    let answer = |message: &Value| message.get("error").is_some() || message.get("return").is_some();
+    let answer =
+        |message: &Value| message.get("error").is_some() || message.get("return").is_some();
     qmp.execute("query-status", Value::Null)?;
     qmp.execute("qmp_capabilities", json!({"enable": ["flux"]}))?;
     qmp.execute("qmp_capabilities", Value::Null)?;
@@ -112,10 +132,19 @@ fn errors(qemu: &str, _: &Path) -> Result<String> {
     ];
     for bad in bad {
         qmp.send(bad)?;
-        // One bad input may earn more than one error; what follows in its turn shows where they end.
+        // One bad input may earn more than one error; what follows in its turn shows where they
+        // end.
         qmp.execute("query-name", Value::Null)?;
     }
-    for id in ["1e2", "1.0", "\"é\"", "18446744073709551616", "null", "[{\"a\": true}]", "\"plain\""] {
+    for id in [
+        "1e2",
+        "1.0",
+        "\"é\"",
+        "18446744073709551616",
+        "null",
+        "[{\"a\": true}]",
+        "\"plain\"",
+    ] {
         qmp.send(&format!("{{\"execute\": \"query-name\", \"id\": {id}}}"))?;
         qmp.until(answer)?;
     }
@@ -132,7 +161,8 @@ fn errors(qemu: &str, _: &Path) -> Result<String> {
 }
 
 fn jobs(qemu: &str, scratch: &Path) -> Result<String> {
-    let about = "Block nodes made over QMP; a snapshot saved, refused, loaded and deleted, as jobs.";
+    let about =
+        "Block nodes made over QMP; a snapshot saved, refused, loaded and deleted, as jobs.";
     let mut qmp = Recorder::start(qemu, about, "", &["-M", "lm3s811evb", "-S"])?;
     let file = scratch.join("snapshots.qcow2");
     qmp.execute("qmp_capabilities", Value::Null)?;
@@ -143,21 +173,32 @@ fn jobs(qemu: &str, scratch: &Path) -> Result<String> {
         "file",
         json!({"options": {"driver": "file", "filename": file, "size": 0}}),
     )?;
-    qmp.execute("blockdev-add", json!({"driver": "file", "filename": file, "node-name": "file0"}))?;
+    qmp.execute(
+        "blockdev-add",
+        json!({"driver": "file", "filename": file, "node-name": "file0"}),
+    )?;
     run_job(
         &mut qmp,
         "blockdev-create",
         "qcow2",
         json!({"options": {"driver": "qcow2", "file": "file0", "size": size}}),
     )?;
-    qmp.execute("blockdev-add", json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}))?;
+    qmp.execute(
+        "blockdev-add",
+        json!({"driver": "qcow2", "file": "file0", "node-name": "scratch"}),
+    )?;
     let state = json!({"tag": "boot", "vmstate": "scratch", "devices": ["scratch"]});
     run_job(&mut qmp, "snapshot-save", "save", state.clone())?;
     run_job(&mut qmp, "snapshot-save", "again", state.clone())?;
     qmp.execute("query-named-block-nodes", Value::Null)?;
     qmp.execute("query-block", Value::Null)?;
     run_job(&mut qmp, "snapshot-load", "load", state)?;
-    run_job(&mut qmp, "snapshot-delete", "delete", json!({"tag": "boot", "devices": ["scratch"]}))?;
+    run_job(
+        &mut qmp,
+        "snapshot-delete",
+        "delete",
+        json!({"tag": "boot", "devices": ["scratch"]}),
+    )?;
     qmp.execute("blockdev-del", json!({"node-name": "scratch"}))?;
     qmp.quit()
 }
@@ -173,8 +214,13 @@ fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) ->
     qmp.execute(command, arguments)?;
     loop {
         let jobs = qmp.execute("query-jobs", Value::Null)?;
-        let jobs = jobs["return"].as_array().context("query-jobs returns a list")?;
-        if jobs.iter().any(|job| job["id"] == *id && job["status"] == "concluded") {
+        let jobs = jobs["return"]
+            .as_array()
+            .context("query-jobs returns a list")?;
+        if jobs
+            .iter()
+            .any(|job| job["id"] == *id && job["status"] == "concluded")
+        {
             break;
         }
         qmp.until(changed("concluded"))?;
@@ -185,17 +231,33 @@ fn run_job(qmp: &mut Recorder, command: &str, id: &str, mut arguments: Value) ->
 
 fn objects(qemu: &str, scratch: &Path) -> Result<String> {
     let about = "Objects, memory and commands for people.";
-    let mut qmp = Recorder::start(qemu, about, "", &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat())?;
+    let mut qmp = Recorder::start(
+        qemu,
+        about,
+        "",
+        &[PAUSED_BOARD, &["-drive", "if=sd,id=card"]].concat(),
+    )?;
     qmp.execute("qmp_capabilities", Value::Null)?;
     qmp.execute("query-cpus-fast", Value::Null)?;
     qmp.execute("query-block", Value::Null)?;
     qmp.execute("qom-list", json!({"path": "/machine"}))?;
     qmp.execute("qom-get", json!({"path": "/machine", "property": "type"}))?;
     qmp.execute("qom-get", json!({"path": "/machine", "property": "usb"}))?;
-    qmp.execute("qom-set", json!({"path": "/machine", "property": "usb", "value": false}))?;
-    qmp.execute("pmemsave", json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}))?;
+    qmp.execute(
+        "qom-set",
+        json!({"path": "/machine", "property": "usb", "value": false}),
+    )?;
+    qmp.execute(
+        "pmemsave",
+        json!({"val": 0x2000_0000, "size": 16, "filename": scratch.join("memory")}),
+    )?;
     qmp.execute("screendump", json!({"filename": scratch.join("screen")}))?;
-    for line in ["info registers", "info status", "no such command", "print \"\\t\\\"quoted\\\"\""] {
+    for line in [
+        "info registers",
+        "info status",
+        "no such command",
+        "print \"\\t\\\"quoted\\\"\"",
+    ] {
         qmp.execute("human-monitor-command", json!({"command-line": line}))?;
     }
     qmp.quit()
@@ -208,15 +270,19 @@ fn schema(qemu: &str, _: &Path) -> Result<String> {
     qmp.quit()
 }
 
-/// An event ahead of the greeting: it happened between two clients of a socket that QEMU listens on. That is a race, so it
-/// is tried until it is won.
+/// An event ahead of the greeting: it happened between two clients of a socket that QEMU listens
+/// on. That is a race, so it is tried until it is won.
 fn early(qemu: &str, scratch: &Path) -> Result<String> {
     let socket = scratch.join("qmp.sock");
     let option = format!("unix:{},server=on,wait=off", socket.display());
     let about = "An event of the time between two clients comes before the greeting of the second.";
     let mut first = Recorder::start(qemu, about, "", &["-M", "none", "-qmp", &option])?;
-    let header: String =
-        first.text.lines().filter(|line| line.starts_with('#')).map(|line| format!("{line}\n")).collect();
+    let header: String = first
+        .text
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect();
     first.execute("qmp_capabilities", Value::Null)?;
     let done = Arc::new(AtomicBool::new(false));
     let is_done = done.clone();
@@ -235,7 +301,10 @@ fn early(qemu: &str, scratch: &Path) -> Result<String> {
             break Ok(text);
         }
         if start.elapsed() > DEADLINE * 6 {
-            break Err(anyhow::anyhow!("no event came before a greeting within {:?}", start.elapsed()));
+            break Err(anyhow::anyhow!(
+                "no event came before a greeting within {:?}",
+                start.elapsed()
+            ));
         }
     };
     done.store(true, Ordering::Relaxed);

@@ -7,7 +7,8 @@ use cargo_metadata::{Metadata, MetadataCommand};
 
 /// The folder of the workspace's `Cargo.toml`.
 ///
-/// Cargo names it when it runs a task, so a checkout that was moved after the build is found as well.
+/// Cargo names it when it runs a task, so a checkout that was moved after the build is found as
+/// well.
 pub(crate) fn root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);

@@ -1,4 +1,5 @@
-//! The ways of reading QMP that are compared. Each decodes all of a stream, handed over in pieces, and counts messages.
+//! The ways of reading QMP that are compared. Each decodes all of a stream, handed over in pieces,
+//! and counts messages.
 
 use std::{borrow::Cow, hint::black_box};
 
@@ -19,11 +20,26 @@ pub const QMP: &str = "qmp 0.1.1, its reader's path";
 pub const BORROWED: &str = "borrowed struct with RawValue a line";
 
 pub const CONTENDERS: [Contender; 5] = [
-    Contender { name: QMP_PROTO, decode: qmp_proto },
-    Contender { name: QAPI, decode: qapi },
-    Contender { name: QMP, decode: qmp },
-    Contender { name: "serde_json::Value a line", decode: value },
-    Contender { name: BORROWED, decode: borrowed },
+    Contender {
+        name: QMP_PROTO,
+        decode: qmp_proto,
+    },
+    Contender {
+        name: QAPI,
+        decode: qapi,
+    },
+    Contender {
+        name: QMP,
+        decode: qmp,
+    },
+    Contender {
+        name: "serde_json::Value a line",
+        decode: value,
+    },
+    Contender {
+        name: BORROWED,
+        decode: borrowed,
+    },
 ];
 
 fn pieces(bytes: &[u8], piece: usize) -> impl Iterator<Item = &[u8]> {
@@ -44,7 +60,8 @@ pub fn qmp_proto(bytes: &[u8], piece: usize) -> usize {
     count
 }
 
-/// `qapi::futures::codec::JsonLinesCodec` is private; this is its `decode`, line by line, with the crate's own type.
+/// `qapi::futures::codec::JsonLinesCodec` is private; this is its `decode`, line by line, with the
+/// crate's own type.
 fn qapi(bytes: &[u8], piece: usize) -> usize {
     let mut buffer = BytesMut::new();
     let mut next_index = 0;
@@ -57,7 +74,8 @@ fn qapi(bytes: &[u8], piece: usize) -> usize {
                     let line = buffer.split_to(next_index + offset + 1);
                     next_index = 0;
                     black_box(
-                        serde_json::from_slice::<qapi::qmp::QmpMessageAny>(&line).expect("a good line"),
+                        serde_json::from_slice::<qapi::qmp::QmpMessageAny>(&line)
+                            .expect("a good line"),
                     );
                     count += 1;
                 }
@@ -71,17 +89,21 @@ fn qapi(bytes: &[u8], piece: usize) -> usize {
     count
 }
 
-/// What `qmp::Client`'s reader task does with a line, without its tokio part: text, a `Value`, then one of the crate's types
-/// from that.
+/// What `qmp::Client`'s reader task does with a line, without its tokio part: text, a `Value`, then
+/// one of the crate's types from that.
 fn qmp(bytes: &[u8], piece: usize) -> usize {
     by_line(bytes, piece, |line| {
         let line = std::str::from_utf8(line).expect("UTF-8").to_owned();
-        let message: Value = serde_json::from_str(line.trim_end_matches(['\r', '\n'])).expect("a good line");
+        let message: Value =
+            serde_json::from_str(line.trim_end_matches(['\r', '\n'])).expect("a good line");
         if message.get("event").is_some() {
-            let event: qmp::types::EventMessage = serde_json::from_value(message).expect("an event");
+            let event: qmp::types::EventMessage =
+                serde_json::from_value(message).expect("an event");
             black_box(qmp::types::Event::from(event));
         } else if message.get("id").is_some() {
-            black_box(serde_json::from_value::<qmp::types::QmpResponse>(message).expect("a response"));
+            black_box(
+                serde_json::from_value::<qmp::types::QmpResponse>(message).expect("a response"),
+            );
         }
     })
 }
@@ -92,8 +114,8 @@ fn value(bytes: &[u8], piece: usize) -> usize {
     })
 }
 
-/// The fastest that a careful user of `serde_json` gets: nothing is copied, values stay raw. It keeps nothing either: what it
-/// reads is gone with the line.
+/// The fastest that a careful user of `serde_json` gets: nothing is copied, values stay raw. It
+/// keeps nothing either: what it reads is gone with the line.
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "to be decoded is their purpose")]
 struct Borrowed<'a> {
@@ -132,7 +154,8 @@ fn borrowed(bytes: &[u8], piece: usize) -> usize {
     })
 }
 
-/// Splits at newlines. What is whole in a piece is not copied; of a line over several pieces each byte is looked at once.
+/// Splits at newlines. What is whole in a piece is not copied; of a line over several pieces each
+/// byte is looked at once.
 fn by_line(bytes: &[u8], piece: usize, mut each: impl FnMut(&[u8])) -> usize {
     let mut pending = Vec::new();
     let mut count = 0;

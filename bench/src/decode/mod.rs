@@ -24,9 +24,24 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     for (subject, bytes, piece, repeats) in [
         ("decoding, 200,000 messages, whole", part, usize::MAX, 1),
         (MIXED, part, 4096, 1),
-        ("decoding, 200,000 messages in pieces of 1 byte", mixed.prefix(2_000_000), 1, 1),
-        ("decoding, the schema of 205 KB, whole", &schema.bytes, usize::MAX, 20),
-        ("decoding, the schema of 205 KB in pieces of 4096 bytes", &schema.bytes, 4096, 20),
+        (
+            "decoding, 200,000 messages in pieces of 1 byte",
+            mixed.prefix(2_000_000),
+            1,
+            1,
+        ),
+        (
+            "decoding, the schema of 205 KB, whole",
+            &schema.bytes,
+            usize::MAX,
+            20,
+        ),
+        (
+            "decoding, the schema of 205 KB in pieces of 4096 bytes",
+            &schema.bytes,
+            4096,
+            20,
+        ),
         (BYTES, &schema.bytes, 1, 4),
     ] {
         let measured = compare(bytes, piece, repeats, rounds)?;
@@ -35,7 +50,11 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
             let mut aim = |what, other, least| {
                 report.ratio(what, &measured, (OURS, other), 0, Limit::AtLeast(least));
             };
-            aim("decoding, against a borrowed struct with RawValue", contenders::BORROWED, 1.0);
+            aim(
+                "decoding, against a borrowed struct with RawValue",
+                contenders::BORROWED,
+                1.0,
+            );
             aim("decoding, against qapi 0.15", contenders::QAPI, 6.0);
             aim("decoding, against qmp 0.1.1", contenders::QMP, 4.0);
         }
@@ -45,12 +64,20 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         [("whole", usize::MAX), ("bytes", 1)]
             .map(|(name, piece)| {
                 let bytes = schema.bytes.as_slice();
-                Contender::new(name, move || Ok(vec![seconds(contenders::qmp_proto, bytes, piece, 10)?]))
+                Contender::new(name, move || {
+                    Ok(vec![seconds(contenders::qmp_proto, bytes, piece, 10)?])
+                })
             })
             .into(),
     )?;
     let what = "the schema in pieces of 1 byte, against whole";
-    report.ratio(what, &whole_and_bytes, ("bytes", "whole"), 0, Limit::AtMost(10.0));
+    report.ratio(
+        what,
+        &whole_and_bytes,
+        ("bytes", "whole"),
+        0,
+        Limit::AtMost(10.0),
+    );
     growth(report)
 }
 
@@ -71,11 +98,19 @@ fn compare(bytes: &[u8], piece: usize, repeats: usize, rounds: usize) -> Result<
 }
 
 /// This thread's time on a processor: a busy machine then disturbs less.
-fn seconds(decode: fn(&[u8], usize) -> usize, bytes: &[u8], piece: usize, repeats: usize) -> Result<f64> {
+fn seconds(
+    decode: fn(&[u8], usize) -> usize,
+    bytes: &[u8],
+    piece: usize,
+    repeats: usize,
+) -> Result<f64> {
     let since = thread_seconds();
     for _ in 0..repeats {
         let count = black_box(decode(black_box(bytes), piece));
-        ensure!(count == memchr::memchr_iter(b'\n', bytes).count(), "{count} messages are not all");
+        ensure!(
+            count == memchr::memchr_iter(b'\n', bytes).count(),
+            "{count} messages are not all"
+        );
     }
     Ok(thread_seconds() - since)
 }
@@ -91,12 +126,19 @@ fn growth(report: &mut Report) -> Result<()> {
             points.push((bytes.len() as f64 / 1e3, took * 1e6 / repeats as f64));
         }
         let (title, x, y) = ("decoding one message by its size", "KB", "µs");
-        report.curves.push(Curve { title, x, y, who: who.to_owned(), points });
+        report.curves.push(Curve {
+            title,
+            x,
+            y,
+            who: who.to_owned(),
+            points,
+        });
     }
     Ok(())
 }
 
-/// One contender alone, for a profiler: so many times one stream. False where there is none of that name.
+/// One contender alone, for a profiler: so many times one stream. False where there is none of that
+/// name.
 pub fn alone(name: &str, count: usize, piece: usize, stream: &str) -> Result<bool> {
     let Some(contender) = CONTENDERS.iter().find(|contender| contender.name == name) else {
         return Ok(false);

@@ -14,7 +14,8 @@ impl Stream {
     }
 }
 
-/// Returns and events as QEMU spells them, in the proportions of a session that polls and single-steps.
+/// Returns and events as QEMU spells them, in the proportions of a session that polls and
+/// single-steps.
 pub fn mixed(count: usize) -> Stream {
     let mut text = String::new();
     for n in 0..count {
@@ -43,16 +44,28 @@ pub fn mixed(count: usize) -> Stream {
             ),
         };
     }
-    Stream { bytes: text.into_bytes() }
+    Stream {
+        bytes: text.into_bytes(),
+    }
 }
 
 /// The reply to `query-qmp-schema`, from the recorded transcript.
 pub fn schema() -> Stream {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../qmp-proto/tests/transcripts/schema.qmp");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../qmp-proto/tests/transcripts/schema.qmp"
+    );
     let transcript = std::fs::read_to_string(path).expect("the transcript is in the repository");
-    let longest = transcript.lines().max_by_key(|line| line.len()).expect("it has lines");
-    let reply = longest.strip_prefix("< ").expect("the schema is the server's");
-    Stream { bytes: format!("{reply}\r\n").into_bytes() }
+    let longest = transcript
+        .lines()
+        .max_by_key(|line| line.len())
+        .expect("it has lines");
+    let reply = longest
+        .strip_prefix("< ")
+        .expect("the schema is the server's");
+    Stream {
+        bytes: format!("{reply}\r\n").into_bytes(),
+    }
 }
 
 /// One reply of about so many bytes, a list of small objects as most large replies are.
@@ -62,5 +75,7 @@ pub fn one_of(length: usize) -> Stream {
         text += r#"{"name": "reg", "width": 32, "value": [0, -1]}, "#;
     }
     text += "{}], \"id\": \"5e55101a-1\"}\r\n";
-    Stream { bytes: text.into_bytes() }
+    Stream {
+        bytes: text.into_bytes(),
+    }
 }

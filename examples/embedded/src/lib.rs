@@ -1,4 +1,5 @@
-//! The board, and the code under test; in assembly, because there is no `core` here (see README.md).
+//! The board, and the code under test; in assembly, because there is no `core` here (see
+//! README.md).
 #![feature(no_core, rustc_attrs)]
 #![no_core]
 #![allow(internal_features)]

@@ -1,15 +1,18 @@
-//! The kernel's TCP sockets by `NETLINK_SOCK_DIAG`, as `ss` asks for them: one port's, in 0.05 ms (listeners) to 1 ms (all).
+//! The kernel's TCP sockets by `NETLINK_SOCK_DIAG`, as `ss` asks for them: one port's, in 0.05 ms
+//! (listeners) to 1 ms (all).
 //!
-//! `/proc/net/tcp` says nearly the same and takes 5 to 40 ms, since the kernel writes a line for every socket and walks its
-//! hash slowly for that (262144 buckets where this was measured). Besides, only this tells a v6-only listener.
-//! `linux/sock_diag.h` and `linux/inet_diag.h` give the messages' layout; integers in them are the host's, ports and addresses the network's.
+//! `/proc/net/tcp` says nearly the same and takes 5 to 40 ms, since the kernel writes a line for
+//! every socket and walks its hash slowly for that (262144 buckets where this was measured).
+//! Besides, only this tells a v6-only listener. `linux/sock_diag.h` and `linux/inet_diag.h` give
+//! the messages' layout; integers in them are the host's, ports and addresses the network's.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+    sockopt,
 };
 
 use super::tcp::{Entry, State, Wanted};
@@ -37,10 +40,18 @@ const TCP_LISTEN: u8 = 10;
 /// # Errors
 /// When the kernel refuses: without the module, or behind a filter of system calls.
 pub(super) fn entries(port: u16, wanted: Wanted) -> io::Result<Vec<Entry>> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
     // The kernel answers at once; a kernel that is only imitated might not.
-    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(Duration::from_secs(1)))?;
+    sockopt::set_socket_timeout(
+        &socket,
+        sockopt::Timeout::Recv,
+        Some(Duration::from_secs(1)),
+    )?;
     let mut entries = Vec::new();
     for family in [AF_INET, AF_INET6] {
         send(&socket, &request(family, port, wanted), SendFlags::empty())?;
@@ -79,7 +90,12 @@ fn request(family: u8, port: u16, wanted: Wanted) -> Vec<u8> {
 
 /// Reads one datagram's messages; true when it was the last.
 fn read_datagram(mut datagram: &[u8], entries: &mut Vec<Entry>) -> io::Result<bool> {
-    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is malformed");
+    let malformed = || {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the kernel's answer is malformed",
+        )
+    };
     if datagram.is_empty() {
         return Err(malformed());
     }
@@ -96,12 +112,15 @@ fn read_datagram(mut datagram: &[u8], entries: &mut Vec<Entry>) -> io::Result<bo
             SOCK_DIAG_BY_FAMILY => entries.extend(read_socket(body).ok_or_else(malformed)?),
             _ => {}
         }
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
     }
     Ok(false)
 }
 
-/// One `struct inet_diag_msg` and its attributes. `Some(None)` is a socket in a state that does not matter.
+/// One `struct inet_diag_msg` and its attributes. `Some(None)` is a socket in a state that does not
+/// matter.
 fn read_socket(body: &[u8]) -> Option<Option<Entry>> {
     let message = body.get(..MESSAGE)?;
     let state = match message[1] {
@@ -170,10 +189,17 @@ mod tests {
         assert!(!read_datagram(&message(99, b"unknown!"), &mut entries).unwrap());
         let whole = message(SOCK_DIAG_BY_FAMILY, &[0; MESSAGE]);
         assert!(!read_datagram(&whole, &mut entries).unwrap());
-        assert!(entries.is_empty(), "a socket in a state that does not matter");
+        assert!(
+            entries.is_empty(),
+            "a socket in a state that does not matter"
+        );
         for cut in 0..whole.len() {
             let result = read_datagram(&whole[..cut], &mut entries);
-            assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidData, "cut at {cut}");
+            assert_eq!(
+                result.unwrap_err().kind(),
+                io::ErrorKind::InvalidData,
+                "cut at {cut}"
+            );
         }
         // Lengths that lie.
         for length in [0_u32, 15, u32::MAX] {
@@ -192,7 +218,9 @@ mod tests {
             bytes
         };
         let other = attribute(8, &[7]);
-        assert!(is_v6_only(&[other.clone(), attribute(INET_DIAG_SKV6ONLY, &[1])].concat()));
+        assert!(is_v6_only(
+            &[other.clone(), attribute(INET_DIAG_SKV6ONLY, &[1])].concat()
+        ));
         assert!(!is_v6_only(&attribute(INET_DIAG_SKV6ONLY, &[0])));
         assert!(!is_v6_only(&other));
         // A length of zero does not hold it up.

@@ -11,7 +11,8 @@ pub(super) enum Holds {
     Hidden,
 }
 
-/// Whether process `pid` has any of the sockets `inodes` open. A process that does not exist has none.
+/// Whether process `pid` has any of the sockets `inodes` open. A process that does not exist has
+/// none.
 pub(super) fn holds(pid: u32, inodes: &[u64]) -> Holds {
     let Ok(pid) = i32::try_from(pid) else {
         return Holds::No;
@@ -23,8 +24,8 @@ pub(super) fn holds(pid: u32, inodes: &[u64]) -> Holds {
     }
 }
 
-/// The process that has one of the sockets open, as far as this user may see. Looks through every process: only for
-/// the report of something that went wrong.
+/// The process that has one of the sockets open, as far as this user may see. Looks through every
+/// process: only for the report of something that went wrong.
 pub(super) fn find(inodes: &[u64]) -> Option<u32> {
     all_processes()
         .ok()?

@@ -1,7 +1,8 @@
 //! Who listens on a TCP address, and who is connected to it.
 //!
-//! Asked of the kernel by netlink; where that is refused, read from `/proc/net/tcp` and `/proc/net/tcp6` by the crate procfs.
-//! A connection that the listener has not accepted has no inode yet: that is how the queue is told from the attached.
+//! Asked of the kernel by netlink; where that is refused, read from `/proc/net/tcp` and
+//! `/proc/net/tcp6` by the crate procfs. A connection that the listener has not accepted has no
+//! inode yet: that is how the queue is told from the attached.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -17,7 +18,8 @@ pub(super) struct Entry {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) state: State,
-    /// Of a listener: how many connections wait to be accepted. It counts those that were reset, too, which have no entry.
+    /// Of a listener: how many connections wait to be accepted. It counts those that were reset,
+    /// too, which have no entry.
     pub(super) queue: u32,
     pub(super) inode: u64,
     pub(super) v6_only: bool,
@@ -54,7 +56,9 @@ fn entries_of_procfs(port: u16) -> Result<Vec<Entry>, Blind> {
         Err(procfs::ProcError::NotFound(_)) => {}
         Err(error) => return Err(unreadable(error)),
     }
-    let of_port = table.iter().filter(|entry| entry.local_address.port() == port);
+    let of_port = table
+        .iter()
+        .filter(|entry| entry.local_address.port() == port);
     Ok(of_port.filter_map(entry_of_procfs).collect())
 }
 
@@ -104,7 +108,9 @@ fn look_in(entries: &[Entry], address: SocketAddr, owner: Option<u32>) -> Look {
     let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
     match owner.map(|pid| owner::holds(pid, &inodes)) {
         None | Some(Holds::Yes) => Look::Present(clients(entries, address, &listeners)),
-        Some(Holds::No) => Look::OtherProcess { pid: owner::find(&inodes) },
+        Some(Holds::No) => Look::OtherProcess {
+            pid: owner::find(&inodes),
+        },
         Some(Holds::Hidden) => Look::Unknown(Blind::OwnerHidden),
     }
 }
@@ -116,10 +122,14 @@ fn serving(entries: &[Entry], address: SocketAddr) -> Vec<Entry> {
         listeners.filter_map(|entry| Some((serves(entry, address)?, *entry)))
     };
     let best = ranked().map(|(rank, _)| rank).min();
-    ranked().filter(|(rank, _)| Some(*rank) == best).map(|(_, entry)| entry).collect()
+    ranked()
+        .filter(|(rank, _)| Some(*rank) == best)
+        .map(|(_, entry)| entry)
+        .collect()
 }
 
-/// Whether a listener gets what is sent to `address`, and how specific it is: 0 is its very address.
+/// Whether a listener gets what is sent to `address`, and how specific it is: 0 is its very
+/// address.
 fn serves(listener: &Entry, address: SocketAddr) -> Option<u8> {
     if listener.local.port() != address.port() {
         return None;
@@ -138,16 +148,26 @@ fn serves(listener: &Entry, address: SocketAddr) -> Option<u8> {
 
 fn clients(entries: &[Entry], address: SocketAddr, listeners: &[Entry]) -> Listener {
     let wanted = address.ip().to_canonical();
-    // A connection to a wildcard listener bears the address that its client connected to, which may be another of ours.
-    let wildcard = listeners.iter().any(|listener| listener.local.ip().is_unspecified());
+    // A connection to a wildcard listener bears the address that its client connected to, which may
+    // be another of ours.
+    let wildcard = listeners
+        .iter()
+        .any(|listener| listener.local.ip().is_unspecified());
     let accepted = |state: State| {
         let to_it = |entry: &&Entry| wildcard || entry.local.ip().to_canonical() == wanted;
-        entries.iter().filter(to_it).filter(|entry| entry.state == state && entry.inode != 0).count()
+        entries
+            .iter()
+            .filter(to_it)
+            .filter(|entry| entry.state == state && entry.inode != 0)
+            .count()
     };
     Listener {
         attached: accepted(State::Established),
         leaving: accepted(State::CloseWait),
-        queued: listeners.iter().map(|listener| listener.queue as usize).sum(),
+        queued: listeners
+            .iter()
+            .map(|listener| listener.queue as usize)
+            .sum(),
     }
 }
 
@@ -158,11 +178,14 @@ pub(super) fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool>
         one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
     };
     let entries = entries(remote.port(), Wanted::Connections).ok()?;
-    let entry = entries.iter().find(|entry| same(entry.local, remote) && same(entry.remote, local))?;
+    let entry = entries
+        .iter()
+        .find(|entry| same(entry.local, remote) && same(entry.remote, local))?;
     Some(entry.inode != 0)
 }
 
-/// Whether the address is one of this host's. Only such an address can be bound; a datagram socket takes nobody's TCP port.
+/// Whether the address is one of this host's. Only such an address can be bound; a datagram socket
+/// takes nobody's TCP port.
 fn is_of_this_host(mut address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     address.set_port(0);
@@ -177,12 +200,20 @@ mod tests {
 
     fn listener(local: &str, v6_only: bool) -> Entry {
         let (local, remote) = (local.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
-        Entry { local, remote, state: State::Listen, queue: 0, inode: 1, v6_only }
+        Entry {
+            local,
+            remote,
+            state: State::Listen,
+            queue: 0,
+            inode: 1,
+            v6_only,
+        }
     }
 
     #[test]
     fn the_most_specific_listener_serves() {
-        let rank = |local: &str, address: &str| serves(&listener(local, false), address.parse().unwrap());
+        let rank =
+            |local: &str, address: &str| serves(&listener(local, false), address.parse().unwrap());
         assert_eq!(rank("127.0.0.1:5", "127.0.0.1:5"), Some(0));
         assert_eq!(rank("[::1]:5", "[::1]:5"), Some(0));
         assert_eq!(rank("127.0.0.1:5", "[::ffff:127.0.0.1]:5"), Some(0));
@@ -190,12 +221,17 @@ mod tests {
         assert_eq!(rank("0.0.0.0:5", "127.0.0.1:5"), Some(2));
         assert_eq!(rank("[::]:5", "127.0.0.1:5"), Some(3));
         assert_eq!(rank("[::]:5", "[::1]:5"), Some(3));
-        for (local, address) in
-            [("127.0.0.1:5", "127.0.0.1:6"), ("127.0.0.2:5", "127.0.0.1:5"), ("0.0.0.0:5", "[::1]:5")]
-        {
+        for (local, address) in [
+            ("127.0.0.1:5", "127.0.0.1:6"),
+            ("127.0.0.2:5", "127.0.0.1:5"),
+            ("0.0.0.0:5", "[::1]:5"),
+        ] {
             assert_eq!(rank(local, address), None, "{local} {address}");
         }
-        assert_eq!(serves(&listener("[::]:5", true), "127.0.0.1:5".parse().unwrap()), None);
+        assert_eq!(
+            serves(&listener("[::]:5", true), "127.0.0.1:5".parse().unwrap()),
+            None
+        );
         let both = [listener("[::]:5", false), listener("127.0.0.1:5", false)];
         assert_eq!(serving(&both, "127.0.0.1:5".parse().unwrap()), [both[1]]);
         assert_eq!(serving(&both, "127.0.0.2:5".parse().unwrap()), [both[0]]);
@@ -207,7 +243,11 @@ mod tests {
         for bound in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
             let listener = TcpListener::bind(bound).unwrap();
             let mut address = listener.local_addr().unwrap();
-            let loopback = if address.is_ipv4() { "127.0.0.1" } else { "::1" };
+            let loopback = if address.is_ipv4() {
+                "127.0.0.1"
+            } else {
+                "::1"
+            };
             address.set_ip(loopback.parse().unwrap());
             let seen = || {
                 let by_netlink = diag::entries(address.port(), Wanted::Connections).unwrap();
@@ -225,11 +265,17 @@ mod tests {
             let client = TcpStream::connect(address).unwrap();
             assert_eq!(seen(), (0, 0, 1));
             #[cfg(feature = "tokio")]
-            assert_eq!(is_accepted(client.local_addr().unwrap(), address), Some(false));
+            assert_eq!(
+                is_accepted(client.local_addr().unwrap(), address),
+                Some(false)
+            );
             let accepted = listener.accept().unwrap();
             assert_eq!(seen(), (1, 0, 0));
             #[cfg(feature = "tokio")]
-            assert_eq!(is_accepted(client.local_addr().unwrap(), address), Some(true));
+            assert_eq!(
+                is_accepted(client.local_addr().unwrap(), address),
+                Some(true)
+            );
             client.shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(seen(), (0, 1, 0));
             drop((client, accepted, listener));
@@ -241,13 +287,19 @@ mod tests {
     fn a_v6_wildcard_serves_v4_as_well_unless_it_is_v6_only() {
         let listener = TcpListener::bind("[::]:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let seen = look(SocketAddr::from(([127, 0, 0, 1], port)), Some(std::process::id()));
+        let seen = look(
+            SocketAddr::from(([127, 0, 0, 1], port)),
+            Some(std::process::id()),
+        );
         assert_eq!(seen, Look::Present(Listener::default()));
     }
 
     #[test]
     fn another_hosts_address_cannot_be_seen() {
         // TEST-NET-1: nobody has it.
-        assert_eq!(look("192.0.2.1:9".parse().unwrap(), None), Look::Unknown(Blind::NotThisHost));
+        assert_eq!(
+            look("192.0.2.1:9".parse().unwrap(), None),
+            Look::Unknown(Blind::NotThisHost)
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! The kernel's table of unix sockets, `/proc/net/unix`.
 //!
-//! Read here and not by the crate procfs, whose reader (0.18) cuts a path at its first space, drops the mark that tells a
-//! listener, and gives the whole table up where any path of any process is not UTF-8.
+//! Read here and not by the crate procfs, whose reader (0.18) cuts a path at its first space, drops
+//! the mark that tells a listener, and gives the whole table up where any path of any process is
+//! not UTF-8.
 //!
-//! An accepted connection bears its listener's path. One that waits to be accepted does too, and has no inode yet.
+//! An accepted connection bears its listener's path. One that waits to be accepted does too, and
+//! has no inode yet.
 
 use std::ffi::OsStr;
 use std::io;
@@ -42,10 +44,15 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
     }
     let file_is_there = match is_there(path) {
         Ok(is_there) => is_there,
-        Err(error) => return Look::Unknown(Blind::Unreadable(format!("{}: {error}", path.display()))),
+        Err(error) => {
+            return Look::Unknown(Blind::Unreadable(format!("{}: {error}", path.display())));
+        }
     };
-    let entries: Vec<Entry<'_>> =
-        table.split(|byte| *byte == b'\n').filter_map(parse).filter(|entry| entry.kind == STREAM).collect();
+    let entries: Vec<Entry<'_>> = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse)
+        .filter(|entry| entry.kind == STREAM)
+        .collect();
     let wanted = resolve(path);
     let listeners: Vec<&Entry<'_>> = entries
         .iter()
@@ -58,7 +65,9 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
     let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
     match owner.map(|pid| owner::holds(pid, &inodes)) {
         Some(Holds::No) => {
-            return Look::OtherProcess { pid: owner::find(&inodes) };
+            return Look::OtherProcess {
+                pid: owner::find(&inodes),
+            };
         }
         Some(Holds::Hidden) => return Look::Unknown(Blind::OwnerHidden),
         None | Some(Holds::Yes) => {}
@@ -70,10 +79,15 @@ fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
         .iter()
         .filter(|entry| entry.flags & ACCEPTS == 0 && entry.path == listeners[0].path)
         .partition(|entry| entry.inode == 0);
-    Look::Present(Listener { attached: attached.len(), leaving: 0, queued: queued.len() })
+    Look::Present(Listener {
+        attached: attached.len(),
+        leaving: 0,
+        queued: queued.len(),
+    })
 }
 
-/// A file that may not be seen is not called absent: what a link or a relative path leads to cannot be told then, either.
+/// A file that may not be seen is not called absent: what a link or a relative path leads to cannot
+/// be told then, either.
 fn is_there(path: &Path) -> io::Result<bool> {
     match path.try_exists() {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
@@ -86,7 +100,8 @@ fn is_bound_to(listener: &Entry<'_>, path: &Path, wanted: Option<&Path>) -> bool
     if listener.path == path && path.is_absolute() {
         return true;
     }
-    let Some(wanted) = wanted.filter(|wanted| wanted.file_name() == listener.path.file_name()) else {
+    let Some(wanted) = wanted.filter(|wanted| wanted.file_name() == listener.path.file_name())
+    else {
         return false;
     };
     if listener.path.is_absolute() {
@@ -94,16 +109,23 @@ fn is_bound_to(listener: &Entry<'_>, path: &Path, wanted: Option<&Path>) -> bool
     }
     let process = owner::find(&[listener.inode]);
     let folder = process.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
-    folder.and_then(|folder| resolve(&folder.join(listener.path))).as_deref() == Some(wanted)
+    folder
+        .and_then(|folder| resolve(&folder.join(listener.path)))
+        .as_deref()
+        == Some(wanted)
 }
 
 /// The path with its folder's links followed.
 fn resolve(path: &Path) -> Option<PathBuf> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
 
-/// One line: slot, reference count, protocol, flags, type, state, inode, and perhaps a path, which may hold spaces.
+/// One line: slot, reference count, protocol, flags, type, state, inode, and perhaps a path, which
+/// may hold spaces.
 fn parse(line: &[u8]) -> Option<Entry<'_>> {
     let mut rest = line;
     let mut column = || {
@@ -119,7 +141,12 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
     let _state = column()?;
     let inode = column()?.parse().ok()?;
     let path = Path::new(OsStr::from_bytes(rest.strip_prefix(b" ")?));
-    Some(Entry { flags, kind, inode, path })
+    Some(Entry {
+        flags,
+        kind,
+        inode,
+        path,
+    })
 }
 
 #[cfg(test)]
@@ -132,7 +159,10 @@ mod tests {
     fn a_line_is_read_with_a_path_of_any_bytes() {
         let line = b"00000000bcc76b6a: 00000002 00000000 00010000 0001 01    42 /tmp/a  b\xff.sock";
         let entry = parse(line).unwrap();
-        assert_eq!((entry.flags, entry.kind, entry.inode), (ACCEPTS, STREAM, 42));
+        assert_eq!(
+            (entry.flags, entry.kind, entry.inode),
+            (ACCEPTS, STREAM, 42)
+        );
         assert_eq!(entry.path.as_os_str().as_bytes(), b"/tmp/a  b\xff.sock");
         for bad in [
             &b""[..],
@@ -196,10 +226,14 @@ mod tests {
         std::fs::create_dir(&inner).unwrap();
         let path = inner.join("gdb.sock");
         let _listener = UnixListener::bind(&path).unwrap();
-        // A link to itself cannot be followed by anybody; a forbidden folder would still be open to root.
+        // A link to itself cannot be followed by anybody; a forbidden folder would still be open to
+        // root.
         std::fs::rename(&inner, folder.path().join("moved")).unwrap();
         std::os::unix::fs::symlink(&inner, &inner).unwrap();
-        assert!(matches!(look(&path, None), Look::Unknown(Blind::Unreadable(_))));
+        assert!(matches!(
+            look(&path, None),
+            Look::Unknown(Blind::Unreadable(_))
+        ));
         // Below a file there is nothing, which is no failure to see.
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
@@ -208,6 +242,9 @@ mod tests {
 
     #[test]
     fn a_path_that_the_table_cannot_show_is_not_called_absent() {
-        assert!(matches!(look(Path::new("/tmp/a\nb"), None), Look::Unknown(Blind::Unreadable(_))));
+        assert!(matches!(
+            look(Path::new("/tmp/a\nb"), None),
+            Look::Unknown(Blind::Unreadable(_))
+        ));
     }
 }

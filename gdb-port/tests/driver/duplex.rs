@@ -7,7 +7,8 @@ use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, probe
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
 
-/// A stub that answers each packet after `delay`, until the other side has said all; returns the questions.
+/// A stub that answers each packet after `delay`, until the other side has said all; returns the
+/// questions.
 async fn stub(
     mut stream: DuplexStream,
     delay: Duration,
@@ -21,8 +22,13 @@ async fn stub(
         if count == 0 {
             return asked;
         }
-        for item in buffer[..count].iter().filter_map(|byte| decoder.push(*byte)) {
-            let Item::Packet(question) = item else { continue };
+        for item in buffer[..count]
+            .iter()
+            .filter_map(|byte| decoder.push(*byte))
+        {
+            let Item::Packet(question) = item else {
+                continue;
+            };
             let question = String::from_utf8(question).unwrap();
             tokio::time::sleep(delay).await;
             if let Some(text) = answer(&question) {
@@ -45,7 +51,9 @@ fn simple(question: &str) -> Option<&'static str> {
 }
 
 fn options() -> ProbeOptions {
-    ProbeOptions::default().leave(Leave::RunOn).guest(GuestState::Running)
+    ProbeOptions::default()
+        .leave(Leave::RunOn)
+        .guest(GuestState::Running)
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +63,10 @@ async fn a_stub_is_asked_and_left_also_through_a_buffer_of_one_byte() {
         let (near, far) = duplex(buffer);
         let delay = Duration::from_millis(1);
         let (outcome, asked) = tokio::join!(probe_stream(near, &options), stub(far, delay, simple));
-        assert!(matches!(outcome.reachability, Reachability::Answers(_)), "{buffer}");
+        assert!(
+            matches!(outcome.reachability, Reachability::Answers(_)),
+            "{buffer}"
+        );
         assert_eq!(outcome.effect, GuestEffect::PausedThenResumed);
         assert_eq!(asked[1..], ["?", "D"]);
     }
@@ -68,7 +79,8 @@ async fn a_slow_stub_is_left_in_order_at_the_deadline() {
     let begun = Instant::now();
     let delay = Duration::from_millis(1_500);
     let (outcome, asked) = tokio::join!(probe_stream(near, &options), stub(far, delay, simple));
-    // Asked at 0, answered at 1.5 s; asked again, and at 2 s the deadline: D, which may take half a second more.
+    // Asked at 0, answered at 1.5 s; asked again, and at 2 s the deadline: D, which may take half a
+    // second more.
     assert_eq!(asked[1..], ["?", "D"]);
     assert_eq!(outcome.effect, GuestEffect::ResumeUnconfirmed);
     assert!(begun.elapsed() >= Duration::from_secs(2));
@@ -80,7 +92,8 @@ async fn a_leaving_begun_before_the_deadline_is_awaited_past_it() {
     let options = options();
     let delay = Duration::from_millis(700);
     let (outcome, asked) = tokio::join!(probe_stream(near, &options), stub(far, delay, simple));
-    // D is sent at 1.4 s and answered at 2.1 s, between the deadline and the end of leaving at 2.5 s.
+    // D is sent at 1.4 s and answered at 2.1 s, between the deadline and the end of leaving at 2.5
+    // s.
     assert_eq!(asked[1..], ["?", "D"]);
     assert_eq!(outcome.effect, GuestEffect::PausedThenResumed);
 }
@@ -91,9 +104,17 @@ async fn a_stub_that_never_answers_or_reads_takes_no_longer_than_was_allowed() {
         let (near, far) = duplex(buffer);
         let begun = Instant::now();
         let outcome = probe_stream(near, &options()).await;
-        assert_eq!(outcome.reachability, Reachability::Silent { accepted: None });
-        // The deadline of 2 s, and twice the half second for leaving: D unanswered, and the close unanswered.
-        assert!(begun.elapsed() <= Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(
+            outcome.reachability,
+            Reachability::Silent { accepted: None }
+        );
+        // The deadline of 2 s, and twice the half second for leaving: D unanswered, and the close
+        // unanswered.
+        assert!(
+            begun.elapsed() <= Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
         drop(far);
     }
 }
@@ -120,7 +141,12 @@ fn the_futures_and_what_they_return_can_be_sent() {
     let endpoint = "127.0.0.1:9".parse().unwrap();
     let options = options();
     is_send(&gdb_port::probe(&endpoint, &options));
-    is_send(&gdb_port::wait_until_listening(&endpoint, None, Duration::ZERO, std::future::ready(())));
+    is_send(&gdb_port::wait_until_listening(
+        &endpoint,
+        None,
+        Duration::ZERO,
+        std::future::ready(()),
+    ));
     is_send(&async {
         let report = gdb_port::probe(&endpoint, &options).await.unwrap();
         report.unaccepted.unwrap().settle(Duration::ZERO).await

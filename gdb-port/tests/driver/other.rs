@@ -1,4 +1,5 @@
-//! Another process of the same user, which listens nowhere: the files of a process of another user are hidden.
+//! Another process of the same user, which listens nowhere: the files of a process of another user
+//! are hidden.
 
 use std::process::{Child, Command, Stdio};
 
@@ -8,7 +9,11 @@ pub(crate) struct Other(Child);
 impl Other {
     pub(crate) fn start() -> Self {
         let mut command = Command::new("sleep");
-        command.arg("600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .arg("600")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
 

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use gdb_port::{Endpoint, GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, look, probe};
+use gdb_port::{
+    Endpoint, GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, look, probe,
+};
 
 use crate::unused::unused;
 
@@ -20,7 +22,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || serve(listener.accept().unwrap().0));
-        Self { address, thread: Some(thread) }
+        Self {
+            address,
+            thread: Some(thread),
+        }
     }
 }
 
@@ -36,7 +41,8 @@ fn read_to_end(mut stream: &TcpStream) {
     while matches!(stream.read(&mut buffer), Ok(count) if count > 0) {}
 }
 
-/// Time for what a server does at once, also on a loaded machine. Only what waits for the deadline takes this long.
+/// Time for what a server does at once, also on a loaded machine. Only what waits for the deadline
+/// takes this long.
 const UNTIL_DEADLINE: Duration = Duration::from_secs(4);
 /// What ends by itself, and is not to be taken for silence however loaded the machine is.
 const AMPLE: Duration = Duration::from_secs(60);
@@ -48,7 +54,9 @@ async fn ask(server: &Server) -> Report {
 
 /// Probes, and sees that the deadline is kept.
 async fn ask_until(server: &Server, deadline: Duration) -> Report {
-    let mut options = ProbeOptions::default().leave(Leave::RunOn).deadline(deadline);
+    let mut options = ProbeOptions::default()
+        .leave(Leave::RunOn)
+        .deadline(deadline);
     options.leave_within = Duration::from_millis(200);
     let endpoint = Endpoint::Tcp(server.address);
     // Generous towards a loaded machine; a hang would take for ever.
@@ -76,11 +84,19 @@ async fn an_http_server_that_waits_for_a_whole_request() {
             }
             request.push(byte[0]);
         }
-        stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
     });
     let report = ask_until(&server, 2 * UNTIL_DEADLINE).await;
-    let Seen::OtherProtocol(first) = seen(&report) else { panic!("{report:?}") };
-    assert!(first.starts_with(b"HTTP/1.1 400"), "{}", first.escape_ascii());
+    let Seen::OtherProtocol(first) = seen(&report) else {
+        panic!("{report:?}")
+    };
+    assert!(
+        first.starts_with(b"HTTP/1.1 400"),
+        "{}",
+        first.escape_ascii()
+    );
 }
 
 #[tokio::test]
@@ -90,7 +106,9 @@ async fn a_server_that_speaks_first() {
         read_to_end(&stream);
     });
     let report = ask_until(&server, UNTIL_DEADLINE).await;
-    let Seen::OtherProtocol(first) = seen(&report) else { panic!("{report:?}") };
+    let Seen::OtherProtocol(first) = seen(&report) else {
+        panic!("{report:?}")
+    };
     assert_eq!(first, b"SSH-2.0-OpenSSH_9.2\r\n");
 }
 
@@ -98,7 +116,12 @@ async fn a_server_that_speaks_first() {
 async fn a_silent_server() {
     let server = Server::start(|stream| read_to_end(&stream));
     let report = ask_until(&server, UNTIL_DEADLINE).await;
-    assert_eq!(report.reachability, Reachability::Silent { accepted: Some(true) });
+    assert_eq!(
+        report.reachability,
+        Reachability::Silent {
+            accepted: Some(true)
+        }
+    );
     assert_eq!(report.effect, GuestEffect::Unknown);
     assert!(report.unaccepted.is_none());
 }
@@ -109,10 +132,18 @@ async fn a_listener_that_never_accepts() {
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
     let options = ProbeOptions::default().deadline(Duration::from_millis(100));
     let report = probe(&endpoint, &options).await.unwrap();
-    assert_eq!(report.reachability, Reachability::Silent { accepted: Some(false) });
+    assert_eq!(
+        report.reachability,
+        Reachability::Silent {
+            accepted: Some(false)
+        }
+    );
     assert_eq!(report.effect, GuestEffect::Pending);
     // The connection waits; whoever looks or probes now is told so, and adds none.
-    assert_eq!(look(&endpoint, None).reachability(), Reachability::HeldByAnotherClient);
+    assert_eq!(
+        look(&endpoint, None).reachability(),
+        Reachability::HeldByAnotherClient
+    );
     let second = probe(&endpoint, &options).await.unwrap();
     assert_eq!(second.reachability, Reachability::HeldByAnotherClient);
     assert_eq!(second.effect, GuestEffect::Untouched);
@@ -140,7 +171,9 @@ async fn a_server_that_sends_random_bytes_without_end() {
         while stream.write_all(&random_bytes(&mut state)).is_ok() {}
     });
     let report = ask(&server).await;
-    let Seen::OtherProtocol(first) = seen(&report) else { panic!("{report:?}") };
+    let Seen::OtherProtocol(first) = seen(&report) else {
+        panic!("{report:?}")
+    };
     assert!(!first.is_empty() && random_bytes(&mut SEED.clone()).starts_with(first));
 }
 
@@ -177,9 +210,13 @@ async fn a_server_whose_packets_are_cut_short_or_no_answers() {
     }
 }
 
-/// It talked until the deadline: what that did to a guest, should it be a stub after all, is not known.
+/// It talked until the deadline: what that did to a guest, should it be a stub after all, is not
+/// known.
 fn assert_broken(report: &Report) {
-    assert_eq!(report.reachability, Reachability::NotAGdbStub(Seen::BrokenPackets));
+    assert_eq!(
+        report.reachability,
+        Reachability::NotAGdbStub(Seen::BrokenPackets)
+    );
     assert_eq!(report.effect, GuestEffect::Unknown);
 }
 
@@ -190,7 +227,9 @@ async fn nobody() {
     let report = probe(&endpoint, &ProbeOptions::default()).await.unwrap();
     assert_eq!(report.reachability, Reachability::NobodyListens);
     // Where looks see nothing, the refused connection says it.
-    let report = probe(&endpoint, &ProbeOptions::default().nobody_attached()).await.unwrap();
+    let report = probe(&endpoint, &ProbeOptions::default().nobody_attached())
+        .await
+        .unwrap();
     assert_eq!(report.reachability, Reachability::NobodyListens);
     assert_eq!(report.effect, GuestEffect::Untouched);
 }
@@ -203,9 +242,19 @@ async fn a_socket_file_without_a_listener_and_a_file_that_is_no_socket() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     for path in [socket, file, folder.path().join("absent")] {
-        for options in [ProbeOptions::default(), ProbeOptions::default().nobody_attached()] {
-            let report = probe(&Endpoint::Unix(path.clone()), &options).await.unwrap();
-            assert_eq!(report.reachability, Reachability::NobodyListens, "{}", path.display());
+        for options in [
+            ProbeOptions::default(),
+            ProbeOptions::default().nobody_attached(),
+        ] {
+            let report = probe(&Endpoint::Unix(path.clone()), &options)
+                .await
+                .unwrap();
+            assert_eq!(
+                report.reachability,
+                Reachability::NobodyListens,
+                "{}",
+                path.display()
+            );
         }
     }
 }
@@ -222,7 +271,11 @@ async fn another_hosts_stub_is_not_connected_to_unasked() {
 #[tokio::test]
 async fn a_deadline_without_end_is_no_overflow() {
     let server = Server::start(drop);
-    let options = ProbeOptions::default().deadline(Duration::MAX).leave_within(Duration::MAX);
-    let report = probe(&Endpoint::Tcp(server.address), &options).await.unwrap();
+    let options = ProbeOptions::default()
+        .deadline(Duration::MAX)
+        .leave_within(Duration::MAX);
+    let report = probe(&Endpoint::Tcp(server.address), &options)
+        .await
+        .unwrap();
     assert_eq!(seen(&report), &Seen::Closed);
 }

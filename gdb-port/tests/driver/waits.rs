@@ -29,16 +29,29 @@ async fn a_listener_that_comes_later_ends_the_wait() {
 async fn the_wait_ends_with_the_process_at_the_deadline_or_where_it_cannot_see() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
-    // Somebody else's listener is not waited for at all once the process is gone, and until the deadline before.
+    // Somebody else's listener is not waited for at all once the process is gone, and until the
+    // deadline before.
     let mut other = Other::start();
     let pid = Some(other.pid());
     let gone = wait_until_listening(&endpoint, pid, LONG, ready(())).await;
     assert!(matches!(gone, Err(WaitError::ProcessGone { .. })));
-    let over = wait_until_listening(&endpoint, pid, Duration::from_millis(30), pending::<()>()).await;
+    let over =
+        wait_until_listening(&endpoint, pid, Duration::from_millis(30), pending::<()>()).await;
     other.end();
-    let Err(error @ WaitError::Deadline { .. }) = over else { panic!("{over:?}") };
-    assert!(error.to_string().contains("another process listens"), "{error}");
+    let Err(error @ WaitError::Deadline { .. }) = over else {
+        panic!("{over:?}")
+    };
+    assert!(
+        error.to_string().contains("another process listens"),
+        "{error}"
+    );
     let elsewhere = "192.0.2.1:9".parse().unwrap();
     let blind = wait_until_listening(&elsewhere, None, LONG, pending::<()>()).await;
-    assert!(matches!(blind, Err(WaitError::CannotSee { reason: Blind::NotThisHost, .. })));
+    assert!(matches!(
+        blind,
+        Err(WaitError::CannotSee {
+            reason: Blind::NotThisHost,
+            ..
+        })
+    ));
 }

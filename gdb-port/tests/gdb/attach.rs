@@ -38,7 +38,10 @@ fn right_after_a_look() {
     for stub in STUBS {
         for guest in [Guest::Running, Guest::Prelaunch] {
             let mut machine = Machine::start(stub, guest);
-            assert_eq!(look(&machine.endpoint, Some(machine.pid())).reachability(), Reachability::Listens);
+            assert_eq!(
+                look(&machine.endpoint, Some(machine.pid())).reachability(),
+                Reachability::Listens
+            );
             debug(&machine);
             machine.await_attached(false);
             machine.assert_is(Guest::Running);
@@ -51,10 +54,17 @@ async fn right_after_a_probe_that_ran_on_or_left_the_guest_paused() {
     for stub in STUBS {
         for leave in [Leave::RunOn, Leave::Paused] {
             let mut machine = Machine::start(stub, Guest::Running);
-            let options = ProbeOptions::default().guest(GuestState::Running).leave(leave).deadline(PATIENCE);
+            let options = ProbeOptions::default()
+                .guest(GuestState::Running)
+                .leave(leave)
+                .deadline(PATIENCE);
             let report = probe(&machine.endpoint, &options).await.unwrap();
             assert!(report.reachability.can_attach(), "{}", report.reachability);
-            let expected = if leave == Leave::RunOn { "running" } else { "paused" };
+            let expected = if leave == Leave::RunOn {
+                "running"
+            } else {
+                "paused"
+            };
             assert_eq!(machine.run_state(), expected);
             debug(&machine);
             machine.await_attached(false);
@@ -70,8 +80,10 @@ async fn a_probe_right_after_gdb_lets_the_guest_run_on() {
         for _ in 0..3 {
             batch(&machine.endpoint, &["info registers pc", "detach"]);
             machine.await_attached(false);
-            let options =
-                ProbeOptions::default().guest(GuestState::Running).leave(Leave::RunOn).deadline(PATIENCE);
+            let options = ProbeOptions::default()
+                .guest(GuestState::Running)
+                .leave(Leave::RunOn)
+                .deadline(PATIENCE);
             let report = probe(&machine.endpoint, &options).await.unwrap();
             assert!(report.reachability.can_attach(), "{}", report.reachability);
             assert_eq!(report.effect, GuestEffect::PausedThenResumed);

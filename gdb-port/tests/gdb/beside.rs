@@ -1,4 +1,5 @@
-//! Looks and probes while gdb is attached: it is not disturbed, and no pause is left behind when it detaches.
+//! Looks and probes while gdb is attached: it is not disturbed, and no pause is left behind when it
+//! detaches.
 
 use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, look, probe};
 
@@ -13,10 +14,15 @@ async fn two_hundred_checks_beside_gdb_leave_no_pause_behind() {
         let stopped_at = gdb.run("print $pc");
         for round in 0..200 {
             // The look, and every tenth time the probe.
-            assert_eq!(look(&machine.endpoint, None).reachability(), Reachability::HeldByAnotherClient);
+            assert_eq!(
+                look(&machine.endpoint, None).reachability(),
+                Reachability::HeldByAnotherClient
+            );
             if round % 10 == 0 {
-                let options =
-                    ProbeOptions::default().guest(GuestState::Running).leave(Leave::RunOn).deadline(PATIENCE);
+                let options = ProbeOptions::default()
+                    .guest(GuestState::Running)
+                    .leave(Leave::RunOn)
+                    .deadline(PATIENCE);
                 let report = probe(&machine.endpoint, &options).await.unwrap();
                 assert_eq!(report.reachability, Reachability::HeldByAnotherClient);
                 assert_eq!(report.effect, GuestEffect::Untouched);
@@ -36,10 +42,15 @@ async fn two_hundred_checks_beside_gdb_leave_no_pause_behind() {
 async fn two_hundred_checks_without_gdb_leave_no_pause_behind() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let options =
-            ProbeOptions::default().guest(GuestState::Running).leave(Leave::RunOn).deadline(PATIENCE);
+        let options = ProbeOptions::default()
+            .guest(GuestState::Running)
+            .leave(Leave::RunOn)
+            .deadline(PATIENCE);
         for round in 0..200 {
-            assert_eq!(look(&machine.endpoint, None).reachability(), Reachability::Listens);
+            assert_eq!(
+                look(&machine.endpoint, None).reachability(),
+                Reachability::Listens
+            );
             if round % 10 == 0 {
                 let report = probe(&machine.endpoint, &options).await.unwrap();
                 assert_eq!(report.effect, GuestEffect::PausedThenResumed);

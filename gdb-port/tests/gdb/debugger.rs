@@ -1,4 +1,5 @@
-//! Runs gdb-multiarch: a batch of commands, or a session that stays attached until it is told to go.
+//! Runs gdb-multiarch: a batch of commands, or a session that stays attached until it is told to
+//! go.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -16,9 +17,22 @@ const DONE: &str = "-- done --";
 
 fn gdb() -> Command {
     let mut command = Command::new("gdb-multiarch");
-    // No start-up files, no questions, no pages; and a gdb that hears nothing gives up after so many seconds.
-    command.args(["-nx", "-q", "-iex", "set confirm off", "-iex", "set pagination off"]);
-    command.args(["-iex", "set debuginfod enabled off", "-iex", "set tcp connect-timeout 10"]);
+    // No start-up files, no questions, no pages; and a gdb that hears nothing gives up after so
+    // many seconds.
+    command.args([
+        "-nx",
+        "-q",
+        "-iex",
+        "set confirm off",
+        "-iex",
+        "set pagination off",
+    ]);
+    command.args([
+        "-iex",
+        "set debuginfod enabled off",
+        "-iex",
+        "set tcp connect-timeout 10",
+    ]);
     command.args(["-iex", "set remotetimeout 10"]);
     command.arg(firmware());
     command
@@ -32,7 +46,11 @@ struct Process(Mutex<Child>);
 
 impl Process {
     fn start(mut command: Command) -> Self {
-        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let spawned = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         Self(Mutex::new(spawned.unwrap_or_else(|error| {
             panic!("gdb-multiarch cannot be started ({error}): these tests need it, install the package gdb-multiarch")
         })))
@@ -42,7 +60,8 @@ impl Process {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what may wait for gdb. Past the limit gdb is killed, which ends its output and so the waiting.
+    /// Does what may wait for gdb. Past the limit gdb is killed, which ends its output and so the
+    /// waiting.
     fn watched<T>(&self, limit: Duration, wait: impl FnOnce() -> T) -> T {
         thread::scope(|scope| {
             let (done, is_done) = mpsc::channel::<()>();
@@ -101,7 +120,8 @@ fn target(endpoint: &Endpoint) -> String {
     }
 }
 
-/// Attaches, carries the commands out, and returns what was printed. gdb ends at the first that fails.
+/// Attaches, carries the commands out, and returns what was printed. gdb ends at the first that
+/// fails.
 pub(crate) fn batch(endpoint: &Endpoint, commands: &[&str]) -> String {
     let mut command = gdb();
     command.args(["-batch", "-ex", &target(endpoint)]);
@@ -112,7 +132,10 @@ pub(crate) fn batch(endpoint: &Endpoint, commands: &[&str]) -> String {
     // Nothing is asked of a batch: whoever reads there shall not wait.
     drop(gdb.child().stdin.take());
     let (printed, errors, status) = gdb.output(LIMIT);
-    assert!(status.success(), "gdb ended with {status}:\n{printed}\n{errors}");
+    assert!(
+        status.success(),
+        "gdb ended with {status}:\n{printed}\n{errors}"
+    );
     printed + &errors
 }
 
@@ -130,7 +153,11 @@ impl Session {
         let commands = child.stdin.take().unwrap();
         let printed = BufReader::new(child.stdout.take().unwrap());
         drop(child);
-        let mut session = Self { process, commands, printed };
+        let mut session = Self {
+            process,
+            commands,
+            printed,
+        };
         session.run(&target(endpoint));
         session
     }
@@ -143,7 +170,10 @@ impl Session {
             let mut printed = String::new();
             loop {
                 let mut line = String::new();
-                assert!(lines.read_line(&mut line).unwrap() > 0, "gdb ended:\n{printed}");
+                assert!(
+                    lines.read_line(&mut line).unwrap() > 0,
+                    "gdb ended:\n{printed}"
+                );
                 if line.contains(DONE) {
                     return printed;
                 }

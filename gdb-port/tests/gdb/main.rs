@@ -1,5 +1,9 @@
-//! A real gdb-multiarch beside looks and probes: it attaches right after them, and is not disturbed by them.
-#![expect(clippy::unwrap_used, reason = "the tests' helpers panic as the tests do")]
+//! A real gdb-multiarch beside looks and probes: it attaches right after them, and is not disturbed
+//! by them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the tests' helpers panic as the tests do"
+)]
 
 #[path = "../machine/mod.rs"]
 #[expect(dead_code, reason = "shared with the target that needs no gdb")]

@@ -1,4 +1,5 @@
-//! A QEMU with firmware that counts, and the few words of QMP that its tests need. Shared by the targets that need QEMU.
+//! A QEMU with firmware that counts, and the few words of QMP that its tests need. Shared by the
+//! targets that need QEMU.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -53,7 +54,8 @@ impl Guest {
     }
 }
 
-/// A process that is killed and reaped when dropped, also when the test panics before it has come up.
+/// A process that is killed and reaped when dropped, also when the test panics before it has come
+/// up.
 struct Guarded(Child);
 
 impl Drop for Guarded {
@@ -74,7 +76,11 @@ pub(crate) struct Machine {
 /// The firmware of the demo, which counts.
 pub(crate) fn firmware() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/firmware/tick/tick.elf");
-    assert!(path.exists(), "{} is missing: build it with `cargo xtask firmware`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: build it with `cargo xtask firmware`",
+        path.display()
+    );
     path
 }
 
@@ -82,7 +88,16 @@ pub(crate) fn firmware() -> PathBuf {
 pub(crate) fn qemu(monitor: &Path) -> Command {
     let mut command = Command::new("qemu-system-arm");
     command
-        .args(["-M", "lm3s6965evb", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "null"])
+        .args([
+            "-M",
+            "lm3s6965evb",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-serial",
+            "null",
+        ])
         .arg("-kernel")
         .arg(firmware())
         .arg("-qmp")
@@ -101,10 +116,14 @@ impl Machine {
         match stub {
             Stub::Tcp4 => command.args(["-gdb", "tcp:127.0.0.1:0"]),
             // `-gdb tcp:[::1]:PORT` is refused by QEMU 7.2; a chardev by its parts is not.
-            Stub::Tcp6 => command.args(["-chardev", "socket,id=gdb,host=::1,port=0,server=on,wait=off"]),
-            Stub::Unix => command
-                .arg("-gdb")
-                .arg(format!("unix:{}/gdb.sock,server=on,wait=off", folder.path().display())),
+            Stub::Tcp6 => command.args([
+                "-chardev",
+                "socket,id=gdb,host=::1,port=0,server=on,wait=off",
+            ]),
+            Stub::Unix => command.arg("-gdb").arg(format!(
+                "unix:{}/gdb.sock,server=on,wait=off",
+                folder.path().display()
+            )),
         };
         if stub == Stub::Tcp6 {
             command.args(["-gdb", "chardev:gdb"]);
@@ -113,11 +132,17 @@ impl Machine {
             command.arg("-S");
         }
         let spawned = command.spawn();
-        let child = Guarded(spawned.expect("qemu-system-arm is missing: install it (`cargo xtask setup`)"));
+        let child =
+            Guarded(spawned.expect("qemu-system-arm is missing: install it (`cargo xtask setup`)"));
         let mut monitor = BufReader::new(connect_monitor(&monitor));
         monitor.read_line(&mut String::new()).unwrap();
         let endpoint = Endpoint::Unix(PathBuf::new());
-        let mut machine = Self { child, monitor, endpoint, _folder: folder };
+        let mut machine = Self {
+            child,
+            monitor,
+            endpoint,
+            _folder: folder,
+        };
         machine.execute("qmp_capabilities", json!({}));
         machine.endpoint = machine.chardev().endpoint;
         if guest == Guest::Paused {
@@ -137,7 +162,10 @@ impl Machine {
         self.monitor.get_mut().write_all(line.as_bytes()).unwrap();
         loop {
             let mut line = String::new();
-            assert!(self.monitor.read_line(&mut line).unwrap() > 0, "QEMU closed its monitor");
+            assert!(
+                self.monitor.read_line(&mut line).unwrap() > 0,
+                "QEMU closed its monitor"
+            );
             let mut message: Value = serde_json::from_str(&line).unwrap();
             assert!(message.get("error").is_none(), "{command}: {line}");
             if let Some(value) = message.get_mut("return") {
@@ -147,7 +175,10 @@ impl Machine {
     }
 
     pub(crate) fn run_state(&mut self) -> String {
-        self.execute("query-status", json!({}))["status"].as_str().unwrap().to_owned()
+        self.execute("query-status", json!({}))["status"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     pub(crate) fn pause(&mut self) {
@@ -157,13 +188,21 @@ impl Machine {
     /// Whether this QEMU's stub shows by itself that it stopped a guest that ran: up to 8.0.
     pub(crate) fn shows_that_it_ran(&mut self) -> bool {
         let version = self.execute("query-version", json!({}))["qemu"].take();
-        (version["major"].as_u64().unwrap(), version["minor"].as_u64().unwrap()) < (8, 1)
+        (
+            version["major"].as_u64().unwrap(),
+            version["minor"].as_u64().unwrap(),
+        ) < (8, 1)
     }
 
     /// What QEMU says of the stub's chardev.
     pub(crate) fn chardev(&mut self) -> Chardev {
         let chardevs = self.execute("query-chardev", json!({}));
-        let gdb = chardevs.as_array().unwrap().iter().find(|chardev| chardev["label"] == "gdb").unwrap();
+        let gdb = chardevs
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|chardev| chardev["label"] == "gdb")
+            .unwrap();
         Chardev::parse(gdb["filename"].as_str().unwrap()).unwrap()
     }
 
@@ -183,19 +222,27 @@ impl Machine {
             assert_eq!(self.run_state(), "running");
         } else {
             for _ in 0..5 {
-                assert_eq!(self.counter(), before, "the counter grows though the guest is {guest:?}");
+                assert_eq!(
+                    self.counter(),
+                    before,
+                    "the counter grows though the guest is {guest:?}"
+                );
             }
         }
     }
 
     /// Waits until QEMU's own monitor says that the stub's client is there, or gone.
     pub(crate) fn await_attached(&mut self, attached: bool) {
-        eventually("the stub's client comes or goes", || self.chardev().attached == attached);
+        eventually("the stub's client comes or goes", || {
+            self.chardev().attached == attached
+        });
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let done =
-            Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap();
+        let done = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
         assert!(done.success());
     }
 

@@ -28,9 +28,15 @@ fn packet(payload: &[u8]) -> Event {
 fn packets_are_acknowledged_and_notifications_are_not() {
     let mut link = asking();
     assert!(link.is_outstanding());
-    assert_eq!(hear(&mut link, b"+$OK#9a"), ("+".to_owned(), vec![Event::Acknowledged, packet(b"OK")]));
+    assert_eq!(
+        hear(&mut link, b"+$OK#9a"),
+        ("+".to_owned(), vec![Event::Acknowledged, packet(b"OK")])
+    );
     assert!(!link.is_outstanding());
-    assert_eq!(hear(&mut link, b"%x#78"), (String::new(), vec![Event::Notification(b"x".to_vec())]));
+    assert_eq!(
+        hear(&mut link, b"%x#78"),
+        (String::new(), vec![Event::Notification(b"x".to_vec())])
+    );
     assert_eq!(hear(&mut link, b"%x#79"), (String::new(), vec![]));
     assert_eq!(hear(&mut link, b"+++"), (String::new(), vec![]));
 }
@@ -61,8 +67,15 @@ fn a_packet_that_was_lost_is_sent_again_so_many_times() {
     for _ in 0..MAX_RESENDS {
         assert_eq!(hear(&mut link, b"-"), ("$?#3f".to_owned(), vec![]));
     }
-    assert_eq!(hear(&mut link, b"-"), (String::new(), vec![Event::Broken(Broken::ResendsAsked)]));
-    assert_eq!(hear(&mut link, b"$OK#9a-+"), (String::new(), vec![]), "a broken link is deaf");
+    assert_eq!(
+        hear(&mut link, b"-"),
+        (String::new(), vec![Event::Broken(Broken::ResendsAsked)])
+    );
+    assert_eq!(
+        hear(&mut link, b"$OK#9a-+"),
+        (String::new(), vec![]),
+        "a broken link is deaf"
+    );
 }
 
 #[test]
@@ -70,7 +83,10 @@ fn a_resend_is_of_the_last_packet_and_of_none_that_arrived() {
     let mut link = asking();
     link.send(b"D");
     assert_eq!(hear(&mut link, b"-").0, "$D#44$D#44");
-    assert_eq!(hear(&mut link, b"+-"), (String::new(), vec![Event::Acknowledged]));
+    assert_eq!(
+        hear(&mut link, b"+-"),
+        (String::new(), vec![Event::Acknowledged])
+    );
 }
 
 #[test]
@@ -80,7 +96,11 @@ fn a_damaged_packet_is_asked_for_again_so_many_times() {
         for _ in 0..MAX_RESENDS {
             assert_eq!(hear(&mut link, b"$OK#00"), ("-".to_owned(), vec![]));
         }
-        assert_eq!(hear(&mut link, b"$OK#9a").0, "+", "a good one begins the count anew");
+        assert_eq!(
+            hear(&mut link, b"$OK#9a").0,
+            "+",
+            "a good one begins the count anew"
+        );
     }
     let (said, events) = hear(&mut link, &b"$OK#00".repeat(usize::from(MAX_RESENDS) + 1));
     assert_eq!(said, "-".repeat(usize::from(MAX_RESENDS)));
@@ -93,24 +113,36 @@ fn a_packet_over_the_limit_is_not_asked_for_again() {
     let long = [&b"$"[..], &[b'x'; 65], b"#78"].concat();
     assert_eq!(
         hear(&mut link, &long),
-        (String::new(), vec![Event::Broken(Broken::Damaged(Damage::TooLong))])
+        (
+            String::new(),
+            vec![Event::Broken(Broken::Damaged(Damage::TooLong))]
+        )
     );
 }
 
 #[test]
 fn a_packet_that_another_interrupts_is_passed_over() {
     let mut link = asking();
-    assert_eq!(hear(&mut link, b"$O$OK#9a"), ("+".to_owned(), vec![packet(b"OK")]));
+    assert_eq!(
+        hear(&mut link, b"$O$OK#9a"),
+        ("+".to_owned(), vec![packet(b"OK")])
+    );
 }
 
 #[test]
 fn without_acknowledgments_nothing_is_acknowledged_or_sent_again() {
     let mut link = asking();
     link.stop_acknowledging();
-    assert_eq!(hear(&mut link, b"$OK#9a"), (String::new(), vec![packet(b"OK")]));
+    assert_eq!(
+        hear(&mut link, b"$OK#9a"),
+        (String::new(), vec![packet(b"OK")])
+    );
     link.send(b"?");
     assert_eq!(hear(&mut link, b"-"), ("$?#3f".to_owned(), vec![]));
-    assert_eq!(hear(&mut link, b"$OK#00").1, [Event::Broken(Broken::Damaged(Damage::Checksum))]);
+    assert_eq!(
+        hear(&mut link, b"$OK#00").1,
+        [Event::Broken(Broken::Damaged(Damage::Checksum))]
+    );
 }
 
 #[test]
@@ -118,7 +150,10 @@ fn the_last_acknowledgments_are_rationed() {
     let mut link = asking();
     link.limit_acknowledgments(1);
     assert_eq!(hear(&mut link, b"$OK#9a$OK#9a").0, "+");
-    assert_eq!(hear(&mut link, b"$OK#9a$OK#00"), (String::new(), vec![packet(b"OK")]));
+    assert_eq!(
+        hear(&mut link, b"$OK#9a$OK#00"),
+        (String::new(), vec![packet(b"OK")])
+    );
 }
 
 #[test]

@@ -12,9 +12,13 @@ struct Told {
     outcome: Outcome,
 }
 
-/// Lets a probe speak with a stub that says `unasked` first and then answers each packet with one; `None` is silence, which
-/// lasts until the deadline.
-fn converse(options: &ProbeOptions, unasked: &[&str], answer: impl Fn(&str) -> Option<&'static str>) -> Told {
+/// Lets a probe speak with a stub that says `unasked` first and then answers each packet with one;
+/// `None` is silence, which lasts until the deadline.
+fn converse(
+    options: &ProbeOptions,
+    unasked: &[&str],
+    answer: impl Fn(&str) -> Option<&'static str>,
+) -> Told {
     let mut probe = Probe::new(options);
     let mut stub = Decoder::default();
     let (mut asked, mut said) = (Vec::new(), Vec::new());
@@ -39,7 +43,11 @@ fn converse(options: &ProbeOptions, unasked: &[&str], answer: impl Fn(&str) -> O
             }
         }
         if probe.is_done() && output.is_empty() {
-            return Told { asked, said, outcome: probe.outcome() };
+            return Told {
+                asked,
+                said,
+                outcome: probe.outcome(),
+            };
         }
         if reply.is_empty() {
             probe.handle_deadline();
@@ -80,7 +88,10 @@ fn answers(outcome: &Outcome) -> bool {
 fn a_guest_that_ran_is_let_go_if_it_is_to_run_on() {
     let told = converse(&run_on(), &["T02thread:01;"], qemu);
     assert_eq!(told.asked, [SUPPORTED, "?", "D"]);
-    assert!(told.said.ends_with(b"+$D#44+"), "one acknowledgment after D");
+    assert!(
+        told.said.ends_with(b"+$D#44+"),
+        "one acknowledgment after D"
+    );
     assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
 
     let told = converse(&ProbeOptions::default(), &["T02thread:01;"], qemu);
@@ -100,21 +111,35 @@ fn what_the_guest_did_before_is_the_stubs_to_show_or_the_callers_to_say() {
     };
     check(&[], None, GuestEffect::LeftStopped);
     check(&[], Some(GuestState::Stopped), GuestEffect::StillStopped);
-    check(&[], Some(GuestState::Running), GuestEffect::PausedThenResumed);
+    check(
+        &[],
+        Some(GuestState::Running),
+        GuestEffect::PausedThenResumed,
+    );
     check(&["T02thread:01;"], None, GuestEffect::PausedThenResumed);
     check(&["S02"], None, GuestEffect::PausedThenResumed);
     // It ran when we came, whatever it did when the caller asked.
-    check(&["T02thread:01;"], Some(GuestState::Stopped), GuestEffect::PausedThenResumed);
+    check(
+        &["T02thread:01;"],
+        Some(GuestState::Stopped),
+        GuestEffect::PausedThenResumed,
+    );
     // Console output and the end of a process are no sign of running.
     check(&["O41", "W00"], None, GuestEffect::LeftStopped);
 }
 
 #[test]
 fn a_second_stop_reply_is_no_sign_that_the_guest_ran() {
-    // A stub that answers `?` twice: the second answer arrives while the target description is awaited.
+    // A stub that answers `?` twice: the second answer arrives while the target description is
+    // awaited.
     let mut probe = Probe::new(&run_on());
     let mut input = b"+".to_vec();
-    for packet in ["qXfer:features:read+", "T05thread:01;", "T05thread:01;", "l<target/>"] {
+    for packet in [
+        "qXfer:features:read+",
+        "T05thread:01;",
+        "T05thread:01;",
+        "l<target/>",
+    ] {
         encode(packet.as_bytes(), &mut input);
     }
     probe.handle_input(&input);
@@ -151,7 +176,11 @@ fn a_refused_detach_is_tried_once_in_the_other_form() {
             detach if detach.starts_with('D') => Some(refusal),
             other => qemu(other),
         });
-        assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed, "'{refusal}'");
+        assert_eq!(
+            told.outcome.effect,
+            GuestEffect::ResumeUnconfirmed,
+            "'{refusal}'"
+        );
         assert!(answers(&told.outcome));
     }
 }
@@ -168,7 +197,9 @@ fn the_target_description_is_read_in_pieces_of_the_stubs_size() {
         }
         other => qemu(other),
     });
-    let Reachability::Answers(identity) = told.outcome.reachability else { panic!() };
+    let Reachability::Answers(identity) = told.outcome.reachability else {
+        panic!()
+    };
     let target = identity.target.unwrap();
     assert_eq!(target.architecture.as_deref(), Some("arm"));
     assert_eq!(target.core_registers().next().unwrap().name, "pc");
@@ -183,15 +214,21 @@ fn a_target_description_that_cannot_be_read_takes_nothing_from_the_answer() {
             annex if annex.starts_with("qXfer") => Some(bad),
             other => qemu(other),
         });
-        let Reachability::Answers(identity) = &told.outcome.reachability else { panic!("{bad}") };
+        let Reachability::Answers(identity) = &told.outcome.reachability else {
+            panic!("{bad}")
+        };
         assert_eq!(identity.target, None);
         assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
     }
     // Not asked for.
-    let told = converse(&ProbeOptions::default().target(false), &[], |question| match question {
-        SUPPORTED => Some("qXfer:features:read+"),
-        other => qemu(other),
-    });
+    let told = converse(
+        &ProbeOptions::default().target(false),
+        &[],
+        |question| match question {
+            SUPPORTED => Some("qXfer:features:read+"),
+            other => qemu(other),
+        },
+    );
     assert_eq!(told.asked, [SUPPORTED, "?"]);
 }
 
@@ -199,9 +236,9 @@ fn a_target_description_that_cannot_be_read_takes_nothing_from_the_answer() {
 fn an_endless_target_description_ends() {
     let told = converse(&ProbeOptions::default(), &[], |question| match question {
         SUPPORTED => Some("PacketSize=10000;qXfer:features:read+"),
-        annex if annex.starts_with("qXfer") => {
-            Some(Box::leak(format!("m{}", " ".repeat(30_000)).into_boxed_str()))
-        }
+        annex if annex.starts_with("qXfer") => Some(Box::leak(
+            format!("m{}", " ".repeat(30_000)).into_boxed_str(),
+        )),
         other => qemu(other),
     });
     assert!(answers(&told.outcome));
@@ -216,7 +253,11 @@ fn acknowledgments_end_where_the_stub_offers_it() {
         other => qemu(other),
     });
     assert_eq!(told.asked, [SUPPORTED, "QStartNoAckMode", "?", "D"]);
-    assert!(told.said.ends_with(b"$QStartNoAckMode#b0+$?#3f$D#44"), "{}", told.said.escape_ascii());
+    assert!(
+        told.said.ends_with(b"$QStartNoAckMode#b0+$?#3f$D#44"),
+        "{}",
+        told.said.escape_ascii()
+    );
     for refusal in ["", "E01"] {
         let told = converse(&run_on(), &[], |question| match question {
             SUPPORTED => Some("QStartNoAckMode+"),
@@ -242,13 +283,18 @@ fn a_stub_that_knows_hardly_anything_is_a_stub() {
 #[test]
 fn silence_ends_at_the_deadline_and_a_guest_known_to_run_is_let_go() {
     let told = converse(&run_on(), &[], |_| None);
-    assert_eq!(told.outcome.reachability, Reachability::Silent { accepted: None });
+    assert_eq!(
+        told.outcome.reachability,
+        Reachability::Silent { accepted: None }
+    );
     assert_eq!(told.outcome.effect, GuestEffect::Unknown);
     assert_eq!(told.asked, [SUPPORTED]);
     let told = converse(&run_on().guest(GuestState::Running), &[], |_| None);
     assert_eq!(told.asked, [SUPPORTED, "D;1"]);
     // It fell silent after the first answer.
-    let told = converse(&run_on(), &["T02thread:01;"], |question| (question == SUPPORTED).then_some("x+"));
+    let told = converse(&run_on(), &["T02thread:01;"], |question| {
+        (question == SUPPORTED).then_some("x+")
+    });
     assert!(answers(&told.outcome));
     assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed);
     assert_eq!(told.asked, [SUPPORTED, "?", "D"]);
@@ -274,19 +320,32 @@ fn what_is_no_stub_is_told_by_what_it_said() {
     };
     assert_eq!(seen(b"", true), Seen::Closed);
     assert_eq!(seen(b"+", true), Seen::Closed);
-    assert_eq!(seen(b"HTTP/1.0 400", false), Seen::OtherProtocol(b"HTTP/1.0 400".to_vec()));
-    assert_eq!(seen(b"HTTP/1.0 400", true), Seen::OtherProtocol(b"HTTP/1.0 400".to_vec()));
+    assert_eq!(
+        seen(b"HTTP/1.0 400", false),
+        Seen::OtherProtocol(b"HTTP/1.0 400".to_vec())
+    );
+    assert_eq!(
+        seen(b"HTTP/1.0 400", true),
+        Seen::OtherProtocol(b"HTTP/1.0 400".to_vec())
+    );
     assert_eq!(seen(&b"$bad#00".repeat(4), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"-".repeat(4), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"$hello#14".repeat(65), false), Seen::BrokenPackets);
     assert_eq!(seen(&b"%hello#14".repeat(65), false), Seen::BrokenPackets);
     // Both at once is told the same however much came at once.
     let mixed = b"x$bad#00".repeat(300);
-    assert_eq!(seen(&mixed, false), Seen::OtherProtocol(mixed[..64].to_vec()));
-    assert_eq!(seen(&mixed[..40], false), Seen::OtherProtocol(mixed[..40].to_vec()));
+    assert_eq!(
+        seen(&mixed, false),
+        Seen::OtherProtocol(mixed[..64].to_vec())
+    );
+    assert_eq!(
+        seen(&mixed[..40], false),
+        Seen::OtherProtocol(mixed[..40].to_vec())
+    );
 }
 
-/// What talks is not called silent; since it may be a stub in the middle of its answer, a guest known to run is let go.
+/// What talks is not called silent; since it may be a stub in the middle of its answer, a guest
+/// known to run is let go.
 #[test]
 fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
     for input in [
@@ -308,7 +367,10 @@ fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
         };
         let (said, outcome) = cut_off(&run_on());
         assert_eq!(said, b"");
-        assert_eq!(outcome.reachability, Reachability::NotAGdbStub(Seen::BrokenPackets));
+        assert_eq!(
+            outcome.reachability,
+            Reachability::NotAGdbStub(Seen::BrokenPackets)
+        );
         assert_eq!(outcome.effect, GuestEffect::Unknown);
         let (said, outcome) = cut_off(&run_on().guest(GuestState::Running));
         assert_eq!(said, b"$D;1#b0");
@@ -316,7 +378,10 @@ fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
     }
     // A stop reply is a stub's.
     let told = converse(&run_on(), &["T02thread:01;", "O41"], |_| None);
-    assert_eq!(told.outcome.reachability, Reachability::Silent { accepted: None });
+    assert_eq!(
+        told.outcome.reachability,
+        Reachability::Silent { accepted: None }
+    );
     assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed);
 }
 
@@ -364,10 +429,20 @@ fn the_parting_word_is_for_a_guest_that_ran_and_said_once() {
         probe.handle_input(input);
         probe.parting()
     };
-    assert_eq!(parting(&run_on().guest(GuestState::Running), b""), b"$D;1#b0");
+    assert_eq!(
+        parting(&run_on().guest(GuestState::Running), b""),
+        b"$D;1#b0"
+    );
     assert_eq!(parting(&run_on(), b"$T02thread:01;#04"), b"$D;1#b0");
     assert_eq!(parting(&run_on(), b""), b"");
     assert_eq!(parting(&run_on().guest(GuestState::Stopped), b""), b"");
-    assert_eq!(parting(&ProbeOptions::default().guest(GuestState::Running), b""), b"");
-    assert_eq!(parting(&run_on(), b"$T02thread:01;#04+$#00+$#00"), b"", "D is on its way");
+    assert_eq!(
+        parting(&ProbeOptions::default().guest(GuestState::Running), b""),
+        b""
+    );
+    assert_eq!(
+        parting(&run_on(), b"$T02thread:01;#04+$#00+$#00"),
+        b"",
+        "D is on its way"
+    );
 }

@@ -1,4 +1,5 @@
-//! Recorded sessions of real gdb and of the probe with real QEMU, replayed whole, cut everywhere, and byte by byte.
+//! Recorded sessions of real gdb and of the probe with real QEMU, replayed whole, cut everywhere,
+//! and byte by byte.
 
 use std::path::Path;
 
@@ -18,21 +19,35 @@ fn sessions() -> Vec<Session> {
     let mut sessions = Vec::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "gdb-session") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "gdb-session")
+        {
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             sessions.push(parse(name, &std::fs::read_to_string(&path).unwrap()));
         }
     }
-    assert_eq!(sessions.len(), 7, "a recording is missing or was not counted here");
+    assert_eq!(
+        sessions.len(),
+        7,
+        "a recording is missing or was not counted here"
+    );
     sessions
 }
 
 fn session(name: &str) -> Session {
-    sessions().into_iter().find(|session| session.name == name).unwrap()
+    sessions()
+        .into_iter()
+        .find(|session| session.name == name)
+        .unwrap()
 }
 
 fn parse(name: String, text: &str) -> Session {
-    let mut session = Session { name, debugger: Vec::new(), stub: Vec::new() };
+    let mut session = Session {
+        name,
+        debugger: Vec::new(),
+        stub: Vec::new(),
+    };
     for line in text.lines() {
         let (side, bytes) = line.split_once(' ').unwrap();
         match side {
@@ -67,7 +82,10 @@ fn unescape(text: &str, out: &mut Vec<u8>) {
 
 fn items(bytes: &[u8]) -> Vec<Item> {
     let mut decoder = Decoder::default();
-    let items = bytes.iter().filter_map(|byte| decoder.push(*byte)).collect();
+    let items = bytes
+        .iter()
+        .filter_map(|byte| decoder.push(*byte))
+        .collect();
     assert_eq!(decoder.noise(), 0);
     assert!(!decoder.is_inside_packet());
     items
@@ -80,7 +98,11 @@ fn every_packet_of_every_session_is_understood() {
             let items = items(bytes);
             assert!(items.len() >= 10, "{} {side}", session.name);
             for item in &items {
-                assert!(matches!(item, Item::Ack | Item::Packet(_)), "{} {side}: {item:?}", session.name);
+                assert!(
+                    matches!(item, Item::Ack | Item::Packet(_)),
+                    "{} {side}: {item:?}",
+                    session.name
+                );
             }
         }
     }
@@ -108,7 +130,8 @@ fn what_gdb_sent_is_encoded_as_gdb_does() {
 #[test]
 fn gdbs_writes_arrive_whole() {
     let blob: Vec<u8> = (0..=255).chain(b"$#}*".repeat(16)).chain([0; 64]).collect();
-    // gdb asks whether the stub takes binary writes (`X`); this QEMU does not, so they are `M`, in hexadecimal.
+    // gdb asks whether the stub takes binary writes (`X`); this QEMU does not, so they are `M`, in
+    // hexadecimal.
     let written: Vec<u8> = items(&session("gdb-memory").debugger)
         .into_iter()
         .filter_map(|item| match item {
@@ -145,11 +168,19 @@ fn either_side_cut_at_any_offset_or_delivered_byte_by_byte_is_the_same() {
         for (side, bytes) in [("debugger", &session.debugger), ("stub", &session.stub)] {
             let name = format!("{} {side}", session.name);
             let whole = through_a_link(std::iter::once(bytes.as_slice()));
-            let packets = whole.0.iter().filter(|event| matches!(event, Event::Packet(_))).count();
+            let packets = whole
+                .0
+                .iter()
+                .filter(|event| matches!(event, Event::Packet(_)))
+                .count();
             let sent = items(bytes);
             let sent = sent.iter().filter(|item| matches!(item, Item::Packet(_)));
             assert_eq!(packets, sent.count(), "{name}");
-            assert_eq!(through_a_link(bytes.chunks(1)), whole, "{name} byte by byte");
+            assert_eq!(
+                through_a_link(bytes.chunks(1)),
+                whole,
+                "{name} byte by byte"
+            );
             for cut in 0..=bytes.len() {
                 let (first, second) = bytes.split_at(cut);
                 let pieces = [first, second].into_iter();
@@ -159,7 +190,8 @@ fn either_side_cut_at_any_offset_or_delivered_byte_by_byte_is_the_same() {
     }
 }
 
-/// A probe that hears a recorded stub in these pieces: what it asks, how often it acknowledges, and what it finds.
+/// A probe that hears a recorded stub in these pieces: what it asks, how often it acknowledges, and
+/// what it finds.
 fn through_a_probe<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Item>, usize, Outcome) {
     let mut probe = Probe::new(&ProbeOptions::default().leave(Leave::RunOn));
     let mut said = Vec::new();
@@ -173,7 +205,8 @@ fn through_a_probe<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Item>, us
     (packets, acks, probe.outcome())
 }
 
-/// The packets, and how many acknowledgments. Answers that come together are acknowledged together, so only the number counts.
+/// The packets, and how many acknowledgments. Answers that come together are acknowledged together,
+/// so only the number counts.
 fn divide(said: &[u8]) -> (Vec<Item>, usize) {
     let (acks, packets): (Vec<Item>, Vec<Item>) =
         items(said).into_iter().partition(|item| *item == Item::Ack);
@@ -189,14 +222,32 @@ fn the_probes_own_sessions_are_repeated_however_they_are_cut() {
     ] {
         let session = session(name);
         let whole = through_a_probe(std::iter::once(session.stub.as_slice()));
-        assert_eq!((whole.0.clone(), whole.1), divide(&session.debugger), "{name}");
+        assert_eq!(
+            (whole.0.clone(), whole.1),
+            divide(&session.debugger),
+            "{name}"
+        );
         assert_eq!(whole.2.effect, effect, "{name}");
-        let Reachability::Answers(identity) = &whole.2.reachability else { panic!("{name}") };
-        assert_eq!(identity.target.as_ref().unwrap().registers.len(), 17, "{name}");
-        assert_eq!(through_a_probe(session.stub.chunks(1)), whole, "{name} byte by byte");
+        let Reachability::Answers(identity) = &whole.2.reachability else {
+            panic!("{name}")
+        };
+        assert_eq!(
+            identity.target.as_ref().unwrap().registers.len(),
+            17,
+            "{name}"
+        );
+        assert_eq!(
+            through_a_probe(session.stub.chunks(1)),
+            whole,
+            "{name} byte by byte"
+        );
         for cut in 0..=session.stub.len() {
             let (first, second) = session.stub.split_at(cut);
-            assert_eq!(through_a_probe([first, second].into_iter()), whole, "{name} cut at {cut}");
+            assert_eq!(
+                through_a_probe([first, second].into_iter()),
+                whole,
+                "{name} cut at {cut}"
+            );
         }
     }
 }
@@ -218,7 +269,8 @@ fn a_session_that_breaks_off_anywhere_never_resumes_a_guest_twice_and_always_end
             let resumes = said.windows(2).filter(|pair| pair == b"$D").count();
             let shown_to_run = cut >= b"$T02thread:01;#04".len();
             assert!(
-                resumes <= 1 && (resumes == 1 || !shown_to_run || name == "probe-after-gdb" && cut < 21),
+                resumes <= 1
+                    && (resumes == 1 || !shown_to_run || name == "probe-after-gdb" && cut < 21),
                 "{name} {cut}"
             );
         }

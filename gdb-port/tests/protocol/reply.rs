@@ -5,7 +5,8 @@ use gdb_port::reply::{Feature, Features, Id, StopReply, ThreadId};
 #[test]
 fn features_of_qemu_and_others() {
     let qemu =
-        Features::parse(b"PacketSize=1000;qXfer:features:read+;vContSupported+;multiprocess+").unwrap();
+        Features::parse(b"PacketSize=1000;qXfer:features:read+;vContSupported+;multiprocess+")
+            .unwrap();
     assert_eq!(qemu.packet_size(), Some(4096));
     assert!(qemu.supports("multiprocess") && !qemu.supports("QStartNoAckMode"));
     assert_eq!(qemu.iter().count(), 4);
@@ -16,7 +17,15 @@ fn features_of_qemu_and_others() {
     assert_eq!(other.find("c"), Some(&Feature::Value(String::new())));
     assert_eq!(other.find("d"), None);
     assert_eq!(Features::parse(b""), Some(Features::default()));
-    for bad in [&b"OK"[..], b"+", "é".as_bytes(), b"\xff+", b"=x", b"E01", b"a+;b"] {
+    for bad in [
+        &b"OK"[..],
+        b"+",
+        "é".as_bytes(),
+        b"\xff+",
+        b"=x",
+        b"E01",
+        b"a+;b",
+    ] {
         assert_eq!(Features::parse(bad), None, "{}", bad.escape_ascii());
     }
 }
@@ -34,7 +43,18 @@ fn thread_ids() {
     check("pa.-1", Some(Id::One(10)), Id::All);
     check("p2", Some(Id::One(2)), Id::All);
     check("ffffffffffffffff", None, Id::One(u64::MAX));
-    for bad in ["", "p", "p.", "p1.", "p.1", "x", "-2", "+1", "10000000000000000", "1.1"] {
+    for bad in [
+        "",
+        "p",
+        "p.",
+        "p1.",
+        "p.1",
+        "x",
+        "-2",
+        "+1",
+        "10000000000000000",
+        "1.1",
+    ] {
         assert_eq!(ThreadId::parse(bad), None, "{bad}");
     }
 }
@@ -42,7 +62,11 @@ fn thread_ids() {
 #[test]
 fn stop_replies() {
     let signal = |payload: &[u8]| match StopReply::parse(payload) {
-        Some(StopReply::Signal { signal, thread, details }) => (signal, thread.map(|id| id.thread), details),
+        Some(StopReply::Signal {
+            signal,
+            thread,
+            details,
+        }) => (signal, thread.map(|id| id.thread), details),
         other => panic!("{}: {other:?}", payload.escape_ascii()),
     };
     assert_eq!(signal(b"S05"), (5, None, vec![]));
@@ -53,7 +77,10 @@ fn stop_replies() {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(details, [pair("watch", "20000000"), pair("0f", "78563412")]);
     assert_eq!(StopReply::parse(b"W00"), Some(StopReply::Exited(0)));
-    assert_eq!(StopReply::parse(b"W2a;process:1"), Some(StopReply::Exited(42)));
+    assert_eq!(
+        StopReply::parse(b"W2a;process:1"),
+        Some(StopReply::Exited(42))
+    );
     assert_eq!(StopReply::parse(b"X0b"), Some(StopReply::Terminated(11)));
     assert_eq!(StopReply::parse(b"N"), Some(StopReply::NoResumed));
     for bad in [

@@ -6,8 +6,16 @@ use gdb_port::target::{ROOT, Target, TargetError, TargetReader};
 fn read(documents: &[(&str, &str)]) -> Result<Target, TargetError> {
     let mut reader = TargetReader::new();
     while let Some(annex) = reader.next_annex().map(str::to_owned) {
-        let content = documents.iter().find(|(name, _)| *name == annex).map(|(_, content)| *content);
-        reader.add(&annex, content.ok_or(TargetError::Missing(annex.clone()))?.as_bytes())?;
+        let content = documents
+            .iter()
+            .find(|(name, _)| *name == annex)
+            .map(|(_, content)| *content);
+        reader.add(
+            &annex,
+            content
+                .ok_or(TargetError::Missing(annex.clone()))?
+                .as_bytes(),
+        )?;
     }
     reader.finish()
 }
@@ -35,8 +43,20 @@ fn includes_are_followed_in_their_place_and_registers_are_numbered() {
     ])
     .unwrap();
     assert_eq!(target.architecture.as_deref(), Some("arm"));
-    let all: Vec<_> = target.registers.iter().map(|r| (r.name.as_str(), r.number, r.bits)).collect();
-    assert_eq!(all, [("r0", 0, 32), ("pc", 1, 32), ("xpsr", 25, 32), ("VTOR", 26, 64)]);
+    let all: Vec<_> = target
+        .registers
+        .iter()
+        .map(|r| (r.name.as_str(), r.number, r.bits))
+        .collect();
+    assert_eq!(
+        all,
+        [
+            ("r0", 0, 32),
+            ("pc", 1, 32),
+            ("xpsr", 25, 32),
+            ("VTOR", 26, 64)
+        ]
+    );
     let core: Vec<_> = target.core_registers().map(|r| r.name.as_str()).collect();
     assert_eq!(core, ["r0", "pc", "xpsr"]);
 }
@@ -46,7 +66,10 @@ fn documents_without_includes_architecture_or_registers() {
     assert_eq!(root("").unwrap(), Target::default());
     assert_eq!(root("<target/>").unwrap(), Target::default());
     assert_eq!(
-        root("<target><architecture> riscv:rv32 </architecture></target>").unwrap().architecture.unwrap(),
+        root("<target><architecture> riscv:rv32 </architecture></target>")
+            .unwrap()
+            .architecture
+            .unwrap(),
         "riscv:rv32"
     );
     assert_eq!(
@@ -79,11 +102,19 @@ fn malformed_documents_are_refused_with_the_place() {
             // Truncated where no name is open to a closing tag: what was there is taken.
             assert_eq!(result, Ok(Target::default()));
         } else {
-            assert!(matches!(result, Err(TargetError::Malformed { .. })), "{bad}: {result:?}");
+            assert!(
+                matches!(result, Err(TargetError::Malformed { .. })),
+                "{bad}: {result:?}"
+            );
         }
     }
     let mut reader = TargetReader::new();
-    assert_eq!(reader.add(ROOT, b"\xff"), Err(TargetError::Encoding { annex: ROOT.to_owned() }));
+    assert_eq!(
+        reader.add(ROOT, b"\xff"),
+        Err(TargetError::Encoding {
+            annex: ROOT.to_owned()
+        })
+    );
     assert_eq!(reader.next_annex(), Some(ROOT), "nothing was added");
     assert_eq!(reader.finish(), Err(TargetError::Missing(ROOT.to_owned())));
 }
@@ -97,18 +128,33 @@ fn hostile_documents_meet_a_limit() {
     let include = |name: &str| format!("<xi:include href=\"{name}\"/>");
     // One that includes itself, and two that include each other.
     assert_eq!(limit(root(&include(ROOT))), "nested includes");
-    assert_eq!(limit(read(&[(ROOT, &include("a")), ("a", &include(ROOT))])), "nested includes");
+    assert_eq!(
+        limit(read(&[(ROOT, &include("a")), ("a", &include(ROOT))])),
+        "nested includes"
+    );
     // 300 times 300 times one register, out of 30 KB.
     let many = include("a").repeat(300);
-    let wide =
-        read(&[(ROOT, &many), ("a", &include("b").repeat(300)), ("b", "<reg name=\"r\" bitsize=\"1\"/>")]);
+    let wide = read(&[
+        (ROOT, &many),
+        ("a", &include("b").repeat(300)),
+        ("b", "<reg name=\"r\" bitsize=\"1\"/>"),
+    ]);
     assert_eq!(limit(wide), "includes");
-    let documents: String = (0..100).map(|number| include(&number.to_string())).collect();
+    let documents: String = (0..100)
+        .map(|number| include(&number.to_string()))
+        .collect();
     assert_eq!(limit(root(&documents)), "documents");
-    assert_eq!(limit(root(&"<reg name=\"r\" bitsize=\"1\"/>".repeat(20_000))), "registers");
+    assert_eq!(
+        limit(root(&"<reg name=\"r\" bitsize=\"1\"/>".repeat(20_000))),
+        "registers"
+    );
     assert_eq!(limit(root(&" ".repeat(2 * 1024 * 1024))), "bytes");
-    // Little text that is much when put together: a large document again and again, and a long name for each register.
-    let again = read(&[(ROOT, &include("a").repeat(255)), ("a", &"<a/>".repeat(250_000))]);
+    // Little text that is much when put together: a large document again and again, and a long name
+    // for each register.
+    let again = read(&[
+        (ROOT, &include("a").repeat(255)),
+        ("a", &"<a/>".repeat(250_000)),
+    ]);
     assert_eq!(limit(again), "bytes with every include");
     let feature = format!("<feature name=\"{}\">", "x".repeat(500_000));
     let named = root(&(feature + &"<reg name=\"r\" bitsize=\"1\"/>".repeat(10)));
@@ -121,7 +167,9 @@ fn hostile_documents_meet_a_limit() {
 fn nothing_is_added_of_a_document_that_is_refused() {
     let mut reader = TargetReader::new();
     // Each include another document, in as many bytes as are allowed.
-    let includes: String = (0..35_000).map(|number| format!("<include href=\"{number:07}\"/>")).collect();
+    let includes: String = (0..35_000)
+        .map(|number| format!("<include href=\"{number:07}\"/>"))
+        .collect();
     assert!(reader.check_size(includes.len()).is_ok());
     for bad in [includes.as_str(), "<xi:include href=\"a.xml\"/><reg/>"] {
         assert!(reader.add(ROOT, bad.as_bytes()).is_err());

@@ -28,7 +28,13 @@ fn a_look_tells_whose_the_listener_is() {
         let own = look(&machine.endpoint, Some(machine.pid()));
         assert_eq!(own.reachability(), Reachability::Listens, "{stub:?}");
         let other = look(&machine.endpoint, Some(std::process::id()));
-        assert_eq!(other, Look::OtherProcess { pid: Some(machine.pid()) }, "{stub:?}");
+        assert_eq!(
+            other,
+            Look::OtherProcess {
+                pid: Some(machine.pid())
+            },
+            "{stub:?}"
+        );
     }
 }
 
@@ -38,11 +44,15 @@ fn a_look_counts_the_clients_that_wait_behind_one_that_is_attached() {
         let mut machine = Machine::start(stub, Guest::Prelaunch);
         let client = Client::attach(&mut machine);
         let waiting = Client::connect(&machine.endpoint);
-        let Look::Present(listener) = look(&machine.endpoint, None) else { panic!("{stub:?}") };
+        let Look::Present(listener) = look(&machine.endpoint, None) else {
+            panic!("{stub:?}")
+        };
         assert_eq!((listener.attached, listener.queued), (1, 1), "{stub:?}");
         // The trap stays set when its client has gone.
         drop(waiting);
-        let Look::Present(listener) = look(&machine.endpoint, None) else { panic!("{stub:?}") };
+        let Look::Present(listener) = look(&machine.endpoint, None) else {
+            panic!("{stub:?}")
+        };
         assert_eq!((listener.attached, listener.queued), (1, 1), "{stub:?}");
         drop(client);
     }
@@ -71,7 +81,10 @@ fn two_hundred_looks_while_a_client_is_attached_set_no_trap() {
         let mut machine = Machine::start(stub, Guest::Running);
         let client = Client::attach(&mut machine);
         for _ in 0..200 {
-            assert_eq!(look(&machine.endpoint, None).reachability(), Reachability::HeldByAnotherClient);
+            assert_eq!(
+                look(&machine.endpoint, None).reachability(),
+                Reachability::HeldByAnotherClient
+            );
         }
         client.detach();
         machine.await_attached(false);

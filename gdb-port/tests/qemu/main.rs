@@ -1,5 +1,8 @@
 //! Looks and probes against real QEMU: what they see, and that the guest is left as they say.
-#![expect(clippy::unwrap_used, reason = "the tests' helpers panic as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "the tests' helpers panic as the tests do"
+)]
 
 #[path = "../machine/mod.rs"]
 mod machine;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use gdb_port::reply::{Feature, StopReply};
 use gdb_port::{
-    GuestEffect, GuestState, Identity, Leave, Look, ProbeOptions, Reachability, Report, look, probe,
-    probe_stream,
+    GuestEffect, GuestState, Identity, Leave, Look, ProbeOptions, Reachability, Report, look,
+    probe, probe_stream,
 };
 
 use crate::client::Client;
@@ -54,7 +54,8 @@ async fn probes_never_resume_a_guest_that_did_not_run() {
                 for _ in 0..stub.rounds() / 2 {
                     let report = probe(&machine.endpoint, &options).await.unwrap();
                     identity(&report);
-                    let expected = known.map_or(GuestEffect::LeftStopped, |_| GuestEffect::StillStopped);
+                    let expected =
+                        known.map_or(GuestEffect::LeftStopped, |_| GuestEffect::StillStopped);
                     assert_eq!(report.effect, expected);
                 }
                 machine.assert_is(guest);
@@ -90,8 +91,13 @@ async fn a_guest_of_which_nothing_was_said_runs_on_where_the_stub_shows_that_it_
                 client.detach();
                 machine.await_attached(false);
             }
-            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn)).await.unwrap();
-            assert_eq!(report.effect, effect, "{stub:?}, multiprocess: {multiprocess}");
+            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn))
+                .await
+                .unwrap();
+            assert_eq!(
+                report.effect, effect,
+                "{stub:?}, multiprocess: {multiprocess}"
+            );
             machine.assert_is(guest);
         }
     }
@@ -103,12 +109,24 @@ async fn qemus_stub_is_identified() {
     let report = probe(&machine.endpoint, &options()).await.unwrap();
     let identity = identity(&report);
     assert_eq!(identity.features.packet_size(), Some(4096));
-    assert_eq!(identity.features.find("qXfer:features:read"), Some(&Feature::Supported));
-    let Some(StopReply::Signal { thread: Some(thread), .. }) = &identity.stop else { panic!("{identity:?}") };
+    assert_eq!(
+        identity.features.find("qXfer:features:read"),
+        Some(&Feature::Supported)
+    );
+    let Some(StopReply::Signal {
+        thread: Some(thread),
+        ..
+    }) = &identity.stop
+    else {
+        panic!("{identity:?}")
+    };
     assert_eq!(thread.thread, gdb_port::reply::Id::One(1));
     let target = identity.target.as_ref().unwrap();
     assert_eq!(target.architecture.as_deref(), Some("arm"));
-    let names: Vec<&str> = target.core_registers().map(|register| register.name.as_str()).collect();
+    let names: Vec<&str> = target
+        .core_registers()
+        .map(|register| register.name.as_str())
+        .collect();
     let expected = "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 sp lr pc xpsr";
     assert_eq!(names.join(" "), expected);
     let xpsr = target.core_registers().last().unwrap();
@@ -137,7 +155,9 @@ async fn two_hundred_probes_while_a_client_is_attached_set_no_trap() {
         let mut machine = Machine::start(stub, Guest::Running);
         let client = Client::attach(&mut machine);
         for _ in 0..200 {
-            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn)).await.unwrap();
+            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn))
+                .await
+                .unwrap();
             assert_eq!(report.reachability, Reachability::HeldByAnotherClient);
             assert_eq!(report.effect, GuestEffect::Untouched);
         }
@@ -152,7 +172,8 @@ async fn a_client_whose_connection_closes_is_waited_for() {
     let mut machine = Machine::start(Stub::Tcp4, Guest::Running);
     for _ in 0..50 {
         drop(Client::attach(&mut machine));
-        // On a loaded machine the kernel tells the other end a moment later; what is left then is QEMU's to close.
+        // On a loaded machine the kernel tells the other end a moment later; what is left then is
+        // QEMU's to close.
         eventually(
             "the client has gone",
             || !matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.attached > 0),
@@ -165,7 +186,9 @@ async fn a_client_whose_connection_closes_is_waited_for() {
 #[tokio::test]
 async fn an_open_stream_is_probed_as_well() {
     let mut machine = Machine::start(Stub::Unix, Guest::Running);
-    let gdb_port::Endpoint::Unix(path) = &machine.endpoint else { panic!("not a unix socket") };
+    let gdb_port::Endpoint::Unix(path) = &machine.endpoint else {
+        panic!("not a unix socket")
+    };
     let stream = tokio::net::UnixStream::connect(path).await.unwrap();
     let outcome = probe_stream(stream, &run_on()).await;
     assert!(matches!(outcome.reachability, Reachability::Answers(_)));
@@ -176,9 +199,16 @@ async fn an_open_stream_is_probed_as_well() {
 #[tokio::test]
 async fn nobody_and_somebody_else_are_told_without_connecting() {
     let mut machine = Machine::start(Stub::Tcp4, Guest::Running);
-    let options = ProbeOptions::default().deadline(Duration::from_secs(1)).owner(std::process::id());
+    let options = ProbeOptions::default()
+        .deadline(Duration::from_secs(1))
+        .owner(std::process::id());
     let report = probe(&machine.endpoint, &options).await.unwrap();
-    assert_eq!(report.reachability, Reachability::OtherProcess { pid: Some(machine.pid()) });
+    assert_eq!(
+        report.reachability,
+        Reachability::OtherProcess {
+            pid: Some(machine.pid())
+        }
+    );
     machine.assert_is(Guest::Running);
     machine.kill();
     let report = probe(&machine.endpoint, &options).await.unwrap();

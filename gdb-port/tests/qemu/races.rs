@@ -1,4 +1,5 @@
-//! Races and interruptions: a client that is faster, a QEMU that hangs, a probe that is dropped in the middle.
+//! Races and interruptions: a client that is faster, a QEMU that hangs, a probe that is dropped in
+//! the middle.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +13,17 @@ use crate::client::Client;
 use crate::machine::{Guest, Machine, PATIENCE, STUBS, eventually};
 use crate::probes::{identity, options, run_on};
 
-/// Until nobody is attached, leaving or queued: whatever a connection could do to the guest is done then.
+/// Until nobody is attached, leaving or queued: whatever a connection could do to the guest is done
+/// then.
 fn await_free(machine: &mut Machine) {
-    eventually("the stub is free", || look(&machine.endpoint, None).reachability() == Reachability::Listens);
+    eventually("the stub is free", || {
+        look(&machine.endpoint, None).reachability() == Reachability::Listens
+    });
     machine.await_attached(false);
 }
 
-/// A probe that another client forestalled between look and connection: brought about by not looking.
+/// A probe that another client forestalled between look and connection: brought about by not
+/// looking.
 async fn forestalled(machine: &Machine, options: &ProbeOptions) -> Report {
     // On a unix socket, which of two connections waits is not shown: the deadline decides.
     let options = options.clone().deadline(Duration::from_millis(300));
@@ -77,9 +82,17 @@ async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_settled_when_it_g
         machine.signal("STOP");
         let options = run_on().deadline(Duration::from_secs(1));
         let report = probe(&machine.endpoint, &options).await.unwrap();
-        assert_eq!(report.reachability, Reachability::Silent { accepted: Some(false) }, "{stub:?}");
+        assert_eq!(
+            report.reachability,
+            Reachability::Silent {
+                accepted: Some(false)
+            },
+            "{stub:?}"
+        );
         assert_eq!(report.effect, GuestEffect::Pending);
-        assert!(matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.queued == 1));
+        assert!(
+            matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.queued == 1)
+        );
         machine.signal("CONT");
         let report = report.unaccepted.unwrap().settle(PATIENCE).await;
         identity(&report);
@@ -123,9 +136,17 @@ async fn a_probe_dropped_at_any_point_lets_the_guest_run_on() {
         let options = run_on();
         for polls in 0.. {
             let endpoint = machine.endpoint.clone();
-            let ended = DropAfter { future: Some(Box::pin(probe(&endpoint, &options))), polls }.await;
+            let ended = DropAfter {
+                future: Some(Box::pin(probe(&endpoint, &options))),
+                polls,
+            }
+            .await;
             await_free(&mut machine);
-            assert_eq!(machine.run_state(), "running", "{stub:?}, dropped after {polls} polls");
+            assert_eq!(
+                machine.run_state(),
+                "running",
+                "{stub:?}, dropped after {polls} polls"
+            );
             if ended {
                 break;
             }
@@ -149,6 +170,11 @@ impl<F: Future> Future for DropAfter<F> {
             return Poll::Ready(false);
         }
         self.polls -= 1;
-        self.future.as_mut().unwrap().as_mut().poll(context).map(|_| true)
+        self.future
+            .as_mut()
+            .unwrap()
+            .as_mut()
+            .poll(context)
+            .map(|_| true)
     }
 }

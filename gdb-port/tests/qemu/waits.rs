@@ -11,7 +11,12 @@ use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub, qemu};
 async fn the_wait_ends_when_the_stub_of_the_process_listens() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let wait = wait_until_listening(&machine.endpoint, Some(machine.pid()), PATIENCE, pending::<()>());
+        let wait = wait_until_listening(
+            &machine.endpoint,
+            Some(machine.pid()),
+            PATIENCE,
+            pending::<()>(),
+        );
         let listener = wait.await.unwrap();
         assert_eq!((listener.attached, listener.queued), (0, 0));
         machine.assert_is(Guest::Running);
@@ -25,7 +30,9 @@ async fn the_wait_begins_before_qemu_does() {
     let endpoint = Endpoint::Unix(socket.clone());
     let starting = async {
         let mut command = qemu(&folder.path().join("qmp.sock"));
-        command.arg("-gdb").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        command
+            .arg("-gdb")
+            .arg(format!("unix:{},server=on,wait=off", socket.display()));
         command.spawn().unwrap()
     };
     let wait = wait_until_listening(&endpoint, None, PATIENCE, pending::<()>());
@@ -41,6 +48,11 @@ async fn the_wait_ends_at_once_when_qemu_is_gone() {
     machine.kill();
     let wait = wait_until_listening(&machine.endpoint, Some(machine.pid()), PATIENCE, ready(()));
     assert!(matches!(wait.await, Err(WaitError::ProcessGone { .. })));
-    let wait = wait_until_listening(&machine.endpoint, None, Duration::from_millis(50), pending::<()>());
+    let wait = wait_until_listening(
+        &machine.endpoint,
+        None,
+        Duration::from_millis(50),
+        pending::<()>(),
+    );
     assert!(matches!(wait.await, Err(WaitError::Deadline { .. })));
 }

@@ -30,7 +30,10 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(crate) fn new(log: Option<Log>) -> Self {
-        Self { log, ..Self::default() }
+        Self {
+            log,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
@@ -94,12 +97,22 @@ impl Buffer {
         let text = String::from_utf8_lossy(&self.last);
         let lines: Vec<_> = text.lines().collect();
         let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
-        shown.iter().map(|line| format!("  {}", escaped(line))).collect::<Vec<_>>().join("\n")
+        shown
+            .iter()
+            .map(|line| format!("  {}", escaped(line)))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
 fn escaped(line: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
     line.trim_matches('\r').chars().map(escaped).collect()
 }
 
@@ -113,8 +126,14 @@ mod tests {
         buffer.push(b"first");
         buffer.push(&vec![b'x'; SERIAL_BUFFER_BYTES]);
         assert_eq!((buffer.dropped(), buffer.unread().1), (5, 5));
-        assert_eq!(buffer.take(SERIAL_BUFFER_BYTES - 1).len(), SERIAL_BUFFER_BYTES - 1);
-        assert!(buffer.bytes.capacity() <= 2 * KEPT_BYTES, "the room of a flood is given back");
+        assert_eq!(
+            buffer.take(SERIAL_BUFFER_BYTES - 1).len(),
+            SERIAL_BUFFER_BYTES - 1
+        );
+        assert!(
+            buffer.bytes.capacity() <= 2 * KEPT_BYTES,
+            "the room of a flood is given back"
+        );
         assert_eq!(buffer.take(usize::MAX), b"x");
         assert_eq!(buffer.unread(), (&b""[..], 5 + SERIAL_BUFFER_BYTES as u64));
         assert_eq!(buffer.dropped(), 5, "what was read was not dropped");
@@ -132,6 +151,9 @@ mod tests {
         let lines = buffer.last_lines();
         assert_eq!(lines.lines().count(), SHOWN_LINES);
         assert!(lines.starts_with("  line 91\n"), "{lines}");
-        assert!(lines.ends_with("\n  \\u{1b}[1mraw \u{fffd}\\u{0}"), "{lines}");
+        assert!(
+            lines.ends_with("\n  \\u{1b}[1mraw \u{fffd}\\u{0}"),
+            "{lines}"
+        );
     }
 }

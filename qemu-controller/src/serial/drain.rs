@@ -10,7 +10,8 @@ use super::Port;
 /// How much one read takes: QEMU writes a UART's bytes one by one or a few at a time.
 const CHUNK: usize = 4096;
 
-/// Reads the port's socket of this number until QEMU closes it. `socket` is the same one, to close it by.
+/// Reads the port's socket of this number until QEMU closes it. `socket` is the same one, to close
+/// it by.
 pub(super) async fn drain(port: Arc<Port>, number: usize, socket: std::os::unix::net::UnixStream) {
     let draining = Draining { port, socket };
     let port = &draining.port;
@@ -24,13 +25,14 @@ pub(super) async fn drain(port: Arc<Port>, number: usize, socket: std::os::unix:
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             _ => break,
         }
-        // A flood must not keep the runtime's other tasks from their turn: a ready socket costs no wait.
+        // A flood must not keep the runtime's other tasks from their turn: a ready socket costs no
+        // wait.
         tokio::task::coop::consume_budget().await;
     }
 }
 
-/// The end of draining, also when its runtime is shut down: the socket is closed then, because one that is
-/// open and unread stalls QEMU.
+/// The end of draining, also when its runtime is shut down: the socket is closed then, because one
+/// that is open and unread stalls QEMU.
 struct Draining {
     port: Arc<Port>,
     socket: std::os::unix::net::UnixStream,

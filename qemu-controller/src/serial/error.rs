@@ -27,5 +27,9 @@ pub enum SerialError {
 }
 
 fn shown(last: &str) -> String {
-    if last.is_empty() { "nothing came at all".to_owned() } else { format!("the last that came:\n{last}") }
+    if last.is_empty() {
+        "nothing came at all".to_owned()
+    } else {
+        format!("the last that came:\n{last}")
+    }
 }

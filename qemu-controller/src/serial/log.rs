@@ -22,7 +22,8 @@ impl std::fmt::Display for PortName {
     }
 }
 
-/// Writes down what comes. Stops at the first write that fails: the port is worth more than its log.
+/// Writes down what comes. Stops at the first write that fails: the port is worth more than its
+/// log.
 pub(crate) struct Log(Option<Box<dyn Write + Send>>);
 
 impl Log {
@@ -42,8 +43,9 @@ pub(crate) struct Logs(Vec<(PortName, Log)>);
 
 impl Logs {
     pub(crate) fn open(wanted: &[(PortName, Destination)]) -> io::Result<Self> {
-        let open =
-            |(port, destination): &(PortName, Destination)| Ok((*port, Log(Some(destination.open()?))));
+        let open = |(port, destination): &(PortName, Destination)| {
+            Ok((*port, Log(Some(destination.open()?))))
+        };
         wanted.iter().map(open).collect::<io::Result<_>>().map(Self)
     }
 

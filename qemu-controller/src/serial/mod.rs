@@ -1,12 +1,13 @@
-//! A port of the guest, a UART or the semihosting console: read from its first byte, whether or not anybody
-//! listens, and kept in a bounded buffer.
+//! A port of the guest, a UART or the semihosting console: read from its first byte, whether or not
+//! anybody listens, and kept in a bounded buffer.
 //!
 //! ```text
 //!   QEMU ──socket pair──▶ drain task ──▶ log, if wanted
 //!                              └───────▶ buffer (1 MiB, the oldest dropped and counted) ──▶ expect, line, take, stream
 //! ```
 //!
-//! A UART that nobody reads stalls QEMU whole after 278 bytes, its monitor included. So one task drains it.
+//! A UART that nobody reads stalls QEMU whole after 278 bytes, its monitor included. So one task
+//! drains it.
 
 use std::fmt;
 use std::io;
@@ -33,11 +34,11 @@ pub use stream::SerialStream;
 use buffer::Buffer;
 pub(crate) use log::{Log, Logs, PortName};
 
-/// One of the guest's ports: a serial port, or the semihosting console. Clones share the port and its buffer:
-/// what one reads, the others do not.
+/// One of the guest's ports: a serial port, or the semihosting console. Clones share the port and
+/// its buffer: what one reads, the others do not.
 ///
-/// Bytes are kept as they are; nothing is taken for text unless it is asked for as text. An idle port takes a
-/// few KiB of memory, a full one [`SERIAL_BUFFER_BYTES`].
+/// Bytes are kept as they are; nothing is taken for text unless it is asked for as text. An idle
+/// port takes a few KiB of memory, a full one [`SERIAL_BUFFER_BYTES`].
 #[derive(Clone)]
 pub struct Serial {
     port: Arc<Port>,
@@ -67,8 +68,14 @@ pub struct Expected {
 
 impl Serial {
     /// Starts to drain a port on this runtime.
-    pub(crate) fn drain(streams: Vec<std::os::unix::net::UnixStream>, log: Option<Log>) -> io::Result<Self> {
-        let ends = streams.iter().map(|stream| stream.try_clone()).collect::<io::Result<Vec<_>>>()?;
+    pub(crate) fn drain(
+        streams: Vec<std::os::unix::net::UnixStream>,
+        log: Option<Log>,
+    ) -> io::Result<Self> {
+        let ends = streams
+            .iter()
+            .map(|stream| stream.try_clone())
+            .collect::<io::Result<Vec<_>>>()?;
         let socket = |stream: std::os::unix::net::UnixStream| {
             stream.set_nonblocking(true)?;
             UnixStream::from_std(stream)
@@ -86,29 +93,37 @@ impl Serial {
         Ok(Self { port })
     }
 
-    /// Waits until the guest has printed what is wanted, a text or (feature `regex`) a regular expression over
-    /// bytes, and returns it with all that stood before; both are then read.
+    /// Waits until the guest has printed what is wanted, a text or (feature `regex`) a regular
+    /// expression over bytes, and returns it with all that stood before; both are then read.
     ///
-    /// The first match counts, as soon as there is one: of a number that may come in two parts say where it
-    /// ends, as in `(\d+)\n`.
+    /// The first match counts, as soon as there is one: of a number that may come in two parts say
+    /// where it ends, as in `(\d+)\n`.
     ///
     /// # Errors
     /// [`SerialError`], with the last lines that came. Nothing was taken from the buffer.
-    pub async fn expect(&self, wanted: impl Pattern, deadline: Duration) -> Result<Expected, SerialError> {
+    pub async fn expect(
+        &self,
+        wanted: impl Pattern,
+        deadline: Duration,
+    ) -> Result<Expected, SerialError> {
         let find = |unread: &[u8], seen| wanted.find(unread, seen);
         let (mut before, matched) = self.until(|| wanted.describe(), deadline, find).await?;
         let matched = before.split_off(matched);
         Ok(Expected { before, matched })
     }
 
-    /// The next line without its end (LF, CR LF or LF CR), as text; bytes that are not UTF-8 become U+FFFD.
+    /// The next line without its end (LF, CR LF or LF CR), as text; bytes that are not UTF-8 become
+    /// U+FFFD.
     ///
     /// # Errors
     /// [`SerialError`]; the beginning of a line stays in the buffer.
     pub async fn line(&self, deadline: Duration) -> Result<String, SerialError> {
         let end = || "the end of a line".to_owned();
-        let (mut line, end) =
-            self.until(end, deadline, |unread, seen| pattern::find(b"\n", unread, seen)).await?;
+        let (mut line, end) = self
+            .until(end, deadline, |unread, seen| {
+                pattern::find(b"\n", unread, seen)
+            })
+            .await?;
         line.truncate(end);
         Ok(String::from_utf8_lossy(&line).trim_matches('\r').to_owned())
     }
@@ -118,8 +133,8 @@ impl Serial {
         self.port.buffer().take(usize::MAX)
     }
 
-    /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more: put a
-    /// deadline around it. Dropped, it has sent the beginning.
+    /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more:
+    /// put a deadline around it. Dropped, it has sent the beginning.
     ///
     /// # Errors
     /// The socket's own, after QEMU has ended.
@@ -143,7 +158,8 @@ impl Serial {
         SerialStream::new(Arc::clone(&self.port))
     }
 
-    /// Waits until QEMU has closed the port: all that the guest will ever print is in the buffer then.
+    /// Waits until QEMU has closed the port: all that the guest will ever print is in the buffer
+    /// then.
     pub async fn closed(&self) {
         loop {
             // Listens before it looks, so that nothing comes between.
@@ -161,8 +177,8 @@ impl Serial {
         self.port.buffer().dropped()
     }
 
-    /// Waits until `find` sees a match in the unread bytes, given how many it has seen before; takes up to
-    /// the match's end, and returns that with the place of the match's start.
+    /// Waits until `find` sees a match in the unread bytes, given how many it has seen before;
+    /// takes up to the match's end, and returns that with the place of the match's start.
     async fn until(
         &self,
         wanted: impl Fn() -> String,
@@ -195,8 +211,15 @@ impl Serial {
         let last = || port.buffer().last_lines();
         match found {
             Ok(Some(found)) => Ok(found),
-            Ok(None) => Err(SerialError::Closed { wanted: wanted(), last: last() }),
-            Err(_) => Err(SerialError::Deadline { wanted: wanted(), deadline, last: last() }),
+            Ok(None) => Err(SerialError::Closed {
+                wanted: wanted(),
+                last: last(),
+            }),
+            Err(_) => Err(SerialError::Deadline {
+                wanted: wanted(),
+                deadline,
+                last: last(),
+            }),
         }
     }
 }

@@ -2,15 +2,16 @@
 
 /// What can be waited for: text, bytes, or with the feature `regex` a `regex::bytes::Regex`.
 ///
-/// Implemented for `&str`, `String`, `&String`, `&[u8]`, `Vec<u8>`, `[u8; N]` and `&[u8; N]`, and for `Regex`
-/// and `&Regex`; others are not foreseen.
+/// Implemented for `&str`, `String`, `&String`, `&[u8]`, `Vec<u8>`, `[u8; N]` and `&[u8; N]`, and
+/// for `Regex` and `&Regex`; others are not foreseen.
 pub trait Pattern: private::Find {}
 
 impl<T: private::Find> Pattern for T {}
 
 mod private {
     pub trait Find: Send + Sync {
-        /// The first match in what is unread, of which so many bytes have been searched before in vain.
+        /// The first match in what is unread, of which so many bytes have been searched before in
+        /// vain.
         fn find(&self, unread: &[u8], seen: usize) -> Option<(usize, usize)>;
 
         /// As an error names it.
@@ -21,7 +22,10 @@ mod private {
 /// What was searched before can only end in the beginning of a match.
 pub(super) fn find(text: &[u8], unread: &[u8], seen: usize) -> Option<(usize, usize)> {
     let from = seen.saturating_sub(text.len().saturating_sub(1));
-    let at = unread.get(from..)?.windows(text.len().max(1)).position(|window| window.starts_with(text));
+    let at = unread
+        .get(from..)?
+        .windows(text.len().max(1))
+        .position(|window| window.starts_with(text));
     Some((from + at?, from + at? + text.len()))
 }
 

@@ -14,9 +14,9 @@ type Waiting<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 /// A port as [`AsyncRead`] and [`AsyncWrite`]; by [`Serial::stream`](super::Serial::stream).
 ///
-/// It reads from the port's one buffer: what it reads, [`expect`](super::Serial::expect) does not see. It ends
-/// when QEMU has closed the port and all is read. Shutting it down closes nothing, since the guest may have more
-/// to print.
+/// It reads from the port's one buffer: what it reads, [`expect`](super::Serial::expect) does not
+/// see. It ends when QEMU has closed the port and all is read. Shutting it down closes nothing,
+/// since the guest may have more to print.
 pub struct SerialStream {
     port: Arc<Port>,
     /// For more to read.
@@ -27,7 +27,11 @@ pub struct SerialStream {
 
 impl SerialStream {
     pub(super) fn new(port: Arc<Port>) -> Self {
-        Self { port, reading: None, writing: None }
+        Self {
+            port,
+            reading: None,
+            writing: None,
+        }
     }
 }
 
@@ -40,7 +44,10 @@ impl AsyncRead for SerialStream {
         loop {
             // Listens before it looks, so that nothing comes between.
             let changed = Arc::clone(&self.port.changed);
-            let mut waiting = self.reading.take().unwrap_or_else(|| Box::pin(changed.notified_owned()));
+            let mut waiting = self
+                .reading
+                .take()
+                .unwrap_or_else(|| Box::pin(changed.notified_owned()));
             let notified = waiting.as_mut().poll(cx).is_ready();
             {
                 let mut buffer = self.port.buffer();
@@ -59,15 +66,20 @@ impl AsyncRead for SerialStream {
 }
 
 impl AsyncWrite for SerialStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             match self.port.sockets[0].try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
             let port = Arc::clone(&self.port);
-            let writing =
-                self.writing.get_or_insert_with(|| Box::pin(async move { port.sockets[0].writable().await }));
+            let writing = self
+                .writing
+                .get_or_insert_with(|| Box::pin(async move { port.sockets[0].writable().await }));
             let writable = ready!(writing.as_mut().poll(cx));
             self.writing = None;
             writable?;

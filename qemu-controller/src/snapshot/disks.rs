@@ -14,11 +14,27 @@ pub(crate) fn writable(blocks: &[BlockInfo]) -> Result<Vec<String>, SnapshotErro
         let Some(medium) = block.inserted.as_ref().filter(|medium| !medium.ro) else {
             continue;
         };
-        let names = [Some(&block.device), medium.node_name.as_ref(), block.qdev.as_ref()];
-        let name = || names.into_iter().flatten().find(|name| !name.is_empty()).cloned().unwrap_or_default();
+        let names = [
+            Some(&block.device),
+            medium.node_name.as_ref(),
+            block.qdev.as_ref(),
+        ];
+        let name = || {
+            names
+                .into_iter()
+                .flatten()
+                .find(|name| !name.is_empty())
+                .cloned()
+                .unwrap_or_default()
+        };
         match &medium.node_name {
             Some(node) if HOLD_SNAPSHOTS.contains(&medium.drv.as_str()) => nodes.push(node.clone()),
-            _ => return Err(SnapshotError::Disk { disk: name(), format: medium.drv.clone() }),
+            _ => {
+                return Err(SnapshotError::Disk {
+                    disk: name(),
+                    format: medium.drv.clone(),
+                });
+            }
         }
     }
     // A node may be the medium of several devices.
@@ -46,8 +62,16 @@ mod tests {
     #[test]
     fn all_that_are_writable_and_no_others() {
         let empty = json!({ "device": "cd", "removable": true });
-        let twice = [disk("a", "n2", "qcow2", false), disk("b", "n2", "qcow2", false)];
-        let blocks = [&twice[0], &empty, &disk("c", "n1", "raw", true), &disk("d", "n0", "throttle", false)];
+        let twice = [
+            disk("a", "n2", "qcow2", false),
+            disk("b", "n2", "qcow2", false),
+        ];
+        let blocks = [
+            &twice[0],
+            &empty,
+            &disk("c", "n1", "raw", true),
+            &disk("d", "n0", "throttle", false),
+        ];
         assert_eq!(check(json!(blocks)).unwrap(), ["n0", "n2"]);
         assert_eq!(check(json!(twice)).unwrap(), ["n2"]);
         assert_eq!(check(json!([])).unwrap(), [""; 0]);

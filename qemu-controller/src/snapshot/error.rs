@@ -7,9 +7,10 @@ use super::identity::Difference;
 use super::name::InvalidName;
 use crate::error::{CommandError, Ended};
 
-/// Why an operation on snapshots has failed. The guest's run state is then what it was before, and every earlier
-/// snapshot is still there. One thing is not undone: a machine that was shut down and stays has been reset for a load
-/// that then failed ([`Job`](Self::Job), [`Command`](Self::Command)), and waits in the run state `prelaunch`.
+/// Why an operation on snapshots has failed. The guest's run state is then what it was before, and
+/// every earlier snapshot is still there. One thing is not undone: a machine that was shut down and
+/// stays has been reset for a load that then failed ([`Job`](Self::Job),
+/// [`Command`](Self::Command)), and waits in the run state `prelaunch`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -30,8 +31,8 @@ pub enum SnapshotError {
         /// Those that there are.
         available: Vec<String>,
     },
-    /// A disk that the guest writes to cannot hold a snapshot, and without it memory and disks would not fit
-    /// together; nothing was changed.
+    /// A disk that the guest writes to cannot hold a snapshot, and without it memory and disks
+    /// would not fit together; nothing was changed.
     #[error(
         "the disk {disk} is written by the guest and its format {format} holds no snapshots; use qcow2 for it, or make it read-only"
     )]
@@ -49,7 +50,8 @@ pub enum SnapshotError {
         /// The drive that holds the medium.
         drive: String,
     },
-    /// The snapshot was taken with something else and cannot be expected to fit; nothing was changed.
+    /// The snapshot was taken with something else and cannot be expected to fit; nothing was
+    /// changed.
     #[error(
         "the snapshot {name:?} was taken with {}; `unchecked` loads it all the same",
         joined(.differences)
@@ -60,8 +62,11 @@ pub enum SnapshotError {
         /// In what they differ.
         differences: Vec<Difference>,
     },
-    /// The snapshot does not say what it was taken with, since something else saved it; nothing was changed.
-    #[error("the snapshot {name:?} does not say what it was taken with; `unchecked` loads it all the same")]
+    /// The snapshot does not say what it was taken with, since something else saved it; nothing was
+    /// changed.
+    #[error(
+        "the snapshot {name:?} does not say what it was taken with; `unchecked` loads it all the same"
+    )]
     UnknownOrigin {
         /// The snapshot.
         name: String,
@@ -83,8 +88,9 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
-    /// QEMU's job failed. After a *load* that failed in the middle, the guest's memory and devices may be partly
-    /// those of the snapshot: load one that is sound, or [reset](crate::Session::reset).
+    /// QEMU's job failed. After a *load* that failed in the middle, the guest's memory and devices
+    /// may be partly those of the snapshot: load one that is sound, or
+    /// [reset](crate::Session::reset).
     #[error("{command} failed: {error}")]
     Job {
         /// The job's command, for example `snapshot-save`.
@@ -115,5 +121,9 @@ fn listed(names: &[String]) -> String {
 }
 
 pub(crate) fn joined(differences: &[Difference]) -> String {
-    differences.iter().map(Difference::to_string).collect::<Vec<_>>().join(", ")
+    differences
+        .iter()
+        .map(Difference::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -5,9 +5,10 @@ use super::load::AfterLoad;
 use crate::session::Session;
 
 impl Session {
-    /// Runs a test case on a machine in the state `name`: the first call with a name saves the state as it is, each
-    /// later one restores it first, run state included. So the machine boots once, and no case sees what another
-    /// did. What the guest had printed before a restore and nobody had read is dropped.
+    /// Runs a test case on a machine in the state `name`: the first call with a name saves the
+    /// state as it is, each later one restores it first, run state included. So the machine boots
+    /// once, and no case sees what another did. What the guest had printed before a restore and
+    /// nobody had read is dropped.
     ///
     /// ```no_run
     /// # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +23,8 @@ impl Session {
     /// # Ok(()) }
     /// ```
     ///
-    /// There is one machine, so one case at a time; cases that are to run together want a session each.
+    /// There is one machine, so one case at a time; cases that are to run together want a session
+    /// each.
     ///
     /// # Errors
     /// [`SnapshotError`]: the case did not run. What the case itself returns is handed on.
@@ -31,7 +33,12 @@ impl Session {
         name: &str,
         case: impl AsyncFnOnce(&Self) -> T,
     ) -> Result<T, SnapshotError> {
-        match self.load_snapshot(name).then(AfterLoad::AsSaved).without_output().await {
+        match self
+            .load_snapshot(name)
+            .then(AfterLoad::AsSaved)
+            .without_output()
+            .await
+        {
             Err(SnapshotError::Missing { .. }) => self.save_snapshot(name).await?,
             loaded => loaded?,
         }

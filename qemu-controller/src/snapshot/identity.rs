@@ -26,8 +26,8 @@ pub struct Identity {
     pub memory: u64,
     /// QEMU's version.
     pub qemu: String,
-    /// A hash of the firmware and whatever else QEMU loaded at its start; empty where there is nothing or it
-    /// is not known, as for a session that was attached, and then it is not compared.
+    /// A hash of the firmware and whatever else QEMU loaded at its start; empty where there is
+    /// nothing or it is not known, as for a session that was attached, and then it is not compared.
     pub firmware: String,
 }
 
@@ -51,7 +51,10 @@ impl fmt::Display for Difference {
 
 impl Identity {
     /// Asks QEMU what it is.
-    pub(crate) async fn ask(operation: &Operation, firmware: LoadedFiles) -> Result<Self, CommandError> {
+    pub(crate) async fn ask(
+        operation: &Operation,
+        firmware: LoadedFiles,
+    ) -> Result<Self, CommandError> {
         let firmware = tokio::task::spawn_blocking(move || firmware.hash());
         let machine = kind(operation, "/machine").await?;
         let machine = machine.strip_suffix("-machine").unwrap_or(&machine);
@@ -63,10 +66,19 @@ impl Identity {
         if cpus.len() > 1 {
             cpu = format!("{cpu} x {}", cpus.len());
         }
-        let memory = operation.command(&QueryMemorySizeSummary {}).await?.base_memory;
+        let memory = operation
+            .command(&QueryMemorySizeSummary {})
+            .await?
+            .base_memory;
         let qemu = operation.qemu_version();
         let firmware = firmware.await.ok().flatten().unwrap_or_default();
-        Ok(Self { machine: field(machine), cpu: field(&cpu), memory, qemu: field(&qemu), firmware })
+        Ok(Self {
+            machine: field(machine),
+            cpu: field(&cpu),
+            memory,
+            qemu: field(&qemu),
+            firmware,
+        })
     }
 
     /// Where the machine of now differs from this, which was saved.
@@ -78,10 +90,24 @@ impl Identity {
             ("CPU", &self.cpu, &now.cpu),
             ("memory", &memory, &memory_now),
             ("QEMU", &self.qemu, &now.qemu),
-            ("firmware", &self.firmware, if both_known { &now.firmware } else { &self.firmware }),
+            (
+                "firmware",
+                &self.firmware,
+                if both_known {
+                    &now.firmware
+                } else {
+                    &self.firmware
+                },
+            ),
         ];
         let differ = parts.into_iter().filter(|(_, saved, now)| saved != now);
-        differ.map(|(what, saved, now)| Difference { what, saved: saved.clone(), now: now.clone() }).collect()
+        differ
+            .map(|(what, saved, now)| Difference {
+                what,
+                saved: saved.clone(),
+                now: now.clone(),
+            })
+            .collect()
     }
 
     /// Reads what [`Display`](fmt::Display) wrote.
@@ -92,31 +118,54 @@ impl Identity {
         };
         let memory = memory.parse().ok()?;
         let [machine, cpu, qemu, firmware] = [machine, cpu, qemu, firmware].map(str::to_owned);
-        Some(Self { machine, cpu, memory, qemu, firmware })
+        Some(Self {
+            machine,
+            cpu,
+            memory,
+            qemu,
+            firmware,
+        })
     }
 }
 
 /// As it stands in a tag.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{};{};{};{};{}", self.machine, self.cpu, self.memory, self.qemu, self.firmware)
+        write!(
+            f,
+            "{};{};{};{};{}",
+            self.machine, self.cpu, self.memory, self.qemu, self.firmware
+        )
     }
 }
 
 /// Short enough for a tag, and without what parts its fields: QEMU's own names are both.
 fn field(text: &str) -> String {
-    let plain = |c: char| if c == ' ' || c.is_ascii_graphic() && c != ';' { c } else { '_' };
+    let plain = |c: char| {
+        if c == ' ' || c.is_ascii_graphic() && c != ';' {
+            c
+        } else {
+            '_'
+        }
+    };
     text.chars().take(LONGEST_FIELD).map(plain).collect()
 }
 
 async fn kind(operation: &Operation, path: &str) -> Result<String, CommandError> {
-    let kind = operation.command(&QomGet { path, property: "type" }).await?;
+    let kind = operation
+        .command(&QomGet {
+            path,
+            property: "type",
+        })
+        .await?;
     Ok(kind.parse().unwrap_or_default())
 }
 
 /// The CPU model of a type such as `cortex-m3-arm-cpu`.
 fn model(kind: &str) -> &str {
-    kind.strip_suffix("-cpu").and_then(|kind| kind.rsplit_once('-')).map_or(kind, |(model, _)| model)
+    kind.strip_suffix("-cpu")
+        .and_then(|kind| kind.rsplit_once('-'))
+        .map_or(kind, |(model, _)| model)
 }
 
 /// `query-memory-size-summary`.
@@ -134,7 +183,8 @@ impl Command for QueryMemorySizeSummary {
     type Return = MemorySizeSummary;
 }
 
-/// What QEMU loaded at its start, as it was then: the files may be built anew while the session lasts.
+/// What QEMU loaded at its start, as it was then: the files may be built anew while the session
+/// lasts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LoadedFiles {
     files: Vec<(PathBuf, Option<Stamp>)>,
@@ -145,7 +195,12 @@ type Stamp = (u64, SystemTime);
 
 impl LoadedFiles {
     pub(crate) fn of<'a>(files: impl IntoIterator<Item = &'a Path>) -> Self {
-        Self { files: files.into_iter().map(|file| (file.to_owned(), stamp(file))).collect() }
+        Self {
+            files: files
+                .into_iter()
+                .map(|file| (file.to_owned(), stamp(file)))
+                .collect(),
+        }
     }
 
     /// `None` where there is nothing, or where a file is not what it was at the start.
@@ -167,8 +222,9 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((metadata.len(), metadata.modified().ok()?))
 }
 
-/// FNV-1a of 128 bits, taken over words of eight bytes: it tells files apart that differ by chance, stays the
-/// same in every version of everything, and needs no crate. It is no defence against one made to collide.
+/// FNV-1a of 128 bits, taken over words of eight bytes: it tells files apart that differ by chance,
+/// stays the same in every version of everything, and needs no crate. It is no defence against one
+/// made to collide.
 pub(super) struct Fnv(u128);
 
 impl Default for Fnv {
@@ -179,7 +235,8 @@ impl Default for Fnv {
 
 impl Fnv {
     fn word(&mut self, word: u64) {
-        self.0 = (self.0 ^ u128::from(word)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        self.0 =
+            (self.0 ^ u128::from(word)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
     }
 
     /// A file, and where it ends.
@@ -206,7 +263,13 @@ pub(super) mod tests {
     impl Identity {
         pub(crate) fn sample() -> Self {
             let [machine, cpu, qemu] = ["m", "c", "v"].map(|text| field(&text.repeat(100)));
-            Self { machine, cpu, memory: u64::MAX, qemu, firmware: "f".repeat(32) }
+            Self {
+                machine,
+                cpu,
+                memory: u64::MAX,
+                qemu,
+                firmware: "f".repeat(32),
+            }
         }
     }
 
@@ -214,18 +277,36 @@ pub(super) mod tests {
     fn a_difference_is_named_with_both_sides() {
         let saved = Identity::sample();
         assert_eq!(saved.differences(&saved), []);
-        let now = Identity { cpu: "cortex-m4".to_owned(), firmware: String::new(), ..saved.clone() };
+        let now = Identity {
+            cpu: "cortex-m4".to_owned(),
+            firmware: String::new(),
+            ..saved.clone()
+        };
         let differences = saved.differences(&now);
         assert_eq!(differences.len(), 1, "{differences:?}");
-        assert_eq!(differences[0].to_string(), format!("CPU {} and not cortex-m4", saved.cpu));
-        let now = Identity { firmware: "0".repeat(32), memory: 1, ..saved.clone() };
-        let what: Vec<_> = saved.differences(&now).iter().map(|difference| difference.what).collect();
+        assert_eq!(
+            differences[0].to_string(),
+            format!("CPU {} and not cortex-m4", saved.cpu)
+        );
+        let now = Identity {
+            firmware: "0".repeat(32),
+            memory: 1,
+            ..saved.clone()
+        };
+        let what: Vec<_> = saved
+            .differences(&now)
+            .iter()
+            .map(|difference| difference.what)
+            .collect();
         assert_eq!(what, ["memory", "firmware"]);
     }
 
     #[test]
     fn models() {
-        assert_eq!(["cortex-m3-arm-cpu", "max-arm-cpu", "odd"].map(model), ["cortex-m3", "max", "odd"]);
+        assert_eq!(
+            ["cortex-m3-arm-cpu", "max-arm-cpu", "odd"].map(model),
+            ["cortex-m3", "max", "odd"]
+        );
     }
 
     #[test]
@@ -243,11 +324,18 @@ pub(super) mod tests {
             for (path, content) in paths.iter().zip(contents) {
                 std::fs::write(path, content).unwrap();
             }
-            LoadedFiles::of(paths.iter().map(PathBuf::as_path)).hash().unwrap()
+            LoadedFiles::of(paths.iter().map(PathBuf::as_path))
+                .hash()
+                .unwrap()
         };
         let first = hash(["firmware", "more"]);
         assert_eq!((first.len(), &first), (32, &hash(["firmware", "more"])));
-        let others = [["firmwarf", "more"], ["firmware", "mor"], ["firmwar", "emore"], ["more", "firmware"]];
+        let others = [
+            ["firmwarf", "more"],
+            ["firmware", "mor"],
+            ["firmwar", "emore"],
+            ["more", "firmware"],
+        ];
         for other in others {
             assert_ne!(hash(other), first, "{other:?}");
         }
@@ -255,6 +343,9 @@ pub(super) mod tests {
         std::fs::write(&paths[0], "built anew").unwrap();
         assert_eq!(firmware.hash(), None);
         assert_eq!(LoadedFiles::default().hash(), None);
-        assert_eq!(LoadedFiles::of([folder.path().join("absent").as_path()]).hash(), None);
+        assert_eq!(
+            LoadedFiles::of([folder.path().join("absent").as_path()]).hash(),
+            None
+        );
     }
 }

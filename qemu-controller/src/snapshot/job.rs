@@ -31,13 +31,18 @@ struct Course {
     resumed: bool,
 }
 
-/// Starts the job `id` by its command, waits until it is over, and dismisses it. Its failure is QEMU's own text.
+/// Starts the job `id` by its command, waits until it is over, and dismisses it. Its failure is
+/// QEMU's own text.
 pub(crate) async fn run<C: Command>(
     operation: &Operation,
     id: &str,
     command: &C,
 ) -> Result<(), SnapshotError> {
-    until_concluded(operation, id, command).await?.end(operation).await.map(drop)
+    until_concluded(operation, id, command)
+        .await?
+        .end(operation)
+        .await
+        .map(drop)
 }
 
 /// The same up to its conclusion: how it ended, its [end](Concluded::end) tells.
@@ -49,22 +54,34 @@ pub(crate) async fn until_concluded<'a, C: Command>(
     let mut events = operation.events();
     operation.command(command).await?;
     let course = concluded(operation, id, &mut events).await?;
-    Ok(Concluded { id, command: C::NAME, course })
+    Ok(Concluded {
+        id,
+        command: C::NAME,
+        course,
+    })
 }
 
 impl Concluded<'_> {
-    /// Dismisses it, and asks before why it failed, unless it is known that it did not. Tells whether the guest is known to
-    /// have been let run meanwhile.
+    /// Dismisses it, and asks before why it failed, unless it is known that it did not. Tells
+    /// whether the guest is known to have been let run meanwhile.
     pub(crate) async fn end(self, operation: &Operation) -> Result<bool, SnapshotError> {
-        let Self { id, command, course } = self;
+        let Self {
+            id,
+            command,
+            course,
+        } = self;
         if course.succeeded {
             operation.command(&JobDismiss { id }).await?;
             return Ok(course.resumed);
         }
         // In one go: QEMU answers in order, so the job is looked at before it is forgotten.
         let (jobs, dismiss) = (QueryJobs, JobDismiss { id });
-        let (jobs, dismissed) = tokio::join!(biased; operation.command(&jobs), operation.command(&dismiss));
-        let failed = jobs?.into_iter().find(|job| job.id == id).and_then(|job| job.error);
+        let (jobs, dismissed) =
+            tokio::join!(biased; operation.command(&jobs), operation.command(&dismiss));
+        let failed = jobs?
+            .into_iter()
+            .find(|job| job.id == id)
+            .and_then(|job| job.error);
         dismissed?;
         match failed {
             Some(error) => Err(SnapshotError::Job { command, error }),
@@ -73,9 +90,13 @@ impl Concluded<'_> {
     }
 }
 
-/// Waits for the event that says so, and tells what all that came before it said. Where none came for a while, or some
-/// were missed, it looks.
-async fn concluded(operation: &Operation, id: &str, events: &mut Events) -> Result<Course, CommandError> {
+/// Waits for the event that says so, and tells what all that came before it said. Where none came
+/// for a while, or some were missed, it looks.
+async fn concluded(
+    operation: &Operation,
+    id: &str,
+    events: &mut Events,
+) -> Result<Course, CommandError> {
     let until = instant_after(SEEN_THROUGH);
     while Instant::now() < until {
         match timeout(LOOK_AFTER, concluded_event(id, events)).await {
@@ -83,18 +104,25 @@ async fn concluded(operation: &Operation, id: &str, events: &mut Events) -> Resu
             // Missed, late, or the session has ended: then this says how.
             Ok(None) | Err(_) => {
                 let jobs = operation.command(&QueryJobs).await?;
-                if jobs.iter().all(|job| job.id != id || job.status == JobStatus::Concluded) {
+                if jobs
+                    .iter()
+                    .all(|job| job.id != id || job.status == JobStatus::Concluded)
+                {
                     return Ok(Course::default());
                 }
             }
         }
     }
     let (command, deadline) = ("a job".to_owned(), SEEN_THROUGH);
-    Err(CommandError::Deadline { command, deadline, phase: WaitPhase::Effect })
+    Err(CommandError::Deadline {
+        command,
+        deadline,
+        phase: WaitPhase::Effect,
+    })
 }
 
-/// A job that succeeds is `pending` before it is concluded, one that fails is `aborting`. `None` where events were
-/// missed, or the last one has come.
+/// A job that succeeds is `pending` before it is concluded, one that fails is `aborting`. `None`
+/// where events were missed, or the last one has come.
 async fn concluded_event(id: &str, events: &mut Events) -> Option<Course> {
     let mut course = Course::default();
     while let Some(Ok(event)) = events.next().await {
@@ -127,13 +155,16 @@ mod tests {
         QmpEvent::new(name.to_owned(), Some(RawJson::from_value(&data).unwrap()))
     }
 
-    /// What the events of the job `ours` show, where others are between them and these come before its end.
+    /// What the events of the job `ours` show, where others are between them and these come before
+    /// its end.
     async fn course(before: &[(&str, &str)]) -> Option<(bool, bool)> {
         let mut subscribers = Subscribers::default();
         let mut events = subscribers.subscribe();
         for (name, data) in before.iter().chain(&[("ours", "concluded")]) {
             subscribers.gather(match *name {
-                "ours" | "other" => event("JOB_STATUS_CHANGE", json!({ "id": name, "status": data })),
+                "ours" | "other" => {
+                    event("JOB_STATUS_CHANGE", json!({ "id": name, "status": data }))
+                }
                 name => event(name, json!({ "data": data })),
             });
         }
@@ -146,16 +177,35 @@ mod tests {
     async fn a_job_s_events_show_how_it_ended_and_whether_the_guest_was_let_run() {
         let well = [("ours", "created"), ("RESUME", ""), ("ours", "pending")];
         assert_eq!(course(&well).await, Some((true, true)));
-        let stood = [("RESUME", ""), ("ours", "created"), ("STOP", ""), ("ours", "pending")];
-        assert_eq!(course(&stood).await, Some((true, false)), "what came before is another's");
-        let failed = [("ours", "created"), ("ours", "running"), ("other", "pending"), ("ours", "aborting")];
+        let stood = [
+            ("RESUME", ""),
+            ("ours", "created"),
+            ("STOP", ""),
+            ("ours", "pending"),
+        ];
+        assert_eq!(
+            course(&stood).await,
+            Some((true, false)),
+            "what came before is another's"
+        );
+        let failed = [
+            ("ours", "created"),
+            ("ours", "running"),
+            ("other", "pending"),
+            ("ours", "aborting"),
+        ];
         assert_eq!(course(&failed).await, Some((false, false)));
     }
 
     #[tokio::test]
     async fn events_that_were_missed_show_nothing() {
         let much = "x".repeat(EVENT_BACKLOG_BYTES);
-        let missed = [("ours", "created"), ("RESUME", ""), ("ours", "pending"), ("FLOOD", &much)];
+        let missed = [
+            ("ours", "created"),
+            ("RESUME", ""),
+            ("ours", "pending"),
+            ("FLOOD", &much),
+        ];
         assert_eq!(course(&missed).await, None);
     }
 }

@@ -51,7 +51,11 @@ struct Wanted {
 
 impl<'a> LoadSnapshot<'a> {
     pub(super) fn new(session: &'a Session, name: &'a str) -> Self {
-        Self { session, name, wanted: Wanted::default() }
+        Self {
+            session,
+            name,
+            wanted: Wanted::default(),
+        }
     }
 
     /// What the guest does then. Default: what it did before the call.
@@ -60,18 +64,24 @@ impl<'a> LoadSnapshot<'a> {
         self
     }
 
-    /// Loads it though it was taken with something else, or by something else that left no note. QEMU finds most
-    /// misfits itself, but some only in the middle of the load, which ruins the state of the guest that runs, and
-    /// some by an abort.
+    /// Loads it though it was taken with something else, or by something else that left no note.
+    /// QEMU finds most misfits itself, but some only in the middle of the load, which ruins the
+    /// state of the guest that runs, and some by an abort.
     pub fn unchecked(mut self) -> Self {
         self.wanted.unchecked = true;
         self
     }
 
-    /// Drops what was printed before and nobody has read, while the guest stands still: so nothing is dropped that it
-    /// prints after the load.
+    /// Drops what was printed before and nobody has read, while the guest stands still: so nothing
+    /// is dropped that it prints after the load.
     pub(super) fn without_output(mut self) -> Self {
-        let ports = self.session.inner.serials.iter().flatten().chain(&self.session.inner.semihosting);
+        let ports = self
+            .session
+            .inner
+            .serials
+            .iter()
+            .flatten()
+            .chain(&self.session.inner.semihosting);
         self.wanted.without_output = Some(ports.cloned().collect());
         self
     }
@@ -84,7 +94,10 @@ impl<'a> IntoFuture for LoadSnapshot<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             name::check(self.name)?;
-            let (name, store) = (self.name.to_owned(), Arc::clone(&self.session.inner.snapshots));
+            let (name, store) = (
+                self.name.to_owned(),
+                Arc::clone(&self.session.inner.snapshots),
+            );
             let wanted = self.wanted;
             let load = async move |operation| load(operation, &store, name, wanted).await;
             self.session.operation(SnapshotLoad::NAME, load).await
@@ -130,8 +143,13 @@ async fn load_as_seen(
         AfterLoad::Paused => false,
         AfterLoad::Running => true,
     };
-    // Another's snapshot may have the SD card in it: while it is out, the load fails where QEMU would abort.
-    let out = if tag.is_ours() { &[] } else { store.cards(operation).await? };
+    // Another's snapshot may have the SD card in it: while it is out, the load fails where QEMU
+    // would abort.
+    let out = if tag.is_ours() {
+        &[]
+    } else {
+        store.cards(operation).await?
+    };
     let devices = listed.devices(node);
     let mut before = seen.before.clone();
     loop {
@@ -141,12 +159,18 @@ async fn load_as_seen(
             stand(operation, store, &before).await?;
         }
         let id = operation.blocks().name();
-        let command = SnapshotLoad { job_id: &id, tag: &saved.text, vmstate: node, devices: &devices };
+        let command = SnapshotLoad {
+            job_id: &id,
+            tag: &saved.text,
+            vmstate: node,
+            devices: &devices,
+        };
         let loaded = sd_card::job_without(operation, out, &id, &command).await;
         // Until it is known to run.
         store.loaded(false);
         match loaded {
-            // It stood still already, and that had not been read when it was looked for; or events were missed.
+            // It stood still already, and that had not been read when it was looked for; or events
+            // were missed.
             Ok(false) if runs_on => match operation.command(&QueryStatus).await?.status {
                 RunState::Running => {}
                 stands => {
@@ -161,7 +185,11 @@ async fn load_as_seen(
                 return Err(error);
             }
         }
-        wanted.without_output.iter().flatten().for_each(|port| drop(port.take()));
+        wanted
+            .without_output
+            .iter()
+            .flatten()
+            .for_each(|port| drop(port.take()));
         if run && !runs_on {
             operation.command(&Cont).await?;
         }
@@ -171,7 +199,11 @@ async fn load_as_seen(
 }
 
 /// Has the guest stand as it must for a load after which it does not run on by itself.
-async fn stand(operation: &Operation, store: &Store, before: &RunState) -> Result<(), CommandError> {
+async fn stand(
+    operation: &Operation,
+    store: &Store,
+    before: &RunState,
+) -> Result<(), CommandError> {
     if *before == RunState::Running {
         operation.command(&Stop).await?;
         // If something else had stopped it, that has been read by now.

@@ -1,9 +1,11 @@
-//! What a snapshot is called: the user's name for it, and the tag inside the image, which says more.
+//! What a snapshot is called: the user's name for it, and the tag inside the image, which says
+//! more.
 //!
-//! A tag is `name;generation;run state` and, in a file that outlives the session, what the snapshot was taken
-//! with: `boot;1;running;lm3s6965evb;cortex-m3;134217728;7.2.22;8d2f…`. So the note is where the snapshot is,
-//! written with it or not at all, and copied with the file. The generation lets a new snapshot be saved
-//! beside the one that it replaces: until it is whole, the earlier one is there.
+//! A tag is `name;generation;run state` and, in a file that outlives the session, what the snapshot
+//! was taken with: `boot;1;running;lm3s6965evb;cortex-m3;134217728;7.2.22;8d2f…`. So the note is
+//! where the snapshot is, written with it or not at all, and copied with the file. The generation
+//! lets a new snapshot be saved beside the one that it replaces: until it is whole, the earlier one
+//! is there.
 
 use std::fmt;
 
@@ -22,12 +24,15 @@ pub struct InvalidName {
     pub name: String,
 }
 
-/// A snapshot's name must need no escaping anywhere and fit into QEMU's 255 bytes with what goes beside it.
+/// A snapshot's name must need no escaping anywhere and fit into QEMU's 255 bytes with what goes
+/// beside it.
 pub(crate) fn check(name: &str) -> Result<(), InvalidName> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
     match name.len() {
         1..=LONGEST_NAME if name.bytes().all(allowed) => Ok(()),
-        _ => Err(InvalidName { name: name.to_owned() }),
+        _ => Err(InvalidName {
+            name: name.to_owned(),
+        }),
     }
 }
 
@@ -35,7 +40,8 @@ pub(crate) fn check(name: &str) -> Result<(), InvalidName> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     pub(crate) name: String,
-    /// Grows with each save over the same name; the highest counts. 0 for a snapshot that is not ours.
+    /// Grows with each save over the same name; the highest counts. 0 for a snapshot that is not
+    /// ours.
     pub(crate) generation: u64,
     /// Whether the guest ran when it was saved.
     pub(crate) running: Option<bool>,
@@ -56,14 +62,23 @@ impl Tag {
     fn read_ours(tag: &str) -> Option<Self> {
         let mut parts = tag.splitn(4, ';');
         let name = parts.next().filter(|name| check(name).is_ok())?.to_owned();
-        let generation = parts.next()?.parse().ok().filter(|&generation| generation > 0)?;
+        let generation = parts
+            .next()?
+            .parse()
+            .ok()
+            .filter(|&generation| generation > 0)?;
         let running = match parts.next()? {
             "running" => true,
             "paused" => false,
             _ => return None,
         };
         let taken_with = parts.next().and_then(Identity::read);
-        Some(Self { name, generation, running: Some(running), taken_with })
+        Some(Self {
+            name,
+            generation,
+            running: Some(running),
+            taken_with,
+        })
     }
 
     /// Whether this project wrote it: then it has no SD card in it.
@@ -79,7 +94,9 @@ impl fmt::Display for Tag {
         };
         let state = if running { "running" } else { "paused" };
         write!(f, "{};{};{state}", self.name, self.generation)?;
-        self.taken_with.iter().try_for_each(|identity| write!(f, ";{identity}"))
+        self.taken_with
+            .iter()
+            .try_for_each(|identity| write!(f, ";{identity}"))
     }
 }
 
@@ -94,18 +111,32 @@ mod tests {
             check(good).unwrap();
         }
         let too_long = "n".repeat(65);
-        for bad in ["", " ", "a b", "a;1", "a\n", "a\0", "é", "a/b", "a,b", "\"", &too_long] {
+        for bad in [
+            "", " ", "a b", "a;1", "a\n", "a\0", "é", "a/b", "a,b", "\"", &too_long,
+        ] {
             assert_eq!(check(bad).unwrap_err().name, bad);
         }
     }
 
     fn tag(taken_with: Option<Identity>) -> Tag {
-        Tag { name: "n".repeat(64), generation: u64::MAX, running: Some(true), taken_with }
+        Tag {
+            name: "n".repeat(64),
+            generation: u64::MAX,
+            running: Some(true),
+            taken_with,
+        }
     }
 
     #[test]
     fn tags_are_read_as_they_were_written() {
-        for tag in [tag(None), tag(Some(Identity::sample())), Tag { running: Some(false), ..tag(None) }] {
+        for tag in [
+            tag(None),
+            tag(Some(Identity::sample())),
+            Tag {
+                running: Some(false),
+                ..tag(None)
+            },
+        ] {
             assert_eq!(Tag::read(&tag.to_string()), tag);
         }
     }
@@ -113,14 +144,24 @@ mod tests {
     #[test]
     fn a_tag_is_never_longer_than_qemu_takes() {
         let tag = tag(Some(Identity::sample())).to_string();
-        assert!((200..=255).contains(&tag.len()), "{} bytes: {tag}", tag.len());
+        assert!(
+            (200..=255).contains(&tag.len()),
+            "{} bytes: {tag}",
+            tag.len()
+        );
     }
 
     #[test]
     fn tags_of_others_are_names() {
-        for other in
-            ["boot", "boot;1", "boot;0;running", "boot;x;running", "boot;1;asleep", "a b;1;running", ""]
-        {
+        for other in [
+            "boot",
+            "boot;1",
+            "boot;0;running",
+            "boot;x;running",
+            "boot;1;asleep",
+            "a b;1;running",
+            "",
+        ] {
             let tag = Tag::read(other);
             assert!(!tag.is_ours(), "{other}");
             assert_eq!((tag.to_string(), tag.running), (other.to_owned(), None));

@@ -25,7 +25,8 @@ impl Command for SetAction {
     type Return = qmp_proto::Empty;
 }
 
-/// Resets a machine that is in a state which QEMU leaves by a reset alone: what is loaded into it could never run.
+/// Resets a machine that is in a state which QEMU leaves by a reset alone: what is loaded into it
+/// could never run.
 pub(super) async fn revive(operation: &Operation, state: &RunState) -> Result<(), CommandError> {
     if !needs_reset(state) || reset(operation).await? {
         return Ok(());
@@ -38,7 +39,11 @@ pub(super) async fn revive(operation: &Operation, state: &RunState) -> Result<()
         return Ok(());
     }
     let (command, deadline) = (SystemReset::NAME.to_owned(), LOOK_AFTER);
-    Err(CommandError::Deadline { command, deadline, phase: WaitPhase::Effect })
+    Err(CommandError::Deadline {
+        command,
+        deadline,
+        phase: WaitPhase::Effect,
+    })
 }
 
 fn needs_reset(state: &RunState) -> bool {

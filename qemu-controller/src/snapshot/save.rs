@@ -27,11 +27,15 @@ pub struct SaveSnapshot<'a> {
 
 impl<'a> SaveSnapshot<'a> {
     pub(super) fn new(session: &'a Session, name: &'a str) -> Self {
-        Self { session, name, overwrite: false }
+        Self {
+            session,
+            name,
+            overwrite: false,
+        }
     }
 
-    /// Replaces the snapshot of this name, if there is one. It is deleted only after the new one has been saved
-    /// whole.
+    /// Replaces the snapshot of this name, if there is one. It is deleted only after the new one
+    /// has been saved whole.
     pub fn overwrite(mut self) -> Self {
         self.overwrite = true;
         self
@@ -45,7 +49,10 @@ impl<'a> IntoFuture for SaveSnapshot<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             name::check(self.name)?;
-            let (name, store) = (self.name.to_owned(), Arc::clone(&self.session.inner.snapshots));
+            let (name, store) = (
+                self.name.to_owned(),
+                Arc::clone(&self.session.inner.snapshots),
+            );
             let save = async move |operation| save(operation, &store, name, self.overwrite).await;
             self.session.operation(SnapshotSave::NAME, save).await
         })
@@ -80,20 +87,38 @@ async fn save_as_seen(
     overwrite: bool,
 ) -> Result<(), SnapshotError> {
     let listed = &seen.listed;
-    let replaced: Vec<_> = listed.with_name(name).map(|saved| saved.text.as_str()).collect();
+    let replaced: Vec<_> = listed
+        .with_name(name)
+        .map(|saved| saved.text.as_str())
+        .collect();
     if !replaced.is_empty() && !overwrite {
-        return Err(SnapshotError::Exists { name: name.to_owned() });
+        return Err(SnapshotError::Exists {
+            name: name.to_owned(),
+        });
     }
     let Some(node) = &listed.node else {
         return Err(listed.missing(name));
     };
     let taken_with = store.identity(operation).await?.cloned();
-    let (generation, running) = (listed.next_generation(name), seen.before == RunState::Running);
-    let tag = Tag { name: name.to_owned(), generation, running: Some(running), taken_with };
+    let (generation, running) = (
+        listed.next_generation(name),
+        seen.before == RunState::Running,
+    );
+    let tag = Tag {
+        name: name.to_owned(),
+        generation,
+        running: Some(running),
+        taken_with,
+    };
 
     let devices = listed.devices(node);
     let (id, text) = (operation.blocks().name(), tag.to_string());
-    let command = SnapshotSave { job_id: &id, tag: &text, vmstate: node, devices: &devices };
+    let command = SnapshotSave {
+        job_id: &id,
+        tag: &text,
+        vmstate: node,
+        devices: &devices,
+    };
     let saved = sd_card::job_without(operation, store.cards(operation).await?, &id, &command).await;
     if saved.is_err() {
         // A save that is done has done so itself.

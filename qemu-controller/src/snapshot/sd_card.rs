@@ -1,9 +1,9 @@
-//! The SD card on an SPI bus, which QEMU cannot restore: taken out for the moment in which the machine's state
-//! is saved.
+//! The SD card on an SPI bus, which QEMU cannot restore: taken out for the moment in which the
+//! machine's state is saved.
 //!
-//! Restoring a state with such a card in it *aborts* QEMU (`sd_ocr_powerup: Assertion … CARD_POWER_UP`; 7.2 and
-//! 10.0). A card without a medium has nothing worth saving, and the guest sees no difference while it is out. One
-//! with a medium has, so then the save is refused.
+//! Restoring a state with such a card in it *aborts* QEMU (`sd_ocr_powerup: Assertion …
+//! CARD_POWER_UP`; 7.2 and 10.0). A card without a medium has nothing worth saving, and the guest
+//! sees no difference while it is out. One with a medium has, so then the save is refused.
 
 use qmp_proto::Command;
 use qmp_proto::commands::{BlockInfo, QomGet, QomList, QomSet};
@@ -13,9 +13,13 @@ use super::job;
 use crate::error::CommandError;
 use crate::operation::Operation;
 
-/// Where devices are that a board makes or a user adds; those that are part of another device are elsewhere,
-/// and a card never is.
-const CONTAINERS: [&str; 3] = ["/machine/unattached", "/machine/peripheral", "/machine/peripheral-anon"];
+/// Where devices are that a board makes or a user adds; those that are part of another device are
+/// elsewhere, and a card never is.
+const CONTAINERS: [&str; 3] = [
+    "/machine/unattached",
+    "/machine/peripheral",
+    "/machine/peripheral-anon",
+];
 
 /// An SD card on an SPI bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,20 +34,27 @@ impl SdCard {
     /// What is in the card, by the name of the drive, if anything is.
     fn medium(&self, blocks: &[BlockInfo]) -> Option<&str> {
         let drive = self.drive.as_deref()?;
-        let block =
-            blocks.iter().find(|block| block.qdev.as_deref() == Some(&self.path) || block.device == drive);
+        let block = blocks
+            .iter()
+            .find(|block| block.qdev.as_deref() == Some(&self.path) || block.device == drive);
         // A drive that QEMU does not list is taken to hold one: an abort is worse than a refusal.
-        block.is_none_or(|block| block.inserted.is_some()).then_some(drive)
+        block
+            .is_none_or(|block| block.inserted.is_some())
+            .then_some(drive)
     }
 
     async fn plug(&self, operation: &Operation, realized: bool) -> Result<(), CommandError> {
-        let plug = QomSet { path: &self.path, property: "realized", value: realized };
+        let plug = QomSet {
+            path: &self.path,
+            property: "realized",
+            value: realized,
+        };
         operation.command(&plug).await.map(drop)
     }
 }
 
-/// The machine's SD cards on an SPI bus: objects of the type `sd-card-spi`, or before QEMU 9.1 `sd-card` with
-/// the property `spi`.
+/// The machine's SD cards on an SPI bus: objects of the type `sd-card-spi`, or before QEMU 9.1
+/// `sd-card` with the property `spi`.
 pub(crate) async fn find(operation: &Operation) -> Result<Vec<SdCard>, CommandError> {
     let mut cards = Vec::new();
     for container in CONTAINERS {
@@ -55,20 +66,28 @@ pub(crate) async fn find(operation: &Operation) -> Result<Vec<SdCard>, CommandEr
                 _ => false,
             };
             if on_spi {
-                cards.push(SdCard { drive: drive(operation, &path()).await?, path: path() });
+                cards.push(SdCard {
+                    drive: drive(operation, &path()).await?,
+                    path: path(),
+                });
             }
         }
     }
     Ok(cards)
 }
 
-/// The drive of the first card that has a medium in it, by an answer to `query-block`: it forbids a save and a load.
+/// The drive of the first card that has a medium in it, by an answer to `query-block`: it forbids a
+/// save and a load.
 pub(crate) fn medium_among(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<String> {
-    cards.iter().find_map(|card| card.medium(blocks)).map(str::to_owned)
+    cards
+        .iter()
+        .find_map(|card| card.medium(blocks))
+        .map(str::to_owned)
 }
 
-/// Runs a job while the cards, which have no medium, are out, and puts them back whatever became of it. Part of
-/// an [`Operation`], which is finished though its caller has gone. Tells as [`Concluded::end`](job::Concluded::end) does.
+/// Runs a job while the cards, which have no medium, are out, and puts them back whatever became of
+/// it. Part of an [`Operation`], which is finished though its caller has gone. Tells as
+/// [`Concluded::end`](job::Concluded::end) does.
 pub(crate) async fn job_without<C: Command>(
     operation: &Operation,
     cards: &[SdCard],
@@ -102,9 +121,16 @@ pub(crate) async fn job_without<C: Command>(
     Ok(resumed)
 }
 
-/// Before `sd-card-spi` was a type of its own, a property told; a card without it is on another bus.
+/// Before `sd-card-spi` was a type of its own, a property told; a card without it is on another
+/// bus.
 async fn is_true(operation: &Operation, path: &str) -> Result<bool, CommandError> {
-    match operation.command(&QomGet { path, property: "spi" }).await {
+    match operation
+        .command(&QomGet {
+            path,
+            property: "spi",
+        })
+        .await
+    {
         Ok(value) => Ok(value.as_str() == "true"),
         Err(CommandError::Refused { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -112,6 +138,11 @@ async fn is_true(operation: &Operation, path: &str) -> Result<bool, CommandError
 }
 
 async fn drive(operation: &Operation, path: &str) -> Result<Option<String>, CommandError> {
-    let name = operation.command(&QomGet { path, property: "drive" }).await?;
+    let name = operation
+        .command(&QomGet {
+            path,
+            property: "drive",
+        })
+        .await?;
     Ok(name.parse().ok().filter(|name: &String| !name.is_empty()))
 }

@@ -1,8 +1,9 @@
 //! What a save or a load has to know beforehand, and how far it need not be asked again.
 //!
-//! Each byte that QEMU reads costs 4 µs, so a question is a large part of a restore. Where the session alone can change
-//! what there is, it remembers what it has done; anything else that may have ([`BlockChanges`]) makes it ask. If
-//! something forbids or fails what was begun by memory, it asks as well, and tries once more if there is a difference.
+//! Each byte that QEMU reads costs 4 µs, so a question is a large part of a restore. Where the
+//! session alone can change what there is, it remembers what it has done; anything else that may
+//! have ([`BlockChanges`]) makes it ask. If something forbids or fails what was begun by memory, it
+//! asks as well, and tries once more if there is a difference.
 //!
 //! [`BlockChanges`]: crate::block_changes::BlockChanges
 
@@ -24,7 +25,10 @@ pub(super) struct Saved {
 
 impl Saved {
     pub(super) fn read(text: &str) -> Self {
-        Self { text: text.to_owned(), tag: Tag::read(text) }
+        Self {
+            text: text.to_owned(),
+            tag: Tag::read(text),
+        }
     }
 }
 
@@ -53,18 +57,30 @@ impl Seen {
     /// Looks for a save or a load, and changes nothing but that a file of the user's is opened.
     pub(super) async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
         match store.remembered(operation) {
-            Some(listed) => Ok(Self { before: operation.run_state().await?, listed, remembered: true }),
+            Some(listed) => Ok(Self {
+                before: operation.run_state().await?,
+                listed,
+                remembered: true,
+            }),
             None => Self::ask(operation, store, true).await,
         }
     }
 
-    /// Looks for a deletion, which nothing forbids that forbids a load, and which goes by what there is.
-    pub(super) async fn look_to_delete(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
+    /// Looks for a deletion, which nothing forbids that forbids a load, and which goes by what
+    /// there is.
+    pub(super) async fn look_to_delete(
+        operation: &Operation,
+        store: &Store,
+    ) -> Result<Self, SnapshotError> {
         Self::ask(operation, store, false).await
     }
 
     /// Without what is remembered. With a medium in the SD card QEMU would abort at the load.
-    async fn ask(operation: &Operation, store: &Store, to_restore: bool) -> Result<Self, SnapshotError> {
+    async fn ask(
+        operation: &Operation,
+        store: &Store,
+        to_restore: bool,
+    ) -> Result<Self, SnapshotError> {
         let cards = store.cards(operation).await?;
         let as_of = operation.blocks().count();
         // In one go: a round trip costs as much as most answers.
@@ -85,12 +101,22 @@ impl Seen {
             nodes = store::nodes(operation).await?;
         }
         let (saved, elsewhere) = tags(&nodes, node.as_deref());
-        let listed = Listed { node, disks, saved, elsewhere };
-        // A machine without a drive has none tomorrow; one with a drive may have another medium in it.
+        let listed = Listed {
+            node,
+            disks,
+            saved,
+            elsewhere,
+        };
+        // A machine without a drive has none tomorrow; one with a drive may have another medium in
+        // it.
         if blocks.is_empty() && listed.node.is_some() {
             store.remember(as_of, listed.clone());
         }
-        Ok(Self { before, listed, remembered: false })
+        Ok(Self {
+            before,
+            listed,
+            remembered: false,
+        })
     }
 
     /// After a failure: what there is now, if that is not what was remembered.
@@ -120,19 +146,29 @@ impl Seen {
 impl Listed {
     /// The one that counts of those with this name.
     pub(super) fn latest(&self, name: &str) -> Option<&Saved> {
-        self.with_name(name).max_by_key(|saved| saved.tag.generation)
+        self.with_name(name)
+            .max_by_key(|saved| saved.tag.generation)
     }
 
     /// All in the image that have this name.
     pub(super) fn with_name(&self, name: &str) -> impl Iterator<Item = &Saved> {
-        self.saved.iter().filter(move |saved| saved.tag.name == name)
+        self.saved
+            .iter()
+            .filter(move |saved| saved.tag.name == name)
     }
 
-    /// The generation for the next with this name. The disks may still have snapshots of sessions whose own image is
-    /// gone, and QEMU refuses a tag that any of them has.
+    /// The generation for the next with this name. The disks may still have snapshots of sessions
+    /// whose own image is gone, and QEMU refuses a tag that any of them has.
     pub(super) fn next_generation(&self, name: &str) -> u64 {
-        let tags = self.saved.iter().map(|saved| &saved.tag).chain(&self.elsewhere);
-        let highest = tags.filter(|tag| tag.name == name).map(|tag| tag.generation).max();
+        let tags = self
+            .saved
+            .iter()
+            .map(|saved| &saved.tag)
+            .chain(&self.elsewhere);
+        let highest = tags
+            .filter(|tag| tag.name == name)
+            .map(|tag| tag.generation)
+            .max();
         highest.unwrap_or_default().saturating_add(1)
     }
 
@@ -143,12 +179,17 @@ impl Listed {
                 available.push(saved.tag.name.clone());
             }
         }
-        SnapshotError::Missing { name: name.to_owned(), available }
+        SnapshotError::Missing {
+            name: name.to_owned(),
+            available,
+        }
     }
 
     /// All nodes that take part: the image with the machine's state, and the disks.
     pub(super) fn devices<'a>(&'a self, node: &'a str) -> Vec<&'a str> {
-        std::iter::once(node).chain(self.disks.iter().map(String::as_str)).collect()
+        std::iter::once(node)
+            .chain(self.disks.iter().map(String::as_str))
+            .collect()
     }
 }
 

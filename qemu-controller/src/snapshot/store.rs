@@ -1,8 +1,9 @@
 //! Where the snapshots are: a qcow2 image that QEMU holds as a block node, made at the first save.
 //!
-//! Without a file of the user's choice it is a scratch image, whose file has lost its name before the first
-//! snapshot is in it: it is gone with the session, however that ends. Paths are only ever values of `filename`
-//! for the driver `file`, which takes them as they are; absolute, so that none is read as a protocol.
+//! Without a file of the user's choice it is a scratch image, whose file has lost its name before
+//! the first snapshot is in it: it is gone with the session, however that ends. Paths are only ever
+//! values of `filename` for the driver `file`, which takes them as they are; absolute, so that none
+//! is read as a protocol.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,7 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex as SyncMutex, MutexGuard, PoisonError};
 
 use qmp_proto::Command;
-use qmp_proto::commands::{BlockDeviceInfo, BlockdevAdd, BlockdevCreate, BlockdevDel, QueryCommands};
+use qmp_proto::commands::{
+    BlockDeviceInfo, BlockdevAdd, BlockdevCreate, BlockdevDel, QueryCommands,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -49,17 +52,28 @@ pub(crate) struct Store {
 impl Store {
     /// For a QEMU with these arguments.
     pub(crate) fn new(file: Option<PathBuf>, loaded_files: LoadedFiles, args: &[OsString]) -> Self {
-        Self { file, loaded_files, ours_alone: has_one_monitor(args), ..Self::default() }
+        Self {
+            file,
+            loaded_files,
+            ours_alone: has_one_monitor(args),
+            ..Self::default()
+        }
     }
 
     /// The machine's SD cards that QEMU cannot restore; a board has them or has not.
     pub(crate) async fn cards(&self, operation: &Operation) -> Result<&[SdCard], CommandError> {
-        self.cards.get_or_try_init(|| sd_card::find(operation)).await.map(Vec::as_slice)
+        self.cards
+            .get_or_try_init(|| sd_card::find(operation))
+            .await
+            .map(Vec::as_slice)
     }
 
     /// What must be done before a load into a machine that may stand where another load has put it.
     pub(crate) async fn settle(&self, operation: &Operation) -> Result<(), CommandError> {
-        let pflash = self.pflash.get_or_try_init(|| pflash::is_there(operation)).await?;
+        let pflash = self
+            .pflash
+            .get_or_try_init(|| pflash::is_there(operation))
+            .await?;
         if *pflash && self.stands_loaded.load(Ordering::Relaxed) {
             pflash::settle(operation).await?;
         }
@@ -72,7 +86,10 @@ impl Store {
     }
 
     /// What a snapshot is taken with, where it may outlive the session; within one it always fits.
-    pub(crate) async fn identity(&self, operation: &Operation) -> Result<Option<&Identity>, CommandError> {
+    pub(crate) async fn identity(
+        &self,
+        operation: &Operation,
+    ) -> Result<Option<&Identity>, CommandError> {
         if self.file.is_none() {
             return Ok(None);
         }
@@ -80,14 +97,22 @@ impl Store {
     }
 
     /// What the machine is.
-    pub(crate) async fn taken_with(&self, operation: &Operation) -> Result<&Identity, CommandError> {
-        self.identity.get_or_try_init(|| Identity::ask(operation, self.loaded_files.clone())).await
+    pub(crate) async fn taken_with(
+        &self,
+        operation: &Operation,
+    ) -> Result<&Identity, CommandError> {
+        self.identity
+            .get_or_try_init(|| Identity::ask(operation, self.loaded_files.clone()))
+            .await
     }
 
     /// What there is, if it is known for certain.
     pub(super) fn remembered(&self, operation: &Operation) -> Option<Listed> {
         let now = operation.blocks().count();
-        self.known().as_ref().filter(|(as_of, _)| *as_of == now).map(|(_, listed)| listed.clone())
+        self.known()
+            .as_ref()
+            .filter(|(as_of, _)| *as_of == now)
+            .map(|(_, listed)| listed.clone())
     }
 
     /// There was this when so many changes were counted.
@@ -119,7 +144,10 @@ impl Store {
     }
 
     /// The block node, where there is one yet: the user's file is opened, nothing is made.
-    pub(crate) async fn node(&self, operation: &Operation) -> Result<Option<String>, SnapshotError> {
+    pub(crate) async fn node(
+        &self,
+        operation: &Operation,
+    ) -> Result<Option<String>, SnapshotError> {
         let mut node = self.node.lock().await;
         if let (None, Some(file)) = (&*node, &self.file)
             && is_there(file)?
@@ -131,7 +159,10 @@ impl Store {
     }
 
     /// The block node, made if need be.
-    pub(crate) async fn node_to_save(&self, operation: &Operation) -> Result<String, SnapshotError> {
+    pub(crate) async fn node_to_save(
+        &self,
+        operation: &Operation,
+    ) -> Result<String, SnapshotError> {
         if let Some(node) = self.node(operation).await? {
             return Ok(node);
         }
@@ -149,18 +180,28 @@ impl Store {
         Ok(made)
     }
 
-    /// Makes the user's file: whole before it has its name, and nothing that is there is ever replaced.
+    /// Makes the user's file: whole before it has its name, and nothing that is there is ever
+    /// replaced.
     async fn make(&self, operation: &Operation, file: &Path) -> Result<String, SnapshotError> {
         let unusable = |source| unusable(file, source);
-        let folder = file.parent().ok_or_else(|| unusable(io::ErrorKind::InvalidInput.into()))?;
+        let folder = file
+            .parent()
+            .ok_or_else(|| unusable(io::ErrorKind::InvalidInput.into()))?;
         let unnamed = NamedTempFile::with_prefix_in("qemu-snapshots-", folder).map_err(unusable)?;
         self.format(operation, unnamed.path()).await?;
-        unnamed.persist_noclobber(file).map_err(|error| unusable(error.error))?;
+        unnamed
+            .persist_noclobber(file)
+            .map_err(|error| unusable(error.error))?;
         open(operation, file, true).await
     }
 
-    /// Makes an empty image of an empty file, for what does not outlive the session, and opens it as a node.
-    pub(crate) async fn scratch(&self, operation: &Operation, file: &Path) -> Result<String, SnapshotError> {
+    /// Makes an empty image of an empty file, for what does not outlive the session, and opens it
+    /// as a node.
+    pub(crate) async fn scratch(
+        &self,
+        operation: &Operation,
+        file: &Path,
+    ) -> Result<String, SnapshotError> {
         self.format(operation, file).await?;
         open(operation, file, false).await
     }
@@ -168,10 +209,22 @@ impl Store {
     /// Makes an empty qcow2 image of an empty file.
     async fn format(&self, operation: &Operation, file: &Path) -> Result<(), SnapshotError> {
         let node = operation.blocks().name();
-        add(operation, json!({ "driver": "file", "node-name": node, "filename": text(file)? })).await?;
+        add(
+            operation,
+            json!({ "driver": "file", "node-name": node, "filename": text(file)? }),
+        )
+        .await?;
         let options = json!({ "driver": "qcow2", "file": node, "size": 0 });
         let id = operation.blocks().name();
-        let formatted = job::run(operation, &id, &BlockdevCreate { job_id: &id, options }).await;
+        let formatted = job::run(
+            operation,
+            &id,
+            &BlockdevCreate {
+                job_id: &id,
+                options,
+            },
+        )
+        .await;
         let deleted = operation.command(&BlockdevDel { node_name: &node }).await;
         formatted?;
         deleted?;
@@ -179,12 +232,14 @@ impl Store {
     }
 }
 
-/// Opens an image as a block node and tells the node's name. One that a session before this one left in the same
-/// QEMU is taken over, for a second could not be locked.
+/// Opens an image as a block node and tells the node's name. One that a session before this one
+/// left in the same QEMU is taken over, for a second could not be locked.
 async fn open(operation: &Operation, file: &Path, outlives: bool) -> Result<String, SnapshotError> {
     let path = text(file)?;
     let ours = |block: &BlockDeviceInfo| {
-        block.drv == "qcow2" && block.file == path && block.node_name.as_deref().is_some_and(is_ours)
+        block.drv == "qcow2"
+            && block.file == path
+            && block.node_name.as_deref().is_some_and(is_ours)
     };
     if outlives && let Some(left) = nodes(operation).await?.into_iter().find(ours) {
         return Ok(left.node_name.unwrap_or_default());
@@ -231,19 +286,25 @@ pub(super) async fn introspect(operation: &Operation) -> Result<(), SnapshotErro
     let commands = operation.command(&QueryCommands).await?;
     for command in ["snapshot-save", "snapshot-load", "snapshot-delete"] {
         if !commands.iter().any(|known| known.name == command) {
-            return Err(SnapshotError::Unsupported { command, qemu: operation.qemu_version() });
+            return Err(SnapshotError::Unsupported {
+                command,
+                qemu: operation.qemu_version(),
+            });
         }
     }
     Ok(())
 }
 
-/// Whether the user's file is there, and is what this project writes: nothing else is opened for writing.
+/// Whether the user's file is there, and is what this project writes: nothing else is opened for
+/// writing.
 fn is_there(file: &Path) -> Result<bool, SnapshotError> {
     match fs::metadata(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(source) => Err(unusable(file, source)),
         // Opening something else may wait for ever.
-        Ok(metadata) if !metadata.is_file() => Err(unusable(file, io::Error::other("it is no regular file"))),
+        Ok(metadata) if !metadata.is_file() => {
+            Err(unusable(file, io::Error::other("it is no regular file")))
+        }
         Ok(_) => match read_header(file) {
             Ok(()) => Ok(true),
             Err(source) => Err(unusable(file, source)),
@@ -255,8 +316,11 @@ fn is_there(file: &Path) -> Result<bool, SnapshotError> {
 fn read_header(file: &Path) -> io::Result<()> {
     let mut header = Vec::new();
     File::open(file)?.take(104).read_to_end(&mut header)?;
-    let is_zero =
-        |from: usize, to: usize| header.get(from..to).is_none_or(|bytes| bytes.iter().all(|&byte| byte == 0));
+    let is_zero = |from: usize, to: usize| {
+        header
+            .get(from..to)
+            .is_none_or(|bytes| bytes.iter().all(|&byte| byte == 0))
+    };
     let refused = if !header.starts_with(b"QFI\xfb\0\0\0") || header.len() < 72 {
         "it is no qcow2 image, and is left as it is"
     } else if !is_zero(8, 16) {
@@ -271,12 +335,20 @@ fn read_header(file: &Path) -> io::Result<()> {
 
 /// QMP is text, and so is a path in it.
 fn text(file: &Path) -> Result<&str, SnapshotError> {
-    let not_text = || unusable(file, io::Error::other("QEMU can only be told a path that is UTF-8"));
+    let not_text = || {
+        unusable(
+            file,
+            io::Error::other("QEMU can only be told a path that is UTF-8"),
+        )
+    };
     file.to_str().ok_or_else(not_text)
 }
 
 fn unusable(path: &Path, source: io::Error) -> SnapshotError {
-    SnapshotError::File { path: path.to_owned(), source }
+    SnapshotError::File {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// Whether no other client can give this QEMU commands, but a debugger by way of its stub.
@@ -284,7 +356,9 @@ fn has_one_monitor(args: &[OsString]) -> bool {
     let args = args.iter().filter_map(|arg| arg.to_str());
     let may_be_one = |arg: &str| {
         let option = arg.trim_start_matches('-');
-        ["mon", "qmp", "readconfig"].iter().any(|option_of_one| option.starts_with(option_of_one))
+        ["mon", "qmp", "readconfig"]
+            .iter()
+            .any(|option_of_one| option.starts_with(option_of_one))
     };
     args.filter(|arg| may_be_one(arg)).count() == 1
 }

@@ -20,9 +20,11 @@ const LOOK: Duration = Duration::from_secs(8);
 pub struct Hang {
     /// The deadline that was set.
     pub deadline: Duration,
-    /// The run state; `None` where QEMU itself does not answer, or the session was [busy](Self::busy).
+    /// The run state; `None` where QEMU itself does not answer, or the session was
+    /// [busy](Self::busy).
     pub run_state: Option<RunState>,
-    /// Another operation of the session, a long save for example, was not done; the guest was not looked at.
+    /// Another operation of the session, a long save for example, was not done; the guest was not
+    /// looked at.
     pub busy: bool,
     /// The program counter of CPU 0.
     pub pc: Option<u64>,
@@ -79,14 +81,18 @@ impl Exception {
 }
 
 impl Session {
-    /// Looks where the guest is. One that runs stands still for it, some milliseconds: while it runs, QEMU's
-    /// program counter is that of the last time it left its translated code.
+    /// Looks where the guest is. One that runs stands still for it, some milliseconds: while it
+    /// runs, QEMU's program counter is that of the last time it left its translated code.
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
         let session = self.with_deadline(LOOK);
         let look = |operation: Operation| async move {
             let before = operation.command(&QueryStatus).await?;
             operation.run(false).await?;
-            let registers = operation.command(&HumanMonitorCommand { command_line: "info registers" }).await;
+            let registers = operation
+                .command(&HumanMonitorCommand {
+                    command_line: "info registers",
+                })
+                .await;
             let run_state = match operation.run(before.running).await {
                 Ok(()) => before.status,
                 // It came to its end before it was stopped: nothing runs any more.
@@ -95,14 +101,22 @@ impl Session {
             };
             Ok::<_, CommandError>((run_state, registers?))
         };
-        let mut hang = Hang { deadline, ..Hang::default() };
+        let mut hang = Hang {
+            deadline,
+            ..Hang::default()
+        };
         match session.operation("info registers", look).await {
             Ok((run_state, registers)) => {
                 hang.run_state = Some(run_state);
-                session.explain(&mut hang, &Registers::parse(&registers)).await;
+                session
+                    .explain(&mut hang, &Registers::parse(&registers))
+                    .await;
             }
             // Its turn did not come.
-            Err(CommandError::Deadline { phase: WaitPhase::Queued, .. }) => hang.busy = true,
+            Err(CommandError::Deadline {
+                phase: WaitPhase::Queued,
+                ..
+            }) => hang.busy = true,
             Err(_) => {}
         }
         hang.guest_resets = self.inner.shared.state().history.guest_resets;
@@ -112,7 +126,9 @@ impl Session {
     async fn explain(&self, hang: &mut Hang, registers: &Registers) {
         hang.pc = registers.pc();
         hang.place = hang.pc.and_then(|pc| self.place(pc));
-        let number = registers.register("XPSR").map_or(0, |xpsr| (xpsr & 0x1ff) as u16);
+        let number = registers
+            .register("XPSR")
+            .map_or(0, |xpsr| (xpsr & 0x1ff) as u16);
         if number != 0 {
             let handler = self.handler(number).await;
             hang.exception = Some(Exception { number, handler });
@@ -124,8 +140,9 @@ impl fmt::Display for Hang {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the run was not over after {:?}: ", self.deadline)?;
         if self.busy {
-            return f
-                .write_str("another operation of the session was not done, so the guest was not looked at");
+            return f.write_str(
+                "another operation of the session was not done, so the guest was not looked at",
+            );
         }
         let Some(run_state) = &self.run_state else {
             return f.write_str("QEMU does not answer its monitor");
@@ -150,7 +167,11 @@ impl fmt::Display for Hang {
 
 impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.is_fault() { "fault handler" } else { "handler" };
+        let kind = if self.is_fault() {
+            "fault handler"
+        } else {
+            "handler"
+        };
         match self.name() {
             Some(name) => write!(f, "in the {kind} of {name}")?,
             None => write!(f, "in the {kind} of exception {}", self.number)?,

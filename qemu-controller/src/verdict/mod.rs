@@ -34,11 +34,11 @@ pub use hang::{Exception, Hang};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The firmware ended the run with a status of its own: by semihosting, or by a device of the board that
-    /// does so.
+    /// The firmware ended the run with a status of its own: by semihosting, or by a device of the
+    /// board that does so.
     Exited {
-        /// The status, as QEMU exits with it: 0 to 255. A semihosting exit without a status is 0 when it
-        /// reports success and 1 otherwise.
+        /// The status, as QEMU exits with it: 0 to 255. A semihosting exit without a status is 0
+        /// when it reports success and 1 otherwise.
         status: u8,
     },
     /// The guest shut the machine down.
@@ -63,8 +63,8 @@ pub enum Verdict {
     Interrupted(Interruption),
     /// It ran on when the deadline was over. QEMU still runs, and the guest is as it was.
     TimedOut(Box<Hang>),
-    /// The session was lost, so nobody can say: attached to a QEMU whose end has no event, the connection
-    /// broken, or the session let go.
+    /// The session was lost, so nobody can say: attached to a QEMU whose end has no event, the
+    /// connection broken, or the session let go.
     Lost(Ended),
 }
 
@@ -107,7 +107,10 @@ impl Verdict {
             // An abort or a crash may come after a SHUTDOWN; it is what counts.
             match exit.kind() {
                 ExitKind::Lockup(dump) => {
-                    return Self::LockedUp { dump: Arc::clone(dump), place: over.place };
+                    return Self::LockedUp {
+                        dump: Arc::clone(dump),
+                        place: over.place,
+                    };
                 }
                 ExitKind::Signalled(_) if over.signalled => return Self::Stopped,
                 ExitKind::Signalled(signal) => {
@@ -132,17 +135,21 @@ impl Verdict {
 
     fn of_shutdown(over: &Over, shutdown: &ShutdownEvent, exit: Option<&Exit>) -> Self {
         // A device may ask for a shutdown with a status.
-        let status =
-            exit.and_then(Exit::code).and_then(|code| u8::try_from(code).ok()).filter(|&code| code != 0);
+        let status = exit
+            .and_then(Exit::code)
+            .and_then(|code| u8::try_from(code).ok())
+            .filter(|&code| code != 0);
         match &shutdown.reason {
             ShutdownCause::GuestReset | ShutdownCause::SubsystemReset => Self::Reset,
             ShutdownCause::GuestPanic => Self::Panicked,
             ShutdownCause::HostSignal if over.signalled => Self::Stopped,
             ShutdownCause::HostSignal => Self::Interrupted(Interruption::AskedBySignal),
-            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset if over.asked => Self::Stopped,
-            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset | ShutdownCause::HostUi => {
-                Self::Interrupted(Interruption::OtherClient)
+            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset if over.asked => {
+                Self::Stopped
             }
+            ShutdownCause::HostQmpQuit
+            | ShutdownCause::HostQmpSystemReset
+            | ShutdownCause::HostUi => Self::Interrupted(Interruption::OtherClient),
             ShutdownCause::HostError => match (exit, &over.ended) {
                 (Some(exit), _) => Self::QemuFailed(exit.clone()),
                 (None, ended) => Self::Lost(ended.clone().unwrap_or(Ended::Closed)),
@@ -152,19 +159,26 @@ impl Verdict {
         }
     }
 
-    /// QEMU exits without a SHUTDOWN where the guest exits by semihosting or a device, or where QEMU fails.
+    /// QEMU exits without a SHUTDOWN where the guest exits by semihosting or a device, or where
+    /// QEMU fails.
     fn of_silent_exit(over: &Over, exit: &Exit) -> Self {
-        match (exit.kind(), exit.code().and_then(|code| u8::try_from(code).ok())) {
-            // QEMU's own line and status 1: the guest can only be meant where it has a way to exit so.
-            (ExitKind::OptionError { .. }, _) if !over.semihosting => Self::QemuFailed(exit.clone()),
+        match (
+            exit.kind(),
+            exit.code().and_then(|code| u8::try_from(code).ok()),
+        ) {
+            // QEMU's own line and status 1: the guest can only be meant where it has a way to exit
+            // so.
+            (ExitKind::OptionError { .. }, _) if !over.semihosting => {
+                Self::QemuFailed(exit.clone())
+            }
             (_, Some(0)) if over.asked && !over.semihosting => Self::Stopped,
             (_, Some(status)) => Self::Exited { status },
             (_, None) => Self::QemuFailed(exit.clone()),
         }
     }
 
-    /// What a program that ran the firmware for CI should exit with; see the table above. A deadline that
-    /// passed is never a success.
+    /// What a program that ran the firmware for CI should exit with; see the table above. A
+    /// deadline that passed is never a success.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -215,13 +229,20 @@ impl fmt::Display for Verdict {
             Self::Reset => f.write_str("the firmware asked for a reset"),
             Self::Panicked => f.write_str("the firmware says that it panicked"),
             Self::LockedUp { dump, place: None } => write!(f, "the core locked up: {dump}"),
-            Self::LockedUp { dump, place: Some(place) } => {
+            Self::LockedUp {
+                dump,
+                place: Some(place),
+            } => {
                 write!(f, "the core locked up in {place}: {dump}")
             }
             Self::QemuFailed(exit) => {
                 write!(f, "QEMU failed, which says nothing of the firmware: {exit}")?;
                 let said = exit.stderr().to_string_lossy();
-                if said.is_empty() { Ok(()) } else { write!(f, "\n{}", said.trim_end()) }
+                if said.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "\n{}", said.trim_end())
+                }
             }
             Self::Stopped => f.write_str("the run was stopped before the firmware came to its end"),
             Self::Interrupted(by) => write!(f, "the run was ended from outside: {by}"),

@@ -11,23 +11,25 @@ use crate::call::{A_YEAR, instant_after};
 use crate::error::Ended;
 use crate::session::Session;
 
-/// How long the ports are drained after QEMU's end; what it wrote is there already, unless it left a child that
-/// holds them.
+/// How long the ports are drained after QEMU's end; what it wrote is there already, unless it left
+/// a child that holds them.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 impl Session {
-    /// Lets the guest run if it stands still, waits for the end of the run, and tells how it ended. All that
-    /// the firmware printed is in the buffers of its [ports](Self::serial) then.
+    /// Lets the guest run if it stands still, waits for the end of the run, and tells how it ended.
+    /// All that the firmware printed is in the buffers of its [ports](Self::serial) then.
     ///
-    /// A deadline that passes is a verdict too, [`Verdict::TimedOut`]: QEMU still runs then and can be looked
-    /// at, and [`stop`](Self::stop) ends it. A guest that resets itself runs on, as on hardware, and the report
-    /// counts how often it did; with [`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot) its first reset is
-    /// the end of the run. A guest that shut down in a QEMU that is told to stay (`-no-shutdown`) has come to
-    /// its end as well.
+    /// A deadline that passes is a verdict too, [`Verdict::TimedOut`]: QEMU still runs then and can
+    /// be looked at, and [`stop`](Self::stop) ends it. A guest that resets itself runs on, as on
+    /// hardware, and the report counts how often it did; with
+    /// [`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot) its first reset is the end of the
+    /// run. A guest that shut down in a QEMU that is told to stay (`-no-shutdown`) has come to its
+    /// end as well.
     pub async fn run_to_end(&self, deadline: Duration) -> Verdict {
         let until = instant_after(deadline);
         let run = async {
-            // What it answers, the verdict tells better: a guest may take QEMU with it before the answer comes.
+            // What it answers, the verdict tells better: a guest may take QEMU with it before the
+            // answer comes.
             let _ = self.resume().await;
             self.wait().await
         };
@@ -60,11 +62,15 @@ impl Session {
         if ended.is_some() {
             self.drained().await;
         }
-        Verdict::of(Over { stands, ..self.run_over(ended) })
+        Verdict::of(Over {
+            stands,
+            ..self.run_over(ended)
+        })
     }
 
-    /// Waits for a guest that has come to its end in a QEMU that stays, and tells in which state. A QEMU that is
-    /// about to exit does not answer any more; one that is held up answers later, however long that takes.
+    /// Waits for a guest that has come to its end in a QEMU that stays, and tells in which state. A
+    /// QEMU that is about to exit does not answer any more; one that is held up answers later,
+    /// however long that takes.
     async fn stands_for_good(&self) -> RunState {
         let session = self.with_deadline(A_YEAR);
         let mut run_state = self.watch_run_state();
@@ -83,7 +89,12 @@ impl Session {
 
     /// Waits until all that was printed is in the buffers.
     async fn drained(&self) {
-        let ports = self.inner.serials.iter().flatten().chain(&self.inner.semihosting);
+        let ports = self
+            .inner
+            .serials
+            .iter()
+            .flatten()
+            .chain(&self.inner.semihosting);
         let drained = async {
             for port in ports {
                 port.closed().await;
@@ -96,7 +107,8 @@ impl Session {
         let history = self.inner.shared.state().history.clone();
         let process = self.process();
         let semihosting = |word: &std::ffi::OsString| {
-            word.to_str().is_some_and(|word| word.trim_start_matches('-').starts_with("semihosting"))
+            word.to_str()
+                .is_some_and(|word| word.trim_start_matches('-').starts_with("semihosting"))
         };
         let dump = match &ended {
             Some(Ended::Exited(exit)) => match exit.kind() {
@@ -111,8 +123,11 @@ impl Session {
             stands: None,
             asked: history.asked_to_end(),
             shutdown: history.shutdown,
-            signalled: process.as_ref().is_some_and(|process| process.was_signalled()),
-            semihosting: process.is_some_and(|process| process.argv().args().iter().any(semihosting)),
+            signalled: process
+                .as_ref()
+                .is_some_and(|process| process.was_signalled()),
+            semihosting: process
+                .is_some_and(|process| process.argv().args().iter().any(semihosting)),
         }
     }
 }

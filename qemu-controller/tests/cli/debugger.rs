@@ -14,8 +14,17 @@ fn the_firmware_waits_until_a_debugger_lets_it_run() {
     let mut running = Call::image("semihosting-exit", ["--gdb=free", "--timeout", "1ms"]).start();
     running.stderr.until("'target remote 127.0.0.1:");
     let said = running.stderr.text();
-    let port = said.split("127.0.0.1:").nth(1).unwrap().split('\'').next().unwrap();
-    let line = said.lines().find(|line| line.contains("target remote")).unwrap();
+    let port = said
+        .split("127.0.0.1:")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap();
+    let line = said
+        .lines()
+        .find(|line| line.contains("target remote"))
+        .unwrap();
     assert!(line.trim_start().starts_with("gdb-multiarch -q "), "{said}");
     assert!(line.contains("semihosting-exit.elf"), "{said}");
     let mut debugger = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
@@ -33,8 +42,13 @@ fn a_unix_socket_has_no_port_that_could_collide() {
     let path = folder.path().join("gdb.sock");
     let option = format!("--gdb=unix:{}", path.display());
     let mut running = Call::image("tick", [option.as_str()]).start();
-    running.stderr.until(&format!("target remote {}", path.display()));
-    UnixStream::connect(&path).unwrap().write_all(b"$c#63").unwrap();
+    running
+        .stderr
+        .until(&format!("target remote {}", path.display()));
+    UnixStream::connect(&path)
+        .unwrap()
+        .write_all(b"$c#63")
+        .unwrap();
     running.signal(Signal::INT);
     assert_eq!(running.end().status.code(), Some(130));
     assert!(!path.exists());

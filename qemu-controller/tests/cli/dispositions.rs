@@ -4,16 +4,26 @@ use std::sync::Once;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What this process ignores, its children ignore too: under `nohup`, or in the background of a script. What it catches,
-/// they do not, so that is done instead.
+/// What this process ignores, its children ignore too: under `nohup`, or in the background of a
+/// script. What it catches, they do not, so that is done instead.
 pub(crate) fn heed_signals() {
     static HEEDED: Once = Once::new();
     HEEDED.call_once(|| {
-        let asking = [SignalKind::hangup(), SignalKind::interrupt(), SignalKind::terminate()];
+        let asking = [
+            SignalKind::hangup(),
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+        ];
         let ignored = signals("self", "SigIgn:");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .unwrap();
         let _inside = runtime.enter();
-        for kind in asking.into_iter().filter(|kind| has(ignored, kind.as_raw_value())) {
+        for kind in asking
+            .into_iter()
+            .filter(|kind| has(ignored, kind.as_raw_value()))
+        {
             drop(signal(kind).unwrap());
         }
     });
@@ -22,7 +32,10 @@ pub(crate) fn heed_signals() {
 /// A field of a process's status with a bit for each signal; none where there is no procfs.
 pub(crate) fn signals(process: &str, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let bits = status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+    let bits = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .map(str::trim);
     bits.map_or(0, |bits| u64::from_str_radix(bits, 16).unwrap())
 }
 

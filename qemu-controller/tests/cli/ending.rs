@@ -8,7 +8,10 @@ use crate::support::Call;
 fn the_firmware_s_status_is_the_program_s() {
     let said = Call::image("semihosting-exit", []).ends_with(7);
     assert_eq!(said.stdout, "hello by semihosting\n");
-    assert_eq!(said.stderr, "qemu-controller: the firmware exited with status 7\n");
+    assert_eq!(
+        said.stderr,
+        "qemu-controller: the firmware exited with status 7\n"
+    );
 }
 
 #[test]
@@ -27,7 +30,11 @@ fn a_reset_ends_the_run_unless_it_may_reboot() {
 fn a_lockup_comes_with_its_registers() {
     let said = Call::image("lockup", []).ends_with(134);
     assert_eq!(said.stdout, "boot\n");
-    assert!(said.stderr.contains("locked up") && said.stderr.contains("R15="), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("locked up") && said.stderr.contains("R15="),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
@@ -35,14 +42,22 @@ fn a_timeout_says_where_the_firmware_was() {
     let said = Call::image("hardfault-loop", ["--timeout", "5s"]).ends_with(124);
     assert_eq!(said.stdout, "boot\nhard fault\n");
     assert!(said.stderr.contains("not over after 5s"), "{}", said.stderr);
-    assert!(said.stderr.contains("hard_fault") && said.stderr.contains("HardFault"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("hard_fault") && said.stderr.contains("HardFault"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
 fn what_is_expected_ends_the_run_well() {
     for option in ["--expect=tick 3", "--expect-regex=tick [3-9]"] {
         let said = Call::image("tick", [option, "--timeout", "60s"]).ends_with(0);
-        assert!(said.stdout.starts_with("boot\ntick 1\ntick 2\ntick 3"), "{}", said.stdout);
+        assert!(
+            said.stdout.starts_with("boot\ntick 1\ntick 2\ntick 3"),
+            "{}",
+            said.stdout
+        );
         assert_eq!(said.stderr, "");
     }
     // Also by semihosting, and as the last words of a firmware that fails.
@@ -52,9 +67,17 @@ fn what_is_expected_ends_the_run_well() {
 #[test]
 fn what_is_expected_and_does_not_come_is_a_failure() {
     let said = Call::image("semihosting-exit", ["--expect", "never"]).ends_with(7);
-    assert!(said.stderr.contains("what was expected did not come"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("what was expected did not come"),
+        "{}",
+        said.stderr
+    );
     let said = Call::image("wfi", ["--expect", "never", "--timeout", "500ms"]).ends_with(124);
-    assert!(said.stderr.contains("what was expected did not come"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("what was expected did not come"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
@@ -66,12 +89,19 @@ fn a_qemu_that_is_ended_by_others_is_no_success() {
         kill_process(qemu, signal).unwrap();
         let output = running.end();
         assert_eq!(output.status.code(), Some(status));
-        assert!(String::from_utf8_lossy(&output.stderr).contains("from outside"), "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("from outside"),
+            "{output:?}"
+        );
     }
 }
 
 #[test]
 fn deterministic_time_runs_a_firmware_faster_than_its_clock() {
     // Ten seconds of the firmware's time; the deadline is of real time.
-    Call::image("tick", ["--icount", "--expect", "tick 50\n", "--timeout", "60s"]).ends_with(0);
+    Call::image(
+        "tick",
+        ["--icount", "--expect", "tick 50\n", "--timeout", "60s"],
+    )
+    .ends_with(0);
 }

@@ -11,7 +11,8 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::support::{Call, Running, Said};
 
-/// What `tick` printed, without the lines that it prints by itself: a line may fall between any two echoes.
+/// What `tick` printed, without the lines that it prints by itself: a line may fall between any two
+/// echoes.
 fn echoed(stdout: &str) -> String {
     let mut rest = stdout.replacen("boot\n", "", 1);
     for number in 1..1000 {
@@ -42,7 +43,9 @@ fn piped_input_is_echoed_unchanged() {
 
 #[test]
 fn the_end_of_stdin_does_not_end_the_run() {
-    let mut running = Call::image("tick", ["--expect", "tick 4"]).stdin(Stdio::piped()).start();
+    let mut running = Call::image("tick", ["--expect", "tick 4"])
+        .stdin(Stdio::piped())
+        .start();
     type_in(&mut running, b"x", "x");
     running.close_stdin();
     assert_eq!(running.end().status.code(), Some(0));
@@ -51,7 +54,9 @@ fn the_end_of_stdin_does_not_end_the_run() {
 #[test]
 fn ends_of_lines_are_translated_on_demand() {
     for (kind, expected) in [("keep", "a\nb\n"), ("cr", "a\rb\r"), ("crlf", "a\r\nb\r\n")] {
-        let mut running = Call::image("tick", ["--newline", kind]).stdin(Stdio::piped()).start();
+        let mut running = Call::image("tick", ["--newline", kind])
+            .stdin(Stdio::piped())
+            .start();
         type_in(&mut running, b"a\nb\n", expected);
         assert_eq!(echoed(&interrupted(running)), expected);
     }
@@ -75,6 +80,12 @@ fn terminal() -> (File, File) {
     unlockpt(&keyboard).unwrap();
     let name = ptsname(&keyboard, Vec::new()).unwrap();
     let mut options = OpenOptions::new();
-    options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
-    (keyboard.into(), options.open(name.to_str().unwrap()).unwrap())
+    options
+        .read(true)
+        .write(true)
+        .custom_flags(OFlags::NOCTTY.bits().cast_signed());
+    (
+        keyboard.into(),
+        options.open(name.to_str().unwrap()).unwrap(),
+    )
 }

@@ -6,7 +6,10 @@ use crate::support::{Call, Said};
 
 /// All lines of stderr, which have to be objects.
 fn objects(said: &Said) -> Vec<Value> {
-    said.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    said.stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn last(said: &Said) -> Value {
@@ -16,9 +19,24 @@ fn last(said: &Said) -> Value {
 #[test]
 fn each_verdict_is_an_object() {
     let rows: [(&str, &[&str], i32, Value); 6] = [
-        ("semihosting-exit", &[], 7, json!({ "verdict": "exited", "expected": null })),
-        ("semihosting-exit", &["--expect=never"], 7, json!({ "verdict": "exited", "expected": false })),
-        ("tick", &["--expect=tick"], 0, json!({ "verdict": "met", "expected": true, "message": null })),
+        (
+            "semihosting-exit",
+            &[],
+            7,
+            json!({ "verdict": "exited", "expected": null }),
+        ),
+        (
+            "semihosting-exit",
+            &["--expect=never"],
+            7,
+            json!({ "verdict": "exited", "expected": false }),
+        ),
+        (
+            "tick",
+            &["--expect=tick"],
+            0,
+            json!({ "verdict": "met", "expected": true, "message": null }),
+        ),
         ("reset-request", &[], 120, json!({ "verdict": "reset" })),
         ("lockup", &[], 134, json!({ "verdict": "locked-up" })),
         (
@@ -33,8 +51,16 @@ fn each_verdict_is_an_object() {
         let objects = objects(&said);
         assert_eq!(objects.len(), 1, "{image}: {}", said.stderr);
         let object = &objects[0];
-        assert_eq!((&object["event"], &object["exit_code"]), (&json!("end"), &json!(status)));
-        assert!(object["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{object}");
+        assert_eq!(
+            (&object["event"], &object["exit_code"]),
+            (&json!("end"), &json!(status))
+        );
+        assert!(
+            object["seconds"]
+                .as_f64()
+                .is_some_and(|seconds| seconds > 0.0),
+            "{object}"
+        );
         for (key, value) in expected.as_object().unwrap() {
             assert_eq!(object.get(key), Some(value), "{image}: {key} of {object}");
         }
@@ -45,14 +71,24 @@ fn each_verdict_is_an_object() {
 fn a_lockup_has_its_registers() {
     let object = last(&Call::image("lockup", ["--json"]).ends_with(134));
     assert_eq!(object["registers"]["R15"], object["pc"], "{object}");
-    assert!(object["message"].as_str().is_some_and(|message| message.contains("locked up")), "{object}");
+    assert!(
+        object["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("locked up")),
+        "{object}"
+    );
 }
 
 #[test]
 fn a_failure_is_an_object_too() {
     let object = last(&Call::new(["--json", "no/such.elf"]).ends_with(125));
     assert_eq!(object["verdict"], "failed");
-    assert!(object["message"].as_str().is_some_and(|message| message.contains("no/such.elf")), "{object}");
+    assert!(
+        object["message"]
+            .as_str()
+            .is_some_and(|message| message.contains("no/such.elf")),
+        "{object}"
+    );
 }
 
 #[test]
@@ -62,7 +98,10 @@ fn what_is_known_before_the_end_comes_before() {
     running.stderr.until("\n");
     running.signal(rustix::process::Signal::TERM);
     let said = Said::of(&running.end(), 143);
-    let events: Vec<_> = objects(&said).into_iter().map(|object| object["event"].clone()).collect();
+    let events: Vec<_> = objects(&said)
+        .into_iter()
+        .map(|object| object["event"].clone())
+        .collect();
     assert_eq!(events, ["start", "gdb", "end"], "{}", said.stderr);
     assert_eq!(last(&said)["verdict"], "interrupted");
 }
@@ -73,10 +112,17 @@ fn a_file_leaves_stderr_to_people() {
     let path = folder.path().join("verdict.json");
     let option = format!("--json={}", path.display());
     let said = Call::image("semihosting-exit", [option.as_str()]).ends_with(7);
-    assert_eq!(said.stderr, "qemu-controller: the firmware exited with status 7\n");
+    assert_eq!(
+        said.stderr,
+        "qemu-controller: the firmware exited with status 7\n"
+    );
     let object: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(object["exit_code"], 7);
 
     let said = Call::image("tick", ["--json=no/such/folder/verdict.json"]).ends_with(125);
-    assert!(said.stderr.contains("no/such/folder/verdict.json"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("no/such/folder/verdict.json"),
+        "{}",
+        said.stderr
+    );
 }

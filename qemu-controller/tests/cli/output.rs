@@ -1,4 +1,5 @@
-//! What the firmware prints comes through byte for byte and at once; a reader that goes away ends the run.
+//! What the firmware prints comes through byte for byte and at once; a reader that goes away ends
+//! the run.
 
 use std::fs::{File, OpenOptions};
 
@@ -32,7 +33,12 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
 fn a_stdout_that_is_full_is_an_error() {
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let said = Call::image("tick", []).stdout(full).ends_with(125);
-    assert!(said.stderr.contains("cannot write to stdout: No space left"), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("cannot write to stdout: No space left"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
@@ -45,14 +51,21 @@ fn the_log_has_what_stdout_has() {
     assert_eq!(std::fs::read_to_string(&log).unwrap(), said.stdout);
 
     let said = Call::image("tick", ["--log", "no/such/folder/log.txt"]).ends_with(125);
-    assert!(said.stderr.contains("no/such/folder/log.txt"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("no/such/folder/log.txt"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
 fn a_flood_is_printed_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("flood.txt");
-    let call = Call::image("uart-flood", ["--expect", "flood 20000\n", "--timeout", "60s"]);
+    let call = Call::image(
+        "uart-flood",
+        ["--expect", "flood 20000\n", "--timeout", "60s"],
+    );
     let said = call.stdout(File::create(&path).unwrap()).ends_with(0);
     assert_eq!(said.stderr, "", "nothing is said to be lost");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -63,12 +76,22 @@ fn a_flood_is_printed_whole() {
 
 #[test]
 fn qemu_s_own_words_are_shown_on_demand_to_the_last() {
-    let said = Call::image("semihosting-exit", []).qemu_args(&["-d", "int"]).ends_with(7);
+    let said = Call::image("semihosting-exit", [])
+        .qemu_args(&["-d", "int"])
+        .ends_with(7);
     assert!(!said.stderr.contains("semihosting call"), "{}", said.stderr);
     let call = Call::image("semihosting-exit", ["--verbose"]).qemu_args(&["-d", "int"]);
     let said = call.ends_with(7);
     assert_eq!(said.stdout, "hello by semihosting\n");
-    for words in ["qemu-system-arm -nodefaults", "semihosting call 0x4", "semihosting call 0x20"] {
-        assert!(said.stderr.contains(words), "no {words:?} in {}", said.stderr);
+    for words in [
+        "qemu-system-arm -nodefaults",
+        "semihosting call 0x4",
+        "semihosting call 0x20",
+    ] {
+        assert!(
+            said.stderr.contains(words),
+            "no {words:?} in {}",
+            said.stderr
+        );
     }
 }

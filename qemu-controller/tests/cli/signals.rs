@@ -1,4 +1,5 @@
-//! A signal ends the run in order, whenever it comes: the status that a shell expects, and no QEMU left.
+//! A signal ends the run in order, whenever it comes: the status that a shell expects, and no QEMU
+//! left.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
@@ -42,11 +43,15 @@ fn at_any_moment_of_a_start() {
         running.signal(Signal::INT);
         let status = running.end().status;
         // Before it listens, a signal ends it as it ends any program.
-        assert!(status.code() == Some(130) || status.signal() == Some(2), "after {millis} ms: {status}");
+        assert!(
+            status.code() == Some(130) || status.signal() == Some(2),
+            "after {millis} ms: {status}"
+        );
     }
 }
 
-/// The library that listens loses a signal which comes right after the system call for its handler. Traced, it comes just there.
+/// The library that listens loses a signal which comes right after the system call for its handler.
+/// Traced, it comes just there.
 #[cfg(target_os = "linux")]
 #[test]
 fn as_soon_as_it_is_listened_to() {
@@ -63,8 +68,12 @@ fn as_soon_as_it_is_listened_to() {
             match waitpid(program, None).unwrap() {
                 WaitStatus::PtraceSyscall(_) if is_caught(running.id(), signal) => break,
                 // The shell's own stop, of which there may be a report before and one after.
-                WaitStatus::PtraceEvent(_, nix::sys::signal::SIGSTOP, _) => running.signal(Signal::CONT),
-                WaitStatus::PtraceSyscall(_) | WaitStatus::PtraceEvent(..) | WaitStatus::Stopped(..) => {}
+                WaitStatus::PtraceEvent(_, nix::sys::signal::SIGSTOP, _) => {
+                    running.signal(Signal::CONT)
+                }
+                WaitStatus::PtraceSyscall(_)
+                | WaitStatus::PtraceEvent(..)
+                | WaitStatus::Stopped(..) => {}
                 other => panic!("{signal:?}: {other:?}"),
             }
             ptrace::syscall(program, None).unwrap();
@@ -75,7 +84,8 @@ fn as_soon_as_it_is_listened_to() {
     }
 }
 
-/// Whether a process is the program by now, and has a handler for this signal. A shell may have one, too.
+/// Whether a process is the program by now, and has a handler for this signal. A shell may have
+/// one, too.
 #[cfg(target_os = "linux")]
 fn is_caught(process: u32, signal: Signal) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap();
@@ -83,7 +93,8 @@ fn is_caught(process: u32, signal: Signal) -> bool {
     name.trim() == "qemu-controller" && dispositions::has(caught, signal.as_raw())
 }
 
-/// A script has SIGINT ignored for its jobs in the background, and still no QEMU is left when Ctrl-C ends it.
+/// A script has SIGINT ignored for its jobs in the background, and still no QEMU is left when
+/// Ctrl-C ends it.
 #[cfg(target_os = "linux")]
 #[test]
 fn nohup_is_heeded_and_other_signals_that_were_ignored_before_are_too() {
@@ -126,7 +137,9 @@ fn killed_for_good() {
 #[test]
 fn while_stdout_is_stuck() {
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut running = Call::image("uart-flood", ["--log", "/dev/null"]).stdout(writer).start();
+    let mut running = Call::image("uart-flood", ["--log", "/dev/null"])
+        .stdout(writer)
+        .start();
     running.qemu();
     // More than a pipe holds: writing is stuck then.
     until_full(&reader);
@@ -134,11 +147,15 @@ fn while_stdout_is_stuck() {
     assert_eq!(running.end().status.code(), Some(130));
 }
 
-/// A full pipe of 16 pages holds more than half of each: a piece that does not fit behind another gets a page of its own.
+/// A full pipe of 16 pages holds more than half of each: a piece that does not fit behind another
+/// gets a page of its own.
 fn until_full(reader: &std::io::PipeReader) {
     let mut before = 0;
     crate::support::until("a full pipe", || {
         let now = rustix::io::ioctl_fionread(reader).unwrap();
-        std::mem::replace(&mut before, now).eq(&now).then_some(now).filter(|&now| now >= 32_000)
+        std::mem::replace(&mut before, now)
+            .eq(&now)
+            .then_some(now)
+            .filter(|&now| now >= 32_000)
     });
 }

@@ -1,4 +1,5 @@
-//! What the tests share: the program as a child, its output as it comes, and a look at what is left behind.
+//! What the tests share: the program as a child, its output as it comes, and a look at what is left
+//! behind.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ pub(crate) fn image(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../xtask/firmware/{name}/{name}.elf"))
 }
 
-/// A call of the program: where no configuration file is found, and with a QEMU that can be told from others.
+/// A call of the program: where no configuration file is found, and with a QEMU that can be told
+/// from others.
 pub(crate) struct Call {
     command: Command,
     marker: String,
@@ -29,11 +31,25 @@ impl Call {
     pub(crate) fn new<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Self {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         crate::dispositions::heed_signals();
-        let marker = format!("cli-{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed));
+        let marker = format!(
+            "cli-{}-{}",
+            std::process::id(),
+            CALLS.fetch_add(1, Ordering::Relaxed)
+        );
         let mut command = Command::new(env!("CARGO_BIN_EXE_qemu-controller"));
-        command.arg("run").args(words).current_dir(env!("CARGO_TARGET_TMPDIR"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { command, marker, qemu_args: Vec::new() }
+        command
+            .arg("run")
+            .args(words)
+            .current_dir(env!("CARGO_TARGET_TMPDIR"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Self {
+            command,
+            marker,
+            qemu_args: Vec::new(),
+        }
     }
 
     /// With one of the project's images.
@@ -69,21 +85,38 @@ impl Call {
     }
 
     pub(crate) fn start(mut self) -> Running {
-        self.command.arg("--").args(["-name", &self.marker]).args(self.qemu_args);
+        self.command
+            .arg("--")
+            .args(["-name", &self.marker])
+            .args(self.qemu_args);
         let mut child = self.command.spawn().unwrap();
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().map(Stream::new);
         let stderr = child.stderr.take().map(Stream::new).unwrap();
-        Running { child, marker: self.marker, stdin, stdout, stderr }
+        Running {
+            child,
+            marker: self.marker,
+            stdin,
+            stdout,
+            stderr,
+        }
     }
 
     /// Starts a shell that does this first, and is the program then.
     #[cfg(target_os = "linux")]
     pub(crate) fn start_in_shell(mut self, first: &str) -> Running {
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!(r#"{first}; exec "$0" "$@""#)).arg(self.command.get_program());
-        shell.args(self.command.get_args()).current_dir(self.command.get_current_dir().unwrap());
-        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell
+            .arg("-c")
+            .arg(format!(r#"{first}; exec "$0" "$@""#))
+            .arg(self.command.get_program());
+        shell
+            .args(self.command.get_args())
+            .current_dir(self.command.get_current_dir().unwrap());
+        shell
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         self.command = shell;
         self.start()
     }
@@ -108,7 +141,10 @@ pub(crate) struct Said {
 impl Said {
     pub(crate) fn of(output: &Output, status: i32) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let said = Self { stdout: text(&output.stdout), stderr: text(&output.stderr) };
+        let said = Self {
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        };
         assert_eq!(
             output.status.code(),
             Some(status),
@@ -148,7 +184,11 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.child.id().cast_signed()).unwrap(), signal).unwrap();
+        kill_process(
+            Pid::from_raw(self.child.id().cast_signed()).unwrap(),
+            signal,
+        )
+        .unwrap();
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -159,7 +199,11 @@ impl Running {
     pub(crate) fn qemu(&mut self) -> u32 {
         let marker = self.marker.clone();
         until("its QEMU", || {
-            assert!(self.child.try_wait().unwrap().is_none(), "it has ended before: {}", self.stderr.text());
+            assert!(
+                self.child.try_wait().unwrap().is_none(),
+                "it has ended before: {}",
+                self.stderr.text()
+            );
             qemu_with(&marker)
         })
     }
@@ -174,12 +218,18 @@ impl Running {
         self.leaves_nothing();
         let stdout = self.stdout.take().map(Stream::rest).unwrap_or_default();
         let stderr = std::mem::replace(&mut self.stderr, Stream::empty()).rest();
-        Output { status, stdout, stderr }
+        Output {
+            status,
+            stdout,
+            stderr,
+        }
     }
 
     /// Its QEMU is gone, or goes: one that was killed may take a moment.
     pub(crate) fn leaves_nothing(&self) {
-        until("the end of its QEMU", || qemu_with(&self.marker).is_none().then_some(()));
+        until("the end of its QEMU", || {
+            qemu_with(&self.marker).is_none().then_some(())
+        });
     }
 }
 
@@ -208,7 +258,10 @@ impl Stream {
                 }
             }
         });
-        Self { chunks, bytes: Vec::new() }
+        Self {
+            chunks,
+            bytes: Vec::new(),
+        }
     }
 
     fn empty() -> Self {
@@ -224,9 +277,14 @@ impl Stream {
     pub(crate) fn until_it(&mut self, what: &str, is_so: impl Fn(&str) -> bool) {
         let until = Instant::now() + DEADLINE;
         while !is_so(&self.text()) {
-            match self.chunks.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self
+                .chunks
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(chunk) => self.bytes.extend(chunk),
-                Err(RecvTimeoutError::Timeout) => panic!("no {what:?} in time in {:?}", self.text()),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("no {what:?} in time in {:?}", self.text())
+                }
                 Err(RecvTimeoutError::Disconnected) => panic!("no {what:?} in {:?}", self.text()),
             }
         }
@@ -246,13 +304,18 @@ impl Stream {
 
 /// The QEMU whose command line has this word.
 fn qemu_with(marker: &str) -> Option<u32> {
-    std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let mut words = line.split(|&byte| byte == 0);
-        let is_qemu = words.next().is_some_and(|program| program.ends_with(b"qemu-system-arm"));
-        (is_qemu && words.any(|word| word == marker.as_bytes())).then_some(pid)
-    })
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let mut words = line.split(|&byte| byte == 0);
+            let is_qemu = words
+                .next()
+                .is_some_and(|program| program.ends_with(b"qemu-system-arm"));
+            (is_qemu && words.any(|word| word == marker.as_bytes())).then_some(pid)
+        })
 }
 
 /// Looks again and again; panics after the deadline.

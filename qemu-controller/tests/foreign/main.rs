@@ -1,5 +1,5 @@
-//! The session and the program on firmware that this project did not write. Needs QEMU and two packages of Debian's;
-//! `cargo xtask test foreign` installs them and runs this.
+//! The session and the program on firmware that this project did not write. Needs QEMU and two
+//! packages of Debian's; `cargo xtask test foreign` installs them and runs this.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,10 @@ fn file(path: &str, package: &str) -> PathBuf {
 
 /// An Intel HEX image.
 fn micropython() -> PathBuf {
-    file("/usr/share/firmware-microbit-micropython/firmware.hex", "firmware-microbit-micropython")
+    file(
+        "/usr/share/firmware-microbit-micropython/firmware.hex",
+        "firmware-microbit-micropython",
+    )
 }
 
 /// An ELF for 64-bit Arm.
@@ -35,17 +38,28 @@ fn u_boot() -> PathBuf {
 }
 
 fn config() -> QemuConfig {
-    QemuConfig::default().without_gdb().start_deadline(DEADLINE).command_deadline(DEADLINE)
+    QemuConfig::default()
+        .without_gdb()
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE)
 }
 
 #[tokio::test]
 async fn micropython_calculates() {
     let image = micropython();
-    let session = Session::start(config().machine("microbit").with_spec(|spec| spec.intel_hex(image)));
+    let session = Session::start(
+        config()
+            .machine("microbit")
+            .with_spec(|spec| spec.intel_hex(image)),
+    );
     let session = session.await.unwrap();
     let serial = session.serial(0).unwrap();
     let banner = serial.expect(">>> ", DEADLINE).await.unwrap().before;
-    assert!(banner.windows(11).any(|window| window == b"MicroPython"), "{}", banner.escape_ascii());
+    assert!(
+        banner.windows(11).any(|window| window == b"MicroPython"),
+        "{}",
+        banner.escape_ascii()
+    );
     serial.write(b"print(6*7)\r").await.unwrap();
     let echo = serial.expect("42", DEADLINE).await.unwrap().before;
     assert_eq!(echo, b"print(6*7)\r\n", "{}", echo.escape_ascii());
@@ -55,7 +69,10 @@ async fn micropython_calculates() {
 
 #[tokio::test]
 async fn u_boot_tells_of_its_board() {
-    let config = config().qemu_path("qemu-system-aarch64").machine("virt").cpu("cortex-a57");
+    let config = config()
+        .qemu_path("qemu-system-aarch64")
+        .machine("virt")
+        .cpu("cortex-a57");
     let session = Session::start(config.firmware(u_boot())).await.unwrap();
     let serial = session.serial(0).unwrap();
     serial.expect("stop autoboot", DEADLINE).await.unwrap();
@@ -66,13 +83,20 @@ async fn u_boot_tells_of_its_board() {
     serial.expect("=> ", DEADLINE).await.unwrap();
     serial.write(b"bdinfo\n").await.unwrap();
     // `virt` has its memory there, 128 MiB of it unless told otherwise.
-    serial.expect("-> start    = 0x0000000040000000", DEADLINE).await.unwrap();
-    serial.expect("-> size     = 0x0000000008000000", DEADLINE).await.unwrap();
+    serial
+        .expect("-> start    = 0x0000000040000000", DEADLINE)
+        .await
+        .unwrap();
+    serial
+        .expect("-> size     = 0x0000000008000000", DEADLINE)
+        .await
+        .unwrap();
     serial.expect("=> ", DEADLINE).await.unwrap();
     session.stop().await.unwrap();
 }
 
-/// Runs the program with this on its stdin, all at once; what it prints until what is expected has come.
+/// Runs the program with this on its stdin, all at once; what it prints until what is expected has
+/// come.
 fn piped(firmware: &Path, words: &[&str], input: &str) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_qemu-controller"));
     command
@@ -81,8 +105,17 @@ fn piped(firmware: &Path, words: &[&str], input: &str) -> String {
         .arg("--timeout=60s")
         .arg(firmware)
         .current_dir(env!("CARGO_TARGET_TMPDIR"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}: {printed}", output.status);
@@ -91,21 +124,40 @@ fn piped(firmware: &Path, words: &[&str], input: &str) -> String {
 
 #[test]
 fn micropython_by_the_program() {
-    let words = ["--machine=microbit", "--newline=cr", "--expect-regex=42\\r\\n>>> $"];
+    let words = [
+        "--machine=microbit",
+        "--newline=cr",
+        "--expect-regex=42\\r\\n>>> $",
+    ];
     let printed = piped(&micropython(), &words, "print(6*7)\n");
-    assert!(printed.contains("MicroPython") && printed.contains("print(6*7)\r\n42\r\n"), "{printed}");
+    assert!(
+        printed.contains("MicroPython") && printed.contains("print(6*7)\r\n42\r\n"),
+        "{printed}"
+    );
 }
 
 #[test]
 fn u_boot_by_the_program() {
-    let virt =
-        ["--qemu=qemu-system-aarch64", "--machine=virt", "--cpu=cortex-a57", "--expect-regex=devicetree *="];
-    // As an ELF, and as the raw image that a board's flash would hold. An empty line interrupts autoboot; some are lost
-    // to the start, and further ones do nothing.
+    let virt = [
+        "--qemu=qemu-system-aarch64",
+        "--machine=virt",
+        "--cpu=cortex-a57",
+        "--expect-regex=devicetree *=",
+    ];
+    // As an ELF, and as the raw image that a board's flash would hold. An empty line interrupts
+    // autoboot; some are lost to the start, and further ones do nothing.
     let raw = file("/usr/lib/u-boot/qemu_arm64/u-boot.bin", "u-boot-qemu");
-    for (firmware, words) in [(u_boot(), virt.to_vec()), (raw, [&virt[..], &["--raw=0"]].concat())] {
+    for (firmware, words) in [
+        (u_boot(), virt.to_vec()),
+        (raw, [&virt[..], &["--raw=0"]].concat()),
+    ] {
         let printed = piped(&firmware, &words, "\n\n\n\nversion\nbdinfo\n");
-        for expected in ["U-Boot 20", "=> version", "=> bdinfo", "-> start    = 0x0000000040000000"] {
+        for expected in [
+            "U-Boot 20",
+            "=> version",
+            "=> bdinfo",
+            "-> start    = 0x0000000040000000",
+        ] {
             assert!(printed.contains(expected), "no {expected:?} in {printed}");
         }
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use qemu_controller::{Address, AttachError, Ended, Endpoint, NotKept, Session, StartPhase, StoppedBy};
+use qemu_controller::{
+    Address, AttachError, Ended, Endpoint, NotKept, Session, StartPhase, StoppedBy,
+};
 use qemu_launch::Monitor;
 
 use crate::support::{DEADLINE, chain, config, gone, start};
@@ -16,21 +18,42 @@ async fn joins_and_leaves_without_a_trace() {
     let owner = Session::start(with_second).await.unwrap();
 
     for _ in 0..3 {
-        let guest = Session::attach(Address::Socket(path.clone()), DEADLINE).await.unwrap();
+        let guest = Session::attach(Address::Socket(path.clone()), DEADLINE)
+            .await
+            .unwrap();
         assert!(guest.query_status().await.unwrap().running);
         assert!(guest.pid().is_none());
         drop(guest);
     }
 
     // One monitor, one client: the second one is told, and has sent nothing.
-    let first = Session::attach(Address::Socket(path.clone()), DEADLINE).await.unwrap();
-    let error = Session::attach(Address::Socket(path.clone()), Duration::from_millis(300)).await.unwrap_err();
-    assert!(matches!(error, AttachError::Deadline { phase: StartPhase::Greeting, .. }), "{error}");
-    assert!(error.to_string().contains("another client may hold it"), "{error}");
+    let first = Session::attach(Address::Socket(path.clone()), DEADLINE)
+        .await
+        .unwrap();
+    let error = Session::attach(Address::Socket(path.clone()), Duration::from_millis(300))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            AttachError::Deadline {
+                phase: StartPhase::Greeting,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("another client may hold it"),
+        "{error}"
+    );
     first.query_status().await.unwrap();
 
     let stopped = first.stop().await.unwrap();
-    assert_eq!((stopped.by, stopped.exit.is_none()), (StoppedBy::Quit, true));
+    assert_eq!(
+        (stopped.by, stopped.exit.is_none()),
+        (StoppedBy::Quit, true)
+    );
     owner.ended().await;
     assert!(owner.stop().await.unwrap().exit.unwrap().success());
 }
@@ -38,8 +61,9 @@ async fn joins_and_leaves_without_a_trace() {
 #[tokio::test]
 async fn nobody_there_is_said_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let error =
-        Session::attach(Address::Socket(folder.path().join("none.sock")), DEADLINE).await.unwrap_err();
+    let error = Session::attach(Address::Socket(folder.path().join("none.sock")), DEADLINE)
+        .await
+        .unwrap_err();
     assert!(chain(&error).contains("none.sock"), "{}", chain(&error));
     assert!(matches!(error, AttachError::Connect { .. }));
 }
@@ -48,7 +72,9 @@ async fn nobody_there_is_said_at_once() {
 async fn a_kept_qemu_is_left_behind_on_purpose_and_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kept.sock");
-    let config = config("tick").qmp(Endpoint::Socket(path.clone())).keep_running();
+    let config = config("tick")
+        .qmp(Endpoint::Socket(path.clone()))
+        .keep_running();
     let session = Session::start(config).await.unwrap();
     let pid = session.pid().unwrap();
     session.detach().unwrap();
@@ -56,10 +82,14 @@ async fn a_kept_qemu_is_left_behind_on_purpose_and_found_again() {
     assert!(session.query_status().await.is_err());
     drop(session);
 
-    let found = Session::attach(Address::Socket(path.clone()), DEADLINE).await.unwrap();
+    let found = Session::attach(Address::Socket(path.clone()), DEADLINE)
+        .await
+        .unwrap();
     assert!(found.query_status().await.unwrap().running);
     found.detach().unwrap();
-    let found = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    let found = Session::attach(Address::Socket(path), DEADLINE)
+        .await
+        .unwrap();
     found.stop().await.unwrap();
     assert!(gone(pid).await);
 }

@@ -20,8 +20,12 @@ async fn the_session_stays_in_step() {
             drop_after(polls, session.reset()).await;
         }
         assert_eq!(session.query_cpus().await.unwrap().len(), 1);
-        let version: serde_json::Value =
-            session.execute("query-version", &()).await.unwrap().parse().unwrap();
+        let version: serde_json::Value = session
+            .execute("query-version", &())
+            .await
+            .unwrap()
+            .parse()
+            .unwrap();
         assert!(version["qemu"].is_object());
     }
     session.resume().await.unwrap();
@@ -37,7 +41,11 @@ async fn a_qemu_that_hears_nothing_runs_into_each_deadline_and_is_in_step_afterw
     for number in 0..12 {
         let error = hasty.query_status().await.unwrap_err();
         // Eight are with QEMU; the others wait for a place.
-        let expected = if number < 8 { WaitPhase::Sent } else { WaitPhase::Queued };
+        let expected = if number < 8 {
+            WaitPhase::Sent
+        } else {
+            WaitPhase::Queued
+        };
         assert!(
             matches!(error, CommandError::Deadline { phase, .. } if phase == expected),
             "{number}: {error}"

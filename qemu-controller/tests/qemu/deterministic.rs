@@ -22,9 +22,14 @@ struct Debugger {
 
 impl Debugger {
     async fn attach(session: &Session) -> Self {
-        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else { panic!("no TCP port") };
+        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else {
+            panic!("no TCP port")
+        };
         let stream = TcpStream::connect(address).await.unwrap();
-        Self { stream, decoder: Decoder::new(DEFAULT_MAX_PAYLOAD) }
+        Self {
+            stream,
+            decoder: Decoder::new(DEFAULT_MAX_PAYLOAD),
+        }
     }
 
     /// Sends a packet and returns the answer, both acknowledged.
@@ -45,8 +50,8 @@ impl Debugger {
         String::from_utf8(answer).unwrap()
     }
 
-    /// Lets the guest run until it comes to this address; from there it takes a step of its own first, since a
-    /// breakpoint where it stands would hold it.
+    /// Lets the guest run until it comes to this address; from there it takes a step of its own
+    /// first, since a breakpoint where it stands would hold it.
     async fn run_to(&mut self, address: u64) {
         assert!(self.ask("s").await.starts_with('T'));
         assert_eq!(self.ask(&format!("Z0,{address:x},2")).await, "OK");
@@ -63,7 +68,10 @@ async fn state_at_arrival(config: QemuConfig) -> u64 {
     for _ in 0..ARRIVAL {
         debugger.run_to(tick).await;
     }
-    assert_eq!(session.read_u32("tick_count").await.unwrap() as usize, ARRIVAL - 1);
+    assert_eq!(
+        session.read_u32("tick_count").await.unwrap() as usize,
+        ARRIVAL - 1
+    );
     let ram = session.read_memory(0x2000_0000, 0x1_0000).await.unwrap();
     session.stop().await.unwrap();
     let mut hasher = DefaultHasher::new();

@@ -14,7 +14,9 @@ fn signal(session: &Session, signal: Signal) {
 }
 
 fn exit_kind(ended: &Ended) -> &ExitKind {
-    let Ended::Exited(exit) = ended else { panic!("not an exit: {ended}") };
+    let Ended::Exited(exit) = ended else {
+        panic!("not an exit: {ended}")
+    };
     exit.kind()
 }
 
@@ -26,11 +28,16 @@ async fn every_waiter_hears_of_a_kill() {
         let mut events = session.events();
         signal(&session, killer);
         let ended = session.ended().await;
-        let Ended::Exited(exit) = &ended else { panic!("not an exit: {ended}") };
+        let Ended::Exited(exit) = &ended else {
+            panic!("not an exit: {ended}")
+        };
         assert_eq!(exit.signal(), Some(killer.as_raw()));
         assert!(matches!(event.await, Err(CommandError::Ended { .. })));
         assert!(events.next().await.is_none());
-        assert!(matches!(session.query_status().await, Err(CommandError::Ended { .. })));
+        assert!(matches!(
+            session.query_status().await,
+            Err(CommandError::Ended { .. })
+        ));
         assert_eq!(session.stop().await.unwrap().by, StoppedBy::Itself);
         assert!(gone(session.pid().unwrap()).await);
     }
@@ -48,12 +55,17 @@ async fn a_command_in_flight_hears_of_a_kill() {
     tokio::task::yield_now().await;
     signal(&session, Signal::KILL);
     let error = asked.await.unwrap().unwrap_err();
-    assert!(matches!(error.ended(), Some(Ended::Exited(exit)) if exit.signal() == Some(9)), "{error}");
+    assert!(
+        matches!(error.ended(), Some(Ended::Exited(exit)) if exit.signal() == Some(9)),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_lockup_comes_with_its_registers() {
-    let session = Session::start(config("lockup").wait_for_gdb(true)).await.unwrap();
+    let session = Session::start(config("lockup").wait_for_gdb(true))
+        .await
+        .unwrap();
     // Its answer may be lost with QEMU.
     let _ = session.resume().await;
     let ended = session.ended().await;
@@ -62,10 +74,13 @@ async fn a_lockup_comes_with_its_registers() {
 
 #[tokio::test]
 async fn a_reset_request_ends_a_qemu_that_may_not_reboot() {
-    let session =
-        Session::start(config("reset-request").with_spec(|spec| spec.no_reboot()).wait_for_gdb(true))
-            .await
-            .unwrap();
+    let session = Session::start(
+        config("reset-request")
+            .with_spec(|spec| spec.no_reboot())
+            .wait_for_gdb(true),
+    )
+    .await
+    .unwrap();
     let shutdown = session.wait_for_event("SHUTDOWN", |event| event.name == "SHUTDOWN");
     let _ = session.resume().await;
     let reason: serde_json::Value = shutdown.await.unwrap().data.unwrap().parse().unwrap();
@@ -119,7 +134,10 @@ async fn check_shutdown(session: &Session, reason: &str, end: impl Future<Output
     assert_eq!(exit_kind(&ended), &ExitKind::Exited(0));
     assert!(matches!(never.await, Err(CommandError::Ended { .. })));
     let error = session.query_status().await.unwrap_err();
-    assert!(matches!(error.ended(), Some(Ended::Exited(exit)) if exit.success()), "{error}");
+    assert!(
+        matches!(error.ended(), Some(Ended::Exited(exit)) if exit.success()),
+        "{error}"
+    );
     assert_eq!(session.stop().await.unwrap().by, StoppedBy::Itself);
     assert!(gone(session.pid().unwrap()).await);
 }
@@ -129,8 +147,12 @@ async fn another_client_quits() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("second.sock");
     let second = Monitor::Qmp(Endpoint::Socket(path.clone()));
-    let session = Session::start(config("tick").with_spec(|spec| spec.monitor(second))).await.unwrap();
-    let other = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    let session = Session::start(config("tick").with_spec(|spec| spec.monitor(second)))
+        .await
+        .unwrap();
+    let other = Session::attach(Address::Socket(path), DEADLINE)
+        .await
+        .unwrap();
     check_shutdown(&session, "host-qmp-quit", async {
         assert_eq!(other.stop().await.unwrap().by, StoppedBy::Quit);
     })
@@ -151,15 +173,26 @@ async fn a_sigterm_from_outside() {
 async fn stop_climbs_as_far_as_it_must() {
     let session = start("tick").await;
     let (one, two) = tokio::join!(session.stop(), session.stop());
-    assert_eq!((one.unwrap().by, two.unwrap().by), (StoppedBy::Quit, StoppedBy::Quit));
-    assert_eq!(session.stop().await.unwrap().by, StoppedBy::Quit, "the same answer for whoever asks later");
+    assert_eq!(
+        (one.unwrap().by, two.unwrap().by),
+        (StoppedBy::Quit, StoppedBy::Quit)
+    );
+    assert_eq!(
+        session.stop().await.unwrap().by,
+        StoppedBy::Quit,
+        "the same answer for whoever asks later"
+    );
 
-    let session = Session::start(config("tick").stop_ladder(Duration::from_millis(200), DEADLINE, DEADLINE))
-        .await
-        .unwrap();
+    let session =
+        Session::start(config("tick").stop_ladder(Duration::from_millis(200), DEADLINE, DEADLINE))
+            .await
+            .unwrap();
     signal(&session, Signal::STOP);
     let stopped = session.stop().await.unwrap();
-    assert!(matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill), "{stopped}");
+    assert!(
+        matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill),
+        "{stopped}"
+    );
     assert!(gone(session.pid().unwrap()).await);
 }
 
@@ -176,7 +209,12 @@ async fn the_last_handle_takes_qemu_with_it() {
 
 #[test]
 fn qemu_outlives_a_runtime_that_is_dropped() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
     let first = runtime();
     let session = first.block_on(start("tick"));
     drop(first);
@@ -184,8 +222,15 @@ fn qemu_outlives_a_runtime_that_is_dropped() {
         let error = session.query_status().await.unwrap_err();
         assert!(matches!(error.ended(), Some(Ended::RuntimeGone)), "{error}");
         let process = session.process().unwrap();
-        assert!(process.try_wait().is_none(), "QEMU lives while its handle does");
+        assert!(
+            process.try_wait().is_none(),
+            "QEMU lives while its handle does"
+        );
         let stopped = session.stop().await.unwrap();
-        assert_eq!(stopped.by, StoppedBy::Terminate, "nobody is left to send quit");
+        assert_eq!(
+            stopped.by,
+            StoppedBy::Terminate,
+            "nobody is left to send quit"
+        );
     });
 }

@@ -43,14 +43,31 @@ async fn loopback_tcp() {
 #[tokio::test]
 async fn a_port_that_another_qemu_has() {
     let (_held, port) = reserved_port();
-    let stranger =
-        Session::start(config("tick").with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::loopback(port)))))
-            .await
-            .unwrap();
-    let error = Session::start(config("tick").qmp(Endpoint::loopback(port))).await.unwrap_err();
-    assert!(matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)), "{error}");
-    assert!(error.to_string().contains("Address already in use"), "{error}");
+    let stranger = Session::start(
+        config("tick").with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::loopback(port)))),
+    )
+    .await
+    .unwrap();
+    let error = Session::start(config("tick").qmp(Endpoint::loopback(port)))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("Address already in use"),
+        "{error}"
+    );
     assert!(stranger.query_status().await.unwrap().running);
     let address = Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)));
-    assert!(Session::attach(address, DEADLINE).await.unwrap().query_status().await.unwrap().running);
+    assert!(
+        Session::attach(address, DEADLINE)
+            .await
+            .unwrap()
+            .query_status()
+            .await
+            .unwrap()
+            .running
+    );
 }

@@ -6,21 +6,43 @@ use crate::support::{DEADLINE, chain, config, counter, counts, gone, image, star
 
 #[tokio::test]
 async fn the_whole_job() {
-    let session = Session::start(config("tick").wait_for_gdb(true)).await.unwrap();
+    let session = Session::start(config("tick").wait_for_gdb(true))
+        .await
+        .unwrap();
     assert!(session.qemu_version().major >= 7);
-    assert_eq!(session.query_status().await.unwrap().status, RunState::Prelaunch);
+    assert_eq!(
+        session.query_status().await.unwrap().status,
+        RunState::Prelaunch
+    );
     let cpus = session.query_cpus().await.unwrap();
     assert_eq!((cpus.len(), cpus[0].cpu_index), (1, 0));
-    assert_eq!(counter(&session).await, 0, "the guest waits for its debugger");
+    assert_eq!(
+        counter(&session).await,
+        0,
+        "the guest waits for its debugger"
+    );
 
     session.resume().await.unwrap();
     assert!(session.query_status().await.unwrap().running);
     assert!(counts(&session).await);
-    session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
-    session.serial(0).unwrap().expect("tick 2", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("boot", DEADLINE)
+        .await
+        .unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("tick 2", DEADLINE)
+        .await
+        .unwrap();
 
     session.pause().await.unwrap();
-    assert_eq!(session.query_status().await.unwrap().status, RunState::Paused);
+    assert_eq!(
+        session.query_status().await.unwrap().status,
+        RunState::Paused
+    );
     let stands = counter(&session).await;
     for _ in 0..20 {
         assert_eq!(counter(&session).await, stands);
@@ -29,7 +51,12 @@ async fn the_whole_job() {
     session.resume().await.unwrap();
     session.reset().await.unwrap();
     assert!(session.query_status().await.unwrap().running);
-    session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("boot", DEADLINE)
+        .await
+        .unwrap();
 
     let pid = session.pid().unwrap();
     let stopped = session.stop().await.unwrap();
@@ -48,12 +75,25 @@ async fn the_same_on_a_runtime_with_threads_and_another_board() {
         .command_deadline(DEADLINE)
         .stop_ladder(DEADLINE, DEADLINE, DEADLINE);
     let session = Session::start(config).await.unwrap();
-    session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("boot", DEADLINE)
+        .await
+        .unwrap();
     session.pause().await.unwrap();
-    assert_eq!(session.query_status().await.unwrap().status, RunState::Paused);
+    assert_eq!(
+        session.query_status().await.unwrap().status,
+        RunState::Paused
+    );
     session.resume().await.unwrap();
     session.reset().await.unwrap();
-    session.serial(0).unwrap().expect("boot", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("boot", DEADLINE)
+        .await
+        .unwrap();
     assert_eq!(session.stop().await.unwrap().by, StoppedBy::Quit);
 }
 
@@ -63,7 +103,10 @@ async fn a_reset_of_a_paused_machine_waits_at_the_reset_vector() {
     assert!(counts(&session).await);
     session.pause().await.unwrap();
     session.reset().await.unwrap();
-    assert_eq!(session.query_status().await.unwrap().status, RunState::Prelaunch);
+    assert_eq!(
+        session.query_status().await.unwrap().status,
+        RunState::Prelaunch
+    );
     let stands = counter(&session).await;
     assert_eq!(counter(&session).await, stands);
     session.resume().await.unwrap();
@@ -104,7 +147,12 @@ async fn an_event_is_there_before_the_verb_that_caused_it_returns() {
 #[tokio::test]
 async fn commands_by_name_and_refusals() {
     let session = start("tick").await;
-    let version: serde_json::Value = session.execute("query-version", &()).await.unwrap().parse().unwrap();
+    let version: serde_json::Value = session
+        .execute("query-version", &())
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(version["qemu"]["major"].as_u64().unwrap() >= 7);
 
     let refused = session.execute("no-such-command", &()).await.unwrap_err();
@@ -113,14 +161,30 @@ async fn commands_by_name_and_refusals() {
         "{refused}"
     );
     let refused = session.execute_oob("query-status", &()).await.unwrap_err();
-    assert!(matches!(&refused, CommandError::Refused { .. }), "{refused}");
+    assert!(
+        matches!(&refused, CommandError::Refused { .. }),
+        "{refused}"
+    );
     let invalid = session.execute("query-status", &[1]).await.unwrap_err();
-    assert!(chain(&invalid).contains("JSON object"), "{}", chain(&invalid));
+    assert!(
+        chain(&invalid).contains("JSON object"),
+        "{}",
+        chain(&invalid)
+    );
 
-    assert!(session.human_monitor_command("info registers").await.unwrap().contains("R15="));
+    assert!(
+        session
+            .human_monitor_command("info registers")
+            .await
+            .unwrap()
+            .contains("R15=")
+    );
     for line in ["savevm boot", "no-such-command"] {
         let refused = session.human_monitor_command(line).await.unwrap_err();
-        assert!(matches!(&refused, CommandError::HumanMonitor { .. }), "{refused}");
+        assert!(
+            matches!(&refused, CommandError::HumanMonitor { .. }),
+            "{refused}"
+        );
     }
     session.query_status().await.unwrap();
 }

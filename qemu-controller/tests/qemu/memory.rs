@@ -23,11 +23,18 @@ async fn it_is_read_by_name_while_the_guest_runs() {
     assert!(session.query_status().await.unwrap().running);
     session.pause().await.unwrap();
     let word = session.read_u32("counter").await.unwrap();
-    assert_eq!(session.read_memory("counter", 4).await.unwrap(), word.to_le_bytes());
-    assert_eq!(session.read_u16(symbol("tick", "counter")).await.unwrap(), word as u16);
+    assert_eq!(
+        session.read_memory("counter", 4).await.unwrap(),
+        word.to_le_bytes()
+    );
+    assert_eq!(
+        session.read_u16(symbol("tick", "counter")).await.unwrap(),
+        word as u16
+    );
     assert_eq!(session.read_u8("counter").await.unwrap(), word as u8);
     assert_eq!(session.read_u64("counter").await.unwrap() as u32, word);
-    // The first word is the initial stack pointer, the second the reset vector with the bit that says Thumb.
+    // The first word is the initial stack pointer, the second the reset vector with the bit that
+    // says Thumb.
     let vectors = session.read_memory("vectors", 8).await.unwrap();
     assert_eq!(vectors[..4], 0x2001_0000_u32.to_le_bytes());
     let symbols = session.symbols().unwrap();
@@ -39,13 +46,33 @@ async fn it_is_read_by_name_while_the_guest_runs() {
 #[tokio::test]
 async fn what_is_no_memory_is_said() {
     let session = start("tick").await;
-    assert_eq!(session.read_memory(0x2000_0000, 0x1_0000).await.unwrap().len(), 0x1_0000);
+    assert_eq!(
+        session
+            .read_memory(0x2000_0000, 0x1_0000)
+            .await
+            .unwrap()
+            .len(),
+        0x1_0000
+    );
     let error = session.read_memory(0x2000_fff8, 16).await.unwrap_err();
-    assert!(matches!(error, MemoryError::Unmapped { address: 0x2001_0000 }), "{error}");
+    assert!(
+        matches!(
+            error,
+            MemoryError::Unmapped {
+                address: 0x2001_0000
+            }
+        ),
+        "{error}"
+    );
     let error = session.read_memory(u64::MAX, 2).await.unwrap_err();
     assert!(matches!(error, MemoryError::OutOfRange { .. }), "{error}");
     let error = session.read_u32("Counter").await.unwrap_err();
-    assert!(error.to_string().contains("'Counter'; similar ones: counter"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("'Counter'; similar ones: counter"),
+        "{error}"
+    );
     let error = session.write_u32("counter", 0).await.unwrap_err();
     assert!(matches!(error, MemoryError::NotWritable), "{error}");
 }
@@ -53,7 +80,12 @@ async fn what_is_no_memory_is_said() {
 #[tokio::test]
 async fn it_is_written_while_the_guest_runs() {
     let session = Session::start(writable("wfi")).await.unwrap();
-    session.serial(0).unwrap().expect("boot\n", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("boot\n", DEADLINE)
+        .await
+        .unwrap();
     session.write_u32("wakeups", 0x0102_0304).await.unwrap();
     assert_eq!(session.read_u32("wakeups").await.unwrap(), 0x0102_0304);
     let bytes: Vec<_> = (0..10_000_u32).map(|at| (at ^ at >> 8) as u8).collect();
@@ -61,7 +93,10 @@ async fn it_is_written_while_the_guest_runs() {
     assert!(session.read_memory(0x2000_1000, 10_000).await.unwrap() == bytes);
     assert!(session.query_status().await.unwrap().running);
     let error = session.write_u32("vectors", 7).await.unwrap_err();
-    assert!(matches!(error, MemoryError::ReadOnly { address: 0 }), "{error}");
+    assert!(
+        matches!(error, MemoryError::ReadOnly { address: 0 }),
+        "{error}"
+    );
     let error = session.write_memory(0x2000_fffe, [0; 4]).await.unwrap_err();
     assert!(matches!(error, MemoryError::Unmapped { .. }), "{error}");
     session.stop().await.unwrap();
@@ -89,8 +124,12 @@ async fn a_qemu_that_is_killed_meanwhile_is_told_with_how() {
         tokio::time::sleep(Duration::from_micros(micros)).await;
         Held::of(session.pid().unwrap()).signal(Signal::KILL).await;
         let error = writing.await.unwrap();
-        let MemoryError::Command(error) = &error else { panic!("after {micros} us: {error:?}") };
-        let Some(Ended::Exited(exit)) = error.ended() else { panic!("after {micros} us: {error:?}") };
+        let MemoryError::Command(error) = &error else {
+            panic!("after {micros} us: {error:?}")
+        };
+        let Some(Ended::Exited(exit)) = error.ended() else {
+            panic!("after {micros} us: {error:?}")
+        };
         assert_eq!(exit.signal(), Some(Signal::KILL.as_raw()));
     }
 }
@@ -98,7 +137,12 @@ async fn a_qemu_that_is_killed_meanwhile_is_told_with_how() {
 #[tokio::test]
 async fn a_counter_that_is_written_counts_on_from_there() {
     let session = Session::start(writable("tick")).await.unwrap();
-    session.serial(0).unwrap().expect("tick 1\n", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("tick 1\n", DEADLINE)
+        .await
+        .unwrap();
     // While it runs, the guest may have read the counter and be about to store it.
     session.pause().await.unwrap();
     session.write_u32("counter", 0x8000_0000).await.unwrap();

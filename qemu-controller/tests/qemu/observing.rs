@@ -1,4 +1,5 @@
-//! What can be known of a session beside its answers: run state, transcript, QEMU's whole typed API.
+//! What can be known of a session beside its answers: run state, transcript, QEMU's whole typed
+//! API.
 
 use qemu_controller::{Events, Missed, RunState, Session};
 use qmp_proto::transcript::{Speaker, lines, server_bytes};
@@ -9,7 +10,9 @@ use crate::support::{config, start};
 
 #[tokio::test]
 async fn the_run_state_follows() {
-    let session = Session::start(config("tick").wait_for_gdb(true)).await.unwrap();
+    let session = Session::start(config("tick").wait_for_gdb(true))
+        .await
+        .unwrap();
     let mut state = session.watch_run_state();
     assert_eq!(*state.borrow_and_update(), RunState::Prelaunch);
     session.resume().await.unwrap();
@@ -27,7 +30,9 @@ async fn the_run_state_follows() {
 async fn the_transcript_has_the_whole_conversation() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session.qmp");
-    let session = Session::start(config("tick").qmp_transcript(&path)).await.unwrap();
+    let session = Session::start(config("tick").qmp_transcript(&path))
+        .await
+        .unwrap();
     session.pause().await.unwrap();
     session.stop().await.unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
@@ -36,9 +41,19 @@ async fn the_transcript_has_the_whole_conversation() {
         .filter(|line| line.speaker == Speaker::Client)
         .map(|line| line.text)
         .collect();
-    let expected = ["qmp_capabilities", "query-status", "query-chardev", "cont", "stop", "quit"];
+    let expected = [
+        "qmp_capabilities",
+        "query-status",
+        "query-chardev",
+        "cont",
+        "stop",
+        "quit",
+    ];
     for (command, line) in expected.iter().zip(&sent) {
-        assert!(line.contains(&format!("\"execute\":\"{command}\"")), "{line}");
+        assert!(
+            line.contains(&format!("\"execute\":\"{command}\"")),
+            "{line}"
+        );
     }
     assert_eq!(sent.len(), 6, "{text}");
 
@@ -53,7 +68,8 @@ async fn the_transcript_has_the_whole_conversation() {
     assert_eq!(events, ["RESUME", "STOP", "SHUTDOWN"]);
 }
 
-/// How many events come until the guest stops, those that were missed included; and how many those are.
+/// How many events come until the guest stops, those that were missed included; and how many those
+/// are.
 async fn count_until_stopped(events: &mut Events) -> (u64, u64) {
     let (mut count, mut missed) = (0, 0);
     loop {
@@ -67,12 +83,18 @@ async fn count_until_stopped(events: &mut Events) -> (u64, u64) {
 
 #[tokio::test]
 async fn an_event_flood_that_is_read_late_slows_nobody() {
-    let session = Session::start(config("reset-request").wait_for_gdb(true)).await.unwrap();
+    let session = Session::start(config("reset-request").wait_for_gdb(true))
+        .await
+        .unwrap();
     let (mut late, mut quick, never) = (session.events(), session.events(), session.events());
     session.resume().await.unwrap();
     let mut seen = 0;
     while seen < 3000 {
-        seen += quick.next().await.unwrap().map_or_else(|Missed(missed)| missed, |_| 1);
+        seen += quick
+            .next()
+            .await
+            .unwrap()
+            .map_or_else(|Missed(missed)| missed, |_| 1);
         if seen % 100 == 0 {
             assert!(session.query_status().await.unwrap().running);
         }
@@ -92,8 +114,17 @@ async fn an_event_flood_that_is_read_late_slows_nobody() {
 async fn typed_commands_of_the_crate_qapi_qmp() {
     use qemu_controller::qapi_qmp;
     let session = start("tick").await;
-    assert!(session.qapi(&qapi_qmp::query_status {}).await.unwrap().running);
-    assert_eq!(session.qapi(&qapi_qmp::query_target {}).await.unwrap().arch, qapi_qmp::SysEmuTarget::arm);
+    assert!(
+        session
+            .qapi(&qapi_qmp::query_status {})
+            .await
+            .unwrap()
+            .running
+    );
+    assert_eq!(
+        session.qapi(&qapi_qmp::query_target {}).await.unwrap().arch,
+        qapi_qmp::SysEmuTarget::arm
+    );
     session.qapi(&qapi_qmp::stop {}).await.unwrap();
     assert!(!session.query_status().await.unwrap().running);
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use qemu_controller::{
-    QemuConfig, SERIAL_BUFFER_BYTES, Semihosting, SerialError, Session, StartError, StoppedBy, Verdict,
+    QemuConfig, SERIAL_BUFFER_BYTES, Semihosting, SerialError, Session, StartError, StoppedBy,
+    Verdict,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
@@ -11,7 +12,9 @@ use crate::support::{DEADLINE, config, long, start};
 
 /// Every byte value, in an order that repeats late.
 fn bytes(count: usize) -> Vec<u8> {
-    (0..count).map(|at| ((at % 256) ^ (at / 256 % 256)) as u8).collect()
+    (0..count)
+        .map(|at| ((at % 256) ^ (at / 256 % 256)) as u8)
+        .collect()
 }
 
 #[tokio::test]
@@ -25,12 +28,18 @@ async fn input_of_64_kib_comes_back_whole() {
     let (written, read) = tokio::join!(serial.write(&sent), reader.read_exact(&mut echoed));
     written.unwrap();
     read.unwrap();
-    assert!(echoed == sent, "the first difference is at {:?}", first_difference(&echoed, &sent));
+    assert!(
+        echoed == sent,
+        "the first difference is at {:?}",
+        first_difference(&echoed, &sent)
+    );
     assert_eq!(serial.dropped(), 0);
 }
 
 fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
-    left.iter().zip(right).position(|(left, right)| left != right)
+    left.iter()
+        .zip(right)
+        .position(|(left, right)| left != right)
 }
 
 #[tokio::test]
@@ -56,8 +65,14 @@ async fn a_regular_expression_matches_bytes() {
     serial.write(b"\0\xfftemperature 42 C\nrest").await.unwrap();
     let wanted = Regex::new(r"(\d+) C\n").unwrap();
     let seen = serial.expect(&wanted, DEADLINE).await.unwrap();
-    assert_eq!((&*seen.before, &*seen.matched), (&b"boot\n\0\xfftemperature "[..], &b"42 C\n"[..]));
-    let error = serial.expect(wanted, Duration::from_millis(10)).await.unwrap_err();
+    assert_eq!(
+        (&*seen.before, &*seen.matched),
+        (&b"boot\n\0\xfftemperature "[..], &b"42 C\n"[..])
+    );
+    let error = serial
+        .expect(wanted, Duration::from_millis(10))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains(r"(\d+) C\n"), "{error}");
 }
 
@@ -67,11 +82,17 @@ async fn what_does_not_come_is_said_with_what_came() {
     let serial = session.serial(0).unwrap();
     serial.expect("tick 1\n", DEADLINE).await.unwrap();
     session.pause().await.unwrap();
-    let error = serial.expect("never", Duration::from_millis(10)).await.unwrap_err();
+    let error = serial
+        .expect("never", Duration::from_millis(10))
+        .await
+        .unwrap_err();
     assert!(matches!(error, SerialError::Deadline { .. }), "{error}");
     // Read already, and shown all the same.
     let text = error.to_string();
-    assert!(text.contains("'never'") && text.contains("\n  boot\n  tick 1"), "{text}");
+    assert!(
+        text.contains("'never'") && text.contains("\n  boot\n  tick 1"),
+        "{text}"
+    );
     session.stop().await.unwrap();
     let error = serial.expect("never", DEADLINE).await.unwrap_err();
     assert!(matches!(error, SerialError::Closed { .. }), "{error}");
@@ -96,10 +117,16 @@ async fn a_flood_that_nobody_reads_stalls_nothing() {
 async fn a_log_has_all_that_was_printed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("uart.log");
-    let session = Session::start(config("reset-request").no_reboot().serial_log(0, &path)).await.unwrap();
+    let session = Session::start(config("reset-request").no_reboot().serial_log(0, &path))
+        .await
+        .unwrap();
     session.wait().await;
     assert_eq!(std::fs::read(&path).unwrap(), b"boot\n");
-    assert_eq!(session.serial(0).unwrap().take(), b"boot\n", "and the buffer has it too");
+    assert_eq!(
+        session.serial(0).unwrap().take(),
+        b"boot\n",
+        "and the buffer has it too"
+    );
 
     let refused = |config: QemuConfig| async { Session::start(config).await.unwrap_err() };
     let nowhere = folder.path().join("missing/uart.log");
@@ -114,29 +141,55 @@ async fn a_log_has_all_that_was_printed() {
 async fn the_semihosting_console_has_what_the_guest_prints() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("console.log");
-    let config = config("semihosting-print").semihosting(Semihosting::native()).semihosting_log(&path);
+    let config = config("semihosting-print")
+        .semihosting(Semihosting::native())
+        .semihosting_log(&path);
     let session = Session::start(config).await.unwrap();
     let console = session.semihosting().unwrap().clone();
     let verdict = session.run_to_end(DEADLINE).await;
-    assert!(matches!(verdict, Verdict::Exited { status: 0 }), "{verdict}");
-    let mut lines: Vec<_> =
-        vec![console.line(DEADLINE).await.unwrap(), console.line(DEADLINE).await.unwrap()];
+    assert!(
+        matches!(verdict, Verdict::Exited { status: 0 }),
+        "{verdict}"
+    );
+    let mut lines: Vec<_> = vec![
+        console.line(DEADLINE).await.unwrap(),
+        console.line(DEADLINE).await.unwrap(),
+    ];
     lines.sort();
-    assert_eq!(lines, ["output", "write0"], "of the two ways, each in its own order");
-    assert_eq!(std::fs::read(&path).unwrap().len(), 14, "and all is in the log");
+    assert_eq!(
+        lines,
+        ["output", "write0"],
+        "of the two ways, each in its own order"
+    );
+    assert_eq!(
+        std::fs::read(&path).unwrap().len(),
+        14,
+        "and all is in the log"
+    );
     let stderr = session.process().unwrap().stderr_tail().to_string_lossy();
     assert!(stderr.contains("error.\n"), "{stderr}");
 }
 
-/// A port that nobody drains any more is closed: an open one would stall QEMU, its monitor included.
+/// A port that nobody drains any more is closed: an open one would stall QEMU, its monitor
+/// included.
 #[test]
 fn a_runtime_that_is_gone_stalls_no_guest() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
     let first = runtime();
     let session = first.block_on(start("uart-flood"));
     drop(first);
     runtime().block_on(async {
-        let error = session.serial(0).unwrap().expect("never", DEADLINE).await.unwrap_err();
+        let error = session
+            .serial(0)
+            .unwrap()
+            .expect("never", DEADLINE)
+            .await
+            .unwrap_err();
         assert!(matches!(error, SerialError::Closed { .. }), "{error}");
         let stopped = session.stop().await.unwrap();
         assert_eq!(stopped.by, StoppedBy::Terminate, "{stopped}");

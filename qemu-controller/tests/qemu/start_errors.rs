@@ -14,9 +14,15 @@ use crate::support::{DEADLINE, chain, config, processes_with};
 async fn check(config: QemuConfig, name: &str, words: &[&str]) -> StartError {
     let marker = format!("marker-{name}-{}", std::process::id());
     let since = Instant::now();
-    let error = Session::start(config.extra_args(["-name", &marker])).await.unwrap_err();
+    let error = Session::start(config.extra_args(["-name", &marker]))
+        .await
+        .unwrap_err();
     // Not a matter of speed: a failed start that takes its deadline has missed QEMU's end.
-    assert!(since.elapsed() < DEADLINE, "{name} took {:?}", since.elapsed());
+    assert!(
+        since.elapsed() < DEADLINE,
+        "{name} took {:?}",
+        since.elapsed()
+    );
     let text = chain(&error);
     for word in words {
         assert!(text.contains(word), "{name}: no '{word}' in: {text}");
@@ -24,14 +30,21 @@ async fn check(config: QemuConfig, name: &str, words: &[&str]) -> StartError {
     // A QEMU that was killed just now may take a moment.
     let until = Instant::now() + DEADLINE;
     while !processes_with(&marker).is_empty() {
-        assert!(Instant::now() < until, "{name} left {:?}", processes_with(&marker));
+        assert!(
+            Instant::now() < until,
+            "{name} left {:?}",
+            processes_with(&marker)
+        );
         tokio::task::yield_now().await;
     }
     error
 }
 
 fn firmware(path: impl AsRef<Path>) -> QemuConfig {
-    QemuConfig::default().gdb(Endpoint::free_port()).start_deadline(DEADLINE).firmware(path.as_ref())
+    QemuConfig::default()
+        .gdb(Endpoint::free_port())
+        .start_deadline(DEADLINE)
+        .firmware(path.as_ref())
 }
 
 #[tokio::test]
@@ -39,13 +52,31 @@ async fn firmware_that_cannot_be() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
-        std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
+        std::fs::File::create(&path)
+            .unwrap()
+            .write_all(bytes)
+            .unwrap();
         path
     };
-    check(firmware(folder.path().join("missing.elf")), "missing", &["missing.elf"]).await;
+    check(
+        firmware(folder.path().join("missing.elf")),
+        "missing",
+        &["missing.elf"],
+    )
+    .await;
     check(firmware(folder.path()), "folder", &["folder"]).await;
-    check(firmware(write("empty.elf", b"")), "empty", &["empty.elf", "empty"]).await;
-    check(firmware(write("text.elf", b"int main(void) { return 0; }\n")), "text", &["text.elf", "ELF"]).await;
+    check(
+        firmware(write("empty.elf", b"")),
+        "empty",
+        &["empty.elf", "empty"],
+    )
+    .await;
+    check(
+        firmware(write("text.elf", b"int main(void) { return 0; }\n")),
+        "text",
+        &["text.elf", "ELF"],
+    )
+    .await;
     // This test program itself.
     let host = std::env::current_exe().unwrap();
     check(firmware(host), "host", &["64 bit"]).await;
@@ -59,9 +90,17 @@ async fn what_qemu_itself_refuses_comes_with_its_own_words() {
         &["no-such-board", "unsupported machine type"],
     )
     .await;
-    assert!(matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)), "{error:?}");
+    assert!(
+        matches!(&error, StartError::Exited { exit, .. } if exit.code() == Some(1)),
+        "{error:?}"
+    );
     check(config("tick").cpu("no-such-cpu"), "cpu", &["no-such-cpu"]).await;
-    check(config("tick").extra_args(["-rtc", "base=never"]), "option", &["never"]).await;
+    check(
+        config("tick").extra_args(["-rtc", "base=never"]),
+        "option",
+        &["never"],
+    )
+    .await;
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -75,21 +114,43 @@ async fn what_qemu_itself_refuses_comes_with_its_own_words() {
 
 #[tokio::test]
 async fn a_qemu_that_is_not_there() {
-    check(config("tick").qemu_path("/no/such/qemu"), "no-qemu", &["/no/such/qemu"]).await;
-    check(config("tick").qemu_path("/etc/passwd"), "not-executable", &["/etc/passwd"]).await;
+    check(
+        config("tick").qemu_path("/no/such/qemu"),
+        "no-qemu",
+        &["/no/such/qemu"],
+    )
+    .await;
+    check(
+        config("tick").qemu_path("/etc/passwd"),
+        "not-executable",
+        &["/etc/passwd"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_session_needs_a_monitor_that_can_be_found() {
-    check(config("tick").with_spec(|spec| spec.without_qmp()), "no-monitor", &["QMP"]).await;
-    check(config("tick").qmp(Endpoint::free_port()), "free-port", &["name a port"]).await;
+    check(
+        config("tick").with_spec(|spec| spec.without_qmp()),
+        "no-monitor",
+        &["QMP"],
+    )
+    .await;
+    check(
+        config("tick").qmp(Endpoint::free_port()),
+        "free-port",
+        &["name a port"],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_start_that_is_given_up_leaves_nothing() {
     let marker = format!("marker-given-up-{}", std::process::id());
     for polls in 0..12 {
-        let mut start = Box::pin(Session::start(config("tick").extra_args(["-name", &marker])));
+        let mut start = Box::pin(Session::start(
+            config("tick").extra_args(["-name", &marker]),
+        ));
         let mut left = polls;
         std::future::poll_fn(|cx| {
             if left == 0 || start.as_mut().poll(cx).is_ready() {
@@ -102,7 +163,11 @@ async fn a_start_that_is_given_up_leaves_nothing() {
     }
     let until = Instant::now() + DEADLINE;
     while !processes_with(&marker).is_empty() {
-        assert!(Instant::now() < until, "left: {:?}", processes_with(&marker));
+        assert!(
+            Instant::now() < until,
+            "left: {:?}",
+            processes_with(&marker)
+        );
         tokio::task::yield_now().await;
     }
 }
@@ -110,11 +175,23 @@ async fn a_start_that_is_given_up_leaves_nothing() {
 #[tokio::test]
 async fn a_qemu_that_is_to_keep_running_needs_a_session_first() {
     // Nobody could ever reach it.
-    check(config("tick").keep_running(), "kept", &["keeps running", "socket pair"]).await;
+    check(
+        config("tick").keep_running(),
+        "kept",
+        &["keeps running", "socket pair"],
+    )
+    .await;
     // It was never ready, so it is not kept.
     let folder = tempfile::tempdir().unwrap();
-    let reachable = config("tick").keep_running().qmp(Endpoint::Socket(folder.path().join("qmp.sock")));
-    let error = check(reachable.start_deadline(Duration::from_millis(1)), "kept-late", &["1ms"]).await;
+    let reachable = config("tick")
+        .keep_running()
+        .qmp(Endpoint::Socket(folder.path().join("qmp.sock")));
+    let error = check(
+        reachable.start_deadline(Duration::from_millis(1)),
+        "kept-late",
+        &["1ms"],
+    )
+    .await;
     assert!(matches!(error, StartError::Deadline { .. }), "{error}");
 }
 
@@ -124,5 +201,10 @@ async fn what_only_stderr_tells_is_in_the_error() {
     let path = folder.path().join("qemu-system-arm");
     let script = "#!/bin/sh\necho 'libfoo.so.1: cannot open shared object file' >&2\nexit 127\n";
     write_program(&path, script, 0o700);
-    check(config("tick").qemu_path(&path), "stderr", &["status 127", "libfoo.so.1"]).await;
+    check(
+        config("tick").qemu_path(&path),
+        "stderr",
+        &["status 127", "libfoo.so.1"],
+    )
+    .await;
 }

@@ -21,14 +21,16 @@ fn with_second_monitor(name: &str, path: PathBuf) -> QemuConfig {
     config(name).with_spec(|spec| spec.monitor(Monitor::Qmp(Endpoint::Socket(path))))
 }
 
-/// A stale reply, an event before the greeting or before the capabilities: each hits one connect in a few, or
-/// in a hundred.
+/// A stale reply, an event before the greeting or before the capabilities: each hits one connect in
+/// a few, or in a hundred.
 #[tokio::test]
 async fn two_hundred_connects_during_an_event_flood() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("second.sock");
     let owner =
-        Session::start(with_second_monitor("reset-request", path.clone()).wait_for_gdb(true)).await.unwrap();
+        Session::start(with_second_monitor("reset-request", path.clone()).wait_for_gdb(true))
+            .await
+            .unwrap();
     owner.resume().await.unwrap();
     for number in 0..200 {
         if number % 20 == 0 {
@@ -38,22 +40,30 @@ async fn two_hundred_connects_during_an_event_flood() {
         let guest = Session::attach(Address::Socket(path.clone()), STORM)
             .await
             .unwrap_or_else(|error| panic!("connect {number}: {error:?}"));
-        assert!(guest.query_status().await.unwrap().running, "connect {number}");
+        assert!(
+            guest.query_status().await.unwrap().running,
+            "connect {number}"
+        );
     }
     assert_eq!(owner.stop().await.unwrap().by, StoppedBy::Quit);
 }
 
-/// A monitor reads later what a second client wrote too early, and runs it then. Nothing may be written
-/// before the greeting.
+/// A monitor reads later what a second client wrote too early, and runs it then. Nothing may be
+/// written before the greeting.
 #[tokio::test]
 async fn of_a_second_session_on_one_socket_nothing_runs_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("second.sock");
-    let owner = Session::start(with_second_monitor("tick", path.clone())).await.unwrap();
+    let owner = Session::start(with_second_monitor("tick", path.clone()))
+        .await
+        .unwrap();
     let mut events = owner.events();
-    let first = Session::attach(Address::Socket(path.clone()), STORM).await.unwrap();
+    let first = Session::attach(Address::Socket(path.clone()), STORM)
+        .await
+        .unwrap();
 
-    // A relay between the second session and the socket counts what it writes, and stays when it has gone.
+    // A relay between the second session and the socket counts what it writes, and stays when it
+    // has gone.
     let mut socket = UnixStream::connect(&path).await.unwrap();
     let (client, relay) = duplex(64 * 1024);
     let wish = async {
@@ -61,27 +71,44 @@ async fn of_a_second_session_on_one_socket_nothing_runs_later() {
         second.reset().await.unwrap();
         Ok(())
     };
-    let (error, written): (Result<(), AttachError>, _) = tokio::join!(wish, pass_on(relay, &mut socket));
+    let (error, written): (Result<(), AttachError>, _) =
+        tokio::join!(wish, pass_on(relay, &mut socket));
     let error = error.unwrap_err();
-    let told = matches!(error, AttachError::Deadline { phase: StartPhase::Greeting, .. });
+    let told = matches!(
+        error,
+        AttachError::Deadline {
+            phase: StartPhase::Greeting,
+            ..
+        }
+    );
     assert!(told, "{error:?}");
     assert_eq!(written, 0, "bytes were written before the greeting");
 
     assert!(first.query_status().await.unwrap().running);
     drop(first);
-    // Now the monitor turns to the relay. Had anything been written, it would be run now, and answered before
-    // this.
+    // Now the monitor turns to the relay. Had anything been written, it would be run now, and
+    // answered before this.
     let mut socket = BufReader::new(socket);
     assert!(line(&mut socket).await.contains("QMP"));
-    socket.write_all(br#"{"execute": "qmp_capabilities", "id": "of the relay"}"#).await.unwrap();
+    socket
+        .write_all(br#"{"execute": "qmp_capabilities", "id": "of the relay"}"#)
+        .await
+        .unwrap();
     let answer = line(&mut socket).await;
-    assert!(answer.contains("return") && answer.contains("of the relay"), "{answer}");
+    assert!(
+        answer.contains("return") && answer.contains("of the relay"),
+        "{answer}"
+    );
     drop(socket);
     let third = Session::attach(Address::Socket(path), STORM).await.unwrap();
     assert!(third.query_status().await.unwrap().running);
     owner.stop().await.unwrap();
     while let Some(event) = events.next().await {
-        assert_eq!(event.unwrap().name, "SHUTDOWN", "somebody did something to the guest");
+        assert_eq!(
+            event.unwrap().name,
+            "SHUTDOWN",
+            "somebody did something to the guest"
+        );
     }
 }
 
@@ -107,7 +134,11 @@ fn fifty_sessions_at_once() {
         let mut starting = JoinSet::new();
         for number in 0..50 {
             starting.spawn(async move {
-                let endpoint = if number % 2 == 0 { Endpoint::Inherited } else { Endpoint::PrivateSocket };
+                let endpoint = if number % 2 == 0 {
+                    Endpoint::Inherited
+                } else {
+                    Endpoint::PrivateSocket
+                };
                 Session::start(patient("wfi").qmp(endpoint)).await.unwrap()
             });
         }
@@ -119,7 +150,12 @@ fn fifty_sessions_at_once() {
             working.spawn(async move {
                 assert!(session.query_status().await.unwrap().running);
                 assert_eq!(session.query_cpus().await.unwrap().len(), 1);
-                session.serial(0).unwrap().expect("boot", STORM).await.unwrap();
+                session
+                    .serial(0)
+                    .unwrap()
+                    .expect("boot", STORM)
+                    .await
+                    .unwrap();
                 session.pause().await.unwrap();
             });
         }
@@ -140,7 +176,11 @@ fn fifty_sessions_at_once() {
 fn thirty_starts_and_ends() {
     alone("storm::thirty_starts_and_ends", async {
         for round in 0..5 {
-            let endpoint = if round % 2 == 0 { Endpoint::Inherited } else { Endpoint::PrivateSocket };
+            let endpoint = if round % 2 == 0 {
+                Endpoint::Inherited
+            } else {
+                Endpoint::PrivateSocket
+            };
             let config = || patient("tick").qmp(endpoint.clone());
             // Stopped, dropped, killed.
             let session = Session::start(config()).await.unwrap();
@@ -153,13 +193,18 @@ fn thirty_starts_and_ends() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("second.sock");
             let second = Monitor::Qmp(Endpoint::Socket(path.clone()));
-            let session = Session::start(config().with_spec(|spec| spec.monitor(second))).await.unwrap();
+            let session = Session::start(config().with_spec(|spec| spec.monitor(second)))
+                .await
+                .unwrap();
             let guest = Session::attach(Address::Socket(path), STORM).await.unwrap();
             guest.stop().await.unwrap();
             session.ended().await;
             // Refused by QEMU, given up half way.
-            Session::start(config().cpu("no-such-cpu")).await.unwrap_err();
-            let given_up = tokio::time::timeout(Duration::from_millis(5 * round), Session::start(config()));
+            Session::start(config().cpu("no-such-cpu"))
+                .await
+                .unwrap_err();
+            let given_up =
+                tokio::time::timeout(Duration::from_millis(5 * round), Session::start(config()));
             drop(given_up.await);
         }
     });
@@ -167,7 +212,10 @@ fn thirty_starts_and_ends() {
 
 /// A session whose deadlines are out of reach.
 fn patient(name: &str) -> QemuConfig {
-    config(name).start_deadline(STORM).command_deadline(STORM).stop_ladder(STORM, STORM, STORM)
+    config(name)
+        .start_deadline(STORM)
+        .command_deadline(STORM)
+        .stop_ladder(STORM, STORM, STORM)
 }
 
 /// What this process has of what must not be left behind.
@@ -210,8 +258,8 @@ fn children() -> usize {
         .count()
 }
 
-/// Runs a test's body in a process of its own, where nobody else opens files, with a temporary folder of its
-/// own; afterwards all must be as before.
+/// Runs a test's body in a process of its own, where nobody else opens files, with a temporary
+/// folder of its own; afterwards all must be as before.
 fn alone(name: &str, body: impl Future<Output = ()>) {
     const ALONE: &str = "QEMU_CONTROLLER_TEST_ALONE";
     if std::env::var_os(ALONE).is_none() {
@@ -229,17 +277,31 @@ fn alone(name: &str, body: impl Future<Output = ()>) {
         assert!(left.is_empty(), "{left:?}");
         return;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        // What is made once and kept: the thread that starts processes, the runtime's own descriptors.
-        Session::start(patient("tick")).await.unwrap().stop().await.unwrap();
+        // What is made once and kept: the thread that starts processes, the runtime's own
+        // descriptors.
+        Session::start(patient("tick"))
+            .await
+            .unwrap()
+            .stop()
+            .await
+            .unwrap();
         let before = Belongings::count();
         body.await;
-        // Threads and descriptors go a moment after their process, and `before` may have some of those still.
+        // Threads and descriptors go a moment after their process, and `before` may have some of
+        // those still.
         let since = Instant::now();
         let mut after = Belongings::count();
         while !after.is_within(&before) {
-            assert!(since.elapsed() < STORM, "before: {before:?}, after: {after:?}");
+            assert!(
+                since.elapsed() < STORM,
+                "before: {before:?}, after: {after:?}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
             after = Belongings::count();
         }

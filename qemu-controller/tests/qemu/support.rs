@@ -23,9 +23,10 @@ pub(crate) fn long() -> bool {
     std::env::var_os("QEMU_CONTROLLER_LONG").is_some()
 }
 
-/// A loopback port that nobody but a QEMU of this test gets while the socket is kept: it is bound to it and does not
-/// listen, beside which another one may listen, since both allow it. A listener that was closed would not do: a child
-/// that another test is about to start has a copy of it for a moment.
+/// A loopback port that nobody but a QEMU of this test gets while the socket is kept: it is bound
+/// to it and does not listen, beside which another one may listen, since both allow it. A listener
+/// that was closed would not do: a child that another test is about to start has a copy of it for a
+/// moment.
 pub(crate) fn reserved_port() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
@@ -101,11 +102,18 @@ pub(crate) async fn gone(pid: u32) -> bool {
 pub(crate) fn processes_with(word: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if line.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes()) {
+        if line
+            .split(|&byte| byte == 0)
+            .any(|argument| argument == word.as_bytes())
+        {
             found.push(pid);
         }
     }
@@ -141,8 +149,8 @@ pub(crate) async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) ->
     }
 }
 
-/// A process to send signals to, held by a descriptor and not by its number: none goes to another process
-/// that got the number.
+/// A process to send signals to, held by a descriptor and not by its number: none goes to another
+/// process that got the number.
 pub(crate) struct Held {
     process: OwnedFd,
     pid: u32,
@@ -151,7 +159,10 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn of(pid: u32) -> Self {
         let raw = Pid::from_raw(pid as i32).unwrap();
-        Self { process: pidfd_open(raw, PidfdFlags::empty()).unwrap(), pid }
+        Self {
+            process: pidfd_open(raw, PidfdFlags::empty()).unwrap(),
+            pid,
+        }
     }
 
     /// Sends a signal; after SIGSTOP, waits until the process stands still.
@@ -167,7 +178,10 @@ impl Held {
         pidfd_send_signal(&self.process, signal).unwrap();
         let until = Instant::now() + DEADLINE;
         while signal == Signal::STOP && !self.stands_still() {
-            assert!(Instant::now() < until, "standing still: not within {DEADLINE:?}");
+            assert!(
+                Instant::now() < until,
+                "standing still: not within {DEADLINE:?}"
+            );
             std::thread::yield_now();
         }
     }
@@ -178,7 +192,8 @@ impl Held {
         assert!(matches!(sent, Ok(()) | Err(Errno::SRCH)), "{sent:?}");
     }
 
-    /// Waits until the process has ended and somebody has taken its status: it is not even a zombie then.
+    /// Waits until the process has ended and somebody has taken its status: it is not even a zombie
+    /// then.
     pub(crate) async fn reaped(&self) {
         let gone = || pidfd_send_signal(&self.process, Signal::CONT) == Err(Errno::SRCH);
         until("reaped", || gone().then_some(())).await;
@@ -187,7 +202,9 @@ impl Held {
     fn stands_still(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         // The state comes after the name, which may hold anything.
-        stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"))
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" T"))
     }
 }
 
@@ -199,7 +216,14 @@ pub(crate) struct Fifo {
 impl Fifo {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        mknodat(CWD, folder.path().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        mknodat(
+            CWD,
+            folder.path().join("fifo"),
+            FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
         Self { folder }
     }
 
@@ -207,7 +231,9 @@ impl Fifo {
     pub(crate) async fn write_end(&self) -> File {
         let mut options = OpenOptions::new();
         // Without a reader this fails in place of waiting.
-        options.write(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
+        options
+            .write(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32);
         until("reading the FIFO", || options.open(self.to_string()).ok()).await
     }
 }

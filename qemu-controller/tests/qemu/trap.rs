@@ -1,4 +1,5 @@
-//! Something done right before a certain command is sent: the session's transcript has each one at that moment.
+//! Something done right before a certain command is sent: the session's transcript has each one at
+//! that moment.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,10 @@ struct Set {
 impl Trap {
     /// The first command from now on has the number 0.
     pub(crate) fn set(&self, number: usize, action: impl FnOnce() + Send + 'static) {
-        *self.0.lock().unwrap() = Set { at: Some((number, Box::new(action))), ..Set::default() };
+        *self.0.lock().unwrap() = Set {
+            at: Some((number, Box::new(action))),
+            ..Set::default()
+        };
     }
 
     /// The command at which it did what it is set for, with the names of all that came before.
@@ -56,7 +60,10 @@ impl Set {
         if self.sprung || self.at.is_none() {
             return;
         }
-        let name = command.split("\"execute\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let name = command
+            .split("\"execute\":\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next());
         let name = name.unwrap();
         // How often it is asked whether a migration is over is chance: that counts as one.
         if name == "query-migrate" && self.told.last().is_some_and(|last| last == name) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use qemu_controller::{Address, Endpoint, Interruption, QemuConfig, RunState, Semihosting, Session, Verdict};
+use qemu_controller::{
+    Address, Endpoint, Interruption, QemuConfig, RunState, Semihosting, Session, Verdict,
+};
 use qemu_launch::{Action, Monitor};
 use rustix::process::Signal;
 
@@ -15,23 +17,35 @@ async fn run(config: QemuConfig) -> (Session, Verdict) {
 }
 
 async fn semihosting_exit() {
-    let (session, verdict) = run(config("semihosting-exit").semihosting(Semihosting::native())).await;
-    assert!(matches!(verdict, Verdict::Exited { status: 7 }), "{verdict}");
+    let (session, verdict) =
+        run(config("semihosting-exit").semihosting(Semihosting::native())).await;
+    assert!(
+        matches!(verdict, Verdict::Exited { status: 7 }),
+        "{verdict}"
+    );
     assert_eq!(verdict.exit_code(), 7);
     let console = session.semihosting().unwrap();
-    assert_eq!(console.take().escape_ascii().to_string(), "hello by semihosting\\n");
+    assert_eq!(
+        console.take().escape_ascii().to_string(),
+        "hello by semihosting\\n"
+    );
 }
 
 async fn reset_request() {
     let (session, verdict) = run(config("reset-request").no_reboot()).await;
     assert!(matches!(verdict, Verdict::Reset), "{verdict}");
     assert_eq!(session.serial(0).unwrap().take(), b"boot\n");
-    assert!(matches!(session.wait().await, Verdict::Reset), "asked again, it says the same");
+    assert!(
+        matches!(session.wait().await, Verdict::Reset),
+        "asked again, it says the same"
+    );
 }
 
 async fn lockup() {
     let (session, verdict) = run(config("lockup")).await;
-    let Verdict::LockedUp { dump, place } = &verdict else { panic!("{verdict}") };
+    let Verdict::LockedUp { dump, place } = &verdict else {
+        panic!("{verdict}")
+    };
     assert!(dump.pc().is_some(), "{verdict}");
     assert_eq!(place.as_ref().unwrap().symbol, "hard_fault");
     assert_eq!(session.serial(0).unwrap().take(), b"boot\n");
@@ -40,20 +54,38 @@ async fn lockup() {
 /// Without a fault handler of its own that prints, a fault shows as a run that does not end.
 async fn hardfault_loop() {
     let session = start("hardfault-loop").await;
-    session.serial(0).unwrap().expect("hard fault\n", DEADLINE).await.unwrap();
+    session
+        .serial(0)
+        .unwrap()
+        .expect("hard fault\n", DEADLINE)
+        .await
+        .unwrap();
     let verdict = session.run_to_end(Duration::from_millis(20)).await;
-    let Verdict::TimedOut(hang) = &verdict else { panic!("{verdict}") };
+    let Verdict::TimedOut(hang) = &verdict else {
+        panic!("{verdict}")
+    };
     assert!(hang.in_fault_handler(), "{verdict}");
     assert_eq!(hang.place.as_ref().unwrap().symbol, "hard_fault");
-    assert_eq!(hang.exception.as_ref().unwrap().handler.as_deref(), Some("hard_fault"));
-    assert_eq!((hang.run_state.as_ref(), verdict.exit_code()), (Some(&RunState::Running), 124));
-    assert!(session.query_status().await.unwrap().running, "it is left as it was");
+    assert_eq!(
+        hang.exception.as_ref().unwrap().handler.as_deref(),
+        Some("hard_fault")
+    );
+    assert_eq!(
+        (hang.run_state.as_ref(), verdict.exit_code()),
+        (Some(&RunState::Running), 124)
+    );
+    assert!(
+        session.query_status().await.unwrap().running,
+        "it is left as it was"
+    );
 }
 
 async fn tick_times_out() {
     let session = start("tick").await;
     let verdict = session.run_to_end(Duration::from_millis(20)).await;
-    let Verdict::TimedOut(hang) = &verdict else { panic!("{verdict}") };
+    let Verdict::TimedOut(hang) = &verdict else {
+        panic!("{verdict}")
+    };
     assert!(!hang.in_fault_handler(), "{verdict}");
     assert!(hang.place.is_some(), "{verdict}");
 }
@@ -97,11 +129,18 @@ async fn ended_by_another_client() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("second.sock");
     let second = Monitor::Qmp(Endpoint::Socket(path.clone()));
-    let session = Session::start(config("tick").with_spec(|spec| spec.monitor(second))).await.unwrap();
-    let other = Session::attach(Address::Socket(path), DEADLINE).await.unwrap();
+    let session = Session::start(config("tick").with_spec(|spec| spec.monitor(second)))
+        .await
+        .unwrap();
+    let other = Session::attach(Address::Socket(path), DEADLINE)
+        .await
+        .unwrap();
     let (verdict, stopped) = tokio::join!(session.wait(), other.stop());
     stopped.unwrap();
-    assert!(matches!(verdict, Verdict::Interrupted(Interruption::OtherClient)), "{verdict}");
+    assert!(
+        matches!(verdict, Verdict::Interrupted(Interruption::OtherClient)),
+        "{verdict}"
+    );
     let verdict = other.wait().await;
     assert!(matches!(verdict, Verdict::Stopped), "{verdict}");
 }
@@ -129,10 +168,15 @@ async fn each_verdict_is_told_from_the_others() {
 async fn a_guest_that_resets_itself_for_ever_is_counted() {
     let session = start("reset-request").await;
     for _ in 0..2 {
-        session.wait_for_event("RESET", |event| event.name == "RESET").await.unwrap();
+        session
+            .wait_for_event("RESET", |event| event.name == "RESET")
+            .await
+            .unwrap();
     }
     let verdict = session.run_to_end(Duration::from_millis(50)).await;
-    let Verdict::TimedOut(hang) = &verdict else { panic!("{verdict}") };
+    let Verdict::TimedOut(hang) = &verdict else {
+        panic!("{verdict}")
+    };
     assert!(hang.guest_resets > 1, "{verdict}");
 }
 
@@ -141,7 +185,10 @@ async fn a_machine_that_stays_after_its_shutdown_has_come_to_its_end() {
     let stay = Action::new().shutdown_on_reboot().pause_on_shutdown();
     let (session, verdict) = run(config("reset-request").with_spec(|spec| spec.action(stay))).await;
     assert!(matches!(verdict, Verdict::Reset), "{verdict}");
-    assert_eq!(session.query_status().await.unwrap().status, RunState::Shutdown);
+    assert_eq!(
+        session.query_status().await.unwrap().status,
+        RunState::Shutdown
+    );
 }
 
 #[tokio::test]
@@ -150,7 +197,13 @@ async fn a_qemu_that_hangs_is_said_to() {
     let held = Held::of(session.pid().unwrap());
     held.signal(Signal::STOP).await;
     let verdict = session.run_to_end(Duration::from_millis(20)).await;
-    let Verdict::TimedOut(hang) = &verdict else { panic!("{verdict}") };
-    assert_eq!((hang.run_state.as_ref(), hang.pc), (None, None), "{verdict}");
+    let Verdict::TimedOut(hang) = &verdict else {
+        panic!("{verdict}")
+    };
+    assert_eq!(
+        (hang.run_state.as_ref(), hang.pc),
+        (None, None),
+        "{verdict}"
+    );
     held.signal(Signal::CONT).await;
 }

@@ -12,7 +12,9 @@ use crate::peer::{GREETING, Peer};
 async fn an_attached_session_as_its_configuration_says() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("session.qmp");
-    let config = AttachConfig::default().command_deadline(Duration::from_secs(77)).qmp_transcript(&file);
+    let config = AttachConfig::default()
+        .command_deadline(Duration::from_secs(77))
+        .qmp_transcript(&file);
     let (mut peer, session) = Peer::over(config);
     let (session, ()) = tokio::join!(session, peer.handshake());
     let session = session.unwrap();
@@ -22,8 +24,9 @@ async fn an_attached_session_as_its_configuration_says() {
     assert_eq!(since.elapsed().as_secs(), 77);
     session.detach().unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
-    let said: Vec<_> =
-        qmp_proto::transcript::lines(&text).map(|line| line.unwrap().text.to_owned()).collect();
+    let said: Vec<_> = qmp_proto::transcript::lines(&text)
+        .map(|line| line.unwrap().text.to_owned())
+        .collect();
     assert_eq!(said[0], GREETING);
     assert!(said.last().unwrap().contains("never-answered"), "{text}");
 
@@ -33,7 +36,8 @@ async fn an_attached_session_as_its_configuration_says() {
     assert!(matches!(session.await, Err(AttachError::Deadline { .. })));
     assert_eq!(since.elapsed().as_secs(), 33);
 
-    let config = AttachConfig::default().qmp_transcript(folder.path().join("none").join("session.qmp"));
+    let config =
+        AttachConfig::default().qmp_transcript(folder.path().join("none").join("session.qmp"));
     let (_peer, session) = Peer::over(config);
     assert!(matches!(session.await, Err(AttachError::Transcript(_))));
 }
@@ -57,7 +61,9 @@ async fn a_qemu_that_hangs_in_accept_is_freed() {
         listener
     };
     let qemu = tokio::spawn(qemu);
-    let session = Session::attach(Address::Socket(path), Duration::from_secs(60)).await.unwrap();
+    let session = Session::attach(Address::Socket(path), Duration::from_secs(60))
+        .await
+        .unwrap();
     assert!(session.query_status().await.unwrap().running);
     session.detach().unwrap();
     let listener = qemu.await.unwrap();

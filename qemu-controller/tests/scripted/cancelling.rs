@@ -12,17 +12,33 @@ use crate::peer::{GREETING, Peer, connected};
 type Operation = fn(&Session) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 
 const OPERATIONS: [(&str, Operation); 9] = [
-    ("query_status", |session| Box::pin(async { drop(session.query_status().await) })),
-    ("query_cpus", |session| Box::pin(async { drop(session.query_cpus().await) })),
-    ("pause", |session| Box::pin(async { drop(session.pause().await) })),
-    ("resume", |session| Box::pin(async { drop(session.resume().await) })),
-    ("reset", |session| Box::pin(async { drop(session.reset().await) })),
+    ("query_status", |session| {
+        Box::pin(async { drop(session.query_status().await) })
+    }),
+    ("query_cpus", |session| {
+        Box::pin(async { drop(session.query_cpus().await) })
+    }),
+    ("pause", |session| {
+        Box::pin(async { drop(session.pause().await) })
+    }),
+    ("resume", |session| {
+        Box::pin(async { drop(session.resume().await) })
+    }),
+    ("reset", |session| {
+        Box::pin(async { drop(session.reset().await) })
+    }),
     ("human_monitor_command", |session| {
         Box::pin(async { drop(session.human_monitor_command("info").await) })
     }),
-    ("execute", |session| Box::pin(async { drop(session.execute("anything", &()).await) })),
-    ("execute_oob", |session| Box::pin(async { drop(session.execute_oob("anything", &()).await) })),
-    ("wait_for_event", |session| Box::pin(async { drop(session.wait_for_event("STOP", |_| true).await) })),
+    ("execute", |session| {
+        Box::pin(async { drop(session.execute("anything", &()).await) })
+    }),
+    ("execute_oob", |session| {
+        Box::pin(async { drop(session.execute_oob("anything", &()).await) })
+    }),
+    ("wait_for_event", |session| {
+        Box::pin(async { drop(session.wait_for_event("STOP", |_| true).await) })
+    }),
 ];
 
 #[tokio::test(start_paused = true)]
@@ -37,7 +53,10 @@ async fn any_future_after_any_number_of_polls() {
                 dropped += usize::from(!drop_after(polls, operation(&session)).await);
             }
             // All need an answer that is not there yet at the first poll.
-            assert!(polls > 1 || dropped == 20, "{name}: {dropped} of 20 were dropped after {polls} polls");
+            assert!(
+                polls > 1 || dropped == 20,
+                "{name}: {dropped} of 20 were dropped after {polls} polls"
+            );
             check_in_step(&session, name, polls).await;
             drop(session);
             served.await.unwrap();
@@ -61,7 +80,9 @@ async fn a_queued_future_after_any_number_of_polls() {
             for _ in 0..20 {
                 let mut future = operation(&session);
                 for _ in 0..polls {
-                    let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                    let polled = future
+                        .as_mut()
+                        .poll(&mut Context::from_waker(Waker::noop()));
                     assert!(polled.is_pending(), "{name} went ahead of eight others");
                 }
             }
@@ -91,8 +112,10 @@ async fn the_beginning_after_any_number_of_polls() {
 }
 
 async fn check_in_step(session: &Session, name: &str, polls: usize) {
-    let version =
-        session.execute("query-version", &()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let version = session
+        .execute("query-version", &())
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
     let version: serde_json::Value = version.parse().unwrap();
     assert_eq!(version["qemu"]["major"], 7, "{name} after {polls} polls");
 }

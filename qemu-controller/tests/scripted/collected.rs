@@ -22,19 +22,24 @@ struct Trace {
 
 impl Collected {
     pub(crate) fn begin() -> (Self, DefaultGuard) {
-        // While there is but one, `tracing` takes the word of whichever thread comes by a span or event first for
-        // all threads, and those of other tests have no subscriber.
+        // While there is but one, `tracing` takes the word of whichever thread comes by a span or
+        // event first for all threads, and those of other tests have no subscriber.
         static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Collected::default()));
         LazyLock::force(&ANOTHER);
         let collected = Self::default();
-        (collected.clone(), tracing::subscriber::set_default(collected))
+        (
+            collected.clone(),
+            tracing::subscriber::set_default(collected),
+        )
     }
 
     /// The one line that has all of this in it.
     #[track_caller]
     pub(crate) fn line_with(&self, parts: &[&str]) -> String {
         let all = self.0.lock().unwrap().lines.clone();
-        let mut found = all.iter().filter(|line| parts.iter().all(|part| line.contains(part)));
+        let mut found = all
+            .iter()
+            .filter(|line| parts.iter().all(|part| line.contains(part)));
         match (found.next(), found.next()) {
             (Some(line), None) => line.clone(),
             _ => panic!("not one line with {parts:?} in:\n{}", all.join("\n")),
@@ -51,14 +56,19 @@ impl Subscriber for Collected {
         let mut fields = String::new();
         span.record(&mut Fields(&mut fields));
         let mut trace = self.0.lock().unwrap();
-        let parent = span.parent().map(Id::into_u64).or_else(|| trace.entered.last().copied());
+        let parent = span
+            .parent()
+            .map(Id::into_u64)
+            .or_else(|| trace.entered.last().copied());
         trace.spans.push((span.metadata().name(), fields, parent));
         Id::from_u64(trace.spans.len() as u64)
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
         let mut trace = self.0.lock().unwrap();
-        values.record(&mut Fields(&mut trace.spans[span.into_u64() as usize - 1].1));
+        values.record(&mut Fields(
+            &mut trace.spans[span.into_u64() as usize - 1].1,
+        ));
     }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
@@ -67,14 +77,21 @@ impl Subscriber for Collected {
         let mut fields = String::new();
         event.record(&mut Fields(&mut fields));
         let mut trace = self.0.lock().unwrap();
-        let mut span = event.parent().map(Id::into_u64).or_else(|| trace.entered.last().copied());
+        let mut span = event
+            .parent()
+            .map(Id::into_u64)
+            .or_else(|| trace.entered.last().copied());
         let mut path = String::new();
         while let Some(id) = span {
             let (name, fields, parent) = &trace.spans[id as usize - 1];
             path.insert_str(0, &format!("{name}{{{}}}:", fields.trim_end()));
             span = *parent;
         }
-        trace.lines.push(format!("{} {path} {}", event.metadata().level(), fields.trim_end()));
+        trace.lines.push(format!(
+            "{} {path} {}",
+            event.metadata().level(),
+            fields.trim_end()
+        ));
     }
 
     fn enter(&self, span: &Id) {

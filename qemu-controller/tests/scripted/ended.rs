@@ -28,13 +28,18 @@ async fn every_call_after_every_end() {
     session.detach().unwrap();
     assert!(matches!(session.ended().await, Ended::Released));
     let released = session.query_status().await.unwrap_err();
-    assert!(matches!(released.ended(), Some(Ended::Released)), "{released}");
+    assert!(
+        matches!(released.ended(), Some(Ended::Released)),
+        "{released}"
+    );
     let error = session.stop().await.unwrap_err();
     assert!(of_the_end(&error, &Ended::Released), "{error}");
 }
 
 fn of_the_end(error: &StopError, ended: &Ended) -> bool {
-    let StopError::Unheeded(error) = error else { return false };
+    let StopError::Unheeded(error) = error else {
+        return false;
+    };
     error.ended().map(ToString::to_string) == Some(ended.to_string())
 }
 
@@ -71,12 +76,17 @@ async fn check_every_call(session: &Session, ended: &Ended) {
     check(ended, session.execute_oob("anything", &()).await);
     check(ended, session.wait_for_event("ANY", |_| true).await);
     for gdb in [session.check_gdb().await, session.probe_gdb().await] {
-        let Err(GdbError::Command(error)) = gdb else { panic!("{gdb:?}") };
+        let Err(GdbError::Command(error)) = gdb else {
+            panic!("{gdb:?}")
+        };
         check::<()>(ended, Err(error));
     }
     assert!(session.events().next().await.is_none());
     assert!(session.watch_run_state().changed().await.is_err());
-    assert!(since.elapsed().is_zero(), "a call waited for a session that has ended");
+    assert!(
+        since.elapsed().is_zero(),
+        "a call waited for a session that has ended"
+    );
 }
 
 /// The call failed, and by the session's own end.

@@ -1,4 +1,5 @@
-//! Events: all of them, in order with the replies, to everybody; a slow subscriber learns what it missed.
+//! Events: all of them, in order with the replies, to everybody; a slow subscriber learns what it
+//! missed.
 
 use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::net::UnixStream;
@@ -48,7 +49,9 @@ async fn a_slow_subscriber_learns_how_many_it_missed_and_slows_nobody() {
         peer.event("NUMBERED", large(number)).await;
     }
     reader.await.unwrap();
-    let Err(Missed(missed)) = slow.next().await.unwrap() else { panic!("it was slow") };
+    let Err(Missed(missed)) = slow.next().await.unwrap() else {
+        panic!("it was slow")
+    };
     for number in missed..TOO_MANY {
         let event = slow.next().await.unwrap().unwrap();
         assert_eq!(event.parse_data::<Value>().unwrap()["number"], number);
@@ -58,8 +61,9 @@ async fn a_slow_subscriber_learns_how_many_it_missed_and_slows_nobody() {
 /// Sends so many events as fast as the socket takes them, and then the answer to the first command.
 fn flood(stream: UnixStream, count: usize) {
     (&stream).write_all(GREETING.as_bytes()).unwrap();
-    let mut heard = serde_json::Deserializer::from_reader(BufReader::new(stream.try_clone().unwrap()))
-        .into_iter::<Value>();
+    let mut heard =
+        serde_json::Deserializer::from_reader(BufReader::new(stream.try_clone().unwrap()))
+            .into_iter::<Value>();
     for result in [json!({}), json!({ "status": "running", "running": true })] {
         let command = heard.next().unwrap().unwrap();
         let answer = json!({ "return": result, "id": command["id"] });
@@ -74,7 +78,8 @@ fn flood(stream: UnixStream, count: usize) {
     writer.flush().unwrap();
 }
 
-/// One thread for the driver and the subscriber, which is the task that `block_on` itself runs or another one.
+/// One thread for the driver and the subscriber, which is the task that `block_on` itself runs or
+/// another one.
 #[test]
 fn who_keeps_up_misses_nothing_in_a_flood() {
     const COUNT: usize = 200_000;
@@ -82,10 +87,16 @@ fn who_keeps_up_misses_nothing_in_a_flood() {
         let (client, server) = UnixStream::pair().unwrap();
         let server = std::thread::spawn(move || flood(server, COUNT));
         client.set_nonblocking(true).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let stream = tokio::net::UnixStream::from_std(client).unwrap();
-            let session = Session::over(stream, DEADLINE).await.unwrap().with_deadline(10 * DEADLINE);
+            let session = Session::over(stream, DEADLINE)
+                .await
+                .unwrap()
+                .with_deadline(10 * DEADLINE);
             let mut events = session.events();
             let reader = async move {
                 for number in 0..COUNT {
@@ -98,7 +109,11 @@ fn who_keeps_up_misses_nothing_in_a_flood() {
                 let session = session.clone();
                 async move { session.execute("flood", &()).await }
             });
-            let mut events = if spawned { tokio::spawn(reader).await.unwrap() } else { reader.await };
+            let mut events = if spawned {
+                tokio::spawn(reader).await.unwrap()
+            } else {
+                reader.await
+            };
             asking.await.unwrap().unwrap();
             drop(session);
             assert!(events.next().await.is_none());
@@ -124,10 +139,18 @@ async fn a_wait_begins_with_the_call_and_not_with_the_first_poll() {
 async fn the_run_state_is_known_without_asking() {
     let (session, mut peer) = connected().await;
     let mut state = session.watch_run_state();
-    assert_eq!(*state.borrow_and_update(), RunState::Running, "from the first query-status");
+    assert_eq!(
+        *state.borrow_and_update(),
+        RunState::Running,
+        "from the first query-status"
+    );
     for (name, data, expected) in [
         ("STOP", json!({}), RunState::Paused),
-        ("RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" }), RunState::Prelaunch),
+        (
+            "RESET",
+            json!({ "guest": false, "reason": "host-qmp-system-reset" }),
+            RunState::Prelaunch,
+        ),
         ("RESUME", json!({}), RunState::Running),
     ] {
         peer.event(name, data).await;
@@ -140,8 +163,10 @@ async fn the_run_state_is_known_without_asking() {
         async move { session.query_status().await }
     });
     let command = peer.hear().await;
-    peer.say(json!({ "return": { "status": "debug", "running": false }, "id": command.id }).to_string())
-        .await;
+    peer.say(
+        json!({ "return": { "status": "debug", "running": false }, "id": command.id }).to_string(),
+    )
+    .await;
     asked.await.unwrap().unwrap();
     assert_eq!(*state.borrow_and_update(), RunState::Debug);
     peer.close(None);
@@ -152,7 +177,10 @@ async fn the_run_state_is_known_without_asking() {
 #[tokio::test(start_paused = true)]
 async fn an_event_that_does_not_come_is_said_as_such() {
     let (session, mut peer) = connected().await;
-    let error = session.wait_for_event("WANTED", |_| false).await.unwrap_err();
+    let error = session
+        .wait_for_event("WANTED", |_| false)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "no event WANTED within 5s");
     // Too fast for one who is not polled meanwhile.
     let late = session.wait_for_event("WANTED", |event| event.name == "WANTED");
@@ -160,6 +188,15 @@ async fn an_event_that_does_not_come_is_said_as_such() {
         peer.event("OTHER", large(number)).await;
     }
     let error = late.await.unwrap_err();
-    assert!(matches!(error, CommandError::NoEvent { missed: 1..TOO_MANY, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            CommandError::NoEvent {
+                missed: 1..TOO_MANY,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(error.to_string().contains("came too fast"), "{error}");
 }

@@ -56,8 +56,13 @@ enum Phase {
     MidMessage,
 }
 
-const BEFORE_READY: [Phase; 5] =
-    [Phase::Greeting, Phase::Greeted, Phase::Capabilities, Phase::Negotiated, Phase::FirstStatus];
+const BEFORE_READY: [Phase; 5] = [
+    Phase::Greeting,
+    Phase::Greeted,
+    Phase::Capabilities,
+    Phase::Negotiated,
+    Phase::FirstStatus,
+];
 
 const WHEN_READY: [Phase; 9] = [
     Phase::Idle,
@@ -92,7 +97,9 @@ impl Outcome {
             Fault::Stall => Self::Deadline,
             Fault::Garbage | Fault::Oversize => Self::Protocol,
             // The peer goes on, hears `quit`, and closes the stream.
-            Fault::StaleId | Fault::WrongId | Fault::Flood if phase == Phase::Stopping => Self::Closed,
+            Fault::StaleId | Fault::WrongId | Fault::Flood if phase == Phase::Stopping => {
+                Self::Closed
+            }
             Fault::StaleId | Fault::WrongId | Fault::Flood => Self::GoesOn,
         }
     }
@@ -136,19 +143,24 @@ async fn commit(mut peer: Peer, fault: Fault) -> Option<Peer> {
             return Some(peer);
         }
         Fault::StaleId => {
-            peer.say(json!({ "return": { "stale": true }, "id": "00000000-1" }).to_string()).await;
+            peer.say(json!({ "return": { "stale": true }, "id": "00000000-1" }).to_string())
+                .await;
             return Some(peer);
         }
         Fault::WrongId => {
             for id in [json!(1), json!(null), json!({}), json!("something else")] {
-                peer.say(json!({ "error": { "class": "GenericError", "desc": "?" }, "id": id }).to_string())
-                    .await;
+                peer.say(
+                    json!({ "error": { "class": "GenericError", "desc": "?" }, "id": id })
+                        .to_string(),
+                )
+                .await;
             }
             return Some(peer);
         }
         Fault::Flood => {
             for number in 0..5000 {
-                peer.event("NOTHING_MUCH", json!({ "number": number })).await;
+                peer.event("NOTHING_MUCH", json!({ "number": number }))
+                    .await;
             }
             return Some(peer);
         }
@@ -184,7 +196,10 @@ async fn before_the_session_is_ready() {
             if phase != Phase::Greeting {
                 peer.say(GREETING).await;
             }
-            if matches!(phase, Phase::Capabilities | Phase::Negotiated | Phase::FirstStatus) {
+            if matches!(
+                phase,
+                Phase::Capabilities | Phase::Negotiated | Phase::FirstStatus
+            ) {
                 peer.hear().await;
             }
             if matches!(phase, Phase::Negotiated | Phase::FirstStatus) {
@@ -249,7 +264,8 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
     match phase {
         Phase::Idle => tokio::spawn(async move { Outcome::of_command(&held.query_status().await) }),
         Phase::InFlight | Phase::MidMessage => {
-            let waiter = tokio::spawn(async move { Outcome::of_command(&held.query_status().await) });
+            let waiter =
+                tokio::spawn(async move { Outcome::of_command(&held.query_status().await) });
             peer.hear().await;
             if phase == Phase::MidMessage {
                 peer.say(r#"{"return": {"status": "#).await;
@@ -277,7 +293,9 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
         }
         Phase::OutOfBand => {
             let waiter =
-                tokio::spawn(async move { Outcome::of_command(&held.execute_oob("x-oob", &()).await) });
+                tokio::spawn(
+                    async move { Outcome::of_command(&held.execute_oob("x-oob", &()).await) },
+                );
             assert!(peer.hear().await.oob);
             waiter
         }
@@ -299,7 +317,8 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
             let waiter = tokio::spawn(async move { Outcome::of_command(&held.reset().await) });
             let command = peer.hear().await;
             peer.unanswered.clear();
-            peer.say(json!({ "return": {}, "id": command.id }).to_string()).await;
+            peer.say(json!({ "return": {}, "id": command.id }).to_string())
+                .await;
             waiter
         }
         Phase::Stopping => {
@@ -345,7 +364,9 @@ async fn after(phase: Phase, session: &Session, outcome: Outcome, stalled: Optio
 }
 
 async fn session_is_over(session: &Session) -> bool {
-    tokio::time::timeout(DEADLINE, session.ended()).await.is_ok()
+    tokio::time::timeout(DEADLINE, session.ended())
+        .await
+        .is_ok()
 }
 
 /// QEMU is well and says nothing of it, so nobody else would.
@@ -354,7 +375,13 @@ async fn a_write_that_fails_here_ends_the_session_with_the_reason() {
     let (session, peer) = connected().await;
     peer.fail_writes(ErrorKind::OutOfMemory);
     let error = session.query_status().await.unwrap_err();
-    let CommandError::Ended { ended: Ended::Io(reason), .. } = &error else { panic!("{error:?}") };
+    let CommandError::Ended {
+        ended: Ended::Io(reason),
+        ..
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
     assert_eq!(reason.kind(), ErrorKind::OutOfMemory);
     assert!(matches!(session.ended().await, Ended::Io(_)));
     drop(peer);

@@ -1,5 +1,5 @@
-//! A program that was held up past a deadline, by whatever, while QEMU answered in time. Over a real socket:
-//! only there do both come at one moment.
+//! A program that was held up past a deadline, by whatever, while QEMU answered in time. Over a
+//! real socket: only there do both come at one moment.
 
 use std::future::poll_fn;
 use std::io::{BufReader, Write as _};
@@ -19,15 +19,19 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// What is held up for longer.
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Answers every command at once, until the stream ends: `x-tell` with an event alone, and `quit` with the end.
+/// Answers every command at once, until the stream ends: `x-tell` with an event alone, and `quit`
+/// with the end.
 fn answer_all(stream: UnixStream) {
     (&stream).write_all(GREETING.as_bytes()).unwrap();
-    let mut heard = serde_json::Deserializer::from_reader(BufReader::new(stream.try_clone().unwrap()))
-        .into_iter::<Value>();
+    let mut heard =
+        serde_json::Deserializer::from_reader(BufReader::new(stream.try_clone().unwrap()))
+            .into_iter::<Value>();
     while let Some(Ok(command)) = heard.next() {
         let answer = match command["execute"].as_str() {
             Some("quit") => return,
-            Some("x-tell") => json!({ "event": "TOLD", "timestamp": { "seconds": 0, "microseconds": 0 } }),
+            Some("x-tell") => {
+                json!({ "event": "TOLD", "timestamp": { "seconds": 0, "microseconds": 0 } })
+            }
             _ => json!({ "return": { "status": "running", "running": true }, "id": command["id"] }),
         };
         (&stream).write_all(answer.to_string().as_bytes()).unwrap();
@@ -40,11 +44,14 @@ async fn begin() -> (Session, UnixStream, std::thread::JoinHandle<()>) {
     let server = std::thread::spawn(move || answer_all(server));
     client.set_nonblocking(true).unwrap();
     let look = client.try_clone().unwrap();
-    let session = Session::over(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE).await.unwrap();
+    let session = Session::over(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE)
+        .await
+        .unwrap();
     (session, look, server)
 }
 
-/// Polls a future once, and then does nothing else until the deadline is over and there is something to read.
+/// Polls a future once, and then does nothing else until the deadline is over and there is
+/// something to read.
 async fn held_up<T>(look: &UnixStream, asked: impl Future<Output = T>) -> T {
     let sent = Instant::now();
     let mut asked = pin!(asked);
@@ -59,7 +66,12 @@ async fn held_up<T>(look: &UnixStream, asked: impl Future<Output = T>) -> T {
 async fn an_answer_that_has_come_counts() {
     let (session, look, server) = begin().await;
     for _ in 0..20 {
-        assert!(held_up(&look, session.with_deadline(SHORT).query_status()).await.unwrap().running);
+        assert!(
+            held_up(&look, session.with_deadline(SHORT).query_status())
+                .await
+                .unwrap()
+                .running
+        );
     }
     drop((session, look));
     server.join().unwrap();
@@ -85,7 +97,9 @@ async fn an_end_that_has_come_counts() {
     for _ in 0..20 {
         let (session, look, server) = begin().await;
         let hasty = session.with_deadline(SHORT);
-        let error = held_up(&look, hasty.execute("quit", &())).await.unwrap_err();
+        let error = held_up(&look, hasty.execute("quit", &()))
+            .await
+            .unwrap_err();
         assert!(matches!(error.ended(), Some(Ended::Closed)), "{error}");
         server.join().unwrap();
     }

@@ -1,5 +1,5 @@
-//! The session against a scripted monitor in memory, with paused time: every call in every state, each fault
-//! in each phase. Needs no QEMU and never sleeps.
+//! The session against a scripted monitor in memory, with paused time: every call in every state,
+//! each fault in each phase. Needs no QEMU and never sleeps.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -50,23 +50,43 @@ pub(crate) async fn connected() -> (Session, Peer) {
 
 impl Peer {
     /// A peer that has said nothing yet, and the session that waits for it.
-    pub(crate) fn new() -> (Self, impl Future<Output = Result<Session, AttachError>> + Send) {
+    pub(crate) fn new() -> (
+        Self,
+        impl Future<Output = Result<Session, AttachError>> + Send,
+    ) {
         Self::over(DEADLINE)
     }
 
     /// The same, with a configuration.
     pub(crate) fn over<C: Into<AttachConfig> + Send>(
         config: C,
-    ) -> (Self, impl Future<Output = Result<Session, AttachError>> + Send) {
+    ) -> (
+        Self,
+        impl Future<Output = Result<Session, AttachError>> + Send,
+    ) {
         let (client, stream) = duplex(64 * 1024);
         let peer = Self::on(stream);
         let fault = Arc::clone(&peer.fault);
-        (peer, Session::over(Client { stream: client, fault }, config))
+        (
+            peer,
+            Session::over(
+                Client {
+                    stream: client,
+                    fault,
+                },
+                config,
+            ),
+        )
     }
 
     /// A peer on a stream that somebody else gave to a session.
     pub(crate) fn on(stream: DuplexStream) -> Self {
-        Self { stream, heard: Vec::new(), fault: Arc::default(), unanswered: VecDeque::new() }
+        Self {
+            stream,
+            heard: Vec::new(),
+            fault: Arc::default(),
+            unanswered: VecDeque::new(),
+        }
     }
 
     /// What is said to a session that has hung up goes nowhere.
@@ -77,17 +97,22 @@ impl Peer {
 
     pub(crate) async fn event(&mut self, name: &str, data: Value) {
         let timestamp = json!({ "seconds": -1, "microseconds": -1 });
-        self.say(json!({ "timestamp": timestamp, "event": name, "data": data }).to_string()).await;
+        self.say(json!({ "timestamp": timestamp, "event": name, "data": data }).to_string())
+            .await;
     }
 
     /// Reads the next command; it is then unanswered.
     pub(crate) async fn hear(&mut self) -> Heard {
-        let command = self.hear_or_end().await.expect("the session closed the stream");
+        let command = self
+            .hear_or_end()
+            .await
+            .expect("the session closed the stream");
         self.unanswered.push_back(command.clone());
         command
     }
 
-    /// Reads the next command, to be answered by whoever reads it; none when the session has closed the stream.
+    /// Reads the next command, to be answered by whoever reads it; none when the session has closed
+    /// the stream.
     pub(crate) async fn hear_or_end(&mut self) -> Option<Heard> {
         loop {
             if let Some(command) = self.parse() {
@@ -115,8 +140,16 @@ impl Peer {
             Some(name) => (false, name),
             None => (true, &value["exec-oob"]),
         };
-        let (name, arguments) = (name.as_str().unwrap().to_owned(), value["arguments"].clone());
-        Some(Heard { name, oob, arguments, id: value["id"].clone() })
+        let (name, arguments) = (
+            name.as_str().unwrap().to_owned(),
+            value["arguments"].clone(),
+        );
+        Some(Heard {
+            name,
+            oob,
+            arguments,
+            id: value["id"].clone(),
+        })
     }
 
     /// Answers the oldest unanswered command as QEMU would.
@@ -128,14 +161,21 @@ impl Peer {
     pub(crate) async fn answer_to(&mut self, command: &Heard) {
         let value = match command.name.as_str() {
             "query-status" => json!({ "status": "running", "running": true }),
-            "query-version" => json!({ "qemu": { "major": 7, "minor": 2, "micro": 22 }, "package": "" }),
+            "query-version" => {
+                json!({ "qemu": { "major": 7, "minor": 2, "micro": 22 }, "package": "" })
+            }
             "query-cpus-fast" => json!([]),
             "human-monitor-command" => json!(""),
             _ => json!({}),
         };
-        self.say(json!({ "return": value, "id": command.id }).to_string()).await;
+        self.say(json!({ "return": value, "id": command.id }).to_string())
+            .await;
         if command.name == "system_reset" {
-            self.event("RESET", json!({ "guest": false, "reason": "host-qmp-system-reset" })).await;
+            self.event(
+                "RESET",
+                json!({ "guest": false, "reason": "host-qmp-system-reset" }),
+            )
+            .await;
         }
     }
 
@@ -147,8 +187,8 @@ impl Peer {
         }
     }
 
-    /// Behaves from now on: answers what is unanswered and all that comes, until `quit` or the end of the
-    /// stream.
+    /// Behaves from now on: answers what is unanswered and all that comes, until `quit` or the end
+    /// of the stream.
     pub(crate) async fn serve(mut self) {
         loop {
             while let Some(command) = self.unanswered.pop_front() {
@@ -161,7 +201,9 @@ impl Peer {
             while let Some(command) = self.parse() {
                 self.unanswered.push_back(command);
             }
-            if self.unanswered.is_empty() && !matches!(self.stream.read_buf(&mut self.heard).await, Ok(1..)) {
+            if self.unanswered.is_empty()
+                && !matches!(self.stream.read_buf(&mut self.heard).await, Ok(1..))
+            {
                 return;
             }
         }
@@ -195,7 +237,11 @@ impl AsyncRead for Client {
 }
 
 impl AsyncWrite for Client {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let fault = *self.fault.lock().unwrap();
         match fault {
             Some(fault) => Poll::Ready(Err(fault.into())),

@@ -1,4 +1,5 @@
-//! At most eight in-band commands are with the server; the rest wait in order; out-of-band ones pass.
+//! At most eight in-band commands are with the server; the rest wait in order; out-of-band ones
+//! pass.
 
 use serde_json::json;
 
@@ -10,7 +11,12 @@ async fn eight_in_flight_and_the_rest_in_order() {
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..50 {
         let session = session.clone();
-        calls.spawn(async move { session.execute(&format!("command-{number}"), &()).await.map(|_| number) });
+        calls.spawn(async move {
+            session
+                .execute(&format!("command-{number}"), &())
+                .await
+                .map(|_| number)
+        });
     }
     peer.hear_until(8).await;
     // The ninth waits; an out-of-band command does not.
@@ -24,7 +30,10 @@ async fn eight_in_flight_and_the_rest_in_order() {
     urgent.await.unwrap().unwrap();
 
     for number in 0..50 {
-        assert_eq!(peer.unanswered.front().unwrap().name, format!("command-{number}"));
+        assert_eq!(
+            peer.unanswered.front().unwrap().name,
+            format!("command-{number}")
+        );
         peer.answer().await;
         assert_eq!(calls.join_next().await.unwrap().unwrap().unwrap(), number);
         if number < 42 {
@@ -45,7 +54,8 @@ async fn answers_out_of_order_reach_their_callers() {
         .collect();
     peer.hear_until(8).await;
     while let Some(command) = peer.unanswered.pop_back() {
-        peer.say(json!({ "return": command.name, "id": command.id }).to_string()).await;
+        peer.say(json!({ "return": command.name, "id": command.id }).to_string())
+            .await;
     }
     for (number, call) in calls.into_iter().enumerate() {
         let name: String = call.await.unwrap().unwrap().parse().unwrap();
@@ -82,7 +92,12 @@ async fn out_of_band_commands_queue_too() {
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..20 {
         let session = session.clone();
-        calls.spawn(async move { session.execute_oob(&format!("command-{number}"), &()).await.map(drop) });
+        calls.spawn(async move {
+            session
+                .execute_oob(&format!("command-{number}"), &())
+                .await
+                .map(drop)
+        });
     }
     peer.hear_until(8).await;
     let served = tokio::spawn(peer.serve());

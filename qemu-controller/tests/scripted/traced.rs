@@ -16,7 +16,10 @@ async fn each_command_each_event_and_the_end() {
     let command = peer.hear().await;
     let id = command.id.as_str().unwrap();
     let sent = collected.line_with(&["query-version", "sent"]);
-    assert_eq!(sent, format!("DEBUG qemu{{}}:command{{name=\"query-version\" id={id}}}: sent"));
+    assert_eq!(
+        sent,
+        format!("DEBUG qemu{{}}:command{{name=\"query-version\" id={id}}}: sent")
+    );
     peer.answer().await;
     asked.await.unwrap().unwrap();
     let answered = collected.line_with(&["query-version", id, "answered", "ok=true", "took="]);
@@ -29,7 +32,10 @@ async fn each_command_each_event_and_the_end() {
     let mut events = session.events();
     peer.event("SOMETHING", json!({})).await;
     events.next().await.unwrap().unwrap();
-    assert_eq!(collected.line_with(&["SOMETHING"]), "DEBUG qemu{}: event event=SOMETHING");
+    assert_eq!(
+        collected.line_with(&["SOMETHING"]),
+        "DEBUG qemu{}: event event=SOMETHING"
+    );
 
     peer.close(None);
     session.ended().await;

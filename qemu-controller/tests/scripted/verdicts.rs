@@ -25,10 +25,15 @@ async fn what_shutdown_says_is_the_verdict() {
         ("host-error", false, "lost", 125),
     ] {
         let (session, mut peer) = connected().await;
-        peer.event("SHUTDOWN", json!({ "guest": guest, "reason": reason })).await;
+        peer.event("SHUTDOWN", json!({ "guest": guest, "reason": reason }))
+            .await;
         peer.close(None);
         let verdict = session.wait().await;
-        assert_eq!((verdict.name(), verdict.exit_code()), (name, code), "{reason}: {verdict}");
+        assert_eq!(
+            (verdict.name(), verdict.exit_code()),
+            (name, code),
+            "{reason}: {verdict}"
+        );
         assert_eq!(verdict.success(), code == 0);
         // Whoever asks later is told the same, also with a deadline.
         assert_eq!(session.run_to_end(RUN).await.name(), name);
@@ -53,7 +58,11 @@ async fn what_this_session_asked_for_is_no_interruption() {
     let (session, mut peer) = connected().await;
     let ended = async {
         assert_eq!(peer.hear().await.name, "quit");
-        peer.event("SHUTDOWN", json!({ "guest": false, "reason": "host-qmp-quit" })).await;
+        peer.event(
+            "SHUTDOWN",
+            json!({ "guest": false, "reason": "host-qmp-quit" }),
+        )
+        .await;
         peer.close(None);
     };
     let (verdict, stopped, ()) = tokio::join!(session.wait(), session.stop(), ended);
@@ -65,10 +74,17 @@ async fn what_this_session_asked_for_is_no_interruption() {
 async fn a_guest_that_stays_after_its_shutdown_has_ended() {
     let (session, mut peer) = connected().await;
     let shutdown = async {
-        peer.event("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" })).await;
+        peer.event(
+            "SHUTDOWN",
+            json!({ "guest": true, "reason": "guest-shutdown" }),
+        )
+        .await;
         let asked = peer.hear().await;
-        peer.say(json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id }).to_string())
-            .await;
+        peer.say(
+            json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id })
+                .to_string(),
+        )
+        .await;
     };
     let (verdict, ()) = tokio::join!(session.wait(), shutdown);
     assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
@@ -83,7 +99,8 @@ async fn a_guest_that_stood_before_the_session_came() {
             for _ in 0..2 {
                 let asked = peer.hear().await;
                 let status = json!({ "status": status, "running": false });
-                peer.say(json!({ "return": status, "id": asked.id }).to_string()).await;
+                peer.say(json!({ "return": status, "id": asked.id }).to_string())
+                    .await;
             }
         };
         let wait = async {
@@ -99,19 +116,30 @@ async fn a_guest_that_stood_before_the_session_came() {
 async fn a_guest_that_stays_in_a_qemu_that_is_held_up() {
     let (session, mut peer) = connected().await;
     let shutdown = async {
-        peer.event("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" })).await;
+        peer.event(
+            "SHUTDOWN",
+            json!({ "guest": true, "reason": "guest-shutdown" }),
+        )
+        .await;
         let asked = peer.hear().await;
         tokio::time::sleep(10 * DEADLINE).await;
-        peer.say(json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id }).to_string())
-            .await;
+        peer.say(
+            json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id })
+                .to_string(),
+        )
+        .await;
     };
-    let verdict = async { tokio::time::timeout(RUN, session.wait()).await.expect("the run is over") };
+    let verdict = async {
+        tokio::time::timeout(RUN, session.wait())
+            .await
+            .expect("the run is over")
+    };
     let (verdict, ()) = tokio::join!(verdict, shutdown);
     assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
 }
 
-/// Answers for a guest whose state is asked of `status`, with the time since it began; one that is shut down can not be
-/// continued.
+/// Answers for a guest whose state is asked of `status`, with the time since it began; one that is
+/// shut down can not be continued.
 async fn guest(mut peer: Peer, mut status: impl FnMut(Duration) -> &'static str) {
     let began = tokio::time::Instant::now();
     let mut now = "running";
@@ -140,10 +168,17 @@ async fn a_guest_that_comes_to_its_end_while_it_is_looked_at() {
         let mut asked = 0;
         let peer = tokio::spawn(guest(peer, move |since| {
             asked += u32::from(since >= RUN);
-            if asked > asked_before_its_end { "shutdown" } else { "running" }
+            if asked > asked_before_its_end {
+                "shutdown"
+            } else {
+                "running"
+            }
         }));
         let verdict = session.run_to_end(RUN).await;
-        assert!(matches!(verdict, Verdict::ShutDown), "after {asked_before_its_end}: {verdict}");
+        assert!(
+            matches!(verdict, Verdict::ShutDown),
+            "after {asked_before_its_end}: {verdict}"
+        );
         peer.abort();
     }
 }
@@ -153,15 +188,21 @@ async fn a_guest_that_comes_to_its_end_while_it_is_looked_at() {
 async fn a_guest_that_panicked_and_is_still_called_running() {
     let (session, mut peer) = connected().await;
     let panics = async {
-        peer.event("GUEST_PANICKED", json!({ "action": "pause" })).await;
+        peer.event("GUEST_PANICKED", json!({ "action": "pause" }))
+            .await;
         for status in ["running", "guest-panicked"] {
             let asked = peer.hear().await;
             let status = json!({ "status": status, "running": status == "running" });
-            peer.say(json!({ "return": status, "id": asked.id }).to_string()).await;
+            peer.say(json!({ "return": status, "id": asked.id }).to_string())
+                .await;
             peer.event("STOP", json!({})).await;
         }
     };
-    let verdict = async { tokio::time::timeout(RUN, session.wait()).await.expect("the run is over") };
+    let verdict = async {
+        tokio::time::timeout(RUN, session.wait())
+            .await
+            .expect("the run is over")
+    };
     let (verdict, ()) = tokio::join!(verdict, panics);
     assert_eq!(verdict.name(), "panicked");
 }
@@ -170,7 +211,11 @@ async fn a_guest_that_panicked_and_is_still_called_running() {
 async fn timed_out(session: &Session) -> String {
     let since = tokio::time::Instant::now();
     let verdict = session.run_to_end(RUN).await;
-    assert!(since.elapsed() < RUN + Duration::from_secs(10), "{:?}", since.elapsed());
+    assert!(
+        since.elapsed() < RUN + Duration::from_secs(10),
+        "{:?}",
+        since.elapsed()
+    );
     assert_eq!((verdict.name(), verdict.exit_code()), ("timed-out", 124));
     verdict.to_string()
 }
@@ -179,7 +224,10 @@ async fn timed_out(session: &Session) -> String {
 async fn a_deadline_is_a_verdict_also_where_nobody_answers() {
     let (session, _peer) = connected().await;
     let said = timed_out(&session).await;
-    assert_eq!(said, "the run was not over after 60s: QEMU does not answer its monitor");
+    assert_eq!(
+        said,
+        "the run was not over after 60s: QEMU does not answer its monitor"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,7 +242,9 @@ async fn a_deadline_that_passes_during_another_operation() {
     }
     let said = timed_out(&session).await;
     assert!(
-        said.ends_with("another operation of the session was not done, so the guest was not looked at"),
+        said.ends_with(
+            "another operation of the session was not done, so the guest was not looked at"
+        ),
         "{said}"
     );
 }
@@ -203,11 +253,15 @@ async fn a_deadline_that_passes_during_another_operation() {
 async fn a_deadline_tells_what_it_can() {
     let (session, mut peer) = connected().await;
     for _ in 0..2 {
-        peer.event("RESET", json!({ "guest": true, "reason": "guest-reset" })).await;
+        peer.event("RESET", json!({ "guest": true, "reason": "guest-reset" }))
+            .await;
     }
     let peer = tokio::spawn(peer.serve());
     let said = timed_out(&session).await;
-    assert_eq!(said, "the run was not over after 60s: the guest is running; it reset itself 2 times");
+    assert_eq!(
+        said,
+        "the run was not over after 60s: the guest is running; it reset itself 2 times"
+    );
     peer.abort();
 }
 

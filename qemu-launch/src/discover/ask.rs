@@ -72,8 +72,8 @@ pub enum AskError {
     },
 }
 
-/// A QEMU program that was found. What it answers is remembered for this program's life, as long as the file's
-/// size and modification time stay the same.
+/// A QEMU program that was found. What it answers is remembered for this program's life, as long as
+/// the file's size and modification time stay the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qemu {
     path: PathBuf,
@@ -85,7 +85,9 @@ impl Qemu {
     /// # Errors
     /// As [`find`].
     pub fn find(program: impl AsRef<Path>) -> Result<Self, FindError> {
-        Ok(Self { path: find(program)? })
+        Ok(Self {
+            path: find(program)?,
+        })
     }
 
     /// Where it is.
@@ -112,7 +114,8 @@ impl Qemu {
         parse_machines(&answer).ok_or_else(|| self.not_qemu("-machine help", &answer))
     }
 
-    /// The CPU models that it emulates, whichever board they fit. Blocks for about 25 ms the first time.
+    /// The CPU models that it emulates, whichever board they fit. Blocks for about 25 ms the first
+    /// time.
     ///
     /// # Errors
     /// It can't be asked, or is no QEMU.
@@ -133,10 +136,18 @@ impl Qemu {
         static ANSWERS: Mutex<Option<HashMap<Key, String>>> = Mutex::new(None);
         let lock = || ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
 
-        let unreadable = |source| FindError::Unreadable { path: self.path.clone(), source };
+        let unreadable = |source| FindError::Unreadable {
+            path: self.path.clone(),
+            source,
+        };
         let metadata = fs::metadata(&self.path).map_err(unreadable)?;
         let modified = metadata.modified().map_err(unreadable)?;
-        let key = (self.path.clone(), metadata.len(), modified, question.to_vec());
+        let key = (
+            self.path.clone(),
+            metadata.len(),
+            modified,
+            question.to_vec(),
+        );
         if let Some(answer) = lock().get_or_insert_default().get(&key) {
             return Ok(answer.clone());
         }
@@ -158,13 +169,18 @@ impl Qemu {
 
 /// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)`.
 fn parse_version(answer: &str) -> Option<Version> {
-    let rest = answer.lines().next()?.strip_prefix("QEMU emulator version ")?;
+    let rest = answer
+        .lines()
+        .next()?
+        .strip_prefix("QEMU emulator version ")?;
     let (numbers, package) = match rest.split_once(" (") {
         Some((numbers, package)) => (numbers, Some(package.trim_end_matches(')').to_owned())),
         None => (rest, None),
     };
     let mut numbers = numbers.trim().split('.').map(|number| {
-        let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+        let digits = number
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(number.len());
         number[..digits].parse().ok()
     });
     Some(Version {
@@ -177,23 +193,36 @@ fn parse_version(answer: &str) -> Option<Version> {
 
 /// A heading, then a name and a description on each line.
 fn parse_machines(answer: &str) -> Option<Vec<Machine>> {
-    let lines = answer.strip_prefix("Supported machines are:")?.lines().filter(|line| !line.is_empty());
+    let lines = answer
+        .strip_prefix("Supported machines are:")?
+        .lines()
+        .filter(|line| !line.is_empty());
     let machine = |line: &str| {
         let (name, description) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        Machine { name: name.to_owned(), description: description.trim().to_owned() }
+        Machine {
+            name: name.to_owned(),
+            description: description.trim().to_owned(),
+        }
     };
     Some(lines.map(machine).collect())
 }
 
-/// A heading (RISC-V before 9.0 has none), then a name on each line, on some targets behind the target's name, up to
-/// an empty line.
+/// A heading (RISC-V before 9.0 has none), then a name on each line, on some targets behind the
+/// target's name, up to an empty line.
 fn parse_cpus(answer: &str) -> Option<Vec<String>> {
-    let lines = answer.lines().skip_while(|line| line.is_empty() || line.starts_with("Available CPUs"));
+    let lines = answer
+        .lines()
+        .skip_while(|line| line.is_empty() || line.starts_with("Available CPUs"));
     let name = |line: &str| {
-        let mut words = line.split_whitespace().filter(|word| !matches!(*word, "x86" | "PowerPC" | "s390"));
+        let mut words = line
+            .split_whitespace()
+            .filter(|word| !matches!(*word, "x86" | "PowerPC" | "s390"));
         words.next().map(str::to_owned)
     };
-    let names: Vec<_> = lines.take_while(|line| !line.trim().is_empty()).filter_map(name).collect();
+    let names: Vec<_> = lines
+        .take_while(|line| !line.trim().is_empty())
+        .filter_map(name)
+        .collect();
     (!names.is_empty()).then_some(names)
 }
 
@@ -204,9 +233,11 @@ mod tests {
     #[test]
     fn versions_of_distributions_and_of_developers() {
         let of = |text: &str| parse_version(text).map(|v| (v.major, v.minor, v.micro, v.package));
-        let debian =
-            "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022\n";
-        assert_eq!(of(debian), Some((7, 2, 22, Some("Debian 1:7.2+dfsg-7+deb12u18+b3".to_owned()))));
+        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022\n";
+        assert_eq!(
+            of(debian),
+            Some((7, 2, 22, Some("Debian 1:7.2+dfsg-7+deb12u18+b3".to_owned())))
+        );
         assert_eq!(of("QEMU emulator version 10.0.2"), Some((10, 0, 2, None)));
         assert_eq!(
             of("QEMU emulator version 9.2.50 (v9.2.0-123-g0)"),
@@ -219,10 +250,14 @@ mod tests {
 
     #[test]
     fn machines_with_and_without_a_description() {
-        let machines = parse_machines("Supported machines are:\nakita   Sharp SL-C1000\nbare\n").unwrap();
+        let machines =
+            parse_machines("Supported machines are:\nakita   Sharp SL-C1000\nbare\n").unwrap();
         assert_eq!(machines[0].name, "akita");
         assert_eq!(machines[0].description, "Sharp SL-C1000");
-        assert_eq!((machines[1].name.as_str(), machines[1].description.as_str()), ("bare", ""));
+        assert_eq!(
+            (machines[1].name.as_str(), machines[1].description.as_str()),
+            ("bare", "")
+        );
         assert_eq!(parse_machines("hello"), None);
     }
 
@@ -233,7 +268,8 @@ mod tests {
             ["cortex-m0", "cortex-m3"]
         );
         assert_eq!(
-            parse_cpus("Available CPUs:\nx86 486   (alias)\n\nRecognized CPUID flags:\n  fpu\n").unwrap(),
+            parse_cpus("Available CPUs:\nx86 486   (alias)\n\nRecognized CPUID flags:\n  fpu\n")
+                .unwrap(),
             ["486"]
         );
         assert_eq!(parse_cpus("any\nrv32\n").unwrap(), ["any", "rv32"]);

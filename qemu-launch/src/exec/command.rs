@@ -8,8 +8,9 @@ use super::{Descriptor, Failure, Started};
 use crate::child::Child;
 use crate::command_line::Argv;
 
-/// Starts the program with exactly this environment (of a name's values the last) and these descriptors beside the
-/// standard streams. Returns once it executes. That it ends with this program is the guard's business.
+/// Starts the program with exactly this environment (of a name's values the last) and these
+/// descriptors beside the standard streams. Returns once it executes. That it ends with this
+/// program is the guard's business.
 pub(crate) fn start(
     argv: &Argv,
     environment: Vec<(OsString, OsString)>,
@@ -19,7 +20,11 @@ pub(crate) fn start(
 ) -> Result<Started, Failure> {
     let pipe = || io::pipe().map_err(Failure::to("make a pipe"));
     let mut command = Command::new(argv.program());
-    command.args(argv.args()).env_clear().envs(environment).stdin(Stdio::null());
+    command
+        .args(argv.args())
+        .env_clear()
+        .envs(environment)
+        .stdin(Stdio::null());
     let stdout = match stdout {
         Some(channel) => {
             command.stdout(as_stdio(channel));
@@ -37,7 +42,11 @@ pub(crate) fn start(
     let child = command.spawn().map_err(Failure::Exec)?;
     #[cfg(unix)]
     let child = rustix::process::Pid::from_child(&child);
-    Ok(Started { child: Child::new(child), stdout, stderr })
+    Ok(Started {
+        child: Child::new(child),
+        stdout,
+        stderr,
+    })
 }
 
 #[cfg(unix)]
@@ -47,7 +56,10 @@ fn as_stdio(descriptor: Descriptor) -> Stdio {
 
 /// Sets what the child does to itself before it becomes QEMU.
 #[cfg(unix)]
-#[expect(unsafe_code, reason = "`pre_exec` is the only way to run code between fork and exec")]
+#[expect(
+    unsafe_code,
+    reason = "`pre_exec` is the only way to run code between fork and exec"
+)]
 fn confine(command: &mut Command, inherited: Vec<Descriptor>) {
     use command_fds::CommandFdExt;
     use std::os::unix::process::CommandExt;
@@ -62,8 +74,9 @@ fn confine(command: &mut Command, inherited: Vec<Descriptor>) {
         close_all_on_exec();
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed, and no allocation, because another thread
-    // may have held any lock at the moment of the fork. `before_exec` makes system calls only.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed, and no allocation,
+    // because another thread may have held any lock at the moment of the fork. `before_exec` makes
+    // system calls only.
     unsafe {
         command.pre_exec(before_exec);
     }

@@ -27,8 +27,8 @@ impl Inherited {
         Ok(pairs)
     }
 
-    /// The numbers under which QEMU will have its ends: those that they have here. Numbers of our choice could be
-    /// those of descriptors that are still needed on the way to `exec`.
+    /// The numbers under which QEMU will have its ends: those that they have here. Numbers of our
+    /// choice could be those of descriptors that are still needed on the way to `exec`.
     pub(crate) fn numbers(&self) -> Vec<i32> {
         self.theirs.iter().map(AsRawFd::as_raw_fd).collect()
     }
@@ -38,7 +38,8 @@ impl Inherited {
     }
 }
 
-/// A program that has closed its standard streams gets their numbers again, and in the child they are taken.
+/// A program that has closed its standard streams gets their numbers again, and in the child they
+/// are taken.
 pub(super) fn above_standard(descriptor: Descriptor) -> io::Result<Descriptor> {
     if descriptor.as_raw_fd() > 2 {
         return Ok(descriptor);

@@ -28,7 +28,9 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new(script: &str) -> Self {
-        let fake = Self { folder: tempfile::tempdir().unwrap() };
+        let fake = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
         fake.write(format!("#!/bin/sh\n{script}\n"), 0o755);
         fake
     }

@@ -1,5 +1,5 @@
-//! Hostile strings through every option, read back by QEMU's own rules: no string becomes an option, a property or a
-//! second file.
+//! Hostile strings through every option, read back by QEMU's own rules: no string becomes an
+//! option, a property or a second file.
 #![cfg(unix)]
 
 use std::ffi::OsString;
@@ -45,59 +45,112 @@ fn slots() -> Vec<Slot> {
     let slot = |name, kind, fill| Slot { name, fill, kind };
     vec![
         slot("machine", Kind::Name, |s| base().machine(text(s))),
-        slot("machine property", Kind::Value, |s| base().machine_property("graphics", s)),
-        slot("machine property's key", Kind::Name, |s| base().machine_property(text(s), "on")),
+        slot("machine property", Kind::Value, |s| {
+            base().machine_property("graphics", s)
+        }),
+        slot("machine property's key", Kind::Name, |s| {
+            base().machine_property(text(s), "on")
+        }),
         slot("cpu", Kind::Name, |s| base().cpu(text(s))),
-        slot("cpu property", Kind::Name, |s| base().cpu_property("vfp", text(s))),
-        slot("cpu property's key", Kind::Name, |s| base().cpu_property(text(s), "off")),
+        slot("cpu property", Kind::Name, |s| {
+            base().cpu_property("vfp", text(s))
+        }),
+        slot("cpu property's key", Kind::Name, |s| {
+            base().cpu_property(text(s), "off")
+        }),
         slot("memory", Kind::Name, |s| base().memory(text(s))),
         slot("firmware", Kind::Path, |s| base().firmware(s)),
         slot("raw image", Kind::Path, |s| base().raw_image(s, 0)),
         slot("intel hex", Kind::Path, |s| base().intel_hex(s)),
         slot("bios", Kind::Path, |s| base().bios(s)),
-        slot("semihosting argument", Kind::Value, |s| base().semihosting(Semihosting::native().argument(s))),
+        slot("semihosting argument", Kind::Value, |s| {
+            base().semihosting(Semihosting::native().argument(s))
+        }),
         slot("semihosting console", Kind::Name, |s| {
             base().semihosting(Semihosting::native().console(text(s)))
         }),
-        slot("serial file", Kind::Path, |s| base().serial(Backend::File { path: s.into(), append: false })),
-        slot("socket", Kind::Path, |s| base().qmp(Endpoint::Socket(s.into()))),
-        slot("chardev id", Kind::Name, |s| base().chardev(text(s), Backend::Null)),
+        slot("serial file", Kind::Path, |s| {
+            base().serial(Backend::File {
+                path: s.into(),
+                append: false,
+            })
+        }),
+        slot("socket", Kind::Path, |s| {
+            base().qmp(Endpoint::Socket(s.into()))
+        }),
+        slot("chardev id", Kind::Name, |s| {
+            base().chardev(text(s), Backend::Null)
+        }),
         slot("drive", Kind::Path, |s| base().drive(Drive::raw("sd", s))),
-        slot("drive interface", Kind::Name, |s| base().drive(Drive::raw(text(s), "/d"))),
-        slot("drive format", Kind::Name, |s| base().drive(Drive::new("sd", text(s), "/d"))),
-        slot("drive property", Kind::Value, |s| base().drive(Drive::raw("sd", "/d").property("serial", s))),
+        slot("drive interface", Kind::Name, |s| {
+            base().drive(Drive::raw(text(s), "/d"))
+        }),
+        slot("drive format", Kind::Name, |s| {
+            base().drive(Drive::new("sd", text(s), "/d"))
+        }),
+        slot("drive property", Kind::Value, |s| {
+            base().drive(Drive::raw("sd", "/d").property("serial", s))
+        }),
         slot("drive property's key", Kind::Name, |s| {
             base().drive(Drive::raw("sd", "/d").property(text(s), "on"))
         }),
-        slot("blockdev", Kind::Path, |s| base().blockdev(Blockdev::raw("n0", s))),
-        slot("blockdev node", Kind::Name, |s| base().blockdev(Blockdev::raw(text(s), "/d"))),
+        slot("blockdev", Kind::Path, |s| {
+            base().blockdev(Blockdev::raw("n0", s))
+        }),
+        slot("blockdev node", Kind::Name, |s| {
+            base().blockdev(Blockdev::raw(text(s), "/d"))
+        }),
         slot("blockdev property", Kind::Value, |s| {
             base().blockdev(Blockdev::raw("n0", "/d").property("discard", s))
         }),
-        slot("device", Kind::Name, |s| base().device(Device::new(text(s)))),
-        slot("device property", Kind::Value, |s| base().device(Device::new("tmp105").property("id", s))),
+        slot("device", Kind::Name, |s| {
+            base().device(Device::new(text(s)))
+        }),
+        slot("device property", Kind::Value, |s| {
+            base().device(Device::new("tmp105").property("id", s))
+        }),
         slot("device property's key", Kind::Name, |s| {
             base().device(Device::new("tmp105").property(text(s), "on"))
         }),
         slot("nic", Kind::Name, |s| base().nic(Nic::new(text(s)))),
-        slot("nic property", Kind::Value, |s| base().nic(Nic::user().property("hostfwd", s))),
-        slot("log item", Kind::Name, |s| base().log(Log::items([text(s)]))),
-        slot("log file", Kind::Path, |s| base().log(Log::items(["int"]).to_file(s))),
-        slot("global driver", Kind::Name, |s| base().global(text(s), "p", "v")),
-        slot("global property", Kind::Name, |s| base().global("d", text(s), "v")),
-        slot("global value", Kind::Value, |s| base().global("tmp105", "address", s)),
+        slot("nic property", Kind::Value, |s| {
+            base().nic(Nic::user().property("hostfwd", s))
+        }),
+        slot("log item", Kind::Name, |s| {
+            base().log(Log::items([text(s)]))
+        }),
+        slot("log file", Kind::Path, |s| {
+            base().log(Log::items(["int"]).to_file(s))
+        }),
+        slot("global driver", Kind::Name, |s| {
+            base().global(text(s), "p", "v")
+        }),
+        slot("global property", Kind::Name, |s| {
+            base().global("d", text(s), "v")
+        }),
+        slot("global value", Kind::Value, |s| {
+            base().global("tmp105", "address", s)
+        }),
     ]
 }
 
 fn argv(spec: &MachineSpec) -> Result<Vec<OsString>, SpecError> {
-    Ok(spec.argv(Path::new("/q"), Path::new("/run"))?.args().to_vec())
+    Ok(spec
+        .argv(Path::new("/q"), Path::new("/run"))?
+        .args()
+        .to_vec())
 }
 
 /// Each option, key and value of a command line, one after the other.
 fn flat(reads: &[Read]) -> Vec<Bytes> {
     let words = |read: &Read| {
-        let pairs = read.pairs.iter().flat_map(|(key, value)| [key.clone(), value.clone()]);
-        std::iter::once(read.option.clone().into_bytes()).chain(pairs).collect::<Vec<_>>()
+        let pairs = read
+            .pairs
+            .iter()
+            .flat_map(|(key, value)| [key.clone(), value.clone()]);
+        std::iter::once(read.option.clone().into_bytes())
+            .chain(pairs)
+            .collect::<Vec<_>>()
     };
     reads.iter().flat_map(words).collect()
 }
@@ -105,24 +158,44 @@ fn flat(reads: &[Read]) -> Vec<Bytes> {
 fn check(slot: &Slot, string: &OsString) -> Result<(), TestCaseError> {
     let with = |string: &OsString| argv(&(slot.fill)(string.clone()));
     let arrives = |string: &OsString| match slot.kind {
-        Kind::Path => std::path::absolute(string).map(|path| path.into_os_string().into_vec()).ok(),
+        Kind::Path => std::path::absolute(string)
+            .map(|path| path.into_os_string().into_vec())
+            .ok(),
         Kind::Value => Some(string.as_bytes().to_vec()),
         Kind::Name => Some(text(string.clone()).into_bytes()),
     };
-    let benign = OsString::from(if slot.name == "memory" { "77K" } else { "benign" });
+    let benign = OsString::from(if slot.name == "memory" {
+        "77K"
+    } else {
+        "benign"
+    });
     let mark = arrives(&benign).expect("a path");
     let mut expected = flat(&read(&with(&benign).expect("it is benign")));
-    prop_assert_eq!(expected.iter().filter(|word| **word == mark).count(), 1, "{}", slot.name);
+    prop_assert_eq!(
+        expected.iter().filter(|word| **word == mark).count(),
+        1,
+        "{}",
+        slot.name
+    );
     match with(string) {
         Ok(args) => {
-            prop_assert!(!string.as_bytes().contains(&0), "{}: a NUL got through", slot.name);
+            prop_assert!(
+                !string.as_bytes().contains(&0),
+                "{}: a NUL got through",
+                slot.name
+            );
             let filled = arrives(string).expect("it was made absolute");
-            expected.iter_mut().filter(|word| **word == mark).for_each(|word| word.clone_from(&filled));
+            expected
+                .iter_mut()
+                .filter(|word| **word == mark)
+                .for_each(|word| word.clone_from(&filled));
             prop_assert_eq!(flat(&read(&args)), expected, "{}: {:?}", slot.name, string);
         }
         Err(SpecError::Nul { .. }) => prop_assert!(string.as_bytes().contains(&0)),
         Err(SpecError::SocketPathTooLong { .. } | SpecError::PercentInLogFile { .. }) => {}
-        Err(SpecError::Path { .. }) => prop_assert!(string.is_empty(), "{}: {:?}", slot.name, string),
+        Err(SpecError::Path { .. }) => {
+            prop_assert!(string.is_empty(), "{}: {:?}", slot.name, string)
+        }
         Err(error) => prop_assert!(slot.kind == Kind::Name, "{}: {}", slot.name, error),
     }
     Ok(())
@@ -191,7 +264,8 @@ fn the_known_tricks() {
         for nasty in NASTY {
             check(slot, &OsString::from(nasty)).unwrap_or_else(|error| panic!("{error}"));
         }
-        check(slot, &OsString::from_vec(b"a\xff,\xfe=b".to_vec())).unwrap_or_else(|error| panic!("{error}"));
+        check(slot, &OsString::from_vec(b"a\xff,\xfe=b".to_vec()))
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -1,8 +1,9 @@
 //! A command line as QEMU reads it.
 //!
-//! The rules are those of QEMU's `lookup_opt` (system/vl.c: which words are options), `get_opt_name_value`
-//! (util/qemu-option.c) and `keyval_parse_one` (util/keyval.c) for lists, `cpu_common_parse_features` (hw/core/cpu-common.c)
-//! for `-cpu`, and `qemu_global_option` (util/qemu-config.c).
+//! The rules are those of QEMU's `lookup_opt` (system/vl.c: which words are options),
+//! `get_opt_name_value` (util/qemu-option.c) and `keyval_parse_one` (util/keyval.c) for lists,
+//! `cpu_common_parse_features` (hw/core/cpu-common.c) for `-cpu`, and `qemu_global_option`
+//! (util/qemu-config.c).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +26,10 @@ pub(crate) fn read(args: &[OsString]) -> Vec<Read> {
     let mut out = Vec::new();
     while let Some(option) = words.next() {
         let option = String::from_utf8(option.to_vec()).expect("an option is ASCII");
-        assert!(option.starts_with('-'), "{option} would be taken for a disk image");
+        assert!(
+            option.starts_with('-'),
+            "{option} would be taken for a disk image"
+        );
         let pairs = if FLAGS.contains(&option.as_str()) {
             Vec::new()
         } else {
@@ -56,7 +60,10 @@ pub(crate) fn read(args: &[OsString]) -> Vec<Read> {
 fn list(mut rest: &[u8]) -> Pairs {
     let mut pairs = Pairs::new();
     while !rest.is_empty() {
-        let name_end = rest.iter().position(|b| matches!(b, b'=' | b',')).unwrap_or(rest.len());
+        let name_end = rest
+            .iter()
+            .position(|b| matches!(b, b'=' | b','))
+            .unwrap_or(rest.len());
         let key = if rest.get(name_end) == Some(&b'=') {
             let key = rest[..name_end].to_vec();
             rest = &rest[name_end + 1..];
@@ -90,7 +97,9 @@ fn list(mut rest: &[u8]) -> Pairs {
 
 /// `strtok(featurestr, ",")`: empty pieces vanish, nothing is escaped.
 fn features(value: &[u8]) -> Pairs {
-    let pieces = value.split(|&b| b == b',').filter(|piece| !piece.is_empty());
+    let pieces = value
+        .split(|&b| b == b',')
+        .filter(|piece| !piece.is_empty());
     let pair = |piece: &[u8]| match piece.iter().position(|&b| b == b'=') {
         Some(at) => (piece[..at].to_vec(), piece[at + 1..].to_vec()),
         None => (Bytes::new(), piece.to_vec()),
@@ -100,10 +109,21 @@ fn features(value: &[u8]) -> Pairs {
 
 /// `sscanf(str, "%63[^.=].%63[^=]%n", …)`, then the rest as it stands.
 fn global(value: &[u8]) -> Pairs {
-    let driver_end = value.iter().take(63).position(|b| matches!(b, b'.' | b'=')).expect("a driver");
+    let driver_end = value
+        .iter()
+        .take(63)
+        .position(|b| matches!(b, b'.' | b'='))
+        .expect("a driver");
     assert_eq!(value[driver_end], b'.');
     let rest = &value[driver_end + 1..];
-    let property_end = rest.iter().take(64).position(|&b| b == b'=').expect("a property of 63 bytes at most");
+    let property_end = rest
+        .iter()
+        .take(64)
+        .position(|&b| b == b'=')
+        .expect("a property of 63 bytes at most");
     let property = rest[..property_end].to_vec();
-    vec![(b"driver".to_vec(), value[..driver_end].to_vec()), (property, rest[property_end + 1..].to_vec())]
+    vec![
+        (b"driver".to_vec(), value[..driver_end].to_vec()),
+        (property, rest[property_end + 1..].to_vec()),
+    ]
 }

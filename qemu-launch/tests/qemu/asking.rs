@@ -13,10 +13,19 @@ fn version_machines_and_cpus() {
     let version = qemu.version().unwrap();
     assert!(version.major >= 7, "{version:?}");
     let machines = qemu.machines().unwrap();
-    let board = machines.iter().find(|machine| machine.name == "lm3s6965evb").unwrap();
-    assert!(board.description.contains("Stellaris LM3S6965EVB"), "{board:?}");
+    let board = machines
+        .iter()
+        .find(|machine| machine.name == "lm3s6965evb")
+        .unwrap();
+    assert!(
+        board.description.contains("Stellaris LM3S6965EVB"),
+        "{board:?}"
+    );
     let cpus = qemu.cpus().unwrap();
-    assert!(cpus.iter().any(|cpu| cpu == "cortex-m3") && cpus.len() > 10, "{cpus:?}");
+    assert!(
+        cpus.iter().any(|cpu| cpu == "cortex-m3") && cpus.len() > 10,
+        "{cpus:?}"
+    );
 }
 
 #[test]
@@ -25,8 +34,10 @@ fn answers_are_remembered_until_the_file_changes() {
     let program = folder.path().join("qemu-system-arm");
     let asked = folder.path().join("asked");
     let write = |version: &str| {
-        let script =
-            format!("#!/bin/sh\necho >> '{}'\necho 'QEMU emulator version {version}'\n", asked.display());
+        let script = format!(
+            "#!/bin/sh\necho >> '{}'\necho 'QEMU emulator version {version}'\n",
+            asked.display()
+        );
         write_program(&program, script, 0o755);
     };
     let times = || std::fs::metadata(&asked).map_or(0, |file| file.len());
@@ -44,6 +55,12 @@ fn a_program_that_is_no_qemu() {
     let error = Qemu::find("/bin/true").unwrap().version().unwrap_err();
     assert!(matches!(error, AskError::NotQemu { .. }), "{error:?}");
     let error = Qemu::find("/bin/false").unwrap().version().unwrap_err();
-    assert!(matches!(&error, AskError::Failed { exit, .. } if exit.code() == Some(1)), "{error:?}");
-    assert!(start.elapsed().as_secs() < 10, "nobody waited for a deadline");
+    assert!(
+        matches!(&error, AskError::Failed { exit, .. } if exit.code() == Some(1)),
+        "{error:?}"
+    );
+    assert!(
+        start.elapsed().as_secs() < 10,
+        "nobody waited for a deadline"
+    );
 }

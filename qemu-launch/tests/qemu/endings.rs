@@ -30,27 +30,43 @@ fn sigterm_ends_it_with_status_0() {
 fn quit_takes_no_signal() {
     let (process, mut qmp) = start(&machine("tick"));
     assert_eq!(qmp.execute("quit"), "{\"return\": {}}");
-    let ended = process.end_blocking(Ladder::default().after_quit(Duration::from_secs(30))).unwrap();
-    assert_eq!((ended.rung, ended.exit.kind()), (Rung::Exited, &ExitKind::Exited(0)));
+    let ended = process
+        .end_blocking(Ladder::default().after_quit(Duration::from_secs(30)))
+        .unwrap();
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Exited, &ExitKind::Exited(0))
+    );
     // Ending what has ended is no error, and says the same.
     let again = process.end_blocking(Ladder::kill()).unwrap();
-    assert_eq!((again.rung, again.exit.kind()), (Rung::Exited, &ExitKind::Exited(0)));
+    assert_eq!(
+        (again.rung, again.exit.kind()),
+        (Rung::Exited, &ExitKind::Exited(0))
+    );
 }
 
 #[test]
 fn sigkill_at_once() {
     let (process, _qmp) = start(&machine("tick"));
     let ended = process.end_blocking(Ladder::kill()).unwrap();
-    assert_eq!((ended.rung, ended.exit.kind()), (Rung::Killed, &ExitKind::Signalled(9)));
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
 }
 
 #[test]
 fn a_stopped_process_is_continued_and_ends() {
     let (process, _qmp) = start(&machine("tick"));
     signal(&process, Signal::STOP);
-    eventually("stopped", || status(process.pid(), "State").is_some_and(|state| state.starts_with('T')));
+    eventually("stopped", || {
+        status(process.pid(), "State").is_some_and(|state| state.starts_with('T'))
+    });
     let ended = process.end_blocking(patient()).unwrap();
-    assert_eq!((ended.rung, ended.exit.kind()), (Rung::Terminated, &ExitKind::Exited(0)));
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Terminated, &ExitKind::Exited(0))
+    );
 }
 
 #[test]
@@ -58,13 +74,19 @@ fn a_stopped_process_is_killed() {
     let (process, _qmp) = start(&machine("tick"));
     signal(&process, Signal::STOP);
     let ended = process.end_blocking(Ladder::kill()).unwrap();
-    assert_eq!((ended.rung, ended.exit.kind()), (Rung::Killed, &ExitKind::Signalled(9)));
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
 }
 
-/// A serial port that nobody reads stalls QEMU's main loop: it hears neither its monitor nor SIGTERM.
+/// A serial port that nobody reads stalls QEMU's main loop: it hears neither its monitor nor
+/// SIGTERM.
 #[test]
 fn a_wedged_process_is_killed() {
-    let spec = machine("uart-flood").serial(Endpoint::Inherited).start_stopped(true);
+    let spec = machine("uart-flood")
+        .serial(Endpoint::Inherited)
+        .start_stopped(true);
     let (mut process, mut qmp) = start(&spec);
     let _unread = process.take_serial(0).unwrap();
     qmp.send(r#"{"execute": "cont"}"#);
@@ -74,26 +96,39 @@ fn a_wedged_process_is_killed() {
     }
     let ladder = Ladder::default().terminate_within(Duration::from_millis(300));
     let ended = process.end_blocking(ladder).unwrap();
-    assert_eq!((ended.rung, ended.exit.kind()), (Rung::Killed, &ExitKind::Signalled(9)));
+    assert_eq!(
+        (ended.rung, ended.exit.kind()),
+        (Rung::Killed, &ExitKind::Signalled(9))
+    );
 }
 
 #[test]
 fn a_lockup_comes_with_its_registers() {
     let process = qemu_launch::spawn(&machine("lockup")).unwrap();
     let exit = process.wait_blocking(soon()).unwrap();
-    let ExitKind::Lockup(dump) = exit.kind() else { panic!("{exit:?}") };
-    assert!(dump.reason().contains("HardFault") || dump.reason().contains("escalate"), "{dump:?}");
+    let ExitKind::Lockup(dump) = exit.kind() else {
+        panic!("{exit:?}")
+    };
+    assert!(
+        dump.reason().contains("HardFault") || dump.reason().contains("escalate"),
+        "{dump:?}"
+    );
     assert!(
         dump.pc().is_some() && dump.register("r13").is_some() && dump.register("XPSR").is_some(),
         "{dump:?}"
     );
     assert_eq!(exit.signal(), Some(6));
-    assert!(exit.to_string().starts_with("the guest locked up: "), "{exit}");
+    assert!(
+        exit.to_string().starts_with("the guest locked up: "),
+        "{exit}"
+    );
 }
 
 #[test]
 fn a_guest_can_exit_by_semihosting() {
-    let ExitKind::Exited(code) = ends(&machine("semihosting-exit").semihosting(Semihosting::native())) else {
+    let ExitKind::Exited(code) =
+        ends(&machine("semihosting-exit").semihosting(Semihosting::native()))
+    else {
         panic!("not an exit")
     };
     assert_ne!(code, 0, "the image exits with a status of its own");
@@ -101,7 +136,10 @@ fn a_guest_can_exit_by_semihosting() {
 
 #[test]
 fn a_reset_request_without_reboot_is_status_0() {
-    assert_eq!(ends(&machine("reset-request").no_reboot()), ExitKind::Exited(0));
+    assert_eq!(
+        ends(&machine("reset-request").no_reboot()),
+        ExitKind::Exited(0)
+    );
 }
 
 #[test]
@@ -129,7 +167,9 @@ fn an_assertion_of_qemu_is_named() {
     let state = folder.path().join("state");
     let (_source, mut qmp) = start(&machine("tick").extra_args(["-name", "source"]));
     let hmp = |line: &str| {
-        format!(r#"{{"execute": "human-monitor-command", "arguments": {{"command-line": "{line}"}}}}"#)
+        format!(
+            r#"{{"execute": "human-monitor-command", "arguments": {{"command-line": "{line}"}}}}"#
+        )
     };
     assert!(qmp.execute("stop").contains("return"));
     let socket = folder.path().join("migration");
@@ -138,7 +178,9 @@ fn an_assertion_of_qemu_is_named() {
     let (mut stream, _) = listener.accept().unwrap();
     std::io::copy(&mut stream, &mut std::fs::File::create(&state).unwrap()).unwrap();
 
-    let target = machine("tick").start_stopped(true).extra_args(["-incoming", "defer"]);
+    let target = machine("tick")
+        .start_stopped(true)
+        .extra_args(["-incoming", "defer"]);
     let (target, mut qmp) = start(&target);
     let socket = folder.path().join("incoming");
     qmp.execute_raw(&format!(
@@ -150,8 +192,13 @@ fn an_assertion_of_qemu_is_named() {
     let _ = std::io::copy(&mut std::fs::File::open(&state).unwrap(), &mut stream);
     drop(stream);
     let exit = target.wait_blocking(soon()).unwrap();
-    let ExitKind::Aborted { line: Some(line) } = exit.kind() else { panic!("{exit:?}") };
-    assert!(line.contains("Assertion") && line.contains("CARD_POWER_UP"), "{line}");
+    let ExitKind::Aborted { line: Some(line) } = exit.kind() else {
+        panic!("{exit:?}")
+    };
+    assert!(
+        line.contains("Assertion") && line.contains("CARD_POWER_UP"),
+        "{line}"
+    );
 }
 
 #[test]
@@ -160,7 +207,10 @@ fn dropping_ends_and_reaps() {
     let watch = process.watch();
     assert!(runs(watch.pid()) && watch.try_wait().is_none());
     drop(process);
-    assert_eq!(watch.wait_blocking(soon()).unwrap().kind(), &ExitKind::Signalled(9));
+    assert_eq!(
+        watch.wait_blocking(soon()).unwrap().kind(),
+        &ExitKind::Signalled(9)
+    );
     assert_eq!(status(watch.pid(), "State"), None, "it is reaped");
     // To whoever keeps a watch, signals and ends are harmless from now on.
     watch.kill();

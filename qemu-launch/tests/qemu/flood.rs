@@ -19,7 +19,10 @@ fn stderr_and_serial() {
 fn flood(time: Duration) {
     // Stopped until the serial port is read: 278 unread bytes would keep QEMU from greeting.
     let log = Log::items(["exec", "nochain"]);
-    let spec = machine("uart-flood").serial(Endpoint::Inherited).log(log).start_stopped(true);
+    let spec = machine("uart-flood")
+        .serial(Endpoint::Inherited)
+        .log(log)
+        .start_stopped(true);
     let (mut process, mut qmp) = start(&spec);
     let mut serial = process.take_serial(0).unwrap();
     let received = Arc::new(AtomicU64::new(0));
@@ -40,7 +43,8 @@ fn flood(time: Duration) {
     let (begin, mut answers, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);
     let warm = begin + time / 4;
     let (mut early, mut dropped) = (None, 0);
-    // For the time asked for, and on until there was enough of a flood: how fast it comes is the machine's affair.
+    // For the time asked for, and on until there was enough of a flood: how fast it comes is the
+    // machine's affair.
     let deadline = begin + time + Duration::from_secs(120);
     let enough = |dropped: u64| {
         dropped > 0
@@ -53,7 +57,9 @@ fn flood(time: Duration) {
         slowest = slowest.max(asked.elapsed());
         answers += 1;
         if answers % 64 == 0 {
-            let line = sometimes.next_line_blocking(Instant::now() + Duration::from_secs(30)).unwrap();
+            let line = sometimes
+                .next_line_blocking(Instant::now() + Duration::from_secs(30))
+                .unwrap();
             dropped += line.expect("the stream goes on").dropped_before;
         }
         if early.is_none() && Instant::now() > warm {
@@ -76,9 +82,19 @@ fn flood(time: Duration) {
         slowest.as_millis()
     );
     assert_eq!(ended.rung, Rung::Terminated, "it heard SIGTERM");
-    assert!(tail.bytes().len() <= 64 * 1024 && tail.dropped() > 1_000_000, "{} dropped", tail.dropped());
+    assert!(
+        tail.bytes().len() <= 64 * 1024 && tail.dropped() > 1_000_000,
+        "{} dropped",
+        tail.dropped()
+    );
     assert!(dropped > 0, "a slow reader is told what it missed");
     assert!(serial_bytes > 10_000, "{serial_bytes}");
-    assert!(ours < ours_early + 2048, "this process grew from {ours_early} to {ours} KiB");
-    assert!(qemu < qemu_early + 8192, "QEMU grew from {qemu_early} to {qemu} KiB");
+    assert!(
+        ours < ours_early + 2048,
+        "this process grew from {ours_early} to {ours} KiB"
+    );
+    assert!(
+        qemu < qemu_early + 8192,
+        "QEMU grew from {qemu_early} to {qemu} KiB"
+    );
 }

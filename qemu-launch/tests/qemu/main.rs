@@ -2,7 +2,10 @@
 //!
 //! With `QEMU_LAUNCH_LONG` set, floods last 60 s and leaks are looked for over 500 starts.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of a test fails as the test does"
+)]
 
 mod asking;
 mod endings;

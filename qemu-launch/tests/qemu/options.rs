@@ -3,8 +3,8 @@
 use std::fs;
 
 use qemu_launch::{
-    Action, Backend, Blockdev, Device, Drive, Endpoint, ExitKind, Icount, Log, MachineSpec, Monitor, Nic,
-    Semihosting,
+    Action, Backend, Blockdev, Device, Drive, Endpoint, ExitKind, Icount, Log, MachineSpec,
+    Monitor, Nic, Semihosting,
 };
 
 use crate::support::{eventually, image, machine, soon, start};
@@ -23,16 +23,28 @@ fn every_kind_of_option_at_once() {
         .gdb(Endpoint::free_port())
         .semihosting(Semihosting::native().argument("one,two").console("console"))
         .chardev("console", Backend::RingBuffer { size: 4096 })
-        .serial(Backend::File { path: file("serial,1.log"), append: true })
+        .serial(Backend::File {
+            path: file("serial,1.log"),
+            append: true,
+        })
         .serial(Backend::Null)
         .serial(Endpoint::PrivateSocket)
         .monitor(Monitor::Human(Endpoint::PrivateSocket))
         .monitor(Monitor::Qmp(Endpoint::free_port()))
-        .drive(Drive::raw("none", file("card,1.img")).property("id", "card").discard_writes())
+        .drive(
+            Drive::raw("none", file("card,1.img"))
+                .property("id", "card")
+                .discard_writes(),
+        )
         .blockdev(Blockdev::raw("node1", file("disk,2.img")).read_only())
         .nic(Nic::user_restricted())
         .icount(Icount::shift(6).without_sleep())
-        .action(Action::new().pause_on_shutdown().pause_on_panic().pause_on_watchdog())
+        .action(
+            Action::new()
+                .pause_on_shutdown()
+                .pause_on_panic()
+                .pause_on_watchdog(),
+        )
         .log(Log::items(["guest_errors", "unimp"]).to_file(file("log,1.txt")))
         .global("cortex-m3-arm-cpu", "pmsav7-dregion", "8");
     let (process, mut qmp) = start(&spec);
@@ -43,8 +55,13 @@ fn every_kind_of_option_at_once() {
         "{blocks}"
     );
     let devices = qmp.execute("query-chardev");
-    for id in ["console", "serial0", "serial1", "serial2", "monitor0", "monitor1", "gdb", "qmp"] {
-        assert!(devices.contains(&format!("\"label\": \"{id}\"")), "{id} in {devices}");
+    for id in [
+        "console", "serial0", "serial1", "serial2", "monitor0", "monitor1", "gdb", "qmp",
+    ] {
+        assert!(
+            devices.contains(&format!("\"label\": \"{id}\"")),
+            "{id} in {devices}"
+        );
     }
     assert!(file("serial,1.log").exists() && file("log,1.txt").exists());
     let warnings = process.stderr_tail().to_string_lossy();
@@ -54,8 +71,9 @@ fn every_kind_of_option_at_once() {
 #[test]
 fn raw_and_hex_images_run() {
     let folder = tempfile::tempdir().unwrap();
-    // Stack at the end of SRAM, reset vector 0x9, SYS_EXIT_EXTENDED is left out: a bkpt without semihosting is a
-    // fault inside no handler, so that the lockup's registers tell that this code has run.
+    // Stack at the end of SRAM, reset vector 0x9, SYS_EXIT_EXTENDED is left out: a bkpt without
+    // semihosting is a fault inside no handler, so that the lockup's registers tell that this code
+    // has run.
     let words: [u32; 2] = [0x2001_0000, 0x0000_0009];
     let mut code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     // movs r7, #0x5a; udf #0
@@ -64,13 +82,25 @@ fn raw_and_hex_images_run() {
     fs::write(&raw, &code).unwrap();
     let hex = folder.path().join("a,b.hex");
     let bytes: String = code.iter().map(|byte| format!("{byte:02X}")).collect();
-    let sum = code.iter().fold(code.len() as u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg();
-    fs::write(&hex, format!(":{:02X}000000{bytes}{sum:02X}\n:00000001FF\n", code.len())).unwrap();
+    let sum = code
+        .iter()
+        .fold(code.len() as u8, |sum, byte| sum.wrapping_add(*byte))
+        .wrapping_neg();
+    fs::write(
+        &hex,
+        format!(":{:02X}000000{bytes}{sum:02X}\n:00000001FF\n", code.len()),
+    )
+    .unwrap();
 
-    for spec in [MachineSpec::default().raw_image(&raw, 0), MachineSpec::default().intel_hex(&hex)] {
+    for spec in [
+        MachineSpec::default().raw_image(&raw, 0),
+        MachineSpec::default().intel_hex(&hex),
+    ] {
         let process = qemu_launch::spawn(&spec).unwrap();
         let exit = process.wait_blocking(soon()).unwrap();
-        let ExitKind::Lockup(dump) = exit.kind() else { panic!("{exit:?}") };
+        let ExitKind::Lockup(dump) = exit.kind() else {
+            panic!("{exit:?}")
+        };
         assert_eq!(dump.register("R07"), Some(0x5a), "{dump:?}");
     }
     assert!(image("tick").is_file());
@@ -87,8 +117,11 @@ fn a_card_for_the_board() {
 
 #[test]
 fn a_device_of_the_boards_bus() {
-    let spec =
-        machine("tick").device(Device::new("tmp105").property("address", "0x48").property("id", "heat"));
+    let spec = machine("tick").device(
+        Device::new("tmp105")
+            .property("address", "0x48")
+            .property("id", "heat"),
+    );
     let (_process, mut qmp) = start(&spec);
     let found = qmp.execute_raw(
         r#"{"execute": "qom-get", "arguments": {"path": "/machine/peripheral/heat", "property": "type"}}"#,
@@ -104,9 +137,14 @@ fn boards_with_their_own_cpu_run_their_images() {
         let serial = folder.path().join("serial");
         let spec = MachineSpec::board(board)
             .firmware(image(name))
-            .serial(Backend::File { path: serial.clone(), append: false });
+            .serial(Backend::File {
+                path: serial.clone(),
+                append: false,
+            });
         let (process, _qmp) = start(&spec);
-        eventually("the guest prints", || fs::metadata(&serial).is_ok_and(|file| file.len() > 0));
+        eventually("the guest prints", || {
+            fs::metadata(&serial).is_ok_and(|file| file.len() > 0)
+        });
         assert!(process.try_wait().is_none(), "{board}");
     }
 }

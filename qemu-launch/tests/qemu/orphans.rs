@@ -1,4 +1,5 @@
-//! Whatever becomes of the controller, no QEMU stays behind; and no QEMU dies while its handle lives.
+//! Whatever becomes of the controller, no QEMU stays behind; and no QEMU dies while its handle
+//! lives.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,9 @@ use std::time::Instant;
 
 use qemu_launch::{Endpoint, Ladder, MachineSpec};
 
-use crate::support::{Qmp, again, alone, entries, eventually, machine, role, runs, start, with_word};
+use crate::support::{
+    Qmp, again, alone, entries, eventually, machine, role, runs, start, with_word,
+};
 
 const CONTROLLERS: usize = 50;
 
@@ -19,7 +22,13 @@ fn killed_controllers_leave_no_qemu() {
         return play_a_controller();
     }
     let mut controllers: Vec<_> = (0..CONTROLLERS)
-        .map(|number| again("orphans::killed_controllers_leave_no_qemu", "controller", 1 + number % 2))
+        .map(|number| {
+            again(
+                "orphans::killed_controllers_leave_no_qemu",
+                "controller",
+                1 + number % 2,
+            )
+        })
         .collect();
     let pids: Vec<u32> = controllers
         .iter_mut()
@@ -33,9 +42,14 @@ fn killed_controllers_leave_no_qemu() {
         .collect();
     assert!(pids.iter().all(|&pid| runs(pid)), "all {CONTROLLERS} run");
     let start = Instant::now();
-    controllers.iter_mut().for_each(|controller| controller.kill().unwrap());
+    controllers
+        .iter_mut()
+        .for_each(|controller| controller.kill().unwrap());
     eventually("no QEMU is left", || !pids.iter().any(|&pid| runs(pid)));
-    println!("{CONTROLLERS} controllers killed, no QEMU left after {} ms", start.elapsed().as_millis());
+    println!(
+        "{CONTROLLERS} controllers killed, no QEMU left after {} ms",
+        start.elapsed().as_millis()
+    );
     for controller in &mut controllers {
         controller.wait().unwrap();
     }
@@ -54,8 +68,12 @@ fn a_kept_qemu_outlives_its_handle_and_its_program() {
     const TEST: &str = "orphans::a_kept_qemu_outlives_its_handle_and_its_program";
     let monitor = |folder: &Path| Endpoint::Socket(folder.join("qmp"));
     if let Some(folder) = role() {
-        let process =
-            qemu_launch::spawn(&machine("tick").keep_running().qmp(monitor(Path::new(&folder)))).unwrap();
+        let process = qemu_launch::spawn(
+            &machine("tick")
+                .keep_running()
+                .qmp(monitor(Path::new(&folder))),
+        )
+        .unwrap();
         assert!(process.is_kept());
         let watch = process.watch();
         drop(process);
@@ -64,9 +82,14 @@ fn a_kept_qemu_outlives_its_handle_and_its_program() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let controller = again(TEST, folder.path().to_str().unwrap(), 1).wait_with_output().unwrap();
+    let controller = again(TEST, folder.path().to_str().unwrap(), 1)
+        .wait_with_output()
+        .unwrap();
     let told = String::from_utf8(controller.stdout).unwrap();
-    let pid: u32 = told.lines().find_map(|line| line.split_once("QEMU is ")?.1.parse().ok()).expect(&told);
+    let pid: u32 = told
+        .lines()
+        .find_map(|line| line.split_once("QEMU is ")?.1.parse().ok())
+        .expect(&told);
     let ends = EndsAtLast(pid);
     let mut stream = None;
     eventually("its monitor listens", || {
@@ -95,7 +118,8 @@ impl Drop for EndsAtLast {
 fn the_thread_that_started_it_may_end() {
     let starter = std::thread::spawn(|| start(&machine("tick")));
     let (process, mut qmp) = starter.join().unwrap();
-    // The kernel would have sent the signal at the thread's exit; 20 round trips are far more than it needs.
+    // The kernel would have sent the signal at the thread's exit; 20 round trips are far more than
+    // it needs.
     for _ in 0..20 {
         assert!(qmp.execute("query-status").contains("running"));
     }
@@ -104,11 +128,22 @@ fn the_thread_that_started_it_may_end() {
 
 #[test]
 fn the_runtime_that_started_it_may_be_dropped() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let asynchronous = runtime
-        .block_on(async { tokio::spawn(qemu_launch::spawn_async(machine("tick"))).await.unwrap().unwrap() });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let asynchronous = runtime.block_on(async {
+        tokio::spawn(qemu_launch::spawn_async(machine("tick")))
+            .await
+            .unwrap()
+            .unwrap()
+    });
     let blocking = runtime.block_on(async {
-        tokio::task::spawn_blocking(|| qemu_launch::spawn(&machine("tick"))).await.unwrap().unwrap()
+        tokio::task::spawn_blocking(|| qemu_launch::spawn(&machine("tick")))
+            .await
+            .unwrap()
+            .unwrap()
     });
     drop(runtime);
     for mut process in [asynchronous, blocking] {
@@ -120,11 +155,13 @@ fn the_runtime_that_started_it_may_be_dropped() {
     }
 }
 
-/// A start that is given up after any number of polls leaves no process, not even one that was to be kept.
+/// A start that is given up after any number of polls leaves no process, not even one that was to
+/// be kept.
 #[test]
 fn a_start_that_is_given_up_leaves_no_process() {
     const TEST: &str = "orphans::a_start_that_is_given_up_leaves_no_process";
-    // Alone, so that it can count its threads: a starter is one from the poll that makes it on, whatever its name.
+    // Alone, so that it can count its threads: a starter is one from the poll that makes it on,
+    // whatever its name.
     alone(TEST, &std::env::temp_dir(), || {
         let threads = || entries(Path::new("/proc/self/task"));
         let plain = threads();
@@ -150,7 +187,8 @@ fn give_up(spec: MachineSpec, polls: usize) {
     let mut start = Box::pin(qemu_launch::spawn_async(spec));
     for _ in 0..polls {
         if let Poll::Ready(process) = start.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            // On a slow machine it may be done between two polls; then nothing is given up any more.
+            // On a slow machine it may be done between two polls; then nothing is given up any
+            // more.
             return drop(process.unwrap().end_blocking(Ladder::kill()).unwrap());
         }
     }

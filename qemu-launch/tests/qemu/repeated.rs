@@ -26,7 +26,10 @@ fn counts(temporary: &Path) -> Counts {
 
 /// Stopped, for nobody reads its serial port.
 fn spec() -> MachineSpec {
-    machine("tick").serial(Endpoint::Inherited).gdb(Endpoint::PrivateSocket).start_stopped(true)
+    machine("tick")
+        .serial(Endpoint::Inherited)
+        .gdb(Endpoint::PrivateSocket)
+        .start_stopped(true)
 }
 
 #[test]
@@ -55,10 +58,18 @@ fn fifty_at_once() {
         let temporary = std::env::temp_dir();
         let spec = spec();
         let before = warmed_up(&spec, &temporary);
-        let mut processes: Vec<_> = (0..50).map(|_| qemu_launch::spawn(&spec).unwrap()).collect();
-        let mut monitors: Vec<_> =
-            processes.iter_mut().map(|process| Qmp::new(process.take_qmp().unwrap())).collect();
-        assert!(monitors.iter_mut().all(|qmp| qmp.execute("query-status").contains("prelaunch")));
+        let mut processes: Vec<_> = (0..50)
+            .map(|_| qemu_launch::spawn(&spec).unwrap())
+            .collect();
+        let mut monitors: Vec<_> = processes
+            .iter_mut()
+            .map(|process| Qmp::new(process.take_qmp().unwrap()))
+            .collect();
+        assert!(
+            monitors
+                .iter_mut()
+                .all(|qmp| qmp.execute("query-status").contains("prelaunch"))
+        );
         drop((processes, monitors));
         again(&before, &temporary);
     });
@@ -74,7 +85,12 @@ fn once(spec: &MachineSpec, round: usize) {
             process.wait_blocking(soon()).unwrap();
         }
         1 => drop(qemu_launch::spawn(spec).unwrap()),
-        2 => drop(qemu_launch::spawn(spec).unwrap().end_blocking(Ladder::default()).unwrap()),
+        2 => drop(
+            qemu_launch::spawn(spec)
+                .unwrap()
+                .end_blocking(Ladder::default())
+                .unwrap(),
+        ),
         3 => {
             // With all that it makes, such as sockets, which it can't remove then.
             let mut process = qemu_launch::spawn(spec).unwrap();
@@ -90,8 +106,8 @@ fn once(spec: &MachineSpec, round: usize) {
     }
 }
 
-/// After a first round, with the lasting thread and no other: threads that have told the end need a moment to end
-/// themselves.
+/// After a first round, with the lasting thread and no other: threads that have told the end need a
+/// moment to end themselves.
 fn warmed_up(spec: &MachineSpec, temporary: &Path) -> Counts {
     let plain = counts(temporary).threads;
     once(spec, 0);
@@ -110,7 +126,10 @@ fn again(before: &Counts, temporary: &Path) -> Counts {
         if now == *before {
             return now;
         }
-        assert!(Instant::now() < deadline, "it was {before:?} and stays {now:?}");
+        assert!(
+            Instant::now() < deadline,
+            "it was {before:?} and stays {now:?}"
+        );
         std::thread::park_timeout(Duration::from_millis(1));
     }
 }

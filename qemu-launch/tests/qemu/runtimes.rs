@@ -36,7 +36,11 @@ fn without_any_runtime() {
 
 #[test]
 fn on_tokio_everybody_who_waits_is_told() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let process = qemu_launch::spawn_async(machine("tick")).await.unwrap();
         let waiters: Vec<_> = (0..100).map(|_| tokio::spawn(process.wait())).collect();
@@ -53,7 +57,11 @@ fn a_wait_and_an_end_that_are_given_up_change_nothing() {
     for polls in 0..3 {
         let mut wait = Box::pin(process.wait());
         for _ in 0..polls {
-            assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert!(
+                wait.as_mut()
+                    .poll(&mut Context::from_waker(Waker::noop()))
+                    .is_pending()
+            );
         }
     }
     assert!(qmp.execute("query-status").contains("running"));
@@ -73,6 +81,16 @@ fn stderr_can_be_followed_by_line() {
         assert_eq!(line.dropped_before, 0);
         all.push(line.text);
     }
-    assert!(all.iter().any(|line| line.starts_with("qemu: fatal: Lockup")), "{all:?}");
-    assert_eq!(all.join("\n"), block_on(process.wait()).stderr().to_string_lossy().trim_end_matches('\n'));
+    assert!(
+        all.iter()
+            .any(|line| line.starts_with("qemu: fatal: Lockup")),
+        "{all:?}"
+    );
+    assert_eq!(
+        all.join("\n"),
+        block_on(process.wait())
+            .stderr()
+            .to_string_lossy()
+            .trim_end_matches('\n')
+    );
 }

@@ -15,7 +15,9 @@ fn refusal(spec: &MachineSpec) -> String {
     let start = Instant::now();
     let process = qemu_launch::spawn(spec).unwrap();
     let exit = process.wait_blocking(soon()).unwrap();
-    let ExitKind::OptionError { line } = exit.kind() else { panic!("{exit:?}") };
+    let ExitKind::OptionError { line } = exit.kind() else {
+        panic!("{exit:?}")
+    };
     assert_eq!(exit.code(), Some(1));
     assert!(exit.stderr().to_string_lossy().contains(line.as_str()));
     println!("{:>4} ms: {line}", start.elapsed().as_millis());
@@ -27,14 +29,35 @@ fn bad_options_come_with_the_line_that_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let rows = [
-        (machine("tick").machine("nosuch"), "unsupported machine type"),
-        (machine("tick").cpu("nosuch"), "unable to find CPU model 'nosuch'"),
-        (machine("tick").extra_args(["-nosuch"]), "-nosuch: invalid option"),
+        (
+            machine("tick").machine("nosuch"),
+            "unsupported machine type",
+        ),
+        (
+            machine("tick").cpu("nosuch"),
+            "unable to find CPU model 'nosuch'",
+        ),
+        (
+            machine("tick").extra_args(["-nosuch"]),
+            "-nosuch: invalid option",
+        ),
         (machine("tick").smp(4), "Invalid SMP CPUs 4"),
-        (machine("tick").machine_property("nosuch", "1"), "nosuch' not found"),
-        (machine("tick").device(Device::new("nosuch")), "'nosuch' is not a valid device model name"),
-        (machine("tick").gdb(Endpoint::loopback(port)), "Address already in use"),
-        (machine("tick").qmp(Endpoint::Socket("/nonexistent/qmp".into())), "No such file or directory"),
+        (
+            machine("tick").machine_property("nosuch", "1"),
+            "nosuch' not found",
+        ),
+        (
+            machine("tick").device(Device::new("nosuch")),
+            "'nosuch' is not a valid device model name",
+        ),
+        (
+            machine("tick").gdb(Endpoint::loopback(port)),
+            "Address already in use",
+        ),
+        (
+            machine("tick").qmp(Endpoint::Socket("/nonexistent/qmp".into())),
+            "No such file or directory",
+        ),
     ];
     for (spec, expected) in rows {
         let line = refusal(&spec);
@@ -47,19 +70,35 @@ fn what_is_refused_before_there_is_a_process() {
     let folder = tempfile::tempdir().unwrap();
     let absent = MachineSpec::default().firmware(folder.path().join("absent.elf"));
     let error = qemu_launch::spawn(&absent).unwrap_err();
-    assert!(matches!(error, SpawnError::Firmware(FirmwareError::Missing { .. })), "{error:?}");
+    assert!(
+        matches!(error, SpawnError::Firmware(FirmwareError::Missing { .. })),
+        "{error:?}"
+    );
 
     let taken = folder.path().join("a-file-of-mine");
     std::fs::write(&taken, "precious").unwrap();
-    let error = qemu_launch::spawn(&machine("tick").qmp(Endpoint::Socket(taken.clone()))).unwrap_err();
-    assert!(matches!(error, SpawnError::Spec(SpecError::SocketPathTaken { .. })), "{error:?}");
+    let error =
+        qemu_launch::spawn(&machine("tick").qmp(Endpoint::Socket(taken.clone()))).unwrap_err();
+    assert!(
+        matches!(error, SpawnError::Spec(SpecError::SocketPathTaken { .. })),
+        "{error:?}"
+    );
     assert_eq!(std::fs::read_to_string(taken).unwrap(), "precious");
 
-    let error = qemu_launch::spawn(&machine("tick").qemu_path("/nonexistent/qemu-system-arm")).unwrap_err();
-    let SpawnError::Find(FindError::Missing { program, install, .. }) = &error else { panic!("{error:?}") };
+    let error =
+        qemu_launch::spawn(&machine("tick").qemu_path("/nonexistent/qemu-system-arm")).unwrap_err();
+    let SpawnError::Find(FindError::Missing {
+        program, install, ..
+    }) = &error
+    else {
+        panic!("{error:?}")
+    };
     assert_eq!(program.to_str(), Some("/nonexistent/qemu-system-arm"));
     if std::fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("ID=debian")) {
-        assert_eq!(install.as_deref(), Some("apt-get install -y qemu-system-arm"));
+        assert_eq!(
+            install.as_deref(),
+            Some("apt-get install -y qemu-system-arm")
+        );
     }
 }
 
@@ -69,7 +108,9 @@ fn a_file_that_is_no_program_for_this_machine_is_named_by_the_system() {
     let script = folder.path().join("qemu-system-arm");
     write_program(&script, "#!/nonexistent/interpreter\n", 0o755);
     let error = qemu_launch::spawn(&machine("tick").qemu_path(&script)).unwrap_err();
-    let SpawnError::Exec { argv, source } = &error else { panic!("{error:?}") };
+    let SpawnError::Exec { argv, source } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(argv.program(), script);
     assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
 }
@@ -78,15 +119,26 @@ fn a_file_that_is_no_program_for_this_machine_is_named_by_the_system() {
 fn the_command_line_is_the_one_that_runs() {
     let (process, _qmp) = start(&machine("tick"));
     let running = std::fs::read(format!("/proc/{}/cmdline", process.pid())).unwrap();
-    let running: Vec<&[u8]> = running.split(|&b| b == 0).filter(|word| !word.is_empty()).collect();
+    let running: Vec<&[u8]> = running
+        .split(|&b| b == 0)
+        .filter(|word| !word.is_empty())
+        .collect();
     let argv = process.argv();
     let program = argv.program().as_os_str().as_encoded_bytes();
-    let said: Vec<&[u8]> =
-        std::iter::once(program).chain(argv.args().iter().map(|arg| arg.as_encoded_bytes())).collect();
+    let said: Vec<&[u8]> = std::iter::once(program)
+        .chain(argv.args().iter().map(|arg| arg.as_encoded_bytes()))
+        .collect();
     assert_eq!(running, said);
     assert!(
-        argv.to_string()
-            .contains(image("tick").canonicalize().unwrap().file_name().unwrap().to_str().unwrap())
+        argv.to_string().contains(
+            image("tick")
+                .canonicalize()
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+        )
     );
 }
 
@@ -105,12 +157,19 @@ fn hostile_paths_reach_qemu_unharmed() {
     for name in names {
         let path = folder.path().join(std::ffi::OsStr::from_bytes(name));
         std::fs::copy(image("tick"), &path).unwrap();
-        let serial = folder.path().join([b"out,logfile=pwn-", name].concat().as_slice().to_os());
+        let serial = folder
+            .path()
+            .join([b"out,logfile=pwn-", name].concat().as_slice().to_os());
         let spec = MachineSpec::default()
             .firmware(&path)
-            .serial(qemu_launch::Backend::File { path: serial.clone(), append: false });
+            .serial(qemu_launch::Backend::File {
+                path: serial.clone(),
+                append: false,
+            });
         let (process, _qmp) = start(&spec);
-        eventually("the guest prints", || std::fs::metadata(&serial).is_ok_and(|file| file.len() > 0));
+        eventually("the guest prints", || {
+            std::fs::metadata(&serial).is_ok_and(|file| file.len() > 0)
+        });
         drop(process);
         std::fs::remove_file(serial).unwrap();
         std::fs::remove_file(path).unwrap();
@@ -130,11 +189,21 @@ impl ToOs for [u8] {
 
 #[test]
 fn addresses_are_told() {
-    let spec = machine("tick").gdb(Endpoint::free_port()).serial(Endpoint::PrivateSocket);
+    let spec = machine("tick")
+        .gdb(Endpoint::free_port())
+        .serial(Endpoint::PrivateSocket);
     let (process, mut qmp) = start(&spec);
-    assert!(matches!(process.qmp_address(), Some(Address::Inherited { .. })));
-    assert_eq!(process.gdb_address(), Some(&Address::Tcp("127.0.0.1:0".parse().unwrap())));
-    let Some(Address::Socket(path)) = process.serial_address(0) else { panic!("no socket") };
+    assert!(matches!(
+        process.qmp_address(),
+        Some(Address::Inherited { .. })
+    ));
+    assert_eq!(
+        process.gdb_address(),
+        Some(&Address::Tcp("127.0.0.1:0".parse().unwrap()))
+    );
+    let Some(Address::Socket(path)) = process.serial_address(0) else {
+        panic!("no socket")
+    };
     assert!(qmp.execute("query-chardev").contains("tcp:127.0.0.1:"));
     std::os::unix::net::UnixStream::connect(path).expect("QEMU listens by now");
     let folder = path.parent().unwrap().to_owned();
@@ -148,9 +217,11 @@ fn addresses_are_told() {
 #[test]
 fn the_gdb_stub_answers_on_an_inherited_socket() {
     use std::io::{Read, Write};
-    let (mut process, mut qmp) = start(&machine("tick").gdb(Endpoint::Inherited).start_stopped(true));
+    let (mut process, mut qmp) =
+        start(&machine("tick").gdb(Endpoint::Inherited).start_stopped(true));
     let mut stub = process.take_gdb().unwrap();
-    stub.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    stub.set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
     stub.write_all(b"$?#3f").unwrap();
     let mut answer: Vec<u8> = Vec::new();
     let mut buffer = [0; 64];

@@ -1,4 +1,5 @@
-//! What the tests share: images, machines, a look into `/proc`, and the few lines of QMP that some of them need.
+//! What the tests share: images, machines, a look into `/proc`, and the few lines of QMP that some
+//! of them need.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -47,7 +48,8 @@ pub(crate) fn machine(name: &str) -> MachineSpec {
     MachineSpec::default().firmware(image(name))
 }
 
-/// The major and the minor number of the QEMU that the tests run on, for what differs between versions.
+/// The major and the minor number of the QEMU that the tests run on, for what differs between
+/// versions.
 pub(crate) fn qemu_version() -> (u32, u32) {
     let version = Qemu::find("qemu-system-arm").unwrap().version().unwrap();
     (version.major, version.minor)
@@ -65,7 +67,9 @@ pub(crate) struct Qmp(BufReader<UnixStream>);
 
 impl Qmp {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
         let mut qmp = Self(BufReader::new(stream));
         assert!(qmp.line().contains("\"QMP\""), "a greeting comes first");
         assert_eq!(qmp.execute("qmp_capabilities"), "{\"return\": {}}");
@@ -88,11 +92,13 @@ impl Qmp {
 
     /// Sends a command and leaves the reply to whoever reads next.
     pub(crate) fn send(&mut self, command: &str) {
-        // In one piece and without a newline: QEMU acts at the closing brace, and may have quit before another write.
+        // In one piece and without a newline: QEMU acts at the closing brace, and may have quit
+        // before another write.
         self.0.get_mut().write_all(command.as_bytes()).unwrap();
     }
 
-    /// Whether something comes by then after a question. Where it is not, nothing more can be asked.
+    /// Whether something comes by then after a question. Where it is not, nothing more can be
+    /// asked.
     pub(crate) fn answers_within(&mut self, patience: Duration) -> bool {
         self.0.get_ref().set_read_timeout(Some(patience)).unwrap();
         self.send(r#"{"execute": "query-status"}"#);
@@ -109,7 +115,9 @@ impl Qmp {
 /// A field of `/proc/PID/status`; `None` when the process is gone.
 pub(crate) fn status(pid: u32, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     line.map(|value| value.trim().to_owned())
 }
 
@@ -136,11 +144,15 @@ pub(crate) fn with_word(word: &str) -> Vec<u32> {
 /// This process's children, zombies included.
 pub(crate) fn children() -> Vec<u32> {
     let me = std::process::id().to_string();
-    processes().filter(|&pid| status(pid, "PPid").is_some_and(|parent| parent == me)).collect()
+    processes()
+        .filter(|&pid| status(pid, "PPid").is_some_and(|parent| parent == me))
+        .collect()
 }
 
 fn processes() -> impl Iterator<Item = u32> {
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
 /// How many entries a folder has.
@@ -148,15 +160,21 @@ pub(crate) fn entries(folder: &Path) -> usize {
     fs::read_dir(folder).unwrap().count()
 }
 
-/// A test that has the process to itself, or plays a second part: the test binary again, with this test only and with
-/// `QEMU_LAUNCH_ROLE` saying which part.
+/// A test that has the process to itself, or plays a second part: the test binary again, with this
+/// test only and with `QEMU_LAUNCH_ROLE` saying which part.
 pub(crate) fn again(test: &str, role: &str, threads: usize) -> Child {
     again_command(test, role, threads).spawn().unwrap()
 }
 
 fn again_command(test: &str, role: &str, threads: usize) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture", "--test-threads", &threads.to_string()]);
+    command.args([
+        "--exact",
+        test,
+        "--nocapture",
+        "--test-threads",
+        &threads.to_string(),
+    ]);
     command.env("QEMU_LAUNCH_ROLE", role).stdout(Stdio::piped());
     command
 }
@@ -166,13 +184,16 @@ pub(crate) fn role() -> Option<String> {
     std::env::var("QEMU_LAUNCH_ROLE").ok()
 }
 
-/// Runs the test's body in a process of its own, where it can count what it alone has opened; `temporary` is its
-/// folder for temporary files.
+/// Runs the test's body in a process of its own, where it can count what it alone has opened;
+/// `temporary` is its folder for temporary files.
 pub(crate) fn alone(test: &str, temporary: &Path, body: impl FnOnce()) {
     if role().is_some() {
         return body();
     }
-    let child = again_command(test, "alone", 2).env("TMPDIR", temporary).spawn().unwrap();
+    let child = again_command(test, "alone", 2)
+        .env("TMPDIR", temporary)
+        .spawn()
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     print!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{test} failed in its own process");

@@ -9,7 +9,8 @@ use crate::command::{Command, Empty};
 command! {
     /// `query-block`: the block devices that the guest has, with or without a medium.
     QueryBlock = "query-block" -> Vec<BlockInfo>;
-    /// `query-named-block-nodes`: all block nodes. With long chains of backing files the answer grows with their square.
+    /// `query-named-block-nodes`: all block nodes. With long chains of backing files the answer
+    /// grows with their square.
     QueryNamedBlockNodes = "query-named-block-nodes" -> Vec<BlockDeviceInfo>;
 }
 
@@ -21,8 +22,9 @@ command_with_arguments! {
     }
 }
 
-/// `blockdev-add`: makes a block node. The options are the driver's own: anything that serialises to an object with at
-/// least `driver` and `node-name`. For files use the driver `file`, never a text that QEMU may take for a protocol.
+/// `blockdev-add`: makes a block node. The options are the driver's own: anything that serialises
+/// to an object with at least `driver` and `node-name`. For files use the driver `file`, never a
+/// text that QEMU may take for a protocol.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
 pub struct BlockdevAdd<O> {

@@ -7,7 +7,8 @@ use crate::{
     message::Capability,
 };
 
-/// `qmp_capabilities`: ends the negotiation. [`Connection::negotiate`](crate::Connection::negotiate) sends it.
+/// `qmp_capabilities`: ends the negotiation.
+/// [`Connection::negotiate`](crate::Connection::negotiate) sends it.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct QmpCapabilities<'a> {
     /// What to enable of what the greeting offered.

@@ -3,7 +3,8 @@
 /// One more than the longest name.
 const LENGTHS: usize = 31;
 
-/// The events of QEMU 7.2 to 10.0, by the length of their names. One that is missing here costs an allocation, no more.
+/// The events of QEMU 7.2 to 10.0, by the length of their names. One that is missing here costs an
+/// allocation, no more.
 const BY_LENGTH: [&[&str]; LENGTHS] = {
     let mut table: [&[&str]; LENGTHS] = [&[]; LENGTHS];
     table[4] = &["STOP"];
@@ -46,9 +47,17 @@ const BY_LENGTH: [&[&str]; LENGTHS] = {
         "VFU_CLIENT_HANGUP",
     ];
     table[18] = &["SPICE_DISCONNECTED"];
-    table[19] = &["BLOCK_JOB_CANCELLED", "BLOCK_JOB_COMPLETED", "FAILOVER_NEGOTIATED"];
+    table[19] = &[
+        "BLOCK_JOB_CANCELLED",
+        "BLOCK_JOB_COMPLETED",
+        "FAILOVER_NEGOTIATED",
+    ];
     table[20] = &["BLOCK_EXPORT_DELETED"];
-    table[21] = &["BLOCK_IMAGE_CORRUPTED", "BLOCK_WRITE_THRESHOLD", "NIC_RX_FILTER_CHANGED"];
+    table[21] = &[
+        "BLOCK_IMAGE_CORRUPTED",
+        "BLOCK_WRITE_THRESHOLD",
+        "NIC_RX_FILTER_CHANGED",
+    ];
     table[23] = &[
         "CPU_POLARIZATION_CHANGE",
         "NETDEV_STREAM_CONNECTED",
@@ -57,7 +66,11 @@ const BY_LENGTH: [&[&str]; LENGTHS] = {
         "SPICE_MIGRATE_COMPLETED",
     ];
     table[24] = &["HV_BALLOON_STATUS_REPORT"];
-    table[25] = &["DEVICE_UNPLUG_GUEST_ERROR", "MEMORY_DEVICE_SIZE_CHANGE", "PR_MANAGER_STATUS_CHANGED"];
+    table[25] = &[
+        "DEVICE_UNPLUG_GUEST_ERROR",
+        "MEMORY_DEVICE_SIZE_CHANGE",
+        "PR_MANAGER_STATUS_CHANGED",
+    ];
     table[26] = &["NETDEV_STREAM_DISCONNECTED"];
     table[27] = &["NETDEV_VHOST_USER_CONNECTED"];
     table[30] = &["NETDEV_VHOST_USER_DISCONNECTED"];
@@ -66,7 +79,11 @@ const BY_LENGTH: [&[&str]; LENGTHS] = {
 
 /// The known event with this name.
 pub(crate) fn known_event(name: &[u8]) -> Option<&'static str> {
-    BY_LENGTH.get(name.len())?.iter().find(|known| known.as_bytes() == name).copied()
+    BY_LENGTH
+        .get(name.len())?
+        .iter()
+        .find(|known| known.as_bytes() == name)
+        .copied()
 }
 
 #[cfg(test)]

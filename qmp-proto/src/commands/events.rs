@@ -50,7 +50,8 @@ object! {
 }
 
 impl ShutdownEvent {
-    /// The one form that QEMU writes without `pretty=on`. A guest that resets in a loop sends little else.
+    /// The one form that QEMU writes without `pretty=on`. A guest that resets in a loop sends
+    /// little else.
     fn read_usual(json: &str) -> Option<Self> {
         let rest = json.strip_prefix("{\"guest\": ")?;
         let (guest, rest) = match rest.strip_prefix("true") {
@@ -58,8 +59,13 @@ impl ShutdownEvent {
             None => (false, rest.strip_prefix("false")?),
         };
         let reason = rest.strip_prefix(", \"reason\": \"")?.strip_suffix("\"}")?;
-        let is_plain = reason.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        is_plain.then(|| Self { guest, reason: reason.into() })
+        let is_plain = reason
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+        is_plain.then(|| Self {
+            guest,
+            reason: reason.into(),
+        })
     }
 }
 
@@ -189,8 +195,13 @@ impl QmpEvent {
     /// Without data it is as with none of the members: QEMU before 2.10 sent it so.
     fn shutdown_data(&self) -> Result<ShutdownEvent, ParseError> {
         match &self.data {
-            Some(data) => ShutdownEvent::read_usual(data.as_str()).map_or_else(|| self.parse_data(), Ok),
-            None => Ok(ShutdownEvent { guest: false, reason: no_cause() }),
+            Some(data) => {
+                ShutdownEvent::read_usual(data.as_str()).map_or_else(|| self.parse_data(), Ok)
+            }
+            None => Ok(ShutdownEvent {
+                guest: false,
+                reason: no_cause(),
+            }),
         }
     }
 }
@@ -208,7 +219,11 @@ mod tests {
             r#"{"guest": false, "reason": ""}"#,
         ];
         for json in usual {
-            assert_eq!(ShutdownEvent::read_usual(json), Some(serde_json::from_str(json).unwrap()), "{json}");
+            assert_eq!(
+                ShutdownEvent::read_usual(json),
+                Some(serde_json::from_str(json).unwrap()),
+                "{json}"
+            );
         }
         let others = [
             r#"{"guest": true}"#,

@@ -19,14 +19,15 @@ command! {
     QueryChardev = "query-chardev" -> Vec<ChardevInfo>;
     /// `query-commands`: the names of all commands.
     QueryCommands = "query-commands" -> Vec<CommandInfo>;
-    /// `query-qmp-schema`: everything that this QEMU can be told and can tell. About 0.2 MB, as raw JSON: read it with
+    /// `query-qmp-schema`: everything that this QEMU can be told and can tell. About 0.2 MB, as raw
+    /// JSON: read it with
     /// [`Schema::read`](crate::Schema::read).
     QueryQmpSchema = "query-qmp-schema" -> RawJson;
 }
 
 command_with_arguments! {
-    /// `human-monitor-command`: a command for people. Its failure is *inside* the returned text, which then mostly
-    /// begins with `Error: `; its lines end in CRLF.
+    /// `human-monitor-command`: a command for people. Its failure is *inside* the returned text,
+    /// which then mostly begins with `Error: `; its lines end in CRLF.
     HumanMonitorCommand = "human-monitor-command" -> String {
         /// The command with its arguments, as typed.
         command_line: &'a str,

@@ -1,5 +1,5 @@
-//! A machine's state on its way out of one QEMU and into another: `migrate`, `migrate-incoming`, `query-migrate`,
-//! `migrate_cancel`.
+//! A machine's state on its way out of one QEMU and into another: `migrate`, `migrate-incoming`,
+//! `query-migrate`, `migrate_cancel`.
 
 use alloc::string::String;
 
@@ -15,18 +15,19 @@ command! {
 }
 
 command_with_arguments! {
-    /// `migrate`: sends the machine's state, and returns before it is sent. A machine that was running stops for it;
-    /// afterwards its run state is `postmigrate`, its block nodes are inactive, and `cont` makes it go on.
+    /// `migrate`: sends the machine's state, and returns before it is sent. A machine that was
+    /// running stops for it; afterwards its run state is `postmigrate`, its block nodes are
+    /// inactive, and `cont` makes it go on.
     Migrate = "migrate" -> Empty {
-        /// Where to: `unix:PATH` or `tcp:HOST:PORT`, where somebody listens, or `file:PATH` (QEMU 8.2 and later).
-        /// `exec:COMMAND` runs a shell.
+        /// Where to: `unix:PATH` or `tcp:HOST:PORT`, where somebody listens, or `file:PATH` (QEMU
+        /// 8.2 and later). `exec:COMMAND` runs a shell.
         uri: &'a str,
     }
-    /// `migrate-incoming`: takes a state in, in a QEMU that was started with `-incoming defer`, and returns before it is
-    /// there. A state that does not fit ends QEMU with status 1.
+    /// `migrate-incoming`: takes a state in, in a QEMU that was started with `-incoming defer`, and
+    /// returns before it is there. A state that does not fit ends QEMU with status 1.
     MigrateIncoming = "migrate-incoming" -> Empty {
-        /// Where from: `fd:NUMBER` for a descriptor that QEMU has inherited; for `unix:PATH` and `tcp:HOST:PORT` QEMU
-        /// listens.
+        /// Where from: `fd:NUMBER` for a descriptor that QEMU has inherited; for `unix:PATH` and
+        /// `tcp:HOST:PORT` QEMU listens.
         uri: &'a str,
     }
 }

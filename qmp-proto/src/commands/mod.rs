@@ -1,7 +1,8 @@
 //! Typed commands and event data, by the chapters of QEMU's own QMP reference.
 //!
-//! Fields that a QEMU version adds are ignored, and fields that some version lacks are an `Option`. A name that this crate
-//! does not know is kept as text. Where QEMU's reference has an object nothing else is taken.
+//! Fields that a QEMU version adds are ignored, and fields that some version lacks are an `Option`.
+//! A name that this crate does not know is kept as text. Where QEMU's reference has an object
+//! nothing else is taken.
 
 /// Commands without arguments.
 macro_rules! command {
@@ -36,7 +37,8 @@ macro_rules! command_with_arguments {
     )+};
 }
 
-/// A struct that is read from a JSON object. The derived reader alone would take an array of the right values too.
+/// A struct that is read from a JSON object. The derived reader alone would take an array of the
+/// right values too.
 macro_rules! object {
     (
         $(#[doc = $doc:literal])*
@@ -141,18 +143,24 @@ pub use events::{
     ShutdownEvent, TypedEvent, WatchdogEvent,
 };
 pub use job::{
-    JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, QueryJobs,
+    JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus,
+    QueryJobs,
 };
 pub use machine::{
-    ChardevInfo, CommandInfo, CpuInfoFast, HumanMonitorCommand, Pmemsave, QueryChardev, QueryCommands,
-    QueryCpusFast, QueryQmpSchema, QueryVersion, Screendump,
+    ChardevInfo, CommandInfo, CpuInfoFast, HumanMonitorCommand, Pmemsave, QueryChardev,
+    QueryCommands, QueryCpusFast, QueryQmpSchema, QueryVersion, Screendump,
 };
-pub use migration::{Migrate, MigrateCancel, MigrateIncoming, MigrationInfo, MigrationStatus, QueryMigrate};
+pub use migration::{
+    Migrate, MigrateCancel, MigrateIncoming, MigrationInfo, MigrationStatus, QueryMigrate,
+};
 pub use qom::{ObjectPropertyInfo, QomGet, QomList, QomSet};
 pub use snapshot::{SnapshotDelete, SnapshotLoad, SnapshotSave};
-pub use status::{Cont, QueryStatus, Quit, RunState, StatusInfo, Stop, SystemPowerdown, SystemReset};
+pub use status::{
+    Cont, QueryStatus, Quit, RunState, StatusInfo, Stop, SystemPowerdown, SystemReset,
+};
 
-/// Reads a value as each type of this module, and as a schema; all that is asked is that nothing panics.
+/// Reads a value as each type of this module, and as a schema; all that is asked is that nothing
+/// panics.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
     use alloc::vec::Vec;
@@ -164,9 +172,14 @@ pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
     let _ = raw.parse::<Vec<BlockInfo>>();
     let _ = raw.parse::<MigrationInfo>();
     let _ = raw.parse::<Vec<ObjectPropertyInfo>>();
-    for name in
-        ["SHUTDOWN", "WATCHDOG", "GUEST_PANICKED", "JOB_STATUS_CHANGE", "BLOCK_IO_ERROR", "DEVICE_DELETED"]
-    {
+    for name in [
+        "SHUTDOWN",
+        "WATCHDOG",
+        "GUEST_PANICKED",
+        "JOB_STATUS_CHANGE",
+        "BLOCK_IO_ERROR",
+        "DEVICE_DELETED",
+    ] {
         let event = crate::QmpEvent::new(name, Some(raw.clone()));
         let _ = event.typed();
     }

@@ -1,4 +1,5 @@
-//! Snapshots of the whole machine: `snapshot-save`, `-load`, `-delete`. Each is a job: its failure is in `query-jobs`.
+//! Snapshots of the whole machine: `snapshot-save`, `-load`, `-delete`. Each is a job: its failure
+//! is in `query-jobs`.
 
 use serde::Serialize;
 

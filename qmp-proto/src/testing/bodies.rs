@@ -5,24 +5,42 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{Op, cut, decode_pieces, run_against_model};
 use crate::{
-    Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Limits, QmpEvent, RawJson, ServerMessage,
+    Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Limits, QmpEvent, RawJson,
+    ServerMessage,
 };
 
 /// Limits small enough to be met by fuzzed input.
 fn small_limits() -> Limits {
-    Limits { max_message_bytes: 512, max_depth: 6, ..Limits::default() }
+    Limits {
+        max_message_bytes: 512,
+        max_depth: 6,
+        ..Limits::default()
+    }
 }
 
-/// Any bytes, whole, byte by byte and in random pieces: the same messages and the same error, and what is taken for
-/// JSON or not is what `serde_json` takes for it.
+/// Any bytes, whole, byte by byte and in random pieces: the same messages and the same error, and
+/// what is taken for JSON or not is what `serde_json` takes for it.
 pub fn decode(bytes: &[u8]) {
-    let seed =
-        bytes.iter().fold(bytes.len() as u64, |seed, &byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let seed = bytes.iter().fold(bytes.len() as u64, |seed, &byte| {
+        seed.wrapping_mul(31).wrapping_add(byte.into())
+    });
     for limits in [Limits::default(), small_limits()] {
         let whole = decode_pieces(limits, [bytes]);
-        assert_eq!(whole, decode_pieces(limits, bytes.chunks(1)), "byte by byte");
-        assert_eq!(whole, decode_pieces(limits, cut(bytes, 9, seed)), "in short pieces");
-        assert_eq!(whole, decode_pieces(limits, cut(bytes, 80, seed)), "in longer pieces");
+        assert_eq!(
+            whole,
+            decode_pieces(limits, bytes.chunks(1)),
+            "byte by byte"
+        );
+        assert_eq!(
+            whole,
+            decode_pieces(limits, cut(bytes, 9, seed)),
+            "in short pieces"
+        );
+        assert_eq!(
+            whole,
+            decode_pieces(limits, cut(bytes, 80, seed)),
+            "in longer pieces"
+        );
         for message in &whole.0 {
             check_values(message);
         }
@@ -44,7 +62,8 @@ fn check_values(message: &ServerMessage) {
         _ => None,
     };
     if let Some(raw) = raw {
-        raw.parse::<&RawValue>().expect("what the scanner takes is JSON");
+        raw.parse::<&RawValue>()
+            .expect("what the scanner takes is JSON");
         assert_eq!(raw.as_str().trim(), raw.as_str());
     }
 }
@@ -53,7 +72,10 @@ fn check_values(message: &ServerMessage) {
 fn check_refusal(bytes: &[u8], taken: usize) {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
     for _ in 0..taken {
-        values.next().expect("as many values").expect("that are JSON");
+        values
+            .next()
+            .expect("as many values")
+            .expect("that are JSON");
     }
     let start = values.byte_offset();
     let next = bytes[start..].trim_ascii_start();
@@ -67,7 +89,8 @@ fn check_refusal(bytes: &[u8], taken: usize) {
 /// Each byte or two are a call or an answer; see [`Op`].
 pub fn connection(bytes: &[u8]) {
     run_against_model(&Op::read_all(bytes));
-    // The same bytes as a stream, in a connection that has sent something: no panic, and nothing is lost twice.
+    // The same bytes as a stream, in a connection that has sent something: no panic, and nothing is
+    // lost twice.
     let mut qmp = Connection::with_id_prefix(small_limits(), 0);
     qmp.handle_input(b"{\"QMP\":{\"version\":{\"qemu\":{\"major\":9,\"minor\":0,\"micro\":0}}}}");
     let _ = qmp.poll_event();
@@ -81,7 +104,9 @@ pub fn connection(bytes: &[u8]) {
     let mut failed = false;
     loop {
         match qmp.poll_event() {
-            Ok(Some(crate::Event::Reply { id: answered, .. })) => answers += usize::from(answered == id),
+            Ok(Some(crate::Event::Reply { id: answered, .. })) => {
+                answers += usize::from(answered == id)
+            }
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(_) if failed => break,
@@ -103,7 +128,8 @@ struct Sent<'a> {
     id: String,
 }
 
-/// The bytes, as text, are a command's name up to the first line's end and an argument's key and value after it.
+/// The bytes, as text, are a command's name up to the first line's end and an argument's key and
+/// value after it.
 pub fn encode(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (name, rest) = text.split_once('\n').unwrap_or((&text, ""));
@@ -112,7 +138,10 @@ pub fn encode(bytes: &[u8]) {
     let value: Value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     let arguments = json!({ key: value });
     let id = CommandId::new(bytes.len() as u32, name.len() as u64);
-    let limits = Limits { max_command_bytes: 200, ..Limits::default() };
+    let limits = Limits {
+        max_command_bytes: 200,
+        ..Limits::default()
+    };
     let mut out = b"before".to_vec();
     match Codec::new(limits).encode_raw(name, &arguments, id, &mut out) {
         Ok(()) => {

@@ -1,7 +1,8 @@
-//! For this project's own tests and fuzz targets: the fuzz bodies, a model of a connection, and proptest strategies.
+//! For this project's own tests and fuzz targets: the fuzz bodies, a model of a connection, and
+//! proptest strategies.
 //!
-//! The bodies take any bytes and panic on a finding. The ordinary tests run them with what the strategies make; the
-//! targets in `fuzz/` are shims over them.
+//! The bodies take any bytes and panic on a finding. The ordinary tests run them with what the
+//! strategies make; the targets in `fuzz/` are shims over them.
 
 mod bodies;
 mod model;
@@ -15,8 +16,8 @@ use crate::{Codec, DecodeError, Limits, ServerMessage};
 /// What a whole stream decodes to: its messages, and the error that ended it, if one did.
 pub type Decoded = (Vec<ServerMessage>, Option<DecodeError>);
 
-/// Decodes these pieces, then the end of the stream, and checks what must be true of every stream: an error stays, and
-/// after a clean end nothing comes.
+/// Decodes these pieces, then the end of the stream, and checks what must be true of every stream:
+/// an error stays, and after a clean end nothing comes.
 pub fn decode_pieces<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
     let mut codec = Codec::new(limits);
     let mut messages = Vec::new();
@@ -30,7 +31,11 @@ pub fn decode_pieces<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u
             }
         }
         if let Some(failure) = &failure {
-            assert_eq!(codec.next_message().as_ref(), Err(failure), "the error stays");
+            assert_eq!(
+                codec.next_message().as_ref(),
+                Err(failure),
+                "the error stays"
+            );
         }
     };
     for piece in pieces {
@@ -41,7 +46,11 @@ pub fn decode_pieces<'a>(limits: Limits, pieces: impl IntoIterator<Item = &'a [u
     drain(&mut codec);
     codec.feed(b"{\"return\": {}}");
     drain(&mut codec);
-    assert_eq!(codec.is_finished(), failure.is_none(), "either a clean end or an error");
+    assert_eq!(
+        codec.is_finished(),
+        failure.is_none(),
+        "either a clean end or an error"
+    );
     (messages, failure)
 }
 
@@ -51,7 +60,9 @@ pub fn cut(bytes: &[u8], longest: usize, mut seed: u64) -> Vec<&[u8]> {
     let mut rest = bytes;
     while !rest.is_empty() {
         // Knuth's MMIX generator: good enough to spread cuts.
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let length = (1 + (seed >> 33) as usize % longest.max(1)).min(rest.len());
         let (piece, after) = rest.split_at(length);
         pieces.push(piece);

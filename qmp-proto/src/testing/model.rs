@@ -1,9 +1,11 @@
-//! A connection as one would describe it in a few words, and the check that [`Connection`] does the same.
+//! A connection as one would describe it in a few words, and the check that [`Connection`] does the
+//! same.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    Capability, CommandId, Connection, Dropped, Event, Limits, MessageId, Phase, SendError, commands::Stop,
+    Capability, CommandId, Connection, Dropped, Event, Limits, MessageId, Phase, SendError,
+    commands::Stop,
 };
 
 /// The id prefix of the connection under test, and another client's.
@@ -30,7 +32,8 @@ pub enum Op {
     Write(u8),
     /// The server answers the n-th command in flight, with success or not.
     Answer(u8, bool),
-    /// The server answers the n-th command ever sent, wherever it is, to another client's id or not.
+    /// The server answers the n-th command ever sent, wherever it is, to another client's id or
+    /// not.
     Stale(u8, bool),
     /// The server sends a return without id.
     BareReturn,
@@ -67,7 +70,10 @@ impl Op {
 
     /// Reads as many as there are bytes for.
     pub fn read_all(bytes: &[u8]) -> Vec<Self> {
-        bytes.chunks_exact(2).map(|pair| Self::read(pair[0], pair[1])).collect()
+        bytes
+            .chunks_exact(2)
+            .map(|pair| Self::read(pair[0], pair[1]))
+            .collect()
     }
 }
 
@@ -115,7 +121,11 @@ struct Model {
 /// # Panics
 /// Where they differ.
 pub fn run_against_model(ops: &[Op]) {
-    let limits = Limits { max_in_flight: PLACES, max_command_bytes: 100, ..Limits::default() };
+    let limits = Limits {
+        max_in_flight: PLACES,
+        max_command_bytes: 100,
+        ..Limits::default()
+    };
     let mut qmp = Connection::with_id_prefix(limits, PREFIX);
     let mut model = Model {
         phase: Phase::AwaitingGreeting,
@@ -149,7 +159,10 @@ impl Model {
     }
 
     fn count(&self, oob: bool) -> usize {
-        self.flights.values().filter(|flight| flight.0 == oob).count()
+        self.flights
+            .values()
+            .filter(|flight| flight.0 == oob)
+            .count()
     }
 
     /// The caller's side.
@@ -160,7 +173,9 @@ impl Model {
                 let enable = if oob { &[Capability::Oob][..] } else { &[] };
                 let result = qmp.negotiate(enable);
                 if self.phase != Phase::Greeted {
-                    assert!(matches!(result, Err(SendError::WrongPhase { phase }) if phase == self.phase));
+                    assert!(
+                        matches!(result, Err(SendError::WrongPhase { phase }) if phase == self.phase)
+                    );
                 } else if oob && !self.offers_oob {
                     assert!(matches!(result, Err(SendError::NotOffered(name)) if name == "oob"));
                 } else {
@@ -171,22 +186,33 @@ impl Model {
                 }
             }
             Op::Execute(oob) => {
-                let result = if oob { qmp.execute_oob(&Stop) } else { qmp.execute(&Stop) };
+                let result = if oob {
+                    qmp.execute_oob(&Stop)
+                } else {
+                    qmp.execute(&Stop)
+                };
                 if self.phase != Phase::Ready {
-                    assert!(matches!(result, Err(SendError::WrongPhase { phase }) if phase == self.phase));
+                    assert!(
+                        matches!(result, Err(SendError::WrongPhase { phase }) if phase == self.phase)
+                    );
                 } else if oob && !self.oob {
                     assert!(matches!(result, Err(SendError::OobNotEnabled)));
                 } else if self.count(oob) == PLACES {
                     assert!(matches!(result, Err(SendError::Full { limit: PLACES })));
                 } else {
                     let number = self.fly(oob, qmp, before);
-                    assert_eq!(result.expect("there is a place"), CommandId::new(PREFIX, number));
+                    assert_eq!(
+                        result.expect("there is a place"),
+                        CommandId::new(PREFIX, number)
+                    );
                     self.fates.insert(number, Fate::InFlight);
                 }
             }
             Op::ExecuteUnsendable => {
-                qmp.execute_raw("x", &[1, 2]).expect_err("arguments are objects");
-                qmp.execute_raw(&"x".repeat(100), &()).expect_err("too large");
+                qmp.execute_raw("x", &[1, 2])
+                    .expect_err("arguments are objects");
+                qmp.execute_raw(&"x".repeat(100), &())
+                    .expect_err("too large");
                 assert_eq!(qmp.output().len(), before);
             }
             Op::Abandon(n) => {
@@ -223,14 +249,20 @@ impl Model {
                 if self.phase == Phase::AwaitingGreeting {
                     self.offers_oob = oob;
                 }
-                let version = "{\"qemu\": {\"major\": 1, \"minor\": 2, \"micro\": 3}, \"package\": \"\"}";
+                let version =
+                    "{\"qemu\": {\"major\": 1, \"minor\": 2, \"micro\": 3}, \"package\": \"\"}";
                 (
-                    format!("{{\"QMP\": {{\"version\": {version}, \"capabilities\": [{offered}]}}}}\r\n"),
+                    format!(
+                        "{{\"QMP\": {{\"version\": {version}, \"capabilities\": [{offered}]}}}}\r\n"
+                    ),
                     Self::greet,
                 )
             }
             Op::Answer(n, ok) => {
-                let Some(&number) = self.flights.keys().nth(usize::from(n) % self.flights.len().max(1))
+                let Some(&number) = self
+                    .flights
+                    .keys()
+                    .nth(usize::from(n) % self.flights.len().max(1))
                 else {
                     return (None, Expect::Nothing);
                 };
@@ -238,20 +270,31 @@ impl Model {
             }
             Op::Stale(n, foreign) => {
                 let number = u64::from(n) % (self.sent + 2);
-                return self.answer_to(CommandId::new(if foreign { FOREIGN } else { PREFIX }, number), true);
+                return self.answer_to(
+                    CommandId::new(if foreign { FOREIGN } else { PREFIX }, number),
+                    true,
+                );
             }
             Op::BareReturn => ("{\"return\": {}}".into(), Self::bare_return),
-            Op::BareError => {
-                ("{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}\n".into(), Self::bare_error)
-            }
+            Op::BareError => (
+                "{\"error\": {\"class\": \"GenericError\", \"desc\": \"bad\"}}\n".into(),
+                Self::bare_error,
+            ),
             Op::Event => ("{\"event\": \"STOP\"}\r\n".into(), |_| Expect::Event),
             Op::Eof => (" ".into(), |model| model.end(Phase::Closed, Expect::Closed)),
-            Op::CutOff => ("{\"event\": \"ST".into(), |model| model.end(Phase::Failed, Expect::Fatal)),
+            Op::CutOff => ("{\"event\": \"ST".into(), |model| {
+                model.end(Phase::Failed, Expect::Fatal)
+            }),
             _ => return (None, Expect::Nothing),
         };
         let expect = if self.ended() {
-            if self.phase == Phase::Failed { Expect::Fatal } else { Expect::Nothing }
-        } else if self.phase == Phase::AwaitingGreeting && !matches!(op, Op::Greet(_) | Op::Eof | Op::CutOff)
+            if self.phase == Phase::Failed {
+                Expect::Fatal
+            } else {
+                Expect::Nothing
+            }
+        } else if self.phase == Phase::AwaitingGreeting
+            && !matches!(op, Op::Greet(_) | Op::Eof | Op::CutOff)
         {
             Expect::Early
         } else {
@@ -270,7 +313,11 @@ impl Model {
     }
 
     fn bare_return(&mut self) -> Expect {
-        if self.phase != Phase::Ready { Expect::StrayReturn } else { self.end(Phase::Failed, Expect::Fatal) }
+        if self.phase != Phase::Ready {
+            Expect::StrayReturn
+        } else {
+            self.end(Phase::Failed, Expect::Fatal)
+        }
     }
 
     fn bare_error(&mut self) -> Expect {
@@ -288,13 +335,17 @@ impl Model {
         let text = if ok {
             format!("{{\"return\": {{}}, \"id\": \"{id}\"}}\r\n")
         } else {
-            format!("{{\"id\": \"{id}\", \"error\": {{\"class\": \"GenericError\", \"desc\": \"no\"}}}}\r\n")
+            format!(
+                "{{\"id\": \"{id}\", \"error\": {{\"class\": \"GenericError\", \"desc\": \"no\"}}}}\r\n"
+            )
         };
         let expect = match self.phase {
             Phase::AwaitingGreeting => Expect::Early,
             Phase::Closed => Expect::Nothing,
             Phase::Failed => Expect::Fatal,
-            _ if id.prefix() != PREFIX || !self.flights.contains_key(&id.number()) => Expect::Unknown(id),
+            _ if id.prefix() != PREFIX || !self.flights.contains_key(&id.number()) => {
+                Expect::Unknown(id)
+            }
             _ => self.land(id.number(), ok),
         };
         (Some(text), expect)
@@ -322,7 +373,11 @@ impl Model {
 
     /// An id meets its fate once.
     fn settle(&mut self, number: u64, fate: Fate) {
-        assert_eq!(self.fates.insert(number, fate), Some(Fate::InFlight), "{number} {fate:?}");
+        assert_eq!(
+            self.fates.insert(number, fate),
+            Some(Fate::InFlight),
+            "{number} {fate:?}"
+        );
     }
 
     fn check_events(&mut self, op: Op, expect: Expect, qmp: &mut Connection) {
@@ -333,9 +388,15 @@ impl Model {
             Err(_) => Expect::Fatal,
         };
         // A failed connection says so at every poll.
-        let expect = if self.phase == Phase::Failed { Expect::Fatal } else { expect };
-        let drops =
-            matches!(expect, Expect::Late(..) | Expect::Unknown(_) | Expect::Early | Expect::StrayReturn);
+        let expect = if self.phase == Phase::Failed {
+            Expect::Fatal
+        } else {
+            expect
+        };
+        let drops = matches!(
+            expect,
+            Expect::Late(..) | Expect::Unknown(_) | Expect::Early | Expect::StrayReturn
+        );
         assert_eq!(seen, expect, "after {op:?}");
         assert_eq!(qmp.dropped() - dropped, u64::from(drops));
         match qmp.poll_event() {
@@ -355,7 +416,10 @@ impl Model {
         assert_eq!(qmp.in_flight_in_band(), self.count(false));
         assert_eq!(qmp.output().len(), self.written - self.taken);
         assert_eq!(qmp.oob_enabled(), self.oob);
-        assert_eq!(qmp.can_execute(), self.phase == Phase::Ready && self.count(false) < PLACES);
+        assert_eq!(
+            qmp.can_execute(),
+            self.phase == Phase::Ready && self.count(false) < PLACES
+        );
     }
 
     /// Ends the stream and sees that nobody was forgotten.
@@ -365,7 +429,11 @@ impl Model {
         for id in qmp.take_lost() {
             self.settle(id.number(), Fate::Lost);
         }
-        assert!(self.fates.values().all(|&fate| fate != Fate::InFlight), "forgotten: {:?}", self.fates);
+        assert!(
+            self.fates.values().all(|&fate| fate != Fate::InFlight),
+            "forgotten: {:?}",
+            self.fates
+        );
     }
 }
 
@@ -376,11 +444,15 @@ fn summary(event: Event) -> Expect {
         Event::Reply { id, result } => Expect::Reply(id.number(), result.is_ok()),
         Event::Event(_) => Expect::Event,
         Event::UnattributedError(_) => Expect::Unattributed,
-        Event::Dropped(Dropped::Abandoned { id, result }) => Expect::Late(id.number(), result.is_ok()),
+        Event::Dropped(Dropped::Abandoned { id, result }) => {
+            Expect::Late(id.number(), result.is_ok())
+        }
         Event::Dropped(Dropped::UnknownId(MessageId::Command(id))) => Expect::Unknown(id),
         Event::Dropped(Dropped::BeforeGreeting(_)) => Expect::Early,
         Event::Dropped(Dropped::ReturnWithoutId) => Expect::StrayReturn,
-        Event::Dropped(Dropped::UnknownId(MessageId::Foreign(id))) => panic!("not ours to send: {id}"),
+        Event::Dropped(Dropped::UnknownId(MessageId::Foreign(id))) => {
+            panic!("not ours to send: {id}")
+        }
         Event::Closed => Expect::Closed,
     }
 }

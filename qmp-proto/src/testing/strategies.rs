@@ -12,8 +12,8 @@ use proptest::{
 
 use super::Op;
 use crate::{
-    Capability, CommandId, ErrorClass, Greeting, MessageId, QmpEvent, RawJson, ServerError, ServerMessage,
-    Timestamp, Version,
+    Capability, CommandId, ErrorClass, Greeting, MessageId, QmpEvent, RawJson, ServerError,
+    ServerMessage, Timestamp, Version,
 };
 
 /// A message's text and what it must be decoded to.
@@ -40,13 +40,26 @@ pub fn string() -> impl Strategy<Value = String> {
 pub fn json() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         string(),
-        select(&["null", "true", "false", "{}", "[]", "0", "-0", "1e400", "18446744073709551616"][..])
-            .prop_map(str::to_owned),
+        select(
+            &[
+                "null",
+                "true",
+                "false",
+                "{}",
+                "[]",
+                "0",
+                "-0",
+                "1e400",
+                "18446744073709551616"
+            ][..]
+        )
+        .prop_map(str::to_owned),
         "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,9})?([eE][+-]?[0-9]{1,4})?",
     ];
     leaf.prop_recursive(5, 40, 6, |inner| {
         let item = move || {
-            (space(), inner.clone(), space()).prop_map(|(before, value, after)| before + &value + &after)
+            (space(), inner.clone(), space())
+                .prop_map(|(before, value, after)| before + &value + &after)
         };
         let member = (space(), string(), space(), item())
             .prop_map(|(before, key, after, value)| format!("{before}{key}{after}:{value}"));
@@ -57,7 +70,8 @@ pub fn json() -> impl Strategy<Value = String> {
     })
 }
 
-/// A message of the server in any spelling: any order of keys, unknown ones among them, white space anywhere.
+/// A message of the server in any spelling: any order of keys, unknown ones among them, white space
+/// anywhere.
 pub fn message() -> impl Strategy<Value = Spelled> {
     prop_oneof![3 => reply(), 2 => error(), 4 => event(), 1 => greeting()]
 }
@@ -79,27 +93,37 @@ pub fn stream() -> impl Strategy<Value = (String, Vec<ServerMessage>)> {
 /// A stream with a few bytes changed, taken out or put in.
 pub fn broken_stream() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![any::<u8>(), select(&b"{}[]\",:\\ue0-\xff\x00\xed\xa0"[..])];
-    (stream(), vec((any::<proptest::sample::Index>(), byte, 0..3), 1..4)).prop_map(|((text, _), changes)| {
-        let mut bytes = text.into_bytes();
-        for (index, byte, kind) in changes {
-            let at = index.index(bytes.len() + 1);
-            match kind {
-                0 => bytes.insert(at, byte),
-                1 if at < bytes.len() => bytes[at] = byte,
-                _ if at < bytes.len() => drop(bytes.remove(at)),
-                _ => bytes.push(byte),
+    (
+        stream(),
+        vec((any::<proptest::sample::Index>(), byte, 0..3), 1..4),
+    )
+        .prop_map(|((text, _), changes)| {
+            let mut bytes = text.into_bytes();
+            for (index, byte, kind) in changes {
+                let at = index.index(bytes.len() + 1);
+                match kind {
+                    0 => bytes.insert(at, byte),
+                    1 if at < bytes.len() => bytes[at] = byte,
+                    _ if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => bytes.push(byte),
+                }
             }
-        }
-        bytes
-    })
+            bytes
+        })
 }
 
 /// Calls on a connection and a server's doings.
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
     let any_op = || (any::<u8>(), any::<u8>()).prop_map(|(kind, n)| Op::read(kind, n));
     // Most runs are to get beyond the negotiation.
-    let opening = any::<bool>()
-        .prop_map(|oob| vec![Op::Greet(oob), Op::Negotiate(oob), Op::Write(255), Op::Answer(0, true)]);
+    let opening = any::<bool>().prop_map(|oob| {
+        vec![
+            Op::Greet(oob),
+            Op::Negotiate(oob),
+            Op::Write(255),
+            Op::Answer(0, true),
+        ]
+    });
     (option::weighted(0.9, opening), vec(any_op(), 0..60))
         .prop_map(|(opening, rest)| opening.into_iter().flatten().chain(rest).collect())
 }
@@ -122,24 +146,43 @@ fn reply() -> impl Strategy<Value = Spelled> {
             id: id.as_ref().map(|id| id.1.clone()),
             value: RawJson::copy(value.as_bytes()),
         };
-        object(member("return", Some(value)).chain(member("id", id.map(|id| id.0))).collect(), message)
+        object(
+            member("return", Some(value))
+                .chain(member("id", id.map(|id| id.0)))
+                .collect(),
+            message,
+        )
     })
 }
 
 fn error() -> impl Strategy<Value = Spelled> {
     (id(), "[A-Z][A-Za-z]{0,12}", string()).prop_flat_map(|(id, class, desc)| {
         let error = ServerError::new(ErrorClass::from(class.clone()), unescape(&desc));
-        let message = ServerMessage::Error { id: id.as_ref().map(|id| id.1.clone()), error };
+        let message = ServerMessage::Error {
+            id: id.as_ref().map(|id| id.1.clone()),
+            error,
+        };
         let value = format!("{{\"class\": \"{class}\",\"more\":[{{}}],\"desc\":{desc}}}");
-        object(member("error", Some(value)).chain(member("id", id.map(|id| id.0))).collect(), message)
+        object(
+            member("error", Some(value))
+                .chain(member("id", id.map(|id| id.0)))
+                .collect(),
+            message,
+        )
     })
 }
 
 fn event() -> impl Strategy<Value = Spelled> {
-    let name = prop_oneof![select(&["\"STOP\"", "\"RESUME\""][..]).prop_map(str::to_owned), string()];
+    let name = prop_oneof![
+        select(&["\"STOP\"", "\"RESUME\""][..]).prop_map(str::to_owned),
+        string()
+    ];
     let time = (any::<i64>(), any::<i64>(), space());
     (name, option::of(json()), option::of(time)).prop_flat_map(|(name, data, time)| {
-        let timestamp = time.as_ref().map(|&(seconds, microseconds, _)| Timestamp { seconds, microseconds });
+        let timestamp = time.as_ref().map(|&(seconds, microseconds, _)| Timestamp {
+            seconds,
+            microseconds,
+        });
         let time = time.map(|(seconds, microseconds, space)| {
             format!("{{\"seconds\":{space}{seconds}, \"microseconds\": {microseconds}}}")
         });
@@ -148,8 +191,9 @@ fn event() -> impl Strategy<Value = Spelled> {
             data: data.as_ref().map(|data| RawJson::copy(data.as_bytes())),
             timestamp,
         };
-        let members =
-            member("event", Some(name)).chain(member("data", data)).chain(member("timestamp", time));
+        let members = member("event", Some(name))
+            .chain(member("data", data))
+            .chain(member("timestamp", time));
         object(members.collect(), ServerMessage::Event(event))
     })
 }
@@ -179,14 +223,22 @@ fn member(key: &str, value: Option<String>) -> impl Iterator<Item = Member> {
 /// Spells an object of these members and unknown ones, in any order, some keys with an escape.
 fn object(members: Vec<Member>, message: ServerMessage) -> impl Strategy<Value = Spelled> {
     let unknown = ("\"[A-PR-Z]{0,3}\"", json());
-    let known = members.into_iter().map(|member| (Just(member), any::<u8>())).collect::<Vec<_>>();
+    let known = members
+        .into_iter()
+        .map(|member| (Just(member), any::<u8>()))
+        .collect::<Vec<_>>();
     let known = known.prop_map(|members| members.into_iter().map(escape_key).collect::<Vec<_>>());
-    let shuffled =
-        (known, vec(unknown, 0..3)).prop_map(|(known, unknown)| [known, unknown].concat()).prop_shuffle();
+    let shuffled = (known, vec(unknown, 0..3))
+        .prop_map(|(known, unknown)| [known, unknown].concat())
+        .prop_shuffle();
     (shuffled, space(), space()).prop_map(move |(members, before, after)| {
-        let members =
-            members.into_iter().map(|(key, value)| format!("{before}{key}{after}:{before}{value}{after}"));
-        (format!("{{{}{before}}}", members.collect::<Vec<_>>().join(",")), message.clone())
+        let members = members
+            .into_iter()
+            .map(|(key, value)| format!("{before}{key}{after}:{before}{value}{after}"));
+        (
+            format!("{{{}{before}}}", members.collect::<Vec<_>>().join(",")),
+            message.clone(),
+        )
     })
 }
 

@@ -5,20 +5,26 @@ use serde_json::{Value, json};
 use crate::{
     Capability, Codec, Command, CommandId, Empty, EncodeError, Limits, QmpEvent, RawJson,
     commands::{
-        BlockdevAdd, BlockdevCreate, BlockdevDel, ChardevInfo, CommandInfo, Cont, HumanMonitorCommand,
-        JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus, Migrate,
-        MigrateCancel, MigrateIncoming, MigrationInfo, MigrationStatus, Pmemsave, QmpCapabilities, QomGet,
-        QomList, QomSet, QueryMigrate, QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause,
-        SnapshotDelete, SnapshotLoad, SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
+        BlockdevAdd, BlockdevCreate, BlockdevDel, ChardevInfo, CommandInfo, Cont,
+        HumanMonitorCommand, JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause,
+        JobResume, JobStatus, Migrate, MigrateCancel, MigrateIncoming, MigrationInfo,
+        MigrationStatus, Pmemsave, QmpCapabilities, QomGet, QomList, QomSet, QueryMigrate,
+        QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause, SnapshotDelete, SnapshotLoad,
+        SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
     },
 };
 
 /// What goes out for a command, but for its id.
 fn sent<C: Command>(command: &C) -> Value {
     let mut out = Vec::new();
-    Codec::new(Limits::default()).encode(command, CommandId::new(1, 2), &mut out).unwrap();
+    Codec::new(Limits::default())
+        .encode(command, CommandId::new(1, 2), &mut out)
+        .unwrap();
     let mut sent: Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!(sent.as_object_mut().unwrap().remove("id"), Some(json!("00000001-2")));
+    assert_eq!(
+        sent.as_object_mut().unwrap().remove("id"),
+        Some(json!("00000001-2"))
+    );
     sent
 }
 
@@ -30,11 +36,19 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
     let rows = [
         (sent(&Cont), json!({"execute": "cont"})),
         (sent(&SystemReset), json!({"execute": "system_reset"})),
-        (sent(&SystemPowerdown), json!({"execute": "system_powerdown"})),
-        (sent(&Quit), json!({"execute": "quit"})),
-        (sent(&&QueryQmpSchema), json!({"execute": "query-qmp-schema"})),
         (
-            sent(&QmpCapabilities { enable: &[Capability::Oob, Capability::Other("flux".into())] }),
+            sent(&SystemPowerdown),
+            json!({"execute": "system_powerdown"}),
+        ),
+        (sent(&Quit), json!({"execute": "quit"})),
+        (
+            sent(&&QueryQmpSchema),
+            json!({"execute": "query-qmp-schema"}),
+        ),
+        (
+            sent(&QmpCapabilities {
+                enable: &[Capability::Oob, Capability::Other("flux".into())],
+            }),
             json!({"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "flux"]}}),
         ),
         (sent(&JobDismiss { id: "j" }), job("job-dismiss")),
@@ -43,18 +57,43 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
         (sent(&JobResume { id: "j" }), job("job-resume")),
         (sent(&JobComplete { id: "j" }), job("job-complete")),
         (sent(&JobFinalize { id: "j" }), job("job-finalize")),
-        (sent(&SnapshotSave { job_id: "j", tag: "t", vmstate: "v", devices }), snapshot("snapshot-save")),
-        (sent(&SnapshotLoad { job_id: "j", tag: "t", vmstate: "v", devices }), snapshot("snapshot-load")),
         (
-            sent(&SnapshotDelete { job_id: "j", tag: "t", devices }),
+            sent(&SnapshotSave {
+                job_id: "j",
+                tag: "t",
+                vmstate: "v",
+                devices,
+            }),
+            snapshot("snapshot-save"),
+        ),
+        (
+            sent(&SnapshotLoad {
+                job_id: "j",
+                tag: "t",
+                vmstate: "v",
+                devices,
+            }),
+            snapshot("snapshot-load"),
+        ),
+        (
+            sent(&SnapshotDelete {
+                job_id: "j",
+                tag: "t",
+                devices,
+            }),
             json!({"execute": "snapshot-delete", "arguments": {"job-id": "j", "tag": "t", "devices": ["d"]}}),
         ),
         (
-            sent(&BlockdevAdd { options: json!({"driver": "file", "node-name": "n"}) }),
+            sent(&BlockdevAdd {
+                options: json!({"driver": "file", "node-name": "n"}),
+            }),
             json!({"execute": "blockdev-add", "arguments": {"driver": "file", "node-name": "n"}}),
         ),
         (
-            sent(&BlockdevCreate { job_id: "j", options: json!({"driver": "qcow2"}) }),
+            sent(&BlockdevCreate {
+                job_id: "j",
+                options: json!({"driver": "qcow2"}),
+            }),
             json!({"execute": "blockdev-create", "arguments": {"job-id": "j", "options": {"driver": "qcow2"}}}),
         ),
         (
@@ -63,34 +102,59 @@ fn each_command_goes_out_under_its_name_with_its_arguments() {
         ),
         (sent(&QueryMigrate), json!({"execute": "query-migrate"})),
         (sent(&MigrateCancel), json!({"execute": "migrate_cancel"})),
-        (sent(&Migrate { uri: "unix:/p" }), json!({"execute": "migrate", "arguments": {"uri": "unix:/p"}})),
+        (
+            sent(&Migrate { uri: "unix:/p" }),
+            json!({"execute": "migrate", "arguments": {"uri": "unix:/p"}}),
+        ),
         (
             sent(&MigrateIncoming { uri: "fd:5" }),
             json!({"execute": "migrate-incoming", "arguments": {"uri": "fd:5"}}),
         ),
         (
-            sent(&QomGet { path: "/p", property: "x" }),
+            sent(&QomGet {
+                path: "/p",
+                property: "x",
+            }),
             json!({"execute": "qom-get", "arguments": {"path": "/p", "property": "x"}}),
         ),
-        (sent(&QomList { path: "/p" }), json!({"execute": "qom-list", "arguments": {"path": "/p"}})),
         (
-            sent(&QomSet { path: "/p", property: "x", value: false }),
+            sent(&QomList { path: "/p" }),
+            json!({"execute": "qom-list", "arguments": {"path": "/p"}}),
+        ),
+        (
+            sent(&QomSet {
+                path: "/p",
+                property: "x",
+                value: false,
+            }),
             json!({"execute": "qom-set", "arguments": {"path": "/p", "property": "x", "value": false}}),
         ),
         (
-            sent(&HumanMonitorCommand { command_line: "info status" }),
+            sent(&HumanMonitorCommand {
+                command_line: "info status",
+            }),
             json!({"execute": "human-monitor-command", "arguments": {"command-line": "info status"}}),
         ),
         (
-            sent(&Pmemsave { val: 1, size: 2, filename: "f" }),
+            sent(&Pmemsave {
+                val: 1,
+                size: 2,
+                filename: "f",
+            }),
             json!({"execute": "pmemsave", "arguments": {"val": 1, "size": 2, "filename": "f"}}),
         ),
         (
-            sent(&Screendump { filename: "f", format: None }),
+            sent(&Screendump {
+                filename: "f",
+                format: None,
+            }),
             json!({"execute": "screendump", "arguments": {"filename": "f"}}),
         ),
         (
-            sent(&Screendump { filename: "f", format: Some("png") }),
+            sent(&Screendump {
+                filename: "f",
+                format: Some("png"),
+            }),
             json!({"execute": "screendump", "arguments": {"filename": "f", "format": "png"}}),
         ),
     ];
@@ -110,14 +174,25 @@ fn fields_that_a_version_adds_or_lacks_do_not_matter() {
     assert!(!running);
     assert_eq!(status.as_str(), "flux");
     assert_eq!(status, RunState::Other("flux".into()));
-    let job: JobInfo = raw(json!({"id": "j", "type": "t", "status": "aborting"})).parse().unwrap();
-    assert_eq!((job.status, job.error, job.current_progress), (JobStatus::Aborting, None, 0));
+    let job: JobInfo = raw(json!({"id": "j", "type": "t", "status": "aborting"}))
+        .parse()
+        .unwrap();
+    assert_eq!(
+        (job.status, job.error, job.current_progress),
+        (JobStatus::Aborting, None, 0)
+    );
     let none: MigrationInfo = raw(json!({})).parse().unwrap();
     assert_eq!((none.status, none.error_desc), (None, None));
-    let failed: MigrationInfo =
-        raw(json!({"status": "failed", "error-desc": "e", "ram": {}})).parse().unwrap();
-    assert_eq!((failed.status, failed.error_desc.as_deref()), (Some(MigrationStatus::Failed), Some("e")));
-    let missing = raw(json!({"running": true})).parse::<StatusInfo>().unwrap_err();
+    let failed: MigrationInfo = raw(json!({"status": "failed", "error-desc": "e", "ram": {}}))
+        .parse()
+        .unwrap();
+    assert_eq!(
+        (failed.status, failed.error_desc.as_deref()),
+        (Some(MigrationStatus::Failed), Some("e"))
+    );
+    let missing = raw(json!({"running": true}))
+        .parse::<StatusInfo>()
+        .unwrap_err();
     assert!(missing.to_string().ends_with("StatusInfo"), "{missing}");
     assert_eq!(
         std::error::Error::source(&missing).unwrap().to_string(),
@@ -131,10 +206,21 @@ fn an_array_of_the_right_values_is_no_object() {
     for other in [json!([]), json!(null), json!("")] {
         raw(other).parse::<Empty>().unwrap_err();
     }
-    let status = raw(json!([true, "running"])).parse::<StatusInfo>().unwrap_err();
-    assert!(std::error::Error::source(&status).unwrap().to_string().contains("expected an object"),);
-    raw(json!([["main", "chardev", true]])).parse::<Vec<ChardevInfo>>().unwrap_err();
-    raw(json!([["stop"]])).parse::<Vec<CommandInfo>>().unwrap_err();
+    let status = raw(json!([true, "running"]))
+        .parse::<StatusInfo>()
+        .unwrap_err();
+    assert!(
+        std::error::Error::source(&status)
+            .unwrap()
+            .to_string()
+            .contains("expected an object"),
+    );
+    raw(json!([["main", "chardev", true]]))
+        .parse::<Vec<ChardevInfo>>()
+        .unwrap_err();
+    raw(json!([["stop"]]))
+        .parse::<Vec<CommandInfo>>()
+        .unwrap_err();
     let event = |name: &'static str, data| QmpEvent::new(name, Some(raw(data)));
     event("SHUTDOWN", json!([])).typed().unwrap_err();
     event("WATCHDOG", json!(["reset"])).typed().unwrap_err();
@@ -142,7 +228,16 @@ fn an_array_of_the_right_values_is_no_object() {
 
 #[test]
 fn a_name_goes_out_as_it_came() {
-    for name in ["debug", "inmigrate", "paused", "prelaunch", "running", "save-vm", "restore-vm", "flux"] {
+    for name in [
+        "debug",
+        "inmigrate",
+        "paused",
+        "prelaunch",
+        "running",
+        "save-vm",
+        "restore-vm",
+        "flux",
+    ] {
         let state: RunState = raw(json!(name)).parse().unwrap();
         assert_eq!(
             (state.to_string(), serde_json::to_value(&state).unwrap()),
@@ -158,8 +253,15 @@ fn a_command_of_just_the_limit_goes_out_and_one_byte_more_does_not() {
     let size = r#"{"execute":"x","id":"00000001-2"}"#.len();
     for before in ["", "before"] {
         let mut out = before.as_bytes().to_vec();
-        let codec = |limit| Codec::new(Limits { max_command_bytes: limit, ..Limits::default() });
-        let error = codec(size - 1).encode_raw("x", &(), id, &mut out).unwrap_err();
+        let codec = |limit| {
+            Codec::new(Limits {
+                max_command_bytes: limit,
+                ..Limits::default()
+            })
+        };
+        let error = codec(size - 1)
+            .encode_raw("x", &(), id, &mut out)
+            .unwrap_err();
         assert!(
             matches!(error, EncodeError::TooLarge { size: said, limit } if said == size && limit == size - 1)
         );
@@ -178,42 +280,71 @@ fn events_are_typed_by_name() {
     assert_eq!(typed("POWERDOWN", None), TypedEvent::Powerdown);
     assert_eq!(typed("SUSPEND", None), TypedEvent::Suspend);
     assert_eq!(typed("WAKEUP", None), TypedEvent::Wakeup);
-    assert_eq!(typed("RTC_CHANGE", Some(json!({"offset": 78}))), TypedEvent::Other);
-    let TypedEvent::Reset(reset) = typed("RESET", Some(json!({"guest": true}))) else { panic!() };
-    assert_eq!((reset.guest, reset.reason), (true, ShutdownCause::None));
-    for name in ["RESET", "SHUTDOWN"] {
-        let (TypedEvent::Reset(none) | TypedEvent::Shutdown(none)) = typed(name, None) else { panic!() };
-        assert_eq!((none.guest, none.reason), (false, ShutdownCause::None), "{name}");
-        event(name, Some(json!(null))).typed().unwrap_err();
-    }
-    let TypedEvent::Shutdown(shutdown) =
-        typed("SHUTDOWN", Some(json!({"guest": false, "reason": "host-signal"})))
-    else {
+    assert_eq!(
+        typed("RTC_CHANGE", Some(json!({"offset": 78}))),
+        TypedEvent::Other
+    );
+    let TypedEvent::Reset(reset) = typed("RESET", Some(json!({"guest": true}))) else {
         panic!()
     };
-    assert_eq!((shutdown.guest, shutdown.reason), (false, ShutdownCause::HostSignal));
+    assert_eq!((reset.guest, reset.reason), (true, ShutdownCause::None));
+    for name in ["RESET", "SHUTDOWN"] {
+        let (TypedEvent::Reset(none) | TypedEvent::Shutdown(none)) = typed(name, None) else {
+            panic!()
+        };
+        assert_eq!(
+            (none.guest, none.reason),
+            (false, ShutdownCause::None),
+            "{name}"
+        );
+        event(name, Some(json!(null))).typed().unwrap_err();
+    }
+    let TypedEvent::Shutdown(shutdown) = typed(
+        "SHUTDOWN",
+        Some(json!({"guest": false, "reason": "host-signal"})),
+    ) else {
+        panic!()
+    };
+    assert_eq!(
+        (shutdown.guest, shutdown.reason),
+        (false, ShutdownCause::HostSignal)
+    );
     let TypedEvent::Watchdog(watchdog) = typed("WATCHDOG", Some(json!({"action": "reset"}))) else {
         panic!()
     };
     assert_eq!(watchdog.action, "reset");
     let panicked = json!({"action": "pause", "info": {"type": "hyper-v", "arg1": 1}});
-    let TypedEvent::GuestPanicked(panicked) = typed("GUEST_PANICKED", Some(panicked)) else { panic!() };
-    assert_eq!(panicked.info.unwrap().as_str(), r#"{"arg1":1,"type":"hyper-v"}"#);
-    let TypedEvent::JobStatusChange(job) =
-        typed("JOB_STATUS_CHANGE", Some(json!({"id": "j", "status": "null"})))
-    else {
+    let TypedEvent::GuestPanicked(panicked) = typed("GUEST_PANICKED", Some(panicked)) else {
+        panic!()
+    };
+    assert_eq!(
+        panicked.info.unwrap().as_str(),
+        r#"{"arg1":1,"type":"hyper-v"}"#
+    );
+    let TypedEvent::JobStatusChange(job) = typed(
+        "JOB_STATUS_CHANGE",
+        Some(json!({"id": "j", "status": "null"})),
+    ) else {
         panic!()
     };
     assert_eq!((&*job.id, job.status), ("j", JobStatus::Null));
     let error = json!({"device": "", "node-name": "n", "operation": "write", "action": "stop", "nospace": true, "reason": "r"});
-    let TypedEvent::BlockIoError(error) = typed("BLOCK_IO_ERROR", Some(error)) else { panic!() };
-    assert_eq!((error.node_name.as_deref(), error.nospace), (Some("n"), true));
-    let TypedEvent::DeviceDeleted(deleted) = typed("DEVICE_DELETED", Some(json!({"path": "/p"}))) else {
+    let TypedEvent::BlockIoError(error) = typed("BLOCK_IO_ERROR", Some(error)) else {
+        panic!()
+    };
+    assert_eq!(
+        (error.node_name.as_deref(), error.nospace),
+        (Some("n"), true)
+    );
+    let TypedEvent::DeviceDeleted(deleted) = typed("DEVICE_DELETED", Some(json!({"path": "/p"})))
+    else {
         panic!()
     };
     assert_eq!((deleted.device, &*deleted.path), (None, "/p"));
     event("WATCHDOG", None).typed().unwrap_err();
-    event("JOB_STATUS_CHANGE", Some(json!({"id": 1}))).typed().unwrap_err();
+    event("JOB_STATUS_CHANGE", Some(json!({"id": 1})))
+        .typed()
+        .unwrap_err();
 }
 
 #[test]
@@ -222,7 +353,10 @@ fn raw_json_goes_into_json_as_it_is() {
     assert_eq!(serde_json::to_string(&[&raw]).unwrap(), "[{\"a\" : 1.50}]");
     let back: Vec<RawJson> = serde_json::from_str("[ {\"a\" : 1.50} ,null]").unwrap();
     assert_eq!(back, [raw, RawJson::copy(b"null")]);
-    assert_eq!(format!("{:?} {}", back[1], back[0]), "RawJson(null) {\"a\" : 1.50}");
+    assert_eq!(
+        format!("{:?} {}", back[1], back[0]),
+        "RawJson(null) {\"a\" : 1.50}"
+    );
 }
 
 #[test]
@@ -230,7 +364,9 @@ fn raw_json_goes_into_json_as_it_is() {
 fn ids_of_two_connections_differ() {
     let first_id = || {
         let mut qmp = crate::Connection::new(Limits::default());
-        qmp.handle_input(b"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}");
+        qmp.handle_input(
+            b"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}",
+        );
         qmp.poll_event().unwrap();
         qmp.negotiate(&[]).unwrap();
         String::from_utf8(qmp.output().to_vec()).unwrap()
@@ -241,11 +377,20 @@ fn ids_of_two_connections_differ() {
 
 #[test]
 fn error_classes_are_known_by_name_and_unknown_ones_kept() {
-    let known = ["GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound", "KVMMissingCap"];
+    let known = [
+        "GenericError",
+        "CommandNotFound",
+        "DeviceNotActive",
+        "DeviceNotFound",
+        "KVMMissingCap",
+    ];
     for name in known.into_iter().chain(["Flux"]) {
         let class = crate::ErrorClass::from(name.to_owned());
         assert_eq!(class.as_str(), name);
-        assert_eq!(class == crate::ErrorClass::Other(name.to_owned()), name == "Flux");
+        assert_eq!(
+            class == crate::ErrorClass::Other(name.to_owned()),
+            name == "Flux"
+        );
     }
     assert_eq!(RawJson::copy(b"[1]").as_bytes(), b"[1]");
 }

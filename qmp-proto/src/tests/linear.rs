@@ -20,7 +20,9 @@ fn work<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, polls_each: usize) -> (u
 
 fn stream(messages: usize, size: usize) -> Vec<u8> {
     let strings = "\"some text\", -12.5e3, {\"k\": [true, null, false]}, ".repeat(size / 50);
-    format!("{{\"return\": [{strings}0], \"id\": 1}}").repeat(messages).into_bytes()
+    format!("{{\"return\": [{strings}0], \"id\": 1}}")
+        .repeat(messages)
+        .into_bytes()
 }
 
 #[test]
@@ -33,7 +35,10 @@ fn every_byte_is_looked_at_once_however_it_is_cut() {
             for polls_each in [0, 1, 5] {
                 let (looked_at, moved, count) = work(cut(&stream, longest, 7), polls_each);
                 assert_eq!(count, messages);
-                assert_eq!(looked_at, length, "{messages} of {size} in pieces of {longest}");
+                assert_eq!(
+                    looked_at, length,
+                    "{messages} of {size} in pieces of {longest}"
+                );
                 all_moved += moved;
                 assert!(
                     moved <= 3 * length,
@@ -50,7 +55,11 @@ fn large_messages_in_one_read_are_not_moved_again_and_again() {
     let stream = stream(40, 20_000);
     let (_, moved, count) = work([&stream[..]], 1);
     assert_eq!(count, 40);
-    assert!(moved <= 3 * stream.len() as u64, "{moved} moved of {}", stream.len());
+    assert!(
+        moved <= 3 * stream.len() as u64,
+        "{moved} moved of {}",
+        stream.len()
+    );
 }
 
 #[test]

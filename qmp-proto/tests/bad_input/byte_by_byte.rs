@@ -1,11 +1,13 @@
-//! When a message or a fault is told where bytes come one at a time, and are put by to be scanned together.
+//! When a message or a fault is told where bytes come one at a time, and are put by to be scanned
+//! together.
 
 use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
 
 /// A fault's kind and place.
 type Fault = (DecodeErrorKind, u64);
 
-/// Feeds a new codec a byte at a time: at which byte the first message or fault is told, and what it is.
+/// Feeds a new codec a byte at a time: at which byte the first message or fault is told, and what
+/// it is.
 fn told_at(limits: Limits, stream: &[u8]) -> Option<(usize, Result<ServerMessage, Fault>)> {
     told_by(&mut Codec::new(limits), stream)
 }
@@ -26,7 +28,10 @@ fn told_by(codec: &mut Codec, stream: &[u8]) -> Option<(usize, Result<ServerMess
 fn a_message_is_told_at_its_last_byte() {
     for between in ["", "\r\n", "   "] {
         for inside in [0, 1, 100, 127, 128, 129, 5000] {
-            let message = format!("{between}{{\"return\": {{\"a\": \"}}{}\"}}}}", "x".repeat(inside));
+            let message = format!(
+                "{between}{{\"return\": {{\"a\": \"}}{}\"}}}}",
+                "x".repeat(inside)
+            );
             let stream = format!("{message}\r\n{{");
             let (at, told) = told_at(Limits::default(), stream.as_bytes()).unwrap();
             assert!(matches!(told, Ok(ServerMessage::Return { .. })));
@@ -40,12 +45,21 @@ fn a_fault_is_told_at_a_brace_or_128_bytes_on() {
     let limits = Limits::default();
     // What cannot begin a message is told at once, also where the buffer has room.
     let long = format!("{{\"event\": \"{}\"}}", "x".repeat(200));
-    for (before, stream) in [("", "SSH-2.0"), ("", " \r\n+"), ("", "[1]"), (&long, "+"), (&long, "\r\nx")] {
+    for (before, stream) in [
+        ("", "SSH-2.0"),
+        ("", " \r\n+"),
+        ("", "[1]"),
+        (&long, "+"),
+        (&long, "\r\nx"),
+    ] {
         let mut codec = Codec::new(limits);
         codec.feed(before.as_bytes());
         assert_eq!(codec.next_message().unwrap().is_some(), !before.is_empty());
         let (at, told) = told_by(&mut codec, stream.as_bytes()).unwrap();
-        assert_eq!(at, stream.find(|letter: char| !letter.is_whitespace()).unwrap());
+        assert_eq!(
+            at,
+            stream.find(|letter: char| !letter.is_whitespace()).unwrap()
+        );
         assert_eq!(told.unwrap_err().1, (before.len() + at) as u64);
     }
     for before in [0, 1, 50, 126, 127, 128, 600, 1000] {
@@ -54,7 +68,8 @@ fn a_fault_is_told_at_a_brace_or_128_bytes_on() {
         let (at, told) = told_at(limits, format!("{start}\x01xxx}}").as_bytes()).unwrap();
         assert_eq!(told.unwrap_err().1, fault as u64);
         assert!(at <= fault + 4, "a brace");
-        let (at, told) = told_at(limits, format!("{start}\x01{}", "x".repeat(200)).as_bytes()).unwrap();
+        let (at, told) =
+            told_at(limits, format!("{start}\x01{}", "x".repeat(200)).as_bytes()).unwrap();
         assert_eq!(told.unwrap_err().1, fault as u64);
         assert!(at <= fault + 128, "told {} bytes on", at - fault);
     }
@@ -86,7 +101,10 @@ fn the_limit_is_told_at_its_very_byte() {
         let stream = format!("\r\n{{\"return\": \"{}", "x".repeat(limit));
         let (at, told) = told_at(limits, stream.as_bytes()).unwrap();
         assert_eq!(at, 2 + limit);
-        assert_eq!(told.unwrap_err(), (DecodeErrorKind::TooLarge { limit }, 2 + limit as u64));
+        assert_eq!(
+            told.unwrap_err(),
+            (DecodeErrorKind::TooLarge { limit }, 2 + limit as u64)
+        );
     }
 }
 
@@ -112,7 +130,10 @@ fn a_byte_after_the_end_is_nothing_also_before_the_last_message_is_taken() {
     codec.feed(b"{\"event\": \"E\"}");
     codec.feed_eof();
     codec.feed(b"{");
-    assert!(matches!(codec.next_message(), Ok(Some(ServerMessage::Event(_)))));
+    assert!(matches!(
+        codec.next_message(),
+        Ok(Some(ServerMessage::Event(_)))
+    ));
     assert_eq!(codec.next_message(), Ok(None));
     assert!(codec.is_finished());
 }

@@ -218,7 +218,11 @@ fn describe(message: &ServerMessage) -> String {
         ServerMessage::Return { id: of, value } => format!("return {value}{}", id(of)),
         ServerMessage::Error { id: of, error } => format!("error {error}{}", id(of)),
         ServerMessage::Event(event) => {
-            let data = event.data.as_ref().map(|data| format!(" data {data}")).unwrap_or_default();
+            let data = event
+                .data
+                .as_ref()
+                .map(|data| format!(" data {data}"))
+                .unwrap_or_default();
             let at = event
                 .timestamp
                 .map(|at| format!(" at {} {}", at.seconds, at.microseconds))
@@ -226,9 +230,17 @@ fn describe(message: &ServerMessage) -> String {
             format!("event {}{data}{at}", event.name)
         }
         ServerMessage::Greeting(greeting) => {
-            let offered: Vec<_> =
-                greeting.capabilities.iter().map(|capability| capability.as_str()).collect();
-            format!("QMP {} {} [{}]", greeting.version, greeting.version.package, offered.join(" "))
+            let offered: Vec<_> = greeting
+                .capabilities
+                .iter()
+                .map(|capability| capability.as_str())
+                .collect();
+            format!(
+                "QMP {} {} [{}]",
+                greeting.version,
+                greeting.version.package,
+                offered.join(" ")
+            )
         }
         other => panic!("{other:?}"),
     }
@@ -236,7 +248,11 @@ fn describe(message: &ServerMessage) -> String {
 
 fn kind_name(kind: &DecodeErrorKind) -> String {
     let debug = format!("{kind:?}");
-    debug.split([' ', '{']).next().unwrap_or_default().to_owned()
+    debug
+        .split([' ', '{'])
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Feeds the pieces and the end; what it said, and the kind and place of the fault.
@@ -292,7 +308,10 @@ fn every_row_in_every_cutting_alone_and_among_neighbours() {
             for pieces in cuttings(&stream) {
                 assert_eq!(
                     run(&pieces),
-                    (says.iter().map(|&word| word.to_owned()).collect(), fault.clone()),
+                    (
+                        says.iter().map(|&word| word.to_owned()).collect(),
+                        fault.clone()
+                    ),
                     "{name}: {pieces:?}"
                 );
                 runs += 1;
@@ -331,18 +350,28 @@ fn an_error_tells_what_where_and_near_what() {
 
 #[test]
 fn a_fault_of_a_whole_message_quotes_its_first_bytes() {
-    for text in ["{}", "{\"event\": \"E\", \"return\": \"and 32 bytes are quoted\"}"] {
+    for text in [
+        "{}",
+        "{\"event\": \"E\", \"return\": \"and 32 bytes are quoted\"}",
+    ] {
         let mut codec = Codec::new(Limits::default());
         codec.feed(format!("{{\"event\": \"E\"}}{text} ").as_bytes());
         codec.next_message().unwrap().unwrap();
         let error = codec.next_message().unwrap_err();
-        assert_eq!((error.offset(), error.seen()), (14, &text.as_bytes()[..text.len().min(32)]));
+        assert_eq!(
+            (error.offset(), error.seen()),
+            (14, &text.as_bytes()[..text.len().min(32)])
+        );
     }
 }
 
 #[test]
 fn after_the_end_nothing_is_left_once_the_last_message_is_taken() {
-    for stream in ["{\"event\": \"E\"}", "{\"event\": \"E\"}\r\n", " {\"event\": \"E\"} \t"] {
+    for stream in [
+        "{\"event\": \"E\"}",
+        "{\"event\": \"E\"}\r\n",
+        " {\"event\": \"E\"} \t",
+    ] {
         let mut codec = Codec::new(Limits::default());
         codec.feed(stream.as_bytes());
         codec.feed_eof();
@@ -368,7 +397,9 @@ fn what_an_error_says_of_a_member_is_bounded() {
         let mut codec = Codec::new(Limits::default());
         codec.feed(format!("{{\"error\": \"x{}\"}}", letters.repeat(200_000)).as_bytes());
         let error = codec.next_message().unwrap_err();
-        let DecodeErrorKind::InvalidMember { member, reason } = error.kind() else { panic!("{error}") };
+        let DecodeErrorKind::InvalidMember { member, reason } = error.kind() else {
+            panic!("{error}")
+        };
         assert_eq!(*member, "error");
         assert!((199..=200).contains(&reason.len()), "{reason}");
         assert!(error.to_string().len() < 500);
@@ -378,12 +409,25 @@ fn what_an_error_says_of_a_member_is_bounded() {
 #[test]
 fn greetings_errors_and_event_names_have_limits_of_their_own() {
     let version = "\"version\": {\"qemu\": {\"major\": 1, \"minor\": 2, \"micro\": 3}}";
-    let greeting = |more: usize| format!("{{\"QMP\": {{{version}, \"x\": \"{}\"}}}}", "x".repeat(more));
-    let error =
-        |more: usize| format!("{{\"error\": {{\"class\": \"C\", \"desc\": \"{}\"}}}}", "x".repeat(more));
+    let greeting = |more: usize| {
+        format!(
+            "{{\"QMP\": {{{version}, \"x\": \"{}\"}}}}",
+            "x".repeat(more)
+        )
+    };
+    let error = |more: usize| {
+        format!(
+            "{{\"error\": {{\"class\": \"C\", \"desc\": \"{}\"}}}}",
+            "x".repeat(more)
+        )
+    };
     let event = |more: usize| format!("{{\"event\": \"{}\"}}", "x".repeat(more));
     let within = [greeting(16_000), error(1_000_000), event(1022)];
-    let over = [(greeting(16_384), 16_384), (error(1_048_576), 1_048_576), (event(1023), 1024)];
+    let over = [
+        (greeting(16_384), 16_384),
+        (error(1_048_576), 1_048_576),
+        (event(1023), 1024),
+    ];
     for text in within {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
@@ -393,7 +437,10 @@ fn greetings_errors_and_event_names_have_limits_of_their_own() {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
         let error = codec.next_message().unwrap_err();
-        assert_eq!((error.kind(), error.offset()), (&DecodeErrorKind::TooLarge { limit }, 0));
+        assert_eq!(
+            (error.kind(), error.offset()),
+            (&DecodeErrorKind::TooLarge { limit }, 0)
+        );
     }
 }
 
@@ -403,7 +450,9 @@ fn a_long_desc_is_whole_but_shown_short() {
     let text = format!("{{\"error\": {{\"class\": \"GenericError\", \"desc\": \"x{desc}\"}}}}");
     let mut codec = Codec::new(Limits::default());
     codec.feed(text.as_bytes());
-    let Some(ServerMessage::Error { error, .. }) = codec.next_message().unwrap() else { panic!() };
+    let Some(ServerMessage::Error { error, .. }) = codec.next_message().unwrap() else {
+        panic!()
+    };
     assert_eq!(error.desc.len(), 1_000_001);
     let shown = error.to_string();
     // 1,000 bytes would end inside a letter.
@@ -413,11 +462,17 @@ fn a_long_desc_is_whole_but_shown_short() {
 
 #[test]
 fn a_message_that_is_not_one_of_four_kinds_says_whether_it_is_none_or_several() {
-    for (text, found) in [("{}", "none"), ("{\"event\": \"E\", \"return\": 1}", "more than one")] {
+    for (text, found) in [
+        ("{}", "none"),
+        ("{\"event\": \"E\", \"return\": 1}", "more than one"),
+    ] {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
         let error = codec.next_message().unwrap_err().to_string();
-        assert!(error.starts_with(&format!("message with {found} of `QMP`, ")), "{error}");
+        assert!(
+            error.starts_with(&format!("message with {found} of `QMP`, ")),
+            "{error}"
+        );
     }
 }
 
@@ -439,7 +494,11 @@ fn a_syntax_error_says_what_could_have_stood_there() {
     for (text, expected) in rows {
         let mut codec = Codec::new(Limits::default());
         codec.feed(text.as_bytes());
-        assert_eq!(codec.next_message().unwrap_err().kind(), &DecodeErrorKind::Syntax { expected }, "{text}");
+        assert_eq!(
+            codec.next_message().unwrap_err().kind(),
+            &DecodeErrorKind::Syntax { expected },
+            "{text}"
+        );
     }
 }
 
@@ -448,6 +507,9 @@ fn the_key_that_came_twice_is_named() {
     for key in ["QMP", "return", "error", "event", "id", "data", "timestamp"] {
         let mut codec = Codec::new(Limits::default());
         codec.feed(format!("{{\"{key}\": 1, \"{key}\": 1}}").as_bytes());
-        assert_eq!(codec.next_message().unwrap_err().kind(), &DecodeErrorKind::DuplicateKey { key });
+        assert_eq!(
+            codec.next_message().unwrap_err().kind(),
+            &DecodeErrorKind::DuplicateKey { key }
+        );
     }
 }

@@ -107,7 +107,8 @@ fn set_up(setup: Setup) -> Connection {
     if matches!(setup, Greeted) {
         return qmp;
     }
-    qmp.negotiate(if oob { &[Capability::Oob] } else { &[] }).unwrap();
+    qmp.negotiate(if oob { &[Capability::Oob] } else { &[] })
+        .unwrap();
     write_all(&mut qmp);
     if matches!(setup, Negotiating) {
         return qmp;
@@ -119,7 +120,10 @@ fn set_up(setup: Setup) -> Connection {
         _ => 2,
     };
     for number in 0..count {
-        assert_eq!(qmp.execute(&Stop).unwrap(), CommandId::new(PREFIX, 2 + u64::from(number)));
+        assert_eq!(
+            qmp.execute(&Stop).unwrap(),
+            CommandId::new(PREFIX, 2 + u64::from(number))
+        );
     }
     match setup {
         OutOfBand(_) => drop(qmp.execute_oob(&Stop).unwrap()),
@@ -145,14 +149,24 @@ fn describe(event: &Event) -> String {
         Event::Greeting(_) => "greeting".into(),
         Event::Negotiated(Ok(())) => "negotiated".into(),
         Event::Negotiated(Err(error)) => format!("refused {}", error.desc),
-        Event::Reply { id, result: Ok(value) } => format!("reply {} {value}", id.number()),
-        Event::Reply { id, result: Err(error) } => format!("error {} {}", id.number(), error.desc),
+        Event::Reply {
+            id,
+            result: Ok(value),
+        } => format!("reply {} {value}", id.number()),
+        Event::Reply {
+            id,
+            result: Err(error),
+        } => format!("error {} {}", id.number(), error.desc),
         Event::Event(event) => format!("event {}", event.name),
         Event::UnattributedError(error) => format!("unattributed {}", error.desc),
         Event::Dropped(Dropped::BeforeGreeting(_)) => "early".into(),
         Event::Dropped(Dropped::Abandoned { id, .. }) => format!("late {}", id.number()),
-        Event::Dropped(Dropped::UnknownId(qmp_proto::MessageId::Command(id))) => format!("unknown {id}"),
-        Event::Dropped(Dropped::UnknownId(qmp_proto::MessageId::Foreign(id))) => format!("unknown {id}"),
+        Event::Dropped(Dropped::UnknownId(qmp_proto::MessageId::Command(id))) => {
+            format!("unknown {id}")
+        }
+        Event::Dropped(Dropped::UnknownId(qmp_proto::MessageId::Foreign(id))) => {
+            format!("unknown {id}")
+        }
         Event::Dropped(Dropped::ReturnWithoutId) => "stray return".into(),
         Event::Closed => "closed".into(),
         other => panic!("{other:?}"),
@@ -197,7 +211,14 @@ fn every_row_in_every_cutting_alone_and_among_neighbours() {
             let mut expect: Vec<&str> = row.expect.to_vec();
             if neighbours {
                 let greeted = !matches!(row.setup, New) || expect.contains(&"greeting");
-                expect.insert(0, if matches!(row.setup, New) { "early" } else { "event BEFORE" });
+                expect.insert(
+                    0,
+                    if matches!(row.setup, New) {
+                        "early"
+                    } else {
+                        "event BEFORE"
+                    },
+                );
                 if !expect.iter().any(|word| word.starts_with("fatal")) {
                     expect.push(if greeted { "event AFTER" } else { "early" });
                 }
@@ -216,9 +237,18 @@ fn every_row_in_every_cutting_alone_and_among_neighbours() {
 
 /// Every command was answered, swallowed, or is handed back; and what was dropped was counted.
 fn check_ledger(row: &Row, expect: &[&str], in_flight: usize, mut qmp: Connection) {
-    let begins =
-        |words: &[&str]| expect.iter().filter(|said| words.iter().any(|word| said.starts_with(word))).count();
-    assert_eq!(qmp.dropped() as usize, begins(&["early", "late", "unknown", "stray"]), "{}", row.name);
+    let begins = |words: &[&str]| {
+        expect
+            .iter()
+            .filter(|said| words.iter().any(|word| said.starts_with(word)))
+            .count()
+    };
+    assert_eq!(
+        qmp.dropped() as usize,
+        begins(&["early", "late", "unknown", "stray"]),
+        "{}",
+        row.name
+    );
     let answered = begins(&["reply", "error", "late", "negotiated", "refused"]);
     let negotiating = matches!(row.setup, Negotiating) && begins(&["negotiated", "refused"]) == 0;
     let abandoned = matches!(row.setup, Abandoned) && begins(&["late"]) == 0;
@@ -247,12 +277,18 @@ fn a_command_in_the_wrong_phase_is_told_which_it_is() {
     }
     let refused = set_up(Ready(0)).negotiate(&[]).unwrap_err();
     assert_eq!(refused.to_string(), "not possible while ready for commands");
-    for (left, phase) in [("", "the connection is closed"), ("{", "the connection has failed")] {
+    for (left, phase) in [
+        ("", "the connection is closed"),
+        ("{", "the connection has failed"),
+    ] {
         let mut qmp = set_up(Ready(0));
         qmp.handle_input(left.as_bytes());
         qmp.handle_eof();
         let _ = qmp.poll_event();
-        assert_eq!(qmp.execute(&Stop).unwrap_err().to_string(), format!("not possible while {phase}"));
+        assert_eq!(
+            qmp.execute(&Stop).unwrap_err().to_string(),
+            format!("not possible while {phase}")
+        );
     }
 }
 
@@ -260,7 +296,9 @@ fn a_command_in_the_wrong_phase_is_told_which_it_is() {
 fn the_last_reply_comes_before_the_end() {
     for setup in [Ready(1), Ready(2)] {
         let mut qmp = set_up(setup);
-        qmp.handle_input(b"{\"event\": \"SHUTDOWN\"}\r\n{\"return\": {}, \"id\": \"0000002a-2\"}\r\n");
+        qmp.handle_input(
+            b"{\"event\": \"SHUTDOWN\"}\r\n{\"return\": {}, \"id\": \"0000002a-2\"}\r\n",
+        );
         qmp.handle_eof();
         let mut seen = Vec::new();
         while let Some(event) = qmp.poll_event().unwrap() {
@@ -270,7 +308,11 @@ fn the_last_reply_comes_before_the_end() {
         assert_eq!(seen, ["event SHUTDOWN", "reply 2 {}", "closed"]);
         assert_eq!(qmp.phase(), Phase::Closed);
         assert_eq!(qmp.poll_event(), Ok(None), "closed is said once");
-        let lost = if matches!(setup, Ready(2)) { vec![CommandId::new(PREFIX, 3)] } else { vec![] };
+        let lost = if matches!(setup, Ready(2)) {
+            vec![CommandId::new(PREFIX, 3)]
+        } else {
+            vec![]
+        };
         assert_eq!(qmp.take_lost(), lost);
     }
 }
@@ -282,17 +324,32 @@ fn an_end_inside_a_message_is_truncated_and_hands_back() {
     qmp.handle_eof();
     assert_eq!(describe(&qmp.poll_event().unwrap().unwrap()), "reply 2 {}");
     assert!(qmp.take_lost().is_empty(), "not yet at the end");
-    assert_eq!(qmp.poll_event().unwrap_err().kind(), &DecodeErrorKind::Truncated);
+    assert_eq!(
+        qmp.poll_event().unwrap_err().kind(),
+        &DecodeErrorKind::Truncated
+    );
     assert_eq!(qmp.take_lost(), [CommandId::new(PREFIX, 3)]);
 }
 
 #[test]
 fn a_value_out_of_range_is_an_error_where_it_is_read_and_the_connection_goes_on() {
-    for number in ["9223372036854775808", "-9223372036854775809", "1e400", "1.5", "1"] {
+    for number in [
+        "9223372036854775808",
+        "-9223372036854775809",
+        "1e400",
+        "1.5",
+        "1",
+    ] {
         let mut qmp = set_up(Ready(2));
-        let cpu = format!("{{\"cpu-index\": {number}, \"thread-id\": 1, \"qom-path\": \"/machine\"}}");
+        let cpu =
+            format!("{{\"cpu-index\": {number}, \"thread-id\": 1, \"qom-path\": \"/machine\"}}");
         qmp.handle_input(format!("{{\"return\": [{cpu}], \"id\": \"0000002a-2\"}}").as_bytes());
-        let Ok(Some(Event::Reply { result: Ok(value), .. })) = qmp.poll_event() else { panic!("{number}") };
+        let Ok(Some(Event::Reply {
+            result: Ok(value), ..
+        })) = qmp.poll_event()
+        else {
+            panic!("{number}")
+        };
         let parsed = value.parse::<Vec<qmp_proto::commands::CpuInfoFast>>();
         assert_eq!(parsed.is_ok(), number == "1", "{number}");
         qmp.handle_input(b"{\"return\": {}, \"id\": \"0000002a-3\"}");
@@ -318,17 +375,28 @@ fn what_cannot_be_sent_is_refused_and_changes_nothing() {
     let large = "x".repeat(70_000);
     let deep = |levels: usize| {
         let value = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        serde_json::value::RawValue::from_string(format!("{{\"a\": \"]}}\\\"}}\", \"b\": {value}}}")).unwrap()
+        serde_json::value::RawValue::from_string(format!(
+            "{{\"a\": \"]}}\\\"}}\", \"b\": {value}}}"
+        ))
+        .unwrap()
     };
     let refused: [(SendError, &str); 9] = [
-        (qmp.execute_raw("", &()).unwrap_err(), "the command's name is empty"),
-        (qmp.execute_raw("a\0b", &()).unwrap_err(), "NUL in the command's name"),
         (
-            qmp.execute_raw("x", &serde_json::json!({"a": "b\0c"})).unwrap_err(),
+            qmp.execute_raw("", &()).unwrap_err(),
+            "the command's name is empty",
+        ),
+        (
+            qmp.execute_raw("a\0b", &()).unwrap_err(),
+            "NUL in the command's name",
+        ),
+        (
+            qmp.execute_raw("x", &serde_json::json!({"a": "b\0c"}))
+                .unwrap_err(),
             "NUL in the command's arguments",
         ),
         (
-            qmp.execute_raw("x", &serde_json::json!({"a\0": [1]})).unwrap_err(),
+            qmp.execute_raw("x", &serde_json::json!({"a\0": [1]}))
+                .unwrap_err(),
             "NUL in the command's arguments",
         ),
         (
@@ -336,20 +404,33 @@ fn what_cannot_be_sent_is_refused_and_changes_nothing() {
             "the arguments of a command must be a JSON object, or nothing",
         ),
         (
-            qmp.execute_raw("x", &serde_json::json!({"a": large})).unwrap_err(),
+            qmp.execute_raw("x", &serde_json::json!({"a": large}))
+                .unwrap_err(),
             "command of 70054 bytes, over the limit of 65536 bytes",
         ),
         (
-            qmp.execute_raw("x", &std::collections::BTreeMap::from([([0_u8], 1)])).unwrap_err(),
+            qmp.execute_raw("x", &std::collections::BTreeMap::from([([0_u8], 1)]))
+                .unwrap_err(),
             "the command's arguments do not serialise",
         ),
-        (qmp.execute_raw("x", &deep(127)).unwrap_err(), "command nested deeper than the limit of 128"),
-        (qmp.execute_raw("x", &deep(2000)).unwrap_err(), "command nested deeper than the limit of 128"),
+        (
+            qmp.execute_raw("x", &deep(127)).unwrap_err(),
+            "command nested deeper than the limit of 128",
+        ),
+        (
+            qmp.execute_raw("x", &deep(2000)).unwrap_err(),
+            "command nested deeper than the limit of 128",
+        ),
     ];
     for (error, text) in refused {
-        let SendError::Encode(cause) = error else { panic!("{error}") };
+        let SendError::Encode(cause) = error else {
+            panic!("{error}")
+        };
         assert_eq!(cause.to_string(), text);
-        assert_eq!(std::error::Error::source(&cause).is_some(), matches!(cause, EncodeError::Serialize(_)));
+        assert_eq!(
+            std::error::Error::source(&cause).is_some(),
+            matches!(cause, EncodeError::Serialize(_))
+        );
     }
     assert!(qmp.output().is_empty());
     assert_eq!(qmp.in_flight(), 0);
@@ -358,18 +439,26 @@ fn what_cannot_be_sent_is_refused_and_changes_nothing() {
     assert_eq!(qmp.output(), br#"{"execute":"stop","id":"0000002a-2"}"#);
     qmp.execute_raw("x", &deep(126)).unwrap();
     let brackets = "\"[{\\".repeat(1000);
-    qmp.execute_raw("x", &serde_json::json!({ "a": brackets })).unwrap();
+    qmp.execute_raw("x", &serde_json::json!({ "a": brackets }))
+        .unwrap();
     let side_by_side = vec![serde_json::json!({"a": [{}]}); 200];
-    qmp.execute_raw("x", &serde_json::json!({ "a": side_by_side })).unwrap();
+    qmp.execute_raw("x", &serde_json::json!({ "a": side_by_side }))
+        .unwrap();
 }
 
 #[test]
 fn a_backslash_before_u0000_is_no_nul() {
     let mut qmp = set_up(Ready(0));
-    qmp.execute_raw("x", &serde_json::json!({"a": "\\u0000", "b": "\\\\", "c": "\"\\"})).unwrap();
-    let sent = r#"{"execute":"x","arguments":{"a":"\\u0000","b":"\\\\","c":"\"\\"},"id":"0000002a-2"}"#;
+    qmp.execute_raw(
+        "x",
+        &serde_json::json!({"a": "\\u0000", "b": "\\\\", "c": "\"\\"}),
+    )
+    .unwrap();
+    let sent =
+        r#"{"execute":"x","arguments":{"a":"\\u0000","b":"\\\\","c":"\"\\"},"id":"0000002a-2"}"#;
     assert_eq!(String::from_utf8_lossy(qmp.output()), sent);
-    qmp.execute_raw("x", &serde_json::json!({"a": "\\\0"})).unwrap_err();
+    qmp.execute_raw("x", &serde_json::json!({"a": "\\\0"}))
+        .unwrap_err();
 }
 
 #[test]
@@ -380,11 +469,17 @@ fn places_in_flight_are_eight_in_band_and_as_many_out_of_band() {
         qmp.execute(&Stop).unwrap();
     }
     assert!(!qmp.can_execute());
-    assert!(matches!(qmp.execute(&Stop), Err(SendError::Full { limit: 8 })));
+    assert!(matches!(
+        qmp.execute(&Stop),
+        Err(SendError::Full { limit: 8 })
+    ));
     for _ in 0..7 {
         qmp.execute_oob(&Stop).unwrap();
     }
-    assert!(matches!(qmp.execute_oob(&Stop), Err(SendError::Full { limit: 8 })));
+    assert!(matches!(
+        qmp.execute_oob(&Stop),
+        Err(SendError::Full { limit: 8 })
+    ));
     assert_eq!((qmp.in_flight(), qmp.in_flight_in_band()), (16, 8));
     // An abandoned command keeps its place until it is answered.
     let abandoned = CommandId::new(PREFIX, 3);

@@ -1,4 +1,5 @@
-//! What is text and what is not, inside strings: bytes, escapes, surrogates; in values and in keys that nobody reads.
+//! What is text and what is not, inside strings: bytes, escapes, surrogates; in values and in keys
+//! that nobody reads.
 
 use qmp_proto::{Codec, DecodeErrorKind, Limits};
 
@@ -85,8 +86,8 @@ const ROWS: &[(&str, &[u8], Text)] = &[
     ("a bare CR after eight", b"12345678\r", Syntax(8)),
 ];
 
-/// Where the text is put: into a return, behind an ignored key, as an ignored key (at the top and further in), as desc and
-/// as event name. Each with what comes before it and after it.
+/// Where the text is put: into a return, behind an ignored key, as an ignored key (at the top and
+/// further in), as desc and as event name. Each with what comes before it and after it.
 const PLACES: &[(&[u8], &[u8])] = &[
     (b"{\"return\": \"", b"\"}"),
     (b"{\"event\": \"E\", \"x\": {\"y\": [\"", b"\"]}}"),
@@ -110,7 +111,9 @@ fn every_text_in_every_place_in_every_cutting() {
                 runs += 1;
                 let (at, is_right_kind): (usize, fn(&DecodeErrorKind) -> bool) = match verdict {
                     Good => {
-                        result.unwrap_or_else(|error| panic!("{name}: {error}")).expect(name);
+                        result
+                            .unwrap_or_else(|error| panic!("{name}: {error}"))
+                            .expect(name);
                         continue;
                     }
                     Encoding(at) => (*at, |kind| matches!(kind, DecodeErrorKind::Encoding { .. })),
@@ -129,7 +132,13 @@ fn every_text_in_every_place_in_every_cutting() {
 fn all_control_characters_are_refused_and_all_others_taken_at_every_distance() {
     for distance in 0..20 {
         for byte in 0..0x80_u8 {
-            let text = [&b"{\"return\": \""[..], &vec![b'x'; distance], &[byte], b"yyyyyyyyy\"}"].concat();
+            let text = [
+                &b"{\"return\": \""[..],
+                &vec![b'x'; distance],
+                &[byte],
+                b"yyyyyyyyy\"}",
+            ]
+            .concat();
             let mut codec = Codec::new(Limits::default());
             codec.feed(&text);
             let result = codec.next_message();

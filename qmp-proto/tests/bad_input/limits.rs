@@ -1,4 +1,5 @@
-//! Size, depth and number: what is over a limit ends the stream, what is within costs linear time and bounded memory.
+//! Size, depth and number: what is over a limit ends the stream, what is within costs linear time
+//! and bounded memory.
 
 use qmp_proto::{Codec, DecodeErrorKind, Limits, MAX_MESSAGE_BYTES, RawJson, ServerMessage};
 
@@ -12,21 +13,35 @@ fn with(max_message_bytes: usize, max_depth: u16) -> Limits {
 }
 
 /// The first message of these pieces, or its error's kind and place.
-fn first(limits: Limits, pieces: &[&[u8]]) -> Result<Option<ServerMessage>, (DecodeErrorKind, u64)> {
+fn first(
+    limits: Limits,
+    pieces: &[&[u8]],
+) -> Result<Option<ServerMessage>, (DecodeErrorKind, u64)> {
     let mut codec = Codec::new(limits);
     pieces.iter().for_each(|piece| codec.feed(piece));
-    codec.next_message().map_err(|error| (error.kind().clone(), error.offset()))
+    codec
+        .next_message()
+        .map_err(|error| (error.kind().clone(), error.offset()))
 }
 
-/// A return `levels` deep in all, the message itself counted: arrays, objects, or both in turn, read or ignored.
+/// A return `levels` deep in all, the message itself counted: arrays, objects, or both in turn,
+/// read or ignored.
 fn nested(levels: usize, kind: usize, ignored: bool) -> Vec<u8> {
     let (open, close): (&str, &str) = [("[", "]"), ("{\"k\": ", "}"), ("[{\"\":", "}]")][kind];
     let pairs = (levels - 1) / if kind == 2 { 2 } else { 1 };
     let odd = levels - 1 - pairs * if kind == 2 { 2 } else { 1 };
     let (first, last) = if odd == 1 { ("[", "]") } else { ("", "") };
-    let value = format!("{first}{}0{}{last}", open.repeat(pairs), close.repeat(pairs));
-    if ignored { format!("{{\"return\": {{}}, \"x\": {value}}}") } else { format!("{{\"return\": {value}}}") }
-        .into_bytes()
+    let value = format!(
+        "{first}{}0{}{last}",
+        open.repeat(pairs),
+        close.repeat(pairs)
+    );
+    if ignored {
+        format!("{{\"return\": {{}}, \"x\": {value}}}")
+    } else {
+        format!("{{\"return\": {value}}}")
+    }
+    .into_bytes()
 }
 
 #[test]
@@ -37,7 +52,10 @@ fn depth_is_limited_at_the_very_level() {
                 let limits = with(MAX_MESSAGE_BYTES, limit);
                 if limit > 2 || !ignored {
                     let within = nested(limit.into(), kind, ignored);
-                    assert!(matches!(first(limits, &[&within]), Ok(Some(_))), "{limit} {kind}");
+                    assert!(
+                        matches!(first(limits, &[&within]), Ok(Some(_))),
+                        "{limit} {kind}"
+                    );
                 }
                 for levels in [usize::from(limit) + 1, 2048, 1_000_000] {
                     let stream = nested(levels, kind, ignored);
@@ -56,7 +74,10 @@ fn a_timestamp_counts_as_a_level() {
     let stream = br#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "E"}"#;
     let told = first(with(MAX_MESSAGE_BYTES, 1), &[stream]).expect_err("too deep");
     assert_eq!(told, (DecodeErrorKind::TooDeep { limit: 1 }, 14));
-    assert!(matches!(first(with(MAX_MESSAGE_BYTES, 2), &[stream]), Ok(Some(_))));
+    assert!(matches!(
+        first(with(MAX_MESSAGE_BYTES, 2), &[stream]),
+        Ok(Some(_))
+    ));
 }
 
 #[test]
@@ -86,7 +107,11 @@ fn depth_is_limited_in_every_cutting_and_among_neighbours() {
                     panic!("taken whole");
                 };
                 assert_eq!(error.kind(), &DecodeErrorKind::TooDeep { limit });
-                assert_eq!((count, error.offset()), (3, fault_at as u64), "{limit} {kind}");
+                assert_eq!(
+                    (count, error.offset()),
+                    (3, fault_at as u64),
+                    "{limit} {kind}"
+                );
             }
         }
     }
@@ -94,7 +119,10 @@ fn depth_is_limited_in_every_cutting_and_among_neighbours() {
 
 /// Where the bracket is that opens the level after this one.
 fn bracket(message: &[u8], level: usize) -> usize {
-    let mut opening = message.iter().enumerate().filter(|(_, byte)| b"[{".contains(byte));
+    let mut opening = message
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| b"[{".contains(byte));
     opening.nth(level).unwrap().0
 }
 
@@ -104,17 +132,22 @@ fn a_value_as_deep_as_the_default_limit_can_be_given_a_type() {
     let Ok(Some(ServerMessage::Return { value, .. })) = first(Limits::default(), &[&stream]) else {
         panic!()
     };
-    value.parse::<serde_json::Value>().expect("serde_json reads 127 levels");
+    value
+        .parse::<serde_json::Value>()
+        .expect("serde_json reads 127 levels");
 }
 
 #[test]
 fn a_deeper_value_under_a_higher_limit_is_an_error_of_parse_alone() {
     let stream = nested(60_000, 0, false);
-    let Ok(Some(ServerMessage::Return { value, .. })) = first(with(MAX_MESSAGE_BYTES, u16::MAX), &[&stream])
+    let Ok(Some(ServerMessage::Return { value, .. })) =
+        first(with(MAX_MESSAGE_BYTES, u16::MAX), &[&stream])
     else {
         panic!()
     };
-    value.parse::<serde_json::Value>().expect_err("serde_json has a limit of its own");
+    value
+        .parse::<serde_json::Value>()
+        .expect_err("serde_json has a limit of its own");
 }
 
 #[test]
@@ -125,14 +158,18 @@ fn the_depth_fault_is_at_the_bracket_that_is_too_deep() {
 
 #[test]
 fn a_message_of_just_the_limit_passes_and_one_byte_more_does_not() {
-    let message = |length: usize| format!("{{\"return\": \"{}\"}}", "x".repeat(length - 14)).into_bytes();
+    let message =
+        |length: usize| format!("{{\"return\": \"{}\"}}", "x".repeat(length - 14)).into_bytes();
     let limits = with(100, 9);
     for pieces in cuttings(&message(100)) {
         assert!(matches!(first(limits, &pieces), Ok(Some(_))));
     }
     for length in [101, 102, 200, 5000] {
         for pieces in cuttings(&message(length)) {
-            assert_eq!(first(limits, &pieces), Err((DecodeErrorKind::TooLarge { limit: 100 }, 100)));
+            assert_eq!(
+                first(limits, &pieces),
+                Err((DecodeErrorKind::TooLarge { limit: 100 }, 100))
+            );
         }
     }
 }
@@ -163,7 +200,10 @@ fn what_has_no_end_is_fatal_at_the_limit() {
                 Err(error) => break error,
             }
         };
-        assert_eq!((fault.kind(), fault.offset()), (&DecodeErrorKind::TooLarge { limit: 10_000 }, 10_000));
+        assert_eq!(
+            (fault.kind(), fault.offset()),
+            (&DecodeErrorKind::TooLarge { limit: 10_000 }, 10_000)
+        );
     }
 }
 
@@ -200,7 +240,10 @@ fn a_million_keys() {
         Err((DecodeErrorKind::NotOneKind { .. }, 0))
     ));
     let stream = format!("{{\"event\":\"E\"{keys}}}");
-    assert!(matches!(first(Limits::default(), &[stream.as_bytes()]), Ok(Some(ServerMessage::Event(_)))));
+    assert!(matches!(
+        first(Limits::default(), &[stream.as_bytes()]),
+        Ok(Some(ServerMessage::Event(_)))
+    ));
 }
 
 #[test]
@@ -214,7 +257,10 @@ fn offsets_count_from_the_stream_s_first_byte_whatever_was_dropped() {
         assert!(codec.next_message().unwrap().is_some());
     }
     codec.feed(b"  {\"return\" !");
-    assert_eq!(codec.next_message().unwrap_err().offset(), (fed + 12) as u64);
+    assert_eq!(
+        codec.next_message().unwrap_err().offset(),
+        (fed + 12) as u64
+    );
 }
 
 #[test]
@@ -223,10 +269,13 @@ fn a_value_is_the_same_whether_its_message_was_copied_or_shared() {
         let text = format!("\"{}\"", "v".repeat(size));
         let message = format!("{{\"return\": {text}, \"id\": 1}}");
         let expected =
-            RawJson::from_value(&serde_json::from_str::<serde_json::Value>(&text).unwrap()).unwrap();
-        for (before, after) in
-            [("", ""), ("{\"event\": \"E\"}", "{\"event\": \"E\"}"), (&*message, &*message.repeat(3))]
-        {
+            RawJson::from_value(&serde_json::from_str::<serde_json::Value>(&text).unwrap())
+                .unwrap();
+        for (before, after) in [
+            ("", ""),
+            ("{\"event\": \"E\"}", "{\"event\": \"E\"}"),
+            (&*message, &*message.repeat(3)),
+        ] {
             let stream = format!("{before}{message}{after}");
             let mut codec = Codec::new(Limits::default());
             codec.feed(stream.as_bytes());

@@ -1,4 +1,5 @@
-//! The table of bad and odd input: each row delivered whole, byte by byte and in random cuts, alone and among neighbours.
+//! The table of bad and odd input: each row delivered whole, byte by byte and in random cuts, alone
+//! and among neighbours.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error is to fail")]
 
 mod byte_by_byte;
@@ -24,7 +25,9 @@ fn cut(bytes: &[u8], longest: u64, seed: u64) -> Vec<&[u8]> {
     let mut pieces = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let length = (1 + (state >> 33) % longest).min(rest.len() as u64) as usize;
         let (piece, after) = rest.split_at(length);
         pieces.push(piece);

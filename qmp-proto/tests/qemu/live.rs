@@ -6,9 +6,11 @@ use std::{
 };
 
 use qmp_proto::{
-    Capability, CommandId, Connection, EncodeError, ErrorClass, Event, Limits, Phase, RawReturn, Schema,
-    SendError, ServerError,
-    commands::{Cont, QueryQmpSchema, QueryStatus, Quit, RunState, ShutdownCause, Stop, TypedEvent},
+    Capability, CommandId, Connection, EncodeError, ErrorClass, Event, Limits, Phase, RawReturn,
+    Schema, SendError, ServerError,
+    commands::{
+        Cont, QueryQmpSchema, QueryStatus, Quit, RunState, ShutdownCause, Stop, TypedEvent,
+    },
     parse_return,
 };
 
@@ -25,16 +27,32 @@ struct Live {
 impl Live {
     fn start(read: usize, more: &[&str]) -> Self {
         let mut qemu = Command::new("qemu-system-arm")
-            .args(["-M", "none", "-nodefaults", "-display", "none", "-chardev", "stdio,id=qmp"])
+            .args([
+                "-M",
+                "none",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-chardev",
+                "stdio,id=qmp",
+            ])
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("qemu-system-arm is installed");
         let (reader, writer) = (qemu.stdout.take().unwrap(), qemu.stdin.take().unwrap());
-        let mut live =
-            Self { qemu, reader, writer, qmp: Connection::new(Limits::default()), events: Vec::new(), read };
-        let Event::Greeting(greeting) = live.next() else { panic!() };
+        let mut live = Self {
+            qemu,
+            reader,
+            writer,
+            qmp: Connection::new(Limits::default()),
+            events: Vec::new(),
+            read,
+        };
+        let Event::Greeting(greeting) = live.next() else {
+            panic!()
+        };
         assert!(greeting.version.major >= 7 && greeting.capabilities.contains(&Capability::Oob));
         live.qmp.negotiate(&[Capability::Oob]).unwrap();
         assert_eq!(live.next(), Event::Negotiated(Ok(())));
@@ -82,10 +100,16 @@ fn run_state_and_its_events_in_reads_of_every_small_size() {
         let mut live = Live::start(read, &["-mon", "chardev=qmp,mode=control"]);
         let stop = live.qmp.execute(&Stop).unwrap();
         live.reply(stop).unwrap();
-        assert_eq!(live.events, [TypedEvent::Stop], "the event precedes the reply");
+        assert_eq!(
+            live.events,
+            [TypedEvent::Stop],
+            "the event precedes the reply"
+        );
         let status = live.qmp.execute(&QueryStatus).unwrap();
         assert_eq!(
-            parse_return::<QueryStatus>(&live.reply(status).unwrap()).unwrap().status,
+            parse_return::<QueryStatus>(&live.reply(status).unwrap())
+                .unwrap()
+                .status,
             RunState::Paused
         );
         let cont = live.qmp.execute(&Cont).unwrap();
@@ -109,12 +133,16 @@ fn pretty_printed_it_is_the_same() {
 #[test]
 fn eight_in_band_and_an_out_of_band_command_that_overtakes_none() {
     let mut live = Live::start(4096, &["-mon", "chardev=qmp,mode=control"]);
-    let ids: Vec<_> = (0..8).map(|_| live.qmp.execute(&QueryStatus).unwrap()).collect();
+    let ids: Vec<_> = (0..8)
+        .map(|_| live.qmp.execute(&QueryStatus).unwrap())
+        .collect();
     assert!(!live.qmp.can_execute());
     let oob = live.qmp.execute_raw_oob("migrate-pause", &()).unwrap();
     let mut answered = Vec::new();
     while live.qmp.in_flight() > 0 {
-        let Event::Reply { id, result } = live.next() else { panic!() };
+        let Event::Reply { id, result } = live.next() else {
+            panic!()
+        };
         assert_eq!(result.is_err(), id == oob);
         answered.push(id);
     }
@@ -127,7 +155,10 @@ fn eight_in_band_and_an_out_of_band_command_that_overtakes_none() {
 fn errors_are_the_server_s_own_and_the_connection_goes_on() {
     let mut live = Live::start(4096, &["-mon", "chardev=qmp,mode=control"]);
     let id = live.qmp.execute_raw("no-such-command", &()).unwrap();
-    assert_eq!(live.reply(id).unwrap_err().class, ErrorClass::CommandNotFound);
+    assert_eq!(
+        live.reply(id).unwrap_err().class,
+        ErrorClass::CommandNotFound
+    );
     let id = live.qmp.execute_oob(&QueryStatus).unwrap();
     assert_eq!(live.reply(id).unwrap_err().class, ErrorClass::GenericError);
     let id = live.qmp.execute(&QueryQmpSchema).unwrap();
@@ -149,9 +180,18 @@ fn the_deepest_command_that_may_be_sent_is_read_whole() {
         let value = (1..levels).fold(innermost, |inner, _| serde_json::json!([inner]));
         serde_json::json!({ "a": value })
     };
-    let refused = live.qmp.execute_raw("no-such-command", &deep(127)).unwrap_err();
-    assert!(matches!(refused, SendError::Encode(EncodeError::TooDeep { limit: 128 })));
+    let refused = live
+        .qmp
+        .execute_raw("no-such-command", &deep(127))
+        .unwrap_err();
+    assert!(matches!(
+        refused,
+        SendError::Encode(EncodeError::TooDeep { limit: 128 })
+    ));
     let id = live.qmp.execute_raw("no-such-command", &deep(126)).unwrap();
-    assert_eq!(live.reply(id).unwrap_err().class, ErrorClass::CommandNotFound);
+    assert_eq!(
+        live.reply(id).unwrap_err().class,
+        ErrorClass::CommandNotFound
+    );
     live.end();
 }

@@ -1,4 +1,5 @@
-//! On a real QEMU: the examples, and a connection with its negotiation, out-of-band commands, events and end.
+//! On a real QEMU: the examples, and a connection with its negotiation, out-of-band commands,
+//! events and end.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error is to fail")]
 
 #[path = "../../examples/blocking.rs"]

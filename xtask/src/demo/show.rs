@@ -14,7 +14,10 @@ pub(crate) struct Show {
 
 impl Show {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, since: Instant::now() }
+        Self {
+            json,
+            since: Instant::now(),
+        }
     }
 
     /// A step that took time; `facts` is what a program would want of it, an object.
@@ -46,7 +49,8 @@ impl Show {
             }
             writeln!(io::stdout(), "{facts}")
         } else {
-            let took = milliseconds.map_or_else(String::new, |milliseconds| format!("{milliseconds:.1} ms"));
+            let took = milliseconds
+                .map_or_else(String::new, |milliseconds| format!("{milliseconds:.1} ms"));
             writeln!(io::stdout(), "{took:>11}  {name:<7} {text}")
         }
     }

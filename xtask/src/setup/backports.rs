@@ -1,4 +1,5 @@
-//! A newer QEMU from Debian's backports, unpacked beside the installed one: nothing is installed, and no root needed.
+//! A newer QEMU from Debian's backports, unpacked beside the installed one: nothing is installed,
+//! and no root needed.
 
 use std::{
     fs,
@@ -17,7 +18,8 @@ const PROGRAM: &str = "qemu-system-arm";
 
 /// Fetches and unpacks it into `folder`; the path of the program to run.
 pub(super) fn unpack(folder: &Path) -> anyhow::Result<PathBuf> {
-    let release = fs::read_to_string("/etc/os-release").context("what system this is cannot be read")?;
+    let release =
+        fs::read_to_string("/etc/os-release").context("what system this is cannot be read")?;
     let suite = suite(&release)?;
     let folder = std::path::absolute(folder)?;
     let apt = Apt::new(&folder.join("apt"), suite)?;
@@ -27,20 +29,38 @@ pub(super) fn unpack(folder: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(&packages)?;
     apt.download(&names, &packages)?;
     for package in fs::read_dir(&packages)? {
-        run(Command::new("dpkg").arg("-x").arg(package?.path()).arg(&folder))?;
+        run(Command::new("dpkg")
+            .arg("-x")
+            .arg(package?.path())
+            .arg(&folder))?;
     }
     let program = write_program(&folder)?;
-    let version = Qemu::find(&program)?.version().with_context(|| format!("{}", program.display()))?;
+    let version = Qemu::find(&program)?
+        .version()
+        .with_context(|| format!("{}", program.display()))?;
     fs::remove_dir_all(folder.join("apt"))?;
     fs::remove_dir_all(packages)?;
-    eprintln!("QEMU {}.{}.{} is at {}", version.major, version.minor, version.micro, folder.display());
+    eprintln!(
+        "QEMU {}.{}.{} is at {}",
+        version.major,
+        version.minor,
+        version.micro,
+        folder.display()
+    );
     Ok(program)
 }
 
 /// The release, where it is one that has backports.
 fn suite(os_release: &str) -> anyhow::Result<&str> {
-    let value = |key: &str| os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    ensure!(value("ID") == Some("debian"), "only Debian has its backports; name another QEMU with --qemu");
+    let value = |key: &str| {
+        os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+    };
+    ensure!(
+        value("ID") == Some("debian"),
+        "only Debian has its backports; name another QEMU with --qemu"
+    );
     value("VERSION_CODENAME").context("/etc/os-release names no release")
 }
 
@@ -60,7 +80,9 @@ impl Apt {
             .map(|suite| format!("deb [signed-by={KEYRING}] {MIRROR} {suite} main\n"))
             .concat();
         fs::write(folder.join("sources.list"), sources)?;
-        let option = |key: &str, value: &str| format!("--option=Dir::{key}={}", folder.join(value).display());
+        let option = |key: &str, value: &str| {
+            format!("--option=Dir::{key}={}", folder.join(value).display())
+        };
         let options = vec![
             option("Etc::sourcelist", "sources.list"),
             "--option=Dir::Etc::sourceparts=-".to_owned(),
@@ -74,7 +96,10 @@ impl Apt {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("apt-get");
-        command.args(["--quiet", "--quiet"]).args(&self.options).args(["--target-release", &self.backports]);
+        command
+            .args(["--quiet", "--quiet"])
+            .args(&self.options)
+            .args(["--target-release", &self.backports]);
         command.args(words);
         command
     }
@@ -85,9 +110,14 @@ impl Apt {
 
     /// The packages that would be installed: QEMU's own, and libraries that are missing or too old.
     fn wanted(&self) -> anyhow::Result<Vec<String>> {
-        let plan = run(&mut self.command(&["--simulate", "install", "--no-install-recommends", PROGRAM]))?;
+        let plan =
+            run(&mut self.command(&["--simulate", "install", "--no-install-recommends", PROGRAM]))?;
         let names = to_install(&plan);
-        ensure!(!names.is_empty(), "{PROGRAM} of {} is installed already: nothing to unpack", self.backports);
+        ensure!(
+            !names.is_empty(),
+            "{PROGRAM} of {} is installed already: nothing to unpack",
+            self.backports
+        );
         Ok(names)
     }
 
@@ -105,8 +135,8 @@ fn to_install(plan: &str) -> Vec<String> {
         .collect()
 }
 
-/// The program to run: a script, because QEMU would load the installed one's modules, and the libraries that were
-/// unpacked too are not where the system looks.
+/// The program to run: a script, because QEMU would load the installed one's modules, and the
+/// libraries that were unpacked too are not where the system looks.
 fn write_program(folder: &Path) -> anyhow::Result<PathBuf> {
     let libraries = fs::read_dir(folder.join("usr/lib"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -114,8 +144,8 @@ fn write_program(folder: &Path) -> anyhow::Result<PathBuf> {
         .context("the packages hold no QEMU modules")?;
     let (libraries, folder) = (libraries.display(), folder.display());
     let program = PathBuf::from(format!("{folder}/{PROGRAM}"));
-    // Under the name it was called by, and in the same process: its id, its descriptors, and what ends it with its parent
-    // stay.
+    // Under the name it was called by, and in the same process: its id, its descriptors, and what
+    // ends it with its parent stay.
     let script = format!(
         "#!/bin/bash\n\
          export QEMU_MODULE_DIR='{libraries}/qemu' LD_LIBRARY_PATH='{libraries}'\n\
@@ -128,10 +158,20 @@ fn write_program(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// Runs a command to its end; what it printed.
 fn run(command: &mut Command) -> anyhow::Result<String> {
-    let shown = format!("{:?} {:?}", command.get_program(), command.get_args().collect::<Vec<_>>());
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
+    let shown = format!(
+        "{:?} {:?}",
+        command.get_program(),
+        command.get_args().collect::<Vec<_>>()
+    );
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {shown}"))?;
     if !output.status.success() {
-        bail!("{shown} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{shown} failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -142,7 +182,10 @@ mod tests {
 
     #[test]
     fn only_debian_has_backports() {
-        assert_eq!(suite("NAME=x\nVERSION_CODENAME=bookworm\nID=debian\n").unwrap(), "bookworm");
+        assert_eq!(
+            suite("NAME=x\nVERSION_CODENAME=bookworm\nID=debian\n").unwrap(),
+            "bookworm"
+        );
         assert!(suite("ID=ubuntu\nVERSION_CODENAME=noble\n").is_err());
         assert!(suite("ID=debian\n").is_err(), "unstable has no name");
     }

@@ -19,7 +19,10 @@ pub(crate) fn ensure(name: &str, no_install: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let install = format!("cargo install --locked cargo-{name}");
-    ensure!(!no_install, "cargo-{name} is not installed; install it with `{install}`");
+    ensure!(
+        !no_install,
+        "cargo-{name} is not installed; install it with `{install}`"
+    );
     eprintln!("cargo-{name} is not installed. It is installed now, with: {install}");
     let status = Command::new(workspace::cargo())
         .args(install.split(' ').skip(1))

@@ -1,4 +1,5 @@
-//! What to do about a program or a firmware that may be missing: decided from facts alone, so that tests need no such machine.
+//! What to do about a program or a firmware that may be missing: decided from facts alone, so that
+//! tests need no such machine.
 
 use super::Tool;
 
@@ -8,8 +9,8 @@ pub(super) struct Facts {
     pub(super) tool: Tool,
     pub(super) installed: bool,
     pub(super) no_install: bool,
-    /// How QEMU is installed on this system, run as root where that is needed; nothing on an unknown system. The one
-    /// table of package managers and packages is qemu-launch's.
+    /// How QEMU is installed on this system, run as root where that is needed; nothing on an
+    /// unknown system. The one table of package managers and packages is qemu-launch's.
     pub(super) install_qemu: Option<Vec<String>>,
     pub(super) root: bool,
     /// Whether `sudo -n` works: without a password, and without asking for one.
@@ -23,7 +24,10 @@ pub(super) enum Plan {
     /// Run these, one after the other.
     Install(Vec<Step>),
     /// Stop, and tell the user why and what to run.
-    Refuse { why: String, command: Option<String> },
+    Refuse {
+        why: String,
+        command: Option<String>,
+    },
 }
 
 /// A command, and whether its failure ends the installation.
@@ -44,7 +48,11 @@ impl Step {
     }
 
     fn prefixed(&self, prefix: &str) -> Self {
-        let argv = prefix.split_whitespace().map(str::to_owned).chain(self.argv.iter().cloned()).collect();
+        let argv = prefix
+            .split_whitespace()
+            .map(str::to_owned)
+            .chain(self.argv.iter().cloned())
+            .collect();
         Self { argv, ..*self }
     }
 }
@@ -56,25 +64,47 @@ pub(super) fn plan(facts: &Facts) -> Plan {
     }
     let Some(install_qemu) = &facts.install_qemu else {
         let why = "how to install it on this system is not known here; install it by hand";
-        return Plan::Refuse { why: why.to_owned(), command: None };
+        return Plan::Refuse {
+            why: why.to_owned(),
+            command: None,
+        };
     };
     let Some(steps) = steps(facts.tool, install_qemu) else {
         let why = facts.tool.nowhere();
-        return Plan::Refuse { why: why.to_owned(), command: None };
+        return Plan::Refuse {
+            why: why.to_owned(),
+            command: None,
+        };
     };
-    let brew = install_qemu.first().is_some_and(|program| program == "brew");
-    let through = |prefix| steps.iter().map(|step| step.prefixed(prefix)).collect::<Vec<_>>();
+    let brew = install_qemu
+        .first()
+        .is_some_and(|program| program == "brew");
+    let through = |prefix| {
+        steps
+            .iter()
+            .map(|step| step.prefixed(prefix))
+            .collect::<Vec<_>>()
+    };
     let refuse = |why: &str| {
         let by_hand = through(if brew || facts.root { "" } else { "sudo" });
-        let command = by_hand.iter().map(Step::shown).collect::<Vec<_>>().join(" && ");
-        Plan::Refuse { why: why.to_owned(), command: Some(command) }
+        let command = by_hand
+            .iter()
+            .map(Step::shown)
+            .collect::<Vec<_>>()
+            .join(" && ");
+        Plan::Refuse {
+            why: why.to_owned(),
+            command: Some(command),
+        }
     };
     match (brew, facts.root, facts.sudo) {
         _ if facts.no_install => refuse("--no-install forbids installing it"),
         (true, true, _) => refuse("brew refuses to run as root; run it as the user who owns it"),
         (true, false, _) | (false, true, _) => Plan::Install(steps),
         (false, false, true) => Plan::Install(through("sudo -n")),
-        (false, false, false) => refuse("installing it needs root, and `sudo -n` does not work here"),
+        (false, false, false) => {
+            refuse("installing it needs root, and `sudo -n` does not work here")
+        }
     }
 }
 
@@ -85,13 +115,15 @@ impl Tool {
             Self::MicroPython | Self::UBoot => {
                 "this test takes it from a Debian package; run it on Debian or Ubuntu, or in a container of theirs"
             }
-            _ => "no package of this system is known to have a program of this name; install it by hand",
+            _ => {
+                "no package of this system is known to have a program of this name; install it by hand"
+            }
         }
     }
 }
 
-/// The commands that install something, to be run as root, from the one that installs QEMU; nothing where no package
-/// is known that has it.
+/// The commands that install something, to be run as root, from the one that installs QEMU; nothing
+/// where no package is known that has it.
 fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
     let words: Vec<&str> = install_qemu.iter().map(String::as_str).collect();
     let (qemu_package, install) = words.split_last()?;
@@ -105,8 +137,9 @@ fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
         (Tool::UBoot, "apt-get") => "u-boot-qemu",
         (Tool::Gdb | Tool::MicroPython | Tool::UBoot, _) => return None,
     };
-    // The lists of packages may be absent (a fresh container) or too old to fetch from; the other managers see to that
-    // themselves. A source that cannot be reached is no reason to stop: the rest may do.
+    // The lists of packages may be absent (a fresh container) or too old to fetch from; the other
+    // managers see to that themselves. A source that cannot be reached is no reason to stop: the
+    // rest may do.
     let refresh: Option<&[&str]> = match manager {
         "apt-get" => Some(&["apt-get", "update"]),
         "pacman" => Some(&["pacman", "-Sy"]),
@@ -115,14 +148,21 @@ fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
     };
     let install = match manager {
         // `env`, because sudo clears the environment.
-        "apt-get" => {
-            [&["env", "DEBIAN_FRONTEND=noninteractive"], install, &["--no-install-recommends", package]]
-                .concat()
-        }
+        "apt-get" => [
+            &["env", "DEBIAN_FRONTEND=noninteractive"],
+            install,
+            &["--no-install-recommends", package],
+        ]
+        .concat(),
         _ => [install, &[package]].concat(),
     };
     let refresh = refresh.map(|words| Step::new(words, false));
-    Some(refresh.into_iter().chain([Step::new(&install, true)]).collect())
+    Some(
+        refresh
+            .into_iter()
+            .chain([Step::new(&install, true)])
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -165,8 +205,14 @@ mod tests {
             for install_qemu in [None, missing(APT).install_qemu] {
                 for (root, sudo) in [(false, false), (false, true), (true, false)] {
                     let install_qemu = install_qemu.clone();
-                    let facts =
-                        Facts { installed: true, no_install, install_qemu, root, sudo, ..missing(APT) };
+                    let facts = Facts {
+                        installed: true,
+                        no_install,
+                        install_qemu,
+                        root,
+                        sudo,
+                        ..missing(APT)
+                    };
                     assert_eq!(plan(&facts), Plan::Nothing, "{facts:?}");
                 }
             }
@@ -188,21 +234,39 @@ mod tests {
                 "pacman -S --noconfirm qemu-system-arm",
                 &["pacman -Sy", "pacman -S --noconfirm qemu-system-arm"],
             ),
-            ("zypper --non-interactive install qemu-arm", &["zypper --non-interactive install qemu-arm"]),
-            ("apk add qemu-system-arm", &["apk update", "apk add qemu-system-arm"]),
+            (
+                "zypper --non-interactive install qemu-arm",
+                &["zypper --non-interactive install qemu-arm"],
+            ),
+            (
+                "apk add qemu-system-arm",
+                &["apk update", "apk add qemu-system-arm"],
+            ),
         ];
         for (install_qemu, expected) in table {
-            let facts = Facts { root: true, ..missing(install_qemu) };
+            let facts = Facts {
+                root: true,
+                ..missing(install_qemu)
+            };
             assert_eq!(commands(&facts), expected);
             // `sudo` is not used by root, not even where it would work.
-            assert_eq!(commands(&Facts { sudo: true, ..facts }), expected);
+            assert_eq!(
+                commands(&Facts {
+                    sudo: true,
+                    ..facts
+                }),
+                expected
+            );
         }
     }
 
     #[test]
     fn others_go_through_sudo_without_a_question_or_are_told_what_to_run() {
         assert_eq!(
-            commands(&Facts { sudo: true, ..missing(DNF) }),
+            commands(&Facts {
+                sudo: true,
+                ..missing(DNF)
+            }),
             ["sudo -n dnf install -y qemu-system-arm"]
         );
         let (why, command) = refusal(&missing(DNF));
@@ -219,8 +283,17 @@ mod tests {
     #[test]
     fn brew_runs_as_its_owner_only() {
         assert_eq!(commands(&missing(BREW)), [BREW]);
-        assert_eq!(commands(&Facts { sudo: true, ..missing(BREW) }), [BREW]);
-        let (why, command) = refusal(&Facts { root: true, ..missing(BREW) });
+        assert_eq!(
+            commands(&Facts {
+                sudo: true,
+                ..missing(BREW)
+            }),
+            [BREW]
+        );
+        let (why, command) = refusal(&Facts {
+            root: true,
+            ..missing(BREW)
+        });
         assert!(why.contains("as root"), "{why}");
         assert_eq!(command.unwrap(), BREW);
     }
@@ -233,7 +306,12 @@ mod tests {
             (DNF, false, false, "sudo dnf install -y qemu-system-arm"),
             (BREW, false, false, BREW),
         ] {
-            let (why, command) = refusal(&Facts { no_install: true, root, sudo, ..missing(install_qemu) });
+            let (why, command) = refusal(&Facts {
+                no_install: true,
+                root,
+                sudo,
+                ..missing(install_qemu)
+            });
             assert!(why.contains("--no-install"), "{why}");
             assert_eq!(command.unwrap(), expected);
         }
@@ -248,36 +326,69 @@ mod tests {
             ),
             ("apk add qemu-system-arm", "apk add gdb-multiarch"),
         ] {
-            let facts = Facts { tool: Tool::Gdb, root: true, ..missing(install_qemu) };
+            let facts = Facts {
+                tool: Tool::Gdb,
+                root: true,
+                ..missing(install_qemu)
+            };
             assert_eq!(commands(&facts)[1], expected);
         }
-        let (why, command) = refusal(&Facts { tool: Tool::Gdb, root: true, ..missing(DNF) });
+        let (why, command) = refusal(&Facts {
+            tool: Tool::Gdb,
+            root: true,
+            ..missing(DNF)
+        });
         assert!(why.contains("no package") && command.is_none(), "{why}");
     }
 
     #[test]
     fn firmware_of_others_comes_from_debian_only() {
-        for (tool, package) in
-            [(Tool::MicroPython, "firmware-microbit-micropython"), (Tool::UBoot, "u-boot-qemu")]
-        {
-            let install = &commands(&Facts { tool, root: true, ..missing(APT) })[1];
-            assert!(install.ends_with(&format!("--no-install-recommends {package}")), "{install}");
-            let (why, command) = refusal(&Facts { tool, root: true, ..missing(DNF) });
+        for (tool, package) in [
+            (Tool::MicroPython, "firmware-microbit-micropython"),
+            (Tool::UBoot, "u-boot-qemu"),
+        ] {
+            let install = &commands(&Facts {
+                tool,
+                root: true,
+                ..missing(APT)
+            })[1];
+            assert!(
+                install.ends_with(&format!("--no-install-recommends {package}")),
+                "{install}"
+            );
+            let (why, command) = refusal(&Facts {
+                tool,
+                root: true,
+                ..missing(DNF)
+            });
             assert!(why.contains("Debian") && command.is_none(), "{why}");
         }
     }
 
     #[test]
     fn on_an_unknown_system_there_is_no_command_to_tell() {
-        let (why, command) = refusal(&Facts { install_qemu: None, root: true, ..missing(APT) });
+        let (why, command) = refusal(&Facts {
+            install_qemu: None,
+            root: true,
+            ..missing(APT)
+        });
         assert!(why.contains("by hand") && command.is_none(), "{why}");
     }
 
     #[test]
     fn only_the_refresh_of_the_lists_may_fail() {
-        let Plan::Install(steps) = plan(&Facts { root: true, ..missing(APT) }) else {
+        let Plan::Install(steps) = plan(&Facts {
+            root: true,
+            ..missing(APT)
+        }) else {
             panic!("not installed");
         };
-        assert_eq!(steps.iter().map(|step| step.must_succeed).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            steps
+                .iter()
+                .map(|step| step.must_succeed)
+                .collect::<Vec<_>>(),
+            [false, true]
+        );
     }
 }

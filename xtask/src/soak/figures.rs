@@ -15,12 +15,17 @@ impl Times {
     fn percentile(&self, percent: usize) -> Option<Duration> {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
-        sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied()
+        sorted
+            .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+            .copied()
     }
 
     /// `p50/p99` in milliseconds.
     fn shown(&self) -> String {
-        let milliseconds = |percent| self.percentile(percent).map(|time| time.as_secs_f64() * 1e3);
+        let milliseconds = |percent| {
+            self.percentile(percent)
+                .map(|time| time.as_secs_f64() * 1e3)
+        };
         match (milliseconds(50), milliseconds(99)) {
             (Some(half), Some(most)) => format!("{half:.1}/{most:.1}"),
             _ => "-".to_owned(),
@@ -62,8 +67,8 @@ impl Belongings {
         }
     }
 
-    /// Once it is as before, or after so long that it never will be: threads and descriptors go a moment after their
-    /// process.
+    /// Once it is as before, or after so long that it never will be: threads and descriptors go a
+    /// moment after their process.
     pub(super) async fn settled(before: &Self) -> Self {
         let deadline = tokio::time::Instant::now() + super::PATIENCE;
         loop {
@@ -89,7 +94,10 @@ impl Belongings {
             .map(|(name, before, after)| format!("{name} grew from {before} to {after}"))
             .collect();
         if self.memory > before.memory + GROWTH_KIB {
-            grown.push(format!("memory grew from {} to {} KiB", before.memory, self.memory));
+            grown.push(format!(
+                "memory grew from {} to {} KiB",
+                before.memory, self.memory
+            ));
         }
         grown
     }
@@ -98,15 +106,20 @@ impl Belongings {
 fn children() -> usize {
     let me = format!("PPid:\t{}", std::process::id());
     let statuses = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let statuses = statuses.filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok());
-    statuses.filter(|status| status.lines().any(|line| line == me)).count()
+    let statuses =
+        statuses.filter_map(|entry| fs::read_to_string(entry.path().join("status")).ok());
+    statuses
+        .filter(|status| status.lines().any(|line| line == me))
+        .count()
 }
 
 /// A process's resident memory in KiB; nothing of one that is gone.
 pub(super) fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    value.and_then(|value| value.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    value
+        .and_then(|value| value.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }
 
 /// One line of the table.
@@ -142,7 +155,11 @@ impl Row {
     /// All that went wrong, what was left behind included.
     pub(super) fn faults(&self) -> Vec<String> {
         let grown = self.after.growth(&self.before);
-        self.faults.iter().chain(&grown).map(|fault| format!("{}: {fault}", self.part)).collect()
+        self.faults
+            .iter()
+            .chain(&grown)
+            .map(|fault| format!("{}: {fault}", self.part))
+            .collect()
     }
 
     fn cells(&self) -> [String; 10] {
@@ -158,7 +175,11 @@ impl Row {
             both(before.threads, after.threads),
             both(before.children, after.children),
             both(before.files, after.files),
-            format!("{:.1}/{:.1}", before.memory as f64 / 1024.0, after.memory as f64 / 1024.0),
+            format!(
+                "{:.1}/{:.1}",
+                before.memory as f64 / 1024.0,
+                after.memory as f64 / 1024.0
+            ),
         ]
     }
 }
@@ -180,15 +201,26 @@ const HEAD: [&str; 10] = [
 pub(super) fn table(rows: &[Row]) -> String {
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().map(Row::cells));
-    let width =
-        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        lines
+            .iter()
+            .map(|line| line[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    };
     let widths: Vec<_> = (0..HEAD.len()).map(width).collect();
     let show = |cells: &[String; 10]| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     let text: Vec<_> = lines.iter().map(show).collect();
-    format!("times are p50/p99, counts before/after\n\n{}", text.join("\n"))
+    format!(
+        "times are p50/p99, counts before/after\n\n{}",
+        text.join("\n")
+    )
 }
 
 #[cfg(test)]
@@ -205,8 +237,19 @@ mod tests {
 
     #[test]
     fn what_is_left_behind_is_a_fault_and_what_is_gone_is_none() {
-        let before = Belongings { descriptors: 10, threads: 3, children: 0, files: 0, memory: 5000 };
-        let mut row = Row { part: "cycles".to_owned(), before, after: before, ..Row::default() };
+        let before = Belongings {
+            descriptors: 10,
+            threads: 3,
+            children: 0,
+            files: 0,
+            memory: 5000,
+        };
+        let mut row = Row {
+            part: "cycles".to_owned(),
+            before,
+            after: before,
+            ..Row::default()
+        };
         row.after.threads = 2;
         row.after.memory += GROWTH_KIB;
         assert_eq!(row.faults(), [""; 0]);
@@ -216,14 +259,20 @@ mod tests {
         let faults = row.faults();
         assert_eq!(faults[0], "cycles: a start failed");
         assert_eq!(faults[1], "cycles: processes grew from 0 to 1");
-        assert!(faults[2].starts_with("cycles: memory grew from 5000"), "{faults:?}");
+        assert!(
+            faults[2].starts_with("cycles: memory grew from 5000"),
+            "{faults:?}"
+        );
         assert_eq!(faults.len(), 3);
     }
 
     #[test]
     fn this_process_has_descriptors_threads_and_memory() {
         let mine = Belongings::count();
-        assert!(mine.descriptors > 2 && mine.threads > 0 && mine.memory > 100, "{mine:?}");
+        assert!(
+            mine.descriptors > 2 && mine.threads > 0 && mine.memory > 100,
+            "{mine:?}"
+        );
         assert!(table(&[Row::default()]).contains("descriptors"));
     }
 }

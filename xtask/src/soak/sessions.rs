@@ -13,10 +13,15 @@ use super::{
     progress::Progress,
 };
 
-/// Starts and stops; each tenth is dropped in place of stopped, and every second one has a socket for its monitor.
+/// Starts and stops; each tenth is dropped in place of stopped, and every second one has a socket
+/// for its monitor.
 pub(super) async fn cycles(count: usize) -> anyhow::Result<Row> {
     let mut progress = Progress::new("cycles", count as u64);
-    let mut row = Row { part: "cycles".to_owned(), amount: format!("{count} starts"), ..Row::default() };
+    let mut row = Row {
+        part: "cycles".to_owned(),
+        amount: format!("{count} starts"),
+        ..Row::default()
+    };
     row.before = Belongings::count();
     for number in 0..count {
         let since = Instant::now();
@@ -30,7 +35,9 @@ pub(super) async fn cycles(count: usize) -> anyhow::Result<Row> {
             ended.await;
         } else {
             let since = Instant::now();
-            check_stop(&session).await.with_context(|| format!("stop {number}"))?;
+            check_stop(&session)
+                .await
+                .with_context(|| format!("stop {number}"))?;
             row.stop.add(since.elapsed());
         }
         progress.set(number as u64 + 1);
@@ -42,13 +49,19 @@ pub(super) async fn cycles(count: usize) -> anyhow::Result<Row> {
 /// Fifty at once, again and again.
 pub(super) async fn fifty(rounds: usize) -> anyhow::Result<Row> {
     let mut progress = Progress::new("fifty", rounds as u64 + 1);
-    let mut row = Row { part: "fifty".to_owned(), amount: format!("{rounds} times 50"), ..Row::default() };
+    let mut row = Row {
+        part: "fifty".to_owned(),
+        amount: format!("{rounds} times 50"),
+        ..Row::default()
+    };
     // What the allocator keeps for fifty is no leak: the first round is for it.
     for round in 0..=rounds {
         if round == 1 {
             row.before = Belongings::settled(&Belongings::default()).await;
         }
-        fifty_once(&mut row).await.with_context(|| format!("round {round}"))?;
+        fifty_once(&mut row)
+            .await
+            .with_context(|| format!("round {round}"))?;
         progress.set(round as u64 + 1);
     }
     row.after = Belongings::settled(&row.before).await;
@@ -74,7 +87,10 @@ async fn fifty_once(row: &mut Row) -> anyhow::Result<()> {
     for session in sessions {
         stopping.spawn(async move {
             let asked = Instant::now();
-            ensure!(session.query_status().await?.running, "a guest does not run");
+            ensure!(
+                session.query_status().await?.running,
+                "a guest does not run"
+            );
             let (answer, since) = (asked.elapsed(), Instant::now());
             check_stop(&session).await?;
             anyhow::Ok((answer, since.elapsed()))
@@ -91,12 +107,17 @@ async fn fifty_once(row: &mut Row) -> anyhow::Result<()> {
 /// Connects to one monitor while its guest resets without end.
 pub(super) async fn connects(count: usize) -> anyhow::Result<Row> {
     let mut progress = Progress::new("connects", count as u64);
-    let mut row = Row { part: "connects".to_owned(), amount: format!("{count} connects"), ..Row::default() };
+    let mut row = Row {
+        part: "connects".to_owned(),
+        amount: format!("{count} connects"),
+        ..Row::default()
+    };
     row.before = Belongings::count();
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("monitor");
     let second = Monitor::Qmp(Endpoint::Socket(path.clone()));
-    let owner = Session::start(config("reset-request").with_spec(|spec| spec.monitor(second))).await?;
+    let owner =
+        Session::start(config("reset-request").with_spec(|spec| spec.monitor(second))).await?;
     for number in 0..count {
         let since = Instant::now();
         let guest = Session::attach(Address::Socket(path.clone()), PATIENCE)
@@ -104,7 +125,10 @@ pub(super) async fn connects(count: usize) -> anyhow::Result<Row> {
             .with_context(|| format!("connect {number}"))?;
         row.ready.add(since.elapsed());
         let since = Instant::now();
-        ensure!(guest.query_status().await?.running, "the guest does not run");
+        ensure!(
+            guest.query_status().await?.running,
+            "the guest does not run"
+        );
         row.answer.add(since.elapsed());
         progress.set(number as u64 + 1);
     }
@@ -118,7 +142,11 @@ pub(super) async fn connects(count: usize) -> anyhow::Result<Row> {
 
 /// Every second monitor is a socket, the others are inherited.
 fn endpoint(number: usize) -> Endpoint {
-    if number.is_multiple_of(2) { Endpoint::Inherited } else { Endpoint::PrivateSocket }
+    if number.is_multiple_of(2) {
+        Endpoint::Inherited
+    } else {
+        Endpoint::PrivateSocket
+    }
 }
 
 /// By `quit`, with status 0: anything else is a fault.

@@ -23,7 +23,17 @@ pub(super) async fn verdicts(long: bool) -> anyhow::Result<Row> {
     if long {
         command.env("QEMU_CONTROLLER_LONG", "1");
     }
-    again("verdicts", if long { "run of fifty rounds" } else { "run of two rounds" }, 1, command).await
+    again(
+        "verdicts",
+        if long {
+            "run of fifty rounds"
+        } else {
+            "run of two rounds"
+        },
+        1,
+        command,
+    )
+    .await
 }
 
 /// Those of the session's tests on QEMU whose names have one of these words.
@@ -41,20 +51,37 @@ pub(super) async fn tests(times: u32) -> anyhow::Result<Row> {
     again("tests", "runs of all tests", times, command).await
 }
 
-async fn again(part: &'static str, unit: &str, times: u32, mut command: Command) -> anyhow::Result<Row> {
+async fn again(
+    part: &'static str,
+    unit: &str,
+    times: u32,
+    mut command: Command,
+) -> anyhow::Result<Row> {
     let mut progress = Progress::new(part, times.into());
     let before = Belongings::count();
     command.stdin(Stdio::null()).kill_on_drop(true);
     for number in 1..=times {
-        let output = command.output().await.with_context(|| format!("cannot run {part}"))?;
+        let output = command
+            .output()
+            .await
+            .with_context(|| format!("cannot run {part}"))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stdout);
             let complained = String::from_utf8_lossy(&output.stderr);
             println!("{said}\n{complained}");
-            bail!("run {number} of {times} failed: {}; what it said is above", output.status);
+            bail!(
+                "run {number} of {times} failed: {}; what it said is above",
+                output.status
+            );
         }
         progress.set(number.into());
     }
     let after = Belongings::settled(&before).await;
-    Ok(Row { part: part.to_owned(), amount: format!("{times} {unit}"), before, after, ..Row::default() })
+    Ok(Row {
+        part: part.to_owned(),
+        amount: format!("{times} {unit}"),
+        before,
+        after,
+        ..Row::default()
+    })
 }

@@ -25,10 +25,19 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Starts QEMU and reads its greeting.
     pub(super) fn start(qemu: &str, about: &str, monitor: &str, more: &[&str]) -> Result<Self> {
-        let version =
-            Command::new(qemu).arg("--version").output().with_context(|| format!("running {qemu}"))?;
+        let version = Command::new(qemu)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("running {qemu}"))?;
         let version = String::from_utf8_lossy(&version.stdout);
-        let arguments = ["-nodefaults", "-no-user-config", "-display", "none", "-chardev", "stdio,id=qmp"];
+        let arguments = [
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-chardev",
+            "stdio,id=qmp",
+        ];
         let mut qemu = Command::new(qemu)
             .args(arguments)
             .args(["-mon", &format!("chardev=qmp,mode=control{monitor}")])
@@ -42,7 +51,13 @@ impl Recorder {
         let version = version.lines().next().unwrap_or_default();
         let mut text = format!("# {about}\n# {version}, {}\n", more.join(" "));
         writeln!(text, "# Made by 'cargo xtask transcripts'.")?;
-        let mut recorder = Self { qemu, reader: BufReader::new(reader), writer, text, last_id: 0 };
+        let mut recorder = Self {
+            qemu,
+            reader: BufReader::new(reader),
+            writer,
+            text,
+            last_id: 0,
+        };
         recorder.message()?;
         Ok(recorder)
     }
@@ -55,9 +70,14 @@ impl Recorder {
     pub(super) fn command(&mut self, verb: &str, name: &str, arguments: Value) -> Result<Value> {
         self.last_id += 1;
         let id = format!("0000002a-{}", self.last_id);
-        let arguments =
-            if arguments.is_null() { String::new() } else { format!(",\"arguments\":{arguments}") };
-        self.send(&format!("{{\"{verb}\":\"{name}\"{arguments},\"id\":\"{id}\"}}"))?;
+        let arguments = if arguments.is_null() {
+            String::new()
+        } else {
+            format!(",\"arguments\":{arguments}")
+        };
+        self.send(&format!(
+            "{{\"{verb}\":\"{name}\"{arguments},\"id\":\"{id}\"}}"
+        ))?;
         self.until(|message| message["id"] == *id)
     }
 
@@ -87,9 +107,15 @@ impl Recorder {
         let mut message = String::new();
         loop {
             let before = message.len();
-            ensure!(self.reader.read_line(&mut message)? > 0, "QEMU closed its monitor");
+            ensure!(
+                self.reader.read_line(&mut message)? > 0,
+                "QEMU closed its monitor"
+            );
             let line = &message[before..];
-            ensure!(line.ends_with("\r\n"), "a line of QEMU's that does not end in CRLF: {line:?}");
+            ensure!(
+                line.ends_with("\r\n"),
+                "a line of QEMU's that does not end in CRLF: {line:?}"
+            );
             writeln!(self.text, "< {}", line.trim_end_matches("\r\n"))?;
             match serde_json::from_str(&message) {
                 Ok(message) => return Ok(message),

@@ -1,5 +1,5 @@
-//! The demo as a user meets it: its steps, its errors, its end. Needs `qemu-system-arm`, and fails where it
-//! is missing.
+//! The demo as a user meets it: its steps, its errors, its end. Needs `qemu-system-arm`, and fails
+//! where it is missing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -52,7 +52,8 @@ fn gone(pid: u64) -> bool {
     true
 }
 
-/// Whether every process with this folder for its temporary files is gone; QEMU inherits the variable.
+/// Whether every process with this folder for its temporary files is gone; QEMU inherits the
+/// variable.
 fn all_gone(folder: &Path) -> bool {
     let wanted = format!("TMPDIR={}", folder.display());
     let until = Instant::now() + DEADLINE;
@@ -60,8 +61,11 @@ fn all_gone(folder: &Path) -> bool {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let mut environments =
             processes.filter_map(|process| std::fs::read(process.path().join("environ")).ok());
-        environments
-            .any(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == wanted.as_bytes()))
+        environments.any(|environment| {
+            environment
+                .split(|&byte| byte == 0)
+                .any(|entry| entry == wanted.as_bytes())
+        })
     };
     while is_left() {
         if Instant::now() > until {
@@ -82,10 +86,14 @@ fn every_step_is_shown_on_both_boards() {
         let mut child = demo(&["--json", "--machine", board]).spawn().unwrap();
         let steps: Vec<_> = steps(&mut child).collect();
         assert!(child.wait().unwrap().success(), "{board}");
-        let names: Vec<_> = steps.iter().map(|step| step["step"].as_str().unwrap()).collect();
-        let expected = "qemu argv ready state cpus gdb probe serial serial pause resume reset serial stop"
-            .split(' ')
-            .collect::<Vec<_>>();
+        let names: Vec<_> = steps
+            .iter()
+            .map(|step| step["step"].as_str().unwrap())
+            .collect();
+        let expected =
+            "qemu argv ready state cpus gdb probe serial serial pause resume reset serial stop"
+                .split(' ')
+                .collect::<Vec<_>>();
         assert_eq!(names, expected, "{board}");
         for step in steps.iter().filter(|step| step["step"] != "argv") {
             assert!(step["took_ms"].is_f64(), "{step}");
@@ -93,7 +101,10 @@ fn every_step_is_shown_on_both_boards() {
         let step = |name: &str| steps.iter().find(|step| step["step"] == name).unwrap();
         for look in ["gdb", "probe"] {
             assert_eq!(step(look)["can_attach"], true);
-            assert_eq!(step(look)["run_state_before"], step(look)["run_state_after"]);
+            assert_eq!(
+                step(look)["run_state_before"],
+                step(look)["run_state_after"]
+            );
         }
         assert_eq!(step("pause")["run_state"], "paused");
         assert_eq!(step("resume")["run_state"], "running");
@@ -130,19 +141,31 @@ fn what_is_wrong_is_said() {
     let taken = taken.local_addr().unwrap().to_string();
     let host = std::env::current_exe().unwrap();
     let rows: [(&[&str], &[&str]); 9] = [
-        (&["--firmware", "/no/such.elf"], &["no file", "/no/such.elf"]),
+        (
+            &["--firmware", "/no/such.elf"],
+            &["no file", "/no/such.elf"],
+        ),
         (&["--firmware", "/"], &["folder"]),
         (&["--firmware", text], &["text file", "ELF"]),
         (&["--firmware", host.to_str().unwrap()], &["another CPU"]),
-        (&["--machine", "no-such-board"], &["knows no machine 'no-such-board'"]),
+        (
+            &["--machine", "no-such-board"],
+            &["knows no machine 'no-such-board'"],
+        ),
         (&["--cpu", "no-such-cpu"], &["no-such-cpu"]),
-        (&["--gdb", &taken], &["Address already in use", &taken[10..]]),
+        (
+            &["--gdb", &taken],
+            &["Address already in use", &taken[10..]],
+        ),
         (&["--gdb", "0.0.0.0:1234"], &["loopback"]),
         (&["--qemu", "/no/such/qemu"], &["/no/such/qemu"]),
     ];
     let folder = tempfile::tempdir().unwrap();
     for (arguments, words) in rows {
-        let output = demo(arguments).env("TMPDIR", folder.path()).output().unwrap();
+        let output = demo(arguments)
+            .env("TMPDIR", folder.path())
+            .output()
+            .unwrap();
         assert!(all_gone(folder.path()), "{arguments:?} left a process");
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         let said = String::from_utf8(output.stderr).unwrap();
@@ -158,7 +181,10 @@ fn interrupts_leave_no_qemu() {
     for (interrupt, status) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         // While QEMU starts, in the middle of the steps, and while it waits for a debugger.
         for last in ["qemu", "argv", "pause", "wait"] {
-            let mut child = demo(&["--json", "--wait"]).env("TMPDIR", folder.path()).spawn().unwrap();
+            let mut child = demo(&["--json", "--wait"])
+                .env("TMPDIR", folder.path())
+                .spawn()
+                .unwrap();
             let mut steps = steps(&mut child);
             assert!(steps.any(|step| step["step"] == last), "{last}");
             signal(child.id().into(), interrupt);
@@ -176,7 +202,13 @@ fn a_qemu_that_is_killed_meanwhile_is_told() {
     let mut steps = steps(&mut child);
     let pid = steps.find_map(|step| step["pid"].as_u64()).unwrap();
     let wait = steps.find(|step| step["step"] == "wait").unwrap();
-    assert!(wait["attach"].as_str().unwrap().starts_with("gdb-multiarch -q "), "{wait}");
+    assert!(
+        wait["attach"]
+            .as_str()
+            .unwrap()
+            .starts_with("gdb-multiarch -q "),
+        "{wait}"
+    );
     signal(pid, Signal::KILL);
     steps.for_each(drop);
     let output = child.wait_with_output().unwrap();

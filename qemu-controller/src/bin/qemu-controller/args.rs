@@ -23,12 +23,12 @@ pub(crate) enum Verb {
 
 /// Run a firmware, show what it prints, and end as it ends
 ///
-/// Runs a firmware in QEMU. What it prints (first serial port, semihosting console) goes to stdout byte for byte and as it
-/// comes; stdin goes to its first serial port, and the end of stdin does not end the run. Everything else is said on
-/// stderr. The exit status is the firmware's own.
+/// Runs a firmware in QEMU. What it prints (first serial port, semihosting console) goes to stdout
+/// byte for byte and as it comes; stdin goes to its first serial port, and the end of stdin does
+/// not end the run. Everything else is said on stderr. The exit status is the firmware's own.
 ///
-/// It serves as Cargo's runner: with `runner = "qemu-controller run --machine lm3s6965evb"` in `.cargo/config.toml`,
-/// `cargo run` and `cargo test` of an embedded crate run in QEMU.
+/// It serves as Cargo's runner: with `runner = "qemu-controller run --machine lm3s6965evb"` in
+/// `.cargo/config.toml`, `cargo run` and `cargo test` of an embedded crate run in QEMU.
 #[derive(Args, Debug)]
 #[command(args_override_self = true, after_long_help = AFTER_HELP)]
 pub(crate) struct Run {
@@ -42,16 +42,18 @@ pub(crate) struct Run {
     #[arg(value_name = "QEMU ARGUMENT", last = true)]
     pub(crate) qemu_args: Vec<OsString>,
 
-    /// Read this configuration file [default: qemu-controller.toml in this folder or the nearest above]
+    /// Read this configuration file [default: qemu-controller.toml in this folder or the nearest
+    /// above]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Load the file as it is at this address, such as 0x8000: for raw images
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) raw: Option<u64>,
-    /// Hold the firmware until a debugger attaches and continues, and print the line that attaches one
+    /// Hold the firmware until a debugger attaches and continues, and print the line that attaches
+    /// one
     ///
-    /// ADDRESS is where the GDB stub listens: a loopback port or address (default 127.0.0.1:1234), `free` for any free
-    /// port, or `unix:PATH`.
+    /// ADDRESS is where the GDB stub listens: a loopback port or address (default 127.0.0.1:1234),
+    /// `free` for any free port, or `unix:PATH`.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "1234",
           value_parser = gdb)]
     pub(crate) gdb: Option<Endpoint>,
@@ -60,13 +62,14 @@ pub(crate) struct Run {
     pub(crate) expect: Option<String>,
     /// The same with a regular expression
     ///
-    /// It is matched against what has come so far, as often as something comes: `$` is the end of that. A match may be
-    /// 4 KiB long.
+    /// It is matched against what has come so far, as often as something comes: `$` is the end of
+    /// that. A match may be 4 KiB long.
     #[arg(long, value_name = "REGEX")]
     pub(crate) expect_regex: Option<String>,
     /// Say how it ended as JSON on stderr, or into this file
     ///
-    /// One object a line, the verdict last. On stderr they come in the place of all that is said in words.
+    /// One object a line, the verdict last. On stderr they come in the place of all that is said in
+    /// words.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
     /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
@@ -106,14 +109,18 @@ Input:
 /// A number, decimal or hexadecimal.
 fn address(text: &str) -> Result<u64, String> {
     let digits = text.replace('_', "");
-    let number = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    let number = match digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
         None => digits.parse(),
     };
     number.map_err(|_| "an address is a number of 64 bits, such as 0x8000".to_owned())
 }
 
-/// Where a GDB stub may listen. Whoever reaches it can run commands here, so no address that others can reach.
+/// Where a GDB stub may listen. Whoever reaches it can run commands here, so no address that others
+/// can reach.
 fn gdb(text: &str) -> Result<Endpoint, String> {
     if text == "free" {
         return Ok(Endpoint::free_port());
@@ -124,7 +131,9 @@ fn gdb(text: &str) -> Result<Endpoint, String> {
     if let Ok(port) = text.trim_start_matches(':').parse() {
         return Ok(Endpoint::loopback(port));
     }
-    let address = text.replacen("localhost:", "127.0.0.1:", 1).parse::<std::net::SocketAddr>();
+    let address = text
+        .replacen("localhost:", "127.0.0.1:", 1)
+        .parse::<std::net::SocketAddr>();
     match address {
         Ok(address) if !address.ip().is_loopback() => Err(format!(
             "whoever reaches a GDB stub can run commands on this machine, so only a loopback address is taken, such as 127.0.0.1:{}",
@@ -155,7 +164,15 @@ mod tests {
 
     #[test]
     fn cargo_puts_the_firmware_after_the_runner_s_options_and_its_own_words_after_that() {
-        let run = run(&["--machine", "microbit", "target/debug/app", "one_test", "--timeout", "2s"]).unwrap();
+        let run = run(&[
+            "--machine",
+            "microbit",
+            "target/debug/app",
+            "one_test",
+            "--timeout",
+            "2s",
+        ])
+        .unwrap();
         assert_eq!(run.firmware, Path::new("target/debug/app"));
         assert_eq!(run.arguments, ["one_test"]);
         assert_eq!(run.settings.machine.as_deref(), Some("microbit"));
@@ -164,14 +181,32 @@ mod tests {
 
     #[test]
     fn what_follows_two_dashes_is_qemu_s() {
-        let run = run(&["a.elf", "word", "--", "-d", "guest_errors", "--", "--machine"]).unwrap();
+        let run = run(&[
+            "a.elf",
+            "word",
+            "--",
+            "-d",
+            "guest_errors",
+            "--",
+            "--machine",
+        ])
+        .unwrap();
         assert_eq!(run.arguments, ["word"]);
         assert_eq!(run.qemu_args, ["-d", "guest_errors", "--", "--machine"]);
     }
 
     #[test]
     fn the_later_of_two_counts() {
-        let run = run(&["--machine", "one", "--gdb", "--machine", "two", "--gdb=free", "a.elf"]).unwrap();
+        let run = run(&[
+            "--machine",
+            "one",
+            "--gdb",
+            "--machine",
+            "two",
+            "--gdb=free",
+            "a.elf",
+        ])
+        .unwrap();
         assert_eq!(run.settings.machine.as_deref(), Some("two"));
         assert_eq!(run.gdb, Some(Endpoint::free_port()));
     }
@@ -182,7 +217,10 @@ mod tests {
         assert_eq!(run.firmware, Path::new("a.elf"));
         assert_eq!(run.gdb, Some(Endpoint::loopback(1234)));
         assert_eq!(run.json.as_deref(), Some(Path::new("-")));
-        assert_eq!((run.settings.icount, run.settings.reboot), (Some(6), Some(true)));
+        assert_eq!(
+            (run.settings.icount, run.settings.reboot),
+            (Some(6), Some(true))
+        );
     }
 
     #[test]
@@ -209,7 +247,14 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(gdb(text), Ok(expected), "{text}");
         }
-        for wrong in ["", "unix:", "65536", "a.elf", "192.0.2.1:1234", "0.0.0.0:1234"] {
+        for wrong in [
+            "",
+            "unix:",
+            "65536",
+            "a.elf",
+            "192.0.2.1:1234",
+            "0.0.0.0:1234",
+        ] {
             assert!(gdb(wrong).is_err(), "{wrong}");
         }
     }
@@ -223,7 +268,10 @@ mod tests {
             (&["--timeout", "0s", "a.elf"], "above zero"),
             (&["--gdb=192.0.2.1:1", "a.elf"], "loopback"),
             (&["--expect", "", "a.elf"], "--expect"),
-            (&["--expect", "a", "--expect-regex", "b", "a.elf"], "cannot be used with"),
+            (
+                &["--expect", "a", "--expect-regex", "b", "a.elf"],
+                "cannot be used with",
+            ),
             (&["--icount=11", "a.elf"], "0..=10"),
         ];
         for (words, expected) in rows {

@@ -22,7 +22,8 @@ pub(crate) enum ConfigFileError {
 #[error("{}", .0.to_string().trim_end())]
 pub(crate) struct Wrong(toml::de::Error);
 
-/// What the file says: the one that is named, or the nearest from this folder upwards, if there is one.
+/// What the file says: the one that is named, or the nearest from this folder upwards, if there is
+/// one.
 pub(crate) fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, ConfigFileError> {
     let Some(path) = named.map(Path::to_owned).or_else(|| nearest(folder)) else {
         return Ok(Settings::default());
@@ -33,12 +34,18 @@ pub(crate) fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, 
     };
     match toml::from_str::<Settings>(&text) {
         Ok(settings) => Ok(settings.relative_to(path.parent().unwrap_or(Path::new("")))),
-        Err(error) => Err(ConfigFileError::Wrong { path, source: Wrong(error) }),
+        Err(error) => Err(ConfigFileError::Wrong {
+            path,
+            source: Wrong(error),
+        }),
     }
 }
 
 fn nearest(folder: &Path) -> Option<PathBuf> {
-    folder.ancestors().map(|folder| folder.join(NAME)).find(|path| path.is_file())
+    folder
+        .ancestors()
+        .map(|folder| folder.join(NAME))
+        .find(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -116,7 +123,10 @@ mod tests {
             let error = settings(None, folder.path()).unwrap_err();
             assert!(error.to_string().contains(NAME), "{error}");
             let source = error.source().unwrap().to_string();
-            assert!(source.contains(line) && source.contains(expected), "{text:?}: {source}");
+            assert!(
+                source.contains(line) && source.contains(expected),
+                "{text:?}: {source}"
+            );
         }
         let missing = settings(Some(Path::new("no/such.toml")), folder.path()).unwrap_err();
         assert!(missing.to_string().contains("no/such.toml"), "{missing}");

@@ -4,7 +4,8 @@ use regex::bytes::Regex;
 
 use crate::args::Run;
 
-/// How far back a regular expression sees. A guest's UART comes in pieces of a few bytes, each a search of all that.
+/// How far back a regular expression sees. A guest's UART comes in pieces of a few bytes, each a
+/// search of all that.
 const REGEX_SEES_BYTES: usize = 4 * 1024;
 
 /// A text or a regular expression, in a stream of bytes.
@@ -27,13 +28,20 @@ impl Expectation {
             (None, Some(regex)) => (regex.clone(), REGEX_SEES_BYTES),
             (None, None) => return Ok(None),
         };
-        Ok(Some(Self { pattern: Regex::new(&pattern)?, back, recent: Vec::new(), cut: false }))
+        Ok(Some(Self {
+            pattern: Regex::new(&pattern)?,
+            back,
+            recent: Vec::new(),
+            cut: false,
+        }))
     }
 
     /// Whether it has come with these bytes, which follow those before.
     pub(crate) fn met_by(&mut self, bytes: &[u8]) -> bool {
         self.recent.extend_from_slice(bytes);
-        let met = self.pattern.is_match_at(&self.recent, usize::from(self.cut));
+        let met = self
+            .pattern
+            .is_match_at(&self.recent, usize::from(self.cut));
         let excess = self.recent.len().saturating_sub(self.back + 1);
         self.recent.drain(..excess);
         self.cut |= excess > 0;
@@ -69,16 +77,21 @@ mod tests {
 
     #[test]
     fn a_regular_expression_too() {
-        assert!(met("--expect-regex", r"tick \d{2}\b", &[b"tick 9\ntick 1", b"0\n"]));
+        assert!(met(
+            "--expect-regex",
+            r"tick \d{2}\b",
+            &[b"tick 9\ntick 1", b"0\n"]
+        ));
         assert!(!met("--expect-regex", "^tick", &[b"boot\ntick"]));
         assert!(expectation("--expect-regex", "(").is_err());
     }
 
     #[test]
     fn what_is_kept_is_bounded() {
-        for (option, value, kept) in
-            [("--expect", "never", "never".len()), ("--expect-regex", "never", REGEX_SEES_BYTES)]
-        {
+        for (option, value, kept) in [
+            ("--expect", "never", "never".len()),
+            ("--expect-regex", "never", REGEX_SEES_BYTES),
+        ] {
             let mut expectation = expectation(option, value).unwrap().unwrap();
             for length in [1, 7, 4096, 10_000] {
                 assert!(!expectation.met_by(&vec![b'x'; length]));
@@ -91,7 +104,10 @@ mod tests {
     #[test]
     fn what_looks_behind_sees_what_was_before() {
         let long = [b'x'; 2 * REGEX_SEES_BYTES];
-        assert!(!met("--expect-regex", "^x*y", &[&long, b"y"]), "not at the first byte any more");
+        assert!(
+            !met("--expect-regex", "^x*y", &[&long, b"y"]),
+            "not at the first byte any more"
+        );
         assert!(!met("--expect-regex", r"\bxy", &[&long, b"y"]));
         assert!(met("--expect-regex", "(?m)^y", &[&long, b"\n", b"y"]));
         assert!(met("--expect-regex", "xy$", &[&long, b"y"]));

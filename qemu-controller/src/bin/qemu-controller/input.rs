@@ -1,4 +1,5 @@
-//! stdin, read by a thread of its own: nothing can interrupt a read, and a run must not wait for one.
+//! stdin, read by a thread of its own: nothing can interrupt a read, and a run must not wait for
+//! one.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::time::Duration;
@@ -16,14 +17,18 @@ const BACKGROUND_LOOK: Duration = Duration::from_millis(200);
 pub(crate) fn stdin(newline: Option<Newline>) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     let terminal = io::stdin().is_terminal();
     let newline = newline.unwrap_or(if terminal { Newline::Cr } else { Newline::Keep });
-    // One chunk waits while another is sent: what the firmware does not take stays with whoever writes it.
+    // One chunk waits while another is sent: what the firmware does not take stays with whoever
+    // writes it.
     let (sender, receiver) = mpsc::channel(1);
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(move || read(terminal, newline, &sender))?;
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(move || read(terminal, newline, &sender))?;
     Ok(receiver)
 }
 
 fn read(terminal: bool, newline: Newline, sender: &mpsc::Sender<Vec<u8>>) {
-    // A job in the background that reads its terminal would be stopped. With the signal blocked the read fails.
+    // A job in the background that reads its terminal would be stopped. With the signal blocked the
+    // read fails.
     let mut reading_in_background = SigSet::empty();
     reading_in_background.add(Signal::SIGTTIN);
     let _ = reading_in_background.thread_block();
@@ -32,7 +37,10 @@ fn read(terminal: bool, newline: Newline, sender: &mpsc::Sender<Vec<u8>>) {
         match io::stdin().read(&mut chunk) {
             Ok(0) => return,
             Ok(length) => {
-                if sender.blocking_send(newline.translate(&chunk[..length])).is_err() {
+                if sender
+                    .blocking_send(newline.translate(&chunk[..length]))
+                    .is_err()
+                {
                     return; // the run is over
                 }
             }

@@ -54,7 +54,9 @@ fn firmware(config: QemuConfig, path: &Path, raw: Option<u64>) -> Result<QemuCon
     }
     match Format::of(path).map_err(Failure::Firmware)? {
         Format::IntelHex => Ok(config.with_spec(|spec| spec.intel_hex(path))),
-        Format::Unknown => Err(Failure::UnknownFormat { path: path.to_owned() }),
+        Format::Unknown => Err(Failure::UnknownFormat {
+            path: path.to_owned(),
+        }),
         // QEMU's own checks of an ELF are the library's.
         _ => Ok(config.firmware(path)),
     }
@@ -62,21 +64,31 @@ fn firmware(config: QemuConfig, path: &Path, raw: Option<u64>) -> Result<QemuCon
 
 /// The firmware's command line begins with its name, as a program's does.
 fn semihosting(run: &Run) -> Semihosting {
-    let words = std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
+    let words =
+        std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
     words.fold(Semihosting::native(), Semihosting::argument)
 }
 
-/// Why it did not start; said first that QEMU does not know the board, where that is so: its own words name none.
+/// Why it did not start; said first that QEMU does not know the board, where that is so: its own
+/// words name none.
 pub(crate) fn explain(error: StartError, settings: &Settings) -> Failure {
-    let program = settings.qemu.as_deref().unwrap_or(Path::new("qemu-system-arm"));
+    let program = settings
+        .qemu
+        .as_deref()
+        .unwrap_or(Path::new("qemu-system-arm"));
     let known = |machine: &str| {
         // Where it cannot be asked, its own words have to do.
-        let machines = Qemu::find(program).ok().and_then(|qemu| qemu.machines().ok());
+        let machines = Qemu::find(program)
+            .ok()
+            .and_then(|qemu| qemu.machines().ok());
         machines.is_none_or(|machines| machines.iter().any(|known| known.name == machine))
     };
     match &settings.machine {
         Some(machine) if matches!(error, StartError::Exited { .. }) && !known(machine) => {
-            Failure::UnknownMachine { machine: machine.clone(), program: program.to_owned() }
+            Failure::UnknownMachine {
+                machine: machine.clone(),
+                program: program.to_owned(),
+            }
         }
         _ if is_for_another_cpu(&error) => Failure::OtherCpu(error),
         _ => Failure::Start(error),
@@ -85,6 +97,11 @@ pub(crate) fn explain(error: StartError, settings: &Settings) -> Failure {
 
 fn is_for_another_cpu(error: &StartError) -> bool {
     use FirmwareError::{WrongByteOrder, WrongClass, WrongMachine};
-    let StartError::Launch(SpawnError::Firmware(error)) = error else { return false };
-    matches!(error, WrongMachine { .. } | WrongClass { .. } | WrongByteOrder { .. })
+    let StartError::Launch(SpawnError::Firmware(error)) = error else {
+        return false;
+    };
+    matches!(
+        error,
+        WrongMachine { .. } | WrongClass { .. } | WrongByteOrder { .. }
+    )
 }

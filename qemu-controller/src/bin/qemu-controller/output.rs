@@ -1,4 +1,5 @@
-//! What the firmware prints: to stdout and the log as it comes, and to whoever expects something of it.
+//! What the firmware prints: to stdout and the log as it comes, and to whoever expects something of
+//! it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -36,13 +37,25 @@ pub(crate) enum Cut {
 
 impl Output {
     /// Makes the log, and replaces one that is there.
-    pub(crate) fn new(log: Option<&Path>, expectation: Option<Expectation>) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        log: Option<&Path>,
+        expectation: Option<Expectation>,
+    ) -> Result<Self, Failure> {
         let create = |path: &Path| match File::create(path) {
             Ok(file) => Ok((path.to_owned(), file)),
-            Err(source) => Err(Failure::Log { path: path.to_owned(), source }),
+            Err(source) => Err(Failure::Log {
+                path: path.to_owned(),
+                source,
+            }),
         };
-        let sinks = Sinks { stdout: tokio::io::stdout(), log: log.map(create).transpose()? };
-        Ok(Self { sinks: Mutex::new(sinks), expectation })
+        let sinks = Sinks {
+            stdout: tokio::io::stdout(),
+            log: log.map(create).transpose()?,
+        };
+        Ok(Self {
+            sinks: Mutex::new(sinks),
+            expectation,
+        })
     }
 
     /// Prints what comes over all ports of the firmware, until they are closed.
@@ -59,7 +72,10 @@ impl Output {
         while port.expect("", Duration::MAX).await.is_ok() {
             let bytes = port.take();
             self.sinks.lock().await.write(&bytes).await?;
-            if expectation.as_mut().is_some_and(|expectation| expectation.met_by(&bytes)) {
+            if expectation
+                .as_mut()
+                .is_some_and(|expectation| expectation.met_by(&bytes))
+            {
                 return Err(Cut::Met);
             }
         }
@@ -76,7 +92,12 @@ impl Sinks {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Cut> {
         // The log first: it has all, also what nobody took from stdout.
         if let Some((path, log)) = &mut self.log {
-            let failed = |source| Cut::Failed(Failure::Log { path: path.clone(), source });
+            let failed = |source| {
+                Cut::Failed(Failure::Log {
+                    path: path.clone(),
+                    source,
+                })
+            };
             log.write_all(bytes).map_err(failed)?;
         }
         let write = async {

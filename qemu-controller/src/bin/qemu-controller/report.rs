@@ -49,7 +49,10 @@ pub(crate) enum Failure {
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
     #[error("cannot {what}")]
-    System { what: &'static str, source: io::Error },
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
 }
 
 /// How a run ended.
@@ -96,10 +99,14 @@ impl Outcome {
     /// In words, for a person; nothing where there is nothing to say.
     fn words(&self) -> Option<String> {
         match self {
-            Self::Ended { verdict, unmet: true } => {
-                Some(format!("what was expected did not come: {verdict}"))
-            }
-            Self::Ended { verdict, unmet: false } => (!verdict.success()).then(|| verdict.to_string()),
+            Self::Ended {
+                verdict,
+                unmet: true,
+            } => Some(format!("what was expected did not come: {verdict}")),
+            Self::Ended {
+                verdict,
+                unmet: false,
+            } => (!verdict.success()).then(|| verdict.to_string()),
             Self::Met | Self::Interrupted(_) | Self::StdoutClosed => None,
             Self::Failed(failure) => Some(chain(failure)),
         }
@@ -130,8 +137,11 @@ fn details(verdict: &Verdict, object: &mut Value) {
         Verdict::LockedUp { dump, place } => {
             object["pc"] = json!(dump.pc());
             object["place"] = json!(place.as_ref().map(ToString::to_string));
-            object["registers"] =
-                dump.registers().iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+            object["registers"] = dump
+                .registers()
+                .iter()
+                .map(|(name, value)| (name.to_owned(), json!(value)))
+                .collect();
         }
         Verdict::TimedOut(hang) => {
             object["pc"] = json!(hang.pc);
@@ -174,8 +184,14 @@ impl Reporter {
             None => Ok(Self::Words),
             Some(path) if path == Path::new("-") => Ok(Self::JsonOnStderr),
             Some(path) => match File::create(path) {
-                Ok(file) => Ok(Self::JsonInFile { path: path.to_owned(), file }),
-                Err(source) => Err(Failure::Json { path: path.to_owned(), source }),
+                Ok(file) => Ok(Self::JsonInFile {
+                    path: path.to_owned(),
+                    file,
+                }),
+                Err(source) => Err(Failure::Json {
+                    path: path.to_owned(),
+                    source,
+                }),
             },
         }
     }
@@ -195,7 +211,10 @@ impl Reporter {
             Self::Words => {}
             Self::JsonOnStderr => drop(writeln!(io::stderr(), "{object}")),
             Self::JsonInFile { path, file } => {
-                writeln!(file, "{object}").map_err(|source| Failure::Json { path: path.clone(), source })?;
+                writeln!(file, "{object}").map_err(|source| Failure::Json {
+                    path: path.clone(),
+                    source,
+                })?;
             }
         }
         Ok(())

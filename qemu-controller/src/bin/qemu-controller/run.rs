@@ -40,21 +40,33 @@ pub(crate) fn run(run: Run) -> u8 {
 
 fn outcome(run: &Run, reporter: &mut Reporter) -> Result<Outcome, Failure> {
     let folder = std::env::current_dir().map_err(Failure::Folder)?;
-    let settings = run.settings.clone().or(config_file::settings(run.config.as_deref(), &folder)?);
+    let settings = run
+        .settings
+        .clone()
+        .or(config_file::settings(run.config.as_deref(), &folder)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Failure::System { what: "set up the async runtime", source })?;
+        .map_err(|source| Failure::System {
+            what: "set up the async runtime",
+            source,
+        })?;
     let outcome = runtime.block_on(in_qemu(run, &settings, reporter));
     // A write to a stdout that nobody reads may hang for ever.
     runtime.shutdown_background();
     outcome
 }
 
-async fn in_qemu(run: &Run, settings: &Settings, reporter: &mut Reporter) -> Result<Outcome, Failure> {
+async fn in_qemu(
+    run: &Run,
+    settings: &Settings,
+    reporter: &mut Reporter,
+) -> Result<Outcome, Failure> {
     // First of all: from here on a signal ends the run in order.
-    let mut signals =
-        Signals::listen().map_err(|source| Failure::System { what: "listen to signals", source })?;
+    let mut signals = Signals::listen().map_err(|source| Failure::System {
+        what: "listen to signals",
+        source,
+    })?;
     let expectation = Expectation::of(run)?;
     let config = machine::config(run, settings)?;
     let output = Output::new(settings.log.as_deref(), expectation.clone())?;
@@ -64,9 +76,14 @@ async fn in_qemu(run: &Run, settings: &Settings, reporter: &mut Reporter) -> Res
         signal = signals.next() => return Ok(Outcome::Interrupted(signal)),
     };
     let listening = announce(run, &session, reporter)?;
-    let input = input::stdin(settings.newline)
-        .map_err(|source| Failure::System { what: "start a thread for stdin", source })?;
-    let sending = session.serial(0).cloned().map(|serial| tokio::spawn(send(input, serial)));
+    let input = input::stdin(settings.newline).map_err(|source| Failure::System {
+        what: "start a thread for stdin",
+        source,
+    })?;
+    let sending = session
+        .serial(0)
+        .cloned()
+        .map(|serial| tokio::spawn(send(input, serial)));
     let outcome = tokio::select! {
         biased;
         signal = signals.next() => Outcome::Interrupted(signal),
@@ -77,15 +94,16 @@ async fn in_qemu(run: &Run, settings: &Settings, reporter: &mut Reporter) -> Res
     }
     session.stop().await?;
     if let Some(listening) = listening {
-        // Its last words; there are no more once it is gone, unless it left a child that holds its stderr.
+        // Its last words; there are no more once it is gone, unless it left a child that holds its
+        // stderr.
         let _ = timeout(LAST_WORDS, listening).await;
     }
     warn_of_lost_output(&session, reporter)?;
     Ok(outcome)
 }
 
-/// Says how the firmware is run, where that was asked for, and where a debugger finds it. What QEMU writes is then
-/// followed by the task that is returned.
+/// Says how the firmware is run, where that was asked for, and where a debugger finds it. What QEMU
+/// writes is then followed by the task that is returned.
 fn announce(
     run: &Run,
     session: &Session,
@@ -94,7 +112,10 @@ fn announce(
     let mut listening = None;
     if let Some(process) = session.process().filter(|_| run.verbose) {
         let command_line = process.argv().to_string();
-        reporter.say(Some(&command_line), &json!({ "event": "start", "command_line": command_line }))?;
+        reporter.say(
+            Some(&command_line),
+            &json!({ "event": "start", "command_line": command_line }),
+        )?;
         if reporter.speaks_in_words() {
             listening = Some(tokio::spawn(repeat(process.stderr_lines())));
         }
@@ -104,8 +125,10 @@ fn announce(
         let words = format!(
             "the firmware waits for a debugger; attach one with\n\n    {attach}\n\nand let it `continue`"
         );
-        reporter
-            .say(Some(&words), &json!({ "event": "gdb", "address": gdb.to_string(), "attach": attach }))?;
+        reporter.say(
+            Some(&words),
+            &json!({ "event": "gdb", "address": gdb.to_string(), "attach": attach }),
+        )?;
     }
     Ok(listening)
 }
@@ -138,11 +161,17 @@ async fn to_its_end(
     let verdict = async {
         let verdict = verdict(run, settings, session).await;
         // QEMU goes, so that the ports are closed and what they hold is all there will be.
-        session.stop().await.map_err(|error| Cut::Failed(error.into()))?;
+        session
+            .stop()
+            .await
+            .map_err(|error| Cut::Failed(error.into()))?;
         Ok(verdict)
     };
     match tokio::try_join!(output.print(session), verdict) {
-        Ok(((), verdict)) => Ok(Outcome::Ended { verdict, unmet: expecting }),
+        Ok(((), verdict)) => Ok(Outcome::Ended {
+            verdict,
+            unmet: expecting,
+        }),
         Err(Cut::Met) => Ok(Outcome::Met),
         Err(Cut::StdoutClosed) => Ok(Outcome::StdoutClosed),
         Err(Cut::Failed(failure)) => Err(failure),
@@ -158,7 +187,8 @@ async fn verdict(run: &Run, settings: &Settings, session: &Session) -> Verdict {
     }
 }
 
-/// Passes on what is typed. The end of the input is not the end of the run, nor is a firmware that reads none.
+/// Passes on what is typed. The end of the input is not the end of the run, nor is a firmware that
+/// reads none.
 async fn send(mut input: mpsc::Receiver<Vec<u8>>, serial: Serial) {
     while let Some(bytes) = input.recv().await {
         if serial.write(&bytes).await.is_err() {
@@ -172,6 +202,8 @@ fn warn_of_lost_output(session: &Session, reporter: &mut Reporter) -> Result<(),
     if lost == 0 {
         return Ok(());
     }
-    let words = format!("{lost} bytes that the firmware printed are lost: stdout did not take them in time");
+    let words = format!(
+        "{lost} bytes that the firmware printed are lost: stdout did not take them in time"
+    );
     reporter.say(Some(&words), &json!({ "event": "lost", "bytes": lost }))
 }

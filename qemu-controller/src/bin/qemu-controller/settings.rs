@@ -24,21 +24,24 @@ pub(crate) struct Settings {
     /// The QEMU to run, a name or a path [default: qemu-system-arm]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) qemu: Option<PathBuf>,
-    /// End the run after this time, such as 10s or 1m30s, with status 124; `none` for no end [default: none]
+    /// End the run after this time, such as 10s or 1m30s, with status 124; `none` for no end
+    /// [default: none]
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<Timeout>,
-    /// Let a firmware that asks for a reset start over, as the board would; else the run ends with that
+    /// Let a firmware that asks for a reset start over, as the board would; else the run ends with
+    /// that
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) reboot: Option<bool>,
-    /// Virtual time by instructions, 2^SHIFT ns each, and no waiting while the firmware sleeps: the same run every time,
-    /// as fast as it goes [default with --icount: 6]
+    /// Virtual time by instructions, 2^SHIFT ns each, and no waiting while the firmware sleeps: the
+    /// same run every time, as fast as it goes [default with --icount: 6]
     #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true, default_missing_value = "6",
           value_parser = clap::value_parser!(u8).range(0..=10))]
     pub(crate) icount: Option<u8>,
     /// Write what the firmware prints into this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// What the firmware receives for the end of an input line [default: cr from a terminal, else keep]
+    /// What the firmware receives for the end of an input line [default: cr from a terminal, else
+    /// keep]
     #[arg(long, value_name = "KIND")]
     pub(crate) newline: Option<Newline>,
     /// The file's further arguments for QEMU; those after `--` follow them.
@@ -63,10 +66,17 @@ impl Settings {
         }
     }
 
-    /// Relative paths as seen from this folder. A bare name of a program is not one: it is looked up.
+    /// Relative paths as seen from this folder. A bare name of a program is not one: it is looked
+    /// up.
     pub(crate) fn relative_to(mut self, folder: &Path) -> Self {
         let is_path = |program: &PathBuf| program.components().count() > 1;
-        self.qemu = self.qemu.map(|qemu| if is_path(&qemu) { folder.join(qemu) } else { qemu });
+        self.qemu = self.qemu.map(|qemu| {
+            if is_path(&qemu) {
+                folder.join(qemu)
+            } else {
+                qemu
+            }
+        });
         self.log = self.log.map(|log| folder.join(log));
         self
     }
@@ -133,17 +143,33 @@ mod tests {
     use super::*;
 
     fn named(machine: &str) -> Settings {
-        Settings { machine: Some(machine.to_owned()), ..Settings::default() }
+        Settings {
+            machine: Some(machine.to_owned()),
+            ..Settings::default()
+        }
     }
 
     #[test]
     fn the_command_line_counts_more_than_the_file() {
-        let file = Settings { cpu: Some("cortex-m4".to_owned()), reboot: Some(true), ..named("of the file") };
-        let line = Settings { reboot: Some(false), ..named("of the line") };
+        let file = Settings {
+            cpu: Some("cortex-m4".to_owned()),
+            reboot: Some(true),
+            ..named("of the file")
+        };
+        let line = Settings {
+            reboot: Some(false),
+            ..named("of the line")
+        };
         let both = line.or(file.clone());
         assert_eq!(
             both,
-            Settings { reboot: Some(false), ..Settings { machine: named("of the line").machine, ..file } }
+            Settings {
+                reboot: Some(false),
+                ..Settings {
+                    machine: named("of the line").machine,
+                    ..file
+                }
+            }
         );
     }
 
@@ -155,9 +181,18 @@ mod tests {
             ..Settings::default()
         };
         let rows = [
-            (settings("qemu-system-arm", "a.log"), settings("qemu-system-arm", "/p/a.log")),
-            (settings("./qemu", "../a.log"), settings("/p/./qemu", "/p/../a.log")),
-            (settings("/opt/qemu", "/var/a.log"), settings("/opt/qemu", "/var/a.log")),
+            (
+                settings("qemu-system-arm", "a.log"),
+                settings("qemu-system-arm", "/p/a.log"),
+            ),
+            (
+                settings("./qemu", "../a.log"),
+                settings("/p/./qemu", "/p/../a.log"),
+            ),
+            (
+                settings("/opt/qemu", "/var/a.log"),
+                settings("/opt/qemu", "/var/a.log"),
+            ),
         ];
         for (written, expected) in rows {
             assert_eq!(written.relative_to(Path::new("/p")), expected);

@@ -3,7 +3,8 @@
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that ask a program to end, from now on. None is lost, neither between two waits nor while this begins.
+/// The signals that ask a program to end, from now on. None is lost, neither between two waits nor
+/// while this begins.
 ///
 /// A terminal that is closed is ignored where it was from the start: that is what `nohup` does.
 pub(crate) struct Signals {
@@ -15,7 +16,8 @@ pub(crate) struct Signals {
 impl Signals {
     /// To be called before there are other threads, which could be given a signal meanwhile.
     pub(crate) fn listen() -> std::io::Result<Self> {
-        // The library forgets a signal that comes between its system call for the handler and its note of who wants to know.
+        // The library forgets a signal that comes between its system call for the handler and its
+        // note of who wants to know.
         let before = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP]
             .into_iter()
             .collect::<SigSet>()
@@ -26,14 +28,24 @@ impl Signals {
     }
 
     fn listen_at_once() -> std::io::Result<Self> {
-        let hangup = (!ignores_hangup()).then(|| signal(SignalKind::hangup())).transpose()?;
+        let hangup = (!ignores_hangup())
+            .then(|| signal(SignalKind::hangup()))
+            .transpose()?;
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())?, hangup })
+        Ok(Self {
+            interrupt,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
+        })
     }
 
     /// Waits for one, and tells its number.
     pub(crate) async fn next(&mut self) -> u8 {
-        let Self { interrupt, terminate, hangup } = self;
+        let Self {
+            interrupt,
+            terminate,
+            hangup,
+        } = self;
         let hung_up = async {
             match hangup {
                 Some(hangup) => hangup.recv().await,

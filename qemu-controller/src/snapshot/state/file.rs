@@ -1,6 +1,8 @@
-//! The file of a state: unnamed while it is only used here, and with one line before it when it is kept.
+//! The file of a state: unnamed while it is only used here, and with one line before it when it is
+//! kept.
 //!
-//! The line: `qemu-machine-state-1 BYTES CHECKSUM RUNNING TAKEN-WITH`. What follows is what QEMU takes in.
+//! The line: `qemu-machine-state-1 BYTES CHECKSUM RUNNING TAKEN-WITH`. What follows is what QEMU
+//! takes in.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -22,30 +24,43 @@ const LONGEST_LINE: usize = 1024;
 const CHUNK: usize = 64 * 1024;
 
 impl MachineState {
-    /// Keeps the state in a file that outlives this program, readable by its owner alone. **It has all that the guest's memory has, keys included.**
-    /// Blocks while it is written; whole before it has its name.
+    /// Keeps the state in a file that outlives this program, readable by its owner alone. **It has
+    /// all that the guest's memory has, keys included.** Blocks while it is written; whole before
+    /// it has its name.
     ///
     /// # Errors
     /// [`StateError::File`]: it cannot be written, or there is something at the path, which is left as it is.
     pub fn keep(&self, path: impl AsRef<Path>) -> Result<(), StateError> {
         let path = path.as_ref();
-        self.write(path).map_err(|source| StateError::File { path: path.to_owned(), source })
+        self.write(path).map_err(|source| StateError::File {
+            path: path.to_owned(),
+            source,
+        })
     }
 
-    /// Opens a state that was [kept](Self::keep). Blocks while it is read through once: what was damaged since is
-    /// noticed here, and not by a guest.
+    /// Opens a state that was [kept](Self::keep). Blocks while it is read through once: what was
+    /// damaged since is noticed here, and not by a guest.
     ///
     /// # Errors
     /// [`StateError::File`], also where it is no such file or is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
         let path = path.as_ref();
-        Self::read(path).map_err(|source| StateError::File { path: path.to_owned(), source })
+        Self::read(path).map_err(|source| StateError::File {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Fills the buffer, as far as there is so much, from this byte of the state on.
     pub(crate) fn read_at(&self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
-        let left = self.inner.bytes.saturating_sub(from).min(buffer.len() as u64) as usize;
-        self.inner.file.read_exact_at(&mut buffer[..left], self.inner.start + from)?;
+        let left = self
+            .inner
+            .bytes
+            .saturating_sub(from)
+            .min(buffer.len() as u64) as usize;
+        self.inner
+            .file
+            .read_exact_at(&mut buffer[..left], self.inner.start + from)?;
         Ok(left)
     }
 
@@ -56,7 +71,12 @@ impl MachineState {
             None => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let mut file = NamedTempFile::with_prefix_in("qemu-state-", folder)?;
-        let Kept { bytes, running, taken_with, .. } = &*self.inner;
+        let Kept {
+            bytes,
+            running,
+            taken_with,
+            ..
+        } = &*self.inner;
         let checksum = self.checksum()?;
         writeln!(file, "{MAGIC} {bytes} {checksum} {running} {taken_with}")?;
         self.each_chunk(|chunk| file.write_all(chunk))?;
@@ -74,13 +94,20 @@ impl MachineState {
         let mut line = vec![0; LONGEST_LINE.min(length as usize)];
         file.read_exact_at(&mut line, 0)?;
         let no_state = || damaged("it is no saved state of a machine, or one in another form");
-        let end = line.iter().position(|&byte| byte == b'\n').ok_or_else(no_state)?;
+        let end = line
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .ok_or_else(no_state)?;
         let line = std::str::from_utf8(&line[..end]).map_err(|_| no_state())?;
         let parts: Vec<_> = line.splitn(5, ' ').collect();
         let [MAGIC, bytes, checksum, running, taken_with] = parts[..] else {
             return Err(no_state());
         };
-        let note = (bytes.parse().ok(), running.parse().ok(), Identity::read(taken_with));
+        let note = (
+            bytes.parse().ok(),
+            running.parse().ok(),
+            Identity::read(taken_with),
+        );
         let (Some(bytes), Some(running), Some(taken_with)) = note else {
             return Err(no_state());
         };
@@ -88,7 +115,13 @@ impl MachineState {
         if length - start != bytes {
             return Err(damaged("it is damaged: its length is not what it says"));
         }
-        let state = Self::new(Kept { file, start, bytes, running, taken_with });
+        let state = Self::new(Kept {
+            file,
+            start,
+            bytes,
+            running,
+            taken_with,
+        });
         match state.checksum()? == checksum {
             true => Ok(state),
             false => Err(damaged("it is damaged: its checksum is not what it says")),
@@ -157,7 +190,10 @@ mod tests {
             MachineState::open(&path).unwrap().keep(&again).unwrap();
             let read = MachineState::open(&again).unwrap();
             assert!(read.was_running());
-            assert_eq!((read.bytes(), read.taken_with()), (length as u64, saved.taken_with()));
+            assert_eq!(
+                (read.bytes(), read.taken_with()),
+                (length as u64, saved.taken_with())
+            );
             let mut back = Vec::new();
             read.each_chunk(|chunk| back.write_all(chunk)).unwrap();
             assert_eq!(back, contents);
@@ -172,7 +208,9 @@ mod tests {
         let error = state(b"x").keep(&path).unwrap_err();
         assert!(error.to_string().contains("state"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
-        state(b"x").keep(folder.path().join("absent/state")).unwrap_err();
+        state(b"x")
+            .keep(folder.path().join("absent/state"))
+            .unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -195,7 +233,12 @@ mod tests {
             fs::write(&path, bad).unwrap();
             assert!(refusal(&path).ends_with("its checksum is not what it says"));
         }
-        for text in ["", "\n", "QFI\u{fb}", "qemu-machine-state-2 0 0 true a;b;1;c;d\n"] {
+        for text in [
+            "",
+            "\n",
+            "QFI\u{fb}",
+            "qemu-machine-state-2 0 0 true a;b;1;c;d\n",
+        ] {
             fs::write(&path, text).unwrap();
             assert!(refusal(&path).contains("no saved state"), "{text}");
         }

@@ -1,4 +1,5 @@
-//! Machines that continue from a state: one from a state that was kept, or many from a session that runs.
+//! Machines that continue from a state: one from a state that was kept, or many from a session that
+//! runs.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use crate::session::Session;
 const STARTS_A_PROCESSOR: usize = 2;
 
 impl Session {
-    /// Starts a machine that continues from a saved state: its guest does next what the one that was saved did
-    /// next. It runs if that one ran, unless it is to [wait](QemuConfig::wait_for_gdb); else it stands still, in
-    /// the saved run state.
+    /// Starts a machine that continues from a saved state: its guest does next what the one that
+    /// was saved did next. It runs if that one ran, unless it is to
+    /// [wait](QemuConfig::wait_for_gdb); else it stands still, in the saved run state.
     ///
-    /// The machine has to be the one that was saved: board, CPU, memory, firmware and QEMU's version. Endpoints,
-    /// deadlines and whatever else QEMU can do may be others.
+    /// The machine has to be the one that was saved: board, CPU, memory, firmware and QEMU's
+    /// version. Endpoints, deadlines and whatever else QEMU can do may be others.
     ///
     /// ```no_run
     /// # use qemu_controller::{MachineState, QemuConfig, Session};
@@ -35,17 +36,20 @@ impl Session {
     ///
     /// # Errors
     /// [`StartError`], as for [`start`](Self::start); [`StartError::Misfit`] names in what the machine differs from the
-    /// one that was saved, and [`StartError::Exited`] has QEMU's own words where it could not take the state in.
+    /// one that was saved, and [`StartError::Exited`] has QEMU's own words where it could not take
+    /// the state in.
     pub async fn start_from(config: QemuConfig, state: &MachineState) -> Result<Self, StartError> {
         Self::begin_from(config, Some(state.clone())).await
     }
 
-    /// Starts so many further machines that continue from where this one is now, each by itself: whatever is done to
-    /// one is seen by no other. They run if this one runs. This one goes on as it was.
+    /// Starts so many further machines that continue from where this one is now, each by itself:
+    /// whatever is done to one is seen by no other. They run if this one runs. This one goes on as
+    /// it was.
     ///
-    /// Each has the configuration that this session was started with, but endpoints of its own: QMP over an inherited
-    /// socket pair, the GDB stub on a free port, serial ports that it reads itself. It has no QMP transcript, no
-    /// snapshot file and no logs of ports, and ends with its session.
+    /// Each has the configuration that this session was started with, but endpoints of its own: QMP
+    /// over an inherited socket pair, the GDB stub on a free port, serial ports that it reads
+    /// itself. It has no QMP transcript, no snapshot file and no logs of ports, and ends with its
+    /// session.
     ///
     /// ```no_run
     /// # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +60,8 @@ impl Session {
     /// # Ok(()) }
     /// ```
     ///
-    /// For the same without this session, or with another configuration for each: [`save_state`](Self::save_state) and
+    /// For the same without this session, or with another configuration for each:
+    /// [`save_state`](Self::save_state) and
     /// [`start_from`](Self::start_from).
     ///
     /// # Errors
@@ -65,7 +70,8 @@ impl Session {
         let config = self.inner.config.as_ref().ok_or(StateError::Attached)?;
         let config = config.beside().map_err(StateError::Beside)?;
         let state = self.save_state().await?;
-        let at_once = std::thread::available_parallelism().map_or(1, usize::from) * STARTS_A_PROCESSOR;
+        let at_once =
+            std::thread::available_parallelism().map_or(1, usize::from) * STARTS_A_PROCESSOR;
         let turns = Arc::new(Semaphore::new(at_once));
         let mut starts = JoinSet::new();
         for number in 0..count {
@@ -85,7 +91,11 @@ impl Session {
                     Err(_) => continue,
                 },
             };
-            let failed = |source| StateError::Fork { number: number + 1, count, source: Box::new(source) };
+            let failed = |source| StateError::Fork {
+                number: number + 1,
+                count,
+                source: Box::new(source),
+            };
             forks.push((number, started.map_err(failed)?));
         }
         forks.sort_unstable_by_key(|(number, _)| *number);

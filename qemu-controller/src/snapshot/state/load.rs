@@ -29,9 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 const CHUNK: usize = 64 * 1024;
 
-/// Brings a machine that was started with `incoming` into the state, and refuses one that cannot fit before
-/// anything is loaded. The guest stands still then. The deadline is the caller's, and so is the end of QEMU if it
-/// is dropped.
+/// Brings a machine that was started with `incoming` into the state, and refuses one that cannot
+/// fit before anything is loaded. The guest stands still then. The deadline is the caller's, and so
+/// is the end of QEMU if it is dropped.
 pub(crate) async fn load(
     shared: Arc<Shared>,
     qemu: Version,
@@ -48,9 +48,16 @@ pub(crate) async fn load(
     let Some(&Address::Inherited { fd }) = process.address(INCOMING) else {
         return Err(io::Error::from(io::ErrorKind::Unsupported).into());
     };
-    let stream = process.take(INCOMING).ok_or(io::ErrorKind::NotFound).map_err(io::Error::from)?;
+    let stream = process
+        .take(INCOMING)
+        .ok_or(io::ErrorKind::NotFound)
+        .map_err(io::Error::from)?;
     let stream = tokio_stream(stream)?;
-    operation.command(&MigrateIncoming { uri: &format!("fd:{fd}") }).await?;
+    operation
+        .command(&MigrateIncoming {
+            uri: &format!("fd:{fd}"),
+        })
+        .await?;
     let fed = async {
         match feed(stream, state).await {
             Ok(()) => pending().await,
@@ -79,13 +86,17 @@ async fn feed(mut stream: UnixStream, state: &MachineState) -> Result<(), Feed> 
     loop {
         match state.read_at(&mut chunk, at).map_err(Feed::File)? {
             0 => return Ok(()),
-            length => stream.write_all(&chunk[..length]).await.map_err(|_| Feed::Stream)?,
+            length => stream
+                .write_all(&chunk[..length])
+                .await
+                .map_err(|_| Feed::Stream)?,
         }
         at += CHUNK as u64;
     }
 }
 
-/// Waits until the state is there. Where it cannot be taken in, QEMU ends, and the next question says so.
+/// Waits until the state is there. Where it cannot be taken in, QEMU ends, and the next question
+/// says so.
 async fn taken_in(operation: &Operation) -> Result<(), Failed> {
     let mut pause = FIRST_PAUSE;
     loop {

@@ -25,8 +25,9 @@ use super::identity::Identity;
 /// The whole state of a machine, memory and devices, at one moment: what
 /// [`Session::start_from`](crate::Session::start_from) continues from, any number of times.
 ///
-/// It is in a file without a name in the folder for temporary files, which is gone with the last clone however this
-/// program ends; [`keep`](Self::keep) copies it to one that stays. It has no disk's contents.
+/// It is in a file without a name in the folder for temporary files, which is gone with the last
+/// clone however this program ends; [`keep`](Self::keep) copies it to one that stays. It has no
+/// disk's contents.
 #[derive(Clone)]
 pub struct MachineState {
     inner: Arc<Kept>,
@@ -43,7 +44,9 @@ struct Kept {
 
 impl MachineState {
     fn new(kept: Kept) -> Self {
-        Self { inner: Arc::new(kept) }
+        Self {
+            inner: Arc::new(kept),
+        }
     }
 
     /// What it was taken with. It fits where all of this is the same.

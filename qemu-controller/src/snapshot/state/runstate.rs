@@ -1,4 +1,5 @@
-//! The run state that a machine's state names, in the section `globalstate`, and that QEMU takes on with it.
+//! The run state that a machine's state names, in the section `globalstate`, and that QEMU takes on
+//! with it.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +12,8 @@ const SECTION: &[u8] = b"\x0bglobalstate\0\0\0\0\0\0\0\x01";
 
 const CHUNK: usize = 1024 * 1024;
 
-/// Whether QEMU goes from `inmigrate` to this run state; it aborts where its table of transitions has not that one.
-/// At a debugger's breakpoint it has not.
+/// Whether QEMU goes from `inmigrate` to this run state; it aborts where its table of transitions
+/// has not that one. At a debugger's breakpoint it has not.
 pub(super) fn can_begin(run_state: &RunState) -> bool {
     !matches!(
         run_state,
@@ -25,8 +26,8 @@ pub(super) fn can_begin(run_state: &RunState) -> bool {
     )
 }
 
-/// Makes a state that names this run state name `paused`. False, and nothing is changed, where that is not in one
-/// place.
+/// Makes a state that names this run state name `paused`. False, and nothing is changed, where that
+/// is not in one place.
 pub(super) fn pause(state: &File, bytes: u64, run_state: &RunState) -> io::Result<bool> {
     let named = named(run_state.as_str());
     let Some(at) = only(state, bytes, &named)? else {
@@ -42,7 +43,13 @@ pub(super) fn pause(state: &File, bytes: u64, run_state: &RunState) -> io::Resul
 /// The section as far as its text goes: name, instance, version, length, text with its end.
 fn named(run_state: &str) -> Vec<u8> {
     let length = run_state.len() as u32 + 1;
-    [SECTION, &length.to_be_bytes()[..], run_state.as_bytes(), &[0]].concat()
+    [
+        SECTION,
+        &length.to_be_bytes()[..],
+        run_state.as_bytes(),
+        &[0],
+    ]
+    .concat()
 }
 
 /// Where these bytes are, if they are there once.
@@ -83,10 +90,21 @@ mod tests {
                 let around = |section: &[u8]| [&vec![7; before], section, &[9; 50]].concat();
                 let contents = around(&section(run_state.as_str()));
                 let (done, now) = paused(&contents, &run_state);
-                assert!(done && now.len() == contents.len(), "{run_state} after {before} bytes");
+                assert!(
+                    done && now.len() == contents.len(),
+                    "{run_state} after {before} bytes"
+                );
                 assert!(now[before..].starts_with(&named("paused")));
-                assert!(now[before + named("paused").len()..].iter().take(60).all(|&byte| byte == 0));
-                assert_eq!((&now[..before], &now[now.len() - 50..]), (&vec![7; before][..], &[9; 50][..]));
+                assert!(
+                    now[before + named("paused").len()..]
+                        .iter()
+                        .take(60)
+                        .all(|&byte| byte == 0)
+                );
+                assert_eq!(
+                    (&now[..before], &now[now.len() - 50..]),
+                    (&vec![7; before][..], &[9; 50][..])
+                );
             }
         }
     }
@@ -94,7 +112,12 @@ mod tests {
     #[test]
     fn twice_or_nowhere_is_left_as_it_is() {
         let debug = named("debug");
-        for contents in [vec![0; 500], [&debug[..], &debug].concat(), named("paused"), Vec::new()] {
+        for contents in [
+            vec![0; 500],
+            [&debug[..], &debug].concat(),
+            named("paused"),
+            Vec::new(),
+        ] {
             assert_eq!(paused(&contents, &RunState::Debug), (false, contents));
         }
     }

@@ -21,17 +21,17 @@ const TAG: &str = "state";
 
 impl Session {
     /// Saves the machine's whole state, memory and devices, for other machines to continue from
-    /// ([`start_from`](Self::start_from), [`fork`](Self::fork)). The guest goes on as it was: one that ran stands
-    /// still for some milliseconds and runs on, one that stood still has not run one instruction, at a debugger's
-    /// breakpoint too.
+    /// ([`start_from`](Self::start_from), [`fork`](Self::fork)). The guest goes on as it was: one
+    /// that ran stands still for some milliseconds and runs on, one that stood still has not run
+    /// one instruction, at a debugger's breakpoint too.
     ///
-    /// What awaits it may leave at any point, as with [`save_snapshot`](Self::save_snapshot), and the same QEMUs can do
-    /// it. The session's deadline is that of QEMU's part.
+    /// What awaits it may leave at any point, as with [`save_snapshot`](Self::save_snapshot), and
+    /// the same QEMUs can do it. The session's deadline is that of QEMU's part.
     ///
     /// # Errors
     /// [`StateError`]. Disks that the guest can write to are refused, by name: a state does not have what is on
-    /// them. So is a medium in an SD card on an SPI bus, which QEMU cannot restore; without a medium the card is taken
-    /// out for the moment of the save.
+    /// them. So is a medium in an SD card on an SPI bus, which QEMU cannot restore; without a
+    /// medium the card is taken out for the moment of the save.
     pub async fn save_state(&self) -> Result<MachineState, StateError> {
         let store = Arc::clone(&self.inner.snapshots);
         let save = async move |operation| save(&operation, &store).await;
@@ -49,16 +49,26 @@ async fn save(operation: &Operation, store: &Store) -> Result<MachineState, Stat
         Ok(taken_out) => taken_out?,
         Err(panic) => return Err(unusable(io::Error::other(panic))),
     };
-    Ok(MachineState::new(Kept { file, start: 0, bytes, running, taken_with }))
+    Ok(MachineState::new(Kept {
+        file,
+        start: 0,
+        bytes,
+        running,
+        taken_with,
+    }))
 }
 
 /// The state alone, in a file without a name.
 fn take_out(image: &File, run_state: RunState) -> Result<(File, u64), StateError> {
     let file = tempfile::tempfile().map_err(unusable)?;
     let bytes = vmstate::extract(image, &file).map_err(unusable)?;
-    let fits =
-        runstate::can_begin(&run_state) || runstate::pause(&file, bytes, &run_state).map_err(unusable)?;
-    if fits { Ok((file, bytes)) } else { Err(StateError::RunState { run_state }) }
+    let fits = runstate::can_begin(&run_state)
+        || runstate::pause(&file, bytes, &run_state).map_err(unusable)?;
+    if fits {
+        Ok((file, bytes))
+    } else {
+        Err(StateError::RunState { run_state })
+    }
 }
 
 /// What forbids it is found before anything is touched.
@@ -77,7 +87,9 @@ async fn look(operation: &Operation, store: &Store) -> Result<StatusInfo, StateE
     }
     match before.status {
         // It has no state yet.
-        RunState::InMigrate => Err(StateError::RunState { run_state: before.status }),
+        RunState::InMigrate => Err(StateError::RunState {
+            run_state: before.status,
+        }),
         _ => Ok(before),
     }
 }
@@ -85,14 +97,22 @@ async fn look(operation: &Operation, store: &Store) -> Result<StatusInfo, StateE
 fn writable(blocks: &[BlockInfo]) -> Vec<String> {
     let written = |block: &&BlockInfo| block.inserted.as_ref().is_some_and(|medium| !medium.ro);
     let name = |block: &BlockInfo| {
-        let node = block.inserted.as_ref().and_then(|medium| medium.node_name.clone());
+        let node = block
+            .inserted
+            .as_ref()
+            .and_then(|medium| medium.node_name.clone());
         let names = [Some(block.device.clone()), node, block.qdev.clone()];
-        names.into_iter().flatten().find(|name| !name.is_empty()).unwrap_or_default()
+        names
+            .into_iter()
+            .flatten()
+            .find(|name| !name.is_empty())
+            .unwrap_or_default()
     };
     blocks.iter().filter(written).map(name).collect()
 }
 
-/// QEMU saves into an image that is there for nothing else, and has lost its name by the time this returns.
+/// QEMU saves into an image that is there for nothing else, and has lost its name by the time this
+/// returns.
 async fn save_to_image(
     operation: &Operation,
     store: &Store,
@@ -101,7 +121,12 @@ async fn save_to_image(
     let image = NamedTempFile::with_prefix("qemu-state-").map_err(unusable)?;
     let node = store.scratch(operation, image.path()).await?;
     let id = operation.blocks().name();
-    let command = SnapshotSave { job_id: &id, tag: TAG, vmstate: &node, devices: &[&node] };
+    let command = SnapshotSave {
+        job_id: &id,
+        tag: TAG,
+        vmstate: &node,
+        devices: &[&node],
+    };
     let saved = sd_card::job_without(operation, store.cards(operation).await?, &id, &command).await;
     // Also where the save failed; what it leaves in QEMU's own caches is in the file then.
     let closed = operation.command(&BlockdevDel { node_name: &node }).await;
@@ -115,5 +140,8 @@ async fn save_to_image(
 }
 
 fn unusable(source: io::Error) -> StateError {
-    StateError::File { path: std::env::temp_dir(), source }
+    StateError::File {
+        path: std::env::temp_dir(),
+        source,
+    }
 }

@@ -1,9 +1,10 @@
 //! Takes the machine's state out of a qcow2 image, where QEMU's `snapshot-save` has put it.
 //!
-//! What lies there is, byte for byte, the stream that `migrate` would send (7.2 and 10.0). `migrate` itself cannot be
-//! used without a trace: it leaves the machine in `postmigrate` with its block nodes inactive, and only running it
-//! leaves that again. The image is our own, made a moment ago, so only what QEMU makes of it by default is read;
-//! anything else is an error. The format: QEMU's `docs/interop/qcow2.txt`.
+//! What lies there is, byte for byte, the stream that `migrate` would send (7.2 and 10.0).
+//! `migrate` itself cannot be used without a trace: it leaves the machine in `postmigrate` with its
+//! block nodes inactive, and only running it leaves that again. The image is our own, made a moment
+//! ago, so only what QEMU makes of it by default is read; anything else is an error. The format:
+//! QEMU's `docs/interop/qcow2.txt`.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +28,8 @@ struct Layout {
     bytes: u64,
 }
 
-/// Copies the state of the image's only snapshot into an empty file, and returns how many bytes it has.
+/// Copies the state of the image's only snapshot into an empty file, and returns how many bytes it
+/// has.
 pub(super) fn extract(image: &File, state: &File) -> io::Result<u64> {
     let layout = Layout::read(image)?;
     let per_table = layout.cluster / 8;
@@ -57,8 +59,14 @@ pub(super) fn extract(image: &File, state: &File) -> io::Result<u64> {
 
 impl Layout {
     fn read(image: &File) -> io::Result<Self> {
-        ensure(word(image, 0)? == 0x5146_49fb_0000_0003, "it is no qcow2 image of version 3")?;
-        ensure(word(image, 72)? == 0, "it has features that are not expected")?;
+        ensure(
+            word(image, 0)? == 0x5146_49fb_0000_0003,
+            "it is no qcow2 image of version 3",
+        )?;
+        ensure(
+            word(image, 72)? == 0,
+            "it has features that are not expected",
+        )?;
         let (bits, size) = (half(image, 20)?, word(image, 24)?);
         ensure((9..=21).contains(&bits), "its clusters have no size")?;
         ensure(half(image, 60)? == 1, "it has not one snapshot")?;
@@ -72,7 +80,11 @@ impl Layout {
             l1_entries: half(image, offset(at, 8)?)?.into(),
             // Behind the last L2 table of the disk.
             first: size.div_ceil(cluster * (cluster / 8)) * (cluster / 8),
-            bytes: if has_large { word(image, offset(at, 40)?)? } else { small },
+            bytes: if has_large {
+                word(image, offset(at, 40)?)?
+            } else {
+                small
+            },
         })
     }
 
@@ -84,7 +96,8 @@ impl Layout {
 }
 
 fn offset(base: u64, by: u64) -> io::Result<u64> {
-    base.checked_add(by).ok_or_else(|| wrong("it points beyond its end"))
+    base.checked_add(by)
+        .ok_or_else(|| wrong("it points beyond its end"))
 }
 
 fn word(image: &File, at: u64) -> io::Result<u64> {
@@ -113,8 +126,8 @@ mod tests {
 
     const CLUSTER: usize = 512;
 
-    /// An image with clusters of 512 bytes over a disk of this size, whose snapshot's L2 entries are given; the
-    /// cluster in the file that one points to is filled with its number.
+    /// An image with clusters of 512 bytes over a disk of this size, whose snapshot's L2 entries
+    /// are given; the cluster in the file that one points to is filled with its number.
     fn image(disk: u64, entries: &[u64], bytes: u64) -> Vec<u8> {
         let (per_table, disk_tables) = (CLUSTER / 8, disk.div_ceil(512 * 64) as usize);
         let tables = entries.len().div_ceil(per_table);
@@ -133,8 +146,16 @@ mod tests {
         for table in 0..tables {
             let at = first_table + table * CLUSTER;
             // QEMU sets the top bit of what belongs to nobody else.
-            put(l1 + (disk_tables + table) * 8, &(at as u64 | (1 << 63)).to_be_bytes());
-            for (n, entry) in entries.iter().skip(table * per_table).take(per_table).enumerate() {
+            put(
+                l1 + (disk_tables + table) * 8,
+                &(at as u64 | (1 << 63)).to_be_bytes(),
+            );
+            for (n, entry) in entries
+                .iter()
+                .skip(table * per_table)
+                .take(per_table)
+                .enumerate()
+            {
                 put(at + n * 8, &entry.to_be_bytes());
             }
         }
@@ -157,15 +178,26 @@ mod tests {
         let at = |cluster: u64| (cluster * 512) | (1 << 63);
         for disk in [0, 1, 512 * 64, 512 * 64 + 1] {
             // The third is not there, the fourth is said to be zero, the last one is cut.
-            let state = extracted(&image(disk, &[at(9), at(8), 0, at(10) | ZERO, at(11)], 2048 + 7)).unwrap();
-            let expected: Vec<u8> =
-                [9, 8, 0, 0].iter().flat_map(|&byte| [byte; 512]).chain([11; 7]).collect();
+            let state = extracted(&image(
+                disk,
+                &[at(9), at(8), 0, at(10) | ZERO, at(11)],
+                2048 + 7,
+            ))
+            .unwrap();
+            let expected: Vec<u8> = [9, 8, 0, 0]
+                .iter()
+                .flat_map(|&byte| [byte; 512])
+                .chain([11; 7])
+                .collect();
             assert_eq!(state, expected, "over a disk of {disk} bytes");
         }
         let entries: Vec<u64> = (0..130).map(|n| at(8 + n % 50)).collect();
         let state = extracted(&image(0, &entries, 130 * 512)).unwrap();
         assert!(
-            state.chunks(512).enumerate().all(|(n, chunk)| chunk.iter().all(|&b| b == 8 + (n % 50) as u8))
+            state
+                .chunks(512)
+                .enumerate()
+                .all(|(n, chunk)| chunk.iter().all(|&b| b == 8 + (n % 50) as u8))
         );
         assert_eq!(extracted(&image(0, &[0], 512)).unwrap(), [0; 512]);
     }

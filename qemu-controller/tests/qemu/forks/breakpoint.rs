@@ -9,7 +9,10 @@ use super::{next_tick, serial};
 use crate::snapshots::{Fingerprint, Ram};
 use crate::support::{DEADLINE, start, symbol};
 
-const RAM: Ram = Ram { from: 0x2000_0000, bytes: 8192 };
+const RAM: Ram = Ram {
+    from: 0x2000_0000,
+    bytes: 8192,
+};
 
 /// As little of a debugger as it takes to run into a breakpoint.
 struct Debugger {
@@ -19,26 +22,39 @@ struct Debugger {
 
 impl Debugger {
     async fn attach(session: &Session) -> Self {
-        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else { panic!("no port") };
-        Self { stream: TcpStream::connect(address).await.unwrap(), heard: Vec::new() }
+        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else {
+            panic!("no port")
+        };
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            heard: Vec::new(),
+        }
     }
 
     async fn send(&mut self, packet: &str) {
         let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
-        self.stream.write_all(format!("${packet}#{sum:02x}").as_bytes()).await.unwrap();
+        self.stream
+            .write_all(format!("${packet}#{sum:02x}").as_bytes())
+            .await
+            .unwrap();
     }
 
     /// Reads up to a packet that begins so, and acknowledges it.
     async fn expect(&mut self, beginning: &str) {
         let wanted = format!("${beginning}");
         let heard = timeout(DEADLINE, async {
-            while !self.heard.windows(wanted.len()).any(|window| window == wanted.as_bytes())
+            while !self
+                .heard
+                .windows(wanted.len())
+                .any(|window| window == wanted.as_bytes())
                 || self.heard.iter().rev().nth(2) != Some(&b'#')
             {
                 assert!(self.stream.read_buf(&mut self.heard).await.unwrap() > 0);
             }
         });
-        heard.await.unwrap_or_else(|_| panic!("no {beginning}: {}", self.heard.escape_ascii()));
+        heard
+            .await
+            .unwrap_or_else(|_| panic!("no {beginning}: {}", self.heard.escape_ascii()));
         self.heard.clear();
         self.stream.write_all(b"+").await.unwrap();
     }
@@ -50,7 +66,9 @@ async fn forks_go_on_from_a_breakpoint() {
     let mut debugger = Debugger::attach(&parent).await;
     debugger.send("?").await;
     debugger.expect("T").await;
-    debugger.send(&format!("Z0,{:x},2", symbol("tick", "tick") & !1)).await;
+    debugger
+        .send(&format!("Z0,{:x},2", symbol("tick", "tick") & !1))
+        .await;
     debugger.expect("OK").await;
     debugger.send("c").await;
     debugger.expect("T05").await;
@@ -68,7 +86,9 @@ async fn forks_go_on_from_a_breakpoint() {
     }
     assert_eq!(ticks[0], ticks[1]);
     // The debugger goes on with its own.
-    debugger.send(&format!("z0,{:x},2", symbol("tick", "tick") & !1)).await;
+    debugger
+        .send(&format!("z0,{:x},2", symbol("tick", "tick") & !1))
+        .await;
     debugger.expect("OK").await;
     debugger.send("c").await;
     assert_eq!(next_tick(&parent).await, ticks[0]);

@@ -6,19 +6,34 @@ use super::{next_tick, serial};
 use crate::snapshots::{Fingerprint, Ram, check_put_back};
 use crate::support::{DEADLINE, config, counter, counts, reserved_port, start};
 
-const RAM: Ram = Ram { from: 0x2000_0000, bytes: 8192 };
+const RAM: Ram = Ram {
+    from: 0x2000_0000,
+    bytes: 8192,
+};
 
 /// SysTick's reload value, its current one, and the first UART's flags.
 const PERIPHERALS: [u64; 3] = [0xe000_e014, 0xe000_e018, 0x4000_c018];
 
 /// What a machine printed up to the end of this line, without what it was given.
 async fn printed(session: &Session, input: &[u8], last_line: u32) -> Vec<u8> {
-    let before = serial(session).expect(format!("tick {last_line}\n"), DEADLINE).await.unwrap().before;
-    assert_eq!(before.iter().filter(|byte| input.contains(byte)).count(), input.len(), "{before:?}");
-    before.into_iter().filter(|byte| !input.contains(byte)).collect()
+    let before = serial(session)
+        .expect(format!("tick {last_line}\n"), DEADLINE)
+        .await
+        .unwrap()
+        .before;
+    assert_eq!(
+        before.iter().filter(|byte| input.contains(byte)).count(),
+        input.len(),
+        "{before:?}"
+    );
+    before
+        .into_iter()
+        .filter(|byte| !input.contains(byte))
+        .collect()
 }
 
-/// Twenty of them stand where the parent stands; each then does what the others do and answers its own input.
+/// Twenty of them stand where the parent stands; each then does what the others do and answers its
+/// own input.
 async fn twenty(config: QemuConfig, peripherals: &[u64]) {
     let parent = Session::start(config).await.unwrap();
     serial(&parent).expect("tick 2\n", DEADLINE).await.unwrap();
@@ -40,9 +55,15 @@ async fn twenty(config: QemuConfig, peripherals: &[u64]) {
     for (fork, input) in forks.iter().zip(b'A'..) {
         outputs.push(printed(fork, &[input], 5).await);
     }
-    assert!(outputs.iter().all(|output| *output == outputs[0]), "{outputs:?}");
+    assert!(
+        outputs.iter().all(|output| *output == outputs[0]),
+        "{outputs:?}"
+    );
     // And the parent has not run one instruction.
-    assert_eq!(parent.query_status().await.unwrap().status, RunState::Paused);
+    assert_eq!(
+        parent.query_status().await.unwrap().status,
+        RunState::Paused
+    );
     assert_eq!(Fingerprint::of(&parent, RAM, peripherals).await, there);
     parent.resume().await.unwrap();
     assert_eq!(printed(&parent, &[], 5).await, outputs[0]);
@@ -93,10 +114,18 @@ async fn each_has_endpoints_of_its_own() {
     let parent = Session::start(config).await.unwrap();
     parent.save_snapshot("start").await.unwrap();
     let forks = parent.fork(2).await.unwrap();
-    let stubs: Vec<_> = [&parent, &forks[0], &forks[1]].map(|session| session.gdb().unwrap().clone()).into();
-    assert!(stubs[0] != stubs[1] && stubs[1] != stubs[2] && stubs[0] != stubs[2], "{stubs:?}");
+    let stubs: Vec<_> = [&parent, &forks[0], &forks[1]]
+        .map(|session| session.gdb().unwrap().clone())
+        .into();
+    assert!(
+        stubs[0] != stubs[1] && stubs[1] != stubs[2] && stubs[0] != stubs[2],
+        "{stubs:?}"
+    );
     for fork in &forks {
-        assert_eq!(fork.query_status().await.unwrap().status, RunState::Prelaunch);
+        assert_eq!(
+            fork.query_status().await.unwrap().status,
+            RunState::Prelaunch
+        );
         assert!(fork.check_gdb().await.unwrap().reachability.can_attach());
         assert_eq!(fork.list_snapshots().await.unwrap(), []);
         assert_eq!(counter(fork).await, 0);
@@ -104,7 +133,10 @@ async fn each_has_endpoints_of_its_own() {
         serial(fork).expect("boot\n", DEADLINE).await.unwrap();
     }
     assert_eq!(parent.list_snapshots().await.unwrap().len(), 1);
-    assert_eq!(parent.query_status().await.unwrap().status, RunState::Prelaunch);
+    assert_eq!(
+        parent.query_status().await.unwrap().status,
+        RunState::Prelaunch
+    );
 }
 
 /// By instruction count the same program does the same at the same time, in whichever process.
@@ -129,7 +161,11 @@ async fn no_forks_are_no_forks() {
 async fn of_a_session_that_was_attached_only_the_state() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("qmp");
-    let parent = Session::start(config("tick").qmp(Endpoint::Socket(socket.clone())).keep_running());
+    let parent = Session::start(
+        config("tick")
+            .qmp(Endpoint::Socket(socket.clone()))
+            .keep_running(),
+    );
     let parent = parent.await.unwrap();
     let watch = parent.process().unwrap();
     parent.detach().unwrap();

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::{Backend, Drive};
-use qemu_controller::{Ended, Endpoint, QemuConfig, Session, SnapshotError, StartError, StateError};
+use qemu_controller::{
+    Ended, Endpoint, QemuConfig, Session, SnapshotError, StartError, StateError,
+};
 use rustix::process::Signal;
 
 use super::{Named, next_tick};
@@ -42,7 +44,9 @@ async fn the_parent_is_killed_meanwhile() {
         qemu.signal(Signal::KILL).await;
     });
     let error = forks.unwrap_err();
-    let StateError::Save(saved) = &error else { panic!("{error:?}") };
+    let StateError::Save(saved) = &error else {
+        panic!("{error:?}")
+    };
     assert!(matches!(saved.ended(), Some(Ended::Exited(_))), "{error:?}");
     until("no QEMU", || parent.qemus().is_empty().then_some(())).await;
 }
@@ -52,8 +56,17 @@ async fn the_parent_hears_nothing() {
     let parent = start("tick").await;
     let qemu = Held::of(parent.pid().unwrap());
     qemu.signal(Signal::STOP).await;
-    let error = parent.with_deadline(Duration::from_millis(50)).fork(1).await.unwrap_err();
-    assert!(error.to_string().starts_with("no answer to snapshot-save within 50ms"), "{error}");
+    let error = parent
+        .with_deadline(Duration::from_millis(50))
+        .fork(1)
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("no answer to snapshot-save within 50ms"),
+        "{error}"
+    );
     qemu.signal(Signal::CONT).await;
     // What was begun is finished first.
     let forks = parent.fork(1).await.unwrap();
@@ -66,13 +79,27 @@ async fn a_fork_that_is_stopped_runs_into_its_deadline() {
     let parent = Named::start(|config| config.start_deadline(Duration::from_secs(10))).await;
     let own = parent.session.pid().unwrap();
     let (forks, fork) = tokio::join!(parent.session.fork(1), async {
-        let fork = until("the fork", || parent.qemus().into_iter().find(|&pid| pid != own)).await;
+        let fork = until("the fork", || {
+            parent.qemus().into_iter().find(|&pid| pid != own)
+        })
+        .await;
         Held::of(fork).signal(Signal::STOP).await;
         fork
     });
     let error = forks.unwrap_err();
-    let StateError::Fork { number: 1, count: 1, source } = &error else { panic!("{error:?}") };
-    assert!(matches!(**source, StartError::Deadline { .. }), "{}", chain(&error));
+    let StateError::Fork {
+        number: 1,
+        count: 1,
+        source,
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert!(
+        matches!(**source, StartError::Deadline { .. }),
+        "{}",
+        chain(&error)
+    );
     assert!(!exists(fork) || parent.qemus() == [own]);
     parent.check_alone().await;
     assert!(counts(&parent.session).await);
@@ -84,18 +111,30 @@ async fn disks_that_the_guest_writes_are_named() {
     let disk = folder.path().join("disk");
     std::fs::write(&disk, [0; 65536]).unwrap();
     let with = |drive: Drive| config("tick").with_spec(|spec| spec.drive(drive));
-    let parent = Session::start(with(Drive::raw("none", &disk).property("id", "flash"))).await.unwrap();
+    let parent = Session::start(with(Drive::raw("none", &disk).property("id", "flash")))
+        .await
+        .unwrap();
     let error = parent.fork(1).await.unwrap_err();
-    let StateError::Disks { disks } = &error else { panic!("{error:?}") };
+    let StateError::Disks { disks } = &error else {
+        panic!("{error:?}")
+    };
     assert_eq!(disks, &["flash"]);
     assert!(counts(&parent).await);
     parent.stop().await.unwrap();
     let parent = Session::start(with(Drive::raw("sd", &disk))).await.unwrap();
     let error = parent.fork(1).await.unwrap_err();
-    assert!(matches!(&error, StateError::Save(SnapshotError::CardWithMedium { .. })), "{error:?}");
+    assert!(
+        matches!(
+            &error,
+            StateError::Save(SnapshotError::CardWithMedium { .. })
+        ),
+        "{error:?}"
+    );
     assert!(counts(&parent).await);
     parent.stop().await.unwrap();
-    let read_only = Drive::raw("none", &disk).property("id", "rom").property("readonly", "on");
+    let read_only = Drive::raw("none", &disk)
+        .property("id", "rom")
+        .property("readonly", "on");
     let parent = Session::start(with(read_only)).await.unwrap();
     assert!(counts(&parent.fork(1).await.unwrap()[0]).await);
 }
@@ -105,9 +144,16 @@ async fn a_file_that_both_would_write_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("uart1");
     let to_file = |config: QemuConfig| {
-        config.with_spec(|spec| spec.serial(Backend::File { path: path.clone(), append: false }))
+        config.with_spec(|spec| {
+            spec.serial(Backend::File {
+                path: path.clone(),
+                append: false,
+            })
+        })
     };
-    let parent = Session::start(to_file(config("tick")).gdb(Endpoint::free_port())).await.unwrap();
+    let parent = Session::start(to_file(config("tick")).gdb(Endpoint::free_port()))
+        .await
+        .unwrap();
     let error = parent.fork(1).await.unwrap_err();
     assert!(matches!(error, StateError::Beside(_)), "{error:?}");
     assert!(chain(&error).contains("uart1"), "{}", chain(&error));

@@ -1,4 +1,5 @@
-//! A state that is kept, and a session that starts from it later; what does not fit is refused in words.
+//! A state that is kept, and a session that starts from it later; what does not fit is refused in
+//! words.
 
 use qemu_controller::qemu_launch::Device;
 use qemu_controller::{MachineState, RunState, Session, StartError, StartPhase};
@@ -24,8 +25,13 @@ async fn a_later_session_starts_from_it() {
         ticks.push(next_tick(&session).await);
         assert!(counts(&session).await);
     }
-    assert!(ticks[0] > 3 && ticks.iter().all(|tick| *tick == ticks[0]), "{ticks:?}");
-    let held = Session::start_from(config("tick").wait_for_gdb(true), &state).await.unwrap();
+    assert!(
+        ticks[0] > 3 && ticks.iter().all(|tick| *tick == ticks[0]),
+        "{ticks:?}"
+    );
+    let held = Session::start_from(config("tick").wait_for_gdb(true), &state)
+        .await
+        .unwrap();
     assert_eq!(held.query_status().await.unwrap().status, RunState::Paused);
     held.resume().await.unwrap();
     assert!(next_tick(&held).await >= 4);
@@ -36,8 +42,14 @@ async fn a_later_session_starts_from_it() {
 async fn another_machine_is_refused_with_the_difference() {
     let state = start("tick").await.save_state().await.unwrap();
     let rows = [
-        (config("tick").machine("lm3s811evb"), "machine lm3s6965evb and not lm3s811evb"),
-        (config("tick").cpu("cortex-m4"), "CPU cortex-m3 and not cortex-m4"),
+        (
+            config("tick").machine("lm3s811evb"),
+            "machine lm3s6965evb and not lm3s811evb",
+        ),
+        (
+            config("tick").cpu("cortex-m4"),
+            "CPU cortex-m3 and not cortex-m4",
+        ),
         (config("wfi"), "firmware "),
     ];
     for (config, difference) in rows {
@@ -54,10 +66,29 @@ async fn a_state_that_qemu_cannot_take_in() {
         let sensor = Device::new("tmp105").property("address", "0x48");
         config("tick").with_spec(|spec| spec.device(sensor))
     };
-    let state = Session::start(with_sensor()).await.unwrap().save_state().await.unwrap();
+    let state = Session::start(with_sensor())
+        .await
+        .unwrap()
+        .save_state()
+        .await
+        .unwrap();
     assert!(counts(&Session::start_from(with_sensor(), &state).await.unwrap()).await);
-    let error = Session::start_from(config("tick"), &state).await.unwrap_err();
-    assert!(matches!(error, StartError::Exited { phase: StartPhase::State, .. }), "{error:?}");
+    let error = Session::start_from(config("tick"), &state)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StartError::Exited {
+                phase: StartPhase::State,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let text = chain(&error);
-    assert!(text.contains("TMP105") && text.contains("taken in the saved state"), "{text}");
+    assert!(
+        text.contains("TMP105") && text.contains("taken in the saved state"),
+        "{text}"
+    );
 }

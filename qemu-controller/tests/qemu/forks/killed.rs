@@ -1,5 +1,5 @@
-//! QEMU killed, crashed or stopped at each command of a state's save, and of a start from one: the signal is given right
-//! before the command is sent.
+//! QEMU killed, crashed or stopped at each command of a state's save, and of a start from one: the
+//! signal is given right before the command is sent.
 
 use qemu_controller::{Session, SnapshotError, StartError, StateError};
 use rustix::process::Signal;
@@ -21,7 +21,9 @@ async fn in_each_phase_of_a_state_s_save() {
             let qemu = Held::of(pid);
             trap.set(number, move || Held::of(pid).strike(given));
             let what = format!("{number}, {given:?}");
-            let stopped = until(&what, || (given == Signal::STOP).then(|| trap.sprung()).flatten());
+            let stopped = until(&what, || {
+                (given == Signal::STOP).then(|| trap.sprung()).flatten()
+            });
             tokio::select! {
                 biased;
                 saved = session.save_state() => {
@@ -49,7 +51,14 @@ async fn in_each_phase_of_a_state_s_save() {
         }
     }
     let times = |name: &str| all.iter().filter(|told| *told == name).count();
-    let made = ["blockdev-create", "job-dismiss", "blockdev-add", "snapshot-save", "blockdev-del"].map(times);
+    let made = [
+        "blockdev-create",
+        "job-dismiss",
+        "blockdev-add",
+        "snapshot-save",
+        "blockdev-del",
+    ]
+    .map(times);
     assert_eq!(made, [1, 2, 2, 1, 2], "{all:?}");
 }
 
@@ -61,14 +70,21 @@ async fn in_each_phase_of_a_start_from_a_state() {
     for number in 0.. {
         let mut through = false;
         for given in [Signal::KILL, Signal::SEGV] {
-            let (word, not) = (parent.firmware.to_str().unwrap().to_owned(), parent.session.pid().unwrap());
+            let (word, not) = (
+                parent.firmware.to_str().unwrap().to_owned(),
+                parent.session.pid().unwrap(),
+            );
             let trap = Trap::default();
             trap.set(number, move || {
-                let pid = processes_with(&word).into_iter().find(|&pid| pid != not).unwrap();
+                let pid = processes_with(&word)
+                    .into_iter()
+                    .find(|&pid| pid != not)
+                    .unwrap();
                 Held::of(pid).strike(given);
             });
             let started =
-                Session::start_from(parent.config().qmp_transcript_to(trap.transcript()), &state).await;
+                Session::start_from(parent.config().qmp_transcript_to(trap.transcript()), &state)
+                    .await;
             let Some(told) = trap.sprung() else {
                 started.unwrap();
                 through = true;

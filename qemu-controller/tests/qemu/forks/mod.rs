@@ -25,8 +25,14 @@ impl Named {
         let folder = tempfile::tempdir().unwrap();
         let firmware = folder.path().join("tick.elf");
         std::fs::copy(image("tick"), &firmware).unwrap();
-        let session = Session::start(change(with_firmware(&firmware))).await.unwrap();
-        Self { session, firmware, _folder: folder }
+        let session = Session::start(change(with_firmware(&firmware)))
+            .await
+            .unwrap();
+        Self {
+            session,
+            firmware,
+            _folder: folder,
+        }
     }
 
     /// As it was started, for another beside it.

@@ -1,9 +1,9 @@
-//! The kill matrix: QEMU killed, crashed, aborted or stopped in each phase of a session. Who waits is told,
-//! and nothing is left.
+//! The kill matrix: QEMU killed, crashed, aborted or stopped in each phase of a session. Who waits
+//! is told, and nothing is left.
 //!
-//! What holds a phase is never luck: a QEMU that reads its options from a FIFO does not listen yet, one that
-//! loads a FIFO has greeted and answers nothing, one that dumps memory into a FIFO is in the middle of a
-//! command, and a relay lets pass what it likes.
+//! What holds a phase is never luck: a QEMU that reads its options from a FIFO does not listen yet,
+//! one that loads a FIFO has greeted and answers nothing, one that dumps memory into a FIFO is in
+//! the middle of a command, and a relay lets pass what it likes.
 
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,18 @@ mod starting;
 
 const SIGNALS: [Signal; 4] = [Signal::KILL, Signal::SEGV, Signal::ABORT, Signal::STOP];
 
-/// A deadline that is part of what is tested with SIGSTOP, after which QEMU hears nothing; out of reach with
-/// the others.
+/// A deadline that is part of what is tested with SIGSTOP, after which QEMU hears nothing; out of
+/// reach with the others.
 fn patience(signal: Signal, short: Duration) -> Duration {
-    if signal == Signal::STOP { short } else { DEADLINE }
+    if signal == Signal::STOP {
+        short
+    } else {
+        DEADLINE
+    }
 }
 
-/// The same for a deadline within which something has to come to pass first: many times what a whole session takes just
-/// now, on a machine that may be busy.
+/// The same for a deadline within which something has to come to pass first: many times what a
+/// whole session takes just now, on a machine that may be busy.
 async fn patience_for_a_start(signal: Signal) -> Duration {
     if signal != Signal::STOP {
         return DEADLINE;

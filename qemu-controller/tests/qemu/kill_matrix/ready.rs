@@ -1,5 +1,5 @@
-//! When the session is ready: idle, in the middle of a command, of an event flood and of `quit`, and after
-//! `quit`.
+//! When the session is ready: idle, in the middle of a command, of an event flood and of `quit`,
+//! and after `quit`.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,7 +19,10 @@ const SHORT: Duration = Duration::from_millis(300);
 fn check_told<T: std::fmt::Debug>(result: Result<T, CommandError>, signal: Signal) {
     let error = result.unwrap_err();
     let told = match signal {
-        Signal::STOP => matches!(error, CommandError::Deadline { .. } | CommandError::NoEvent { .. }),
+        Signal::STOP => matches!(
+            error,
+            CommandError::Deadline { .. } | CommandError::NoEvent { .. }
+        ),
         _ => ended_by(error.ended(), signal),
     };
     assert!(told, "{signal:?}: {error:?}");
@@ -51,11 +54,9 @@ struct Scene {
 
 impl Scene {
     async fn new(config: QemuConfig, signal: Signal) -> Self {
-        let config = config.command_deadline(patience(signal, SHORT)).stop_ladder(
-            patience(signal, SHORT),
-            DEADLINE,
-            DEADLINE,
-        );
+        let config = config
+            .command_deadline(patience(signal, SHORT))
+            .stop_ladder(patience(signal, SHORT), DEADLINE, DEADLINE);
         let session = Session::start(config).await.unwrap();
         let never = session.wait_for_event("an event that never comes", |_| false);
         let waiter = session.clone();
@@ -99,7 +100,10 @@ impl Scene {
 fn check_stopped(stopped: &Stopped, signal: Signal, by: &[StoppedBy]) {
     let exit = stopped.exit.as_ref().unwrap();
     if signal == Signal::STOP {
-        assert!(matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill), "{stopped:?}");
+        assert!(
+            matches!(stopped.by, StoppedBy::Terminate | StoppedBy::Kill),
+            "{stopped:?}"
+        );
     } else {
         assert!(by.contains(&stopped.by), "{signal:?}: {stopped:?}");
         assert_eq!(exit.signal(), Some(signal.as_raw()), "{stopped:?}");
@@ -112,7 +116,10 @@ async fn check_over(session: Session, qemu: Held, mut events: Events) {
     while events.next().await.is_some() {}
     assert!(session.events().next().await.is_none());
     assert!(matches!(session.ended().await, Ended::Exited(_)));
-    assert!(matches!(session.query_status().await, Err(CommandError::Ended { .. })));
+    assert!(matches!(
+        session.query_status().await,
+        Err(CommandError::Ended { .. })
+    ));
     session.stop().await.unwrap();
 }
 
@@ -154,7 +161,12 @@ fn verbs(session: &Session) -> Vec<Call<'_>> {
         Box::pin(session.resume()),
         Box::pin(session.reset()),
         Box::pin(session.powerdown()),
-        Box::pin(async { session.human_monitor_command("info version").await.map(drop) }),
+        Box::pin(async {
+            session
+                .human_monitor_command("info version")
+                .await
+                .map(drop)
+        }),
         Box::pin(async { session.execute("query-version", &()).await.map(drop) }),
     ]
 }
@@ -180,7 +192,10 @@ async fn mid_quit() {
         let fifo = Fifo::new();
         let scene = Scene::new(config("tick"), signal).await;
         let busy = scene.busy(&fifo).await;
-        let mut stops = [Box::pin(scene.session.stop()), Box::pin(scene.session.stop())];
+        let mut stops = [
+            Box::pin(scene.session.stop()),
+            Box::pin(scene.session.stop()),
+        ];
         for stop in &mut stops {
             poll_once(stop.as_mut()).await;
         }
@@ -205,12 +220,19 @@ async fn after_quit() {
         scene.qemu.signal_if_there(signal);
         let told = unanswered(&scene.session).await.unwrap_err();
         let by_deadline = matches!(told, CommandError::Deadline { .. });
-        assert!(told.ended().is_some() || by_deadline && signal == Signal::STOP, "{told:?}");
+        assert!(
+            told.ended().is_some() || by_deadline && signal == Signal::STOP,
+            "{told:?}"
+        );
         assert!(scene.never.await.is_err());
         // On its way out or stopped there: how far it had come is the only thing that is left open.
         let stopped = scene.session.stop().await.unwrap();
         let exit = stopped.exit.unwrap();
-        assert!(exit.success() || exit.signal().is_some(), "{signal:?}: {exit:?} {:?}", stopped.by);
+        assert!(
+            exit.success() || exit.signal().is_some(),
+            "{signal:?}: {exit:?} {:?}",
+            stopped.by
+        );
         let ended = scene.ended.await.unwrap();
         assert!(matches!(ended, Ended::Exited(_)), "{signal:?}: {ended:?}");
         // And once more, when all is over.

@@ -1,4 +1,5 @@
-//! Before the session is ready, by `Session::over` a relay: each message of the handshake withheld in turn.
+//! Before the session is ready, by `Session::over` a relay: each message of the handshake withheld
+//! in turn.
 
 use qemu_controller::{AttachError, Ended, Ladder, Session, StartPhase};
 use qemu_launch::MachineSpec;
@@ -14,7 +15,9 @@ use crate::support::{Held, image};
 
 /// Lets pass all that comes before a phase, and then nothing more.
 async fn over_a_relay(phase: StartPhase, signal: Signal) {
-    let mut qemu = qemu_launch::spawn_async(MachineSpec::default().firmware(image("tick"))).await.unwrap();
+    let mut qemu = qemu_launch::spawn_async(MachineSpec::default().firmware(image("tick")))
+        .await
+        .unwrap();
     let held = Held::of(qemu.pid());
     let stream = qemu.take_qmp().unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -45,8 +48,7 @@ async fn over_a_relay(phase: StartPhase, signal: Signal) {
         let _ = stream.read_to_end(&mut Vec::new()).await;
         drop(relay);
         let error = attaching.await.unwrap().unwrap_err();
-        let told =
-            matches!(&error, AttachError::Ended { phase: seen, source: Ended::Closed, .. } if *seen == phase);
+        let told = matches!(&error, AttachError::Ended { phase: seen, source: Ended::Closed, .. } if *seen == phase);
         assert!(told, "{phase:?}, {signal:?}: {error:?}");
     }
     qemu.end(Ladder::kill()).await.unwrap();
@@ -56,7 +58,10 @@ async fn over_a_relay(phase: StartPhase, signal: Signal) {
 async fn line(stream: &mut BufReader<UnixStream>) -> String {
     let mut line = String::new();
     stream.read_line(&mut line).await.unwrap();
-    assert!(line.ends_with('\n'), "QEMU closed its monitor after '{line}'");
+    assert!(
+        line.ends_with('\n'),
+        "QEMU closed its monitor after '{line}'"
+    );
     line
 }
 

@@ -1,4 +1,5 @@
-//! Before the session is ready, by `Session::start`: before QEMU listens, greets, and takes capabilities.
+//! Before the session is ready, by `Session::start`: before QEMU listens, greets, and takes
+//! capabilities.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -26,7 +27,9 @@ async fn during_start(phase: StartPhase, signal: Signal) {
             "-readconfig",
             &fifo.to_string(),
         ]),
-        StartPhase::Greeting => config.extra_args(["-name", &marker, "-readconfig", &fifo.to_string()]),
+        StartPhase::Greeting => {
+            config.extra_args(["-name", &marker, "-readconfig", &fifo.to_string()])
+        }
         _ => config
             .extra_args(["-name", &marker, "-device", &loader])
             .qmp_transcript_to(Tell("qmp_capabilities", Arc::clone(&asked))),
@@ -35,7 +38,9 @@ async fn during_start(phase: StartPhase, signal: Signal) {
     let qemu = Held::of(process_with(&marker).await);
     let _blocked = match phase {
         StartPhase::Negotiation => {
-            timeout(DEADLINE, asked.notified()).await.expect("it gets so far before its deadline");
+            timeout(DEADLINE, asked.notified())
+                .await
+                .expect("it gets so far before its deadline");
             None
         }
         // While nobody writes and this end is open, QEMU waits for the rest of its options.
@@ -44,9 +49,9 @@ async fn during_start(phase: StartPhase, signal: Signal) {
     qemu.signal(signal).await;
     let error = starting.await.unwrap().unwrap_err();
     let told = match &error {
-        StartError::Exited { phase: seen, exit, .. } => {
-            *seen == phase && exit.signal() == Some(signal.as_raw()) && signal != Signal::STOP
-        }
+        StartError::Exited {
+            phase: seen, exit, ..
+        } => *seen == phase && exit.signal() == Some(signal.as_raw()) && signal != Signal::STOP,
         StartError::Deadline { phase: seen, .. } => *seen == phase && signal == Signal::STOP,
         _ => false,
     };

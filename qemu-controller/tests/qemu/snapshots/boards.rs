@@ -16,7 +16,8 @@ const SYSTICK: [u64; 2] = [0xe000_e014, 0xe000_e018];
 /// Where a program of a few instructions counts.
 const COUNTER: u64 = 0x2000_0000;
 
-/// A Cortex-M program that is right for every board with RAM at 0x2000_0000: counts in its first word.
+/// A Cortex-M program that is right for every board with RAM at 0x2000_0000: counts in its first
+/// word.
 const COUNT: [u16; 10] = [
     0x0400, 0x2000, // the initial stack pointer
     0x0009, 0x0000, // the reset vector: 8, and Thumb
@@ -27,8 +28,16 @@ const COUNT: [u16; 10] = [
     0xe7fc, // back to r1 += 1
 ];
 
-/// The same for a Cortex-A in ARM state, which a board loads as it would Linux; counts at 0x4010_0000.
-const COUNT_A: [u32; 6] = [0xe3a0_0101, 0xe380_0601, 0xe3a0_1000, 0xe281_1001, 0xe580_1000, 0xeaff_fffc];
+/// The same for a Cortex-A in ARM state, which a board loads as it would Linux; counts at
+/// 0x4010_0000.
+const COUNT_A: [u32; 6] = [
+    0xe3a0_0101,
+    0xe380_0601,
+    0xe3a0_1000,
+    0xe281_1001,
+    0xe580_1000,
+    0xeaff_fffc,
+];
 
 struct Board {
     config: QemuConfig,
@@ -43,9 +52,18 @@ impl Board {
     /// With one of the project's own images.
     fn with_image(machine: &str, name: &str, peripherals: &[u64]) -> Self {
         let config = config(name).machine(machine);
-        let ram = Ram { from: 0x2000_0000, bytes: 8 * K };
+        let ram = Ram {
+            from: 0x2000_0000,
+            bytes: 8 * K,
+        };
         let peripherals = [&SYSTICK[..], peripherals].concat();
-        Self { config, ram, counter: symbol(name, "counter"), peripherals, _folder: None }
+        Self {
+            config,
+            ram,
+            counter: symbol(name, "counter"),
+            peripherals,
+            _folder: None,
+        }
     }
 
     /// With a few instructions.
@@ -60,13 +78,27 @@ impl Board {
             .command_deadline(DEADLINE)
             .stop_ladder(DEADLINE, DEADLINE, DEADLINE)
             .with_spec(|spec| spec.unchecked_firmware(path));
-        let ram = Ram { from: counter, bytes: 16 * K };
-        Self { config, ram, counter, peripherals: peripherals.to_vec(), _folder: Some(folder) }
+        let ram = Ram {
+            from: counter,
+            bytes: 16 * K,
+        };
+        Self {
+            config,
+            ram,
+            counter,
+            peripherals: peripherals.to_vec(),
+            _folder: Some(folder),
+        }
     }
 
     fn cortex_m(machine: &str, peripherals: &[u64]) -> Self {
         let program: Vec<_> = COUNT.iter().flat_map(|half| half.to_le_bytes()).collect();
-        Self::with_program(machine, &program, COUNTER, &[&SYSTICK[..], peripherals].concat())
+        Self::with_program(
+            machine,
+            &program,
+            COUNTER,
+            &[&SYSTICK[..], peripherals].concat(),
+        )
     }
 
     async fn fingerprint(&self, session: &Session) -> Fingerprint {
@@ -87,11 +119,19 @@ impl Board {
         session.pause().await.unwrap();
         let first = self.fingerprint(&session).await;
         session.save_snapshot("first").await.unwrap();
-        assert_eq!(self.fingerprint(&session).await, first, "a save changes nothing");
+        assert_eq!(
+            self.fingerprint(&session).await,
+            first,
+            "a save changes nothing"
+        );
 
         for _ in 0..100 {
             session.resume().await.unwrap();
-            session.load_snapshot("first").then(AfterLoad::Paused).await.unwrap();
+            session
+                .load_snapshot("first")
+                .then(AfterLoad::Paused)
+                .await
+                .unwrap();
         }
         assert_eq!(self.fingerprint(&session).await, first);
         session.resume().await.unwrap();
@@ -107,18 +147,30 @@ impl Board {
         assert_eq!(self.fingerprint(&session).await, first);
         session.load_snapshot("second").await.unwrap();
         assert_eq!(self.fingerprint(&session).await, second);
-        session.load_snapshot("first").then(AfterLoad::Running).await.unwrap();
+        session
+            .load_snapshot("first")
+            .then(AfterLoad::Running)
+            .await
+            .unwrap();
         self.runs(&session).await;
         assert!(session.stop().await.unwrap().exit.unwrap().success());
     }
 }
 
 /// UART0's flags, divisors, line control and control.
-const STELLARIS_UART: [u64; 5] = [0x4000_c018, 0x4000_c024, 0x4000_c028, 0x4000_c02c, 0x4000_c030];
+const STELLARIS_UART: [u64; 5] = [
+    0x4000_c018,
+    0x4000_c024,
+    0x4000_c028,
+    0x4000_c02c,
+    0x4000_c030,
+];
 
 #[tokio::test]
 async fn lm3s6965evb() {
-    Board::with_image("lm3s6965evb", "tick", &STELLARIS_UART).check().await;
+    Board::with_image("lm3s6965evb", "tick", &STELLARIS_UART)
+        .check()
+        .await;
 }
 
 #[tokio::test]
@@ -130,19 +182,29 @@ async fn lm3s811evb() {
 #[tokio::test]
 async fn mps2_an385() {
     // UART0's state, control and divisor.
-    Board::with_image("mps2-an385", "tick-mps2", &[0x4000_4004, 0x4000_4008, 0x4000_4010]).check().await;
+    Board::with_image(
+        "mps2-an385",
+        "tick-mps2",
+        &[0x4000_4004, 0x4000_4008, 0x4000_4010],
+    )
+    .check()
+    .await;
 }
 
 #[tokio::test]
 async fn netduinoplus2() {
     // USART1's status and control, TIM2's control.
-    Board::cortex_m("netduinoplus2", &[0x4001_1008, 0x4001_100c, 0x4000_0000]).check().await;
+    Board::cortex_m("netduinoplus2", &[0x4001_1008, 0x4001_100c, 0x4000_0000])
+        .check()
+        .await;
 }
 
 #[tokio::test]
 async fn microbit() {
     // The GPIO's output and direction.
-    Board::cortex_m("microbit", &[0x5000_0504, 0x5000_0514]).check().await;
+    Board::cortex_m("microbit", &[0x5000_0504, 0x5000_0514])
+        .check()
+        .await;
 }
 
 #[tokio::test]
@@ -151,9 +213,17 @@ async fn virt_with_a_disk() {
     let path = super::disk(folder.path(), "qcow2").await;
     let program: Vec<_> = COUNT_A.iter().flat_map(|word| word.to_le_bytes()).collect();
     // The PL011's flags, divisor and control.
-    let mut board =
-        Board::with_program("virt", &program, 0x4010_0000, &[0x0900_0018, 0x0900_0024, 0x0900_0030]);
+    let mut board = Board::with_program(
+        "virt",
+        &program,
+        0x4010_0000,
+        &[0x0900_0018, 0x0900_0024, 0x0900_0030],
+    );
     let drive = qemu_launch::Drive::qcow2("virtio", path);
-    board.config = board.config.cpu("cortex-a15").memory("64M").with_spec(|spec| spec.drive(drive));
+    board.config = board
+        .config
+        .cpu("cortex-a15")
+        .memory("64M")
+        .with_spec(|spec| spec.drive(drive));
     board.check().await;
 }

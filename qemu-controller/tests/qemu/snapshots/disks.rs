@@ -6,8 +6,8 @@ use qemu_launch::{Blockdev, Drive, MachineSpec};
 use super::{check_put_back, disk};
 use crate::support::{config, counts};
 
-/// Writes a pattern to a drive, as the guest would, or looks whether it is there: what that finds QEMU prints on its
-/// stdout, at its end.
+/// Writes a pattern to a drive, as the guest would, or looks whether it is there: what that finds
+/// QEMU prints on its stdout, at its end.
 async fn pattern(session: &Session, verb: &str, value: u8) {
     let line = format!("qemu-io disk \"{verb} -P {value} 0 4096\"");
     session.human_monitor_command(&line).await.unwrap();
@@ -18,19 +18,32 @@ async fn memory_and_disks_are_restored_together() {
     let folder = tempfile::tempdir().unwrap();
     let path = disk(folder.path(), "qcow2").await;
     let with = |spec: MachineSpec| spec.drive(Drive::qcow2("none", &path).property("id", "disk"));
-    let session = Session::start(config("tick").with_spec(with)).await.unwrap();
+    let session = Session::start(config("tick").with_spec(with))
+        .await
+        .unwrap();
     for value in [1, 2] {
         pattern(&session, "write", value).await;
-        session.save_snapshot(&format!("with-{value}")).await.unwrap();
+        session
+            .save_snapshot(&format!("with-{value}"))
+            .await
+            .unwrap();
     }
     pattern(&session, "write", 3).await;
     for value in [1, 2, 1] {
-        session.load_snapshot(&format!("with-{value}")).await.unwrap();
+        session
+            .load_snapshot(&format!("with-{value}"))
+            .await
+            .unwrap();
         pattern(&session, "read", value).await;
         pattern(&session, "read", 3).await;
     }
     // In the disk too, and gone from there with the snapshot.
-    let in_disk = async || session.human_monitor_command("info block -v disk").await.unwrap();
+    let in_disk = async || {
+        session
+            .human_monitor_command("info block -v disk")
+            .await
+            .unwrap()
+    };
     assert!(in_disk().await.contains("with-1") && in_disk().await.contains("with-2"));
     session.delete_snapshot("with-1").await.unwrap();
     assert!(!in_disk().await.contains("with-1") && in_disk().await.contains("with-2"));
@@ -38,9 +51,14 @@ async fn memory_and_disks_are_restored_together() {
     check_put_back(&session).await;
     session.stop().await.unwrap();
     let printed = session.process().unwrap().stdout_tail().to_string_lossy();
-    let reads: Vec<_> =
-        printed.split_inclusive("read 4096/4096").filter(|part| part.contains("read")).collect();
-    let found: Vec<_> = reads.iter().map(|read| !read.contains("verification failed")).collect();
+    let reads: Vec<_> = printed
+        .split_inclusive("read 4096/4096")
+        .filter(|part| part.contains("read"))
+        .collect();
+    let found: Vec<_> = reads
+        .iter()
+        .map(|read| !read.contains("verification failed"))
+        .collect();
     assert_eq!(found, [true, false, true, false, true, false], "{printed}");
 }
 
@@ -50,7 +68,9 @@ async fn a_disk_that_cannot_is_named_before_anything_is_touched() {
     let path = folder.path().join("disk.img");
     std::fs::write(&path, vec![0; 65536]).unwrap();
     let raw = || Drive::raw("none", &path).property("id", "data");
-    let session = Session::start(config("tick").with_spec(|spec| spec.drive(raw()))).await.unwrap();
+    let session = Session::start(config("tick").with_spec(|spec| spec.drive(raw())))
+        .await
+        .unwrap();
     let mut events = session.events();
     let error = session.save_snapshot("boot").await.unwrap_err();
     assert!(
@@ -62,27 +82,39 @@ async fn a_disk_that_cannot_is_named_before_anything_is_touched() {
         assert_eq!(event.unwrap().name, "SHUTDOWN");
     }
 
-    // Where the guest cannot write it, or what it writes is thrown away, it is no part of the state.
-    let read_only =
-        Session::start(config("tick").with_spec(|spec| spec.drive(raw().property("readonly", "on"))));
-    let node = Session::start(config("tick").with_spec(|spec| spec.blockdev(Blockdev::raw("node", &path))));
-    let discarded =
-        Session::start(config("tick").with_spec(|spec| spec.drive(raw().property("snapshot", "on"))));
-    for session in [read_only.await.unwrap(), node.await.unwrap(), discarded.await.unwrap()] {
+    // Where the guest cannot write it, or what it writes is thrown away, it is no part of the
+    // state.
+    let read_only = Session::start(
+        config("tick").with_spec(|spec| spec.drive(raw().property("readonly", "on"))),
+    );
+    let node = Session::start(
+        config("tick").with_spec(|spec| spec.blockdev(Blockdev::raw("node", &path))),
+    );
+    let discarded = Session::start(
+        config("tick").with_spec(|spec| spec.drive(raw().property("snapshot", "on"))),
+    );
+    for session in [
+        read_only.await.unwrap(),
+        node.await.unwrap(),
+        discarded.await.unwrap(),
+    ] {
         session.save_snapshot("boot").await.unwrap();
         session.load_snapshot("boot").await.unwrap();
         assert!(counts(&session).await);
     }
 }
 
-/// A disk keeps its part of a snapshot when the session's own image is gone: that is in nobody's way.
+/// A disk keeps its part of a snapshot when the session's own image is gone: that is in nobody's
+/// way.
 #[tokio::test]
 async fn a_later_session_saves_under_the_same_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = disk(folder.path(), "qcow2").await;
     for _ in 0..3 {
         let drive = Drive::qcow2("none", &path).property("id", "disk");
-        let session = Session::start(config("tick").with_spec(|spec| spec.drive(drive))).await.unwrap();
+        let session = Session::start(config("tick").with_spec(|spec| spec.drive(drive)))
+            .await
+            .unwrap();
         session.save_snapshot("boot").await.unwrap();
         session.save_snapshot("boot").overwrite().await.unwrap();
         session.load_snapshot("boot").await.unwrap();

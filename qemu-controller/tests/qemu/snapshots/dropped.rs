@@ -1,5 +1,5 @@
-//! Futures of saves and loads that are dropped after any number of polls: what was begun is finished, nothing
-//! is left half-way.
+//! Futures of saves and loads that are dropped after any number of polls: what was begun is
+//! finished, nothing is left half-way.
 
 use std::future::IntoFuture as _;
 use std::time::Duration;
@@ -19,14 +19,16 @@ async fn the_session_stays_in_step() {
     for polls in 0..6 {
         for turn in 0..5 {
             let name = format!("{polls}-{turn}");
-            finished += usize::from(drop_after(polls, session.save_snapshot(&name).into_future()).await);
+            finished +=
+                usize::from(drop_after(polls, session.save_snapshot(&name).into_future()).await);
             // The next operation waits for the one that was dropped.
             let list = session.list_snapshots().await.unwrap();
             let begun = list.iter().any(|snapshot| snapshot.name == name);
             assert_eq!(begun, polls > 0, "{name}");
             saved += usize::from(begun);
             assert!(session.query_status().await.unwrap().running);
-            finished += usize::from(drop_after(polls, session.load_snapshot("kept").into_future()).await);
+            finished +=
+                usize::from(drop_after(polls, session.load_snapshot("kept").into_future()).await);
             finished += usize::from(drop_after(polls, session.delete_snapshot(&name)).await);
             drop_after(polls, session.list_snapshots()).await;
             check_put_back(&session).await;
@@ -56,7 +58,13 @@ async fn a_qemu_that_hears_nothing_for_a_while() {
         assert!(late, "{name}: {error:?}");
     }
     qemu.signal(Signal::CONT).await;
-    let names: Vec<_> = session.list_snapshots().await.unwrap().into_iter().map(|one| one.name).collect();
+    let names: Vec<_> = session
+        .list_snapshots()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
     assert_eq!(names, ["first", "second"]);
     check_put_back(&session).await;
     assert!(counts(&session).await);
@@ -77,14 +85,26 @@ async fn the_last_handle_dropped_in_the_middle() {
 /// The runtime that drove the session is gone, and with it what was to finish an operation.
 #[test]
 fn from_another_runtime() {
-    let first = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let second = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let second = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let session = first.block_on(start("tick"));
     second.block_on(async {
         session.save_snapshot("boot").await.unwrap();
         session.load_snapshot("boot").await.unwrap();
     });
     drop(first);
-    let error = second.block_on(session.load_snapshot("boot").into_future()).unwrap_err();
-    assert!(matches!(error.ended(), Some(qemu_controller::Ended::RuntimeGone)), "{error:?}");
+    let error = second
+        .block_on(session.load_snapshot("boot").into_future())
+        .unwrap_err();
+    assert!(
+        matches!(error.ended(), Some(qemu_controller::Ended::RuntimeGone)),
+        "{error:?}"
+    );
 }

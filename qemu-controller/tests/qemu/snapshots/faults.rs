@@ -1,4 +1,5 @@
-//! The disk full, a damaged file, and a machine that was shut down: the guest as it was, and nothing earlier lost.
+//! The disk full, a damaged file, and a machine that was shut down: the guest as it was, and
+//! nothing earlier lost.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -19,7 +20,11 @@ use crate::trap::BeforeEach;
 fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
     let path = folder.join("qemu");
     let qemu = std::env::var("QEMU_SYSTEM_ARM").unwrap_or_else(|_| "qemu-system-arm".to_owned());
-    write_program(&path, format!("#!/bin/sh\ntrap '' XFSZ\nexec '{qemu}' \"$@\"\n"), 0o755);
+    write_program(
+        &path,
+        format!("#!/bin/sh\ntrap '' XFSZ\nexec '{qemu}' \"$@\"\n"),
+        0o755,
+    );
     path
 }
 
@@ -30,7 +35,10 @@ fn limit(session: &Session, bytes: Option<u64>) {
 
 fn limit_process(pid: u32, bytes: Option<u64>) {
     let pid = Pid::from_raw(pid as i32).unwrap();
-    let limit = Rlimit { current: bytes, maximum: None };
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
     prlimit(Some(pid), Resource::Fsize, limit).unwrap();
 }
 
@@ -38,7 +46,9 @@ fn limit_process(pid: u32, bytes: Option<u64>) {
 async fn the_disk_full_during_a_save() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("snapshots.qcow2");
-    let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path())).snapshot_file(&path);
+    let config = config("tick")
+        .qemu_path(qemu_that_heeds_limits(folder.path()))
+        .snapshot_file(&path);
     let session = Session::start(config.clone()).await.unwrap();
     session.pause().await.unwrap();
     session.save_snapshot("first").await.unwrap();
@@ -50,7 +60,10 @@ async fn the_disk_full_during_a_save() {
         limit(&session, Some(full + more * 1024));
         session.resume().await.unwrap();
         match session.save_snapshot("first").overwrite().await {
-            Err(SnapshotError::Job { command: "snapshot-save", error }) => {
+            Err(SnapshotError::Job {
+                command: "snapshot-save",
+                error,
+            }) => {
                 assert!(!error.is_empty());
                 failed += 1;
             }
@@ -59,8 +72,16 @@ async fn the_disk_full_during_a_save() {
         }
         assert!(counts(&session).await, "the guest goes on");
         check_put_back(&session).await;
-        session.load_snapshot("first").then(AfterLoad::Paused).await.unwrap();
-        assert_eq!(counter(&session).await, first, "the earlier snapshot is still there");
+        session
+            .load_snapshot("first")
+            .then(AfterLoad::Paused)
+            .await
+            .unwrap();
+        assert_eq!(
+            counter(&session).await,
+            first,
+            "the earlier snapshot is still there"
+        );
     }
     assert!(failed > 3, "{failed} saves failed");
     // With room again all is well, in this session and in the next.
@@ -79,12 +100,23 @@ async fn the_disk_full_during_a_save() {
 async fn a_full_disk_at_the_first_save() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("snapshots.qcow2");
-    let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path())).snapshot_file(&path);
+    let config = config("tick")
+        .qemu_path(qemu_that_heeds_limits(folder.path()))
+        .snapshot_file(&path);
     let session = Session::start(config).await.unwrap();
     for bytes in [0, 1000, 100_000] {
         limit(&session, Some(bytes));
         let error = session.save_snapshot("boot").await.unwrap_err();
-        assert!(matches!(error, SnapshotError::Job { command: "blockdev-create", .. }), "{bytes}: {error:?}");
+        assert!(
+            matches!(
+                error,
+                SnapshotError::Job {
+                    command: "blockdev-create",
+                    ..
+                }
+            ),
+            "{bytes}: {error:?}"
+        );
         assert!(!path.exists(), "what is not whole has no name");
         check_put_back(&session).await;
     }
@@ -109,7 +141,9 @@ async fn what_was_replaced_cannot_be_deleted() {
         }
     });
     let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path()));
-    let session = Session::start(config.qmp_transcript_to(transcript)).await.unwrap();
+    let session = Session::start(config.qmp_transcript_to(transcript))
+        .await
+        .unwrap();
     for name in ["boot", "other"] {
         session.save_snapshot(name).await.unwrap();
     }
@@ -136,7 +170,9 @@ async fn what_was_replaced_cannot_be_deleted() {
 
 /// The places in a file where a text stands.
 fn places(bytes: &[u8], text: &[u8]) -> Vec<usize> {
-    (0..bytes.len() - text.len()).filter(|&at| bytes[at..].starts_with(text)).collect()
+    (0..bytes.len() - text.len())
+        .filter(|&at| bytes[at..].starts_with(text))
+        .collect()
 }
 
 #[tokio::test]
@@ -152,7 +188,10 @@ async fn a_damaged_snapshot() {
     let sound = std::fs::read(&path).unwrap();
     // Where a machine's state begins, and the name of one of its parts.
     let states = places(&sound, b"QEVM");
-    let part = *places(&sound, b"stellaris_gptm").iter().find(|&&at| at > states[1]).unwrap();
+    let part = *places(&sound, b"stellaris_gptm")
+        .iter()
+        .find(|&&at| at > states[1])
+        .unwrap();
     assert_eq!(states.len(), 2);
     for (place, error_has) in [(states[1], "-22"), (part, "-22")] {
         let mut damaged = sound.clone();
@@ -175,9 +214,16 @@ async fn a_damaged_snapshot() {
         std::fs::write(&path, &damaged).unwrap();
         let session = Session::start(config.clone()).await.unwrap();
         let error = session.load_snapshot("second").await.unwrap_err();
-        assert!(matches!(error, SnapshotError::Command(_)), "{place}: {error:?}");
+        assert!(
+            matches!(error, SnapshotError::Command(_)),
+            "{place}: {error:?}"
+        );
         assert!(counts(&session).await);
-        assert_eq!(std::fs::read(&path).unwrap(), damaged, "it is left as it is");
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            damaged,
+            "it is left as it is"
+        );
     }
 }
 
@@ -185,26 +231,39 @@ async fn a_damaged_snapshot() {
 #[tokio::test]
 async fn a_machine_that_was_shut_down_is_brought_back() {
     let stay = Action::new().shutdown_on_reboot().pause_on_shutdown();
-    let session = Session::start(config("tick").with_spec(|spec| spec.action(stay))).await.unwrap();
+    let session = Session::start(config("tick").with_spec(|spec| spec.action(stay)))
+        .await
+        .unwrap();
     session.save_snapshot("boot").await.unwrap();
-    for (then, reboot) in
-        [(AfterLoad::Running, "shutdown"), (AfterLoad::AsSaved, "shutdown"), (AfterLoad::AsSaved, "reset")]
-    {
+    for (then, reboot) in [
+        (AfterLoad::Running, "shutdown"),
+        (AfterLoad::AsSaved, "shutdown"),
+        (AfterLoad::AsSaved, "reset"),
+    ] {
         // What a reset does is still what the configuration says.
         session.reset().await.unwrap();
-        assert_eq!(session.query_status().await.unwrap().status, RunState::Shutdown);
-        session.execute("set-action", &json!({ "reboot": reboot })).await.unwrap();
+        assert_eq!(
+            session.query_status().await.unwrap().status,
+            RunState::Shutdown
+        );
+        session
+            .execute("set-action", &json!({ "reboot": reboot }))
+            .await
+            .unwrap();
         session.load_snapshot("boot").then(then).await.unwrap();
         assert!(counts(&session).await, "{then:?}, {reboot}");
         check_put_back(&session).await;
     }
 }
 
-/// Has another client of this QEMU say something, and waits for this run state, all before it returns.
+/// Has another client of this QEMU say something, and waits for this run state, all before it
+/// returns.
 fn by_another_client(path: &Path, said: &str, status: &str) {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let mut answers = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+    let mut answers = BufReader::new(stream.try_clone().unwrap())
+        .lines()
+        .map(Result::unwrap);
     let mut answered = |command: &str| {
         writeln!(stream, r#"{{"execute": "{command}"}}"#).unwrap();
         answers.find(|line| line.contains("\"return\"")).unwrap()
@@ -222,7 +281,10 @@ async fn a_guest_that_stops_right_before_a_load() {
     for (said, status) in [("stop", "paused"), ("system_reset", "shutdown")] {
         for without_output in [false, true] {
             let path = folder.path().join("second.sock");
-            let (second, at) = (path.clone(), ["\"snapshot-load", "\"stop\""][usize::from(without_output)]);
+            let (second, at) = (
+                path.clone(),
+                ["\"snapshot-load", "\"stop\""][usize::from(without_output)],
+            );
             let mut done = false;
             let transcript = BeforeEach(move |command: &str| {
                 if !done && command.contains(at) {
@@ -233,10 +295,15 @@ async fn a_guest_that_stops_right_before_a_load() {
             let stay = Action::new().shutdown_on_reboot().pause_on_shutdown();
             let monitor = Monitor::Qmp(Endpoint::Socket(path));
             let config = config("tick").with_spec(|spec| spec.action(stay).monitor(monitor));
-            let session = Session::start(config.qmp_transcript_to(transcript)).await.unwrap();
+            let session = Session::start(config.qmp_transcript_to(transcript))
+                .await
+                .unwrap();
             session.save_snapshot("boot").await.unwrap();
             if without_output {
-                session.with_fresh_state("boot", async |_| ()).await.unwrap();
+                session
+                    .with_fresh_state("boot", async |_| ())
+                    .await
+                    .unwrap();
             } else {
                 session.load_snapshot("boot").await.unwrap();
             }

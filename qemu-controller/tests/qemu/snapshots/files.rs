@@ -23,7 +23,10 @@ async fn a_later_session_goes_on_from_it() {
     let path = folder.path().join("json:{\"a\": 'b',,c=d}\n-é.qcow2");
     let session = start(&path).await;
     assert_eq!(session.list_snapshots().await.unwrap(), []);
-    assert!(matches!(session.load_snapshot("boot").await, Err(SnapshotError::Missing { .. })));
+    assert!(matches!(
+        session.load_snapshot("boot").await,
+        Err(SnapshotError::Missing { .. })
+    ));
     assert!(!path.exists(), "nothing is made before the first save");
     assert!(counts(&session).await);
     session.pause().await.unwrap();
@@ -39,15 +42,24 @@ async fn a_later_session_goes_on_from_it() {
     other.stop().await.unwrap();
 
     session.stop().await.unwrap();
-    let session = Session::start(config("tick").wait_for_gdb(true).snapshot_file(&path)).await.unwrap();
+    let session = Session::start(config("tick").wait_for_gdb(true).snapshot_file(&path))
+        .await
+        .unwrap();
     let list = session.list_snapshots().await.unwrap();
     assert_eq!((list.len(), list[0].running), (1, Some(false)));
     let taken_with = list[0].taken_with.clone().unwrap();
-    assert_eq!((taken_with.machine.as_str(), taken_with.cpu.as_str()), ("lm3s6965evb", "cortex-m3"));
+    assert_eq!(
+        (taken_with.machine.as_str(), taken_with.cpu.as_str()),
+        ("lm3s6965evb", "cortex-m3")
+    );
     assert_eq!(taken_with.firmware.len(), 32);
     session.load_snapshot("boot").await.unwrap();
     assert_eq!(counter(&session).await, saved);
-    session.load_snapshot("boot").then(AfterLoad::Running).await.unwrap();
+    session
+        .load_snapshot("boot")
+        .then(AfterLoad::Running)
+        .await
+        .unwrap();
     assert!(counts(&session).await);
     session.save_snapshot("boot").overwrite().await.unwrap();
     assert_eq!(session.list_snapshots().await.unwrap().len(), 1);
@@ -63,15 +75,27 @@ async fn what_does_not_fit_is_refused_with_the_difference() {
     session.stop().await.unwrap();
 
     let elsewhere = with(config("tick").machine("lm3s811evb"), &path).await;
-    let error = elsewhere.load_snapshot("boot").await.unwrap_err().to_string();
-    assert!(error.contains("was taken with machine lm3s6965evb and not lm3s811evb"), "{error}");
+    let error = elsewhere
+        .load_snapshot("boot")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("was taken with machine lm3s6965evb and not lm3s811evb"),
+        "{error}"
+    );
     assert!(elsewhere.query_status().await.unwrap().running);
     elsewhere.stop().await.unwrap();
 
     let session = with(config("wfi"), &path).await;
     let error = session.load_snapshot("boot").await.unwrap_err();
-    let SnapshotError::Misfit { differences, .. } = &error else { panic!("{error:?}") };
-    let what: Vec<_> = differences.iter().map(|difference| difference.what).collect();
+    let SnapshotError::Misfit { differences, .. } = &error else {
+        panic!("{error:?}")
+    };
+    let what: Vec<_> = differences
+        .iter()
+        .map(|difference| difference.what)
+        .collect();
     assert_eq!(what, ["firmware"], "{error}");
     // The memory is all there is of the firmware: asked to, it goes on.
     session.load_snapshot("boot").unchecked().await.unwrap();
@@ -85,14 +109,24 @@ async fn what_something_else_saved_is_loaded_only_unchecked() {
     let session = start(&path).await;
     session.save_snapshot("ours").await.unwrap();
     // With the SD card in it: QEMU would abort when it restores that.
-    let said = session.human_monitor_command("savevm theirs").await.unwrap();
+    let said = session
+        .human_monitor_command("savevm theirs")
+        .await
+        .unwrap();
     assert_eq!(said, "");
     let list = session.list_snapshots().await.unwrap();
     assert_eq!(list[1].name, "theirs");
     assert_eq!((list[1].running, &list[1].taken_with), (None, &None));
     let error = session.load_snapshot("theirs").await.unwrap_err();
-    assert!(matches!(error, SnapshotError::UnknownOrigin { .. }), "{error:?}");
-    let error = session.load_snapshot("theirs").unchecked().await.unwrap_err();
+    assert!(
+        matches!(error, SnapshotError::UnknownOrigin { .. }),
+        "{error:?}"
+    );
+    let error = session
+        .load_snapshot("theirs")
+        .unchecked()
+        .await
+        .unwrap_err();
     assert!(matches!(error, SnapshotError::Job { .. }), "{error:?}");
     check_put_back(&session).await;
     session.load_snapshot("ours").await.unwrap();
@@ -115,7 +149,10 @@ async fn a_file_that_is_something_else_is_left_as_it_is() {
     ] {
         std::fs::write(&path, &contents).unwrap();
         let session = start(&path).await;
-        for verb in [session.save_snapshot("boot").await, session.load_snapshot("boot").await] {
+        for verb in [
+            session.save_snapshot("boot").await,
+            session.load_snapshot("boot").await,
+        ] {
             let error = verb.unwrap_err();
             assert!(
                 matches!(error, SnapshotError::File { .. }) && chain(&error).contains(why),
@@ -126,9 +163,10 @@ async fn a_file_that_is_something_else_is_left_as_it_is() {
         assert!(counts(&session).await);
         assert_eq!(std::fs::read(&path).unwrap(), contents);
     }
-    for (path, why) in
-        [(folder.path().to_owned(), "no regular file"), (folder.path().join("absent/file"), "No such file")]
-    {
+    for (path, why) in [
+        (folder.path().to_owned(), "no regular file"),
+        (folder.path().join("absent/file"), "No such file"),
+    ] {
         let session = start(&path).await;
         let error = session.save_snapshot("boot").await.unwrap_err();
         assert!(

@@ -1,5 +1,5 @@
-//! QEMU killed, crashed, aborted or stopped at each command of a save and of a load: the signal is given right before the
-//! command is sent.
+//! QEMU killed, crashed, aborted or stopped at each command of a save and of a load: the signal is
+//! given right before the command is sent.
 
 use std::future::IntoFuture;
 
@@ -26,9 +26,17 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let (trap, path) = (Trap::default(), folder.path().join("snapshots.qcow2"));
         let config = config("tick").snapshot_file(&path);
-        let session = Session::start(config.clone().qmp_transcript_to(trap.transcript())).await.unwrap();
+        let session = Session::start(config.clone().qmp_transcript_to(trap.transcript()))
+            .await
+            .unwrap();
         let qemu = Held::of(session.pid().unwrap());
-        Self { session, qemu, trap, config, folder }
+        Self {
+            session,
+            qemu,
+            trap,
+            config,
+            folder,
+        }
     }
 
     /// Gives the signal at the command of this number.
@@ -37,13 +45,17 @@ impl Scene {
         self.trap.set(number, move || qemu.strike(signal));
     }
 
-    /// The verb's end; none with SIGSTOP, after which its future is dropped: what its deadline says is another
-    /// test's.
+    /// The verb's end; none with SIGSTOP, after which its future is dropped: what its deadline says
+    /// is another test's.
     async fn struck<V>(&self, signal: Signal, verb: V) -> Option<V::Output>
     where
         V: IntoFuture,
     {
-        let stopped = until("the phase", || (signal == Signal::STOP).then(|| self.trap.sprung()).flatten());
+        let stopped = until("the phase", || {
+            (signal == Signal::STOP)
+                .then(|| self.trap.sprung())
+                .flatten()
+        });
         tokio::select! {
             biased;
             result = verb.into_future() => Some(result),
@@ -61,7 +73,8 @@ impl Scene {
     ) {
         let what = format!("{signal:?} after {told:?}: {result:?}");
         if told.iter().any(|name| name == "snapshot-delete") && matches!(result, Some(Ok(()))) {
-            // With the new one whole, that the old one is still there is no failure; the next call says more.
+            // With the new one whole, that the old one is still there is no failure; the next call
+            // says more.
             result = Some(self.session.save_snapshot("next").await);
         }
         if signal == Signal::STOP {
@@ -73,7 +86,16 @@ impl Scene {
             assert!(counts(session).await, "{what}");
             session.stop().await.unwrap();
         } else {
-            assert!(result.as_ref().unwrap().as_ref().unwrap_err().ended().is_some(), "{what}");
+            assert!(
+                result
+                    .as_ref()
+                    .unwrap()
+                    .as_ref()
+                    .unwrap_err()
+                    .ended()
+                    .is_some(),
+                "{what}"
+            );
             let exit = self.session.stop().await.unwrap().exit.unwrap();
             assert_eq!(exit.signal(), Some(signal.as_raw()), "{what}");
             self.qemu.reaped().await;
@@ -132,10 +154,19 @@ fn all_signals(_: usize) -> Vec<Signal> {
 async fn in_each_phase_of_the_first_save() {
     let one_signal = |number: usize| vec![SIGNALS[number % SIGNALS.len()]];
     let nothing = async |_: &Session| ();
-    let all =
-        at_each_command(one_signal, None, nothing, async |session| session.save_snapshot("boot").await).await;
+    let all = at_each_command(one_signal, None, nothing, async |session| {
+        session.save_snapshot("boot").await
+    })
+    .await;
     let times = |name: &str| all.iter().filter(|told| *told == name).count();
-    let made = ["blockdev-create", "job-dismiss", "blockdev-add", "snapshot-save", "qom-set"].map(times);
+    let made = [
+        "blockdev-create",
+        "job-dismiss",
+        "blockdev-add",
+        "snapshot-save",
+        "qom-set",
+    ]
+    .map(times);
     assert_eq!(made, [1, 2, 2, 1, 2], "{all:?}");
 }
 
@@ -143,7 +174,14 @@ async fn in_each_phase_of_the_first_save() {
 async fn in_each_phase_of_a_save_over_another() {
     let over = async |session: &Session| session.save_snapshot("boot").overwrite().await;
     let all = at_each_command(all_signals, Some("boot"), save, over).await;
-    let expected = ["qom-set", "snapshot-save", "job-dismiss", "qom-set", "snapshot-delete", "job-dismiss"];
+    let expected = [
+        "qom-set",
+        "snapshot-save",
+        "job-dismiss",
+        "qom-set",
+        "snapshot-delete",
+        "job-dismiss",
+    ];
     assert_eq!(all, expected, "by what is remembered");
 }
 
@@ -151,7 +189,11 @@ async fn in_each_phase_of_a_save_over_another() {
 async fn in_each_phase_of_a_load() {
     let load = async |session: &Session| session.load_snapshot("boot").await;
     let all = at_each_command(all_signals, Some("boot"), save, load).await;
-    assert_eq!(all, ["snapshot-load", "job-dismiss"], "by what is remembered");
+    assert_eq!(
+        all,
+        ["snapshot-load", "job-dismiss"],
+        "by what is remembered"
+    );
 
     let and_other_things = async |session: &Session| {
         save(session).await;

@@ -1,4 +1,5 @@
-//! Snapshots on real QEMU: what was saved comes back whole, and what goes wrong costs nothing that was there.
+//! Snapshots on real QEMU: what was saved comes back whole, and what goes wrong costs nothing that
+//! was there.
 
 mod boards;
 mod disks;
@@ -37,12 +38,15 @@ async fn hash(session: &Session, ram: Ram) -> u64 {
 
 /// A word of the guest's memory or of a peripheral.
 async fn word(session: &Session, address: u64) -> u32 {
-    let text = session.human_monitor_command(&format!("xp /1wx {address:#x}")).await.unwrap();
+    let text = session
+        .human_monitor_command(&format!("xp /1wx {address:#x}"))
+        .await
+        .unwrap();
     u32::from_str_radix(text.split("0x").last().unwrap().trim(), 16).unwrap()
 }
 
-/// All that can be seen of a machine that stands still: RAM, core registers, and words of peripherals that reading
-/// does not change.
+/// All that can be seen of a machine that stands still: RAM, core registers, and words of
+/// peripherals that reading does not change.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Fingerprint {
     ram: u64,
@@ -52,18 +56,30 @@ pub(crate) struct Fingerprint {
 
 impl Fingerprint {
     pub(crate) async fn of(session: &Session, ram: Ram, peripherals: &[u64]) -> Self {
-        let registers = session.human_monitor_command("info registers").await.unwrap();
+        let registers = session
+            .human_monitor_command("info registers")
+            .await
+            .unwrap();
         let mut words = Vec::new();
         for &address in peripherals {
             words.push(word(session, address).await);
         }
-        Self { ram: hash(session, ram).await, registers, words }
+        Self {
+            ram: hash(session, ram).await,
+            registers,
+            words,
+        }
     }
 }
 
 /// Nothing of an operation is left: no job, and the SD card is where it was.
 pub(crate) async fn check_put_back(session: &Session) {
-    let jobs: Value = session.execute("query-jobs", &()).await.unwrap().parse().unwrap();
+    let jobs: Value = session
+        .execute("query-jobs", &())
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
     assert_eq!(jobs, json!([]));
     assert!(card_is_in(session).await);
 }
@@ -71,14 +87,23 @@ pub(crate) async fn check_put_back(session: &Session) {
 /// Whether the SD card of `lm3s6965evb` is in its place.
 async fn card_is_in(session: &Session) -> bool {
     let path = "/machine/unattached";
-    let objects: Value =
-        session.execute("qom-list", &json!({ "path": path })).await.unwrap().parse().unwrap();
+    let objects: Value = session
+        .execute("qom-list", &json!({ "path": path }))
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
     let mut cards = objects.as_array().unwrap().iter().filter(|object| {
         ["child<sd-card>", "child<sd-card-spi>"].contains(&object["type"].as_str().unwrap())
     });
     let path = format!("{path}/{}", cards.next().unwrap()["name"].as_str().unwrap());
     let asked = json!({ "path": path, "property": "realized" });
-    session.execute("qom-get", &asked).await.unwrap().parse().unwrap()
+    session
+        .execute("qom-get", &asked)
+        .await
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// An empty disk of 64 KiB in a format of QEMU's, made by a QEMU of its own.
@@ -90,9 +115,18 @@ async fn disk(folder: &Path, format: &str) -> PathBuf {
     session.execute("blockdev-add", &file).await.unwrap();
     let options = json!({ "driver": format, "file": "file", "size": 65536 });
     let done = session.wait_for_event("the disk", |event| {
-        event.data.as_ref().is_some_and(|data| data.as_str().contains("concluded"))
+        event
+            .data
+            .as_ref()
+            .is_some_and(|data| data.as_str().contains("concluded"))
     });
-    session.execute("blockdev-create", &json!({ "job-id": "make", "options": options })).await.unwrap();
+    session
+        .execute(
+            "blockdev-create",
+            &json!({ "job-id": "make", "options": options }),
+        )
+        .await
+        .unwrap();
     done.await.unwrap();
     session.stop().await.unwrap();
     path

@@ -1,4 +1,5 @@
-//! No space left on the disk, at each write of a save: QEMU's own `blkdebug` under the image says ENOSPC, on any machine.
+//! No space left on the disk, at each write of a save: QEMU's own `blkdebug` under the image says
+//! ENOSPC, on any machine.
 
 use std::path::Path;
 
@@ -10,21 +11,39 @@ use crate::support::{config, counter, counts};
 
 /// Puts a layer under the session's image that fails as these rules say.
 async fn fails(session: &Session, path: &Path, layer: &str, rules: Value) {
-    let nodes: Value = session.execute("query-named-block-nodes", &()).await.unwrap().parse().unwrap();
-    let ours = nodes.as_array().unwrap().iter().find(|node| node["drv"] == "qcow2").unwrap();
+    let nodes: Value = session
+        .execute("query-named-block-nodes", &())
+        .await
+        .unwrap()
+        .parse()
+        .unwrap();
+    let ours = nodes
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|node| node["drv"] == "qcow2")
+        .unwrap();
     let file = json!({ "driver": "file", "filename": path, "locking": "off" });
     let mut layered = json!({ "driver": "blkdebug", "node-name": layer, "image": file });
-    layered.as_object_mut().unwrap().extend(rules.as_object().unwrap().clone());
+    layered
+        .as_object_mut()
+        .unwrap()
+        .extend(rules.as_object().unwrap().clone());
     session.execute("blockdev-add", &layered).await.unwrap();
     let cache = json!({ "no-flush": false });
     let image = json!({ "driver": "qcow2", "node-name": ours["node-name"], "backing": null, "cache": cache, "file": layer });
-    session.execute("blockdev-reopen", &json!({ "options": [image] })).await.unwrap();
+    session
+        .execute("blockdev-reopen", &json!({ "options": [image] }))
+        .await
+        .unwrap();
 }
 
-/// The disk is full at the data write of this number, counted from 1, and has room again afterwards.
+/// The disk is full at the data write of this number, counted from 1, and has room again
+/// afterwards.
 fn at_write(number: usize) -> Value {
-    let counted: Vec<_> =
-        (1..number).map(|n| json!({ "event": "write_aio", "state": n, "new_state": n + 1 })).collect();
+    let counted: Vec<_> = (1..number)
+        .map(|n| json!({ "event": "write_aio", "state": n, "new_state": n + 1 }))
+        .collect();
     let full = json!({ "event": "write_aio", "state": number, "iotype": "write", "errno": 28, "once": true });
     match number {
         // QEMU knows no empty list here.
@@ -48,7 +67,10 @@ async fn no_space_left_at_any_write_of_a_save() {
         let layer = format!("full{number}");
         fails(&session, &path, &layer, at_write(number)).await;
         match session.save_snapshot("first").overwrite().await {
-            Err(SnapshotError::Job { command: "snapshot-save", error }) => {
+            Err(SnapshotError::Job {
+                command: "snapshot-save",
+                error,
+            }) => {
                 assert!(!error.is_empty());
                 failed += 1;
             }
@@ -58,8 +80,16 @@ async fn no_space_left_at_any_write_of_a_save() {
         }
         assert!(counts(&session).await, "{number}: the guest goes on");
         check_put_back(&session).await;
-        session.load_snapshot("first").then(AfterLoad::Paused).await.unwrap();
-        assert_eq!(counter(&session).await, first, "{number}: the earlier snapshot is still there");
+        session
+            .load_snapshot("first")
+            .then(AfterLoad::Paused)
+            .await
+            .unwrap();
+        assert_eq!(
+            counter(&session).await,
+            first,
+            "{number}: the earlier snapshot is still there"
+        );
         session.resume().await.unwrap();
     }
     assert!(failed > 1, "{failed} saves failed");
@@ -67,7 +97,10 @@ async fn no_space_left_at_any_write_of_a_save() {
     // Nothing at all can be written any more: a load needs that too, and the guest runs on.
     let full = json!({ "event": "none", "iotype": "write", "errno": 28 });
     fails(&session, &path, "full", json!({ "inject-error": [full] })).await;
-    for error in [session.save_snapshot("second").await, session.load_snapshot("first").await] {
+    for error in [
+        session.save_snapshot("second").await,
+        session.load_snapshot("first").await,
+    ] {
         assert!(matches!(error, Err(SnapshotError::Job { .. })), "{error:?}");
         assert!(counts(&session).await, "the guest goes on");
         check_put_back(&session).await;

@@ -1,5 +1,5 @@
-//! A QEMU in memory as far as snapshots need one: jobs, block nodes, an SD card, a run state; and the faults that
-//! it is told to have.
+//! A QEMU in memory as far as snapshots need one: jobs, block nodes, an SD card, a run state; and
+//! the faults that it is told to have.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -29,9 +29,12 @@ pub(super) enum Fault {
     LostJob(&'static str),
     /// No event tells of a job.
     Silent,
-    /// The guest comes to a stop right before the first command of this name, when nobody can know of it yet; by a shutdown
-    /// that stays, or else by itself.
-    StopsBefore { command: &'static str, shut_down: bool },
+    /// The guest comes to a stop right before the first command of this name, when nobody can know
+    /// of it yet; by a shutdown that stays, or else by itself.
+    StopsBefore {
+        command: &'static str,
+        shut_down: bool,
+    },
     /// There are no snapshots before QEMU 6.0.
     Old,
 }
@@ -77,7 +80,11 @@ impl Scene {
         let (session, peer) = connected().await;
         let state = Arc::new(Mutex::new(State::default()));
         let served = tokio::spawn(serve(peer, Arc::clone(&state), fault));
-        Self { session, state, served }
+        Self {
+            session,
+            state,
+            served,
+        }
     }
 
     /// Waits until the machine has heard all that there was to hear.
@@ -97,13 +104,15 @@ async fn serve(mut peer: Peer, state: Arc<Mutex<State>>, fault: Fault) {
         }
         if fault == Fault::Refuse(number) {
             let error = json!({ "class": "GenericError", "desc": "refused" });
-            peer.say(json!({ "error": error, "id": command.id }).to_string()).await;
+            peer.say(json!({ "error": error, "id": command.id }).to_string())
+                .await;
         } else {
             let (value, events) = state.lock().unwrap().answer(&command, fault);
             for (name, data) in events {
                 peer.event(name, data).await;
             }
-            peer.say(json!({ "return": value, "id": command.id }).to_string()).await;
+            peer.say(json!({ "return": value, "id": command.id }).to_string())
+                .await;
         }
         number += 1;
     }
@@ -122,11 +131,18 @@ impl State {
                 self.shut_down = self.reboot == Reboot::ShutsDown;
                 self.is_loaded = false;
                 let what = if self.shut_down { "SHUTDOWN" } else { "RESET" };
-                events.push((what, json!({ "guest": false, "reason": "host-qmp-system-reset" })));
+                events.push((
+                    what,
+                    json!({ "guest": false, "reason": "host-qmp-system-reset" }),
+                ));
                 json!({})
             }
             "set-action" => {
-                self.reboot = if text("reboot") == "reset" { Reboot::Resets } else { Reboot::ShutsDown };
+                self.reboot = if text("reboot") == "reset" {
+                    Reboot::Resets
+                } else {
+                    Reboot::ShutsDown
+                };
                 json!({})
             }
             "query-cpus-fast" => json!([]),
@@ -145,7 +161,8 @@ impl State {
             "query-commands" if fault == Fault::Old => json!([{ "name": "query-commands" }]),
             "query-commands" => {
                 json!(
-                    ["snapshot-save", "snapshot-load", "snapshot-delete"].map(|name| json!({ "name": name }))
+                    ["snapshot-save", "snapshot-load", "snapshot-delete"]
+                        .map(|name| json!({ "name": name }))
                 )
             }
             "qom-list" if text("path") == "/machine/unattached" => {
@@ -157,14 +174,21 @@ impl State {
             "qom-list" | "query-block" => json!([]),
             "qom-get" => json!(""),
             "qom-set" => {
-                assert_eq!((text("path"), text("property")), (CARD.to_owned(), "realized".to_owned()));
+                assert_eq!(
+                    (text("path"), text("property")),
+                    (CARD.to_owned(), "realized".to_owned())
+                );
                 self.card_is_out = arguments["value"] == false;
                 json!({})
             }
             "blockdev-add" => {
                 self.nodes.push(text("node-name"));
                 let file = [&arguments["filename"], &arguments["file"]["filename"]];
-                self.file = file.into_iter().find_map(Value::as_str).unwrap_or_default().into();
+                self.file = file
+                    .into_iter()
+                    .find_map(Value::as_str)
+                    .unwrap_or_default()
+                    .into();
                 json!({})
             }
             "blockdev-del" => {
@@ -173,8 +197,9 @@ impl State {
             }
             "query-named-block-nodes" => {
                 let tags = self.tags.iter().enumerate();
-                let snapshots: Vec<_> =
-                    tags.map(|(id, tag)| json!({ "id": id.to_string(), "name": tag })).collect();
+                let snapshots: Vec<_> = tags
+                    .map(|(id, tag)| json!({ "id": id.to_string(), "name": tag }))
+                    .collect();
                 let image = json!({ "filename": "f", "format": "qcow2", "snapshots": snapshots });
                 let node = |name| json!({ "node-name": name, "drv": "qcow2", "image": image });
                 json!(self.nodes.iter().map(node).collect::<Vec<_>>())
@@ -212,7 +237,10 @@ impl State {
         {
             if shut_down {
                 self.shut_down = true;
-                events.push(("SHUTDOWN", json!({ "guest": true, "reason": "guest-shutdown" })));
+                events.push((
+                    "SHUTDOWN",
+                    json!({ "guest": true, "reason": "guest-shutdown" }),
+                ));
             }
             events.extend(self.stop());
         }
@@ -238,7 +266,10 @@ impl State {
                 }
             }
             "snapshot-save" => {
-                assert!(self.card_is_out, "a state with the card in it can never be restored");
+                assert!(
+                    self.card_is_out,
+                    "a state with the card in it can never be restored"
+                );
                 self.tags.push(tag);
                 if !self.image.is_empty() {
                     std::fs::write(&self.file, &self.image).unwrap();
@@ -258,13 +289,23 @@ impl State {
             _ => {}
         }
         self.jobs.push(job);
-        let end = if failed && told == 4 { "aborting" } else { "pending" };
-        for (number, status) in ["created", "running", end, "concluded"].into_iter().enumerate() {
+        let end = if failed && told == 4 {
+            "aborting"
+        } else {
+            "pending"
+        };
+        for (number, status) in ["created", "running", end, "concluded"]
+            .into_iter()
+            .enumerate()
+        {
             if status == end {
                 events.append(&mut course);
             }
             if number < told {
-                events.push(("JOB_STATUS_CHANGE", json!({ "id": "another", "status": "concluded" })));
+                events.push((
+                    "JOB_STATUS_CHANGE",
+                    json!({ "id": "another", "status": "concluded" }),
+                ));
                 events.push(("JOB_STATUS_CHANGE", json!({ "id": id, "status": status })));
             }
         }

@@ -1,4 +1,5 @@
-//! Snapshots against a machine in memory: a fault at every command, a future dropped after every poll.
+//! Snapshots against a machine in memory: a fault at every command, a future dropped after every
+//! poll.
 
 mod machine;
 mod shut_down;
@@ -19,7 +20,10 @@ async fn save_and_load(session: &Session) -> Result<(), SnapshotError> {
 }
 
 fn check_put_back(state: &State, what: &str) {
-    assert!(!state.card_is_out && !state.paused && state.jobs.is_empty(), "{what}: {state:?}");
+    assert!(
+        !state.card_is_out && !state.paused && state.jobs.is_empty(),
+        "{what}: {state:?}"
+    );
 }
 
 /// How many commands all of it takes.
@@ -41,7 +45,10 @@ async fn each_command_refused_in_turn() {
         let what = format!("{} ({number}): {result:?}", told[number]);
         // That what was replaced is still there is no failure.
         let failed = matches!(result, Err(SnapshotError::Command(_)));
-        assert!(failed || told[..=number].iter().any(|told| told == "snapshot-delete"), "{what}");
+        assert!(
+            failed || told[..=number].iter().any(|told| told == "snapshot-delete"),
+            "{what}"
+        );
         // What the refusal itself undoes is left undone, and nothing else.
         let mut state = scene.end().await;
         match told[number].as_str() {
@@ -63,7 +70,10 @@ async fn the_end_at_each_command() {
                 break error;
             }
         };
-        assert!(matches!(error.ended(), Some(Ended::Closed)), "{number}: {error:?}");
+        assert!(
+            matches!(error.ended(), Some(Ended::Closed)),
+            "{number}: {error:?}"
+        );
         scene.end().await;
     }
 }
@@ -76,14 +86,22 @@ async fn a_job_that_fails() {
             let scene = Scene::new(fault(command)).await;
             for _ in 0..2 {
                 let error = scene.session.save_snapshot("boot").await.unwrap_err();
-                assert_eq!(error.to_string(), format!("{command} failed: what QEMU says"));
+                assert_eq!(
+                    error.to_string(),
+                    format!("{command} failed: what QEMU says")
+                );
             }
             check_put_back(&scene.end().await, command);
         }
         let scene = Scene::new(fault("snapshot-load")).await;
         scene.session.save_snapshot("boot").await.unwrap();
         for then in [AfterLoad::AsBefore, AfterLoad::Paused] {
-            let error = scene.session.load_snapshot("boot").then(then).await.unwrap_err();
+            let error = scene
+                .session
+                .load_snapshot("boot")
+                .then(then)
+                .await
+                .unwrap_err();
             assert_eq!(error.to_string(), "snapshot-load failed: what QEMU says");
             assert!(!scene.state.lock().unwrap().paused, "it runs as before");
         }
@@ -94,10 +112,26 @@ async fn a_job_that_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_save_that_fails_leaves_the_one_that_it_was_to_replace() {
     let scene = Scene::new(Fault::Job("snapshot-save")).await;
-    scene.state.lock().unwrap().tags.push("boot;7;running".to_owned());
-    scene.session.save_snapshot("boot").overwrite().await.unwrap_err();
-    let names: Vec<_> =
-        scene.session.list_snapshots().await.unwrap().into_iter().map(|one| one.name).collect();
+    scene
+        .state
+        .lock()
+        .unwrap()
+        .tags
+        .push("boot;7;running".to_owned());
+    scene
+        .session
+        .save_snapshot("boot")
+        .overwrite()
+        .await
+        .unwrap_err();
+    let names: Vec<_> = scene
+        .session
+        .list_snapshots()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
     assert_eq!(names, ["boot"]);
     check_put_back(&scene.end().await, "overwrite");
 }
@@ -113,11 +147,17 @@ async fn events_that_were_missed() {
 async fn a_qemu_without_snapshots() {
     let scene = Scene::new(Fault::Old).await;
     let error = scene.session.save_snapshot("boot").await.unwrap_err();
-    assert_eq!(error.to_string(), "QEMU 7.2.22 has no snapshot-save; it came with QEMU 6.0");
+    assert_eq!(
+        error.to_string(),
+        "QEMU 7.2.22 has no snapshot-save; it came with QEMU 6.0"
+    );
     let state = scene.end().await;
     let changed = ["blockdev", "snapshot", "qom-set"];
     assert!(
-        !state.told.iter().any(|told| changed.iter().any(|change| told.starts_with(change))),
+        !state
+            .told
+            .iter()
+            .any(|told| changed.iter().any(|change| told.starts_with(change))),
         "{state:?}"
     );
 }
@@ -128,11 +168,18 @@ async fn any_future_after_any_number_of_polls() {
         let scene = Scene::new(Fault::None).await;
         let session = &scene.session;
         for _ in 0..3 {
-            drop_after(polls, session.save_snapshot("boot").overwrite().into_future()).await;
+            drop_after(
+                polls,
+                session.save_snapshot("boot").overwrite().into_future(),
+            )
+            .await;
             // Waits for its turn: what was dropped has been finished then.
             let list = session.list_snapshots().await.unwrap();
             assert_eq!(list.len(), usize::from(polls > 0));
-            check_put_back(&scene.state.lock().unwrap(), &format!("after {polls} polls"));
+            check_put_back(
+                &scene.state.lock().unwrap(),
+                &format!("after {polls} polls"),
+            );
             drop_after(polls, session.load_snapshot("boot").into_future()).await;
             drop_after(polls, session.list_snapshots()).await;
         }
@@ -170,10 +217,17 @@ async fn a_session_that_is_detached_in_the_middle() {
 async fn a_case_begins_only_when_what_was_printed_before_is_dropped() {
     let scene = Scene::new(Fault::None).await;
     for _ in 0..2 {
-        scene.session.with_fresh_state("boot", async |_| ()).await.unwrap();
+        scene
+            .session
+            .with_fresh_state("boot", async |_| ())
+            .await
+            .unwrap();
     }
     let state = scene.end().await;
-    let told = state.told.iter().filter(|told| ["stop", "snapshot-load", "cont"].contains(&told.as_str()));
+    let told = state
+        .told
+        .iter()
+        .filter(|told| ["stop", "snapshot-load", "cont"].contains(&told.as_str()));
     assert_eq!(told.collect::<Vec<_>>(), ["stop", "snapshot-load", "cont"]);
     check_put_back(&state, "fresh");
 }
@@ -181,12 +235,20 @@ async fn a_case_begins_only_when_what_was_printed_before_is_dropped() {
 /// An image can say anything.
 #[tokio::test(start_paused = true)]
 async fn tags_at_the_end_of_what_can_be_counted() {
-    for (tag, kept) in [("boot;18446744073709551615;paused", 1), ("boot;+1;running;what", 1)] {
+    for (tag, kept) in [
+        ("boot;18446744073709551615;paused", 1),
+        ("boot;+1;running;what", 1),
+    ] {
         let scene = Scene::new(Fault::None).await;
         scene.state.lock().unwrap().tags.push(tag.to_owned());
         scene.session.save_snapshot("other").await.unwrap();
         scene.session.load_snapshot("boot").await.unwrap();
-        scene.session.save_snapshot("boot").overwrite().await.unwrap();
+        scene
+            .session
+            .save_snapshot("boot")
+            .overwrite()
+            .await
+            .unwrap();
         scene.session.load_snapshot("boot").await.unwrap();
         let tags = scene.end().await.tags;
         let boot: Vec<_> = tags.iter().filter(|tag| tag.starts_with("boot;")).collect();

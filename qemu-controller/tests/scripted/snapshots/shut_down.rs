@@ -1,5 +1,5 @@
-//! Loads into a machine that was shut down and stays, which is reset first, or that comes to a stop when nobody can know of
-//! it yet: a fault at every command, a future dropped after every poll.
+//! Loads into a machine that was shut down and stays, which is reset first, or that comes to a stop
+//! when nobody can know of it yet: a fault at every command, a future dropped after every poll.
 
 use std::future::IntoFuture as _;
 
@@ -19,7 +19,10 @@ async fn shut_down(fault: Fault, reboot: Reboot) -> Scene {
     }
     // The image is there from now on.
     scene.session.save_snapshot("other").await.unwrap();
-    assert_eq!(scene.session.query_status().await.unwrap().status, RunState::Shutdown);
+    assert_eq!(
+        scene.session.query_status().await.unwrap().status,
+        RunState::Shutdown
+    );
     scene
 }
 
@@ -27,9 +30,17 @@ async fn shut_down(fault: Fault, reboot: Reboot) -> Scene {
 async fn commands(reboot: Reboot) -> (usize, usize) {
     let scene = shut_down(Fault::None, reboot).await;
     let before = scene.state.lock().unwrap().told.len();
-    scene.session.load_snapshot("boot").then(AfterLoad::Running).await.unwrap();
+    scene
+        .session
+        .load_snapshot("boot")
+        .then(AfterLoad::Running)
+        .await
+        .unwrap();
     let state = scene.end().await;
-    assert!(!state.shut_down && !state.paused && state.reboot == reboot, "{state:?}");
+    assert!(
+        !state.shut_down && !state.paused && state.reboot == reboot,
+        "{state:?}"
+    );
     (before, state.told.len())
 }
 
@@ -39,13 +50,27 @@ async fn each_command_refused_in_turn() {
         let (before, all) = commands(reboot).await;
         for number in before..all {
             let scene = shut_down(Fault::Refuse(number), reboot).await;
-            let result = scene.session.load_snapshot("boot").then(AfterLoad::Running).await;
+            let result = scene
+                .session
+                .load_snapshot("boot")
+                .then(AfterLoad::Running)
+                .await;
             let state = scene.end().await;
             let refused = state.told[number].as_str();
-            assert!(matches!(result, Err(SnapshotError::Command(_))), "{refused}: {result:?}");
-            // What the configuration says of a reset still holds, unless it is that which was refused.
-            assert!(state.reboot == reboot || refused == "set-action", "{refused}: {state:?}");
-            assert!(state.jobs.is_empty() || refused == "job-dismiss", "{refused}: {state:?}");
+            assert!(
+                matches!(result, Err(SnapshotError::Command(_))),
+                "{refused}: {result:?}"
+            );
+            // What the configuration says of a reset still holds, unless it is that which was
+            // refused.
+            assert!(
+                state.reboot == reboot || refused == "set-action",
+                "{refused}: {state:?}"
+            );
+            assert!(
+                state.jobs.is_empty() || refused == "job-dismiss",
+                "{refused}: {state:?}"
+            );
         }
     }
 }
@@ -56,11 +81,19 @@ async fn a_load_that_fails_leaves_it_reset() {
     for reboot in [Reboot::Resets, Reboot::ShutsDown] {
         let scene = shut_down(Fault::Job("snapshot-load"), reboot).await;
         for then in [AfterLoad::AsBefore, AfterLoad::Running] {
-            let error = scene.session.load_snapshot("boot").then(then).await.unwrap_err();
+            let error = scene
+                .session
+                .load_snapshot("boot")
+                .then(then)
+                .await
+                .unwrap_err();
             assert_eq!(error.to_string(), "snapshot-load failed: what QEMU says");
         }
         let state = scene.end().await;
-        assert!(!state.shut_down && state.paused && state.reboot == reboot, "{state:?}");
+        assert!(
+            !state.shut_down && state.paused && state.reboot == reboot,
+            "{state:?}"
+        );
     }
 }
 
@@ -75,7 +108,11 @@ async fn a_future_dropped_after_any_number_of_polls() {
             let state = scene.end().await;
             // All of it, or nothing.
             assert_eq!(state.shut_down, polls == 0, "{polls}: {state:?}");
-            assert_eq!((state.paused, state.reboot), (polls == 0, reboot), "{polls}: {state:?}");
+            assert_eq!(
+                (state.paused, state.reboot),
+                (polls == 0, reboot),
+                "{polls}: {state:?}"
+            );
         }
     }
 }
@@ -89,17 +126,33 @@ async fn a_guest_that_stops_right_before_the_load() {
             scene.session.save_snapshot("boot").await.unwrap();
             let what = format!("{command}, {shut_down}");
             if command == "stop" {
-                scene.session.with_fresh_state("boot", async |_| ()).await.unwrap();
+                scene
+                    .session
+                    .with_fresh_state("boot", async |_| ())
+                    .await
+                    .unwrap();
             } else {
                 scene.session.load_snapshot("boot").await.unwrap();
             }
-            assert_eq!(scene.session.query_status().await.unwrap().status, RunState::Running, "{what}");
+            assert_eq!(
+                scene.session.query_status().await.unwrap().status,
+                RunState::Running,
+                "{what}"
+            );
             // That a load is due to be settled is known.
             for then in [AfterLoad::Paused, AfterLoad::Paused, AfterLoad::Running] {
-                scene.session.load_snapshot("boot").then(then).await.unwrap();
+                scene
+                    .session
+                    .load_snapshot("boot")
+                    .then(then)
+                    .await
+                    .unwrap();
             }
             let state = scene.end().await;
-            assert!(state.is_loaded && !state.shut_down && !state.paused, "{what}: {state:?}");
+            assert!(
+                state.is_loaded && !state.shut_down && !state.paused,
+                "{what}: {state:?}"
+            );
         }
     }
 }
@@ -108,12 +161,35 @@ async fn a_guest_that_stops_right_before_the_load() {
 #[tokio::test(start_paused = true)]
 async fn a_load_of_which_the_last_command_is_refused() {
     let scene = shut_down(Fault::None, Reboot::Resets).await;
-    scene.session.load_snapshot("boot").then(AfterLoad::Running).await.unwrap();
-    let cont = scene.end().await.told.iter().rposition(|told| told == "cont").unwrap();
+    scene
+        .session
+        .load_snapshot("boot")
+        .then(AfterLoad::Running)
+        .await
+        .unwrap();
+    let cont = scene
+        .end()
+        .await
+        .told
+        .iter()
+        .rposition(|told| told == "cont")
+        .unwrap();
     let scene = shut_down(Fault::Refuse(cont), Reboot::Resets).await;
-    let result = scene.session.load_snapshot("boot").then(AfterLoad::Running).await;
-    assert!(matches!(result, Err(SnapshotError::Command(_))), "{result:?}");
-    scene.session.load_snapshot("boot").then(AfterLoad::Running).await.unwrap();
+    let result = scene
+        .session
+        .load_snapshot("boot")
+        .then(AfterLoad::Running)
+        .await;
+    assert!(
+        matches!(result, Err(SnapshotError::Command(_))),
+        "{result:?}"
+    );
+    scene
+        .session
+        .load_snapshot("boot")
+        .then(AfterLoad::Running)
+        .await
+        .unwrap();
     let state = scene.end().await;
     assert!(!state.paused && state.is_loaded, "{state:?}");
 }

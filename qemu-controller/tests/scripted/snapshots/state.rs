@@ -1,5 +1,5 @@
-//! The state of a machine in memory, saved for others to continue from: a fault at every command, a future dropped after
-//! every poll, an image that is not what QEMU writes.
+//! The state of a machine in memory, saved for others to continue from: a fault at every command, a
+//! future dropped after every poll, an image that is not what QEMU writes.
 
 use qemu_controller::{Ended, SnapshotError, StateError};
 
@@ -41,7 +41,10 @@ async fn scene(fault: Fault, image: Vec<u8>) -> Scene {
 async fn commands() -> usize {
     let scene = scene(Fault::None, image()).await;
     let saved = scene.session.save_state().await.unwrap();
-    assert_eq!((saved.bytes(), saved.was_running()), (STATE.len() as u64, true));
+    assert_eq!(
+        (saved.bytes(), saved.was_running()),
+        (STATE.len() as u64, true)
+    );
     let state = scene.end().await;
     check_put_back(&state, "without a fault");
     assert!(state.nodes.is_empty(), "{state:?}");
@@ -55,7 +58,10 @@ async fn each_command_refused_in_turn() {
         let result = scene.session.save_state().await;
         let mut state = scene.end().await;
         let what = format!("{} ({number}): {result:?}", state.told[number]);
-        assert!(matches!(result, Err(StateError::Save(SnapshotError::Command(_)))), "{what}");
+        assert!(
+            matches!(result, Err(StateError::Save(SnapshotError::Command(_)))),
+            "{what}"
+        );
         // What the refusal itself undoes is left undone, and nothing else.
         match state.told[number].clone().as_str() {
             "qom-set" => state.card_is_out = false,
@@ -75,7 +81,10 @@ async fn the_end_at_each_command() {
         let StateError::Save(error) = scene.session.save_state().await.unwrap_err() else {
             panic!("{number}")
         };
-        assert!(matches!(error.ended(), Some(Ended::Closed)), "{number}: {error:?}");
+        assert!(
+            matches!(error.ended(), Some(Ended::Closed)),
+            "{number}: {error:?}"
+        );
         scene.end().await;
     }
 }
@@ -85,7 +94,10 @@ async fn a_job_that_fails() {
     for command in ["blockdev-create", "snapshot-save"] {
         let scene = scene(Fault::Job(command), image()).await;
         let error = scene.session.save_state().await.unwrap_err();
-        assert_eq!(error.to_string(), format!("{command} failed: what QEMU says"));
+        assert_eq!(
+            error.to_string(),
+            format!("{command} failed: what QEMU says")
+        );
         let state = scene.end().await;
         check_put_back(&state, command);
         assert!(state.nodes.is_empty(), "{command}: {state:?}");
