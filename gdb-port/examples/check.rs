@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gdb_port::{
-    Endpoint, GuestState, Leave, ProbeOptions, Reachability, look, probe, wait_until_listening,
+    GuestState, Leave, ProbeOptions, Reachability, StubAddress, look, probe, wait_until_listening,
 };
 
 const USAGE: &str = "\
@@ -35,7 +35,7 @@ exit status:
 ";
 
 struct Options {
-    endpoint: Endpoint,
+    endpoint: StubAddress,
     wait: Option<Duration>,
     probe: bool,
     details: ProbeOptions,
@@ -166,7 +166,7 @@ fn read_options(mut arguments: impl Iterator<Item = String>) -> Result<Option<Op
             option if option.starts_with('-') => return Err(format!("unknown option {option}")),
             text if endpoint.is_none() => {
                 endpoint = Some(
-                    text.parse::<Endpoint>()
+                    text.parse::<StubAddress>()
                         .map_err(|error| error.to_string())?,
                 );
             }

@@ -12,11 +12,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::net::{UnixSocket, UnixStream};
 
 use crate::connect::{Clock, Ending, Watch, converse, part};
-use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::listen::{Listener, Look, is_accepted, look};
 use crate::options::ProbeOptions;
 use crate::probe::{Outcome, Probe};
+use crate::stub_address::StubAddress;
 
 /// Where our connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +57,14 @@ pub(crate) struct Channel {
     /// `None` while connecting.
     stream: Option<Stream>,
     spare: Option<Spare>,
-    endpoint: Endpoint,
+    endpoint: StubAddress,
     probe: Probe,
     left: bool,
 }
 
 impl Channel {
     pub(crate) async fn connect(
-        endpoint: &Endpoint,
+        endpoint: &StubAddress,
         options: &ProbeOptions,
     ) -> Result<Self, ConnectError> {
         let probe = Probe::new(options);
@@ -76,11 +76,11 @@ impl Channel {
             left: false,
         };
         let connected = match endpoint {
-            Endpoint::Tcp(address) => channel.connect_tcp(*address).await,
+            StubAddress::Tcp(address) => channel.connect_tcp(*address).await,
             #[cfg(unix)]
-            Endpoint::Unix(path) => channel.connect_unix(path).await,
+            StubAddress::Unix(path) => channel.connect_unix(path).await,
             #[cfg(not(unix))]
-            Endpoint::Unix(path) => {
+            StubAddress::Unix(path) => {
                 return Err(ConnectError::UnixSocketsUnsupported { path: path.clone() });
             }
         };
@@ -225,14 +225,14 @@ impl Spare {
     }
 }
 
-fn queue(endpoint: &Endpoint, local: Option<SocketAddr>) -> Queue {
+fn queue(endpoint: &StubAddress, local: Option<SocketAddr>) -> Queue {
     let Look::Present(Listener {
         attached, queued, ..
     }) = look(endpoint, None)
     else {
         return Queue::NotShown;
     };
-    if let (Endpoint::Tcp(remote), Some(local)) = (endpoint, local) {
+    if let (StubAddress::Tcp(remote), Some(local)) = (endpoint, local) {
         return match is_accepted(local, *remote) {
             Some(true) => Queue::Accepted,
             Some(false) if attached > 0 => Queue::WaitsBehindClient,

@@ -15,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::channel::{Channel, Queue};
-use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::listen::{Listener, Look, look};
 use crate::options::ProbeOptions;
 use crate::probe::{Outcome, Probe};
 use crate::reachability::{Blind, GuestEffect, Reachability, Seen};
+use crate::stub_address::StubAddress;
 use crate::wait::Pauses;
 
 /// Pauses between looks, while a client is leaving or an answer is awaited, grow to this.
@@ -108,7 +108,7 @@ impl Unaccepted {
 /// # Errors
 /// Only what says nothing about the stub: the system has no sockets left, or forbids the
 /// connection. Nobody listening, silence, strange answers are results.
-pub async fn probe(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report, ConnectError> {
+pub async fn probe(endpoint: &StubAddress, options: &ProbeOptions) -> Result<Report, ConnectError> {
     let deadline = Instant::now() + options.bounded_deadline();
     if let Some(reachability) = refuse_by_look(endpoint, options, deadline).await {
         return Ok(Report::untouched(reachability));
@@ -122,7 +122,7 @@ pub async fn probe(endpoint: &Endpoint, options: &ProbeOptions) -> Result<Report
 /// As [`probe`].
 #[cfg(any(test, feature = "testing"))]
 pub async fn probe_unlooked(
-    endpoint: &Endpoint,
+    endpoint: &StubAddress,
     options: &ProbeOptions,
 ) -> Result<Report, ConnectError> {
     connect_and_converse(
@@ -134,7 +134,7 @@ pub async fn probe_unlooked(
 }
 
 async fn connect_and_converse(
-    endpoint: &Endpoint,
+    endpoint: &StubAddress,
     options: &ProbeOptions,
     deadline: Instant,
 ) -> Result<Report, ConnectError> {
@@ -174,7 +174,7 @@ pub async fn probe_stream<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Looks until the port is free; the answer, if it is not to be connected to.
 async fn refuse_by_look(
-    endpoint: &Endpoint,
+    endpoint: &StubAddress,
     options: &ProbeOptions,
     deadline: Instant,
 ) -> Option<Reachability> {
@@ -201,7 +201,7 @@ async fn refuse_by_look(
 
 /// What a refused connection says of the stub.
 fn refused(
-    endpoint: &Endpoint,
+    endpoint: &StubAddress,
     options: &ProbeOptions,
     error: ConnectError,
 ) -> Result<Reachability, ConnectError> {

@@ -6,10 +6,10 @@
 //! *probe*, which speaks, is for those who ask for it, and says what it did.
 //!
 //! ```no_run
-//! use gdb_port::{Endpoint, Leave, ProbeOptions, Reachability, look, probe};
+//! use gdb_port::{StubAddress, Leave, ProbeOptions, Reachability, look, probe};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let endpoint: Endpoint = "127.0.0.1:1234".parse()?;
+//! let endpoint: StubAddress = "127.0.0.1:1234".parse()?;
 //!
 //! // Nothing is connected: the kernel's tables say who listens, and whether a client is attached.
 //! let look = look(&endpoint, None);
@@ -37,7 +37,6 @@
 mod channel;
 #[cfg(feature = "tokio")]
 mod connect;
-mod endpoint;
 mod error;
 pub mod link;
 pub mod listen;
@@ -46,6 +45,7 @@ pub mod packet;
 pub mod probe;
 mod reachability;
 pub mod reply;
+mod stub_address;
 pub mod target;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
@@ -55,7 +55,6 @@ mod wait;
 
 #[cfg(feature = "tokio")]
 pub use connect::{Report, Unaccepted, probe, probe_stream};
-pub use endpoint::{Chardev, Endpoint};
 pub use error::EndpointError;
 #[cfg(feature = "tokio")]
 pub use error::{ConnectError, WaitError};
@@ -63,6 +62,7 @@ pub use listen::{Listener, Look, look};
 pub use options::{GuestState, Leave, ProbeOptions};
 pub use probe::{Outcome, Probe};
 pub use reachability::{Blind, GuestEffect, Identity, Reachability, Seen};
+pub use stub_address::{Chardev, StubAddress};
 #[cfg(feature = "tokio")]
 pub use wait::wait_until_listening;
 

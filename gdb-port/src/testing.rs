@@ -14,7 +14,7 @@ use crate::probe::Probe;
 use crate::reachability::GuestEffect;
 use crate::reply::{Features, StopReply, ThreadId};
 use crate::target::TargetReader;
-use crate::{Chardev, Endpoint};
+use crate::{Chardev, StubAddress};
 
 const LIMIT: usize = 300;
 
@@ -249,7 +249,7 @@ pub fn texts(bytes: &[u8]) {
         return;
     };
     let _ = (ThreadId::parse(text), Chardev::parse(text));
-    if let Ok(endpoint) = text.parse::<Endpoint>() {
+    if let Ok(endpoint) = text.parse::<StubAddress>() {
         assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
     }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::endpoint::Endpoint;
 use crate::error::WaitError;
 use crate::listen::{Listener, Look, look, look_for_listener};
+use crate::stub_address::StubAddress;
 
 /// Pauses between looks grow from 1 ms, twofold, to this.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 /// [`WaitError::CannotSee`] at once where looks see nothing. The guest is untouched in every case, also when the future
 /// is dropped.
 pub async fn wait_until_listening<F: Future>(
-    endpoint: &Endpoint,
+    endpoint: &StubAddress,
     owner: Option<u32>,
     deadline: Duration,
     gone: F,

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Address, AttachError, Endpoint, Ladder, Session};
+use qemu_controller::{Address, AttachError, Endpoint, Session, StopPolicy};
 use qemu_launch::MachineSpec;
 
 const FIRMWARE: &str = concat!(
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = qemu.qmp_address().ok_or("it has no monitor")?;
     look_at(attach_when_it_listens(address).await?).await?;
     println!("still running: {}", qemu.try_wait().is_none());
-    println!("{}", qemu.end(Ladder::default()).await?.exit);
+    println!("{}", qemu.end(StopPolicy::default()).await?.exit);
     Ok(())
 }
 

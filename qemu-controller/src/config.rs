@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qemu_launch::{Endpoint, Icount, Ladder, MachineSpec, Semihosting, SpecError};
+use qemu_launch::{Endpoint, Icount, MachineSpec, Semihosting, SpecError, StopPolicy};
 
-use crate::destination::Destination;
-use crate::memory_write::{QTEST, QTEST_ARGS};
+use crate::client::log_sink::Destination;
+use crate::guest::qtest::{QTEST, QTEST_ARGS};
 use crate::serial::PortName;
 
 /// The character device of the semihosting console.
@@ -60,7 +60,7 @@ pub(crate) struct Deadlines {
     pub(crate) start: Duration,
     pub(crate) command: Duration,
     /// After `quit`, after SIGTERM, after SIGKILL.
-    pub(crate) stop: Ladder,
+    pub(crate) stop: StopPolicy,
 }
 
 impl Default for Deadlines {
@@ -68,7 +68,7 @@ impl Default for Deadlines {
         Self {
             start: Duration::from_secs(10),
             command: Duration::from_secs(5),
-            stop: Ladder::default().after_quit(Duration::from_secs(2)),
+            stop: StopPolicy::default().after_quit(Duration::from_secs(2)),
         }
     }
 }
@@ -96,8 +96,8 @@ impl Default for QemuConfig {
 impl QemuConfig {
     /// The QEMU program: a bare name is looked up, a path is taken as it is. Default
     /// `qemu-system-arm`.
-    pub fn qemu_path(self, program: impl Into<PathBuf>) -> Self {
-        self.with_spec(|spec| spec.qemu_path(program))
+    pub fn qemu(self, program: impl Into<PathBuf>) -> Self {
+        self.with_spec(|spec| spec.qemu(program))
     }
 
     /// The board (`-machine`). Another board than the default one gets its own CPU and memory,
@@ -235,8 +235,8 @@ impl QemuConfig {
     /// How long [`stop`](crate::Session::stop) waits on each rung: after `quit`, after SIGTERM,
     /// after SIGKILL. Default 2 s, 2 s, 5 s; `quit` takes 9 ms at the median and 152 ms on a loaded
     /// machine. Zero leaves out `quit` or SIGTERM.
-    pub fn stop_ladder(mut self, quit: Duration, terminate: Duration, kill: Duration) -> Self {
-        self.deadlines.stop = Ladder::default()
+    pub fn stop_policy(mut self, quit: Duration, terminate: Duration, kill: Duration) -> Self {
+        self.deadlines.stop = StopPolicy::default()
             .after_quit(quit)
             .terminate_within(terminate)
             .kill_within(kill);

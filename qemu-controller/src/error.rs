@@ -65,7 +65,7 @@ pub enum StartError {
         command_line: String,
         /// How the session ended.
         #[source]
-        source: Ended,
+        source: SessionEnd,
     },
     /// QEMU answered one of the first commands with an error.
     #[error("QEMU refused to begin the session {phase}")]
@@ -190,7 +190,7 @@ pub enum AttachError {
         phase: StartPhase,
         /// How it ended.
         #[source]
-        source: Ended,
+        source: SessionEnd,
     },
     /// QEMU answered one of the first commands with an error.
     #[error("QEMU refused to begin the session {phase}")]
@@ -235,7 +235,7 @@ pub enum StopError {
     Unheeded(#[source] Arc<CommandError>),
 }
 
-/// Why a command has no result. The session goes on after all of these but [`Ended`](Self::Ended).
+/// Why a command has no result. The session goes on after all of these but [`SessionEnd`](Self::Ended).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
@@ -275,7 +275,7 @@ pub enum CommandError {
         command: String,
         /// How it ended.
         #[source]
-        ended: Ended,
+        ended: SessionEnd,
     },
     /// The command cannot be sent as it is; nothing was sent.
     #[error("{command} cannot be sent")]
@@ -307,7 +307,7 @@ pub enum CommandError {
 
 impl CommandError {
     /// How the session ended, where that is the reason.
-    pub fn ended(&self) -> Option<&Ended> {
+    pub fn ended(&self) -> Option<&SessionEnd> {
         match self {
             Self::Ended { ended, .. } => Some(ended),
             _ => None,
@@ -348,7 +348,7 @@ impl std::fmt::Display for WaitPhase {
 /// How a session ended: the same answer for everybody who waits.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum SessionEnd {
     /// QEMU ended, by itself or by us.
     #[error("{0}")]
     Exited(Exit),

@@ -29,7 +29,7 @@
 //! | what its display shows | [`Session::screendump`] |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
-//! | why it did not work | [`StartError`], [`CommandError`], [`Ended`] |
+//! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
 //!
 //! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command
 //! and event at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
@@ -40,32 +40,17 @@
 //! with the last handle (unless it is to keep running), and on Linux with this program, however
 //! that ends.
 
-mod attach;
 mod block_changes;
-mod call;
+mod client;
 mod config;
-mod destination;
-mod driver;
 mod error;
-mod events;
-mod gdb;
-mod history;
-mod memory;
-mod memory_write;
-mod operation;
+mod fork;
+mod guest;
 #[cfg(feature = "qapi")]
 mod qapi;
-mod run_state;
-mod screendump;
 mod serial;
 mod session;
-mod shared;
 mod snapshot;
-mod start;
-mod stop;
-mod symbols;
-mod transcript;
-mod transport;
 mod verdict;
 
 #[cfg(feature = "qapi")]
@@ -75,27 +60,28 @@ pub use regex;
 
 pub use {gdb_port, qemu_launch, qmp_proto};
 
-pub use attach::AttachConfig;
+pub use client::events::{EVENT_BACKLOG_BYTES, Events, Missed};
 pub use config::QemuConfig;
 pub use error::{
-    AttachError, CommandError, Ended, GdbError, NotKept, StartError, StartPhase, StopError,
+    AttachError, CommandError, GdbError, NotKept, SessionEnd, StartError, StartPhase, StopError,
     WaitPhase,
 };
-pub use events::{EVENT_BACKLOG_BYTES, Events, Missed};
-pub use gdb::GdbCheck;
-pub use memory::{Location, MemoryError};
-pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, Ladder, RegisterDump, Semihosting};
+pub use fork::{MachineState, StateError};
+pub use guest::gdb::GdbCheck;
+pub use guest::memory::{Location, MemoryError};
+pub use guest::screendump::ScreendumpError;
+pub use guest::symbols::{Place, Symbol, Symbols, SymbolsError};
+pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, RegisterDump, Semihosting, StopPolicy};
 pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};
-pub use screendump::ScreendumpError;
 pub use serial::{Expected, Pattern, SERIAL_BUFFER_BYTES, Serial, SerialError, SerialStream};
 pub use session::Session;
+pub use session::attach::AttachConfig;
+pub use session::stop::{Stopped, StoppedBy};
 pub use snapshot::{
-    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, MachineState, SaveSnapshot,
-    Snapshot, SnapshotError, StateError,
+    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, SaveSnapshot, Snapshot,
+    SnapshotError,
 };
-pub use stop::{Stopped, StoppedBy};
-pub use symbols::{Place, Symbol, Symbols, SymbolsError};
 pub use verdict::{Exception, Hang, Interruption, Verdict};
 
 /// The README's example compiles.

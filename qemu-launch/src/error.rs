@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-use crate::command_line::Argv;
+use crate::argv::command_line::Argv;
 use crate::discover::FindError;
 use crate::firmware::FirmwareError;
 

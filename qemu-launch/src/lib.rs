@@ -1,7 +1,7 @@
 //! Runs QEMU: from a typed machine to a watched process, whether or not QMP is wanted.
 //!
 //! ```no_run
-//! use qemu_launch::{Endpoint, Ladder, MachineSpec};
+//! use qemu_launch::{Endpoint, StopPolicy, MachineSpec};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // qemu-system-arm, lm3s6965evb, cortex-m3, 64K, and a QMP monitor that nobody else can reach.
@@ -10,7 +10,7 @@
 //! let monitor = qemu.take_qmp().expect("it is inherited, and taken once");
 //! let uart = qemu.take_serial(0).expect("it is inherited, and taken once");
 //! # drop((monitor, uart));
-//! let ended = qemu.end_blocking(Ladder::default())?;
+//! let ended = qemu.end_blocking(StopPolicy::default())?;
 //! println!("{}, by {:?}", ended.exit, ended.rung);
 //! # Ok(())
 //! # }
@@ -24,8 +24,8 @@
 //! | the firmware's checks, and what kind of file it is | [`firmware`], [`Format`] |
 //! | finding QEMU, and asking it what it supports | [`discover`] |
 //! | starting it | [`spawn()`], [`spawn_async`] |
-//! | the process | [`Process`] owns it; [`Watch`] looks on, and can be cloned |
-//! | ending it, rung by rung | [`Ladder`], [`Watch::end`], [`Watch::end_blocking`] |
+//! | the process | [`Process`] owns it; [`ProcessHandle`] looks on, and can be cloned |
+//! | ending it, rung by rung | [`StopPolicy`], [`ProcessHandle::end`], [`ProcessHandle::end_blocking`] |
 //! | how it ended | [`Exit`], [`ExitKind`] |
 //!
 //! It speaks no QMP and no GDB protocol. It needs no runtime: whatever is `async` here can be
@@ -67,7 +67,7 @@
 //! | this program is killed | the kernel kills QEMU | a guard process (`/bin/sh`) kills QEMU | QEMU runs on |
 //! | group, umask, no core dump, descriptors | yes | yes | `std`'s handling of handles only |
 //! | a start copies this program's memory tables | no | yes: `fork` | no |
-//! | [`Watch::terminate`] | SIGTERM | SIGTERM | the same as a kill |
+//! | [`ProcessHandle::terminate`] | SIGTERM | SIGTERM | the same as a kill |
 //! | [`Sandbox::Strict`] | where QEMU was built with seccomp | no | no |
 //!
 //! On Linux QEMU is killed when the thread that started it ends, so that is the main thread or one
@@ -83,54 +83,26 @@
 //! away: then the exit is
 //! [`ExitKind::Unknown`].
 
-mod architecture;
 mod argv;
-mod channel;
-mod child;
-mod command_line;
-mod conflict;
-mod continued;
-mod cortex_m;
-mod device;
 pub mod discover;
-mod elf;
-mod endpoint;
-mod environment;
 mod error;
-mod exec;
-mod exit;
 pub mod firmware;
-mod format;
-mod image;
-mod install;
-mod intel_hex;
-mod ladder;
-mod lasting;
-mod lockup;
-mod once;
-mod option;
-mod orphan;
-mod output;
 mod process;
-mod registers;
-mod ring;
-mod serve;
-mod spawn;
 mod spec;
 
-pub use command_line::Argv;
-pub use device::{
+pub use argv::command_line::Argv;
+pub use discover::install::install_command;
+pub use error::{SpawnError, SpecError};
+pub use firmware::format::Format;
+pub use process::exit::{Exit, ExitKind};
+pub use process::lockup::RegisterDump;
+pub use process::output::{Line, Lines, Tail, TimedOut};
+pub use process::registers::Registers;
+pub use process::spawn::{spawn, spawn_async};
+pub use process::stop_policy::{StillRunning, StopPolicy, StopStep, Terminated};
+pub use process::{Process, ProcessHandle};
+pub use spec::MachineSpec;
+pub use spec::device::{
     Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
 };
-pub use endpoint::{Address, Endpoint};
-pub use error::{SpawnError, SpecError};
-pub use exit::{Exit, ExitKind};
-pub use format::Format;
-pub use install::install_command;
-pub use ladder::{Ended, Ladder, Rung, StillRunning};
-pub use lockup::RegisterDump;
-pub use output::{Line, Lines, Tail, TimedOut};
-pub use process::{Process, Watch};
-pub use registers::Registers;
-pub use spawn::{spawn, spawn_async};
-pub use spec::MachineSpec;
+pub use spec::endpoint::{Address, Endpoint};

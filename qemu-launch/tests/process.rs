@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fake::{Fake, eventually, soon};
 use qemu_launch::discover::{FindError, find};
-use qemu_launch::{ExitKind, Ladder, Process, Rung};
+use qemu_launch::{ExitKind, Process, StopPolicy, StopStep};
 
 /// Starts it and waits for its first line on stdout.
 fn start(fake: &Fake) -> (Process, String) {
@@ -40,11 +40,11 @@ fn one_that_is_deaf_to_sigterm_is_killed() {
     let fake = Fake::new("trap '' TERM; echo ready; while :; do sleep 1; done");
     let (process, _) = start(&fake);
     let ended = process
-        .end_blocking(Ladder::default().terminate_within(Duration::from_millis(100)))
+        .end_blocking(StopPolicy::default().terminate_within(Duration::from_millis(100)))
         .unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Killed, &ExitKind::Signalled(9))
+        (StopStep::Killed, &ExitKind::Signalled(9))
     );
     assert!(
         ended.took >= Duration::from_millis(100),
@@ -57,11 +57,11 @@ fn one_that_takes_its_time_is_waited_for() {
     let fake = Fake::new("trap 'sleep 0.2; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
     let (process, _) = start(&fake);
     let ended = process
-        .end_blocking(Ladder::default().terminate_within(Duration::from_secs(20)))
+        .end_blocking(StopPolicy::default().terminate_within(Duration::from_secs(20)))
         .unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Terminated, &ExitKind::Exited(3))
+        (StopStep::Terminated, &ExitKind::Exited(3))
     );
 }
 
@@ -73,10 +73,10 @@ fn one_that_may_take_for_ever_is_waited_for() {
     let (tell, told) = std::sync::mpsc::channel();
     let watch = process.watch();
     std::thread::spawn(move || {
-        let ladder = Ladder::default().after_quit(Duration::MAX);
+        let policy = StopPolicy::default().after_quit(Duration::MAX);
         tell.send(
             watch.end_blocking(
-                ladder
+                policy
                     .terminate_within(Duration::MAX)
                     .kill_within(Duration::MAX),
             ),
@@ -88,7 +88,7 @@ fn one_that_may_take_for_ever_is_waited_for() {
         .unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Exited, &ExitKind::Exited(3))
+        (StopStep::Exited, &ExitKind::Exited(3))
     );
 }
 

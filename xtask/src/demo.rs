@@ -205,14 +205,14 @@ fn config(args: &Args, firmware: &Path) -> anyhow::Result<QemuConfig> {
         Endpoint::Exposed(args.gdb)
     };
     let mut config = QemuConfig::default()
-        .qemu_path(&args.qemu)
+        .qemu(&args.qemu)
         .machine(&args.machine)
         .firmware(firmware)
         .gdb(gdb);
     config = config
         .start_deadline(PATIENCE)
         .command_deadline(PATIENCE)
-        .stop_ladder(PATIENCE, PATIENCE, PATIENCE);
+        .stop_policy(PATIENCE, PATIENCE, PATIENCE);
     if let Some(cpu) = &args.cpu {
         config = config.cpu(cpu);
     }

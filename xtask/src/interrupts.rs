@@ -1,7 +1,7 @@
 //! Ctrl-C, SIGTERM and a closed terminal, for the verbs that have processes to end first.
 
 // As the program has them: there is one right way to listen.
-#[path = "../../qemu-controller/src/bin/qemu-controller/signals.rs"]
+#[path = "../../cli/src/signals.rs"]
 mod signals;
 
 use self::signals::Signals;

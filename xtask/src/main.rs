@@ -1,24 +1,14 @@
 //! `cargo xtask <verb>`: dispatch only; one file a verb.
 
-mod api;
-mod audit;
 mod bench;
-mod coverage;
 mod demo;
 mod firmware;
-mod fuzz;
 mod interrupts;
-mod layers;
 mod qemus;
-mod robustness;
 mod setup;
 mod soak;
 mod steps;
 mod test;
-#[cfg(test)]
-#[path = "../../qemu-launch/tests/fake/program.rs"]
-mod test_program;
-mod tidy;
 mod transcripts;
 mod workspace;
 
@@ -40,15 +30,8 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Firmware(firmware::Args),
-    Fuzz(fuzz::Args),
     Setup(setup::Args),
     Soak(soak::Args),
-    Layers(layers::Args),
-    Api(api::Args),
-    Audit(audit::Args),
-    Coverage(coverage::Args),
-    Robustness(robustness::Args),
-    Tidy(tidy::Args),
     Transcripts(transcripts::Args),
 }
 
@@ -58,15 +41,8 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Firmware(args) => firmware::run(args).map(success),
-        Verb::Fuzz(args) => fuzz::run(args),
         Verb::Setup(args) => setup::run(args).map(success),
         Verb::Soak(args) => soak::run(args),
-        Verb::Layers(args) => layers::run(args).map(success),
-        Verb::Api(args) => api::run(args).map(success),
-        Verb::Audit(args) => audit::run(args),
-        Verb::Coverage(args) => coverage::run(args).map(success),
-        Verb::Robustness(args) => robustness::run(args).map(success),
-        Verb::Tidy(args) => tidy::run(args).map(success),
         Verb::Transcripts(args) => transcripts::run(args).map(success),
     };
     result.unwrap_or_else(|error| {

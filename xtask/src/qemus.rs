@@ -106,7 +106,7 @@ fn version(program: &Path) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_program::write_program;
+    use test_support::write_program;
 
     #[test]
     fn a_named_one_is_found_by_its_path_and_by_its_variable_under_the_name_that_tests_use() {

@@ -6,7 +6,6 @@
 //! What to do is decided by a pure function, [`plan()`], from the few [`Facts`] that matter.
 
 mod backports;
-pub(crate) mod cargo_tool;
 mod plan;
 
 use std::{

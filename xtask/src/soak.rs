@@ -224,5 +224,5 @@ fn config(image: &str) -> QemuConfig {
         .gdb(Endpoint::free_port())
         .start_deadline(PATIENCE)
         .command_deadline(PATIENCE)
-        .stop_ladder(PATIENCE, PATIENCE, PATIENCE)
+        .stop_policy(PATIENCE, PATIENCE, PATIENCE)
 }

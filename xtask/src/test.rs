@@ -15,11 +15,11 @@ use cargo_metadata::{Metadata, TargetKind};
 use clap::ValueEnum;
 
 use crate::{
-    api, firmware, layers,
+    firmware,
     qemus::{Further, Variant},
-    robustness, setup,
+    setup,
     steps::{self, Step},
-    tidy, workspace,
+    workspace,
 };
 
 /// Run every check and test; installs qemu-system-arm first where it is missing
@@ -40,8 +40,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Part {
-    /// All that needs no QEMU: format, lints, unit and doc tests, docs, house rules, firmware
-    /// images
+    /// All that needs no QEMU: format, lints, unit and doc tests, docs, firmware images
     Unit,
     /// The tests on real QEMU
     Integration,
@@ -83,7 +82,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let targets = TestTargets::of(&workspace::metadata()?)?;
     let mut steps = Vec::new();
     if matches!(args.part, None | Some(Part::Unit)) {
-        steps.extend(unit_steps(&targets, api::left_out()?));
+        steps.extend(unit_steps(&targets));
     }
     if args.part == Some(Part::Foreign) {
         setup::ensure_foreign(args.no_install)?;
@@ -105,7 +104,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(steps::run_all(steps)?.into())
 }
 
-fn unit_steps(targets: &TestTargets, no_api: Option<String>) -> Vec<Step> {
+fn unit_steps(targets: &TestTargets) -> Vec<Step> {
     let tests = test_flags(&targets.unit);
     vec![
         Step::cargo("format", "fmt --all --check"),
@@ -123,16 +122,6 @@ fn unit_steps(targets: &TestTargets, no_api: Option<String>) -> Vec<Step> {
         ),
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
-        no_api.map_or_else(
-            || Step::check("public API", || api::run(api::Args::default())),
-            |why| Step::left_out("public API", &why),
-        ),
-        Step::check("layers", || layers::run(layers::Args::default())),
-        Step::check(
-            "robustness",
-            || robustness::run(robustness::Args::default()),
-        ),
-        Step::check("house rules", || tidy::run(tidy::Args::default())),
         Step::check("firmware images", || {
             firmware::run(firmware::Args::check_all())
         }),
@@ -315,7 +304,7 @@ mod tests {
     #[test]
     fn unit_steps_run_no_target_that_needs_qemu() {
         let targets = sorted(&[("qemu", &["qemu-tests"]), ("bad_input", &[])]).unwrap();
-        let shown = commands(&unit_steps(&targets, None));
+        let shown = commands(&unit_steps(&targets));
         assert_eq!(
             shown[2],
             "unit tests: test --workspace --all-features --no-fail-fast --lib --bins --test bad_input"
@@ -356,7 +345,7 @@ mod tests {
     fn every_test_target_of_this_workspace_is_run_by_a_step() {
         let metadata = workspace::metadata().unwrap();
         let targets = TestTargets::of(&metadata).unwrap();
-        let mut steps = unit_steps(&targets, None);
+        let mut steps = unit_steps(&targets);
         steps.extend(suites(&targets, true, &installed()));
         steps.extend(foreign_steps(&targets));
         let shown = commands(&steps).join("\n") + "\n";

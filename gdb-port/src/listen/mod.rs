@@ -7,8 +7,8 @@
 
 use std::fmt;
 
-use crate::endpoint::Endpoint;
 use crate::reachability::{Blind, Reachability};
+use crate::stub_address::StubAddress;
 
 #[cfg(target_os = "linux")]
 mod diag;
@@ -87,11 +87,11 @@ impl fmt::Display for Look {
 /// A listener in another network namespace (a container) is absent, which is right: nor could one
 /// connect to it.
 #[must_use]
-pub fn look(endpoint: &Endpoint, owner: Option<u32>) -> Look {
+pub fn look(endpoint: &StubAddress, owner: Option<u32>) -> Look {
     #[cfg(target_os = "linux")]
     let look = match endpoint {
-        Endpoint::Tcp(address) => tcp::look(*address, owner),
-        Endpoint::Unix(path) => unix::look(path, owner),
+        StubAddress::Tcp(address) => tcp::look(*address, owner),
+        StubAddress::Unix(path) => unix::look(path, owner),
     };
     #[cfg(not(target_os = "linux"))]
     let look = {
@@ -103,9 +103,9 @@ pub fn look(endpoint: &Endpoint, owner: Option<u32>) -> Look {
 
 /// As [`look`], without looking for clients: to be asked again and again until it is there.
 #[cfg(feature = "tokio")]
-pub(crate) fn look_for_listener(endpoint: &Endpoint, owner: Option<u32>) -> Look {
+pub(crate) fn look_for_listener(endpoint: &StubAddress, owner: Option<u32>) -> Look {
     #[cfg(target_os = "linux")]
-    if let Endpoint::Tcp(address) = endpoint {
+    if let StubAddress::Tcp(address) = endpoint {
         return tcp::look_for_listener(*address, owner);
     }
     look(endpoint, owner)

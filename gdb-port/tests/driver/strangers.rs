@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gdb_port::{
-    Endpoint, GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, look, probe,
+    GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, StubAddress, look, probe,
 };
 
 use crate::unused::unused;
@@ -58,7 +58,7 @@ async fn ask_until(server: &Server, deadline: Duration) -> Report {
         .leave(Leave::RunOn)
         .deadline(deadline);
     options.leave_within = Duration::from_millis(200);
-    let endpoint = Endpoint::Tcp(server.address);
+    let endpoint = StubAddress::Tcp(server.address);
     // Generous towards a loaded machine; a hang would take for ever.
     let report = tokio::time::timeout(deadline + AMPLE, probe(&endpoint, &options)).await;
     report.expect("the deadline is kept").unwrap()
@@ -129,7 +129,7 @@ async fn a_silent_server() {
 #[tokio::test]
 async fn a_listener_that_never_accepts() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+    let endpoint = StubAddress::Tcp(listener.local_addr().unwrap());
     let options = ProbeOptions::default().deadline(Duration::from_millis(100));
     let report = probe(&endpoint, &options).await.unwrap();
     assert_eq!(
@@ -223,7 +223,7 @@ fn assert_broken(report: &Report) {
 #[tokio::test]
 async fn nobody() {
     let (_held, endpoint) = unused();
-    let endpoint = Endpoint::Tcp(endpoint);
+    let endpoint = StubAddress::Tcp(endpoint);
     let report = probe(&endpoint, &ProbeOptions::default()).await.unwrap();
     assert_eq!(report.reachability, Reachability::NobodyListens);
     // Where looks see nothing, the refused connection says it.
@@ -246,7 +246,7 @@ async fn a_socket_file_without_a_listener_and_a_file_that_is_no_socket() {
             ProbeOptions::default(),
             ProbeOptions::default().nobody_attached(),
         ] {
-            let report = probe(&Endpoint::Unix(path.clone()), &options)
+            let report = probe(&StubAddress::Unix(path.clone()), &options)
                 .await
                 .unwrap();
             assert_eq!(
@@ -274,7 +274,7 @@ async fn a_deadline_without_end_is_no_overflow() {
     let options = ProbeOptions::default()
         .deadline(Duration::MAX)
         .leave_within(Duration::MAX);
-    let report = probe(&Endpoint::Tcp(server.address), &options)
+    let report = probe(&StubAddress::Tcp(server.address), &options)
         .await
         .unwrap();
     assert_eq!(seen(&report), &Seen::Closed);

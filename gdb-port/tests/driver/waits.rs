@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use gdb_port::{Blind, Endpoint, WaitError, wait_until_listening};
+use gdb_port::{Blind, StubAddress, WaitError, wait_until_listening};
 
 use crate::other::Other;
 
@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(20);
 async fn a_listener_that_comes_later_ends_the_wait() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gdb.sock");
-    let endpoint = Endpoint::Unix(path.clone());
+    let endpoint = StubAddress::Unix(path.clone());
     let later = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         UnixListener::bind(path).unwrap()
@@ -28,7 +28,7 @@ async fn a_listener_that_comes_later_ends_the_wait() {
 #[tokio::test]
 async fn the_wait_ends_with_the_process_at_the_deadline_or_where_it_cannot_see() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = Endpoint::Tcp(listener.local_addr().unwrap());
+    let endpoint = StubAddress::Tcp(listener.local_addr().unwrap());
     // Somebody else's listener is not waited for at all once the process is gone, and until the
     // deadline before.
     let mut other = Other::start();

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use gdb_port::Endpoint;
+use gdb_port::StubAddress;
 
 use crate::machine::{PATIENCE, eventually, firmware};
 
@@ -112,17 +112,17 @@ impl Drop for Process {
     }
 }
 
-fn target(endpoint: &Endpoint) -> String {
+fn target(endpoint: &StubAddress) -> String {
     match endpoint {
-        Endpoint::Tcp(address) => format!("target remote {address}"),
-        Endpoint::Unix(path) => format!("target remote {}", path.display()),
+        StubAddress::Tcp(address) => format!("target remote {address}"),
+        StubAddress::Unix(path) => format!("target remote {}", path.display()),
         other => panic!("gdb has no word for {other}"),
     }
 }
 
 /// Attaches, carries the commands out, and returns what was printed. gdb ends at the first that
 /// fails.
-pub(crate) fn batch(endpoint: &Endpoint, commands: &[&str]) -> String {
+pub(crate) fn batch(endpoint: &StubAddress, commands: &[&str]) -> String {
     let mut command = gdb();
     command.args(["-batch", "-ex", &target(endpoint)]);
     for line in commands {
@@ -147,7 +147,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn attach(endpoint: &Endpoint) -> Self {
+    pub(crate) fn attach(endpoint: &StubAddress) -> Self {
         let process = Process::start(gdb());
         let mut child = process.child();
         let commands = child.stdin.take().unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gdb_port::{Chardev, Endpoint};
+use gdb_port::{Chardev, StubAddress};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -69,7 +69,7 @@ impl Drop for Guarded {
 pub(crate) struct Machine {
     child: Guarded,
     monitor: BufReader<UnixStream>,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoint: StubAddress,
     _folder: TempDir,
 }
 
@@ -136,7 +136,7 @@ impl Machine {
             Guarded(spawned.expect("qemu-system-arm is missing: install it (`cargo xtask setup`)"));
         let mut monitor = BufReader::new(connect_monitor(&monitor));
         monitor.read_line(&mut String::new()).unwrap();
-        let endpoint = Endpoint::Unix(PathBuf::new());
+        let endpoint = StubAddress::Unix(PathBuf::new());
         let mut machine = Self {
             child,
             monitor,

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use gdb_port::Endpoint;
+use gdb_port::StubAddress;
 
 use crate::machine::{Machine, PATIENCE};
 
@@ -17,14 +17,14 @@ pub(crate) struct Client(Box<dyn Connection>);
 
 impl Client {
     /// Connects, without waiting until it is accepted.
-    pub(crate) fn connect(endpoint: &Endpoint) -> Self {
+    pub(crate) fn connect(endpoint: &StubAddress) -> Self {
         match endpoint {
-            Endpoint::Tcp(address) => {
+            StubAddress::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5)).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 Self(Box::new(stream))
             }
-            Endpoint::Unix(path) => {
+            StubAddress::Unix(path) => {
                 let stream = UnixStream::connect(path).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 Self(Box::new(stream))

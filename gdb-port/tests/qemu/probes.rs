@@ -186,7 +186,7 @@ async fn a_client_whose_connection_closes_is_waited_for() {
 #[tokio::test]
 async fn an_open_stream_is_probed_as_well() {
     let mut machine = Machine::start(Stub::Unix, Guest::Running);
-    let gdb_port::Endpoint::Unix(path) = &machine.endpoint else {
+    let gdb_port::StubAddress::Unix(path) = &machine.endpoint else {
         panic!("not a unix socket")
     };
     let stream = tokio::net::UnixStream::connect(path).await.unwrap();

@@ -3,7 +3,7 @@
 use std::future::{pending, ready};
 use std::time::Duration;
 
-use gdb_port::{Endpoint, WaitError, wait_until_listening};
+use gdb_port::{StubAddress, WaitError, wait_until_listening};
 
 use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub, qemu};
 
@@ -27,7 +27,7 @@ async fn the_wait_ends_when_the_stub_of_the_process_listens() {
 async fn the_wait_begins_before_qemu_does() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("gdb.sock");
-    let endpoint = Endpoint::Unix(socket.clone());
+    let endpoint = StubAddress::Unix(socket.clone());
     let starting = async {
         let mut command = qemu(&folder.path().join("qmp.sock"));
         command

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tracing::warn;
 
-use crate::destination::Destination;
+use crate::client::log_sink::Destination;
 
 /// Which of the guest's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

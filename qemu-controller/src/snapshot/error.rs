@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::identity::Difference;
 use super::name::InvalidName;
-use crate::error::{CommandError, Ended};
+use crate::error::{CommandError, SessionEnd};
 
 /// Why an operation on snapshots has failed. The guest's run state is then what it was before, and
 /// every earlier snapshot is still there. One thing is not undone: a machine that was shut down and
@@ -105,7 +105,7 @@ pub enum SnapshotError {
 
 impl SnapshotError {
     /// How the session ended, where that is the reason.
-    pub fn ended(&self) -> Option<&Ended> {
+    pub fn ended(&self) -> Option<&SessionEnd> {
         match self {
             Self::Command(error) => error.ended(),
             _ => None,

@@ -8,8 +8,8 @@ use qmp_proto::Command;
 use qmp_proto::commands::{QomGet, QueryCpusFast};
 use serde::{Deserialize, Serialize};
 
+use crate::client::transaction::Operation;
 use crate::error::CommandError;
-use crate::operation::Operation;
 
 /// How long a text may be: with the longest name, all of it fits into QEMU's 255 bytes for a tag.
 const LONGEST_FIELD: usize = 32;
@@ -225,7 +225,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 /// FNV-1a of 128 bits, taken over words of eight bytes: it tells files apart that differ by chance,
 /// stays the same in every version of everything, and needs no crate. It is no defence against one
 /// made to collide.
-pub(super) struct Fnv(u128);
+pub(crate) struct Fnv(u128);
 
 impl Default for Fnv {
     fn default() -> Self {
@@ -240,7 +240,7 @@ impl Fnv {
     }
 
     /// A file, and where it ends.
-    pub(super) fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
@@ -257,7 +257,7 @@ impl fmt::Display for Fnv {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     impl Identity {

@@ -7,10 +7,10 @@ use qmp_proto::commands::{JobDismiss, JobStatus, QueryJobs, TypedEvent};
 use tokio::time::{Instant, timeout};
 
 use super::error::SnapshotError;
-use crate::call::instant_after;
+use crate::client::command::instant_after;
+use crate::client::events::Events;
+use crate::client::transaction::{Operation, SEEN_THROUGH};
 use crate::error::{CommandError, WaitPhase};
-use crate::events::Events;
-use crate::operation::{Operation, SEEN_THROUGH};
 
 /// The event tells at once; this is for one that was missed.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
@@ -149,7 +149,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::events::{EVENT_BACKLOG_BYTES, Subscribers};
+    use crate::client::events::{EVENT_BACKLOG_BYTES, Subscribers};
 
     fn event(name: &str, data: Value) -> QmpEvent {
         QmpEvent::new(name.to_owned(), Some(RawJson::from_value(&data).unwrap()))

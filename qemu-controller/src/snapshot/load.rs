@@ -11,9 +11,9 @@ use super::error::SnapshotError;
 use super::name::{self, Tag};
 use super::seen::Seen;
 use super::store::Store;
-use super::{revive, sd_card};
+use super::{reset, sd_card};
+use crate::client::transaction::Operation;
 use crate::error::CommandError;
-use crate::operation::Operation;
 use crate::serial::Serial;
 use crate::session::Session;
 
@@ -207,9 +207,9 @@ async fn stand(
     if *before == RunState::Running {
         operation.command(&Stop).await?;
         // If something else had stopped it, that has been read by now.
-        return revive::revive(operation, &operation.told_run_state()).await;
+        return reset::revive(operation, &operation.told_run_state()).await;
     }
-    revive::revive(operation, before).await?;
+    reset::revive(operation, before).await?;
     store.settle(operation).await
 }
 

@@ -9,19 +9,18 @@
 //! refused in the look, before anything is touched.
 
 mod disks;
-mod error;
+pub(crate) mod error;
 mod fresh;
-mod identity;
+pub(crate) mod identity;
 mod job;
 mod load;
 mod name;
 mod pflash;
-mod revive;
+mod reset;
 mod save;
 pub(crate) mod sd_card;
 mod seen;
-mod state;
-mod store;
+pub(crate) mod store;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -35,11 +34,9 @@ pub use identity::{Difference, Identity};
 pub use load::{AfterLoad, LoadSnapshot};
 pub use name::InvalidName;
 pub use save::SaveSnapshot;
-pub(crate) use state::load as load_state;
-pub use state::{MachineState, StateError};
 pub(crate) use store::Store;
 
-use crate::operation::Operation;
+use crate::client::transaction::Operation;
 use crate::session::Session;
 use name::Tag;
 use seen::Seen;

@@ -8,8 +8,8 @@
 
 use qmp_proto::commands::{Cont, QomList, Stop};
 
+use crate::client::transaction::Operation;
 use crate::error::CommandError;
-use crate::operation::Operation;
 
 /// Where boards have it.
 const CONTAINERS: [&str; 2] = ["/machine", "/machine/unattached"];

@@ -13,7 +13,7 @@ use super::name::{self, Tag};
 use super::seen::Seen;
 use super::store::Store;
 use super::{delete, sd_card};
-use crate::operation::Operation;
+use crate::client::transaction::Operation;
 use crate::session::Session;
 
 /// A save that is to be: await it, or say more before. Made by [`Session::save_snapshot`].

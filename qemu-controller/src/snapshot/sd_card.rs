@@ -10,8 +10,8 @@ use qmp_proto::commands::{BlockInfo, QomGet, QomList, QomSet};
 
 use super::error::SnapshotError;
 use super::job;
+use crate::client::transaction::Operation;
 use crate::error::CommandError;
-use crate::operation::Operation;
 
 /// Where devices are that a board makes or a user adds; those that are part of another device are
 /// elsewhere, and a card never is.

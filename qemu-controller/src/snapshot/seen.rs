@@ -13,18 +13,18 @@ use super::error::SnapshotError;
 use super::name::Tag;
 use super::store::{self, Store};
 use super::{disks, sd_card};
-use crate::operation::Operation;
+use crate::client::transaction::Operation;
 
 /// A snapshot in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Saved {
+pub(crate) struct Saved {
     /// Its tag as it stands in the image, and as it is read.
-    pub(super) text: String,
-    pub(super) tag: Tag,
+    pub(crate) text: String,
+    pub(crate) tag: Tag,
 }
 
 impl Saved {
-    pub(super) fn read(text: &str) -> Self {
+    pub(crate) fn read(text: &str) -> Self {
         Self {
             text: text.to_owned(),
             tag: Tag::read(text),
@@ -34,28 +34,28 @@ impl Saved {
 
 /// What there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     /// The image's block node, where there is one yet.
-    pub(super) node: Option<String>,
+    pub(crate) node: Option<String>,
     /// The nodes of the writable disks.
-    pub(super) disks: Vec<String>,
+    pub(crate) disks: Vec<String>,
     /// What is in the image, as it is: a name that was saved over may be there twice.
-    pub(super) saved: Vec<Saved>,
+    pub(crate) saved: Vec<Saved>,
     /// What is in the others.
     elsewhere: Vec<Tag>,
 }
 
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// What the guest did before.
-    pub(super) before: RunState,
-    pub(super) listed: Listed,
+    pub(crate) before: RunState,
+    pub(crate) listed: Listed,
     /// Not asked for, but remembered.
     remembered: bool,
 }
 
 impl Seen {
     /// Looks for a save or a load, and changes nothing but that a file of the user's is opened.
-    pub(super) async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
+    pub(crate) async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
         match store.remembered(operation) {
             Some(listed) => Ok(Self {
                 before: operation.run_state().await?,
@@ -68,7 +68,7 @@ impl Seen {
 
     /// Looks for a deletion, which nothing forbids that forbids a load, and which goes by what
     /// there is.
-    pub(super) async fn look_to_delete(
+    pub(crate) async fn look_to_delete(
         operation: &Operation,
         store: &Store,
     ) -> Result<Self, SnapshotError> {
@@ -120,7 +120,7 @@ impl Seen {
     }
 
     /// After a failure: what there is now, if that is not what was remembered.
-    pub(super) async fn anew(
+    pub(crate) async fn anew(
         &self,
         error: &SnapshotError,
         operation: &Operation,
@@ -145,13 +145,13 @@ impl Seen {
 
 impl Listed {
     /// The one that counts of those with this name.
-    pub(super) fn latest(&self, name: &str) -> Option<&Saved> {
+    pub(crate) fn latest(&self, name: &str) -> Option<&Saved> {
         self.with_name(name)
             .max_by_key(|saved| saved.tag.generation)
     }
 
     /// All in the image that have this name.
-    pub(super) fn with_name(&self, name: &str) -> impl Iterator<Item = &Saved> {
+    pub(crate) fn with_name(&self, name: &str) -> impl Iterator<Item = &Saved> {
         self.saved
             .iter()
             .filter(move |saved| saved.tag.name == name)
@@ -159,7 +159,7 @@ impl Listed {
 
     /// The generation for the next with this name. The disks may still have snapshots of sessions
     /// whose own image is gone, and QEMU refuses a tag that any of them has.
-    pub(super) fn next_generation(&self, name: &str) -> u64 {
+    pub(crate) fn next_generation(&self, name: &str) -> u64 {
         let tags = self
             .saved
             .iter()
@@ -172,7 +172,7 @@ impl Listed {
         highest.unwrap_or_default().saturating_add(1)
     }
 
-    pub(super) fn missing(&self, name: &str) -> SnapshotError {
+    pub(crate) fn missing(&self, name: &str) -> SnapshotError {
         let mut available: Vec<String> = Vec::new();
         for saved in &self.saved {
             if !available.contains(&saved.tag.name) {
@@ -186,7 +186,7 @@ impl Listed {
     }
 
     /// All nodes that take part: the image with the machine's state, and the disks.
-    pub(super) fn devices<'a>(&'a self, node: &'a str) -> Vec<&'a str> {
+    pub(crate) fn devices<'a>(&'a self, node: &'a str) -> Vec<&'a str> {
         std::iter::once(node)
             .chain(self.disks.iter().map(String::as_str))
             .collect()

@@ -27,8 +27,8 @@ use super::sd_card::{self, SdCard};
 use super::seen::{Listed, Saved};
 use super::{job, pflash};
 use crate::block_changes::is_ours;
+use crate::client::transaction::Operation;
 use crate::error::CommandError;
-use crate::operation::Operation;
 
 /// A session's snapshots: where they are, and what need not be asked twice.
 #[derive(Default)]
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// What there is, if it is known for certain.
-    pub(super) fn remembered(&self, operation: &Operation) -> Option<Listed> {
+    pub(crate) fn remembered(&self, operation: &Operation) -> Option<Listed> {
         let now = operation.blocks().count();
         self.known()
             .as_ref()
@@ -116,26 +116,26 @@ impl Store {
     }
 
     /// There was this when so many changes were counted.
-    pub(super) fn remember(&self, as_of: u64, listed: Listed) {
+    pub(crate) fn remember(&self, as_of: u64, listed: Listed) {
         *self.known() = self.ours_alone.then_some((as_of, listed));
     }
 
     /// A snapshot with this tag was saved.
-    pub(super) fn saved(&self, tag: &str) {
+    pub(crate) fn saved(&self, tag: &str) {
         if let Some((_, listed)) = &mut *self.known() {
             listed.saved.push(Saved::read(tag));
         }
     }
 
     /// The one with this tag was deleted.
-    pub(super) fn deleted(&self, tag: &str) {
+    pub(crate) fn deleted(&self, tag: &str) {
         if let Some((_, listed)) = &mut *self.known() {
             listed.saved.retain(|saved| saved.text != tag);
         }
     }
 
     /// Something failed: who knows what there is.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         *self.known() = None;
     }
 
@@ -282,7 +282,7 @@ impl Command for QueryNodes {
 }
 
 /// Says it in time where a QEMU has no snapshots.
-pub(super) async fn introspect(operation: &Operation) -> Result<(), SnapshotError> {
+pub(crate) async fn introspect(operation: &Operation) -> Result<(), SnapshotError> {
     let commands = operation.command(&QueryCommands).await?;
     for command in ["snapshot-save", "snapshot-load", "snapshot-delete"] {
         if !commands.iter().any(|known| known.name == command) {

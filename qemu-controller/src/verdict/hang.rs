@@ -6,10 +6,10 @@ use std::time::Duration;
 use qemu_launch::Registers;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
+use crate::client::transaction::Operation;
 use crate::error::{CommandError, WaitPhase};
-use crate::operation::Operation;
+use crate::guest::symbols::Place;
 use crate::session::Session;
-use crate::symbols::Place;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
 const LOOK: Duration = Duration::from_secs(8);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use qemu_launch::{Exit, ExitKind, RegisterDump};
 use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 
-use crate::error::Ended;
-use crate::symbols::Place;
+use crate::error::SessionEnd;
+use crate::guest::symbols::Place;
 
 mod hang;
 mod run;
@@ -65,7 +65,7 @@ pub enum Verdict {
     TimedOut(Box<Hang>),
     /// The session was lost, so nobody can say: attached to a QEMU whose end has no event, the
     /// connection broken, or the session let go.
-    Lost(Ended),
+    Lost(SessionEnd),
 }
 
 /// Who else ended a run.
@@ -85,7 +85,7 @@ pub(crate) struct Over {
     /// Where the core locked up.
     pub(crate) place: Option<Place>,
     /// `None` for a guest that stands still for good, in a QEMU that stays …
-    pub(crate) ended: Option<Ended>,
+    pub(crate) ended: Option<SessionEnd>,
     /// … and in this state.
     pub(crate) stands: Option<RunState>,
     pub(crate) shutdown: Option<ShutdownEvent>,
@@ -100,7 +100,7 @@ pub(crate) struct Over {
 impl Verdict {
     pub(crate) fn of(over: Over) -> Self {
         let exit = match &over.ended {
-            Some(Ended::Exited(exit)) => Some(exit),
+            Some(SessionEnd::Exited(exit)) => Some(exit),
             _ => None,
         };
         if let Some(exit) = exit {
@@ -152,7 +152,7 @@ impl Verdict {
             | ShutdownCause::HostUi => Self::Interrupted(Interruption::OtherClient),
             ShutdownCause::HostError => match (exit, &over.ended) {
                 (Some(exit), _) => Self::QemuFailed(exit.clone()),
-                (None, ended) => Self::Lost(ended.clone().unwrap_or(Ended::Closed)),
+                (None, ended) => Self::Lost(ended.clone().unwrap_or(SessionEnd::Closed)),
             },
             _ if !shutdown.guest && over.asked => Self::Stopped,
             _ => status.map_or(Self::ShutDown, |status| Self::Exited { status }),

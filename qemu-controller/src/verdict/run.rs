@@ -7,8 +7,8 @@ use qmp_proto::commands::RunState;
 use tokio::time::{timeout, timeout_at};
 
 use super::{Over, Verdict};
-use crate::call::{A_YEAR, instant_after};
-use crate::error::Ended;
+use crate::client::command::{A_YEAR, instant_after};
+use crate::error::SessionEnd;
 use crate::session::Session;
 
 /// How long the ports are drained after QEMU's end; what it wrote is there already, unless it left
@@ -103,7 +103,7 @@ impl Session {
         let _ = timeout(LAST_OUTPUT, drained).await;
     }
 
-    fn run_over(&self, ended: Option<Ended>) -> Over {
+    fn run_over(&self, ended: Option<SessionEnd>) -> Over {
         let history = self.inner.shared.state().history.clone();
         let process = self.process();
         let semihosting = |word: &std::ffi::OsString| {
@@ -111,7 +111,7 @@ impl Session {
                 .is_some_and(|word| word.trim_start_matches('-').starts_with("semihosting"))
         };
         let dump = match &ended {
-            Some(Ended::Exited(exit)) => match exit.kind() {
+            Some(SessionEnd::Exited(exit)) => match exit.kind() {
                 ExitKind::Lockup(dump) => dump.pc(),
                 _ => None,
             },

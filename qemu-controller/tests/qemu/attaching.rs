@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use qemu_controller::{
-    Address, AttachError, Ended, Endpoint, NotKept, Session, StartPhase, StoppedBy,
+    Address, AttachError, Endpoint, NotKept, Session, SessionEnd, StartPhase, StoppedBy,
 };
 use qemu_launch::Monitor;
 
@@ -78,7 +78,7 @@ async fn a_kept_qemu_is_left_behind_on_purpose_and_found_again() {
     let session = Session::start(config).await.unwrap();
     let pid = session.pid().unwrap();
     session.detach().unwrap();
-    assert!(matches!(session.ended().await, Ended::Released));
+    assert!(matches!(session.ended().await, SessionEnd::Released));
     assert!(session.query_status().await.is_err());
     drop(session);
 

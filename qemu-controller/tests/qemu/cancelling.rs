@@ -5,8 +5,8 @@ use std::time::Duration;
 use qemu_controller::{CommandError, WaitPhase};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::dropping::drop_after;
 use crate::support::start;
+use test_support::drop_after;
 
 #[tokio::test]
 async fn the_session_stays_in_step() {

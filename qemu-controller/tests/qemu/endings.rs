@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_controller::{Address, CommandError, Ended, Endpoint, ExitKind, Session, StoppedBy};
+use qemu_controller::{Address, CommandError, Endpoint, ExitKind, Session, SessionEnd, StoppedBy};
 use qemu_launch::{Monitor, Semihosting};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -13,8 +13,8 @@ fn signal(session: &Session, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
 
-fn exit_kind(ended: &Ended) -> &ExitKind {
-    let Ended::Exited(exit) = ended else {
+fn exit_kind(ended: &SessionEnd) -> &ExitKind {
+    let SessionEnd::Exited(exit) = ended else {
         panic!("not an exit: {ended}")
     };
     exit.kind()
@@ -28,7 +28,7 @@ async fn every_waiter_hears_of_a_kill() {
         let mut events = session.events();
         signal(&session, killer);
         let ended = session.ended().await;
-        let Ended::Exited(exit) = &ended else {
+        let SessionEnd::Exited(exit) = &ended else {
             panic!("not an exit: {ended}")
         };
         assert_eq!(exit.signal(), Some(killer.as_raw()));
@@ -56,7 +56,7 @@ async fn a_command_in_flight_hears_of_a_kill() {
     signal(&session, Signal::KILL);
     let error = asked.await.unwrap().unwrap_err();
     assert!(
-        matches!(error.ended(), Some(Ended::Exited(exit)) if exit.signal() == Some(9)),
+        matches!(error.ended(), Some(SessionEnd::Exited(exit)) if exit.signal() == Some(9)),
         "{error}"
     );
 }
@@ -135,7 +135,7 @@ async fn check_shutdown(session: &Session, reason: &str, end: impl Future<Output
     assert!(matches!(never.await, Err(CommandError::Ended { .. })));
     let error = session.query_status().await.unwrap_err();
     assert!(
-        matches!(error.ended(), Some(Ended::Exited(exit)) if exit.success()),
+        matches!(error.ended(), Some(SessionEnd::Exited(exit)) if exit.success()),
         "{error}"
     );
     assert_eq!(session.stop().await.unwrap().by, StoppedBy::Itself);
@@ -157,7 +157,7 @@ async fn another_client_quits() {
         assert_eq!(other.stop().await.unwrap().by, StoppedBy::Quit);
     })
     .await;
-    assert!(matches!(other.ended().await, Ended::Closed));
+    assert!(matches!(other.ended().await, SessionEnd::Closed));
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn stop_climbs_as_far_as_it_must() {
     );
 
     let session =
-        Session::start(config("tick").stop_ladder(Duration::from_millis(200), DEADLINE, DEADLINE))
+        Session::start(config("tick").stop_policy(Duration::from_millis(200), DEADLINE, DEADLINE))
             .await
             .unwrap();
     signal(&session, Signal::STOP);
@@ -220,7 +220,10 @@ fn qemu_outlives_a_runtime_that_is_dropped() {
     drop(first);
     runtime().block_on(async {
         let error = session.query_status().await.unwrap_err();
-        assert!(matches!(error.ended(), Some(Ended::RuntimeGone)), "{error}");
+        assert!(
+            matches!(error.ended(), Some(SessionEnd::RuntimeGone)),
+            "{error}"
+        );
         let process = session.process().unwrap();
         assert!(
             process.try_wait().is_none(),

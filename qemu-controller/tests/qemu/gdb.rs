@@ -67,7 +67,7 @@ async fn a_look_touches_nothing_and_a_probe_asks_who_it_is() {
 #[tokio::test]
 async fn a_stub_that_is_held_is_left_alone() {
     let session = start("tick").await;
-    let gdb_port::Endpoint::Tcp(address) = session.gdb().unwrap() else {
+    let gdb_port::StubAddress::Tcp(address) = session.gdb().unwrap() else {
         panic!("not TCP")
     };
     let stopped = session.wait_for_event("STOP", |event| event.name == "STOP");

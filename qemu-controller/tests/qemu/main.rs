@@ -5,12 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../scripted/collected.rs"]
-mod collected;
-#[path = "../scripted/dropping.rs"]
-mod dropping;
-#[path = "../../../qemu-launch/tests/fake/program.rs"]
-mod program;
 mod support;
 mod trap;
 

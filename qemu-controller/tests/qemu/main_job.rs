@@ -73,7 +73,7 @@ async fn the_same_on_a_runtime_with_threads_and_another_board() {
         .without_gdb()
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE)
-        .stop_ladder(DEADLINE, DEADLINE, DEADLINE);
+        .stop_policy(DEADLINE, DEADLINE, DEADLINE);
     let session = Session::start(config).await.unwrap();
     session
         .serial(0)

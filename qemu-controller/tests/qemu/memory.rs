@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qemu_controller::{Ended, MemoryError, QemuConfig, Session};
+use qemu_controller::{MemoryError, QemuConfig, Session, SessionEnd};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
@@ -127,7 +127,7 @@ async fn a_qemu_that_is_killed_meanwhile_is_told_with_how() {
         let MemoryError::Command(error) = &error else {
             panic!("after {micros} us: {error:?}")
         };
-        let Some(Ended::Exited(exit)) = error.ended() else {
+        let Some(SessionEnd::Exited(exit)) = error.ended() else {
             panic!("after {micros} us: {error:?}")
         };
         assert_eq!(exit.signal(), Some(Signal::KILL.as_raw()));

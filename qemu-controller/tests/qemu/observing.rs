@@ -5,8 +5,8 @@ use qemu_controller::{Events, Missed, RunState, Session};
 use qmp_proto::transcript::{Speaker, lines, server_bytes};
 use qmp_proto::{Codec, Limits, ServerMessage};
 
-use crate::collected::Collected;
 use crate::support::{config, start};
+use test_support::Collected;
 
 #[tokio::test]
 async fn the_run_state_follows() {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 
-use crate::program::write_program;
 use crate::support::{DEADLINE, chain, config, processes_with};
+use test_support::write_program;
 
 /// Starts it, and sees that it fails with these words and without leaving a process.
 async fn check(config: QemuConfig, name: &str, words: &[&str]) -> StartError {
@@ -115,13 +115,13 @@ async fn what_qemu_itself_refuses_comes_with_its_own_words() {
 #[tokio::test]
 async fn a_qemu_that_is_not_there() {
     check(
-        config("tick").qemu_path("/no/such/qemu"),
+        config("tick").qemu("/no/such/qemu"),
         "no-qemu",
         &["/no/such/qemu"],
     )
     .await;
     check(
-        config("tick").qemu_path("/etc/passwd"),
+        config("tick").qemu("/etc/passwd"),
         "not-executable",
         &["/etc/passwd"],
     )
@@ -202,7 +202,7 @@ async fn what_only_stderr_tells_is_in_the_error() {
     let script = "#!/bin/sh\necho 'libfoo.so.1: cannot open shared object file' >&2\nexit 127\n";
     write_program(&path, script, 0o700);
     check(
-        config("tick").qemu_path(&path),
+        config("tick").qemu(&path),
         "stderr",
         &["status 127", "libfoo.so.1"],
     )

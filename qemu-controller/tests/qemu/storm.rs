@@ -215,7 +215,7 @@ fn patient(name: &str) -> QemuConfig {
     config(name)
         .start_deadline(STORM)
         .command_deadline(STORM)
-        .stop_ladder(STORM, STORM, STORM)
+        .stop_policy(STORM, STORM, STORM)
 }
 
 /// What this process has of what must not be left behind.

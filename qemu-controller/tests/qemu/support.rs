@@ -47,7 +47,7 @@ pub(crate) fn config(name: &str) -> QemuConfig {
         .gdb(Endpoint::free_port())
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE)
-        .stop_ladder(DEADLINE, DEADLINE, DEADLINE)
+        .stop_policy(DEADLINE, DEADLINE, DEADLINE)
 }
 
 pub(crate) async fn start(name: &str) -> Session {

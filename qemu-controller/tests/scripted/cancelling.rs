@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 
 use qemu_controller::Session;
 
-use crate::dropping::drop_after;
 use crate::peer::{GREETING, Peer, connected};
+use test_support::drop_after;
 
 type Operation = fn(&Session) -> Pin<Box<dyn Future<Output = ()> + '_>>;
 

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use qemu_controller::{CommandError, Ended, GdbError, Session, StopError};
+use qemu_controller::{CommandError, GdbError, Session, SessionEnd, StopError};
 
 use crate::peer::connected;
 
@@ -26,17 +26,17 @@ async fn every_call_after_every_end() {
     }
     let (session, _peer) = connected().await;
     session.detach().unwrap();
-    assert!(matches!(session.ended().await, Ended::Released));
+    assert!(matches!(session.ended().await, SessionEnd::Released));
     let released = session.query_status().await.unwrap_err();
     assert!(
-        matches!(released.ended(), Some(Ended::Released)),
+        matches!(released.ended(), Some(SessionEnd::Released)),
         "{released}"
     );
     let error = session.stop().await.unwrap_err();
-    assert!(of_the_end(&error, &Ended::Released), "{error}");
+    assert!(of_the_end(&error, &SessionEnd::Released), "{error}");
 }
 
-fn of_the_end(error: &StopError, ended: &Ended) -> bool {
+fn of_the_end(error: &StopError, ended: &SessionEnd) -> bool {
     let StopError::Unheeded(error) = error else {
         return false;
     };
@@ -59,11 +59,11 @@ async fn a_stop_that_waits_for_its_place_when_the_session_is_released() {
     tokio::task::yield_now().await;
     session.detach().unwrap();
     let error = stop.await.unwrap().unwrap_err();
-    assert!(of_the_end(&error, &Ended::Released), "{error}");
+    assert!(of_the_end(&error, &SessionEnd::Released), "{error}");
     assert!(peer.hear_or_end().await.is_none());
 }
 
-async fn check_every_call(session: &Session, ended: &Ended) {
+async fn check_every_call(session: &Session, ended: &SessionEnd) {
     let since = tokio::time::Instant::now();
     check(ended, session.query_status().await);
     check(ended, session.query_cpus().await);
@@ -90,7 +90,7 @@ async fn check_every_call(session: &Session, ended: &Ended) {
 }
 
 /// The call failed, and by the session's own end.
-fn check<T>(ended: &Ended, result: Result<T, CommandError>) {
+fn check<T>(ended: &SessionEnd, result: Result<T, CommandError>) {
     let Err(CommandError::Ended { ended: told, .. }) = result else {
         panic!("it did not say that the session has ended")
     };

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use qemu_controller::{AttachError, CommandError, Ended, Session, StopError};
+use qemu_controller::{AttachError, CommandError, Session, SessionEnd, StopError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -104,11 +104,11 @@ impl Outcome {
         }
     }
 
-    fn of_end(ended: &Ended) -> Self {
+    fn of_end(ended: &SessionEnd) -> Self {
         match ended {
-            Ended::Closed => Self::Closed,
-            Ended::Io(_) => Self::Io,
-            Ended::Protocol(_) => Self::Protocol,
+            SessionEnd::Closed => Self::Closed,
+            SessionEnd::Io(_) => Self::Io,
+            SessionEnd::Protocol(_) => Self::Protocol,
             other => panic!("unexpected end: {other}"),
         }
     }
@@ -326,7 +326,7 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
                 match held.stop().await {
                     // A stream that ends is how `quit` is answered.
                     Ok(_) => match held.ended().await {
-                        Ended::Closed => Outcome::Closed,
+                        SessionEnd::Closed => Outcome::Closed,
                         other => Outcome::of_end(&other),
                     },
                     Err(StopError::Unheeded(error)) => {
@@ -376,13 +376,13 @@ async fn a_write_that_fails_here_ends_the_session_with_the_reason() {
     peer.fail_writes(ErrorKind::OutOfMemory);
     let error = session.query_status().await.unwrap_err();
     let CommandError::Ended {
-        ended: Ended::Io(reason),
+        ended: SessionEnd::Io(reason),
         ..
     } = &error
     else {
         panic!("{error:?}")
     };
     assert_eq!(reason.kind(), ErrorKind::OutOfMemory);
-    assert!(matches!(session.ended().await, Ended::Io(_)));
+    assert!(matches!(session.ended().await, SessionEnd::Io(_)));
     drop(peer);
 }

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Ended, Session};
+use qemu_controller::{Session, SessionEnd};
 use serde_json::{Value, json};
 
 use crate::peer::GREETING;
@@ -100,7 +100,7 @@ async fn an_end_that_has_come_counts() {
         let error = held_up(&look, hasty.execute("quit", &()))
             .await
             .unwrap_err();
-        assert!(matches!(error.ended(), Some(Ended::Closed)), "{error}");
+        assert!(matches!(error.ended(), Some(SessionEnd::Closed)), "{error}");
         server.join().unwrap();
     }
 }

@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod collected;
-mod dropping;
 mod peer;
 
 mod attached;

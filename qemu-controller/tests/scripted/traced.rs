@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::collected::Collected;
 use crate::peer::connected;
+use test_support::Collected;
 
 #[tokio::test(start_paused = true)]
 async fn each_command_each_event_and_the_end() {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{FindError, find};
 use crate::error::SpawnError;
-use crate::exit::Exit;
-use crate::spawn;
+use crate::process::exit::Exit;
+use crate::process::spawn;
 
 /// How long QEMU may take to answer; it needs 22 ms.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

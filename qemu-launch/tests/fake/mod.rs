@@ -1,7 +1,5 @@
 //! A program that takes QEMU's place: a small shell script, or whatever a test writes.
 
-mod program;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -36,7 +34,7 @@ impl Fake {
     }
 
     pub(crate) fn write(&self, contents: impl AsRef<[u8]>, mode: u32) {
-        program::write_program(&self.program(), contents, mode);
+        test_support::write_program(&self.program(), contents, mode);
     }
 
     pub(crate) fn program(&self) -> PathBuf {
@@ -44,6 +42,6 @@ impl Fake {
     }
 
     pub(crate) fn spec(&self) -> MachineSpec {
-        MachineSpec::default().qemu_path(self.program())
+        MachineSpec::default().qemu(self.program())
     }
 }

@@ -8,9 +8,6 @@ use qemu_launch::{MachineSpec, SpawnError};
 use image::Image;
 
 mod image;
-#[cfg(unix)]
-#[path = "../fake/program.rs"]
-mod program;
 
 const PROGRAM: &str = "qemu-system-arm";
 const CPU: Option<&str> = Some("cortex-m3");
@@ -348,11 +345,11 @@ fn vectors_that_would_lock_up() {
 fn boards_whose_own_cpu_is_a_cortex_m() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("qemu-system-arm");
-    program::write_program(&program, "#!/bin/sh\n", 0o755);
+    test_support::write_program(&program, "#!/bin/sh\n", 0o755);
     let path = folder.path().join("firmware.elf");
     let start = |spec: MachineSpec, bytes: Vec<u8>| {
         std::fs::write(&path, bytes).unwrap();
-        qemu_launch::spawn(&spec.qemu_path(&program).firmware(&path)).map(drop)
+        qemu_launch::spawn(&spec.qemu(&program).firmware(&path)).map(drop)
     };
     // Linked where the board has its memory, with the stack and the code of each kind.
     let linked = |address: u32, stack: u32| {

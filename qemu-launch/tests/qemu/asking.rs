@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use qemu_launch::discover::{AskError, Qemu};
 
-use crate::program::write_program;
+use test_support::write_program;
 
 #[test]
 fn version_machines_and_cpus() {

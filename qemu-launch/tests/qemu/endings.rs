@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_launch::{Endpoint, ExitKind, Ladder, MachineSpec, Process, Rung, Semihosting};
+use qemu_launch::{Endpoint, ExitKind, MachineSpec, Process, Semihosting, StopPolicy, StopStep};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{eventually, machine, patient, runs, soon, start, status};
@@ -21,7 +21,7 @@ fn sigterm_ends_it_with_status_0() {
     let (process, mut qmp) = start(&machine("tick"));
     assert!(qmp.execute("query-status").contains("running"));
     let ended = process.end_blocking(patient()).unwrap();
-    assert_eq!(ended.rung, Rung::Terminated);
+    assert_eq!(ended.rung, StopStep::Terminated);
     assert_eq!(ended.exit.kind(), &ExitKind::Exited(0));
     assert!(ended.exit.success());
 }
@@ -31,27 +31,27 @@ fn quit_takes_no_signal() {
     let (process, mut qmp) = start(&machine("tick"));
     assert_eq!(qmp.execute("quit"), "{\"return\": {}}");
     let ended = process
-        .end_blocking(Ladder::default().after_quit(Duration::from_secs(30)))
+        .end_blocking(StopPolicy::default().after_quit(Duration::from_secs(30)))
         .unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Exited, &ExitKind::Exited(0))
+        (StopStep::Exited, &ExitKind::Exited(0))
     );
     // Ending what has ended is no error, and says the same.
-    let again = process.end_blocking(Ladder::kill()).unwrap();
+    let again = process.end_blocking(StopPolicy::kill()).unwrap();
     assert_eq!(
         (again.rung, again.exit.kind()),
-        (Rung::Exited, &ExitKind::Exited(0))
+        (StopStep::Exited, &ExitKind::Exited(0))
     );
 }
 
 #[test]
 fn sigkill_at_once() {
     let (process, _qmp) = start(&machine("tick"));
-    let ended = process.end_blocking(Ladder::kill()).unwrap();
+    let ended = process.end_blocking(StopPolicy::kill()).unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Killed, &ExitKind::Signalled(9))
+        (StopStep::Killed, &ExitKind::Signalled(9))
     );
 }
 
@@ -65,7 +65,7 @@ fn a_stopped_process_is_continued_and_ends() {
     let ended = process.end_blocking(patient()).unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Terminated, &ExitKind::Exited(0))
+        (StopStep::Terminated, &ExitKind::Exited(0))
     );
 }
 
@@ -73,10 +73,10 @@ fn a_stopped_process_is_continued_and_ends() {
 fn a_stopped_process_is_killed() {
     let (process, _qmp) = start(&machine("tick"));
     signal(&process, Signal::STOP);
-    let ended = process.end_blocking(Ladder::kill()).unwrap();
+    let ended = process.end_blocking(StopPolicy::kill()).unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Killed, &ExitKind::Signalled(9))
+        (StopStep::Killed, &ExitKind::Signalled(9))
     );
 }
 
@@ -94,11 +94,11 @@ fn a_wedged_process_is_killed() {
     while qmp.answers_within(Duration::from_secs(1)) {
         assert!(std::time::Instant::now() < deadline, "it never wedged");
     }
-    let ladder = Ladder::default().terminate_within(Duration::from_millis(300));
-    let ended = process.end_blocking(ladder).unwrap();
+    let policy = StopPolicy::default().terminate_within(Duration::from_millis(300));
+    let ended = process.end_blocking(policy).unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
-        (Rung::Killed, &ExitKind::Signalled(9))
+        (StopStep::Killed, &ExitKind::Signalled(9))
     );
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use qemu_launch::{Endpoint, Log, Rung};
+use qemu_launch::{Endpoint, Log, StopStep};
 
 use crate::support::{alone, long, machine, patient, resident, start};
 
@@ -81,7 +81,7 @@ fn flood(time: Duration) {
         serial_bytes / 1000,
         slowest.as_millis()
     );
-    assert_eq!(ended.rung, Rung::Terminated, "it heard SIGTERM");
+    assert_eq!(ended.rung, StopStep::Terminated, "it heard SIGTERM");
     assert!(
         tail.bytes().len() <= 64 * 1024 && tail.dropped() > 1_000_000,
         "{} dropped",

@@ -12,8 +12,6 @@ mod endings;
 mod flood;
 mod options;
 mod orphans;
-#[path = "../fake/program.rs"]
-mod program;
 mod repeated;
 mod runtimes;
 mod security;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use qemu_launch::{Endpoint, Ladder, MachineSpec};
+use qemu_launch::{Endpoint, MachineSpec, StopPolicy};
 
 use crate::support::{
     Qmp, again, alone, entries, eventually, machine, role, runs, start, with_word,
@@ -189,7 +189,7 @@ fn give_up(spec: MachineSpec, polls: usize) {
         if let Poll::Ready(process) = start.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             // On a slow machine it may be done between two polls; then nothing is given up any
             // more.
-            return drop(process.unwrap().end_blocking(Ladder::kill()).unwrap());
+            return drop(process.unwrap().end_blocking(StopPolicy::kill()).unwrap());
         }
     }
     if polls == 5 {

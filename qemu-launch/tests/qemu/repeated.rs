@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use qemu_launch::{Endpoint, Ladder, MachineSpec};
+use qemu_launch::{Endpoint, MachineSpec, StopPolicy};
 
 use crate::support::{Qmp, alone, children, entries, eventually, long, machine, soon};
 
@@ -88,14 +88,14 @@ fn once(spec: &MachineSpec, round: usize) {
         2 => drop(
             qemu_launch::spawn(spec)
                 .unwrap()
-                .end_blocking(Ladder::default())
+                .end_blocking(StopPolicy::default())
                 .unwrap(),
         ),
         3 => {
             // With all that it makes, such as sockets, which it can't remove then.
             let mut process = qemu_launch::spawn(spec).unwrap();
             let _greeted = Qmp::new(process.take_qmp().unwrap());
-            process.end_blocking(Ladder::kill()).unwrap();
+            process.end_blocking(StopPolicy::kill()).unwrap();
         }
         _ => {
             let bad = spec.clone().machine("nosuch");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
-use qemu_launch::{ExitKind, Rung};
+use qemu_launch::{ExitKind, StopStep};
 
 use crate::support::{machine, patient, start};
 
@@ -30,7 +30,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn without_any_runtime() {
     let process = block_on(qemu_launch::spawn_async(machine("tick"))).unwrap();
     let ended = block_on(process.end(patient())).unwrap();
-    assert!(ended.rung >= Rung::Terminated);
+    assert!(ended.rung >= StopStep::Terminated);
     assert_eq!(block_on(process.wait()).signal(), ended.exit.signal());
 }
 

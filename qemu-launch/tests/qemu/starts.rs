@@ -7,8 +7,8 @@ use qemu_launch::discover::FindError;
 use qemu_launch::firmware::FirmwareError;
 use qemu_launch::{Address, Device, Endpoint, ExitKind, MachineSpec, SpawnError, SpecError};
 
-use crate::program::write_program;
 use crate::support::{eventually, image, machine, soon, start};
+use test_support::write_program;
 
 /// QEMU's own line, where it refuses to start.
 fn refusal(spec: &MachineSpec) -> String {
@@ -86,7 +86,7 @@ fn what_is_refused_before_there_is_a_process() {
     assert_eq!(std::fs::read_to_string(taken).unwrap(), "precious");
 
     let error =
-        qemu_launch::spawn(&machine("tick").qemu_path("/nonexistent/qemu-system-arm")).unwrap_err();
+        qemu_launch::spawn(&machine("tick").qemu("/nonexistent/qemu-system-arm")).unwrap_err();
     let SpawnError::Find(FindError::Missing {
         program, install, ..
     }) = &error
@@ -107,7 +107,7 @@ fn a_file_that_is_no_program_for_this_machine_is_named_by_the_system() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("qemu-system-arm");
     write_program(&script, "#!/nonexistent/interpreter\n", 0o755);
-    let error = qemu_launch::spawn(&machine("tick").qemu_path(&script)).unwrap_err();
+    let error = qemu_launch::spawn(&machine("tick").qemu(&script)).unwrap_err();
     let SpawnError::Exec { argv, source } = &error else {
         panic!("{error:?}")
     };

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use qemu_launch::discover::Qemu;
-use qemu_launch::{Ladder, MachineSpec, Process};
+use qemu_launch::{MachineSpec, Process, StopPolicy};
 
 /// A bound for what takes milliseconds: reached only where something hangs.
 pub(crate) fn soon() -> Instant {
@@ -17,8 +17,8 @@ pub(crate) fn soon() -> Instant {
 }
 
 /// Time for QEMU to heed SIGTERM, also on a machine that is busy.
-pub(crate) fn patient() -> Ladder {
-    Ladder::default().terminate_within(Duration::from_secs(30))
+pub(crate) fn patient() -> StopPolicy {
+    StopPolicy::default().terminate_within(Duration::from_secs(30))
 }
 
 /// Whether the long variants are wanted.

@@ -204,7 +204,7 @@ mod tests {
         fs::create_dir_all(folder.path().join("usr/lib/any-linux-gnu/qemu")).unwrap();
         fs::create_dir_all(&bin).unwrap();
         let inner = "#!/bin/bash\ntr '\\0' ' ' < /proc/$$/cmdline; echo \"$QEMU_MODULE_DIR\"\n";
-        crate::test_program::write_program(&bin.join(PROGRAM), inner, 0o755);
+        test_support::write_program(&bin.join(PROGRAM), inner, 0o755);
         let program = write_program(folder.path()).unwrap();
         // Read and not executed: a child of another test may still have it open for writing.
         let said = run(Command::new("bash").arg(&program).args(["a b", "c"])).unwrap();

@@ -3,9 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../../../qemu-controller/tests/cli/dispositions.rs"]
-mod dispositions;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,7 +16,7 @@ use serde_json::Value;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn demo(arguments: &[&str]) -> Command {
-    dispositions::heed_signals();
+    test_support::heed_signals();
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command
         .args(["demo", "--no-install"])

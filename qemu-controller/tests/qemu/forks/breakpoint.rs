@@ -22,7 +22,7 @@ struct Debugger {
 
 impl Debugger {
     async fn attach(session: &Session) -> Self {
-        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else {
+        let Some(gdb_port::StubAddress::Tcp(address)) = session.gdb() else {
             panic!("no port")
         };
         Self {

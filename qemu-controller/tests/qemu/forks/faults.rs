@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use qemu_controller::qemu_launch::{Backend, Drive};
 use qemu_controller::{
-    Ended, Endpoint, QemuConfig, Session, SnapshotError, StartError, StateError,
+    Endpoint, QemuConfig, Session, SessionEnd, SnapshotError, StartError, StateError,
 };
 use rustix::process::Signal;
 
 use super::{Named, next_tick};
-use crate::dropping::drop_after;
 use crate::snapshots::check_put_back;
 use crate::support::{Held, chain, config, counts, exists, start, until};
+use test_support::drop_after;
 
 #[tokio::test]
 async fn dropped_after_any_number_of_polls() {
@@ -47,7 +47,10 @@ async fn the_parent_is_killed_meanwhile() {
     let StateError::Save(saved) = &error else {
         panic!("{error:?}")
     };
-    assert!(matches!(saved.ended(), Some(Ended::Exited(_))), "{error:?}");
+    assert!(
+        matches!(saved.ended(), Some(SessionEnd::Exited(_))),
+        "{error:?}"
+    );
     until("no QEMU", || parent.qemus().is_empty().then_some(())).await;
 }
 

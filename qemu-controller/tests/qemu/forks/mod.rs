@@ -58,7 +58,7 @@ fn with_firmware(firmware: &Path) -> QemuConfig {
         .gdb(Endpoint::free_port())
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE)
-        .stop_ladder(DEADLINE, DEADLINE, DEADLINE)
+        .stop_policy(DEADLINE, DEADLINE, DEADLINE)
 }
 
 fn serial(session: &Session) -> &Serial {

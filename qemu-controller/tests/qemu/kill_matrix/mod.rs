@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use qemu_controller::Ended;
+use qemu_controller::SessionEnd;
 use rustix::process::Signal;
 
 use crate::support::{DEADLINE, start};
@@ -40,6 +40,6 @@ async fn patience_for_a_start(signal: Signal) -> Duration {
 }
 
 /// Whether QEMU was ended by this signal.
-fn ended_by(ended: Option<&Ended>, signal: Signal) -> bool {
-    matches!(ended, Some(Ended::Exited(exit)) if exit.signal() == Some(signal.as_raw()))
+fn ended_by(ended: Option<&SessionEnd>, signal: Signal) -> bool {
+    matches!(ended, Some(SessionEnd::Exited(exit)) if exit.signal() == Some(signal.as_raw()))
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use qemu_controller::{CommandError, Ended, Events, QemuConfig, Session, Stopped, StoppedBy};
+use qemu_controller::{CommandError, Events, QemuConfig, Session, SessionEnd, Stopped, StoppedBy};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -49,14 +49,14 @@ struct Scene {
     qemu: Held,
     events: Events,
     never: Call<'static>,
-    ended: tokio::task::JoinHandle<Ended>,
+    ended: tokio::task::JoinHandle<SessionEnd>,
 }
 
 impl Scene {
     async fn new(config: QemuConfig, signal: Signal) -> Self {
         let config = config
             .command_deadline(patience(signal, SHORT))
-            .stop_ladder(patience(signal, SHORT), DEADLINE, DEADLINE);
+            .stop_policy(patience(signal, SHORT), DEADLINE, DEADLINE);
         let session = Session::start(config).await.unwrap();
         let never = session.wait_for_event("an event that never comes", |_| false);
         let waiter = session.clone();
@@ -115,7 +115,7 @@ async fn check_over(session: Session, qemu: Held, mut events: Events) {
     qemu.reaped().await;
     while events.next().await.is_some() {}
     assert!(session.events().next().await.is_none());
-    assert!(matches!(session.ended().await, Ended::Exited(_)));
+    assert!(matches!(session.ended().await, SessionEnd::Exited(_)));
     assert!(matches!(
         session.query_status().await,
         Err(CommandError::Ended { .. })
@@ -206,7 +206,7 @@ async fn mid_quit() {
         }
         assert!(busy.await.is_err());
         assert!(scene.never.await.is_err());
-        assert!(matches!(scene.ended.await.unwrap(), Ended::Exited(_)));
+        assert!(matches!(scene.ended.await.unwrap(), SessionEnd::Exited(_)));
         check_over(scene.session, scene.qemu, scene.events).await;
     }
 }
@@ -234,7 +234,10 @@ async fn after_quit() {
             stopped.by
         );
         let ended = scene.ended.await.unwrap();
-        assert!(matches!(ended, Ended::Exited(_)), "{signal:?}: {ended:?}");
+        assert!(
+            matches!(ended, SessionEnd::Exited(_)),
+            "{signal:?}: {ended:?}"
+        );
         // And once more, when all is over.
         scene.qemu.signal_if_there(signal);
         check_over(scene.session, scene.qemu, scene.events).await;

@@ -1,7 +1,7 @@
 //! Before the session is ready, by `Session::over` a relay: each message of the handshake withheld
 //! in turn.
 
-use qemu_controller::{AttachError, Ended, Ladder, Session, StartPhase};
+use qemu_controller::{AttachError, Session, SessionEnd, StartPhase, StopPolicy};
 use qemu_launch::MachineSpec;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -48,10 +48,10 @@ async fn over_a_relay(phase: StartPhase, signal: Signal) {
         let _ = stream.read_to_end(&mut Vec::new()).await;
         drop(relay);
         let error = attaching.await.unwrap().unwrap_err();
-        let told = matches!(&error, AttachError::Ended { phase: seen, source: Ended::Closed, .. } if *seen == phase);
+        let told = matches!(&error, AttachError::Ended { phase: seen, source: SessionEnd::Closed, .. } if *seen == phase);
         assert!(told, "{phase:?}, {signal:?}: {error:?}");
     }
-    qemu.end(Ladder::kill()).await.unwrap();
+    qemu.end(StopPolicy::kill()).await.unwrap();
     held.reaped().await;
 }
 

@@ -76,7 +76,7 @@ impl Board {
             .gdb(Endpoint::free_port())
             .start_deadline(DEADLINE)
             .command_deadline(DEADLINE)
-            .stop_ladder(DEADLINE, DEADLINE, DEADLINE)
+            .stop_policy(DEADLINE, DEADLINE, DEADLINE)
             .with_spec(|spec| spec.unchecked_firmware(path));
         let ram = Ram {
             from: counter,

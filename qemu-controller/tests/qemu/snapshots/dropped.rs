@@ -8,8 +8,8 @@ use qemu_controller::{CommandError, Session, SnapshotError, WaitPhase};
 use rustix::process::Signal;
 
 use super::check_put_back;
-use crate::dropping::drop_after;
 use crate::support::{Held, config, counts, start};
+use test_support::drop_after;
 
 #[tokio::test]
 async fn the_session_stays_in_step() {
@@ -104,7 +104,10 @@ fn from_another_runtime() {
         .block_on(session.load_snapshot("boot").into_future())
         .unwrap_err();
     assert!(
-        matches!(error.ended(), Some(qemu_controller::Ended::RuntimeGone)),
+        matches!(
+            error.ended(),
+            Some(qemu_controller::SessionEnd::RuntimeGone)
+        ),
         "{error:?}"
     );
 }

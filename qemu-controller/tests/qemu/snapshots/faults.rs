@@ -12,9 +12,9 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
 
 use super::check_put_back;
-use crate::program::write_program;
 use crate::support::{DEADLINE, config, counter, counts};
 use crate::trap::BeforeEach;
+use test_support::write_program;
 
 /// A QEMU that gets an error when it writes past its limit, where by default it would be killed.
 fn qemu_that_heeds_limits(folder: &Path) -> PathBuf {
@@ -47,7 +47,7 @@ async fn the_disk_full_during_a_save() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("snapshots.qcow2");
     let config = config("tick")
-        .qemu_path(qemu_that_heeds_limits(folder.path()))
+        .qemu(qemu_that_heeds_limits(folder.path()))
         .snapshot_file(&path);
     let session = Session::start(config.clone()).await.unwrap();
     session.pause().await.unwrap();
@@ -101,7 +101,7 @@ async fn a_full_disk_at_the_first_save() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("snapshots.qcow2");
     let config = config("tick")
-        .qemu_path(qemu_that_heeds_limits(folder.path()))
+        .qemu(qemu_that_heeds_limits(folder.path()))
         .snapshot_file(&path);
     let session = Session::start(config).await.unwrap();
     for bytes in [0, 1000, 100_000] {
@@ -140,7 +140,7 @@ async fn what_was_replaced_cannot_be_deleted() {
             limit_process(pid, Some(0));
         }
     });
-    let config = config("tick").qemu_path(qemu_that_heeds_limits(folder.path()));
+    let config = config("tick").qemu(qemu_that_heeds_limits(folder.path()));
     let session = Session::start(config.qmp_transcript_to(transcript))
         .await
         .unwrap();

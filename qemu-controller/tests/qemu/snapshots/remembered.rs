@@ -161,7 +161,7 @@ struct Debugger(TcpStream);
 
 impl Debugger {
     fn attach(session: &Session) -> Self {
-        let Some(gdb_port::Endpoint::Tcp(address)) = session.gdb() else {
+        let Some(gdb_port::StubAddress::Tcp(address)) = session.gdb() else {
             panic!("no port")
         };
         let stub = TcpStream::connect(address).unwrap();

@@ -7,10 +7,10 @@ mod state;
 
 use std::future::IntoFuture as _;
 
-use qemu_controller::{AfterLoad, Ended, Session, SnapshotError};
+use qemu_controller::{AfterLoad, Session, SessionEnd, SnapshotError};
 
-use crate::dropping::drop_after;
 use machine::{Fault, Scene, State};
+use test_support::drop_after;
 
 async fn save_and_load(session: &Session) -> Result<(), SnapshotError> {
     session.save_snapshot("boot").await?;
@@ -71,7 +71,7 @@ async fn the_end_at_each_command() {
             }
         };
         assert!(
-            matches!(error.ended(), Some(Ended::Closed)),
+            matches!(error.ended(), Some(SessionEnd::Closed)),
             "{number}: {error:?}"
         );
         scene.end().await;
@@ -206,7 +206,7 @@ async fn a_session_that_is_detached_in_the_middle() {
     let scene = Scene::new(Fault::None).await;
     drop_after(1, scene.session.save_snapshot("boot").into_future()).await;
     scene.session.detach().unwrap();
-    assert!(matches!(scene.session.ended().await, Ended::Released));
+    assert!(matches!(scene.session.ended().await, SessionEnd::Released));
     let state = scene.end().await;
     check_put_back(&state, "detached");
     assert_eq!(state.tags, ["boot;1;running"]);

@@ -6,7 +6,7 @@ use std::future::IntoFuture as _;
 use qemu_controller::{AfterLoad, RunState, SnapshotError};
 
 use super::machine::{Fault, Reboot, Scene};
-use crate::dropping::drop_after;
+use test_support::drop_after;
 
 /// A machine with a snapshot, which has been shut down by its guest.
 async fn shut_down(fault: Fault, reboot: Reboot) -> Scene {

@@ -1,11 +1,11 @@
 //! The state of a machine in memory, saved for others to continue from: a fault at every command, a
 //! future dropped after every poll, an image that is not what QEMU writes.
 
-use qemu_controller::{Ended, SnapshotError, StateError};
+use qemu_controller::{SessionEnd, SnapshotError, StateError};
 
 use super::check_put_back;
 use super::machine::{Fault, Scene};
-use crate::dropping::drop_after;
+use test_support::drop_after;
 
 const CLUSTER: usize = 512;
 
@@ -82,7 +82,7 @@ async fn the_end_at_each_command() {
             panic!("{number}")
         };
         assert!(
-            matches!(error.ended(), Some(Ended::Closed)),
+            matches!(error.ended(), Some(SessionEnd::Closed)),
             "{number}: {error:?}"
         );
         scene.end().await;

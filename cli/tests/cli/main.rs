@@ -1,0 +1,14 @@
+//! The program `qemu-controller` on real QEMU, as a shell, Cargo or another program runs it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod cargo_runner;
+mod debugger;
+mod ending;
+mod input;
+mod machine_readable;
+mod output;
+mod signals;
+mod wrong_input;

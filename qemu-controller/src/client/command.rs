@@ -1,0 +1,167 @@
+//! One command on its way: its place in the queue, its deadline, and what happens when its future
+//! is dropped.
+
+use std::time::Duration;
+
+use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span, debug, debug_span, field};
+
+use crate::client::{Answer, Lane, Shared};
+use crate::error::{CommandError, WaitPhase};
+
+/// Longer than anybody waits, and an instant so far off exists.
+pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// How long a caller whose time is up waits for the exit status of a QEMU that has closed its
+/// monitor.
+pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// Sends one command and waits for its answer; all of a session's commands go this way.
+///
+/// May be dropped at any point: a command that was not sent yet is never sent, one that was is
+/// abandoned.
+pub(crate) async fn call(
+    shared: &Shared,
+    command: &str,
+    lane: Lane,
+    deadline: Duration,
+    encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
+) -> Result<RawReturn, CommandError> {
+    let since = Instant::now();
+    let until = instant_after(deadline);
+    let span = debug_span!(parent: &shared.span, "command", name = command, id = field::Empty);
+    let fail = |fault| async move {
+        let command = command.to_owned();
+        match fault {
+            Fault::Deadline(phase) => CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            },
+            Fault::Ended(phase) => {
+                match timeout_at(until.max(Instant::now() + LAST_WORD), shared.end()).await {
+                    Ok(ended) => CommandError::Ended { command, ended },
+                    // Its stream is over, and its process takes its time to exit.
+                    Err(_) => CommandError::Deadline {
+                        command,
+                        deadline,
+                        phase,
+                    },
+                }
+            }
+            Fault::Send(source) => CommandError::Invalid { command, source },
+        }
+    };
+    let answered = answer(shared, command, lane, until, &span, encode)
+        .instrument(span.clone())
+        .await;
+    match &answered {
+        Ok(answer) => {
+            debug!(parent: &span, ok = answer.is_ok(), took = ?since.elapsed(), "answered")
+        }
+        Err(_) => debug!(parent: &span, took = ?since.elapsed(), "not answered"),
+    }
+    match answered {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(CommandError::Refused {
+            command: command.to_owned(),
+            error,
+        }),
+        Err(fault) => Err(fail(fault).await),
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    command: &str,
+    lane: Lane,
+    until: Instant,
+    span: &Span,
+    encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
+) -> Result<Answer, Fault> {
+    let queued = |_| Fault::Deadline(WaitPhase::Queued);
+    let ended = Fault::Ended(WaitPhase::Queued);
+    let place = timeout_at(until, shared.place(lane))
+        .await
+        .map_err(queued)?
+        .ok_or(ended)?;
+    let refused = |error| {
+        if is_over(&error) {
+            Fault::Ended(WaitPhase::Queued)
+        } else {
+            Fault::Send(error)
+        }
+    };
+    let (id, mut answer) = shared.submit(place, command, encode).map_err(refused)?;
+    span.record("id", field::display(id));
+    debug!("sent");
+    let in_flight = InFlight { shared, id };
+    let answer = match timeout_at(until, &mut answer).await {
+        Ok(answer) => answer.map_err(|_| Fault::Ended(WaitPhase::Sent))?,
+        Err(_) => {
+            let is_over = shared.catch_up();
+            let none = |_| {
+                if is_over {
+                    Fault::Ended(WaitPhase::Sent)
+                } else {
+                    Fault::Deadline(WaitPhase::Sent)
+                }
+            };
+            answer.try_recv().map_err(none)?
+        }
+    };
+    std::mem::forget(in_flight);
+    Ok(answer)
+}
+
+/// Nothing can be sent, as the stream is over; the exit status may not be known yet.
+pub(crate) fn is_over(error: &SendError) -> bool {
+    matches!(
+        error,
+        SendError::WrongPhase {
+            phase: Phase::Closed | Phase::Failed
+        }
+    )
+}
+
+/// So long from now, and a year at the most: beyond that an instant may not exist.
+pub(crate) fn instant_after(deadline: Duration) -> Instant {
+    Instant::now() + deadline.min(A_YEAR)
+}
+
+/// Runs a typed in-band command.
+pub(crate) async fn command<C: Command>(
+    shared: &Shared,
+    deadline: Duration,
+    command: &C,
+) -> Result<C::Return, CommandError> {
+    let value = call(shared, C::NAME, Lane::InBand, deadline, |connection| {
+        connection.execute(command)
+    })
+    .await?;
+    value.parse().map_err(|source| CommandError::Return {
+        command: C::NAME.to_owned(),
+        source,
+    })
+}
+
+/// Why a call found no answer.
+enum Fault {
+    Deadline(WaitPhase),
+    Send(SendError),
+    /// The session is over; whether the command had been sent.
+    Ended(WaitPhase),
+}
+
+/// Gives the command up when its future is dropped before the answer came.
+struct InFlight<'a> {
+    shared: &'a Shared,
+    id: CommandId,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.shared.abandon(self.id);
+    }
+}

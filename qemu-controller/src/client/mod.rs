@@ -1,0 +1,378 @@
+//! What the handles of a session and its driver share, under one lock: the handles' side.
+
+pub(crate) mod command;
+pub(crate) mod driver;
+pub(crate) mod events;
+mod history;
+pub(crate) mod log_sink;
+mod run_state;
+pub(crate) mod transaction;
+pub(crate) mod transcript;
+pub(crate) mod transport;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use qmp_proto::Command as _;
+use qmp_proto::commands::{QueryStatus, RunState};
+use qmp_proto::{
+    Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, Phase, RawReturn, SendError,
+    ServerError,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tracing::{Span, info};
+
+use crate::block_changes::BlockChanges;
+use crate::error::SessionEnd;
+use events::{Events, Subscribers};
+use history::History;
+use run_state::Known;
+use transcript::Transcript;
+use transport::BoxTransport;
+
+/// What one command comes back with.
+pub(crate) type Answer = Result<RawReturn, ServerError>;
+
+/// What the handles and the driver share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// A permit for each in-band command that QEMU may still take; who waits for one is served in
+    /// order.
+    in_band: Semaphore,
+    /// The same for out-of-band commands.
+    out_of_band: Semaphore,
+    /// Set once, when the session has ended.
+    pub(crate) ended: watch::Sender<Option<SessionEnd>>,
+    /// Held by what takes several commands: there is one at a time.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// What may have been done to block devices.
+    pub(crate) blocks: BlockChanges,
+    /// Where the driver runs, and whatever is finished after its caller has gone.
+    pub(crate) runtime: Handle,
+    /// In which whatever concerns this session is traced.
+    pub(crate) span: Span,
+}
+
+pub(crate) struct State {
+    /// Closed with the session's end.
+    pub(crate) transport: Option<BoxTransport>,
+    pub(crate) connection: Connection,
+    pub(crate) waiters: HashMap<CommandId, Waiter>,
+    /// Permits that are out, in-band and out of band: commands in flight, abandoned ones included.
+    permits_out: [usize; 2],
+    pub(crate) greeting: Option<oneshot::Sender<Greeting>>,
+    pub(crate) negotiated: Option<oneshot::Sender<Result<(), ServerError>>>,
+    /// None when the session has ended.
+    pub(crate) subscribers: Option<Subscribers>,
+    /// The run state that those who watch have been told.
+    pub(crate) run_state: Option<watch::Sender<RunState>>,
+    /// Kept from events and from answers to `query-status`; told when what came with it is handed
+    /// on.
+    pub(crate) latest: Known,
+    /// The last answer to `query-status`, and what it told.
+    pub(crate) last_status: Option<(RawReturn, RunState)>,
+    /// Kept when the session has ended.
+    pub(crate) history: History,
+    pub(crate) transcript: Option<Transcript>,
+    /// A write failed; what is still to be read comes first, and tells why.
+    pub(crate) write_failed: bool,
+    /// The stream is over, and the driver has not heard of it yet.
+    pub(crate) over: Option<SessionEnd>,
+    pub(crate) driver: Waker,
+}
+
+/// Somebody who waits for an answer.
+pub(crate) struct Waiter {
+    answer: oneshot::Sender<Answer>,
+    /// The answer tells the run state.
+    pub(crate) is_status: bool,
+}
+
+/// In which of QEMU's queues a command goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    InBand,
+    OutOfBand,
+}
+
+/// A place among the commands that QEMU takes at once.
+pub(crate) struct Place<'a> {
+    lane: Lane,
+    permit: SemaphorePermit<'a>,
+}
+
+/// The session's own hold on what it shares with its driver: dropping it ends the driver and closes
+/// the stream.
+pub(crate) struct Owned(Arc<Shared>);
+
+impl Owned {
+    /// In the runtime that the driver will have; `started`: QEMU is ours.
+    pub(crate) fn new(
+        transport: BoxTransport,
+        connection: Connection,
+        transcript: Option<Transcript>,
+        span: Span,
+        started: bool,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                transport: Some(transport),
+                connection,
+                waiters: HashMap::new(),
+                permits_out: [0; 2],
+                greeting: None,
+                negotiated: None,
+                subscribers: Some(Subscribers::default()),
+                // Before the first answered `query-status` nobody can ask.
+                run_state: Some(watch::Sender::new(RunState::Prelaunch)),
+                latest: Known::new(RunState::Prelaunch),
+                last_status: None,
+                history: History::default(),
+                transcript,
+                write_failed: false,
+                over: None,
+                driver: Waker::noop().clone(),
+            }),
+            in_band: Semaphore::new(MAX_IN_FLIGHT),
+            out_of_band: Semaphore::new(MAX_IN_FLIGHT),
+            ended: watch::Sender::new(None),
+            turn: Arc::default(),
+            blocks: BlockChanges::new(started),
+            runtime: Handle::current(),
+            span,
+        }))
+    }
+
+    /// For the driver, and for futures that may outlive the handle.
+    pub(crate) fn share(&self) -> Arc<Shared> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Deref for Owned {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Shared {
+    /// A panic under the lock is a bug of ours; the state is consistent enough that a second panic
+    /// would not help.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the greeting will arrive. Ask before the driver runs.
+    pub(crate) fn greeting(&self) -> oneshot::Receiver<Greeting> {
+        let (sender, receiver) = oneshot::channel();
+        self.state().greeting = Some(sender);
+        receiver
+    }
+
+    /// Sends `qmp_capabilities`; the answer arrives in the receiver.
+    pub(crate) fn negotiate(
+        &self,
+        enable: &[Capability],
+    ) -> Result<oneshot::Receiver<Result<(), ServerError>>, SendError> {
+        let mut state = self.state();
+        state.encode(|connection| connection.negotiate(enable))?;
+        let (sender, receiver) = oneshot::channel();
+        state.negotiated = Some(sender);
+        state.write_from_submit();
+        Ok(receiver)
+    }
+
+    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the
+    /// session has ended.
+    pub(crate) async fn place(&self, lane: Lane) -> Option<Place<'_>> {
+        let permit = self.places(lane).acquire().await.ok()?;
+        Some(Place { lane, permit })
+    }
+
+    fn places(&self, lane: Lane) -> &Semaphore {
+        match lane {
+            Lane::InBand => &self.in_band,
+            Lane::OutOfBand => &self.out_of_band,
+        }
+    }
+
+    /// Gives back the places of commands that QEMU has answered, to whomever.
+    pub(crate) fn free_places(&self, state: &mut State) {
+        let in_band = state.connection.in_flight_in_band();
+        let out_of_band = state.connection.in_flight() - in_band;
+        for (lane, in_flight) in [(Lane::InBand, in_band), (Lane::OutOfBand, out_of_band)] {
+            let out = &mut state.permits_out[lane as usize];
+            // A running negotiation is in flight too, and has no permit.
+            let freed = out.saturating_sub(in_flight);
+            *out -= freed;
+            self.places(lane).add_permits(freed);
+        }
+    }
+
+    /// Encodes a command and writes it as far as the socket takes it; the answer arrives in the
+    /// receiver, which fails when the session ends first.
+    pub(crate) fn submit(
+        &self,
+        place: Place<'_>,
+        name: &str,
+        encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
+    ) -> Result<(CommandId, oneshot::Receiver<Answer>), SendError> {
+        let mut state = self.state();
+        let id = state.encode(encode)?;
+        place.permit.forget();
+        state.permits_out[place.lane as usize] += 1;
+        let (answer, receiver) = oneshot::channel();
+        state.history.sent(name);
+        let is_status = name == QueryStatus::NAME;
+        state.waiters.insert(id, Waiter { answer, is_status });
+        state.write_from_submit();
+        Ok((id, receiver))
+    }
+
+    /// The caller gave up: its late reply will be dropped, its place with QEMU is kept until then.
+    pub(crate) fn abandon(&self, id: CommandId) {
+        let mut state = self.state();
+        if state.waiters.remove(&id).is_some() {
+            state.connection.abandon(id);
+        }
+    }
+
+    /// Everything from this moment on. After the end of the session, a stream that is over.
+    pub(crate) fn subscribe(&self) -> Events {
+        self.state()
+            .subscribers
+            .as_mut()
+            .map_or_else(Events::ended, Subscribers::subscribe)
+    }
+
+    /// The run state as it is known; the sender is gone when the session has ended.
+    pub(crate) fn run_state(&self) -> watch::Receiver<RunState> {
+        match &self.state().run_state {
+            Some(run_state) => run_state.subscribe(),
+            None => watch::Sender::new(RunState::Shutdown).subscribe(),
+        }
+    }
+
+    /// How the session ended, if it has.
+    pub(crate) fn how_it_ended(&self) -> Option<SessionEnd> {
+        self.ended.borrow().clone()
+    }
+
+    /// Waits for the end of the session.
+    pub(crate) async fn end(&self) -> SessionEnd {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(SessionEnd::RuntimeGone),
+            // The sender lives in `self`.
+            Err(_) => SessionEnd::RuntimeGone,
+        }
+    }
+
+    /// Closes the stream and ends the session, here and now: the driver's runtime may not run
+    /// again.
+    pub(crate) fn release(&self) {
+        self.finish(SessionEnd::Released);
+        self.state().driver.wake_by_ref();
+    }
+
+    /// Releases the session when the operation that has begun, if one has, is over.
+    pub(crate) fn release_in_turn(self: &Arc<Self>) {
+        if let Ok(_turn) = self.turn.try_lock() {
+            return self.release();
+        }
+        let shared = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let _turn = shared.turn.lock().await;
+            shared.release();
+        });
+    }
+
+    /// Tells everybody how it ended; only the first word counts.
+    pub(crate) fn finish(&self, ended: SessionEnd) {
+        let waiters = {
+            let mut state = self.state();
+            if self.ended.borrow().is_some() {
+                return;
+            }
+            info!(parent: &self.span, %ended, "session ended");
+            self.ended.send_replace(Some(ended));
+            state.transport = None;
+            state.subscribers = None;
+            state.run_state = None;
+            state.transcript = None;
+            state.greeting = None;
+            state.negotiated = None;
+            std::mem::take(&mut state.waiters)
+        };
+        self.in_band.close();
+        self.out_of_band.close();
+        drop(waiters);
+    }
+}
+
+impl State {
+    /// Runs one of the connection's senders, and writes down what it put out. After the end of the
+    /// session, which may come between a place and its command, nobody would ever answer.
+    fn encode<T>(
+        &mut self,
+        send: impl FnOnce(&mut Connection) -> Result<T, SendError>,
+    ) -> Result<T, SendError> {
+        if self.transport.is_none() {
+            return Err(SendError::WrongPhase {
+                phase: Phase::Closed,
+            });
+        }
+        let before = self.connection.output().len();
+        let sent = send(&mut self.connection)?;
+        if let Some(transcript) = &mut self.transcript {
+            transcript.sent(&self.connection.output()[before..]);
+        }
+        Ok(sent)
+    }
+}
+
+impl Waiter {
+    /// Hands the answer on; its future may have been dropped this very moment.
+    pub(crate) fn answer(self, answer: Answer) {
+        let _ = self.answer.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qmp_proto::Limits;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_that_was_given_before_the_end_sends_nothing_after_it() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let shared = Owned::new(
+            Box::pin(ours),
+            Connection::new(Limits::default()),
+            None,
+            Span::none(),
+            false,
+        );
+        let place = shared.place(Lane::InBand).await.unwrap();
+        shared.release();
+        let sent = shared.submit(place, "stop", |_| panic!("there is nobody to send it"));
+        assert!(matches!(
+            sent,
+            Err(SendError::WrongPhase {
+                phase: Phase::Closed
+            })
+        ));
+    }
+}

@@ -1,0 +1,327 @@
+//! The guest's memory by symbol or address, read while the guest runs.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::error::CommandError;
+use crate::guest::symbols::{Place, Symbols, SymbolsError};
+use crate::session::Session;
+
+/// How many bytes one command reads: QEMU answers in a millisecond, and serves others in between.
+const CHUNK: u64 = 4096;
+
+/// A Cortex-M's register that says where its vector table is.
+const VTOR: u64 = 0xe000_ed08;
+
+/// A place in the guest's memory: a symbol's name, or an address as the program sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location<'a> {
+    /// Where this symbol is.
+    Symbol(&'a str),
+    /// This address.
+    Address(u64),
+}
+
+impl<'a> From<&'a str> for Location<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::Symbol(name)
+    }
+}
+
+impl From<u64> for Location<'_> {
+    fn from(address: u64) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// Why memory was not read, where nothing has changed, or not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The firmware's symbols cannot be read.
+    #[error(transparent)]
+    Symbols(#[from] SymbolsError),
+    /// The firmware has no symbol of this name.
+    #[error("the firmware has no symbol '{name}'{}", suggest(.similar))]
+    NoSymbol {
+        /// The name.
+        name: String,
+        /// Symbols whose names contain it or differ in case only; a few at the most.
+        similar: Vec<String>,
+    },
+    /// Nothing is there.
+    #[error("there is no memory at {address:#x}")]
+    Unmapped {
+        /// The first address of the row of bytes that could not be read.
+        address: u64,
+    },
+    /// The address is beyond what an address can be.
+    #[error("{len} bytes from {address:#x} on are more than there can be")]
+    OutOfRange {
+        /// Where it was to begin.
+        address: u64,
+        /// How many bytes were wanted.
+        len: u64,
+    },
+    /// The configuration does not allow it: no monitor command writes memory, and a debugger's
+    /// write stops the guest.
+    #[error("this session cannot write memory; start it with `QemuConfig::writable_memory`")]
+    NotWritable,
+    /// It is there, and writing it changes nothing: flash or another memory that is read-only.
+    #[error("the memory at {address:#x} did not change: it is read-only")]
+    ReadOnly {
+        /// The first address of the piece that did not change.
+        address: u64,
+    },
+    /// QEMU did not answer in time; it may still write.
+    #[error("QEMU did not write memory within {deadline:?}")]
+    WriteDeadline {
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// The way to QEMU by which memory is written is broken, mostly because it has ended.
+    #[error("the channel to write memory by failed")]
+    Channel(#[from] io::Error),
+    /// QEMU could not be asked.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// QEMU answered with something else than memory.
+    #[error("QEMU's answer is no memory: {text}")]
+    Answer {
+        /// What it said.
+        text: String,
+    },
+}
+
+fn suggest(names: &[String]) -> String {
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!("; similar ones: {}", names.join(", "))
+    }
+}
+
+/// Where a session's symbols come from: the file as it was at the start, even if another takes its
+/// place.
+#[derive(Debug, Default)]
+pub(crate) struct Firmware {
+    /// Its one position is shared by all who read it: they take turns.
+    file: Option<Mutex<File>>,
+    symbols: OnceLock<Symbols>,
+}
+
+impl Firmware {
+    pub(crate) fn new(file: Option<File>) -> Self {
+        Self {
+            file: file.map(Mutex::new),
+            symbols: OnceLock::new(),
+        }
+    }
+
+    fn symbols(&self) -> Result<&Symbols, SymbolsError> {
+        if let Some(symbols) = self.symbols.get() {
+            return Ok(symbols);
+        }
+        let file = self.file.as_ref().ok_or(SymbolsError::NoFile)?;
+        let file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(symbols) = self.symbols.get() {
+            return Ok(symbols);
+        }
+        let symbols = Symbols::of(file.try_clone()?)?;
+        Ok(self.symbols.get_or_init(|| symbols))
+    }
+}
+
+/// The firmware's symbols and the guest's memory.
+impl Session {
+    /// The symbols of the firmware, read at the first call from the file that the session was
+    /// started with.
+    ///
+    /// # Errors
+    /// [`SymbolsError`]; a session that was attached knows no file.
+    pub fn symbols(&self) -> Result<&Symbols, SymbolsError> {
+        self.inner.firmware.symbols()
+    }
+
+    /// Reads the guest's memory, by symbol or by address as CPU 0 sees it, without stopping the
+    /// guest (the human monitor's `x`; some 2 MB/s). What the guest writes meanwhile may be in it
+    /// by half:
+    /// [`pause`](Self::pause) it for a picture of one moment. A device's registers are read as well, and a device
+    /// may take a read for a request.
+    ///
+    /// ```no_run
+    /// # async fn example(session: qemu_controller::Session) -> Result<(), qemu_controller::MemoryError> {
+    /// let state = session.read_memory("app_state", 64).await?;
+    /// let stack = session.read_memory(0x2000_0000, 256).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`MemoryError`]; [`Unmapped`](MemoryError::Unmapped) if any part of it is no memory.
+    pub async fn read_memory<'a>(
+        &self,
+        from: impl Into<Location<'a>>,
+        len: u64,
+    ) -> Result<Vec<u8>, MemoryError> {
+        let address = self.address(from.into())?;
+        address
+            .checked_add(len)
+            .ok_or(MemoryError::OutOfRange { address, len })?;
+        let mut bytes = Vec::new();
+        while (bytes.len() as u64) < len {
+            let done = bytes.len() as u64;
+            let values = self
+                .examine(address + done, (len - done).min(CHUNK), 'b')
+                .await?;
+            bytes.extend(values.into_iter().map(|value| value as u8));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads one byte, as [`read_memory`](Self::read_memory) does.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub async fn read_u8<'a>(&self, from: impl Into<Location<'a>>) -> Result<u8, MemoryError> {
+        Ok(self.read_word(from.into(), 'b').await? as u8)
+    }
+
+    /// Reads two bytes as a number in the guest's byte order.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub async fn read_u16<'a>(&self, from: impl Into<Location<'a>>) -> Result<u16, MemoryError> {
+        Ok(self.read_word(from.into(), 'h').await? as u16)
+    }
+
+    /// Reads four bytes as a number in the guest's byte order. QEMU copies an aligned word in one
+    /// go, so a guest that writes it meanwhile does not tear it.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub async fn read_u32<'a>(&self, from: impl Into<Location<'a>>) -> Result<u32, MemoryError> {
+        Ok(self.read_word(from.into(), 'w').await? as u32)
+    }
+
+    /// Reads eight bytes as a number in the guest's byte order.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    pub async fn read_u64<'a>(&self, from: impl Into<Location<'a>>) -> Result<u64, MemoryError> {
+        self.read_word(from.into(), 'g').await
+    }
+
+    async fn read_word(&self, from: Location<'_>, size: char) -> Result<u64, MemoryError> {
+        let address = self.address(from)?;
+        let value = self.examine(address, 1, size).await?.first().copied();
+        value.ok_or(MemoryError::Unmapped { address })
+    }
+
+    pub(crate) fn address(&self, location: Location<'_>) -> Result<u64, MemoryError> {
+        let name = match location {
+            Location::Address(address) => return Ok(address),
+            Location::Symbol(name) => name,
+        };
+        let symbols = self.symbols()?;
+        let found = symbols.symbol(name).map(|symbol| symbol.address);
+        found.ok_or_else(|| MemoryError::NoSymbol {
+            name: name.to_owned(),
+            similar: symbols.similar(name),
+        })
+    }
+
+    /// So many numbers of this size, as the human monitor shows them.
+    async fn examine(&self, address: u64, count: u64, size: char) -> Result<Vec<u64>, MemoryError> {
+        let line = format!("x /{count}{size}x {address:#x}");
+        let text = self.human_monitor_command(&line).await?;
+        let values = values(&text)?;
+        if values.len() as u64 == count {
+            Ok(values)
+        } else {
+            Err(MemoryError::Answer { text })
+        }
+    }
+
+    /// The symbol at or before an address of code, where the firmware's symbols are known.
+    pub(crate) fn place(&self, address: u64) -> Option<Place> {
+        self.symbols().ok()?.at(address)
+    }
+
+    /// The function that a Cortex-M's vector table names for an exception.
+    pub(crate) async fn handler(&self, exception: u16) -> Option<String> {
+        let table = self.read_u32(VTOR).await.ok()?;
+        let vector = self
+            .read_u32(u64::from(table) + 4 * u64::from(exception))
+            .await
+            .ok()?;
+        Some(self.place(u64::from(vector & !1))?.symbol)
+    }
+}
+
+/// Reads lines of the form `20000000: 0x0a 0x0b`.
+fn values(text: &str) -> Result<Vec<u64>, MemoryError> {
+    let mut values = Vec::new();
+    for line in text.lines() {
+        let not_memory = || MemoryError::Answer {
+            text: line.to_owned(),
+        };
+        let (address, row) = line.split_once(": ").ok_or_else(not_memory)?;
+        if row.starts_with("Cannot access memory") {
+            let address = u64::from_str_radix(address, 16).map_err(|_| not_memory())?;
+            return Err(MemoryError::Unmapped { address });
+        }
+        for word in row.split_whitespace() {
+            let digits = word.strip_prefix("0x").ok_or_else(not_memory)?;
+            values.push(u64::from_str_radix(digits, 16).map_err(|_| not_memory())?);
+        }
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_human_monitor() {
+        assert_eq!(
+            values("20000000: 0x4d 0x42\r\n20000002: 0x1a\r\n").unwrap(),
+            [0x4d, 0x42, 0x1a]
+        );
+        let unmapped = values("2000fff8: 0x00\r\n20010000: Cannot access memory\r\n").unwrap_err();
+        assert!(
+            matches!(
+                unmapped,
+                MemoryError::Unmapped {
+                    address: 0x2001_0000
+                }
+            ),
+            "{unmapped}"
+        );
+        for text in ["garbage", "20000000: garbage", "2000: 0x", "Error: no"] {
+            assert!(
+                matches!(values(text), Err(MemoryError::Answer { .. })),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_who_ask_for_the_symbols_at_once_get_them() {
+        // A large one, so that they meet while they read.
+        let path = std::env::current_exe().unwrap();
+        let alone = Symbols::read(&path).unwrap().names().count();
+        let firmware = Firmware::new(Some(File::open(path).unwrap()));
+        let asked = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    asked.wait();
+                    assert_eq!(firmware.symbols().unwrap().names().count(), alone);
+                });
+            }
+        });
+    }
+}

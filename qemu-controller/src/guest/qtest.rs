@@ -1,0 +1,182 @@
+//! Writing the guest's memory while it runs, over QEMU's own test protocol.
+//!
+//! No monitor command writes memory, and a GDB stub stops the guest. The protocol `qtest`, a line
+//! of text a request, does neither. It is there only in a QEMU that was started with it, on a
+//! socket pair of its own.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::error::CommandError;
+use crate::guest::memory::{Location, MemoryError};
+use crate::session::Session;
+
+/// The character device of the protocol: QEMU 7.2 looks for one of this very name.
+pub(crate) const QTEST: &str = "qtest";
+
+/// The arguments that make QEMU serve it: with TCG it changes nothing else. Its log would go to
+/// stderr.
+pub(crate) const QTEST_ARGS: [&str; 4] = ["-qtest", "chardev:qtest", "-qtest-log", "none"];
+
+/// How many bytes one request writes.
+const CHUNK: usize = 4096;
+
+/// The way to write memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Qtest(Arc<Mutex<BufReader<UnixStream>>>);
+
+impl Qtest {
+    pub(crate) fn new(stream: UnixStream) -> Self {
+        Self(Arc::new(Mutex::new(BufReader::new(stream))))
+    }
+
+    /// One request and its answer, in a task of their own on the session's runtime: dropped
+    /// half-way, or with the caller's runtime, the next one would get this one's answer.
+    async fn request(&self, runtime: &Handle, line: String) -> io::Result<()> {
+        let stream = Arc::clone(&self.0);
+        let exchange = runtime.spawn(async move {
+            let mut stream = stream.lock().await;
+            stream.write_all(line.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_line(&mut answer).await?;
+            match answer.trim_end() {
+                "OK" => Ok(()),
+                "" => Err(io::ErrorKind::UnexpectedEof.into()),
+                other => Err(io::Error::other(format!("QEMU answered '{other}'"))),
+            }
+        });
+        exchange
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+impl Session {
+    /// Writes the guest's memory, by symbol or by physical address, without stopping the guest.
+    /// Only where the configuration has [`writable_memory`](crate::QemuConfig::writable_memory).
+    ///
+    /// The guest may see a long piece half written, or have read what was there before and store
+    /// over what is written; [`pause`](Self::pause) it where that matters. What was there is read
+    /// before and after, to tell memory from what is none; so this is not for the registers of
+    /// devices. Code that the guest has run is translated anew.
+    ///
+    /// # Errors
+    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the configuration does not allow it,
+    /// [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What lay before the place
+    /// that failed may be written.
+    pub async fn write_memory<'a>(
+        &self,
+        to: impl Into<Location<'a>>,
+        bytes: impl AsRef<[u8]>,
+    ) -> Result<(), MemoryError> {
+        let bytes = bytes.as_ref();
+        let qtest = self.inner.qtest.as_ref().ok_or(MemoryError::NotWritable)?;
+        let mut address = self.address(to.into())?;
+        let before = self.read_memory(address, bytes.len() as u64).await?;
+        for (chunk, before) in bytes.chunks(CHUNK).zip(before.chunks(CHUNK)) {
+            let mut line = format!("write {address:#x} {:#x} 0x", chunk.len());
+            chunk.iter().for_each(|byte| {
+                let _ = write!(line, "{byte:02x}");
+            });
+            line.push('\n');
+            let (request, deadline) = (
+                qtest.request(&self.inner.shared.runtime, line),
+                self.deadline,
+            );
+            let written = timeout(deadline, request)
+                .await
+                .map_err(|_| MemoryError::WriteDeadline { deadline })?;
+            if let Err(error) = written {
+                return Err(self.broken_off(error).await);
+            }
+            let after = self.read_memory(address, chunk.len() as u64).await?;
+            if after == before && after != chunk {
+                return Err(MemoryError::ReadOnly { address });
+            }
+            address += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The channel ends with QEMU; how that ended is the session's to say.
+    async fn broken_off(&self, error: io::Error) -> MemoryError {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+            && let Ok(ended) = timeout(self.deadline, self.inner.shared.end()).await
+        {
+            return CommandError::Ended {
+                command: "write memory".to_owned(),
+                ended,
+            }
+            .into();
+        }
+        MemoryError::Channel(error)
+    }
+
+    /// Writes four bytes as a number in the byte order of the CPU, as
+    /// [`write_memory`](Self::write_memory) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_u32<'a>(
+        &self,
+        to: impl Into<Location<'a>>,
+        value: u32,
+    ) -> Result<(), MemoryError> {
+        let to = to.into();
+        // QEMU knows the byte order: what it reads tells it.
+        let bytes = self.read_memory(to, 4).await?;
+        let little =
+            self.read_u32(to).await? == u32::from_le_bytes(bytes.try_into().unwrap_or_default());
+        self.write_memory(
+            to,
+            if little {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            },
+        )
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_outlives_its_callers_runtime() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (qtest, session) = (Qtest::new(ours), Handle::current());
+        let (first, runtime) = (qtest.clone(), session.clone());
+        let left = tokio::task::spawn_blocking(move || {
+            let caller = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
+            let request = first.request(&runtime, "first\n".to_owned());
+            caller.block_on(async { timeout(Duration::from_millis(10), request).await.is_err() })
+        });
+        assert!(left.await.unwrap(), "nobody has answered");
+        let answer = async {
+            let mut theirs = BufReader::new(theirs);
+            for (asked, answer) in [("first\n", "FAIL\n"), ("second\n", "OK\n")] {
+                let mut line = String::new();
+                theirs.read_line(&mut line).await.unwrap();
+                assert_eq!(line, asked);
+                theirs.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let (second, ()) = tokio::join!(qtest.request(&session, "second\n".to_owned()), answer);
+        second.unwrap();
+    }
+}

@@ -1,0 +1,173 @@
+//! A session with a QEMU that somebody else has started.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qemu_launch::Address;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use crate::client::log_sink::Destination;
+use crate::client::transcript::Transcript;
+use crate::client::transport::{BoxTransport, connect};
+use crate::config::Deadlines;
+use crate::error::{AttachError, StartPhase};
+use crate::guest::memory::Firmware;
+use crate::session::start::{Failed, handshake};
+use crate::session::{Inner, Session};
+
+/// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only
+/// the time to become ready matters.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use qemu_controller::{Address, AttachConfig, Session};
+/// # async fn example(address: Address) -> Result<(), qemu_controller::AttachError> {
+/// let config = AttachConfig::default()
+///     .command_deadline(Duration::from_secs(60))
+///     .qmp_transcript("qmp.log");
+/// let session = Session::attach(address, config).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct AttachConfig {
+    deadlines: Deadlines,
+    transcript: Option<Destination>,
+}
+
+impl AttachConfig {
+    /// How long it may take to become ready. Default 10 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadlines.start = deadline;
+        self
+    }
+
+    /// As [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline), for each command,
+    /// `quit` included. Default 5 s.
+    pub fn command_deadline(mut self, deadline: Duration) -> Self {
+        self.deadlines.command = deadline;
+        self
+    }
+
+    /// As [`QemuConfig::qmp_transcript`](crate::QemuConfig::qmp_transcript).
+    pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
+        self.transcript = Some(Destination::file(path));
+        self
+    }
+
+    /// As [`QemuConfig::qmp_transcript_to`](crate::QemuConfig::qmp_transcript_to).
+    pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
+        self.transcript = Some(Destination::writer(writer));
+        self
+    }
+}
+
+/// The defaults but for the time to become ready.
+impl From<Duration> for AttachConfig {
+    fn from(deadline: Duration) -> Self {
+        Self::default().deadline(deadline)
+    }
+}
+
+impl Session {
+    /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor, within
+    /// a
+    /// [`Duration`] or as an [`AttachConfig`] says. That QEMU is not this session's: dropping the last handle
+    /// closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
+    ///
+    /// # Errors
+    /// [`AttachError`], after the deadline at the latest. A monitor serves one client at a time: another one's
+    /// makes this one hear nothing, and nothing was sent then that could run later.
+    pub async fn attach(
+        address: Address,
+        config: impl Into<AttachConfig>,
+    ) -> Result<Self, AttachError> {
+        ready(connect(&address), Some(&address), config.into()).await
+    }
+
+    /// As [`attach`](Self::attach), over a stream to the monitor that is open already: a relay, a
+    /// tunnel, or a scripted peer in a test.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + 'static,
+        config: impl Into<AttachConfig>,
+    ) -> Result<Self, AttachError> {
+        let stream: BoxTransport = Box::pin(stream);
+        ready(async { Ok(stream) }, None, config.into()).await
+    }
+}
+
+async fn ready(
+    transport: impl Future<Output = io::Result<BoxTransport>>,
+    address: Option<&Address>,
+    config: AttachConfig,
+) -> Result<Session, AttachError> {
+    let AttachConfig {
+        deadlines,
+        transcript,
+    } = config;
+    let deadline = deadlines.start;
+    let transcript = transcript
+        .as_ref()
+        .map(Destination::open)
+        .transpose()
+        .map_err(AttachError::Transcript)?;
+    let mut phase = StartPhase::Connecting;
+    let begun = timeout(deadline, async {
+        let transcript = transcript.map(Transcript::new);
+        handshake(
+            transport.await?,
+            address.cloned(),
+            None,
+            transcript,
+            deadline,
+            &mut phase,
+        )
+        .await
+    });
+    let failed = match begun.await {
+        Ok(Ok((shared, greeting))) => {
+            let inner = Inner {
+                shared,
+                process: None,
+                greeting,
+                gdb: None,
+                deadlines,
+                config: None,
+                serials: Vec::new(),
+                semihosting: None,
+                firmware: Firmware::default(),
+                snapshots: Arc::default(),
+                qtest: None,
+                stopped: OnceCell::new(),
+            };
+            return Ok(Session::new(inner));
+        }
+        Ok(Err(failed)) => failed,
+        Err(_) => Failed::Deadline,
+    };
+    let address = address.map_or_else(
+        || "the other end of the stream".to_owned(),
+        Address::to_string,
+    );
+    Err(match failed {
+        Failed::Ended(source) => AttachError::Ended {
+            address,
+            phase,
+            source,
+        },
+        Failed::Command(source) => AttachError::Refused { phase, source },
+        Failed::Connect(source) => AttachError::Connect { address, source },
+        _ => AttachError::Deadline {
+            address,
+            phase,
+            deadline,
+        },
+    })
+}

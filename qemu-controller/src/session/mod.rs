@@ -1,0 +1,428 @@
+//! The handle that a user holds: QEMU's verbs, each one command and its effect.
+
+pub(crate) mod attach;
+pub(crate) mod start;
+pub(crate) mod stop;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use qemu_launch::{Process, ProcessHandle};
+use qmp_proto::commands::{
+    Cont, CpuInfoFast, HumanMonitorCommand, QueryCpusFast, QueryStatus, RunState, StatusInfo, Stop,
+    SystemPowerdown, SystemReset, TypedEvent,
+};
+use qmp_proto::{Command, Greeting, QmpEvent, RawReturn, Version};
+use serde::Serialize;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::client::command::{self, LAST_WORD, call, instant_after};
+use crate::client::events::{Events, Missed};
+use crate::client::{Lane, Owned, Shared};
+use crate::config::{Deadlines, QemuConfig};
+use crate::error::{CommandError, NotKept, SessionEnd, WaitPhase};
+use crate::guest::memory::Firmware;
+use crate::guest::qtest::Qtest;
+use crate::serial::Serial;
+use crate::snapshot;
+use stop::Stopped;
+
+/// A QEMU that runs, and the QMP session with it.
+///
+/// Cheap to clone; all clones are the same session. Dropping the last one ends QEMU, unless it was
+/// attached to or is to [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for
+/// that, a few milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the
+/// thread. Every future may be dropped at any point and the session stays in step; every call has a
+/// deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is
+/// told at once how ([`SessionEnd`]).
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) deadline: Duration,
+}
+
+pub(crate) struct Inner {
+    pub(crate) shared: Owned,
+    /// QEMU's, where this session started it; dropping it ends QEMU.
+    pub(crate) process: Option<Process>,
+    pub(crate) greeting: Greeting,
+    pub(crate) gdb: Option<gdb_port::StubAddress>,
+    pub(crate) deadlines: Deadlines,
+    /// How QEMU was started, where this session started it.
+    pub(crate) config: Option<QemuConfig>,
+    pub(crate) serials: Vec<Option<Serial>>,
+    pub(crate) semihosting: Option<Serial>,
+    pub(crate) firmware: Firmware,
+    /// The snapshots, and what is known for them.
+    pub(crate) snapshots: Arc<snapshot::Store>,
+    pub(crate) qtest: Option<Qtest>,
+    /// How it was stopped, for whoever asks again.
+    pub(crate) stopped: OnceCell<Stopped>,
+}
+
+/// What is asked of QEMU by command.
+impl Session {
+    pub(crate) fn new(inner: Inner) -> Self {
+        let deadline = inner.deadlines.command;
+        Self {
+            inner: Arc::new(inner),
+            deadline,
+        }
+    }
+
+    /// The run state (`query-status`).
+    ///
+    /// # Errors
+    /// [`CommandError`], as for every command here.
+    pub async fn query_status(&self) -> Result<StatusInfo, CommandError> {
+        self.command(&QueryStatus).await
+    }
+
+    /// The guest's CPUs (`query-cpus-fast`), without stopping it.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn query_cpus(&self) -> Result<Vec<CpuInfoFast>, CommandError> {
+        self.command(&QueryCpusFast).await
+    }
+
+    /// Lets the guest run (`cont`); it runs when this returns. A guest that runs already goes on.
+    ///
+    /// # Errors
+    /// [`CommandError`]. A guest whose run ends QEMU at once may take the answer with it: then
+    /// [`CommandError::Ended`] says how it ended.
+    pub async fn resume(&self) -> Result<(), CommandError> {
+        self.command(&Cont).await.map(drop)
+    }
+
+    /// Pauses the guest (`stop`); it stands still when this returns. One that is paused already
+    /// stays so.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn pause(&self) -> Result<(), CommandError> {
+        self.command(&Stop).await.map(drop)
+    }
+
+    /// Resets the machine (`system_reset`) and returns when it has been reset. A running guest
+    /// starts over; one that was paused waits at its reset vector, in the run state `prelaunch`.
+    /// Where `-action` makes a shutdown of a reset, it returns when the machine has been shut down.
+    ///
+    /// # Errors
+    /// [`CommandError`]; [`SessionEnd`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
+    pub async fn reset(&self) -> Result<(), CommandError> {
+        let event = self
+            .until(
+                SystemReset::NAME,
+                reset_by_monitor,
+                self.command(&SystemReset),
+            )
+            .await?;
+        if event.name == "SHUTDOWN" {
+            // Did QEMU end with it? Then this says so.
+            self.query_status().await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the guest to power down (`system_powerdown`) and returns when it has been asked. Many
+    /// boards, `lm3s6965evb` among them, do not listen.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn powerdown(&self) -> Result<(), CommandError> {
+        self.command(&SystemPowerdown).await.map(drop)
+    }
+
+    /// Runs a line in QEMU's human monitor and returns what it printed. Its output is for people
+    /// and changes between versions.
+    ///
+    /// # Errors
+    /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success;
+    /// else [`CommandError`].
+    pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
+        let _change = self.inner.shared.blocks.human_monitor_line(line);
+        let command = HumanMonitorCommand { command_line: line };
+        let text = command::command(&self.inner.shared, self.deadline, &command).await?;
+        if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
+            return Err(CommandError::HumanMonitor {
+                line: line.to_owned(),
+                text: text.trim_end().to_owned(),
+            });
+        }
+        Ok(text)
+    }
+
+    /// Runs any typed command.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
+        let _change = self.inner.shared.blocks.command(C::NAME);
+        command::command(&self.inner.shared, self.deadline, command).await
+    }
+
+    /// Runs any command by name, with arguments of any type that serialises to an object, or `&()`
+    /// for none.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn execute<A: Serialize + ?Sized>(
+        &self,
+        command: &str,
+        arguments: &A,
+    ) -> Result<RawReturn, CommandError> {
+        let _change = self.inner.shared.blocks.command(command);
+        call(
+            &self.inner.shared,
+            command,
+            Lane::InBand,
+            self.deadline,
+            |c| c.execute_raw(command, arguments),
+        )
+        .await
+    }
+
+    /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and
+    /// refuses the others.
+    ///
+    /// # Errors
+    /// [`CommandError`]; [`Invalid`](CommandError::Invalid) with a QEMU that offers no out-of-band execution.
+    pub async fn execute_oob<A: Serialize + ?Sized>(
+        &self,
+        command: &str,
+        arguments: &A,
+    ) -> Result<RawReturn, CommandError> {
+        let _change = self.inner.shared.blocks.command(command);
+        call(
+            &self.inner.shared,
+            command,
+            Lane::OutOfBand,
+            self.deadline,
+            |c| c.execute_raw_oob(command, arguments),
+        )
+        .await
+    }
+
+    /// This session with another deadline for each call: `session.with_deadline(d).query_status()`.
+    /// Default:
+    /// [`QemuConfig::command_deadline`](crate::QemuConfig::command_deadline).
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            deadline,
+        }
+    }
+}
+
+/// What QEMU tells unasked.
+impl Session {
+    /// All events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.inner.shared.subscribe()
+    }
+
+    /// Waits for the first event that `wanted` takes. It listens from this call on, not from the
+    /// first poll: nothing falls between `let stopped = session.wait_for_event(…)` and what is done
+    /// to provoke it.
+    ///
+    /// # Errors
+    /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the session ends
+    /// first; both name `what`.
+    pub fn wait_for_event<F: FnMut(&QmpEvent) -> bool>(
+        &self,
+        what: &str,
+        wanted: F,
+    ) -> impl Future<Output = Result<QmpEvent, CommandError>> + use<F> {
+        let (event, deadline) = (what.to_owned(), self.deadline);
+        let (events, until, shared) = (
+            self.events(),
+            instant_after(deadline),
+            self.inner.shared.share(),
+        );
+        async move {
+            match event_by(&shared, events, until, wanted).await {
+                Ok(found) => Ok(found),
+                Err(NotSeen::InTime { missed }) => Err(CommandError::NoEvent {
+                    event,
+                    deadline,
+                    missed,
+                }),
+                Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
+                    command: event,
+                    ended: shared.end().await,
+                }),
+            }
+        }
+    }
+
+    /// The guest's run state as events and answers to `query-status` tell it, without asking: the
+    /// receiver has the latest, and wakes when it becomes another one. It is closed when the
+    /// session has ended.
+    ///
+    /// An event tells less than [`query_status`](Self::query_status): a guest that a debugger
+    /// stopped is shown as `paused`.
+    #[must_use]
+    pub fn watch_run_state(&self) -> watch::Receiver<RunState> {
+        self.inner.shared.run_state()
+    }
+
+    /// Waits until the session has ended, and tells how. Keeps no handle meanwhile: who only waits
+    /// does not keep QEMU alive.
+    pub fn ended(&self) -> impl Future<Output = SessionEnd> + Send + use<> {
+        let shared = self.inner.shared.share();
+        async move { shared.end().await }
+    }
+
+    /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep
+    /// running](crate::QemuConfig::keep_running). The session is over then for all its handles
+    /// ([`SessionEnd::Released`]); its monitor is free for the next client. A save or load that is under
+    /// way is finished first, or QEMU would be left half taken apart.
+    ///
+    /// # Errors
+    /// [`NotKept`] for a QEMU that would end with this session; nothing has changed.
+    pub fn detach(&self) -> Result<(), NotKept> {
+        match &self.inner.process {
+            Some(process) if !process.is_kept() => Err(NotKept),
+            _ => {
+                self.inner.shared.share().release_in_turn();
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a command whose effect shows in an event, and waits for both; the event may come first.
+    async fn until<T>(
+        &self,
+        name: &str,
+        wanted: impl FnMut(&QmpEvent) -> bool,
+        command: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<QmpEvent, CommandError> {
+        let effect = event_by(
+            &self.inner.shared,
+            self.events(),
+            instant_after(self.deadline),
+            wanted,
+        );
+        command.await?;
+        let (command, deadline, phase) = (name.to_owned(), self.deadline, WaitPhase::Effect);
+        match effect.await {
+            Ok(event) => Ok(event),
+            Err(NotSeen::InTime { .. }) => Err(CommandError::Deadline {
+                command,
+                deadline,
+                phase,
+            }),
+            Err(NotSeen::BeforeTheEnd) => Err(CommandError::Ended {
+                command,
+                ended: self.ended().await,
+            }),
+        }
+    }
+}
+
+/// Why an event was not seen.
+enum NotSeen {
+    InTime { missed: u64 },
+    BeforeTheEnd,
+}
+
+async fn event_by(
+    shared: &Shared,
+    mut events: Events,
+    until: Instant,
+    mut wanted: impl FnMut(&QmpEvent) -> bool,
+) -> Result<QmpEvent, NotSeen> {
+    let missed = AtomicU64::new(0);
+    let mut found = pin!(async {
+        loop {
+            match events.next().await {
+                Some(Ok(event)) if wanted(&event) => return Ok(event),
+                Some(Ok(_)) => {}
+                Some(Err(Missed(count))) => drop(missed.fetch_add(count, Relaxed)),
+                None => return Err(NotSeen::BeforeTheEnd),
+            }
+        }
+    });
+    if let Ok(found) = timeout_at(until, &mut found).await {
+        return found;
+    }
+    // What has come counts, as with an answer.
+    let is_over = shared.catch_up();
+    match timeout_at(until, found).await {
+        Ok(found) => found,
+        Err(_) if is_over && timeout(LAST_WORD, shared.end()).await.is_ok() => {
+            Err(NotSeen::BeforeTheEnd)
+        }
+        Err(_) => Err(NotSeen::InTime {
+            missed: missed.load(Relaxed),
+        }),
+    }
+}
+
+/// What is known without asking.
+impl Session {
+    /// QEMU's version, from its greeting.
+    #[must_use]
+    pub fn qemu_version(&self) -> &Version {
+        &self.inner.greeting.version
+    }
+
+    /// QEMU's process, to look on: command line, process id, stderr, its end. Keeps nothing alive;
+    /// `None` for a session that was attached.
+    #[must_use]
+    pub fn process(&self) -> Option<ProcessHandle> {
+        self.inner.process.as_deref().cloned()
+    }
+
+    /// QEMU's process id; `None` for a session that was attached.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.inner.process.as_ref().map(|process| process.pid())
+    }
+
+    /// Where the GDB stub listens; `None` where there is none, where it is an inherited socket
+    /// pair, and for a session that was attached ([`check_gdb`](Self::check_gdb) asks that QEMU).
+    #[must_use]
+    pub fn gdb(&self) -> Option<&gdb_port::StubAddress> {
+        self.inner.gdb.as_ref()
+    }
+
+    /// The guest's serial port of this number, drained by the session from its first byte; `None`
+    /// unless the configuration gave it [`Endpoint::Inherited`](crate::Endpoint::Inherited). Port 0
+    /// is there by default.
+    #[must_use]
+    pub fn serial(&self, port: usize) -> Option<&Serial> {
+        self.inner.serials.get(port)?.as_ref()
+    }
+
+    /// The console of the guest's semihosting calls, drained by the session from its first byte;
+    /// what is written here, the guest reads. `None` unless the configuration has
+    /// [`semihosting`](crate::QemuConfig::semihosting).
+    #[must_use]
+    pub fn semihosting(&self) -> Option<&Serial> {
+        self.inner.semihosting.as_ref()
+    }
+}
+
+/// Whether it is a reset that a monitor asked for, not the guest, or the shutdown that it became.
+fn reset_by_monitor(event: &QmpEvent) -> bool {
+    matches!(event.typed(), Ok(TypedEvent::Reset(cause) | TypedEvent::Shutdown(cause)) if !cause.guest)
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("pid", &self.pid())
+            .field("gdb", &self.inner.gdb)
+            .field("ended", &self.inner.shared.how_it_ended())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,385 @@
+//! From a machine to QEMU's command line: nothing is opened, looked up or started.
+
+pub(crate) mod command_line;
+mod conflict;
+pub(crate) mod option;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use crate::error::SpecError;
+use crate::process::channel::{Channel, Channels};
+use crate::process::environment;
+use crate::spec::MachineSpec;
+use crate::spec::device::{
+    Action, Blockdev, Device, Drive, Icount, Log, Nic, Sandbox, Semihosting,
+};
+use crate::spec::image::LoadedImage;
+use command_line::Argv;
+use option::OptionList;
+
+/// The first descriptor that can be inherited: 0, 1 and 2 are the standard streams.
+const FIRST_FD: i32 = 3;
+
+/// The command line of a machine, and where its channels will be.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) argv: Argv,
+    pub(crate) channels: Vec<Channel>,
+    /// It outlives its handle and this program.
+    pub(crate) kept: bool,
+    pub(crate) stdout_is_channel: bool,
+}
+
+impl MachineSpec {
+    /// The command line that this machine makes, for the `program` given and with unix sockets in
+    /// `folder`.
+    ///
+    /// Nothing is looked up or opened; the description and the current folder, from which relative
+    /// paths are made absolute, are all that it depends on. Inherited channels are shown with the
+    /// descriptors 3, 4, ..., in the order QMP, GDB, serial ports, monitors, other character
+    /// devices; a started process has numbers of its own (see [`ProcessHandle::argv`](crate::ProcessHandle::argv)).
+    ///
+    /// # Errors
+    /// Whatever contradicts itself, or can't be passed to QEMU unharmed.
+    pub fn argv(&self, program: &Path, folder: &Path) -> Result<Argv, SpecError> {
+        Ok(plan(self, program, folder, FIRST_FD..)?.argv)
+    }
+}
+
+/// What was asked for, by a setter or among the extra arguments.
+impl MachineSpec {
+    /// The file for `-kernel`, if one was given.
+    #[must_use]
+    pub fn firmware_path(&self) -> Option<&Path> {
+        self.kernels.first().map(|kernel| kernel.path.as_path())
+    }
+
+    /// Whether the guest is held at its start (`-S`).
+    #[must_use]
+    pub fn starts_stopped(&self) -> bool {
+        self.start_stopped
+            || self
+                .extra_args
+                .iter()
+                .any(|word| word == "-S" || word == "--S")
+    }
+}
+
+/// Makes the command line and says where the channels will be.
+pub(crate) fn plan(
+    spec: &MachineSpec,
+    program: &Path,
+    folder: &Path,
+    descriptors: impl Iterator<Item = i32>,
+) -> Result<Plan, SpecError> {
+    environment::check(&spec.environment)?;
+    let channels = Channels::of(spec, folder, descriptors)?;
+    let mut args = Args::default();
+    args.flag("-nodefaults");
+    args.flag("-no-user-config");
+    args.pair("-display", "none");
+    board(spec, &mut args)?;
+    contents(spec, &mut args)?;
+    channels.write(spec, &mut args)?;
+    storage_and_devices(spec, &mut args)?;
+    behaviour(spec, &mut args)?;
+    conflict::check_extra(&args.words, &spec.extra_args)?;
+    args.words.extend(spec.extra_args.iter().cloned());
+    Ok(Plan {
+        argv: Argv::new(program.to_owned(), args.words),
+        channels: channels.into_vec(),
+        kept: spec.kept,
+        stdout_is_channel: spec.stdout_is_channel,
+    })
+}
+
+/// The words after the program, in the making.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    words: Vec<OsString>,
+}
+
+impl Args {
+    pub(crate) fn flag(&mut self, option: &'static str) {
+        self.words.push(option.into());
+    }
+
+    pub(crate) fn pair(&mut self, option: &'static str, value: impl Into<OsString>) {
+        self.words.push(option.into());
+        self.words.push(value.into());
+    }
+}
+
+fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+    let mut machine = OptionList::new("type", option::word("machine", &spec.machine)?);
+    push_properties(&mut machine, "machine property", &spec.machine_properties)?;
+    args.pair("-machine", machine.finish());
+    match &spec.cpu {
+        Some(cpu) => args.pair("-cpu", cpu_model(cpu, &spec.cpu_properties)?),
+        None if spec.cpu_properties.is_empty() => {}
+        None => {
+            return Err(SpecError::CpuPropertyWithoutCpu {
+                property: spec.cpu_properties[0].0.clone(),
+            });
+        }
+    }
+    if let Some(memory) = &spec.memory {
+        args.pair("-m", checked_memory(memory)?);
+    }
+    if let Some(cpus) = spec.smp {
+        args.pair("-smp", cpus.to_string());
+    }
+    Ok(())
+}
+
+fn cpu_model(model: &str, properties: &[(String, String)]) -> Result<String, SpecError> {
+    let mut text = option::word("cpu", model)?.to_owned();
+    for (number, (key, value)) in properties.iter().enumerate() {
+        option::key("cpu property", key)?;
+        if let Some((_, first)) = properties[..number].iter().find(|(known, _)| known == key) {
+            return Err(SpecError::PropertyTwice {
+                what: "cpu property",
+                key: key.clone(),
+                first: first.into(),
+                second: value.into(),
+            });
+        }
+        option::value("cpu property", value.as_ref())?;
+        if value.contains(',') {
+            return Err(SpecError::CommaInCpuProperty {
+                property: key.clone(),
+                value: value.clone(),
+            });
+        }
+        text.push_str(&format!(",{key}={value}"));
+    }
+    Ok(text)
+}
+
+fn checked_memory(text: &str) -> Result<&str, SpecError> {
+    let digits = text.trim_end_matches(['K', 'M', 'G', 'T', 'k', 'm', 'g', 't']);
+    let suffix = text.len() - digits.len();
+    if suffix <= 1 && digits.parse::<u64>().is_ok_and(|n| n > 0) && !digits.starts_with('+') {
+        Ok(text)
+    } else {
+        Err(SpecError::BadMemory {
+            text: text.to_owned(),
+        })
+    }
+}
+
+fn contents(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+    if let [first, second, ..] = spec.kernels.as_slice() {
+        return Err(SpecError::TwoFirmwares {
+            first: first.path.clone(),
+            second: second.path.clone(),
+        });
+    }
+    if let Some(kernel) = spec.kernels.first() {
+        args.pair("-kernel", option::path("firmware", &kernel.path)?);
+    }
+    for image in &spec.images {
+        args.pair("-device", loader(image)?);
+    }
+    if let Some(bios) = &spec.bios {
+        args.pair("-bios", option::path("bios", bios)?);
+    }
+    if let Some(semihosting) = &spec.semihosting {
+        args.pair("-semihosting-config", semihosting_config(semihosting)?);
+    }
+    Ok(())
+}
+
+fn loader(image: &LoadedImage) -> Result<OsString, SpecError> {
+    let list =
+        OptionList::new("driver", "loader").with("file", option::path("image", image.path())?);
+    Ok(match image {
+        // Without `force-raw` the loader would try the file as ELF, U-Boot image and Intel HEX
+        // first.
+        LoadedImage::Raw { address, .. } => {
+            list.with("addr", format!("{address:#x}")).on("force-raw")
+        }
+        LoadedImage::IntelHex { .. } => list,
+    }
+    .finish())
+}
+
+fn semihosting_config(semihosting: &Semihosting) -> Result<OsString, SpecError> {
+    let mut list = OptionList::empty().on("enable").with("target", "native");
+    if let Some(chardev) = &semihosting.chardev {
+        list.push("chardev", option::id("semihosting console", chardev)?);
+    }
+    for word in &semihosting.arguments {
+        list.push("arg", option::value("semihosting argument", word)?);
+    }
+    Ok(list.finish())
+}
+
+fn storage_and_devices(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+    for drive in &spec.drives {
+        args.pair("-drive", drive_list(drive)?);
+    }
+    for blockdev in &spec.blockdevs {
+        args.pair("-blockdev", blockdev_list(blockdev)?);
+    }
+    for Device { driver, properties } in &spec.devices {
+        let mut list = OptionList::new("driver", option::word("device", driver)?);
+        push_properties(&mut list, "device property", properties)?;
+        args.pair("-device", list.finish());
+    }
+    for Nic { kind, properties } in &spec.nics {
+        let mut list = OptionList::new("type", option::word("nic", kind)?);
+        push_properties(&mut list, "nic property", properties)?;
+        args.pair("-nic", list.finish());
+    }
+    Ok(())
+}
+
+fn drive_list(drive: &Drive) -> Result<OsString, SpecError> {
+    let mut list = OptionList::empty()
+        .with("if", option::word("drive interface", &drive.interface)?)
+        .with("format", option::word("drive format", &drive.format)?)
+        .with("file", option::path("drive", &drive.path)?);
+    push_properties(&mut list, "drive property", &drive.properties)?;
+    Ok(list.finish())
+}
+
+/// As `key=value` and not as JSON, the other form of `-blockdev`: JSON can't carry a path that is
+/// not UTF-8. The driver of the file is named, so that QEMU never takes the path for `json:` or a
+/// protocol.
+fn blockdev_list(blockdev: &Blockdev) -> Result<OsString, SpecError> {
+    let mut list = OptionList::empty()
+        .with("driver", option::word("blockdev format", &blockdev.format)?)
+        .with("node-name", option::id("blockdev node", &blockdev.node)?)
+        .with("file.driver", "file")
+        .with("file.filename", option::path("blockdev", &blockdev.path)?);
+    push_properties(&mut list, "blockdev property", &blockdev.properties)?;
+    Ok(list.finish())
+}
+
+fn push_properties(
+    list: &mut OptionList,
+    what: &'static str,
+    properties: &[(String, OsString)],
+) -> Result<(), SpecError> {
+    for (key, value) in properties {
+        option::key(what, key)?;
+        if let Some(first) = list.value_of(key)
+            && !is_list(what, key)
+        {
+            return Err(SpecError::PropertyTwice {
+                what,
+                key: key.clone(),
+                first: first.to_owned(),
+                second: value.clone(),
+            });
+        }
+        list.push(key, option::value(what, value)?);
+    }
+    Ok(())
+}
+
+/// What a network card may have several of (`StringList` in QEMU's `qapi/net.json`).
+fn is_list(what: &str, key: &str) -> bool {
+    what == "nic property" && matches!(key, "hostfwd" | "guestfwd" | "dnssearch")
+}
+
+fn behaviour(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+    if spec.start_stopped {
+        args.flag("-S");
+    }
+    if spec.no_reboot {
+        args.flag("-no-reboot");
+    }
+    if let Some(icount) = spec.icount {
+        args.pair("-icount", icount_list(icount)?);
+    }
+    if let Some(list) = spec.action.and_then(action_list) {
+        args.pair("-action", list);
+    }
+    if let Some(log) = &spec.log {
+        log_options(log, args)?;
+    }
+    for (driver, property, value) in &spec.globals {
+        args.pair("-global", global(driver, property, value)?);
+    }
+    if spec.sandbox == Sandbox::Strict {
+        args.pair(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
+    }
+    Ok(())
+}
+
+fn icount_list(icount: Icount) -> Result<OsString, SpecError> {
+    let list = match icount.shift {
+        Some(shift @ 0..=10) => OptionList::empty().with("shift", shift.to_string()),
+        Some(shift) => return Err(SpecError::BadIcountShift { shift }),
+        None => OptionList::empty().with("shift", "auto"),
+    };
+    Ok(if icount.sleep {
+        list
+    } else {
+        list.off("sleep")
+    }
+    .finish())
+}
+
+fn action_list(action: Action) -> Option<OsString> {
+    let wanted = [
+        ("reboot", action.reboot),
+        ("shutdown", action.shutdown),
+        ("panic", action.panic),
+        ("watchdog", action.watchdog),
+    ];
+    let mut list = OptionList::empty();
+    for (event, what) in wanted {
+        if let Some(what) = what {
+            list.push(event, what);
+        }
+    }
+    Some(list.finish()).filter(|list| !list.is_empty())
+}
+
+fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
+    if log.items.is_empty() {
+        return Err(SpecError::NothingToLog);
+    }
+    for item in &log.items {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_:*?".contains(&b);
+        if item.is_empty() || !item.bytes().all(plain) {
+            return Err(SpecError::BadName {
+                what: "log item",
+                text: item.clone(),
+            });
+        }
+    }
+    args.pair("-d", log.items.join(","));
+    if let Some(file) = &log.file {
+        let path = option::path("log file", file)?;
+        if path.as_encoded_bytes().contains(&b'%') {
+            return Err(SpecError::PercentInLogFile { path: file.clone() });
+        }
+        args.pair("-D", path);
+    }
+    Ok(())
+}
+
+/// `driver.property=value`, where QEMU takes the value as it stands; it reads 63 bytes of each
+/// name.
+fn global(driver: &str, property: &str, value: &OsStr) -> Result<OsString, SpecError> {
+    for (what, text) in [("global driver", driver), ("global property", property)] {
+        option::key(what, text)?;
+        if text.len() > 63 || (what == "global driver" && text.contains('.')) {
+            return Err(SpecError::BadName {
+                what,
+                text: text.to_owned(),
+            });
+        }
+    }
+    let mut text = OsString::from(format!("{driver}.{property}="));
+    text.push(option::value("global value", value)?);
+    Ok(text)
+}

@@ -1,0 +1,317 @@
+//! The character devices of a machine: their ids, their addresses, and the options that make them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::argv::Args;
+use crate::argv::option::{self, OptionList};
+use crate::error::SpecError;
+use crate::spec::MachineSpec;
+use crate::spec::device::{Backend, Monitor};
+use crate::spec::endpoint::{Address, Endpoint};
+use crate::spec::incoming::INCOMING;
+
+/// `sun_path` holds 108 bytes with its NUL on Linux, 104 elsewhere.
+pub(crate) const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// A character device that somebody can talk to.
+#[derive(Debug, Clone)]
+pub(crate) struct Channel {
+    pub(crate) id: String,
+    pub(crate) address: Address,
+}
+
+/// All character devices of a machine, in the order in which QEMU gets them.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    devices: Vec<(String, Resolved)>,
+}
+
+#[derive(Debug)]
+enum Resolved {
+    Address(Address),
+    File { path: PathBuf, append: bool },
+    RingBuffer { size: u32 },
+    Null,
+}
+
+impl Channels {
+    /// Resolves every endpoint: sockets into `folder`, inherited channels to the descriptors given,
+    /// in order.
+    pub(crate) fn of(
+        spec: &MachineSpec,
+        folder: &Path,
+        mut descriptors: impl Iterator<Item = i32>,
+    ) -> Result<Self, SpecError> {
+        let wanted = wanted(spec);
+        for (id, _) in &spec.chardevs {
+            option::id("chardev", id)?;
+        }
+        let log = spec.log.as_ref().and_then(|log| log.file.as_deref());
+        refuse_shared(&wanted, log)?;
+        let devices = wanted
+            .into_iter()
+            .map(|(id, backend)| Ok((id.clone(), resolve(&id, backend, folder, &mut descriptors)?)))
+            .collect::<Result<_, SpecError>>()?;
+        Ok(Self { devices })
+    }
+
+    /// Writes `-chardev` for each device, and then who uses it.
+    pub(crate) fn write(&self, spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+        let of_state = |id: &str| spec.incoming && id == INCOMING;
+        for (id, resolved) in self.devices.iter().filter(|(id, _)| !of_state(id)) {
+            args.pair("-chardev", chardev(id, resolved)?);
+        }
+        if spec.incoming {
+            args.pair("-incoming", "defer");
+        }
+        if spec.qmp.is_some() {
+            args.pair("-mon", mon("qmp", "control"));
+        }
+        for (n, monitor) in spec.monitors.iter().enumerate() {
+            let mode = if matches!(monitor, Monitor::Qmp(_)) {
+                "control"
+            } else {
+                "readline"
+            };
+            args.pair("-mon", mon(&format!("monitor{n}"), mode));
+        }
+        if spec.gdb.is_some() {
+            args.pair("-gdb", "chardev:gdb");
+        }
+        for n in 0..spec.serials.len() {
+            args.pair("-serial", format!("chardev:serial{n}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<Channel> {
+        self.devices
+            .into_iter()
+            .filter_map(|(id, resolved)| match resolved {
+                Resolved::Address(address) => Some(Channel { id, address }),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// How many descriptors QEMU has to inherit.
+pub(crate) fn count_inherited(spec: &MachineSpec) -> usize {
+    let inherited = |backend: &Backend| *backend == Backend::Endpoint(Endpoint::Inherited);
+    wanted(spec)
+        .iter()
+        .filter(|(_, backend)| inherited(backend))
+        .count()
+}
+
+/// Whether a private folder is needed.
+pub(crate) fn wants_folder(spec: &MachineSpec) -> bool {
+    wanted(spec)
+        .iter()
+        .any(|(_, backend)| *backend == Backend::Endpoint(Endpoint::PrivateSocket))
+}
+
+/// Every character device under its id.
+fn wanted(spec: &MachineSpec) -> Vec<(String, Backend)> {
+    let mut wanted: Vec<(String, Backend)> = Vec::new();
+    wanted.extend(
+        spec.qmp
+            .iter()
+            .map(|endpoint| ("qmp".to_owned(), endpoint.clone().into())),
+    );
+    wanted.extend(
+        spec.gdb
+            .iter()
+            .map(|endpoint| ("gdb".to_owned(), endpoint.clone().into())),
+    );
+    let serials = spec.serials.iter().cloned().enumerate();
+    wanted.extend(serials.map(|(n, backend)| (format!("serial{n}"), backend)));
+    let monitors = spec.monitors.iter().enumerate();
+    wanted
+        .extend(monitors.map(|(n, monitor)| (format!("monitor{n}"), endpoint_of(monitor).into())));
+    wanted.extend(spec.chardevs.iter().cloned());
+    // No character device, but QEMU inherits it as one.
+    wanted.extend(
+        spec.incoming
+            .then(|| (INCOMING.to_owned(), Endpoint::Inherited.into())),
+    );
+    wanted
+}
+
+fn endpoint_of(monitor: &Monitor) -> Endpoint {
+    match monitor {
+        Monitor::Qmp(endpoint) | Monitor::Human(endpoint) => endpoint.clone(),
+    }
+}
+
+fn mon(chardev: &str, mode: &str) -> std::ffi::OsString {
+    OptionList::empty()
+        .with("chardev", chardev)
+        .with("mode", mode)
+        .finish()
+}
+
+/// Something of which there is one.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    Id(&'a str),
+    /// A socket's or a file's.
+    Path(PathBuf),
+    Port(SocketAddr),
+}
+
+impl Place<'_> {
+    fn at(path: &Path) -> Self {
+        Self::Path(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
+
+    fn of(backend: &Backend) -> Option<Self> {
+        match backend {
+            Backend::Endpoint(Endpoint::Socket(path)) | Backend::File { path, .. } => {
+                Some(Self::at(path))
+            }
+            Backend::Endpoint(endpoint) => Address::tcp(endpoint)
+                .filter(|address| address.port() != 0)
+                .map(Self::Port),
+            _ => None,
+        }
+    }
+
+    /// One port on two addresses is two places, unless one of them stands for all of its family.
+    fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Port(a), Self::Port(b)) => {
+                let every = |a: &SocketAddr, b: &SocketAddr| {
+                    a.ip().is_unspecified() && a.is_ipv4() == b.is_ipv4()
+                };
+                a.port() == b.port() && (a.ip() == b.ip() || every(a, b) || every(b, a))
+            }
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "the id {id}"),
+            Self::Path(path) => path.display().fmt(f),
+            Self::Port(address) => write!(f, "TCP port {}", address.port()),
+        }
+    }
+}
+
+/// Two devices of one id, one port, one socket or one file: refused, with both named. The log's
+/// file is one as well.
+fn refuse_shared(wanted: &[(String, Backend)], log: Option<&Path>) -> Result<(), SpecError> {
+    let devices = wanted.iter().flat_map(|(id, backend)| {
+        let places = [Some(Place::Id(id)), Place::of(backend)];
+        places
+            .into_iter()
+            .flatten()
+            .map(move |place| (id.as_str(), place))
+    });
+    let log = log.map(|path| ("log", Place::at(path)));
+    let mut seen: Vec<(&str, Place<'_>)> = Vec::new();
+    for (id, place) in devices.chain(log) {
+        if let Some((first, _)) = seen.iter().find(|(_, known)| known.overlaps(&place)) {
+            return Err(SpecError::Shared {
+                what: place.to_string(),
+                first: (*first).to_owned(),
+                second: id.to_owned(),
+            });
+        }
+        seen.push((id, place));
+    }
+    Ok(())
+}
+
+fn resolve(
+    id: &str,
+    backend: Backend,
+    folder: &Path,
+    descriptors: &mut impl Iterator<Item = i32>,
+) -> Result<Resolved, SpecError> {
+    Ok(match backend {
+        Backend::Endpoint(Endpoint::Inherited) => match descriptors.next() {
+            Some(fd) => Resolved::Address(Address::Inherited { fd }),
+            None => {
+                return Err(SpecError::UnsupportedEndpoint {
+                    id: id.to_owned(),
+                    endpoint: "inheritance",
+                });
+            }
+        },
+        Backend::Endpoint(Endpoint::PrivateSocket | Endpoint::Socket(_)) if !cfg!(unix) => {
+            return Err(SpecError::UnsupportedEndpoint {
+                id: id.to_owned(),
+                endpoint: "unix socket",
+            });
+        }
+        Backend::Endpoint(Endpoint::PrivateSocket) => Resolved::Address(Address::Socket(
+            socket_path(folder.join(format!("{id}.sock")))?,
+        )),
+        Backend::Endpoint(Endpoint::Socket(path)) => {
+            let path = PathBuf::from(option::path("socket", &path)?);
+            Resolved::Address(Address::Socket(socket_path(path)?))
+        }
+        Backend::Endpoint(endpoint @ (Endpoint::Loopback { .. } | Endpoint::Exposed(_))) => {
+            match Address::tcp(&endpoint) {
+                Some(address) => Resolved::Address(Address::Tcp(address)),
+                None => unreachable!("both are TCP endpoints"),
+            }
+        }
+        Backend::File { path, append } => Resolved::File { path, append },
+        Backend::RingBuffer { size } if size.is_power_of_two() => Resolved::RingBuffer { size },
+        Backend::RingBuffer { size } => {
+            return Err(SpecError::BadRingBuffer {
+                id: id.to_owned(),
+                size,
+            });
+        }
+        Backend::Null => Resolved::Null,
+    })
+}
+
+fn socket_path(path: PathBuf) -> Result<PathBuf, SpecError> {
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        return Err(SpecError::SocketPathTooLong {
+            path,
+            length,
+            max: MAX_SOCKET_PATH,
+        });
+    }
+    Ok(path)
+}
+
+fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecError> {
+    let socket = || OptionList::new("backend", "socket").with("id", id);
+    Ok(match resolved {
+        Resolved::Address(Address::Inherited { fd }) => socket().with("fd", fd.to_string()),
+        // `wait=off`: QEMU itself would stand still until somebody connects.
+        Resolved::Address(Address::Socket(path)) => {
+            socket().with("path", path).on("server").off("wait")
+        }
+        // `nodelay`: event and reply are two writes, which Nagle's algorithm turns into 44 ms.
+        Resolved::Address(Address::Tcp(address)) => socket()
+            .with("host", address.ip().to_string())
+            .with("port", address.port().to_string())
+            .on("server")
+            .off("wait")
+            .on("nodelay"),
+        Resolved::File { path, append } => {
+            let list = OptionList::new("backend", "file")
+                .with("id", id)
+                .with("path", option::path("serial file", path)?);
+            if *append { list.on("append") } else { list }
+        }
+        Resolved::RingBuffer { size } => OptionList::new("backend", "ringbuf")
+            .with("id", id)
+            .with("size", size.to_string()),
+        Resolved::Null => OptionList::new("backend", "null").with("id", id),
+    }
+    .finish())
+}

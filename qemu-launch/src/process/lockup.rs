@@ -1,0 +1,114 @@
+//! The register dump that QEMU writes on stderr when the guest locks up.
+
+use std::fmt;
+
+use crate::process::registers::Registers;
+
+/// What QEMU said of a lockup, with the guest's registers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterDump {
+    reason: String,
+    registers: Registers,
+}
+
+impl RegisterDump {
+    /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, then lines of `NAME=hex`.
+    pub(crate) fn parse(stderr: &str) -> Option<Self> {
+        let start = stderr.rfind("qemu: fatal: Lockup: ")?;
+        let (reason, rest) = stderr[start..]
+            .split_once('\n')
+            .unwrap_or((&stderr[start..], ""));
+        let reason = reason
+            .trim_start_matches("qemu: fatal: Lockup: ")
+            .trim_end()
+            .to_owned();
+        Some(Self {
+            reason,
+            registers: Registers::parse(rest),
+        })
+    }
+
+    /// Why the guest locked up, in QEMU's words, such as `can't escalate 3 to HardFault (current
+    /// priority -1)`.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The guest's registers.
+    #[must_use]
+    pub fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// A register by the name that QEMU gives it, such as `R15` or `XPSR`; case does not matter.
+    #[must_use]
+    pub fn register(&self, name: &str) -> Option<u64> {
+        self.registers.register(name)
+    }
+
+    /// The program counter (`R15` on Arm).
+    #[must_use]
+    pub fn pc(&self) -> Option<u64> {
+        self.registers.pc()
+    }
+}
+
+impl fmt::Display for RegisterDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        for name in ["R13", "R14", "R15", "XPSR"] {
+            if let Some(value) = self.register(name) {
+                write!(f, " {name}={value:08x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RegisterDump;
+
+    /// As QEMU 7.2 prints it.
+    const DUMP: &str = "Timer with period zero, disabling
+qemu: fatal: Lockup: can't escalate 3 to HardFault (current priority -1)
+
+R00=00000000 R01=0000005a R02=00000000 R03=00000000
+R12=00000000 R13=ffffffe0 R14=fffffff9 R15=00000010
+XPSR=40000003 -Z-- A handler
+FPSCR: 00000000
+";
+
+    #[test]
+    fn registers_by_name() {
+        let dump = RegisterDump::parse(DUMP).unwrap();
+        assert_eq!(
+            dump.reason(),
+            "can't escalate 3 to HardFault (current priority -1)"
+        );
+        assert_eq!(
+            (dump.register("r01"), dump.register("XPSR")),
+            (Some(0x5a), Some(0x4000_0003))
+        );
+        assert_eq!((dump.pc(), dump.register("FPSCR")), (Some(0x10), None));
+        assert_eq!(dump.registers().iter().count(), 9);
+        assert_eq!(
+            dump.to_string(),
+            "can't escalate 3 to HardFault (current priority -1) R13=ffffffe0 R14=fffffff9 R15=00000010 XPSR=40000003"
+        );
+    }
+
+    #[test]
+    fn cut_off_anywhere_it_does_no_harm() {
+        for end in 0..DUMP.len() {
+            if let Some(dump) = RegisterDump::parse(&DUMP[..end]) {
+                assert!(dump.registers().iter().count() <= 9);
+            }
+        }
+        assert_eq!(
+            RegisterDump::parse("qemu: fatal: something else\nR00=1\n"),
+            None
+        );
+    }
+}

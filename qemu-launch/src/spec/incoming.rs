@@ -1,0 +1,144 @@
+//! A machine that continues from a saved state, perhaps beside the one that it was saved from.
+
+use crate::error::SpecError;
+use crate::spec::MachineSpec;
+use crate::spec::device::{Backend, Monitor};
+use crate::spec::endpoint::Endpoint;
+
+/// The channel over which the state comes in.
+pub(crate) const INCOMING: &str = "incoming";
+
+/// Machines that continue.
+impl MachineSpec {
+    /// Starts with the state of another machine of this description in place of a fresh one
+    /// (`-incoming defer`): nothing runs until it is there. It comes over a socket pair that QEMU
+    /// inherits, the channel `incoming`: QMP's `migrate-incoming` with `fd:N`, where N is the
+    /// descriptor of
+    /// [`Process::address`](crate::Process::address), makes QEMU read it, and
+    /// [`Process::take`](crate::Process::take) has the end to write it to. A state that does not fit ends QEMU
+    /// with status 1 and the reason on stderr. Unix only.
+    #[must_use]
+    pub fn incoming(mut self) -> Self {
+        self.incoming = true;
+        self
+    }
+
+    /// The same machine with endpoints of its own, so that it can run beside this one: sockets at a
+    /// path become private ones, TCP ports free ones, and the QMP monitor an inherited socket pair.
+    /// It ends with its handle, even where this one is to keep running. `extra_args` stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// [`SpecError::Shared`] where both would write to one file: a serial port's, a character device's or the log's.
+    pub fn with_own_endpoints(mut self) -> Result<Self, SpecError> {
+        if let Some(file) = self.log.as_ref().and_then(|log| log.file.as_ref()) {
+            return Err(shared("log", file.display()));
+        }
+        self.kept = false;
+        self.qmp = self.qmp.map(|_| Endpoint::Inherited);
+        self.gdb = self.gdb.map(own);
+        for monitor in &mut self.monitors {
+            let (Monitor::Qmp(endpoint) | Monitor::Human(endpoint)) = monitor;
+            *endpoint = own(std::mem::take(endpoint));
+        }
+        let serials = self
+            .serials
+            .iter_mut()
+            .enumerate()
+            .map(|(n, port)| (format!("serial{n}"), port));
+        let chardevs = self
+            .chardevs
+            .iter_mut()
+            .map(|(id, backend)| (id.clone(), backend));
+        for (id, backend) in serials.chain(chardevs) {
+            match backend {
+                Backend::Endpoint(endpoint) => *endpoint = own(std::mem::take(endpoint)),
+                Backend::File { path, .. } => return Err(shared(&id, path.display())),
+                Backend::RingBuffer { .. } | Backend::Null => {}
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn own(endpoint: Endpoint) -> Endpoint {
+    match endpoint {
+        Endpoint::Inherited | Endpoint::PrivateSocket => endpoint,
+        Endpoint::Socket(_) => Endpoint::PrivateSocket,
+        Endpoint::Loopback { .. } => Endpoint::free_port(),
+        Endpoint::Exposed(mut address) => {
+            address.set_port(0);
+            Endpoint::Exposed(address)
+        }
+    }
+}
+
+fn shared(id: &str, path: std::path::Display<'_>) -> SpecError {
+    let what = format!("the file {path}");
+    SpecError::Shared {
+        what,
+        first: id.to_owned(),
+        second: format!("{id} of the machine beside it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::spec::device::Log;
+
+    #[test]
+    fn endpoints_that_would_collide_are_changed_and_the_others_kept() {
+        let spec = MachineSpec::default()
+            .qmp(Endpoint::loopback(4444))
+            .gdb(Endpoint::loopback(1234))
+            .serial(Endpoint::Socket("/run/s".into()))
+            .serial(Endpoint::PrivateSocket)
+            .serial(Backend::Null)
+            .monitor(Monitor::Human(Endpoint::Exposed(
+                ([0, 0, 0, 0], 4445).into(),
+            )))
+            .chardev("console", Endpoint::Inherited)
+            .keep_running();
+        let own = spec.with_own_endpoints().unwrap();
+        assert!(!own.kept);
+        let line = own
+            .argv(Path::new("/q"), Path::new("/run/own"))
+            .unwrap()
+            .to_string();
+        for wanted in [
+            "socket,id=qmp,fd=3 ",
+            "socket,id=gdb,host=127.0.0.1,port=0,",
+            "socket,id=serial0,path=/run/own/serial0.sock,",
+            "socket,id=serial1,path=/run/own/serial1.sock,",
+            "null,id=serial2",
+            "socket,id=monitor0,host=0.0.0.0,port=0,",
+            "socket,id=console,fd=4",
+        ] {
+            assert!(line.contains(wanted), "{wanted} in {line}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_both_would_write_is_named() {
+        let refused = |spec: MachineSpec| spec.with_own_endpoints().unwrap_err().to_string();
+        let file = || Backend::File {
+            path: "/tmp/uart".into(),
+            append: true,
+        };
+        assert_eq!(
+            refused(MachineSpec::default().serial(file())),
+            "serial0 and serial0 of the machine beside it would share the file /tmp/uart"
+        );
+        let refusal = refused(MachineSpec::default().chardev("c", file()));
+        assert!(refusal.starts_with("c and c of the machine"), "{refusal}");
+        let log = Log::items(["guest_errors"]).to_file("/tmp/log");
+        let refusal = refused(MachineSpec::default().log(log));
+        assert!(
+            refusal.ends_with("would share the file /tmp/log"),
+            "{refusal}"
+        );
+    }
+}

@@ -1,0 +1,61 @@
+//! The crates depend on each other only as docs/architecture.md says: arrows go down.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use cargo_metadata::MetadataCommand;
+
+/// Every crate of the workspace and those of the workspace that it may depend on.
+const LAYERS: [(&str, &[&str]); 7] = [
+    ("qmp-proto", &["test-support"]),
+    ("qemu-launch", &["test-support"]),
+    ("gdb-port", &["test-support"]),
+    (
+        "qemu-controller",
+        &["qmp-proto", "qemu-launch", "gdb-port", "test-support"],
+    ),
+    ("qemu-controller-cli", &["qemu-controller", "test-support"]),
+    ("xtask", &["qemu-controller", "qemu-launch", "test-support"]),
+    ("test-support", &[]),
+];
+
+#[test]
+fn each_crate_depends_on_lower_ones_alone() {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let packages = metadata.workspace_packages();
+    let members: BTreeSet<&str> = packages
+        .iter()
+        .map(|package| package.name.as_str())
+        .collect();
+    assert_eq!(members, LAYERS.iter().map(|(name, _)| *name).collect());
+    for package in packages {
+        let name = package.name.as_str();
+        let (_, allowed) = LAYERS.iter().find(|(layer, _)| *layer == name).unwrap();
+        for dependency in &package.dependencies {
+            let other = dependency.name.as_str();
+            assert!(
+                !members.contains(other) || allowed.contains(&other),
+                "{name} must not depend on {other}"
+            );
+        }
+    }
+}
+
+/// Asked of `cargo tree`: `cargo metadata` mixes in the features that other crates ask for.
+#[test]
+fn qmp_proto_pulls_in_no_runtime_and_no_socket() {
+    let words = "tree --package qmp-proto --edges normal --target all --prefix none";
+    let output = Command::new(env!("CARGO"))
+        .args(words.split(' '))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let names: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(names.contains("serde_core"), "{text}");
+    for forbidden in ["tokio", "mio", "socket2", "async-io", "smol"] {
+        assert!(!names.contains(forbidden), "{forbidden} in {text}");
+    }
+}
