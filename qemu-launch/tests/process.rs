@@ -13,9 +13,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use fake::{Fake, eventually, soon};
+use fake::Fake;
 use qemu_launch::discover::{FindError, find};
 use qemu_launch::{ExitKind, Process, StopPolicy, StopStep};
+use test_support::procfs::runs;
+use test_support::{eventually, soon};
 
 /// Starts it and waits for its first line on stdout.
 fn start(fake: &Fake) -> (Process, String) {
@@ -26,13 +28,6 @@ fn start(fake: &Fake) -> (Process, String) {
         .unwrap()
         .expect("a line");
     (process, line.text)
-}
-
-fn runs(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
 #[test]
@@ -96,10 +91,10 @@ fn one_that_may_take_for_ever_is_waited_for() {
 fn its_children_end_with_it() {
     let fake = Fake::new("sleep 1000 & echo $!; wait");
     let (process, child) = start(&fake);
-    assert!(runs(&child));
+    assert!(runs(child.parse().unwrap()));
     process.kill();
     process.wait_blocking(soon()).unwrap();
-    eventually("the child is gone", || !runs(&child));
+    eventually("the child is gone", || !runs(child.parse().unwrap()));
     // The other way round: it exits by itself, and a child that stays is ended before the exit is
     // told.
     let fake = Fake::new("sleep 1000 & echo $!; exit 7");
@@ -108,7 +103,7 @@ fn its_children_end_with_it() {
         process.wait_blocking(soon()).unwrap().kind(),
         &ExitKind::Exited(7)
     );
-    eventually("the child is gone", || !runs(&child));
+    eventually("the child is gone", || !runs(child.parse().unwrap()));
 }
 
 /// A child that has left the group keeps the pipes open; the end is told all the same.

@@ -1,23 +1,8 @@
 //! A program that takes QEMU's place: a small shell script, or whatever a test writes.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use qemu_launch::MachineSpec;
-
-/// A bound for what takes milliseconds: reached only where something hangs.
-pub(crate) fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(30)
-}
-
-#[track_caller]
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = soon();
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never so: {what}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-}
 
 /// A folder with a program in it.
 pub(crate) struct Fake {

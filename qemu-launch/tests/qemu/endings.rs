@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use qemu_launch::{Endpoint, ExitKind, MachineSpec, Process, Semihosting, StopPolicy, StopStep};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 
-use crate::support::{eventually, machine, patient, runs, soon, start, status};
+use test_support::procfs::{is_stopped, runs, status};
+use test_support::{eventually, soon};
+
+use crate::support::{machine, patient, start};
 
 fn signal(process: &Process, signal: Signal) {
     kill_process(Pid::from_raw(process.pid() as i32).unwrap(), signal).unwrap();
@@ -19,7 +23,7 @@ fn ends(spec: &MachineSpec) -> ExitKind {
 #[test]
 fn sigterm_ends_it_with_status_0() {
     let (process, mut qmp) = start(&machine("tick"));
-    assert!(qmp.execute("query-status").contains("running"));
+    assert!(qmp.run_state() == "running");
     let ended = process.end_blocking(patient()).unwrap();
     assert_eq!(ended.rung, StopStep::Terminated);
     assert_eq!(ended.exit.kind(), &ExitKind::Exited(0));
@@ -29,7 +33,7 @@ fn sigterm_ends_it_with_status_0() {
 #[test]
 fn quit_takes_no_signal() {
     let (process, mut qmp) = start(&machine("tick"));
-    assert_eq!(qmp.execute("quit"), "{\"return\": {}}");
+    qmp.execute("quit", json!({}));
     let ended = process
         .end_blocking(StopPolicy::default().after_quit(Duration::from_secs(30)))
         .unwrap();
@@ -59,9 +63,7 @@ fn sigkill_at_once() {
 fn a_stopped_process_is_continued_and_ends() {
     let (process, _qmp) = start(&machine("tick"));
     signal(&process, Signal::STOP);
-    eventually("stopped", || {
-        status(process.pid(), "State").is_some_and(|state| state.starts_with('T'))
-    });
+    eventually("stopped", || is_stopped(process.pid()));
     let ended = process.end_blocking(patient()).unwrap();
     assert_eq!(
         (ended.rung, ended.exit.kind()),
@@ -89,7 +91,7 @@ fn a_wedged_process_is_killed() {
         .start_stopped(true);
     let (mut process, mut qmp) = start(&spec);
     let _unread = process.take_serial(0).unwrap();
-    qmp.send(r#"{"execute": "cont"}"#);
+    qmp.send("cont", json!({}));
     let deadline = soon();
     while qmp.answers_within(Duration::from_secs(1)) {
         assert!(std::time::Instant::now() < deadline, "it never wedged");
@@ -166,15 +168,10 @@ fn an_assertion_of_qemu_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let (_source, mut qmp) = start(&machine("tick").extra_args(["-name", "source"]));
-    let hmp = |line: &str| {
-        format!(
-            r#"{{"execute": "human-monitor-command", "arguments": {{"command-line": "{line}"}}}}"#
-        )
-    };
-    assert!(qmp.execute("stop").contains("return"));
+    qmp.execute("stop", json!({}));
     let socket = folder.path().join("migration");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    qmp.execute_raw(&hmp(&format!("migrate -d unix:{}", socket.display())));
+    qmp.human(&format!("migrate -d unix:{}", socket.display()));
     let (mut stream, _) = listener.accept().unwrap();
     std::io::copy(&mut stream, &mut std::fs::File::create(&state).unwrap()).unwrap();
 
@@ -183,10 +180,8 @@ fn an_assertion_of_qemu_is_named() {
         .extra_args(["-incoming", "defer"]);
     let (target, mut qmp) = start(&target);
     let socket = folder.path().join("incoming");
-    qmp.execute_raw(&format!(
-        r#"{{"execute": "migrate-incoming", "arguments": {{"uri": "unix:{}"}}}}"#,
-        socket.display()
-    ));
+    let uri = format!("unix:{}", socket.display());
+    qmp.execute("migrate-incoming", json!({ "uri": uri }));
     let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     // QEMU aborts before it has read all of it.
     let _ = std::io::copy(&mut std::fs::File::open(&state).unwrap(), &mut stream);

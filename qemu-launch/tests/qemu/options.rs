@@ -6,8 +6,11 @@ use qemu_launch::{
     Action, Backend, Blockdev, Device, Drive, Endpoint, ExitKind, Icount, Log, MachineSpec,
     Monitor, Nic, Semihosting,
 };
+use serde_json::json;
 
-use crate::support::{eventually, image, machine, soon, start};
+use test_support::{eventually, image, soon};
+
+use crate::support::{machine, start};
 
 #[test]
 fn every_kind_of_option_at_once() {
@@ -48,18 +51,24 @@ fn every_kind_of_option_at_once() {
         .log(Log::items(["guest_errors", "unimp"]).to_file(file("log,1.txt")))
         .global("cortex-m3-arm-cpu", "pmsav7-dregion", "8");
     let (process, mut qmp) = start(&spec);
-    assert!(qmp.execute("query-status").contains("prelaunch"));
-    let blocks = qmp.execute("query-named-block-nodes");
+    assert!(qmp.run_state() == "prelaunch");
+    let blocks = qmp
+        .execute("query-named-block-nodes", json!({}))
+        .to_string();
     assert!(
         blocks.contains("card,1.img") && blocks.contains("disk,2.img") && blocks.contains("node1"),
         "{blocks}"
     );
-    let devices = qmp.execute("query-chardev");
+    let devices = qmp.execute("query-chardev", json!({}));
     for id in [
         "console", "serial0", "serial1", "serial2", "monitor0", "monitor1", "gdb", "qmp",
     ] {
         assert!(
-            devices.contains(&format!("\"label\": \"{id}\"")),
+            devices
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|device| device["label"] == id),
             "{id} in {devices}"
         );
     }
@@ -112,7 +121,11 @@ fn a_card_for_the_board() {
     let card = folder.path().join("card.img");
     fs::write(&card, vec![0; 1 << 20]).unwrap();
     let (_process, mut qmp) = start(&machine("tick").drive(Drive::raw("sd", &card)));
-    assert!(qmp.execute("query-block").contains("card.img"));
+    assert!(
+        qmp.execute("query-block", json!({}))
+            .to_string()
+            .contains("card.img")
+    );
 }
 
 #[test]
@@ -123,10 +136,8 @@ fn a_device_of_the_boards_bus() {
             .property("id", "heat"),
     );
     let (_process, mut qmp) = start(&spec);
-    let found = qmp.execute_raw(
-        r#"{"execute": "qom-get", "arguments": {"path": "/machine/peripheral/heat", "property": "type"}}"#,
-    );
-    assert_eq!(found, r#"{"return": "tmp105"}"#);
+    let heat = json!({ "path": "/machine/peripheral/heat", "property": "type" });
+    assert_eq!(qmp.execute("qom-get", heat), "tmp105");
 }
 
 /// The firmware's checks know these boards' own CPUs; what they let pass runs.

@@ -8,10 +8,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use qemu_launch::{Endpoint, MachineSpec, StopPolicy};
+use serde_json::json;
 
-use crate::support::{
-    Qmp, again, alone, entries, eventually, machine, role, runs, start, with_word,
-};
+use test_support::procfs::{entries, runs, with_word};
+use test_support::{Qmp, eventually};
+
+use crate::support::{again, alone, machine, role, start};
 
 const CONTROLLERS: usize = 50;
 
@@ -97,8 +99,8 @@ fn a_kept_qemu_outlives_its_handle_and_its_program() {
         stream.is_some()
     });
     let mut qmp = Qmp::new(stream.unwrap());
-    assert!(qmp.execute("query-status").contains("running"));
-    qmp.execute("quit");
+    assert!(qmp.run_state() == "running");
+    qmp.execute("quit", json!({}));
     eventually("it has quit", || !runs(pid));
     std::mem::forget(ends);
 }
@@ -121,7 +123,7 @@ fn the_thread_that_started_it_may_end() {
     // The kernel would have sent the signal at the thread's exit; 20 round trips are far more than
     // it needs.
     for _ in 0..20 {
-        assert!(qmp.execute("query-status").contains("running"));
+        assert!(qmp.run_state() == "running");
     }
     assert!(process.try_wait().is_none());
 }
@@ -149,7 +151,7 @@ fn the_runtime_that_started_it_may_be_dropped() {
     for mut process in [asynchronous, blocking] {
         let mut qmp = Qmp::new(process.take_qmp().unwrap());
         for _ in 0..20 {
-            assert!(qmp.execute("query-status").contains("running"));
+            assert!(qmp.run_state() == "running");
         }
         assert!(process.try_wait().is_none());
     }
@@ -163,7 +165,7 @@ fn a_start_that_is_given_up_leaves_no_process() {
     // Alone, so that it can count its threads: a starter is one from the poll that makes it on,
     // whatever its name.
     alone(TEST, &std::env::temp_dir(), || {
-        let threads = || entries(Path::new("/proc/self/task"));
+        let threads = || entries("/proc/self/task");
         let plain = threads();
         drop(qemu_launch::spawn(&machine("tick")).unwrap());
         // The lasting thread stays.

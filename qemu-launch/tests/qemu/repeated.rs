@@ -4,8 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use qemu_launch::{Endpoint, MachineSpec, StopPolicy};
+use serde_json::json;
 
-use crate::support::{Qmp, alone, children, entries, eventually, long, machine, soon};
+use test_support::procfs::{children, entries};
+use test_support::{Qmp, eventually, soon};
+
+use crate::support::{alone, long, machine};
 
 #[derive(Debug, PartialEq, Eq)]
 struct Counts {
@@ -17,10 +21,10 @@ struct Counts {
 
 fn counts(temporary: &Path) -> Counts {
     Counts {
-        descriptors: entries(Path::new("/proc/self/fd")),
+        descriptors: entries("/proc/self/fd"),
         children: children().len(),
         temporary: entries(temporary),
-        threads: entries(Path::new("/proc/self/task")),
+        threads: entries("/proc/self/task"),
     }
 }
 
@@ -68,7 +72,7 @@ fn fifty_at_once() {
         assert!(
             monitors
                 .iter_mut()
-                .all(|qmp| qmp.execute("query-status").contains("prelaunch"))
+                .all(|qmp| qmp.run_state() == "prelaunch")
         );
         drop((processes, monitors));
         again(&before, &temporary);
@@ -81,7 +85,7 @@ fn once(spec: &MachineSpec, round: usize) {
         0 => {
             let mut process = qemu_launch::spawn(spec).unwrap();
             let mut qmp = Qmp::new(process.take_qmp().unwrap());
-            qmp.execute("quit");
+            qmp.execute("quit", json!({}));
             process.wait_blocking(soon()).unwrap();
         }
         1 => drop(qemu_launch::spawn(spec).unwrap()),

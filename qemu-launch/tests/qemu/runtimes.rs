@@ -64,7 +64,7 @@ fn a_wait_and_an_end_that_are_given_up_change_nothing() {
             );
         }
     }
-    assert!(qmp.execute("query-status").contains("running"));
+    assert!(qmp.run_state() == "running");
     // The end goes on although nobody polls it.
     drop(process.end(patient()));
     let exit = block_on(process.wait());

@@ -1,6 +1,5 @@
 //! The security defaults, read back from the running process.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -8,27 +7,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use qemu_launch::{Address, Backend, Endpoint, Sandbox};
+use serde_json::json;
 
-use crate::support::{eventually, machine, qemu_version, runs, soon, start, status};
+use test_support::procfs::{descriptors, runs, stat, status};
+use test_support::{eventually, soon};
 
-/// Of `/proc/PID/fd`: what each descriptor is.
-fn descriptors(pid: u32) -> BTreeMap<i32, String> {
-    let folder = format!("/proc/{pid}/fd");
-    let named = |entry: fs::DirEntry| {
-        let number = entry.file_name().to_str()?.parse().ok()?;
-        Some((
-            number,
-            fs::read_link(entry.path())
-                .ok()?
-                .to_string_lossy()
-                .into_owned(),
-        ))
-    };
-    fs::read_dir(folder)
-        .unwrap()
-        .filter_map(|entry| named(entry.unwrap()))
-        .collect()
-}
+use crate::support::{machine, qemu_version, start};
 
 /// Local addresses on which the process listens, as `/proc/net/tcp` writes them.
 fn listening(pid: u32) -> Vec<String> {
@@ -171,18 +155,8 @@ fn its_own_group_umask_and_no_core() {
     let (process, _qmp) = start(&machine("tick"));
     let pid = process.pid();
     assert_eq!(status(pid, "Umask").as_deref(), Some("0077"));
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let after_name: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    assert_eq!(
-        after_name[2],
-        pid.to_string(),
-        "the process group is its own"
-    );
+    let group = &stat(pid)[2];
+    assert_eq!(*group, pid.to_string(), "the process group is its own");
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let core = limits
         .lines()
@@ -247,19 +221,20 @@ fn sockets_and_files_are_for_the_owner() {
 
 #[test]
 fn the_sandbox_stops_programs_from_being_run() {
-    let migrate = r#"{"execute": "migrate", "arguments": {"uri": "exec:cat > /dev/null"}}"#;
+    let migrate = json!({ "uri": "exec:cat > /dev/null" });
     let (process, mut qmp) = start(&machine("tick").sandbox(Sandbox::Strict));
     assert_eq!(status(process.pid(), "Seccomp").as_deref(), Some("2"));
     assert_eq!(status(process.pid(), "NoNewPrivs").as_deref(), Some("1"));
-    assert!(qmp.execute("query-status").contains("running"));
-    let refused =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| qmp.execute_raw(migrate)));
+    assert!(qmp.run_state() == "running");
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        qmp.try_execute("migrate", migrate)
+    }));
     // Measured on 7.2 and on 10.0; in which version between them it changed is not known.
     if qemu_version() >= (10, 0) {
         // The system call fails, and QEMU says so.
-        let refused = refused.unwrap();
+        let refused = refused.unwrap().unwrap_err();
         assert!(refused.contains("Operation not permitted"), "{refused}");
-        assert!(qmp.execute("query-status").contains("running"));
+        assert!(qmp.run_state() == "running");
     } else {
         // QEMU is killed by it, so the reply may be lost.
         let exit = process.wait_blocking(soon()).unwrap();

@@ -1,5 +1,5 @@
-//! What a process is born with, whatever the program looks like that starts it: its descriptors
-//! closed, its signals handled and blocked, its memory large, its threads busy.
+//! The environment in which a spawned process begins, whatever state the program is in that spawns
+//! it: descriptors closed, signals handled or blocked, a large memory, busy threads.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
@@ -17,9 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use fake::{Fake, eventually, soon};
+use fake::Fake;
 use qemu_launch::{Address, Endpoint, ExitKind, Lines, Process, SpawnError};
 use rustix::io::fcntl_dupfd_cloexec;
+use test_support::procfs::{descriptors, entries};
+use test_support::{eventually, soon};
 
 /// Runs the test's body in a process of its own, which it may spoil. SIGHUP is ignored there, as by
 /// `nohup`.
@@ -59,19 +61,12 @@ fn only(signals: &[i32]) -> u64 {
 }
 
 /// What each descriptor of the process is: `pipe`, `socket`, or a path.
-fn descriptors(process: &Process) -> BTreeMap<i32, String> {
-    let named = |entry: fs::DirEntry| {
-        let name = fs::read_link(entry.path())
-            .ok()?
-            .to_string_lossy()
-            .into_owned();
-        Some((
-            entry.file_name().to_str()?.parse().ok()?,
-            name.split(':').next()?.to_owned(),
-        ))
-    };
-    let entries = fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap();
-    entries.filter_map(|entry| named(entry.ok()?)).collect()
+fn kinds(process: &Process) -> BTreeMap<i32, String> {
+    let kind = |name: String| name.split(':').next().unwrap_or_default().to_owned();
+    descriptors(process.pid())
+        .into_iter()
+        .map(|(number, name)| (number, kind(name)))
+        .collect()
 }
 
 /// A program may have closed any of its standard streams, and its next descriptors have their
@@ -81,7 +76,7 @@ fn its_descriptors_are_in_their_places_whichever_of_ours_are_closed() {
     alone(
         "its_descriptors_are_in_their_places_whichever_of_ours_are_closed",
         || {
-            let plain = entries("task");
+            let plain = entries("/proc/self/task");
             for closed in 0..8 {
                 for channels in [0, 1, 3] {
                     // Told once there is a stderr again.
@@ -89,7 +84,7 @@ fn its_descriptors_are_in_their_places_whichever_of_ours_are_closed() {
                         let found = check_descriptors(channels);
                         // The numbers are theirs until they end.
                         eventually("only the lasting thread is left", || {
-                            entries("task") == plain + 1
+                            entries("/proc/self/task") == plain + 1
                         });
                         found
                     });
@@ -130,12 +125,9 @@ fn check_descriptors(channels: usize) -> Result<(), String> {
     // The shell has its script open, and a program that begins has its libraries; what stays was
     // inherited.
     let deadline = soon();
-    while descriptors(&process) != expected {
+    while kinds(&process) != expected {
         if Instant::now() > deadline {
-            return Err(format!(
-                "{:?} instead of {expected:?}",
-                descriptors(&process)
-            ));
+            return Err(format!("{:?} instead of {expected:?}", kinds(&process)));
         }
         thread::yield_now();
     }
@@ -230,15 +222,15 @@ fn block(signals: &[i32]) {
 fn why_the_system_executes_no_program() {
     alone("why_the_system_executes_no_program", || {
         let fake = Fake::new("exit 0");
-        let plain = entries("task");
+        let plain = entries("/proc/self/task");
         qemu_launch::spawn(&fake.spec())
             .unwrap()
             .wait_blocking(soon())
             .unwrap();
         eventually("only the lasting thread is left", || {
-            entries("task") == plain + 1
+            entries("/proc/self/task") == plain + 1
         });
-        let before = entries("fd");
+        let before = entries("/proc/self/fd");
 
         let refused = |name: &str| {
             let spec = fake.spec().extra_args(["-name", name]);
@@ -257,16 +249,13 @@ fn why_the_system_executes_no_program() {
         fake.write(&header[..20], 0o755);
         assert_eq!(refused("cut off"), libc::ENOEXEC);
 
-        assert_eq!((entries("fd"), entries("task")), (before, plain + 1));
+        assert_eq!(
+            (entries("/proc/self/fd"), entries("/proc/self/task")),
+            (before, plain + 1)
+        );
         let any = rustix::process::wait(rustix::process::WaitOptions::NOHANG);
         assert_eq!(any.unwrap_err(), rustix::io::Errno::CHILD, "no zombie");
     });
-}
-
-fn entries(folder: &str) -> usize {
-    fs::read_dir(format!("/proc/self/{folder}"))
-        .unwrap()
-        .count()
 }
 
 /// After a `fork` a program pays once more for each page that it writes to, and before it for the
