@@ -213,12 +213,12 @@ mod tests {
 
     #[test]
     fn options_with_an_optional_value_never_take_the_firmware() {
-        let run = run(&["--gdb", "--json", "--icount", "--reboot", "a.elf"]).unwrap();
+        let run = run(&["--gdb", "--json", "--deterministic", "--reboot", "a.elf"]).unwrap();
         assert_eq!(run.firmware, Path::new("a.elf"));
         assert_eq!(run.gdb, Some(Endpoint::loopback(1234)));
         assert_eq!(run.json.as_deref(), Some(Path::new("-")));
         assert_eq!(
-            (run.settings.icount, run.settings.reboot),
+            (run.settings.deterministic, run.settings.reboot),
             (Some(6), Some(true))
         );
     }
@@ -272,7 +272,7 @@ mod tests {
                 &["--expect", "a", "--expect-regex", "b", "a.elf"],
                 "cannot be used with",
             ),
-            (&["--icount=11", "a.elf"], "0..=10"),
+            (&["--deterministic=11", "a.elf"], "0..=10"),
         ];
         for (words, expected) in rows {
             let error = run(words).unwrap_err().to_string();

@@ -65,7 +65,7 @@ mod tests {
             qemu = "tools/qemu-system-arm"
             timeout = "1m30s"
             reboot = true
-            icount = 7
+            deterministic = 7
             log = "firmware.log"
             newline = "crlf"
             qemu-args = ["-d", "guest_errors"]
@@ -78,7 +78,7 @@ mod tests {
             qemu: Some(folder.path().join("tools/qemu-system-arm")),
             timeout: Some(Timeout::After(std::time::Duration::from_secs(90))),
             reboot: Some(true),
-            icount: Some(7),
+            deterministic: Some(7),
             log: Some(folder.path().join("firmware.log")),
             newline: Some(Newline::Crlf),
             qemu_args: vec!["-d".to_owned(), "guest_errors".to_owned()],

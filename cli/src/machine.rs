@@ -42,7 +42,7 @@ pub(crate) fn config(run: &Run, settings: &Settings) -> Result<QemuConfig, Failu
     if settings.reboot != Some(true) {
         config = config.no_reboot();
     }
-    if let Some(shift) = settings.icount {
+    if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
     firmware(config, &run.firmware, run.raw)

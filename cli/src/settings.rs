@@ -33,10 +33,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) reboot: Option<bool>,
     /// Virtual time by instructions, 2^SHIFT ns each, and no waiting while the firmware sleeps: the
-    /// same run every time, as fast as it goes [default with --icount: 6]
+    /// same run every time, as fast as it goes [default with --deterministic: 6]
     #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true, default_missing_value = "6",
           value_parser = clap::value_parser!(u8).range(0..=10))]
-    pub(crate) icount: Option<u8>,
+    pub(crate) deterministic: Option<u8>,
     /// Write what the firmware prints into this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
@@ -59,7 +59,7 @@ impl Settings {
             qemu: self.qemu.or(others.qemu),
             timeout: self.timeout.or(others.timeout),
             reboot: self.reboot.or(others.reboot),
-            icount: self.icount.or(others.icount),
+            deterministic: self.deterministic.or(others.deterministic),
             log: self.log.or(others.log),
             newline: self.newline.or(others.newline),
             qemu_args: [others.qemu_args, self.qemu_args].concat(),
