@@ -26,16 +26,6 @@ pub(crate) struct Args {
     names: Vec<String>,
 }
 
-impl Args {
-    /// Check every image, change none.
-    pub(crate) fn check_all() -> Self {
-        Self {
-            check: true,
-            names: Vec::new(),
-        }
-    }
-}
-
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let folder = workspace::root().join("xtask/firmware");
     let mut names = image_names(&folder)?;

@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM and a closed terminal, for the verbs that have processes to end first.
 
-// As the program has them: there is one right way to listen.
+// The program's own: there is one right way to listen.
 #[path = "../../cli/src/signals.rs"]
 mod signals;
 
@@ -14,19 +14,8 @@ impl Interrupts {
         Signals::listen().map(Self)
     }
 
-    /// Waits for one; the exit status is what a shell reports of a program that it ended.
+    /// Waits for one, and returns the exit status that a shell reports of a program ended by it.
     pub(crate) async fn next(&mut self) -> u8 {
         128 + self.0.next().await
-    }
-
-    /// One that has come already.
-    pub(crate) async fn pending(&mut self) -> Option<u8> {
-        // Signals reach their streams when the runtime gets its turn.
-        tokio::task::yield_now().await;
-        tokio::select! {
-            biased;
-            status = self.next() => Some(status),
-            () = std::future::ready(()) => None,
-        }
     }
 }

@@ -1,9 +1,8 @@
 //! Makes sure that what is not written in Rust is there: QEMU, and for some tests GDB or firmware
 //! of others.
 //!
-//! Shared by every verb that needs them. Nothing is installed unannounced: the command is shown
-//! before it runs, and where it may not or cannot run, it is what the error tells the user to do.
-//! What to do is decided by a pure function, [`plan()`], from the few [`Facts`] that matter.
+//! Nothing is installed unannounced: the command is shown before it runs, and where it may not or
+//! cannot run, the error names it. [`plan()`] decides from the few [`Facts`] that matter.
 
 mod backports;
 mod plan;
@@ -16,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use qemu_launch::discover::{self, FindError};
 
-use self::plan::{Facts, Plan, Step, plan};
+use self::plan::{Facts, Plan, plan};
 use crate::workspace;
 
 /// Install what the demo and the tests need and is missing: qemu-system-arm
@@ -157,64 +156,51 @@ impl Tool {
 }
 
 fn ensure(tool: Tool, no_install: bool) -> anyhow::Result<()> {
-    let installed = tool.find()?.is_some();
+    if tool.find()?.is_some() {
+        return Ok(());
+    }
     let facts = Facts {
         tool,
-        installed,
         no_install,
         install_qemu: qemu_launch::install_command(tool.qemu()),
         root: rustix::process::geteuid().is_root(),
         // Asked only when the answer matters: sudo logs each call.
-        sudo: !installed && !no_install && sudo_works(),
+        sudo: !no_install && sudo_works(),
     };
     match plan(&facts) {
-        Plan::Nothing => Ok(()),
-        Plan::Install(steps) => install(tool, &steps),
-        Plan::Refuse { why, command } => {
-            let command = command.map_or_else(String::new, |command| {
-                format!("; run this:\n\n    {command}\n")
-            });
-            bail!("{} is not installed: {why}{command}", tool.name())
-        }
+        Plan::Install(commands) => install(tool, &commands),
+        Plan::Refuse(why) => bail!("{} is not installed: {why}", tool.name()),
     }
 }
 
-/// Runs the steps. All that is said goes to stderr: on stdout it would spoil output that a program
-/// reads.
-fn install(tool: Tool, steps: &[Step]) -> anyhow::Result<()> {
-    eprintln!(
-        "{} is not installed. It is installed now, with:",
-        tool.name()
-    );
-    for step in steps {
-        eprintln!("    {}", step.shown());
+/// Runs the commands, of which the last must succeed. All messages go to stderr: on stdout they
+/// would spoil output that a program reads.
+fn install(tool: Tool, commands: &[String]) -> anyhow::Result<()> {
+    let name = tool.name();
+    eprintln!("{name} is not installed. It is installed now, with:");
+    for command in commands {
+        eprintln!("    {command}");
     }
-    for step in steps {
-        let (program, args) = step.argv.split_first().context("an empty command")?;
+    for (number, command) in (1..).zip(commands) {
+        let mut words = command.split(' ');
+        let program = words.next().context("an empty command")?;
         let status = Command::new(program)
-            .args(args)
+            .args(words)
             .stdin(Stdio::null()) // a question would wait for ever
             .stdout(std::io::stderr())
             .status()
             .with_context(|| format!("cannot run {program}"))?;
-        if !status.success() {
-            let then = if step.must_succeed {
-                ""
-            } else {
-                "; going on without it"
-            };
-            eprintln!("`{}` failed: {status}{then}", step.shown());
-            if step.must_succeed {
-                bail!("{} could not be installed", tool.name());
-            }
+        if status.success() {
+            continue;
         }
+        if number == commands.len() {
+            bail!("{name} could not be installed: `{command}` failed: {status}");
+        }
+        eprintln!("`{command}` failed: {status}; going on without it");
     }
     match tool.find()? {
-        Some(path) => eprintln!("{} is installed: {}", tool.name(), path.display()),
-        None => bail!(
-            "the installation succeeded, but {} is still not found",
-            tool.name()
-        ),
+        Some(path) => eprintln!("{name} is installed: {}", path.display()),
+        None => bail!("the installation succeeded, but {name} is still not found"),
     }
     Ok(())
 }

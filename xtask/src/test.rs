@@ -15,7 +15,6 @@ use cargo_metadata::{Metadata, TargetKind};
 use clap::ValueEnum;
 
 use crate::{
-    firmware,
     qemus::{Further, Variant},
     setup,
     steps::{self, Step},
@@ -30,7 +29,7 @@ pub(crate) struct Args {
     /// Install nothing: stop where QEMU is missing
     #[arg(long)]
     no_install: bool,
-    /// Insist on the tests that need gdb-multiarch, which are left out where it is missing (implied
+    /// Insist on the tests that need gdb-multiarch, which are skipped where it is missing (implied
     /// by CI=true)
     #[arg(long)]
     gdb: bool,
@@ -101,7 +100,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         steps.extend(qemus.iter().flat_map(|qemu| suites(&targets, gdb, qemu)));
         steps.extend(examples());
     }
-    Ok(steps::run_all(steps)?.into())
+    steps::run_all(steps)
 }
 
 fn unit_steps(targets: &TestTargets) -> Vec<Step> {
@@ -122,9 +121,7 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
         ),
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
-        Step::check("firmware images", || {
-            firmware::run(firmware::Args::check_all())
-        }),
+        Step::cargo("firmware images", "xtask firmware --check"),
     ]
 }
 
@@ -159,7 +156,7 @@ fn suites(targets: &TestTargets, gdb_is_installed: bool, qemu: &Variant) -> Vec<
     match (targets.gdb.is_empty(), gdb_is_installed) {
         (true, _) => {}
         (false, true) => steps.push(tests(&name, &targets.gdb)),
-        (false, false) => steps.push(Step::left_out(
+        (false, false) => steps.push(Step::skipped(
             &name,
             "gdb-multiarch is not installed; `cargo xtask test --gdb` installs it and runs them",
         )),
@@ -201,11 +198,14 @@ impl TestTargets {
         Self::sort(tests.map(|target| (target.name.as_str(), target.required_features.as_slice())))
     }
 
-    fn sort<'a>(tests: impl Iterator<Item = (&'a str, &'a [String])>) -> anyhow::Result<Self> {
+    fn sort<'a, F: AsRef<str> + 'a>(
+        tests: impl Iterator<Item = (&'a str, &'a [F])>,
+    ) -> anyhow::Result<Self> {
         let mut targets = Self::default();
         let mut seen = BTreeMap::new();
         for (name, features) in tests {
-            let requires = |feature: &str| features.iter().any(|required| required == feature);
+            let requires =
+                |feature: &str| features.iter().any(|required| required.as_ref() == feature);
             let (needs, group) = if requires("foreign-tests") {
                 ("firmware of others", &mut targets.foreign)
             } else if requires("gdb-tests") {
@@ -230,26 +230,9 @@ impl TestTargets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::steps::Action;
 
-    fn sorted(tests: &[(&'static str, &[&str])]) -> anyhow::Result<TestTargets> {
-        let owned: Vec<(&str, Vec<String>)> = tests
-            .iter()
-            .map(|(name, features)| {
-                (
-                    *name,
-                    features
-                        .iter()
-                        .map(|feature| (*feature).to_owned())
-                        .collect(),
-                )
-            })
-            .collect();
-        TestTargets::sort(
-            owned
-                .iter()
-                .map(|(name, features)| (*name, features.as_slice())),
-        )
+    fn sorted(tests: &[(&str, &[&str])]) -> anyhow::Result<TestTargets> {
+        TestTargets::sort(tests.iter().copied())
     }
 
     fn installed() -> Variant {
@@ -293,12 +276,21 @@ mod tests {
     }
 
     fn commands(steps: &[Step]) -> Vec<String> {
-        let show = |step: &Step| match &step.action {
-            Action::Cargo { args, .. } => format!("{}: {}", step.name, args.join(" ")),
-            Action::Check(_) => step.name.clone(),
-            Action::LeftOut(why) => format!("{}: left out: {why}", step.name),
-        };
-        steps.iter().map(show).collect()
+        steps.iter().map(command).collect()
+    }
+
+    fn command(
+        Step {
+            name,
+            args,
+            skipped,
+            ..
+        }: &Step,
+    ) -> String {
+        match skipped {
+            None => format!("{name}: {}", args.join(" ")),
+            Some(why) => format!("{name}: skipped: {why}"),
+        }
     }
 
     #[test]
@@ -318,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn without_gdb_its_tests_are_left_out_by_name_and_qemu_s_are_not() {
+    fn without_gdb_its_tests_are_skipped_by_name_and_qemu_s_are_not() {
         let targets = sorted(&[("qemu", &["qemu-tests"]), ("gdb", &["gdb-tests"])]).unwrap();
         let qemu =
             "tests on QEMU 7.2.22: test --workspace --all-features --no-fail-fast --test qemu";
@@ -329,7 +321,7 @@ mod tests {
         assert_eq!(without[0], qemu);
         assert!(
             without[1].starts_with(
-                "tests with GDB on QEMU 7.2.22: left out: gdb-multiarch is not installed"
+                "tests with GDB on QEMU 7.2.22: skipped: gdb-multiarch is not installed"
             ),
             "{without:?}"
         );

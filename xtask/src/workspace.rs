@@ -20,12 +20,12 @@ pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
-/// Packages, targets and the resolved graph of dependencies, with every feature on.
+/// The packages of this workspace and their targets.
 pub(crate) fn metadata() -> anyhow::Result<Metadata> {
     MetadataCommand::new()
         .cargo_path(cargo())
         .manifest_path(root().join("Cargo.toml"))
-        .features(cargo_metadata::CargoOpt::AllFeatures)
+        .no_deps()
         .exec()
         .context("cargo metadata failed")
 }

@@ -101,7 +101,13 @@ fn deterministic_time_runs_a_firmware_faster_than_its_clock() {
     // Ten seconds of the firmware's time; the deadline is of real time.
     Call::image(
         "tick",
-        ["--deterministic", "--expect", "tick 50\n", "--timeout", "60s"],
+        [
+            "--deterministic",
+            "--expect",
+            "tick 50\n",
+            "--timeout",
+            "60s",
+        ],
     )
     .ends_with(0);
 }

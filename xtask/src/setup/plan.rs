@@ -1,5 +1,5 @@
-//! What to do about a program or a firmware that may be missing: decided from facts alone, so that
-//! tests need no such machine.
+//! Decides what to do about a missing program or firmware, from facts alone, so that tests need no
+//! such machine.
 
 use super::Tool;
 
@@ -7,10 +7,9 @@ use super::Tool;
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) tool: Tool,
-    pub(super) installed: bool,
     pub(super) no_install: bool,
-    /// How QEMU is installed on this system, run as root where that is needed; nothing on an
-    /// unknown system. The one table of package managers and packages is qemu-launch's.
+    /// How QEMU is installed on this system, as root where that is needed; `None` on an unknown
+    /// system. The one table of package managers and packages is qemu-launch's.
     pub(super) install_qemu: Option<Vec<String>>,
     pub(super) root: bool,
     /// Whether `sudo -n` works: without a password, and without asking for one.
@@ -19,98 +18,57 @@ pub(super) struct Facts {
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Plan {
-    /// It is there already.
-    Nothing,
-    /// Run these, one after the other.
-    Install(Vec<Step>),
-    /// Stop, and tell the user why and what to run.
-    Refuse {
-        why: String,
-        command: Option<String>,
-    },
-}
-
-/// A command, and whether its failure ends the installation.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Step {
-    pub(super) argv: Vec<String>,
-    pub(super) must_succeed: bool,
-}
-
-impl Step {
-    fn new(words: &[&str], must_succeed: bool) -> Self {
-        let argv = words.iter().map(|word| (*word).to_owned()).collect();
-        Self { argv, must_succeed }
-    }
-
-    pub(super) fn shown(&self) -> String {
-        self.argv.join(" ")
-    }
-
-    fn prefixed(&self, prefix: &str) -> Self {
-        let argv = prefix
-            .split_whitespace()
-            .map(str::to_owned)
-            .chain(self.argv.iter().cloned())
-            .collect();
-        Self { argv, ..*self }
-    }
+    /// Run these shell words, one line after the other. Only the last has to succeed: the one
+    /// before refreshes lists, and a source that cannot be reached may not matter.
+    Install(Vec<String>),
+    /// Stop, and say this to the user.
+    Refuse(String),
 }
 
 /// What to do, from the facts alone.
 pub(super) fn plan(facts: &Facts) -> Plan {
-    if facts.installed {
-        return Plan::Nothing;
-    }
     let Some(install_qemu) = &facts.install_qemu else {
         let why = "how to install it on this system is not known here; install it by hand";
-        return Plan::Refuse {
-            why: why.to_owned(),
-            command: None,
-        };
+        return Plan::Refuse(why.to_owned());
     };
-    let Some(steps) = steps(facts.tool, install_qemu) else {
-        let why = facts.tool.nowhere();
-        return Plan::Refuse {
-            why: why.to_owned(),
-            command: None,
-        };
+    let Some(commands) = commands(facts.tool, install_qemu) else {
+        return Plan::Refuse(facts.tool.no_package().to_owned());
     };
-    let brew = install_qemu
-        .first()
-        .is_some_and(|program| program == "brew");
-    let through = |prefix| {
-        steps
-            .iter()
-            .map(|step| step.prefixed(prefix))
-            .collect::<Vec<_>>()
-    };
-    let refuse = |why: &str| {
-        let by_hand = through(if brew || facts.root { "" } else { "sudo" });
-        let command = by_hand
-            .iter()
-            .map(Step::shown)
-            .collect::<Vec<_>>()
-            .join(" && ");
-        Plan::Refuse {
-            why: why.to_owned(),
-            command: Some(command),
-        }
-    };
+    let brew = install_qemu.first().is_some_and(|word| word == "brew");
     match (brew, facts.root, facts.sudo) {
-        _ if facts.no_install => refuse("--no-install forbids installing it"),
-        (true, true, _) => refuse("brew refuses to run as root; run it as the user who owns it"),
-        (true, false, _) | (false, true, _) => Plan::Install(steps),
-        (false, false, true) => Plan::Install(through("sudo -n")),
+        _ if facts.no_install => {
+            refuse(facts, brew, commands, "--no-install forbids installing it")
+        }
+        (true, true, _) => {
+            let why = "brew refuses to run as root; run it as the user who owns it";
+            refuse(facts, brew, commands, why)
+        }
+        (true, false, _) | (false, true, _) => Plan::Install(commands),
+        (false, false, true) => Plan::Install(prefixed("sudo -n ", commands)),
         (false, false, false) => {
-            refuse("installing it needs root, and `sudo -n` does not work here")
+            let why = "installing it needs root, and `sudo -n` does not work here";
+            refuse(facts, brew, commands, why)
         }
     }
 }
 
+/// Says why, and what to run by hand.
+fn refuse(facts: &Facts, brew: bool, commands: Vec<String>, why: &str) -> Plan {
+    let sudo = if brew || facts.root { "" } else { "sudo " };
+    let command = prefixed(sudo, commands).join(" && ");
+    Plan::Refuse(format!("{why}; run this:\n\n    {command}\n"))
+}
+
+fn prefixed(prefix: &str, commands: Vec<String>) -> Vec<String> {
+    let commands = commands.into_iter();
+    commands
+        .map(|command| format!("{prefix}{command}"))
+        .collect()
+}
+
 impl Tool {
     /// Why there is no command to install it, where the package manager is known.
-    fn nowhere(self) -> &'static str {
+    fn no_package(self) -> &'static str {
         match self {
             Self::MicroPython | Self::UBoot => {
                 "this test takes it from a Debian package; run it on Debian or Ubuntu, or in a container of theirs"
@@ -122,14 +80,13 @@ impl Tool {
     }
 }
 
-/// The commands that install something, to be run as root, from the one that installs QEMU; nothing
-/// where no package is known that has it.
-fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
-    let words: Vec<&str> = install_qemu.iter().map(String::as_str).collect();
-    let (qemu_package, install) = words.split_last()?;
-    let manager = *install.first()?;
+/// The commands that install something, to be run as root, derived from the one that installs
+/// QEMU; `None` where no package is known that has it.
+fn commands(tool: Tool, install_qemu: &[String]) -> Option<Vec<String>> {
+    let (qemu_package, install) = install_qemu.split_last()?;
+    let manager = install.first()?.as_str();
     let package = match (tool, manager) {
-        (Tool::Qemu | Tool::QemuAarch64, _) => *qemu_package,
+        (Tool::Qemu | Tool::QemuAarch64, _) => qemu_package,
         // Elsewhere the ordinary GDB speaks ARM as well, but is not called `gdb-multiarch`.
         (Tool::Gdb, "apt-get" | "apk") => "gdb-multiarch",
         // Debian's and its descendants', where they are built from source.
@@ -138,31 +95,25 @@ fn steps(tool: Tool, install_qemu: &[String]) -> Option<Vec<Step>> {
         (Tool::Gdb | Tool::MicroPython | Tool::UBoot, _) => return None,
     };
     // The lists of packages may be absent (a fresh container) or too old to fetch from; the other
-    // managers see to that themselves. A source that cannot be reached is no reason to stop: the
-    // rest may do.
-    let refresh: Option<&[&str]> = match manager {
-        "apt-get" => Some(&["apt-get", "update"]),
-        "pacman" => Some(&["pacman", "-Sy"]),
-        "apk" => Some(&["apk", "update"]),
+    // managers refresh them by themselves.
+    let refresh = match manager {
+        "apt-get" => Some("apt-get update"),
+        "pacman" => Some("pacman -Sy"),
+        "apk" => Some("apk update"),
         _ => None,
     };
+    let install = install.join(" ");
     let install = match manager {
         // `env`, because sudo clears the environment.
-        "apt-get" => [
-            &["env", "DEBIAN_FRONTEND=noninteractive"],
-            install,
-            &["--no-install-recommends", package],
-        ]
-        .concat(),
-        _ => [install, &[package]].concat(),
+        "apt-get" => {
+            format!(
+                "env DEBIAN_FRONTEND=noninteractive {install} --no-install-recommends {package}"
+            )
+        }
+        _ => format!("{install} {package}"),
     };
-    let refresh = refresh.map(|words| Step::new(words, false));
-    Some(
-        refresh
-            .into_iter()
-            .chain([Step::new(&install, true)])
-            .collect(),
-    )
+    let refresh = refresh.map(str::to_owned);
+    Some(refresh.into_iter().chain([install]).collect())
 }
 
 #[cfg(test)]
@@ -172,12 +123,13 @@ mod tests {
     const DNF: &str = "dnf install -y qemu-system-arm";
     const APT: &str = "apt-get install -y qemu-system-arm";
     const BREW: &str = "brew install qemu";
+    const NONINTERACTIVE: &str =
+        "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends";
 
-    /// QEMU is missing, and we are neither root nor allowed to use sudo.
-    fn missing(install_qemu: &str) -> Facts {
+    /// This is missing, and we are neither root nor allowed to use sudo.
+    fn missing(tool: Tool, install_qemu: &str) -> Facts {
         Facts {
-            tool: Tool::Qemu,
-            installed: false,
+            tool,
             no_install: false,
             install_qemu: Some(install_qemu.split(' ').map(str::to_owned).collect()),
             root: false,
@@ -185,210 +137,131 @@ mod tests {
         }
     }
 
-    fn commands(facts: &Facts) -> Vec<String> {
-        match plan(facts) {
-            Plan::Install(steps) => steps.iter().map(Step::shown).collect(),
-            other => panic!("{facts:?}: not installed but {other:?}"),
+    fn as_root(tool: Tool, install_qemu: &str) -> Facts {
+        Facts {
+            root: true,
+            ..missing(tool, install_qemu)
         }
     }
 
-    fn refusal(facts: &Facts) -> (String, Option<String>) {
+    fn installs(facts: &Facts, expected: &[&str]) {
+        let expected = expected.iter().map(|&command| command.to_owned()).collect();
+        assert_eq!(plan(facts), Plan::Install(expected), "{facts:?}");
+    }
+
+    fn refuses(facts: &Facts, words: &[&str]) {
         match plan(facts) {
-            Plan::Refuse { why, command } => (why, command),
+            Plan::Refuse(why) => {
+                for word in words {
+                    assert!(why.contains(word), "no {word:?} in {why:?}: {facts:?}");
+                }
+            }
             other => panic!("{facts:?}: not refused but {other:?}"),
         }
     }
 
     #[test]
-    fn what_is_there_is_left_alone_whatever_else_is_true() {
-        for no_install in [false, true] {
-            for install_qemu in [None, missing(APT).install_qemu] {
-                for (root, sudo) in [(false, false), (false, true), (true, false)] {
-                    let install_qemu = install_qemu.clone();
-                    let facts = Facts {
-                        installed: true,
-                        no_install,
-                        install_qemu,
-                        root,
-                        sudo,
-                        ..missing(APT)
-                    };
-                    assert_eq!(plan(&facts), Plan::Nothing, "{facts:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
     fn each_package_manager_as_root() {
-        let table: [(&str, &[&str]); 5] = [
-            (
-                APT,
-                &[
-                    "apt-get update",
-                    "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-arm",
-                ],
-            ),
+        let apt = format!("{NONINTERACTIVE} qemu-system-arm");
+        let pacman = "pacman -S --noconfirm qemu-system-arm";
+        let zypper = "zypper --non-interactive install qemu-arm";
+        let apk = "apk add qemu-system-arm";
+        let rows: [(&str, &[&str]); 5] = [
+            (APT, &["apt-get update", &apt]),
             (DNF, &[DNF]),
-            (
-                "pacman -S --noconfirm qemu-system-arm",
-                &["pacman -Sy", "pacman -S --noconfirm qemu-system-arm"],
-            ),
-            (
-                "zypper --non-interactive install qemu-arm",
-                &["zypper --non-interactive install qemu-arm"],
-            ),
-            (
-                "apk add qemu-system-arm",
-                &["apk update", "apk add qemu-system-arm"],
-            ),
+            (pacman, &["pacman -Sy", pacman]),
+            (zypper, &[zypper]),
+            (apk, &["apk update", apk]),
         ];
-        for (install_qemu, expected) in table {
-            let facts = Facts {
-                root: true,
-                ..missing(install_qemu)
-            };
-            assert_eq!(commands(&facts), expected);
-            // `sudo` is not used by root, not even where it would work.
-            assert_eq!(
-                commands(&Facts {
+        for (install_qemu, expected) in rows {
+            let facts = as_root(Tool::Qemu, install_qemu);
+            installs(&facts, expected);
+            // Root does not use `sudo`, not even where it would work.
+            installs(
+                &Facts {
                     sudo: true,
                     ..facts
-                }),
-                expected
+                },
+                expected,
             );
         }
     }
 
     #[test]
-    fn others_go_through_sudo_without_a_question_or_are_told_what_to_run() {
-        assert_eq!(
-            commands(&Facts {
+    fn others_go_through_sudo_without_a_question_or_read_what_to_run() {
+        let facts = missing(Tool::Qemu, DNF);
+        refuses(
+            &facts,
+            &["needs root", "    sudo dnf install -y qemu-system-arm\n"],
+        );
+        installs(
+            &Facts {
                 sudo: true,
-                ..missing(DNF)
-            }),
-            ["sudo -n dnf install -y qemu-system-arm"]
+                ..facts
+            },
+            &["sudo -n dnf install -y qemu-system-arm"],
         );
-        let (why, command) = refusal(&missing(DNF));
-        assert!(why.contains("needs root"), "{why}");
-        assert_eq!(command.unwrap(), "sudo dnf install -y qemu-system-arm");
-        let (_, command) = refusal(&missing(APT));
-        assert_eq!(
-            command.unwrap(),
-            "sudo apt-get update && \
-             sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-arm"
-        );
+        let both = format!("sudo apt-get update && sudo {NONINTERACTIVE} qemu-system-arm");
+        refuses(&missing(Tool::Qemu, APT), &[&both]);
     }
 
     #[test]
     fn brew_runs_as_its_owner_only() {
-        assert_eq!(commands(&missing(BREW)), [BREW]);
-        assert_eq!(
-            commands(&Facts {
+        let facts = missing(Tool::Qemu, BREW);
+        installs(&facts, &[BREW]);
+        installs(
+            &Facts {
                 sudo: true,
-                ..missing(BREW)
-            }),
-            [BREW]
+                ..facts
+            },
+            &[BREW],
         );
-        let (why, command) = refusal(&Facts {
-            root: true,
-            ..missing(BREW)
-        });
-        assert!(why.contains("as root"), "{why}");
-        assert_eq!(command.unwrap(), BREW);
+        refuses(
+            &as_root(Tool::Qemu, BREW),
+            &["as root", "    brew install qemu"],
+        );
     }
 
     #[test]
     fn no_install_forbids_it_to_root_too() {
-        for (install_qemu, root, sudo, expected) in [
-            (DNF, true, false, "dnf install -y qemu-system-arm"),
-            (DNF, false, true, "sudo dnf install -y qemu-system-arm"),
-            (DNF, false, false, "sudo dnf install -y qemu-system-arm"),
-            (BREW, false, false, BREW),
-        ] {
-            let (why, command) = refusal(&Facts {
+        let rows = [
+            (DNF, true, false, "    dnf install"),
+            (DNF, false, true, "    sudo dnf install"),
+            (DNF, false, false, "    sudo dnf install"),
+            (BREW, false, false, "    brew install"),
+        ];
+        for (install_qemu, root, sudo, expected) in rows {
+            let facts = Facts {
                 no_install: true,
                 root,
                 sudo,
-                ..missing(install_qemu)
-            });
-            assert!(why.contains("--no-install"), "{why}");
-            assert_eq!(command.unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn gdb_comes_from_the_managers_that_have_it_under_this_name() {
-        for (install_qemu, expected) in [
-            (
-                APT,
-                "env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gdb-multiarch",
-            ),
-            ("apk add qemu-system-arm", "apk add gdb-multiarch"),
-        ] {
-            let facts = Facts {
-                tool: Tool::Gdb,
-                root: true,
-                ..missing(install_qemu)
+                ..missing(Tool::Qemu, install_qemu)
             };
-            assert_eq!(commands(&facts)[1], expected);
+            refuses(&facts, &["--no-install", expected]);
         }
-        let (why, command) = refusal(&Facts {
-            tool: Tool::Gdb,
-            root: true,
-            ..missing(DNF)
-        });
-        assert!(why.contains("no package") && command.is_none(), "{why}");
     }
 
     #[test]
-    fn firmware_of_others_comes_from_debian_only() {
-        for (tool, package) in [
-            (Tool::MicroPython, "firmware-microbit-micropython"),
-            (Tool::UBoot, "u-boot-qemu"),
+    fn packages_that_only_some_managers_have() {
+        for (tool, package, reason) in [
+            (Tool::Gdb, "gdb-multiarch", "no package"),
+            (Tool::MicroPython, "firmware-microbit-micropython", "Debian"),
+            (Tool::UBoot, "u-boot-qemu", "Debian"),
         ] {
-            let install = &commands(&Facts {
-                tool,
-                root: true,
-                ..missing(APT)
-            })[1];
-            assert!(
-                install.ends_with(&format!("--no-install-recommends {package}")),
-                "{install}"
-            );
-            let (why, command) = refusal(&Facts {
-                tool,
-                root: true,
-                ..missing(DNF)
-            });
-            assert!(why.contains("Debian") && command.is_none(), "{why}");
+            let install = format!("{NONINTERACTIVE} {package}");
+            installs(&as_root(tool, APT), &["apt-get update", &install]);
+            refuses(&as_root(tool, DNF), &[reason]);
         }
+        let facts = as_root(Tool::Gdb, "apk add qemu-system-arm");
+        installs(&facts, &["apk update", "apk add gdb-multiarch"]);
     }
 
     #[test]
-    fn on_an_unknown_system_there_is_no_command_to_tell() {
-        let (why, command) = refusal(&Facts {
+    fn on_an_unknown_system_there_is_no_command_to_name() {
+        let facts = Facts {
             install_qemu: None,
-            root: true,
-            ..missing(APT)
-        });
-        assert!(why.contains("by hand") && command.is_none(), "{why}");
-    }
-
-    #[test]
-    fn only_the_refresh_of_the_lists_may_fail() {
-        let Plan::Install(steps) = plan(&Facts {
-            root: true,
-            ..missing(APT)
-        }) else {
-            panic!("not installed");
+            ..as_root(Tool::Qemu, APT)
         };
-        assert_eq!(
-            steps
-                .iter()
-                .map(|step| step.must_succeed)
-                .collect::<Vec<_>>(),
-            [false, true]
-        );
+        refuses(&facts, &["by hand"]);
     }
 }
