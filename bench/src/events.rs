@@ -247,7 +247,7 @@ fn flood(count: usize) -> Vec<u8> {
 }
 
 async fn session(stream: tokio::net::UnixStream) -> Result<Flood> {
-    let session = Session::over(stream, PATIENCE)
+    let session = Session::attach_stream(stream, PATIENCE)
         .await?
         .with_deadline(PATIENCE);
     let mut events = session.events();

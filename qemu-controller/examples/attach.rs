@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Address, AttachError, Endpoint, Session, StopPolicy};
+use qemu_controller::{Address, Endpoint, Session, StartError, StopPolicy};
 use qemu_launch::MachineSpec;
 
 const FIRMWARE: &str = concat!(
@@ -49,11 +49,11 @@ async fn look_at(session: Session) -> Result<(), Box<dyn Error>> {
 }
 
 /// A QEMU that was started a moment ago does not listen yet.
-async fn attach_when_it_listens(address: &Address) -> Result<Session, AttachError> {
+async fn attach_when_it_listens(address: &Address) -> Result<Session, StartError> {
     let until = Instant::now() + DEADLINE;
     loop {
         match Session::attach(address.clone(), DEADLINE).await {
-            Err(AttachError::Connect { .. }) if Instant::now() < until => {
+            Err(StartError::Connect { .. }) if Instant::now() < until => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             outcome => return outcome,

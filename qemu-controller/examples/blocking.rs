@@ -7,7 +7,7 @@ use std::error::Error;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use qemu_controller::{Endpoint, QemuConfig, Session, StatusInfo, Stopped};
+use qemu_controller::{Endpoint, QemuConfig, Session, StatusInfo, StopReport};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -51,7 +51,7 @@ impl Qemu {
         Ok(self.runtime.block_on(serial.expect(text, deadline))?.before)
     }
 
-    fn stop(&self) -> Result<Stopped, Box<dyn Error>> {
+    fn stop(&self) -> Result<StopReport, Box<dyn Error>> {
         Ok(self.runtime.block_on(self.session.stop())?)
     }
 }

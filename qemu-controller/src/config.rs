@@ -8,12 +8,19 @@ use std::time::Duration;
 
 use qemu_launch::{Endpoint, Icount, MachineSpec, Semihosting, SpecError, StopPolicy};
 
-use crate::client::log_sink::Destination;
-use crate::guest::qtest::{QTEST, QTEST_ARGS};
+use crate::client::log_sink::LogSink;
 use crate::serial::PortName;
 
 /// The character device of the semihosting console.
 pub(crate) const SEMIHOSTING: &str = "semihosting";
+
+/// The character device of QEMU's test protocol, by which memory is written: QEMU 7.2 looks for one
+/// of this very name.
+pub(crate) const QTEST: &str = "qtest";
+
+/// The arguments that make QEMU serve it: with TCG it changes nothing else. Its log would go to
+/// stderr.
+const QTEST_ARGS: [&str; 4] = ["-qtest", "chardev:qtest", "-qtest-log", "none"];
 
 /// The board of the defaults.
 const DEFAULT_MACHINE: &str = "lm3s6965evb";
@@ -49,9 +56,9 @@ pub struct QemuConfig {
     cpu: Option<String>,
     memory: Option<String>,
     pub(crate) deadlines: Deadlines,
-    pub(crate) transcript: Option<Destination>,
+    pub(crate) transcript: Option<LogSink>,
     pub(crate) snapshot_file: Option<PathBuf>,
-    pub(crate) logs: Vec<(PortName, Destination)>,
+    pub(crate) logs: Vec<(PortName, LogSink)>,
 }
 
 /// How long a session waits, by what for.
@@ -247,42 +254,42 @@ impl QemuConfig {
     /// replaced. The port has to be one that the session reads
     /// ([`Session::serial`](crate::Session::serial)).
     pub fn serial_log(self, port: usize, path: impl Into<PathBuf>) -> Self {
-        self.log(PortName::Serial(port), Destination::file(path))
+        self.log(PortName::Serial(port), LogSink::file(path))
     }
 
     /// As [`serial_log`](Self::serial_log), to a writer, which should be quick: standard output,
     /// for example.
     pub fn serial_log_to(self, port: usize, writer: impl Write + Send + 'static) -> Self {
-        self.log(PortName::Serial(port), Destination::writer(writer))
+        self.log(PortName::Serial(port), LogSink::writer(writer))
     }
 
     /// Writes all that the guest prints on the [semihosting](Self::semihosting) console to a file
     /// as well.
     pub fn semihosting_log(self, path: impl Into<PathBuf>) -> Self {
-        self.log(PortName::Semihosting, Destination::file(path))
+        self.log(PortName::Semihosting, LogSink::file(path))
     }
 
     /// As [`semihosting_log`](Self::semihosting_log), to a writer, which should be quick.
     pub fn semihosting_log_to(self, writer: impl Write + Send + 'static) -> Self {
-        self.log(PortName::Semihosting, Destination::writer(writer))
+        self.log(PortName::Semihosting, LogSink::writer(writer))
     }
 
-    fn log(mut self, port: PortName, destination: Destination) -> Self {
-        self.logs.push((port, destination));
+    fn log(mut self, port: PortName, sink: LogSink) -> Self {
+        self.logs.push((port, sink));
         self
     }
 
     /// Writes the QMP traffic to this file, from the first byte on, in the form of
     /// [`qmp_proto::transcript`]; a file that is there is replaced.
     pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
-        self.transcript = Some(Destination::file(path));
+        self.transcript = Some(LogSink::file(path));
         self
     }
 
     /// As [`qmp_transcript`](Self::qmp_transcript), to a writer, under the session's lock: it
     /// should be quick. It gets whole lines, and is flushed after each.
     pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
-        self.transcript = Some(Destination::writer(writer));
+        self.transcript = Some(LogSink::writer(writer));
         self
     }
 
@@ -297,7 +304,7 @@ impl QemuConfig {
     }
 
     /// The same for a machine that runs beside this one, and is not held at its start.
-    pub(crate) fn beside(&self) -> Result<Self, SpecError> {
+    pub(crate) fn for_fork(&self) -> Result<Self, SpecError> {
         let spec = self.spec.clone().with_own_endpoints()?.start_stopped(false);
         Ok(Self {
             spec,

@@ -60,24 +60,22 @@ pub use regex;
 
 pub use {gdb_port, qemu_launch, qmp_proto};
 
-pub use client::events::{EVENT_BACKLOG_BYTES, Events, Missed};
+pub use client::events::{EVENT_BACKLOG_BYTES, Events, MissedEvents};
 pub use config::QemuConfig;
-pub use error::{
-    AttachError, CommandError, GdbError, NotKept, SessionEnd, StartError, StartPhase, StopError,
-    WaitPhase,
-};
+pub use error::{CommandError, SessionEnd, WaitPhase};
 pub use fork::{MachineState, StateError};
-pub use guest::gdb::GdbCheck;
+pub use guest::gdb::{GdbCheck, GdbError};
 pub use guest::memory::{Location, MemoryError};
 pub use guest::screendump::ScreendumpError;
-pub use guest::symbols::{Place, Symbol, Symbols, SymbolsError};
+pub use guest::symbols::{Symbol, SymbolOffset, Symbols, SymbolsError};
 pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, RegisterDump, Semihosting, StopPolicy};
 pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};
 pub use serial::{Expected, Pattern, SERIAL_BUFFER_BYTES, Serial, SerialError, SerialStream};
 pub use session::Session;
 pub use session::attach::AttachConfig;
-pub use session::stop::{Stopped, StoppedBy};
+pub use session::error::{DetachError, StartError, StartPhase, StopError};
+pub use session::stop::{StopReport, StoppedBy};
 pub use snapshot::{
     AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, SaveSnapshot, Snapshot,
     SnapshotError,

@@ -20,9 +20,9 @@ impl Session {
     /// made from another version's schema, expects.
     pub async fn qapi<C: QmpCommand>(&self, command: &C) -> Result<C::Ok, CommandError> {
         let value = self.execute(C::NAME, command).await?;
-        value.parse().map_err(|source| CommandError::Return {
+        value.parse().map_err(|error| CommandError::Return {
             command: C::NAME.to_owned(),
-            source,
+            error,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The crates depend on each other only as docs/architecture.md says: arrows go down.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use cargo_metadata::MetadataCommand;
@@ -57,5 +58,28 @@ fn qmp_proto_pulls_in_no_runtime_and_no_socket() {
     assert!(names.contains("serde_core"), "{text}");
     for forbidden in ["tokio", "mio", "socket2", "async-io", "smol"] {
         assert!(!names.contains(forbidden), "{forbidden} in {text}");
+    }
+}
+
+/// Folders of `qemu-controller/src` and what they must not name, as the head of `client/mod.rs` says.
+const FOLDERS: [(&str, &[&str]); 4] = [
+    ("client", &["session", "guest", "snapshot", "fork"]),
+    ("guest", &["snapshot", "fork"]),
+    ("snapshot", &["guest", "fork"]),
+    ("fork", &["guest"]),
+];
+
+#[test]
+fn each_folder_of_the_session_names_lower_ones_alone() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("../qemu-controller/src");
+    for (folder, forbidden) in FOLDERS {
+        for entry in std::fs::read_dir(src.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            for other in forbidden {
+                let named = text.contains(&format!("crate::{other}"));
+                assert!(!named, "{} names {other}", path.display());
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! One command on its way: its place in the queue, its deadline, and what happens when its future
+//! One command on its way: its slot in the queue, its deadline, and what happens when its future
 //! is dropped.
 
 use std::time::Duration;
@@ -7,15 +7,15 @@ use qmp_proto::{Command, CommandId, Connection, Phase, RawReturn, SendError};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span, debug, debug_span, field};
 
-use crate::client::{Answer, Lane, Shared};
+use crate::client::{Answer, Band, Shared};
 use crate::error::{CommandError, WaitPhase};
 
-/// Longer than anybody waits, and an instant so far off exists.
+/// Stands for 'no deadline': `Instant::now()` plus this cannot overflow.
 pub(crate) const A_YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 /// How long a caller whose time is up waits for the exit status of a QEMU that has closed its
 /// monitor.
-pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
+pub(crate) const EXIT_STATUS_GRACE: Duration = Duration::from_millis(500);
 
 /// Sends one command and waits for its answer; all of a session's commands go this way.
 ///
@@ -24,12 +24,15 @@ pub(crate) const LAST_WORD: Duration = Duration::from_millis(500);
 pub(crate) async fn call(
     shared: &Shared,
     command: &str,
-    lane: Lane,
-    deadline: Duration,
+    band: Band,
+    deadline: impl Into<Deadline>,
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<RawReturn, CommandError> {
     let since = Instant::now();
-    let until = instant_after(deadline);
+    let Deadline {
+        set: deadline,
+        at: until,
+    } = deadline.into();
     let span = debug_span!(parent: &shared.span, "command", name = command, id = field::Empty);
     let fail = |fault| async move {
         let command = command.to_owned();
@@ -40,7 +43,8 @@ pub(crate) async fn call(
                 phase,
             },
             Fault::Ended(phase) => {
-                match timeout_at(until.max(Instant::now() + LAST_WORD), shared.end()).await {
+                match timeout_at(until.max(Instant::now() + EXIT_STATUS_GRACE), shared.end()).await
+                {
                     Ok(ended) => CommandError::Ended { command, ended },
                     // Its stream is over, and its process takes its time to exit.
                     Err(_) => CommandError::Deadline {
@@ -50,10 +54,10 @@ pub(crate) async fn call(
                     },
                 }
             }
-            Fault::Send(source) => CommandError::Invalid { command, source },
+            Fault::Send(error) => CommandError::Invalid { command, error },
         }
     };
-    let answered = answer(shared, command, lane, until, &span, encode)
+    let answered = answer(shared, command, band, until, &span, encode)
         .instrument(span.clone())
         .await;
     match &answered {
@@ -75,14 +79,14 @@ pub(crate) async fn call(
 async fn answer(
     shared: &Shared,
     command: &str,
-    lane: Lane,
+    band: Band,
     until: Instant,
     span: &Span,
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<Answer, Fault> {
     let queued = |_| Fault::Deadline(WaitPhase::Queued);
     let ended = Fault::Ended(WaitPhase::Queued);
-    let place = timeout_at(until, shared.place(lane))
+    let slot = timeout_at(until, shared.slot(band))
         .await
         .map_err(queued)?
         .ok_or(ended)?;
@@ -93,14 +97,14 @@ async fn answer(
             Fault::Send(error)
         }
     };
-    let (id, mut answer) = shared.submit(place, command, encode).map_err(refused)?;
+    let (id, mut answer) = shared.submit(slot, command, encode).map_err(refused)?;
     span.record("id", field::display(id));
     debug!("sent");
     let in_flight = InFlight { shared, id };
     let answer = match timeout_at(until, &mut answer).await {
         Ok(answer) => answer.map_err(|_| Fault::Ended(WaitPhase::Sent))?,
         Err(_) => {
-            let is_over = shared.catch_up();
+            let is_over = shared.poll_once();
             let none = |_| {
                 if is_over {
                     Fault::Ended(WaitPhase::Sent)
@@ -125,6 +129,24 @@ pub(crate) fn is_over(error: &SendError) -> bool {
     )
 }
 
+/// When a call has to be done.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    /// As it was set, for the error.
+    pub(crate) set: Duration,
+    pub(crate) at: Instant,
+}
+
+impl From<Duration> for Deadline {
+    /// From now on.
+    fn from(set: Duration) -> Self {
+        Self {
+            set,
+            at: instant_after(set),
+        }
+    }
+}
+
 /// So long from now, and a year at the most: beyond that an instant may not exist.
 pub(crate) fn instant_after(deadline: Duration) -> Instant {
     Instant::now() + deadline.min(A_YEAR)
@@ -133,16 +155,16 @@ pub(crate) fn instant_after(deadline: Duration) -> Instant {
 /// Runs a typed in-band command.
 pub(crate) async fn command<C: Command>(
     shared: &Shared,
-    deadline: Duration,
+    deadline: impl Into<Deadline>,
     command: &C,
 ) -> Result<C::Return, CommandError> {
-    let value = call(shared, C::NAME, Lane::InBand, deadline, |connection| {
+    let value = call(shared, C::NAME, Band::In, deadline, |connection| {
         connection.execute(command)
     })
     .await?;
-    value.parse().map_err(|source| CommandError::Return {
+    value.parse().map_err(|error| CommandError::Return {
         command: C::NAME.to_owned(),
-        source,
+        error,
     })
 }
 

@@ -48,7 +48,7 @@ const EXIT_AFTER_EOF: Duration = Duration::from_secs(15);
 
 /// How long the socket of a QEMU that has exited is read for its end; it is there already, unless
 /// QEMU left a child that holds it.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const DRAIN_AFTER_EXIT: Duration = Duration::from_millis(500);
 
 /// What a turn at the stream has come to.
 enum Turn {
@@ -77,7 +77,7 @@ impl State {
                 Poll::Ready(Ok(written @ 1..)) => self.connection.advance_output(written),
                 Poll::Ready(Err(error)) if !has_hung_up(&error) => {
                     self.write_failed = true;
-                    self.over = Some(SessionEnd::Io(Arc::new(error)));
+                    self.pending_end = Some(SessionEnd::Io(Arc::new(error)));
                     self.driver.wake_by_ref();
                 }
                 Poll::Ready(_) => self.write_failed = true,
@@ -113,7 +113,7 @@ impl State {
                 Some(_) => self.connection.handle_eof(),
             }
             let routed = self.route(shared);
-            shared.free_places(self);
+            shared.free_slots(self);
             if let Err(error) = routed {
                 return Poll::Ready(Turn::Over(SessionEnd::Protocol(error)));
             }
@@ -127,11 +127,11 @@ impl State {
     /// Hands on what the connection has understood so far.
     fn route(&mut self, shared: &Shared) -> Result<(), DecodeError> {
         let routed = self.route_each(shared);
-        self.hand_on_events();
+        self.flush_events();
         routed
     }
 
-    /// Events are gathered: handing them on one by one would cost more than to read them.
+    /// Events are queued: handing them on one by one would cost more than to read them.
     fn route_each(&mut self, shared: &Shared) -> Result<(), DecodeError> {
         while let Some(event) = self.connection.poll_event()? {
             match event {
@@ -140,7 +140,7 @@ impl State {
                         if waiter.is_status {
                             self.note_status(&result);
                         }
-                        self.hand_on_events();
+                        self.flush_events();
                         waiter.answer(result);
                     }
                 }
@@ -151,10 +151,10 @@ impl State {
                     shared.blocks.event(&event, under_way);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
-                        self.latest.hear(typed);
+                        self.latest.observe(typed);
                     }
                     if let Some(subscribers) = &mut self.subscribers {
-                        subscribers.gather(event);
+                        subscribers.queue(event);
                     }
                 }
                 Event::Greeting(greeting) => {
@@ -175,7 +175,7 @@ impl State {
 
     /// Tells the events that have come so far, and the run state that they led to: before any
     /// answer that came after them.
-    fn hand_on_events(&mut self) {
+    fn flush_events(&mut self) {
         if let Some(run_state) = &self.run_state {
             // Wakes those who watch only when it is another state.
             run_state.send_if_modified(|told| {
@@ -185,7 +185,7 @@ impl State {
             });
         }
         if let Some(subscribers) = &mut self.subscribers {
-            subscribers.hand_on();
+            subscribers.flush();
         }
     }
 
@@ -214,8 +214,8 @@ fn has_hung_up(error: &io::Error) -> bool {
 /// Runs a session until its stream ends, then tells everybody how. `process` is QEMU's, where it is
 /// ours.
 pub(crate) async fn drive(shared: Arc<Shared>, process: Option<ProcessHandle>) {
-    let teller = Teller(shared);
-    let shared = &*teller.0;
+    let guard = EndOnDrop(shared);
+    let shared = &*guard.0;
     let mut stream = pin!(shared.stream());
     let Some(process) = process else {
         let ended = stream.await;
@@ -226,7 +226,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, process: Option<ProcessHandle>) {
         ended = &mut stream => ended,
         exit = process.wait() => {
             // What QEMU wrote before it ended is still in the socket.
-            let _ = timeout(LAST_WORDS, stream).await;
+            let _ = timeout(DRAIN_AFTER_EXIT, stream).await;
             return shared.finish(SessionEnd::Exited(exit));
         }
     };
@@ -265,7 +265,7 @@ impl Shared {
         if !state.driver.will_wake(cx.waker()) {
             state.driver = cx.waker().clone();
         }
-        if let Some(ended) = state.over.take() {
+        if let Some(ended) = state.pending_end.take() {
             return Poll::Ready(Turn::Over(ended));
         }
         state.write(cx);
@@ -274,29 +274,28 @@ impl Shared {
 
     /// Reads what is there already, from the task of a caller whose time is up: an answer that has
     /// come counts, even if this program was held up and not QEMU. So does the end, which it tells.
-    pub(crate) fn catch_up(&self) -> bool {
+    pub(crate) fn poll_once(&self) -> bool {
         let mut state = self.state();
         let driver = state.driver.clone();
         if let Poll::Ready(turn) = state.poll_read(&mut Context::from_waker(&driver), self) {
             if let Turn::Over(ended) = turn {
-                state.over = Some(ended);
+                state.pending_end = Some(ended);
             }
             driver.wake();
         }
-        state.over.is_some() || state.transport.is_none()
+        state.pending_end.is_some() || state.transport.is_none()
     }
 }
 
 /// Says so when the driver's task is dropped before its end: the runtime was shut down.
-struct Teller(Arc<Shared>);
+struct EndOnDrop(Arc<Shared>);
 
-impl Drop for Teller {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.finish(SessionEnd::RuntimeGone);
     }
 }
 
-#[cfg(test)]
 #[cfg(test)]
 mod tests {
     use qemu_launch::{MachineSpec, Process};
@@ -306,10 +305,10 @@ mod tests {
     use tracing::Span;
 
     use super::*;
-    use crate::client::Owned;
+    use crate::client::SessionGuard;
 
     /// A session that nobody has begun, with a program in QEMU's place.
-    async fn driven(folder: &TempDir, script: &str) -> (Owned, Process, DuplexStream) {
+    async fn driven(folder: &TempDir, script: &str) -> (SessionGuard, Process, DuplexStream) {
         let path = folder.path().join("qemu-system-arm");
         test_support::write_program(&path, format!("#!/bin/sh\n{script}\n"), 0o755);
         let process = qemu_launch::spawn_async(MachineSpec::default().qemu(path))
@@ -318,7 +317,7 @@ mod tests {
         let (ours, theirs) = duplex(1024);
         let connection = Connection::new(Limits::default());
         (
-            Owned::new(Box::pin(ours), connection, None, Span::none(), true),
+            SessionGuard::new(Box::pin(ours), connection, None, Span::none(), true),
             process,
             theirs,
         )
@@ -345,7 +344,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (shared, process, _stream) = driven(&folder, "exec sleep 1000").await;
         tokio::time::pause();
-        shared.state().over = Some(SessionEnd::Io(Arc::new(io::ErrorKind::OutOfMemory.into())));
+        shared.state().pending_end =
+            Some(SessionEnd::Io(Arc::new(io::ErrorKind::OutOfMemory.into())));
         let began = tokio::time::Instant::now();
         drive(shared.share(), Some(process.watch())).await;
         assert!(matches!(shared.end().await, SessionEnd::Io(_)));

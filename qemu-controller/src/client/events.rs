@@ -27,7 +27,7 @@ const KEPT_EVENTS: usize = 256;
 ///
 /// An event that QEMU sent before a command's reply is here before that command's future is ready.
 /// A subscriber that falls behind by more than [`EVENT_BACKLOG_BYTES`] misses the oldest, learns
-/// how many ([`Missed`]), and slows nobody. The stream ends with the session.
+/// how many ([`MissedEvents`]), and slows nobody. The stream ends with the session.
 pub struct Events {
     queue: Arc<Queue>,
     /// Taken out of the queue and not yet handed on.
@@ -38,14 +38,14 @@ pub struct Events {
 /// that is still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} events were missed, the subscriber was too slow")]
-pub struct Missed(pub u64);
+pub struct MissedEvents(pub u64);
 
 /// The driver's side. Dropping it ends the subscribers' streams.
 #[derive(Default)]
 pub(crate) struct Subscribers {
     queues: Vec<Weak<Queue>>,
     /// Not handed on yet.
-    gathered: Vec<QmpEvent>,
+    queued: Vec<QmpEvent>,
 }
 
 /// What waits for one subscriber.
@@ -74,16 +74,16 @@ impl Subscribers {
         events
     }
 
-    /// Takes an event for everybody, to be [handed on](Self::hand_on) with others.
-    pub(crate) fn gather(&mut self, event: QmpEvent) {
+    /// Takes an event for everybody, to be [handed on](Self::flush) with others.
+    pub(crate) fn queue(&mut self, event: QmpEvent) {
         if !self.queues.is_empty() {
-            self.gathered.push(event);
+            self.queued.push(event);
         }
     }
 
-    /// Hands everybody what was gathered.
-    pub(crate) fn hand_on(&mut self) {
-        if self.gathered.is_empty() {
+    /// Hands everybody what was queued.
+    pub(crate) fn flush(&mut self) {
+        if self.queued.is_empty() {
             return;
         }
         self.queues.retain(|queue| queue.strong_count() > 0);
@@ -91,14 +91,14 @@ impl Subscribers {
         // allocation.
         if let Some((last, others)) = self.queues.split_last() {
             for queue in others.iter().filter_map(Weak::upgrade) {
-                queue.push(self.gathered.iter().cloned());
+                queue.push(self.queued.iter().cloned());
             }
             if let Some(last) = last.upgrade() {
-                last.push(self.gathered.drain(..));
+                last.push(self.queued.drain(..));
             }
         }
-        self.gathered.clear();
-        self.gathered.shrink_to(KEPT_EVENTS);
+        self.queued.clear();
+        self.queued.shrink_to(KEPT_EVENTS);
     }
 }
 
@@ -173,13 +173,13 @@ impl Events {
 
     /// The next event; `None` when the session has ended. May be dropped at any point without
     /// losing an event.
-    pub async fn next(&mut self) -> Option<Result<QmpEvent, Missed>> {
+    pub async fn next(&mut self) -> Option<Result<QmpEvent, MissedEvents>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 }
 
 impl Stream for Events {
-    type Item = Result<QmpEvent, Missed>;
+    type Item = Result<QmpEvent, MissedEvents>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Self { queue, taken } = &mut *self;
@@ -191,7 +191,7 @@ impl Stream for Events {
         let mut waiting = queue.waiting();
         if waiting.missed > 0 {
             budget.made_progress();
-            return Poll::Ready(Some(Err(Missed(mem::take(&mut waiting.missed)))));
+            return Poll::Ready(Some(Err(MissedEvents(mem::take(&mut waiting.missed)))));
         }
         if taken.capacity() > KEPT_EVENTS {
             *taken = VecDeque::new();
@@ -234,12 +234,12 @@ mod tests {
     }
 
     fn send(subscribers: &mut Subscribers, event: QmpEvent) {
-        subscribers.gather(event);
-        subscribers.hand_on();
+        subscribers.queue(event);
+        subscribers.flush();
     }
 
     /// Everything that is there now.
-    fn read(events: &mut Events) -> Vec<Option<Result<QmpEvent, Missed>>> {
+    fn read(events: &mut Events) -> Vec<Option<Result<QmpEvent, MissedEvents>>> {
         let mut context = Context::from_waker(Waker::noop());
         let mut seen = Vec::new();
         while let Poll::Ready(next) = Pin::new(&mut *events).poll_next(&mut context) {
@@ -261,7 +261,7 @@ mod tests {
             send(&mut subscribers, event(number, &data));
         }
         let seen = read(&mut slow);
-        let Some(Err(Missed(missed))) = seen[0] else {
+        let Some(Err(MissedEvents(missed))) = seen[0] else {
             panic!("it was slow")
         };
         let kept = seen.len() - 1;
@@ -288,15 +288,20 @@ mod tests {
         let mut subscribers = Subscribers::default();
         let (mut first, mut second) = (subscribers.subscribe(), subscribers.subscribe());
         let data = "x".repeat(EVENT_BACKLOG_BYTES / 4);
-        (0..8).for_each(|number| subscribers.gather(event(number, &data)));
+        (0..8).for_each(|number| subscribers.queue(event(number, &data)));
         assert!(read(&mut first).is_empty(), "not before they are handed on");
-        subscribers.hand_on();
+        subscribers.flush();
         for events in [&mut first, &mut second] {
             let seen = read(events);
             assert!(
                 matches!(
                     seen[..],
-                    [Some(Err(Missed(5))), Some(Ok(_)), Some(Ok(_)), Some(Ok(_))]
+                    [
+                        Some(Err(MissedEvents(5))),
+                        Some(Ok(_)),
+                        Some(Ok(_)),
+                        Some(Ok(_))
+                    ]
                 ),
                 "{seen:?}"
             );
@@ -319,7 +324,7 @@ mod tests {
             .iter()
             .map(|seen| match seen {
                 Some(Ok(event)) => event.name.to_string(),
-                Some(Err(Missed(count))) => format!("missed {count}"),
+                Some(Err(MissedEvents(count))) => format!("missed {count}"),
                 None => "end".to_owned(),
             })
             .collect();

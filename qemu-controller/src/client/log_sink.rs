@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Where a log is to be written. The sessions of one configuration share a writer; each begins the
 /// file anew.
 #[derive(Clone)]
-pub(crate) enum Destination {
+pub(crate) enum LogSink {
     File(PathBuf),
     Writer(Arc<Mutex<dyn Write + Send>>),
 }
 
-impl Destination {
+impl LogSink {
     pub(crate) fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
     }
@@ -31,7 +31,7 @@ impl Destination {
     }
 }
 
-impl fmt::Debug for Destination {
+impl fmt::Debug for LogSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),

@@ -1,4 +1,9 @@
-//! What the handles of a session and its driver share, under one lock: the handles' side.
+//! One QMP connection on tokio: what the handles of a session and its driver share, under one lock.
+//!
+//! It knows no process but by its handle, and no feature. The rule of this crate's folders, which
+//! `xtask/tests/layers.rs` checks: *`client` imports nothing of `session`, `guest`, `snapshot`,
+//! `fork`; `guest`, `snapshot` and `fork` do not know each other (`fork` may use `snapshot`);
+//! `session` names them all.*
 
 pub(crate) mod command;
 pub(crate) mod driver;
@@ -29,7 +34,7 @@ use crate::block_changes::BlockChanges;
 use crate::error::SessionEnd;
 use events::{Events, Subscribers};
 use history::History;
-use run_state::Known;
+use run_state::RunStateTracker;
 use transcript::Transcript;
 use transport::BoxTransport;
 
@@ -71,7 +76,7 @@ pub(crate) struct State {
     pub(crate) run_state: Option<watch::Sender<RunState>>,
     /// Kept from events and from answers to `query-status`; told when what came with it is handed
     /// on.
-    pub(crate) latest: Known,
+    pub(crate) latest: RunStateTracker,
     /// The last answer to `query-status`, and what it told.
     pub(crate) last_status: Option<(RawReturn, RunState)>,
     /// Kept when the session has ended.
@@ -80,7 +85,7 @@ pub(crate) struct State {
     /// A write failed; what is still to be read comes first, and tells why.
     pub(crate) write_failed: bool,
     /// The stream is over, and the driver has not heard of it yet.
-    pub(crate) over: Option<SessionEnd>,
+    pub(crate) pending_end: Option<SessionEnd>,
     pub(crate) driver: Waker,
 }
 
@@ -93,22 +98,22 @@ pub(crate) struct Waiter {
 
 /// In which of QEMU's queues a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    InBand,
-    OutOfBand,
+pub(crate) enum Band {
+    In,
+    Out,
 }
 
-/// A place among the commands that QEMU takes at once.
-pub(crate) struct Place<'a> {
-    lane: Lane,
+/// A slot among the commands that QEMU takes at once.
+pub(crate) struct InFlightSlot<'a> {
+    band: Band,
     permit: SemaphorePermit<'a>,
 }
 
 /// The session's own hold on what it shares with its driver: dropping it ends the driver and closes
 /// the stream.
-pub(crate) struct Owned(Arc<Shared>);
+pub(crate) struct SessionGuard(Arc<Shared>);
 
-impl Owned {
+impl SessionGuard {
     /// In the runtime that the driver will have; `started`: QEMU is ours.
     pub(crate) fn new(
         transport: BoxTransport,
@@ -128,12 +133,12 @@ impl Owned {
                 subscribers: Some(Subscribers::default()),
                 // Before the first answered `query-status` nobody can ask.
                 run_state: Some(watch::Sender::new(RunState::Prelaunch)),
-                latest: Known::new(RunState::Prelaunch),
+                latest: RunStateTracker::new(RunState::Prelaunch),
                 last_status: None,
                 history: History::default(),
                 transcript,
                 write_failed: false,
-                over: None,
+                pending_end: None,
                 driver: Waker::noop().clone(),
             }),
             in_band: Semaphore::new(MAX_IN_FLIGHT),
@@ -152,7 +157,7 @@ impl Owned {
     }
 }
 
-impl Deref for Owned {
+impl Deref for SessionGuard {
     type Target = Shared;
 
     fn deref(&self) -> &Shared {
@@ -160,7 +165,7 @@ impl Deref for Owned {
     }
 }
 
-impl Drop for Owned {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.0.release();
     }
@@ -193,30 +198,30 @@ impl Shared {
         Ok(receiver)
     }
 
-    /// Waits, in order, for a place among the commands that QEMU takes at once; none when the
+    /// Waits, in order, for a slot among the commands that QEMU takes at once; none when the
     /// session has ended.
-    pub(crate) async fn place(&self, lane: Lane) -> Option<Place<'_>> {
-        let permit = self.places(lane).acquire().await.ok()?;
-        Some(Place { lane, permit })
+    pub(crate) async fn slot(&self, band: Band) -> Option<InFlightSlot<'_>> {
+        let permit = self.slots(band).acquire().await.ok()?;
+        Some(InFlightSlot { band, permit })
     }
 
-    fn places(&self, lane: Lane) -> &Semaphore {
-        match lane {
-            Lane::InBand => &self.in_band,
-            Lane::OutOfBand => &self.out_of_band,
+    fn slots(&self, band: Band) -> &Semaphore {
+        match band {
+            Band::In => &self.in_band,
+            Band::Out => &self.out_of_band,
         }
     }
 
     /// Gives back the places of commands that QEMU has answered, to whomever.
-    pub(crate) fn free_places(&self, state: &mut State) {
+    pub(crate) fn free_slots(&self, state: &mut State) {
         let in_band = state.connection.in_flight_in_band();
         let out_of_band = state.connection.in_flight() - in_band;
-        for (lane, in_flight) in [(Lane::InBand, in_band), (Lane::OutOfBand, out_of_band)] {
-            let out = &mut state.permits_out[lane as usize];
+        for (band, in_flight) in [(Band::In, in_band), (Band::Out, out_of_band)] {
+            let out = &mut state.permits_out[band as usize];
             // A running negotiation is in flight too, and has no permit.
             let freed = out.saturating_sub(in_flight);
             *out -= freed;
-            self.places(lane).add_permits(freed);
+            self.slots(band).add_permits(freed);
         }
     }
 
@@ -224,14 +229,14 @@ impl Shared {
     /// receiver, which fails when the session ends first.
     pub(crate) fn submit(
         &self,
-        place: Place<'_>,
+        slot: InFlightSlot<'_>,
         name: &str,
         encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
     ) -> Result<(CommandId, oneshot::Receiver<Answer>), SendError> {
         let mut state = self.state();
         let id = state.encode(encode)?;
-        place.permit.forget();
-        state.permits_out[place.lane as usize] += 1;
+        slot.permit.forget();
+        state.permits_out[slot.band as usize] += 1;
         let (answer, receiver) = oneshot::channel();
         state.history.sent(name);
         let is_status = name == QueryStatus::NAME;
@@ -240,7 +245,7 @@ impl Shared {
         Ok((id, receiver))
     }
 
-    /// The caller gave up: its late reply will be dropped, its place with QEMU is kept until then.
+    /// The caller gave up: its late reply will be dropped, its slot with QEMU is kept until then.
     pub(crate) fn abandon(&self, id: CommandId) {
         let mut state = self.state();
         if state.waiters.remove(&id).is_some() {
@@ -286,7 +291,7 @@ impl Shared {
         self.state().driver.wake_by_ref();
     }
 
-    /// Releases the session when the operation that has begun, if one has, is over.
+    /// Releases the session when the transaction that has begun, if one has, is over.
     pub(crate) fn release_in_turn(self: &Arc<Self>) {
         if let Ok(_turn) = self.turn.try_lock() {
             return self.release();
@@ -323,7 +328,7 @@ impl Shared {
 
 impl State {
     /// Runs one of the connection's senders, and writes down what it put out. After the end of the
-    /// session, which may come between a place and its command, nobody would ever answer.
+    /// session, which may come between a slot and its command, nobody would ever answer.
     fn encode<T>(
         &mut self,
         send: impl FnOnce(&mut Connection) -> Result<T, SendError>,
@@ -358,16 +363,16 @@ mod tests {
     #[tokio::test]
     async fn a_place_that_was_given_before_the_end_sends_nothing_after_it() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let shared = Owned::new(
+        let shared = SessionGuard::new(
             Box::pin(ours),
             Connection::new(Limits::default()),
             None,
             Span::none(),
             false,
         );
-        let place = shared.place(Lane::InBand).await.unwrap();
+        let slot = shared.slot(Band::In).await.unwrap();
         shared.release();
-        let sent = shared.submit(place, "stop", |_| panic!("there is nobody to send it"));
+        let sent = shared.submit(slot, "stop", |_| panic!("there is nobody to send it"));
         assert!(matches!(
             sent,
             Err(SendError::WrongPhase {

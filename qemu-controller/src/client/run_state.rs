@@ -4,19 +4,19 @@ use qmp_proto::commands::{RunState, TypedEvent};
 
 /// The run state as it is known, from events and from answers to `query-status`.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct RunStateTracker {
     pub(crate) now: RunState,
     /// Why the guest is about to stop. An answer may come in between that calls it running still:
     /// the processor that meets the reason only asks the main loop to stop it.
     reason: Option<RunState>,
 }
 
-impl Known {
+impl RunStateTracker {
     pub(crate) fn new(now: RunState) -> Self {
         Self { now, reason: None }
     }
 
-    pub(crate) fn hear(&mut self, event: TypedEvent) {
+    pub(crate) fn observe(&mut self, event: TypedEvent) {
         let stops = matches!(event, TypedEvent::Stop);
         let reason = match event {
             TypedEvent::Stop | TypedEvent::Resume | TypedEvent::Reset(_) => self.reason.take(),
@@ -69,7 +69,7 @@ mod tests {
 
     /// Reads the events as a session would, and tells the state after each.
     fn check(start: RunState, events: &[(&str, &str, RunState)]) {
-        let mut state = Known::new(start);
+        let mut state = RunStateTracker::new(start);
         for (name, data, expected) in events {
             if *name == ANSWER {
                 state.now = expected.clone();
@@ -80,7 +80,7 @@ mod tests {
             let Some(ServerMessage::Event(event)) = codec.next_message().unwrap() else {
                 panic!("{name}")
             };
-            state.hear(event.typed().unwrap());
+            state.observe(event.typed().unwrap());
             assert_eq!(state.now, *expected, "after {name}");
         }
     }

@@ -1,103 +1,118 @@
-//! What takes several commands and must not stop half-way: it is finished even if its caller goes
-//! away.
+//! Several commands that belong together and must not stop half-way: they are finished even if
+//! their caller goes away.
 //!
 //! ```text
 //!   caller ──turn──▶ spawned task: command, command, …, put back ──▶ result
-//!     └ dropped, or out of time: the task goes on alone, and the next operation waits for it
+//!     └ dropped, or out of time: the task goes on alone, and the next transaction waits for it
 //! ```
+//!
+//! The *turn* is one lock of the session. Whatever changes the guest's run state on a user's behalf
+//! takes it too, single commands included: a transaction puts back the run state that it found, and
+//! would otherwise undo what was asked for meanwhile.
 
+use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
 use qmp_proto::{Command, Version};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
 use crate::block_changes::BlockChanges;
 use crate::client::Shared;
-use crate::client::command::{self, instant_after};
+use crate::client::command::{self, Deadline};
 use crate::client::events::Events;
 use crate::error::{CommandError, WaitPhase};
-use crate::session::Session;
 
-/// How long each command of an operation may take after its caller has gone: what was taken apart
+/// How long each command of a transaction may take after its caller has gone: what was taken apart
 /// is put together again when a QEMU that was held up comes back. A big guest's save is one
 /// command, and keeps QEMU from answering while it lasts.
-pub(crate) const SEEN_THROUGH: Duration = Duration::from_secs(600);
+pub(crate) const UNATTENDED_DEADLINE: Duration = Duration::from_secs(600);
 
-/// What the task of an operation has of its session. It does not keep QEMU alive: after the last
+/// What the task of a transaction has of its session. It does not keep QEMU alive: after the last
 /// handle is dropped its commands fail with [`SessionEnd::Released`](crate::SessionEnd::Released).
 #[derive(Clone)]
-pub(crate) struct Operation {
+pub(crate) struct Transaction {
     shared: Arc<Shared>,
     /// QEMU's version, from its greeting.
     pub(crate) qemu: Version,
 }
 
-impl Session {
-    /// Runs `work` to its end as a task on the session's own runtime, and waits for its result
-    /// within the session's deadline; `name` is for the errors. There is one operation at a time,
-    /// the others wait their turn in order.
+/// The right to be the one that changes the guest's run state.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+impl Shared {
+    /// Waits for the turn, in order. `name` is for the error.
+    pub(crate) async fn take_turn(
+        &self,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<Turn, CommandError> {
+        let turn = timeout_at(deadline.at, Arc::clone(&self.turn).lock_owned()).await;
+        turn.map_err(|_| CommandError::Deadline {
+            command: name.to_owned(),
+            deadline: deadline.set,
+            phase: WaitPhase::Queued,
+        })
+    }
+
+    /// Runs `work` to its end as a task on the session's own runtime, and waits for its result;
+    /// `name` is for the errors. There is one transaction at a time, the others wait for their turn
+    /// in order.
     ///
     /// Dropped while it waits for its turn, nothing is ever sent. Dropped later, or out of time,
     /// the task goes on: each of its commands ends by itself after ten minutes, or with the
-    /// session. A QEMU that outlives its session (attached, or kept running) is not let go before
-    /// the task is done, or it would be left half taken apart; any other ends with the last handle,
-    /// the operation with it.
-    pub(crate) async fn operation<T, E, F>(
-        &self,
+    /// session. `keep_alive` is dropped when the task is done.
+    pub(crate) async fn transaction<T, E, F>(
+        self: &Arc<Self>,
+        qemu: Version,
         name: &str,
-        work: impl FnOnce(Operation) -> F,
+        deadline: Deadline,
+        keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+        work: impl FnOnce(Transaction) -> F,
     ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<CommandError> + Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let (deadline, until) = (self.deadline, instant_after(self.deadline));
-        let late = |phase| CommandError::Deadline {
-            command: name.to_owned(),
-            deadline,
-            phase,
-        };
-        let shared = self.inner.shared.share();
-        let turn = timeout_at(until, Arc::clone(&shared.turn).lock_owned()).await;
-        let turn = turn.map_err(|_| late(WaitPhase::Queued))?;
-        let outlived = self
-            .inner
-            .process
-            .as_ref()
-            .is_none_or(|process| process.is_kept());
-        let kept = outlived.then(|| Arc::clone(&self.inner));
-        let work = work(Operation {
-            shared: Arc::clone(&shared),
-            qemu: self.qemu_version().clone(),
+        let turn = self.take_turn(name, deadline).await?;
+        let work = work(Transaction {
+            shared: Arc::clone(self),
+            qemu,
         });
         let task = async move {
             let result = work.await;
-            drop((turn, kept));
+            drop((turn, keep_alive));
             result
         };
-        let task = shared.runtime.spawn(task.instrument(shared.span.clone()));
-        match timeout_at(until, task).await {
+        let task = self.runtime.spawn(task.instrument(self.span.clone()));
+        let command = name.to_owned();
+        match timeout_at(deadline.at, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime was shut down; the driver says so too.
                 Err(_) => Err(CommandError::Ended {
-                    command: name.to_owned(),
-                    ended: shared.end().await,
+                    command,
+                    ended: self.end().await,
                 }
                 .into()),
             },
-            Err(_) => Err(late(WaitPhase::Sent).into()),
+            Err(_) => Err(CommandError::Deadline {
+                command,
+                deadline: deadline.set,
+                phase: WaitPhase::Sent,
+            }
+            .into()),
         }
     }
 }
 
-impl Operation {
+impl Transaction {
     /// Of a session in the making: nobody else has it yet, and who makes it sets the deadline.
     pub(crate) fn first(shared: Arc<Shared>, qemu: Version) -> Self {
         Self { shared, qemu }
@@ -106,7 +121,7 @@ impl Operation {
     /// Runs a command. Commands that are polled together go down in the order in which they are
     /// polled, and QEMU runs them in that order.
     pub(crate) async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
-        command::command(&self.shared, SEEN_THROUGH, command).await
+        command::command(&self.shared, UNATTENDED_DEADLINE, command).await
     }
 
     /// All events from now on.
@@ -119,16 +134,16 @@ impl Operation {
         &self.shared.blocks
     }
 
-    /// The run state. That a guest runs the events have told; why one stands still QEMU is asked.
+    /// The run state. Events say that a guest runs; why one is stopped, only QEMU can say.
     pub(crate) async fn run_state(&self) -> Result<RunState, CommandError> {
-        match self.told_run_state() {
+        match self.known_run_state() {
             RunState::Running => Ok(RunState::Running),
             _ => Ok(self.command(&QueryStatus).await?.status),
         }
     }
 
     /// The run state by what has been read: an event that QEMU sent before the last answer counts.
-    pub(crate) fn told_run_state(&self) -> RunState {
+    pub(crate) fn known_run_state(&self) -> RunState {
         self.shared.run_state().borrow().clone()
     }
 
@@ -143,7 +158,7 @@ impl Operation {
         format!("{major}.{minor}.{micro}")
     }
 
-    /// Lets the guest run, or stand still, whatever it does now. A failed load leaves `restore-vm`,
+    /// Lets the guest run, or stops it, whatever it does now. A failed load leaves `restore-vm`,
     /// and a migration `postmigrate`: `cont` leaves both, and `paused` is reached from there by way
     /// of it.
     pub(crate) async fn run(&self, running: bool) -> Result<(), CommandError> {

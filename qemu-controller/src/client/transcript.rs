@@ -78,7 +78,7 @@ mod tests {
     use qmp_proto::transcript::server_bytes;
 
     use super::*;
-    use crate::client::log_sink::Destination;
+    use crate::client::log_sink::LogSink;
 
     #[test]
     fn what_is_written_reads_back_however_the_stream_was_cut() {
@@ -86,7 +86,7 @@ mod tests {
         for size in 1..wire.len() {
             let written = Arc::new(Mutex::new(Vec::new()));
             let writer: Arc<Mutex<dyn Write + Send>> = Arc::clone(&written) as _;
-            let mut transcript = Transcript::new(Destination::Writer(writer).open().unwrap());
+            let mut transcript = Transcript::new(LogSink::Writer(writer).open().unwrap());
             transcript.sent(b"{\"execute\":\"stop\"}");
             wire.chunks(size)
                 .for_each(|chunk| transcript.received(chunk));

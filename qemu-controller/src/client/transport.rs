@@ -43,6 +43,12 @@ pub(crate) async fn connect(address: &Address) -> io::Result<BoxTransport> {
     })
 }
 
+/// A stream that QEMU inherited the other end of, for tokio.
+pub(crate) fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}
+
 /// A unix socket that wakes its reader only when there is something to read.
 ///
 /// Linux tells of room in such a socket whenever the other end has read something, which is after

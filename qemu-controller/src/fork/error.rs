@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use qemu_launch::SpecError;
 use qmp_proto::commands::RunState;
 
-use crate::error::{CommandError, StartError};
+use crate::error::CommandError;
+use crate::session::error::StartError;
 use crate::snapshot::error::SnapshotError;
 
 /// Why there is no state, or no fork of it. The guest that it was to be taken of goes on as it was.

@@ -14,9 +14,10 @@ use tokio::time::sleep;
 
 use super::MachineState;
 use crate::client::Shared;
-use crate::client::transaction::Operation;
-use crate::session::start::{Failed, tokio_stream};
-use crate::snapshot::identity::{Identity, LoadedFiles};
+use crate::client::transaction::Transaction;
+use crate::client::transport::tokio_stream;
+use crate::error::CommandError;
+use crate::snapshot::identity::{Difference, Identity, LoadedFiles};
 
 /// The channel that [`MachineSpec::incoming`](qemu_launch::MachineSpec::incoming) makes.
 const INCOMING: &str = "incoming";
@@ -29,6 +30,28 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 const CHUNK: usize = 64 * 1024;
 
+/// Why a state was not loaded into a machine that was started for it.
+pub(crate) enum LoadError {
+    /// It was saved of another machine, which differs in this.
+    OtherMachine(Vec<Difference>),
+    /// A command failed.
+    Command(CommandError),
+    /// The state's file, or the way to QEMU.
+    Io(io::Error),
+}
+
+impl From<CommandError> for LoadError {
+    fn from(error: CommandError) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl From<io::Error> for LoadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// Brings a machine that was started with `incoming` into the state, and refuses one that cannot
 /// fit before anything is loaded. The guest stands still then. The deadline is the caller's, and so
 /// is the end of QEMU if it is dropped.
@@ -38,12 +61,12 @@ pub(crate) async fn load(
     process: &mut Process,
     loaded: LoadedFiles,
     state: &MachineState,
-) -> Result<(), Failed> {
-    let operation = Operation::first(shared, qemu);
+) -> Result<(), LoadError> {
+    let operation = Transaction::first(shared, qemu);
     let now = Identity::ask(&operation, loaded).await?;
     let differences = state.taken_with().differences(&now);
     if !differences.is_empty() {
-        return Err(Failed::Misfit(differences));
+        return Err(LoadError::OtherMachine(differences));
     }
     let Some(&Address::Inherited { fd }) = process.address(INCOMING) else {
         return Err(io::Error::from(io::ErrorKind::Unsupported).into());
@@ -63,7 +86,7 @@ pub(crate) async fn load(
             Ok(()) => pending().await,
             // QEMU hangs up on what it cannot use, and says why while it ends.
             Err(Feed::Stream) => pending().await,
-            Err(Feed::File(error)) => Err(Failed::Connect(error)),
+            Err(Feed::File(error)) => Err(LoadError::Io(error)),
         }
     };
     tokio::select! {
@@ -97,7 +120,7 @@ async fn feed(mut stream: UnixStream, state: &MachineState) -> Result<(), Feed> 
 
 /// Waits until the state is there. Where it cannot be taken in, QEMU ends, and the next question
 /// says so.
-async fn taken_in(operation: &Operation) -> Result<(), Failed> {
+async fn taken_in(operation: &Transaction) -> Result<(), LoadError> {
     let mut pause = FIRST_PAUSE;
     loop {
         let migration = operation.command(&QueryMigrate).await?;

@@ -18,7 +18,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub use error::StateError;
-pub(crate) use load::load;
+pub(crate) use load::{LoadError, load};
 
 use crate::snapshot::identity::Identity;
 

@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 
 use super::error::StateError;
 use super::{Kept, MachineState, runstate, vmstate};
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::session::Session;
 use crate::snapshot::error::SnapshotError;
 use crate::snapshot::{Store, sd_card, store};
@@ -35,11 +35,11 @@ impl Session {
     pub async fn save_state(&self) -> Result<MachineState, StateError> {
         let store = Arc::clone(&self.inner.snapshots);
         let save = async move |operation| save(&operation, &store).await;
-        self.operation("snapshot-save", save).await
+        self.transaction("snapshot-save", save).await
     }
 }
 
-async fn save(operation: &Operation, store: &Store) -> Result<MachineState, StateError> {
+async fn save(operation: &Transaction, store: &Store) -> Result<MachineState, StateError> {
     let before = look(operation, store).await?;
     let taken_with = store.taken_with(operation).await?.clone();
     let image = save_to_image(operation, store, &before).await?;
@@ -72,7 +72,7 @@ fn take_out(image: &File, run_state: RunState) -> Result<(File, u64), StateError
 }
 
 /// What forbids it is found before anything is touched.
-async fn look(operation: &Operation, store: &Store) -> Result<StatusInfo, StateError> {
+async fn look(operation: &Transaction, store: &Store) -> Result<StatusInfo, StateError> {
     store::introspect(operation).await?;
     let cards = store.cards(operation).await?;
     let (status, blocks) =
@@ -114,7 +114,7 @@ fn writable(blocks: &[BlockInfo]) -> Vec<String> {
 /// QEMU saves into an image that is there for nothing else, and has lost its name by the time this
 /// returns.
 async fn save_to_image(
-    operation: &Operation,
+    operation: &Transaction,
     store: &Store,
     before: &StatusInfo,
 ) -> Result<File, StateError> {

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::{MachineState, StateError};
 use crate::config::QemuConfig;
-use crate::error::StartError;
 use crate::session::Session;
+use crate::session::error::StartError;
 
 /// So many starts a processor at once: a further one would only wait, within its deadline.
 const STARTS_A_PROCESSOR: usize = 2;
@@ -35,7 +35,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`StartError`], as for [`start`](Self::start); [`StartError::Misfit`] names in what the machine differs from the
+    /// [`StartError`], as for [`start`](Self::start); [`StartError::OtherMachine`] names in what the machine differs from the
     /// one that was saved, and [`StartError::Exited`] has QEMU's own words where it could not take
     /// the state in.
     pub async fn start_from(config: QemuConfig, state: &MachineState) -> Result<Self, StartError> {
@@ -68,7 +68,7 @@ impl Session {
     /// [`StateError`]; no fork is left then, as none is when this future is dropped.
     pub async fn fork(&self, count: usize) -> Result<Vec<Self>, StateError> {
         let config = self.inner.config.as_ref().ok_or(StateError::Attached)?;
-        let config = config.beside().map_err(StateError::Beside)?;
+        let config = config.for_fork().map_err(StateError::Beside)?;
         let state = self.save_state().await?;
         let at_once =
             std::thread::available_parallelism().map_or(1, usize::from) * STARTS_A_PROCESSOR;

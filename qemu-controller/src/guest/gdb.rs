@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::client::Shared;
 use crate::client::command::command;
-use crate::error::{CommandError, GdbError};
+use crate::error::CommandError;
 use crate::session::Session;
 
 /// The pause between two looks for a stub that does not listen yet.
@@ -21,6 +21,23 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// How long a probe that waits behind a debugger is seen through: longer than anybody debugs.
 const QUEUED: Duration = Duration::from_secs(7 * 86_400);
+
+/// Why nothing can be said of the GDB stub.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GdbError {
+    /// The machine has no GDB stub that listens.
+    #[error(
+        "this QEMU has no GDB stub that listens on an address; one that a session starts gets it by `QemuConfig::gdb`"
+    )]
+    NoStub,
+    /// QEMU could not be asked.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The system would not connect.
+    #[error(transparent)]
+    Connect(#[from] gdb_port::ConnectError),
+}
 
 /// What a check of the GDB stub found, and the guest's run state around it.
 #[derive(Clone, Debug)]

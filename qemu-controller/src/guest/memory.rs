@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::error::CommandError;
-use crate::guest::symbols::{Place, Symbols, SymbolsError};
+use crate::guest::symbols::{SymbolOffset, Symbols, SymbolsError};
 use crate::session::Session;
 
 /// How many bytes one command reads: QEMU answers in a millisecond, and serves others in between.
@@ -245,7 +245,7 @@ impl Session {
     }
 
     /// The symbol at or before an address of code, where the firmware's symbols are known.
-    pub(crate) fn place(&self, address: u64) -> Option<Place> {
+    pub(crate) fn place(&self, address: u64) -> Option<SymbolOffset> {
         self.symbols().ok()?.at(address)
     }
 

@@ -18,13 +18,6 @@ use crate::error::CommandError;
 use crate::guest::memory::{Location, MemoryError};
 use crate::session::Session;
 
-/// The character device of the protocol: QEMU 7.2 looks for one of this very name.
-pub(crate) const QTEST: &str = "qtest";
-
-/// The arguments that make QEMU serve it: with TCG it changes nothing else. Its log would go to
-/// stderr.
-pub(crate) const QTEST_ARGS: [&str; 4] = ["-qtest", "chardev:qtest", "-qtest-log", "none"];
-
 /// How many bytes one request writes.
 const CHUNK: usize = 4096;
 

@@ -30,7 +30,7 @@ pub struct Symbol {
 /// An address by the nearest symbol at or before it. Displayed as `main_loop+0x12`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Place {
+pub struct SymbolOffset {
     /// The symbol's name.
     pub symbol: String,
     /// How far behind its beginning, in bytes.
@@ -100,14 +100,14 @@ impl Symbols {
     /// The nearest symbol at or before an address, unless the address is behind the end of that
     /// symbol. An odd address is taken as it is.
     #[must_use]
-    pub fn at(&self, address: u64) -> Option<Place> {
+    pub fn at(&self, address: u64) -> Option<SymbolOffset> {
         let end = self
             .by_address
             .partition_point(|(symbol, _)| symbol.address <= address);
         let mut near = self.by_address[..end].iter().rev().take(NEAR);
         near.find_map(|(symbol, name)| {
             let offset = address - symbol.address;
-            (symbol.size == 0 || offset < symbol.size).then(|| Place {
+            (symbol.size == 0 || offset < symbol.size).then(|| SymbolOffset {
                 symbol: name.clone(),
                 offset,
             })
@@ -142,7 +142,7 @@ fn is_telling(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('$') && !name.starts_with(".L")
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SymbolOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.offset {
             0 => f.write_str(&self.symbol),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tracing::warn;
 
-use crate::client::log_sink::Destination;
+use crate::client::log_sink::LogSink;
 
 /// Which of the guest's ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +42,8 @@ impl Log {
 pub(crate) struct Logs(Vec<(PortName, Log)>);
 
 impl Logs {
-    pub(crate) fn open(wanted: &[(PortName, Destination)]) -> io::Result<Self> {
-        let open = |(port, destination): &(PortName, Destination)| {
-            Ok((*port, Log(Some(destination.open()?))))
-        };
+    pub(crate) fn open(wanted: &[(PortName, LogSink)]) -> io::Result<Self> {
+        let open = |(port, sink): &(PortName, LogSink)| Ok((*port, Log(Some(sink.open()?))));
         wanted.iter().map(open).collect::<io::Result<_>>().map(Self)
     }
 

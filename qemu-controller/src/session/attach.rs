@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::client::log_sink::Destination;
+use crate::client::log_sink::LogSink;
 use crate::client::transcript::Transcript;
 use crate::client::transport::{BoxTransport, connect};
 use crate::config::Deadlines;
-use crate::error::{AttachError, StartPhase};
 use crate::guest::memory::Firmware;
-use crate::session::start::{Failed, handshake};
+use crate::session::error::StartError;
+use crate::session::start::{Progress, handshake, transcript_error};
 use crate::session::{Inner, Session};
 
 /// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only
@@ -25,7 +25,7 @@ use crate::session::{Inner, Session};
 /// ```no_run
 /// # use std::time::Duration;
 /// # use qemu_controller::{Address, AttachConfig, Session};
-/// # async fn example(address: Address) -> Result<(), qemu_controller::AttachError> {
+/// # async fn example(address: Address) -> Result<(), qemu_controller::StartError> {
 /// let config = AttachConfig::default()
 ///     .command_deadline(Duration::from_secs(60))
 ///     .qmp_transcript("qmp.log");
@@ -36,7 +36,7 @@ use crate::session::{Inner, Session};
 #[must_use]
 pub struct AttachConfig {
     deadlines: Deadlines,
-    transcript: Option<Destination>,
+    transcript: Option<LogSink>,
 }
 
 impl AttachConfig {
@@ -55,13 +55,13 @@ impl AttachConfig {
 
     /// As [`QemuConfig::qmp_transcript`](crate::QemuConfig::qmp_transcript).
     pub fn qmp_transcript(mut self, path: impl Into<PathBuf>) -> Self {
-        self.transcript = Some(Destination::file(path));
+        self.transcript = Some(LogSink::file(path));
         self
     }
 
     /// As [`QemuConfig::qmp_transcript_to`](crate::QemuConfig::qmp_transcript_to).
     pub fn qmp_transcript_to(mut self, writer: impl Write + Send + 'static) -> Self {
-        self.transcript = Some(Destination::writer(writer));
+        self.transcript = Some(LogSink::writer(writer));
         self
     }
 }
@@ -80,12 +80,12 @@ impl Session {
     /// closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
     ///
     /// # Errors
-    /// [`AttachError`], after the deadline at the latest. A monitor serves one client at a time: another one's
+    /// [`StartError`], after the deadline at the latest. A monitor serves one client at a time: another one's
     /// makes this one hear nothing, and nothing was sent then that could run later.
     pub async fn attach(
         address: Address,
         config: impl Into<AttachConfig>,
-    ) -> Result<Self, AttachError> {
+    ) -> Result<Self, StartError> {
         ready(connect(&address), Some(&address), config.into()).await
     }
 
@@ -93,11 +93,11 @@ impl Session {
     /// tunnel, or a scripted peer in a test.
     ///
     /// # Errors
-    /// [`AttachError`].
-    pub async fn over(
+    /// [`StartError`].
+    pub async fn attach_stream(
         stream: impl AsyncRead + AsyncWrite + Send + 'static,
         config: impl Into<AttachConfig>,
-    ) -> Result<Self, AttachError> {
+    ) -> Result<Self, StartError> {
         let stream: BoxTransport = Box::pin(stream);
         ready(async { Ok(stream) }, None, config.into()).await
     }
@@ -107,7 +107,7 @@ async fn ready(
     transport: impl Future<Output = io::Result<BoxTransport>>,
     address: Option<&Address>,
     config: AttachConfig,
-) -> Result<Session, AttachError> {
+) -> Result<Session, StartError> {
     let AttachConfig {
         deadlines,
         transcript,
@@ -115,59 +115,44 @@ async fn ready(
     let deadline = deadlines.start;
     let transcript = transcript
         .as_ref()
-        .map(Destination::open)
+        .map(LogSink::open)
         .transpose()
-        .map_err(AttachError::Transcript)?;
-    let mut phase = StartPhase::Connecting;
+        .map_err(transcript_error)?;
+    let monitor = match address {
+        Some(address) => format!("the monitor at {address}"),
+        None => "the monitor at the other end of the stream".to_owned(),
+    };
+    let mut progress = Progress::connecting(monitor);
     let begun = timeout(deadline, async {
+        let transport = transport.await.map_err(|error| progress.connect(error))?;
         let transcript = transcript.map(Transcript::new);
+        let address = address.cloned();
         handshake(
-            transport.await?,
-            address.cloned(),
+            transport,
+            address,
             None,
             transcript,
             deadline,
-            &mut phase,
+            &mut progress,
         )
         .await
     });
-    let failed = match begun.await {
-        Ok(Ok((shared, greeting))) => {
-            let inner = Inner {
-                shared,
-                process: None,
-                greeting,
-                gdb: None,
-                deadlines,
-                config: None,
-                serials: Vec::new(),
-                semihosting: None,
-                firmware: Firmware::default(),
-                snapshots: Arc::default(),
-                qtest: None,
-                stopped: OnceCell::new(),
-            };
-            return Ok(Session::new(inner));
-        }
-        Ok(Err(failed)) => failed,
-        Err(_) => Failed::Deadline,
+    let Ok(begun) = begun.await else {
+        return Err(progress.deadline(deadline));
     };
-    let address = address.map_or_else(
-        || "the other end of the stream".to_owned(),
-        Address::to_string,
-    );
-    Err(match failed {
-        Failed::Ended(source) => AttachError::Ended {
-            address,
-            phase,
-            source,
-        },
-        Failed::Command(source) => AttachError::Refused { phase, source },
-        Failed::Connect(source) => AttachError::Connect { address, source },
-        _ => AttachError::Deadline {
-            address,
-            phase,
-            deadline,
-        },
-    })
+    let (shared, greeting) = begun?;
+    Ok(Session::new(Inner {
+        shared,
+        process: None,
+        greeting,
+        gdb: None,
+        deadlines,
+        config: None,
+        serials: Vec::new(),
+        semihosting: None,
+        firmware: Firmware::default(),
+        snapshots: Arc::default(),
+        qtest: None,
+        stopped: OnceCell::new(),
+    }))
 }

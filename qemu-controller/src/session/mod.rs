@@ -1,9 +1,11 @@
 //! The handle that a user holds: QEMU's verbs, each one command and its effect.
 
 pub(crate) mod attach;
+pub(crate) mod error;
 pub(crate) mod start;
 pub(crate) mod stop;
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -21,16 +23,21 @@ use serde::Serialize;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::client::command::{self, LAST_WORD, call, instant_after};
-use crate::client::events::{Events, Missed};
-use crate::client::{Lane, Owned, Shared};
+use crate::client::command::{self, Deadline, EXIT_STATUS_GRACE, call, instant_after};
+use crate::client::events::{Events, MissedEvents};
+use crate::client::transaction::{Transaction, Turn};
+use crate::client::{Band, SessionGuard, Shared};
 use crate::config::{Deadlines, QemuConfig};
-use crate::error::{CommandError, NotKept, SessionEnd, WaitPhase};
+use crate::error::{CommandError, SessionEnd, WaitPhase};
 use crate::guest::memory::Firmware;
 use crate::guest::qtest::Qtest;
 use crate::serial::Serial;
 use crate::snapshot;
-use stop::Stopped;
+use error::DetachError;
+use stop::StopReport;
+
+/// What changes the guest's run state, by QMP or by the human monitor, which has two short names.
+const RUN_STATE_COMMANDS: [&str; 5] = ["stop", "cont", "system_reset", "s", "c"];
 
 /// A QEMU that runs, and the QMP session with it.
 ///
@@ -47,7 +54,7 @@ pub struct Session {
 }
 
 pub(crate) struct Inner {
-    pub(crate) shared: Owned,
+    pub(crate) shared: SessionGuard,
     /// QEMU's, where this session started it; dropping it ends QEMU.
     pub(crate) process: Option<Process>,
     pub(crate) greeting: Greeting,
@@ -62,7 +69,7 @@ pub(crate) struct Inner {
     pub(crate) snapshots: Arc<snapshot::Store>,
     pub(crate) qtest: Option<Qtest>,
     /// How it was stopped, for whoever asks again.
-    pub(crate) stopped: OnceCell<Stopped>,
+    pub(crate) stopped: OnceCell<StopReport>,
 }
 
 /// What is asked of QEMU by command.
@@ -100,8 +107,12 @@ impl Session {
         self.command(&Cont).await.map(drop)
     }
 
-    /// Pauses the guest (`stop`); it stands still when this returns. One that is paused already
-    /// stays so.
+    /// Pauses the guest (`stop`); it is stopped when this returns, and stays so. One that is paused
+    /// already stays paused.
+    ///
+    /// Like [`resume`](Self::resume) and [`reset`](Self::reset) it waits for a save, a load or a
+    /// fork that is under way, within the session's deadline: these put back the run state that
+    /// they found.
     ///
     /// # Errors
     /// [`CommandError`].
@@ -147,8 +158,11 @@ impl Session {
     /// else [`CommandError`].
     pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
         let _change = self.inner.shared.blocks.human_monitor_line(line);
+        let deadline = self.deadline.into();
+        let verb = line.split_whitespace().next().unwrap_or_default();
+        let _turn = self.turn_for(verb, deadline).await?;
         let command = HumanMonitorCommand { command_line: line };
-        let text = command::command(&self.inner.shared, self.deadline, &command).await?;
+        let text = command::command(&self.inner.shared, deadline, &command).await?;
         if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
             return Err(CommandError::HumanMonitor {
                 line: line.to_owned(),
@@ -164,7 +178,9 @@ impl Session {
     /// [`CommandError`].
     pub async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
         let _change = self.inner.shared.blocks.command(C::NAME);
-        command::command(&self.inner.shared, self.deadline, command).await
+        let deadline = self.deadline.into();
+        let _turn = self.turn_for(C::NAME, deadline).await?;
+        command::command(&self.inner.shared, deadline, command).await
     }
 
     /// Runs any command by name, with arguments of any type that serialises to an object, or `&()`
@@ -178,14 +194,26 @@ impl Session {
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
         let _change = self.inner.shared.blocks.command(command);
-        call(
-            &self.inner.shared,
-            command,
-            Lane::InBand,
-            self.deadline,
-            |c| c.execute_raw(command, arguments),
-        )
+        let deadline = self.deadline.into();
+        let _turn = self.turn_for(command, deadline).await?;
+        call(&self.inner.shared, command, Band::In, deadline, |c| {
+            c.execute_raw(command, arguments)
+        })
         .await
+    }
+
+    /// The turn of a command that changes the guest's run state, which no save or load may put back
+    /// afterwards; `None` for any other command.
+    async fn turn_for(
+        &self,
+        command: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Turn>, CommandError> {
+        if RUN_STATE_COMMANDS.contains(&command) {
+            let turn = self.inner.shared.take_turn(command, deadline).await?;
+            return Ok(Some(turn));
+        }
+        Ok(None)
     }
 
     /// Runs a command out of band, ahead of whatever QEMU is busy with. It takes only a few so, and
@@ -199,14 +227,35 @@ impl Session {
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
         let _change = self.inner.shared.blocks.command(command);
-        call(
-            &self.inner.shared,
-            command,
-            Lane::OutOfBand,
-            self.deadline,
-            |c| c.execute_raw_oob(command, arguments),
-        )
+        call(&self.inner.shared, command, Band::Out, self.deadline, |c| {
+            c.execute_raw_oob(command, arguments)
+        })
         .await
+    }
+
+    /// Runs a [transaction](Shared::transaction) within the session's deadline.
+    ///
+    /// A QEMU that outlives its session (attached, or kept running) is not let go before the
+    /// transaction is done, or it would be left half taken apart; any other ends with the last
+    /// handle, the transaction with it.
+    pub(crate) async fn transaction<T, E, F>(
+        &self,
+        name: &str,
+        work: impl FnOnce(Transaction) -> F,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<CommandError> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let process = self.inner.process.as_ref();
+        let outlived = process.is_none_or(|process| process.is_kept());
+        let keep_alive = outlived.then(|| Arc::clone(&self.inner) as Arc<dyn Any + Send + Sync>);
+        let shared = self.inner.shared.share();
+        let qemu = self.qemu_version().clone();
+        shared
+            .transaction(qemu, name, self.deadline.into(), keep_alive, work)
+            .await
     }
 
     /// This session with another deadline for each call: `session.with_deadline(d).query_status()`.
@@ -287,10 +336,10 @@ impl Session {
     /// way is finished first, or QEMU would be left half taken apart.
     ///
     /// # Errors
-    /// [`NotKept`] for a QEMU that would end with this session; nothing has changed.
-    pub fn detach(&self) -> Result<(), NotKept> {
+    /// [`DetachError`] for a QEMU that would end with this session; nothing has changed.
+    pub fn detach(&self) -> Result<(), DetachError> {
         match &self.inner.process {
-            Some(process) if !process.is_kept() => Err(NotKept),
+            Some(process) if !process.is_kept() => Err(DetachError),
             _ => {
                 self.inner.shared.share().release_in_turn();
                 Ok(())
@@ -346,7 +395,7 @@ async fn event_by(
             match events.next().await {
                 Some(Ok(event)) if wanted(&event) => return Ok(event),
                 Some(Ok(_)) => {}
-                Some(Err(Missed(count))) => drop(missed.fetch_add(count, Relaxed)),
+                Some(Err(MissedEvents(count))) => drop(missed.fetch_add(count, Relaxed)),
                 None => return Err(NotSeen::BeforeTheEnd),
             }
         }
@@ -355,10 +404,10 @@ async fn event_by(
         return found;
     }
     // What has come counts, as with an answer.
-    let is_over = shared.catch_up();
+    let is_over = shared.poll_once();
     match timeout_at(until, found).await {
         Ok(found) => found,
-        Err(_) if is_over && timeout(LAST_WORD, shared.end()).await.is_ok() => {
+        Err(_) if is_over && timeout(EXIT_STATUS_GRACE, shared.end()).await.is_ok() => {
             Err(NotSeen::BeforeTheEnd)
         }
         Err(_) => Err(NotSeen::InTime {

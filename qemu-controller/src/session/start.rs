@@ -18,29 +18,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gdb_port::{WaitError, wait_until_listening};
-use qemu_launch::{Address, Process, ProcessHandle, SpawnError};
+use qemu_launch::{Address, Process, ProcessHandle};
 use qmp_proto::commands::{Cont, QueryStatus};
 use qmp_proto::{Capability, Connection, Greeting, Limits};
-use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument as _, debug, info, info_span, trace};
 
 use crate::client::command::{self, A_YEAR, command};
 use crate::client::driver::drive;
-use crate::client::log_sink::Destination;
+use crate::client::log_sink::LogSink;
 use crate::client::transcript::Transcript;
-use crate::client::transport::{self, BoxTransport, MonitorSocket};
-use crate::client::{Owned, Shared};
-use crate::config::{QemuConfig, SEMIHOSTING};
-use crate::error::{CommandError, SessionEnd, StartError, StartPhase};
-use crate::fork::{self, MachineState};
+use crate::client::transport::{self, BoxTransport, MonitorSocket, tokio_stream};
+use crate::client::{SessionGuard, Shared};
+use crate::config::{QTEST, QemuConfig, SEMIHOSTING};
+use crate::error::{CommandError, SessionEnd};
+use crate::fork::{self, LoadError, MachineState};
 use crate::guest::gdb;
 use crate::guest::memory::Firmware;
-use crate::guest::qtest::{QTEST, Qtest};
+use crate::guest::qtest::Qtest;
 use crate::serial::{Logs, PortName, Serial};
+use crate::session::error::{StartError, StartPhase, its_stderr};
 use crate::session::{Inner, Session};
-use crate::snapshot::{Difference, LoadedFiles, Store};
+use crate::snapshot::{LoadedFiles, Store};
 
 /// The pauses between attempts to connect grow from this …
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -72,131 +72,153 @@ impl Session {
         let transcript = config
             .transcript
             .as_ref()
-            .map(Destination::open)
+            .map(LogSink::open)
             .transpose()
-            .map_err(StartError::Transcript)?;
-        let logs = Logs::open(&config.logs).map_err(StartError::PortLog)?;
+            .map_err(transcript_error)?;
+        let logs = Logs::open(&config.logs).map_err(|error| StartError::Log {
+            log: "the log of a port".to_owned(),
+            error,
+        })?;
         let since = Instant::now();
         let deadline = config.deadlines.start;
-        let mut started = Started::default();
+        let mut progress = Progress::launching();
         let transcript = transcript.map(Transcript::new);
-        let failed = match timeout(
-            deadline,
-            begin(config, state, transcript, logs, &mut started),
-        )
-        .await
-        {
-            Ok(Ok(session)) => {
-                info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
-                started.process = None;
-                return Ok(session);
-            }
-            Ok(Err(failed)) => failed,
-            Err(_) => Failed::Deadline,
+        let begun = begin(config, state, transcript, logs, &mut progress);
+        let Ok(begun) = timeout(deadline, begun).await else {
+            return Err(progress.deadline(deadline));
         };
-        Err(started.explain(failed, deadline))
+        let session = begun?;
+        info!(pid = session.pid(), took = ?since.elapsed(), "session ready");
+        progress.process = None;
+        Ok(session)
     }
 }
 
-/// How far a start has come. Dropped before its end, it leaves no process, not even one that is to
-/// keep running.
-#[derive(Default)]
-struct Started {
-    phase: StartPhase,
+pub(super) fn transcript_error(error: io::Error) -> StartError {
+    StartError::Log {
+        log: "the QMP transcript".to_owned(),
+        error,
+    }
+}
+
+fn config_error(text: impl Into<String>) -> StartError {
+    StartError::Config(text.into())
+}
+
+/// How far a start has come, and of what. Dropped before its end, it leaves no process, not even one
+/// that is to keep running.
+pub(super) struct Progress {
+    pub(super) phase: StartPhase,
+    /// The QEMU or the monitor, as errors call it.
+    qemu: String,
     process: Option<ProcessHandle>,
 }
 
-impl Drop for Started {
+impl Drop for Progress {
     fn drop(&mut self) {
         self.process.iter().for_each(ProcessHandle::kill);
     }
 }
 
-impl Started {
-    fn explain(&self, failed: Failed, deadline: Duration) -> StartError {
+impl Progress {
+    /// Of a QEMU that is to be started.
+    fn launching() -> Self {
+        Self {
+            phase: StartPhase::Launching,
+            qemu: "QEMU".to_owned(),
+            process: None,
+        }
+    }
+
+    /// Of a monitor that is to be attached to.
+    pub(super) fn connecting(monitor: String) -> Self {
+        Self {
+            phase: StartPhase::Connecting,
+            qemu: monitor,
+            process: None,
+        }
+    }
+
+    fn command_line(&self) -> String {
+        let process = self.process.as_ref();
+        process.map_or_else(String::new, |process| process.argv().to_string())
+    }
+
+    /// What people want to know too.
+    fn details(&self) -> String {
+        match &self.process {
+            Some(process) => format!("\ncommand line: {}", process.argv()),
+            None => String::new(),
+        }
+    }
+
+    /// The session ended before it was ready.
+    pub(super) fn ended(&self, end: SessionEnd) -> StartError {
         let phase = self.phase;
-        let command_line = self
-            .process
-            .as_ref()
-            .map(|process| process.argv().to_string())
-            .unwrap_or_default();
-        // A program that was held up past its deadline may not have seen an end that was not its
-        // own doing.
-        let own = self
-            .process
-            .as_ref()
-            .filter(|process| !process.was_signalled());
-        let exit = own.and_then(ProcessHandle::try_wait);
-        match failed {
-            Failed::Deadline if let Some(exit) = exit => StartError::Exited {
+        match end {
+            SessionEnd::Exited(exit) => StartError::Exited {
                 phase,
                 exit,
-                command_line,
+                command_line: self.command_line(),
             },
-            Failed::Launch(source) => StartError::Launch(source),
-            Failed::Ended(SessionEnd::Exited(exit)) => StartError::Exited {
+            end => StartError::Ended {
+                qemu: match &self.process {
+                    Some(_) => "the monitor".to_owned(),
+                    None => self.qemu.clone(),
+                },
                 phase,
-                exit,
-                command_line,
+                end,
+                details: self.details().into(),
             },
-            Failed::Ended(source) => StartError::Monitor {
-                phase,
-                command_line,
-                source,
-            },
-            Failed::Command(source) => StartError::Refused { phase, source },
-            Failed::Connect(source) => StartError::Connect(source),
-            Failed::NoMonitor => StartError::NoMonitor,
-            Failed::KeptUnreachable => StartError::KeptUnreachable,
-            Failed::UnknownPort => StartError::UnknownPort,
-            Failed::NoPort(port) => StartError::NoPort {
-                port: port.to_string(),
-            },
-            Failed::Misfit(differences) => StartError::Misfit { differences },
-            Failed::Deadline => {
-                let stderr = self
-                    .process
-                    .as_ref()
-                    .map(|process| process.stderr_tail().to_string_lossy());
-                StartError::Deadline {
-                    phase,
-                    deadline,
-                    stderr: stderr.unwrap_or_default(),
-                    command_line,
-                }
-            }
         }
     }
-}
 
-/// Why a start failed, before it is put together with what is known of the process.
-pub(crate) enum Failed {
-    Launch(SpawnError),
-    KeptUnreachable,
-    Ended(SessionEnd),
-    Command(CommandError),
-    Connect(io::Error),
-    NoMonitor,
-    UnknownPort,
-    NoPort(PortName),
-    /// The saved state is another machine's.
-    Misfit(Vec<Difference>),
-    Deadline,
-}
-
-impl From<CommandError> for Failed {
-    fn from(error: CommandError) -> Self {
+    /// One of the first commands failed. Its deadline is that of the start.
+    fn command(&self, error: CommandError) -> StartError {
         match error {
-            CommandError::Ended { ended, .. } => Self::Ended(ended),
-            CommandError::Deadline { .. } => Self::Deadline,
-            error => Self::Command(error),
+            CommandError::Ended { ended, .. } => self.ended(ended),
+            CommandError::Deadline { deadline, .. } => self.deadline(deadline),
+            error => StartError::Refused {
+                phase: self.phase,
+                error,
+            },
         }
     }
-}
 
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Self::Connect(error)
+    /// The stream to the monitor could not be had.
+    pub(super) fn connect(&self, error: io::Error) -> StartError {
+        StartError::Connect {
+            monitor: match &self.process {
+                Some(_) => "QEMU's monitor".to_owned(),
+                None => self.qemu.clone(),
+            },
+            error,
+        }
+    }
+
+    /// The deadline of the start has passed. A program that was held up past it may not have seen an
+    /// end of QEMU's that was not its own doing.
+    pub(super) fn deadline(&self, deadline: Duration) -> StartError {
+        let own = self.process.as_ref();
+        let own = own.filter(|process| !process.was_signalled());
+        if let Some(exit) = own.and_then(ProcessHandle::try_wait) {
+            return self.ended(SessionEnd::Exited(exit));
+        }
+        let said = self.process.as_ref().map(ProcessHandle::stderr_tail);
+        let said = said.map_or_else(String::new, |tail| its_stderr(&tail.to_string_lossy()));
+        // A monitor serves one client; a second one hears nothing until the first has left.
+        let held = match (&self.process, self.phase) {
+            (None, StartPhase::Greeting) => {
+                "; another client may hold it, a monitor serves one at a time"
+            }
+            _ => "",
+        };
+        StartError::Deadline {
+            qemu: self.qemu.clone(),
+            phase: self.phase,
+            deadline,
+            details: format!("{held}{said}{}", self.details()).into(),
+        }
     }
 }
 
@@ -205,8 +227,8 @@ async fn begin(
     state: Option<MachineState>,
     transcript: Option<Transcript>,
     mut logs: Logs,
-    started: &mut Started,
-) -> Result<Session, Failed> {
+    progress: &mut Progress,
+) -> Result<Session, StartError> {
     let mut spec = config.to_spec();
     if state.is_some() {
         spec = spec.incoming();
@@ -215,14 +237,12 @@ async fn begin(
     // What stood still when it was saved, stands still.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());
-    let mut process = qemu_launch::spawn_async(spec.start_stopped(true))
-        .await
-        .map_err(Failed::Launch)?;
+    let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
-    started.process = Some(process.watch());
-    started.phase = StartPhase::Connecting;
+    progress.process = Some(process.watch());
+    progress.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
-    let serials = serials(&mut process, &mut logs)?;
+    let serials = serials(&mut process, &mut logs).map_err(|error| progress.connect(error))?;
     let console = process
         .take(SEMIHOSTING)
         .into_iter()
@@ -230,40 +250,49 @@ async fn begin(
         .collect::<Vec<_>>();
     let semihosting = match console.is_empty() {
         true => None,
-        false => Some(Serial::drain(console, logs.take(PortName::Semihosting))?),
+        false => {
+            let drained = Serial::drain(console, logs.take(PortName::Semihosting));
+            Some(drained.map_err(|error| progress.connect(error))?)
+        }
     };
     if let Some(port) = logs.left() {
-        return Err(Failed::NoPort(port));
+        return Err(config_error(format!(
+            "{port} cannot be logged: it is not one that the session reads, or it has a log already"
+        )));
     }
     let qtest = process
         .take(QTEST)
         .map(tokio_stream)
-        .transpose()?
+        .transpose()
+        .map_err(|error| progress.connect(error))?
         .map(Qtest::new);
-    let transport = connect(&mut process).await?;
+    let transport = connect(&mut process, progress).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
     let watch = Some(process.watch());
     let address = process.qmp_address().cloned();
-    let begun = handshake(
-        transport,
-        address,
-        watch,
-        transcript,
-        deadline,
-        &mut started.phase,
-    );
+    let begun = handshake(transport, address, watch, transcript, deadline, progress);
     let (shared, greeting) = begun.await?;
-    started.phase = StartPhase::GdbAddress;
-    let gdb = gdb::endpoint(&shared, deadline, process.gdb_address()).await?;
+    progress.phase = StartPhase::GdbAddress;
+    let gdb = gdb::endpoint(&shared, deadline, process.gdb_address())
+        .await
+        .map_err(|error| progress.command(error))?;
     if let Some(state) = &state {
-        started.phase = StartPhase::State;
+        progress.phase = StartPhase::State;
         let version = greeting.version.clone();
-        fork::load(shared.share(), version, &mut process, loaded.clone(), state).await?;
+        fork::load(shared.share(), version, &mut process, loaded.clone(), state)
+            .await
+            .map_err(|error| match error {
+                LoadError::OtherMachine(differences) => StartError::OtherMachine { differences },
+                LoadError::Command(error) => progress.command(error),
+                LoadError::Io(error) => progress.connect(error),
+            })?;
     }
     if !held {
-        started.phase = StartPhase::FirstRun;
-        run(&shared, deadline).await?;
+        progress.phase = StartPhase::FirstRun;
+        run(&shared, deadline)
+            .await
+            .map_err(|error| progress.command(error))?;
     }
     // A fork has none, and the caller's writers are let go with what writes to them.
     config.transcript = None;
@@ -290,40 +319,39 @@ async fn begin(
 
 /// Lets the guest run. One that ends QEMU at once, and may take the answer with it, has been
 /// started all the same: how it ended, the session tells.
-async fn run(shared: &Shared, deadline: Duration) -> Result<(), Failed> {
+async fn run(shared: &Shared, deadline: Duration) -> Result<(), CommandError> {
     match command(shared, deadline, &Cont).await {
         Ok(_) | Err(CommandError::Ended { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
 /// From a connected stream to an answered `query-status`. The address is the one to join again at.
-pub(crate) async fn handshake(
+pub(super) async fn handshake(
     transport: BoxTransport,
     address: Option<Address>,
     process: Option<ProcessHandle>,
     transcript: Option<Transcript>,
     deadline: Duration,
-    phase: &mut StartPhase,
-) -> Result<(Owned, Greeting), Failed> {
-    *phase = StartPhase::Greeting;
+    progress: &mut Progress,
+) -> Result<(SessionGuard, Greeting), StartError> {
+    progress.phase = StartPhase::Greeting;
     let span = info_span!("qemu", pid = process.as_ref().map(ProcessHandle::pid));
     let connection = Connection::new(Limits::default());
-    let shared = Owned::new(transport, connection, transcript, span, process.is_some());
+    let shared = SessionGuard::new(transport, connection, transcript, span, process.is_some());
     let greeting = shared.greeting();
     tokio::spawn(drive(shared.share(), process).instrument(shared.span.clone()));
     let Ok(greeting) = greeting.await else {
-        return Err(Failed::Ended(shared.end().await));
+        return Err(progress.ended(shared.end().await));
     };
-    *phase = StartPhase::Negotiation;
+    progress.phase = StartPhase::Negotiation;
     let answers = async {
         negotiate(&shared, &greeting).await?;
-        *phase = StartPhase::FirstStatus;
-        command(&shared, deadline, &QueryStatus)
-            .await
-            .map_err(Failed::from)
+        progress.phase = StartPhase::FirstStatus;
+        command(&shared, deadline, &QueryStatus).await
     };
-    out_of_accept(address, answers).await?;
+    let answered = unblock_accept(address, answers).await;
+    answered.map_err(|error| progress.command(error))?;
     Ok((shared, greeting))
 }
 
@@ -333,7 +361,7 @@ pub(crate) async fn handshake(
 /// both see that somebody connects, the thread takes the connection, and the main loop waits in
 /// `accept` for another one. So it gets another one, closed at once. A QEMU that is merely slow
 /// sees that come and go after this client has left.
-async fn out_of_accept<T>(address: Option<Address>, answers: impl Future<Output = T>) -> T {
+async fn unblock_accept<T>(address: Option<Address>, answers: impl Future<Output = T>) -> T {
     let mut answers = pin!(answers);
     let Some(address @ (Address::Socket(_) | Address::Tcp(_))) = address else {
         return answers.await;
@@ -351,62 +379,69 @@ async fn out_of_accept<T>(address: Option<Address>, answers: impl Future<Output 
 }
 
 /// Enables out-of-band execution where it is offered.
-async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), Failed> {
+async fn negotiate(shared: &Shared, greeting: &Greeting) -> Result<(), CommandError> {
+    let command = "qmp_capabilities".to_owned();
     let offered = greeting.capabilities.contains(&Capability::Oob);
     let enable: &[_] = if offered { &[Capability::Oob] } else { &[] };
-    let name = || "qmp_capabilities".to_owned();
     let answer = match shared.negotiate(enable) {
         Ok(answer) => answer.await.ok(),
         // The end came with the greeting.
         Err(error) if command::is_over(&error) => None,
-        Err(source) => {
-            return Err(Failed::Command(CommandError::Invalid {
-                command: name(),
-                source,
-            }));
-        }
+        Err(error) => return Err(CommandError::Invalid { command, error }),
     };
     match answer {
         Some(Ok(())) => Ok(()),
-        Some(Err(error)) => Err(Failed::Command(CommandError::Refused {
-            command: name(),
-            error,
-        })),
-        None => Err(Failed::Ended(shared.end().await)),
+        Some(Err(error)) => Err(CommandError::Refused { command, error }),
+        None => Err(CommandError::Ended {
+            command,
+            ended: shared.end().await,
+        }),
     }
 }
 
 /// The stream to the monitor. A socket pair is there at once; where QEMU does the listening, it is
 /// asked until it listens or has ended.
-async fn connect(process: &mut Process) -> Result<BoxTransport, Failed> {
-    let address = process.qmp_address().cloned().ok_or(Failed::NoMonitor)?;
+async fn connect(process: &mut Process, progress: &Progress) -> Result<BoxTransport, StartError> {
+    const NO_MONITOR: &str =
+        "the configuration has no QMP monitor, and a session needs one; leave out `without_qmp`";
+    let address = process.qmp_address().cloned();
+    let address = address.ok_or_else(|| config_error(NO_MONITOR))?;
     match address {
-        Address::Inherited { .. } if process.is_kept() => Err(Failed::KeptUnreachable),
+        Address::Inherited { .. } if process.is_kept() => Err(config_error(
+            "a QEMU that keeps running needs a QMP endpoint that others can reach, not the inherited socket pair",
+        )),
         Address::Inherited { .. } => {
-            let stream = process.take_qmp().ok_or(Failed::NoMonitor)?;
-            Ok(Box::pin(MonitorSocket::new(stream)?))
+            let stream = process.take_qmp().ok_or_else(|| config_error(NO_MONITOR))?;
+            let socket = MonitorSocket::new(stream).map_err(|error| progress.connect(error))?;
+            Ok(Box::pin(socket))
         }
-        Address::Tcp(address) if address.port() == 0 => Err(Failed::UnknownPort),
+        Address::Tcp(address) if address.port() == 0 => Err(config_error(
+            "QMP on a free TCP port cannot be found; name a port, or use the inherited socket pair (the default)",
+        )),
         Address::Tcp(tcp) => {
-            listened_to(process, tcp).await?;
-            retry(process, || transport::connect(&address)).await
+            wait_until_ours_listens(process, tcp)
+                .await
+                .map_err(|end| progress.ended(end))?;
+            let stream = retry(process, || transport::connect(&address)).await;
+            stream.map_err(|end| progress.ended(end))
         }
-        Address::Socket(_) => retry(process, || transport::connect(&address)).await,
-        other => Err(Failed::Connect(io::Error::other(format!(
+        Address::Socket(_) => {
+            let stream = retry(process, || transport::connect(&address)).await;
+            stream.map_err(|end| progress.ended(end))
+        }
+        other => Err(config_error(format!(
             "no way to reach a monitor at {other}"
-        )))),
+        ))),
     }
 }
 
 /// Waits until it is this QEMU that listens there, where that can be seen: at a port that is taken
 /// another QEMU may answer, and would be taken for ours until ours has exited.
-async fn listened_to(process: &Process, address: SocketAddr) -> Result<(), Failed> {
+async fn wait_until_ours_listens(process: &Process, address: SocketAddr) -> Result<(), SessionEnd> {
     let endpoint = gdb_port::StubAddress::Tcp(address);
     let seen = wait_until_listening(&endpoint, Some(process.pid()), A_YEAR, process.wait());
     match seen.await {
-        Err(WaitError::ProcessGone { .. }) => {
-            Err(Failed::Ended(SessionEnd::Exited(process.wait().await)))
-        }
+        Err(WaitError::ProcessGone { .. }) => Err(SessionEnd::Exited(process.wait().await)),
         _ => Ok(()),
     }
 }
@@ -415,7 +450,7 @@ async fn listened_to(process: &Process, address: SocketAddr) -> Result<(), Faile
 async fn retry<S, F: Future<Output = io::Result<S>>>(
     process: &Process,
     mut attempt: impl FnMut() -> F,
-) -> Result<S, Failed> {
+) -> Result<S, SessionEnd> {
     let mut pause = FIRST_PAUSE;
     let attempts = async {
         loop {
@@ -429,7 +464,7 @@ async fn retry<S, F: Future<Output = io::Result<S>>>(
     };
     tokio::select! {
         stream = attempts => Ok(stream),
-        exit = process.wait() => Err(Failed::Ended(SessionEnd::Exited(exit))),
+        exit = process.wait() => Err(SessionEnd::Exited(exit)),
     }
 }
 
@@ -445,9 +480,4 @@ fn serials(process: &mut Process, logs: &mut Logs) -> io::Result<Vec<Option<Seri
             .transpose()
     };
     (0..ports).map(&mut drain).collect()
-}
-
-pub(crate) fn tokio_stream(stream: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
 }

@@ -9,13 +9,14 @@ use qmp_proto::Command as _;
 use qmp_proto::commands::Quit;
 use tokio::time::{Instant, timeout};
 
-use crate::error::{CommandError, SessionEnd, StopError, WaitPhase};
+use crate::error::{CommandError, SessionEnd, WaitPhase};
 use crate::session::Session;
+use crate::session::error::StopError;
 
 /// How QEMU was ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Stopped {
+pub struct StopReport {
     /// What it took.
     pub by: StoppedBy,
     /// How QEMU ended; `None` where its process was not this session's (attached).
@@ -50,7 +51,7 @@ impl Session {
     ///
     /// # Errors
     /// [`StopError`]: QEMU still runs, or, where it was attached to, is not known to have ended.
-    pub async fn stop(&self) -> Result<Stopped, StopError> {
+    pub async fn stop(&self) -> Result<StopReport, StopError> {
         let stopped = self.inner.stopped.get_or_try_init(|| async {
             match &self.inner.process {
                 Some(process) => self.end(process).await,
@@ -60,12 +61,12 @@ impl Session {
         stopped.await.cloned()
     }
 
-    async fn end(&self, process: &Process) -> Result<Stopped, StopError> {
+    async fn end(&self, process: &Process) -> Result<StopReport, StopError> {
         let shared = &self.inner.shared;
         if let Some(exit) = process.try_wait() {
             // So that whoever asks the session afterwards hears the same.
             shared.end().await;
-            return Ok(Stopped {
+            return Ok(StopReport {
                 by: StoppedBy::Itself,
                 exit: Some(exit),
                 took: Duration::ZERO,
@@ -96,7 +97,7 @@ impl Session {
             StopStep::Terminated => StoppedBy::Terminate,
             _ => StoppedBy::Kill,
         };
-        Ok(Stopped {
+        Ok(StopReport {
             by,
             exit: Some(ended.exit),
             took: ended.took,
@@ -104,10 +105,10 @@ impl Session {
     }
 
     /// Ends a QEMU whose process is not ours: all there is, is to ask.
-    async fn quit(&self) -> Result<Stopped, StopError> {
+    async fn quit(&self) -> Result<StopReport, StopError> {
         let (since, shared) = (Instant::now(), &self.inner.shared);
         let stopped = |by| {
-            Ok(Stopped {
+            Ok(StopReport {
                 by,
                 exit: None,
                 took: since.elapsed(),
@@ -153,7 +154,7 @@ impl fmt::Display for StoppedBy {
     }
 }
 
-impl fmt::Display for Stopped {
+impl fmt::Display for StopReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.exit {
             Some(exit) => write!(f, "{exit} ({})", self.by),

@@ -8,7 +8,7 @@ use qmp_proto::Command;
 use qmp_proto::commands::{QomGet, QueryCpusFast};
 use serde::{Deserialize, Serialize};
 
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::CommandError;
 
 /// How long a text may be: with the longest name, all of it fits into QEMU's 255 bytes for a tag.
@@ -52,7 +52,7 @@ impl fmt::Display for Difference {
 impl Identity {
     /// Asks QEMU what it is.
     pub(crate) async fn ask(
-        operation: &Operation,
+        operation: &Transaction,
         firmware: LoadedFiles,
     ) -> Result<Self, CommandError> {
         let firmware = tokio::task::spawn_blocking(move || firmware.hash());
@@ -151,7 +151,7 @@ fn field(text: &str) -> String {
     text.chars().take(LONGEST_FIELD).map(plain).collect()
 }
 
-async fn kind(operation: &Operation, path: &str) -> Result<String, CommandError> {
+async fn kind(operation: &Transaction, path: &str) -> Result<String, CommandError> {
     let kind = operation
         .command(&QomGet {
             path,

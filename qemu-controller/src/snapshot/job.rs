@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::error::SnapshotError;
 use crate::client::command::instant_after;
 use crate::client::events::Events;
-use crate::client::transaction::{Operation, SEEN_THROUGH};
+use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::error::{CommandError, WaitPhase};
 
 /// The event tells at once; this is for one that was missed.
@@ -34,7 +34,7 @@ struct Course {
 /// Starts the job `id` by its command, waits until it is over, and dismisses it. Its failure is
 /// QEMU's own text.
 pub(crate) async fn run<C: Command>(
-    operation: &Operation,
+    operation: &Transaction,
     id: &str,
     command: &C,
 ) -> Result<(), SnapshotError> {
@@ -47,7 +47,7 @@ pub(crate) async fn run<C: Command>(
 
 /// The same up to its conclusion: how it ended, its [end](Concluded::end) tells.
 pub(crate) async fn until_concluded<'a, C: Command>(
-    operation: &Operation,
+    operation: &Transaction,
     id: &'a str,
     command: &C,
 ) -> Result<Concluded<'a>, CommandError> {
@@ -64,7 +64,7 @@ pub(crate) async fn until_concluded<'a, C: Command>(
 impl Concluded<'_> {
     /// Dismisses it, and asks before why it failed, unless it is known that it did not. Tells
     /// whether the guest is known to have been let run meanwhile.
-    pub(crate) async fn end(self, operation: &Operation) -> Result<bool, SnapshotError> {
+    pub(crate) async fn end(self, operation: &Transaction) -> Result<bool, SnapshotError> {
         let Self {
             id,
             command,
@@ -93,11 +93,11 @@ impl Concluded<'_> {
 /// Waits for the event that says so, and tells what all that came before it said. Where none came
 /// for a while, or some were missed, it looks.
 async fn concluded(
-    operation: &Operation,
+    operation: &Transaction,
     id: &str,
     events: &mut Events,
 ) -> Result<Course, CommandError> {
-    let until = instant_after(SEEN_THROUGH);
+    let until = instant_after(UNATTENDED_DEADLINE);
     while Instant::now() < until {
         match timeout(LOOK_AFTER, concluded_event(id, events)).await {
             Ok(Some(course)) => return Ok(course),
@@ -113,7 +113,7 @@ async fn concluded(
             }
         }
     }
-    let (command, deadline) = ("a job".to_owned(), SEEN_THROUGH);
+    let (command, deadline) = ("a job".to_owned(), UNATTENDED_DEADLINE);
     Err(CommandError::Deadline {
         command,
         deadline,
@@ -161,14 +161,14 @@ mod tests {
         let mut subscribers = Subscribers::default();
         let mut events = subscribers.subscribe();
         for (name, data) in before.iter().chain(&[("ours", "concluded")]) {
-            subscribers.gather(match *name {
+            subscribers.queue(match *name {
                 "ours" | "other" => {
                     event("JOB_STATUS_CHANGE", json!({ "id": name, "status": data }))
                 }
                 name => event(name, json!({ "data": data })),
             });
         }
-        subscribers.hand_on();
+        subscribers.flush();
         let course = concluded_event("ours", &mut events).await;
         course.map(|course| (course.succeeded, course.resumed))
     }

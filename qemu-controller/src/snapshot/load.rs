@@ -12,7 +12,7 @@ use super::name::{self, Tag};
 use super::seen::Seen;
 use super::store::Store;
 use super::{reset, sd_card};
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::CommandError;
 use crate::serial::Serial;
 use crate::session::Session;
@@ -100,13 +100,13 @@ impl<'a> IntoFuture for LoadSnapshot<'a> {
             );
             let wanted = self.wanted;
             let load = async move |operation| load(operation, &store, name, wanted).await;
-            self.session.operation(SnapshotLoad::NAME, load).await
+            self.session.transaction(SnapshotLoad::NAME, load).await
         })
     }
 }
 
 async fn load(
-    operation: Operation,
+    operation: Transaction,
     store: &Store,
     name: String,
     wanted: Wanted,
@@ -122,7 +122,7 @@ async fn load(
 }
 
 async fn load_as_seen(
-    operation: &Operation,
+    operation: &Transaction,
     store: &Store,
     seen: &Seen,
     name: &str,
@@ -200,21 +200,21 @@ async fn load_as_seen(
 
 /// Has the guest stand as it must for a load after which it does not run on by itself.
 async fn stand(
-    operation: &Operation,
+    operation: &Transaction,
     store: &Store,
     before: &RunState,
 ) -> Result<(), CommandError> {
     if *before == RunState::Running {
         operation.command(&Stop).await?;
         // If something else had stopped it, that has been read by now.
-        return reset::revive(operation, &operation.told_run_state()).await;
+        return reset::revive(operation, &operation.known_run_state()).await;
     }
     reset::revive(operation, before).await?;
     store.settle(operation).await
 }
 
 /// Whether it was taken with what there is now. In a session's own image everything was.
-async fn fits(operation: &Operation, store: &Store, tag: &Tag) -> Result<(), SnapshotError> {
+async fn fits(operation: &Transaction, store: &Store, tag: &Tag) -> Result<(), SnapshotError> {
     let Some(now) = store.identity(operation).await? else {
         return Ok(());
     };

@@ -5,7 +5,7 @@
 //!   load:  look ─▶ does it fit? ─▶ reset, if it was shut down ─▶ snapshot-load ─▶ the run state that is wanted
 //! ```
 //!
-//! Each is an [`Operation`]: once begun it is finished, whoever waits. What can be refused is
+//! Each is an [`Transaction`]: once begun it is finished, whoever waits. What can be refused is
 //! refused in the look, before anything is touched.
 
 mod disks;
@@ -36,7 +36,7 @@ pub use name::InvalidName;
 pub use save::SaveSnapshot;
 pub(crate) use store::Store;
 
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::session::Session;
 use name::Tag;
 use seen::Seen;
@@ -119,13 +119,13 @@ impl Session {
     /// [`SnapshotError`].
     pub async fn list_snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
         let store = Arc::clone(&self.inner.snapshots);
-        let list = async move |operation: Operation| {
+        let list = async move |operation: Transaction| {
             let Some(node) = store.node(&operation).await? else {
                 return Ok(Vec::new());
             };
             Ok(current(&read(&operation, &node).await?))
         };
-        self.operation("query-named-block-nodes", list).await
+        self.transaction("query-named-block-nodes", list).await
     }
 
     /// Deletes a snapshot.
@@ -135,7 +135,7 @@ impl Session {
     pub async fn delete_snapshot(&self, name: &str) -> Result<(), SnapshotError> {
         name::check(name)?;
         let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
-        self.operation("snapshot-delete", async move |operation: Operation| {
+        self.transaction("snapshot-delete", async move |operation: Transaction| {
             let listed = Seen::look_to_delete(&operation, &store).await?.listed;
             let tags: Vec<_> = listed
                 .with_name(&name)
@@ -154,7 +154,7 @@ impl Session {
 
 /// What is in the image, as it is: a name that was saved over may be there twice.
 async fn read(
-    operation: &Operation,
+    operation: &Transaction,
     node: &str,
 ) -> Result<Vec<(SnapshotInfo, Tag)>, SnapshotError> {
     let is_it = |block: &BlockDeviceInfo| block.node_name.as_deref() == Some(node);
@@ -209,7 +209,7 @@ fn time(seconds: i64, nanoseconds: i64) -> Duration {
 
 /// Deletes what has these tags, the oldest first.
 async fn delete(
-    operation: &Operation,
+    operation: &Transaction,
     store: &Store,
     tags: &[&str],
     devices: &[&str],

@@ -8,14 +8,14 @@
 
 use qmp_proto::commands::{Cont, QomList, Stop};
 
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::CommandError;
 
 /// Where boards have it.
 const CONTAINERS: [&str; 2] = ["/machine", "/machine/unattached"];
 
 /// Whether the machine has such memory.
-pub(crate) async fn is_there(operation: &Operation) -> Result<bool, CommandError> {
+pub(crate) async fn is_there(operation: &Transaction) -> Result<bool, CommandError> {
     for container in CONTAINERS {
         let objects = operation.command(&QomList { path: container }).await?;
         if objects
@@ -29,7 +29,7 @@ pub(crate) async fn is_there(operation: &Operation) -> Result<bool, CommandError
 }
 
 /// Lets the callbacks run, and the guest for as long as that takes.
-pub(crate) async fn settle(operation: &Operation) -> Result<(), CommandError> {
+pub(crate) async fn settle(operation: &Transaction) -> Result<(), CommandError> {
     operation.command(&Cont).await?;
     operation.command(&Stop).await.map(drop)
 }

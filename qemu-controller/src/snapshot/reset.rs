@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::client::events::Events;
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::{CommandError, WaitPhase};
 
 /// The event tells at once; this is for one that was missed.
@@ -27,7 +27,7 @@ impl Command for SetAction {
 
 /// Resets a machine that is in a state which QEMU leaves by a reset alone: what is loaded into it
 /// could never run.
-pub(super) async fn revive(operation: &Operation, state: &RunState) -> Result<(), CommandError> {
+pub(super) async fn revive(operation: &Transaction, state: &RunState) -> Result<(), CommandError> {
     if !needs_reset(state) || reset(operation).await? {
         return Ok(());
     }
@@ -51,7 +51,7 @@ fn needs_reset(state: &RunState) -> bool {
 }
 
 /// Whether the machine was reset, and not shut down once more.
-async fn reset(operation: &Operation) -> Result<bool, CommandError> {
+async fn reset(operation: &Transaction) -> Result<bool, CommandError> {
     let mut events = operation.events();
     operation.command(&SystemReset).await?;
     match timeout(LOOK_AFTER, outcome(&mut events)).await {

@@ -13,7 +13,7 @@ use super::name::{self, Tag};
 use super::seen::Seen;
 use super::store::Store;
 use super::{delete, sd_card};
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::session::Session;
 
 /// A save that is to be: await it, or say more before. Made by [`Session::save_snapshot`].
@@ -54,13 +54,13 @@ impl<'a> IntoFuture for SaveSnapshot<'a> {
                 Arc::clone(&self.session.inner.snapshots),
             );
             let save = async move |operation| save(operation, &store, name, self.overwrite).await;
-            self.session.operation(SnapshotSave::NAME, save).await
+            self.session.transaction(SnapshotSave::NAME, save).await
         })
     }
 }
 
 async fn save(
-    operation: Operation,
+    operation: Transaction,
     store: &Store,
     name: String,
     overwrite: bool,
@@ -80,7 +80,7 @@ async fn save(
 }
 
 async fn save_as_seen(
-    operation: &Operation,
+    operation: &Transaction,
     store: &Store,
     seen: &Seen,
     name: &str,

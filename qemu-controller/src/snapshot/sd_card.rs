@@ -10,7 +10,7 @@ use qmp_proto::commands::{BlockInfo, QomGet, QomList, QomSet};
 
 use super::error::SnapshotError;
 use super::job;
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::CommandError;
 
 /// Where devices are that a board makes or a user adds; those that are part of another device are
@@ -43,7 +43,7 @@ impl SdCard {
             .then_some(drive)
     }
 
-    async fn plug(&self, operation: &Operation, realized: bool) -> Result<(), CommandError> {
+    async fn plug(&self, operation: &Transaction, realized: bool) -> Result<(), CommandError> {
         let plug = QomSet {
             path: &self.path,
             property: "realized",
@@ -55,7 +55,7 @@ impl SdCard {
 
 /// The machine's SD cards on an SPI bus: objects of the type `sd-card-spi`, or before QEMU 9.1
 /// `sd-card` with the property `spi`.
-pub(crate) async fn find(operation: &Operation) -> Result<Vec<SdCard>, CommandError> {
+pub(crate) async fn find(operation: &Transaction) -> Result<Vec<SdCard>, CommandError> {
     let mut cards = Vec::new();
     for container in CONTAINERS {
         for object in operation.command(&QomList { path: container }).await? {
@@ -86,10 +86,10 @@ pub(crate) fn medium_among(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<Str
 }
 
 /// Runs a job while the cards, which have no medium, are out, and puts them back whatever became of
-/// it. Part of an [`Operation`], which is finished though its caller has gone. Tells as
+/// it. Part of an [`Transaction`], which is finished though its caller has gone. Tells as
 /// [`Concluded::end`](job::Concluded::end) does.
 pub(crate) async fn job_without<C: Command>(
-    operation: &Operation,
+    operation: &Transaction,
     cards: &[SdCard],
     id: &str,
     command: &C,
@@ -123,7 +123,7 @@ pub(crate) async fn job_without<C: Command>(
 
 /// Before `sd-card-spi` was a type of its own, a property told; a card without it is on another
 /// bus.
-async fn is_true(operation: &Operation, path: &str) -> Result<bool, CommandError> {
+async fn is_true(operation: &Transaction, path: &str) -> Result<bool, CommandError> {
     match operation
         .command(&QomGet {
             path,
@@ -137,7 +137,7 @@ async fn is_true(operation: &Operation, path: &str) -> Result<bool, CommandError
     }
 }
 
-async fn drive(operation: &Operation, path: &str) -> Result<Option<String>, CommandError> {
+async fn drive(operation: &Transaction, path: &str) -> Result<Option<String>, CommandError> {
     let name = operation
         .command(&QomGet {
             path,

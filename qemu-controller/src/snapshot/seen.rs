@@ -13,7 +13,7 @@ use super::error::SnapshotError;
 use super::name::Tag;
 use super::store::{self, Store};
 use super::{disks, sd_card};
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 
 /// A snapshot in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,10 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Looks for a save or a load, and changes nothing but that a file of the user's is opened.
-    pub(crate) async fn look(operation: &Operation, store: &Store) -> Result<Self, SnapshotError> {
+    pub(crate) async fn look(
+        operation: &Transaction,
+        store: &Store,
+    ) -> Result<Self, SnapshotError> {
         match store.remembered(operation) {
             Some(listed) => Ok(Self {
                 before: operation.run_state().await?,
@@ -69,7 +72,7 @@ impl Seen {
     /// Looks for a deletion, which nothing forbids that forbids a load, and which goes by what
     /// there is.
     pub(crate) async fn look_to_delete(
-        operation: &Operation,
+        operation: &Transaction,
         store: &Store,
     ) -> Result<Self, SnapshotError> {
         Self::ask(operation, store, false).await
@@ -77,7 +80,7 @@ impl Seen {
 
     /// Without what is remembered. With a medium in the SD card QEMU would abort at the load.
     async fn ask(
-        operation: &Operation,
+        operation: &Transaction,
         store: &Store,
         to_restore: bool,
     ) -> Result<Self, SnapshotError> {
@@ -123,7 +126,7 @@ impl Seen {
     pub(crate) async fn anew(
         &self,
         error: &SnapshotError,
-        operation: &Operation,
+        operation: &Transaction,
         store: &Store,
     ) -> Result<Option<Self>, SnapshotError> {
         use SnapshotError::{Exists, Job, Misfit, Missing, UnknownOrigin};

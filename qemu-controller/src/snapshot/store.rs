@@ -27,7 +27,7 @@ use super::sd_card::{self, SdCard};
 use super::seen::{Listed, Saved};
 use super::{job, pflash};
 use crate::block_changes::is_ours;
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::CommandError;
 
 /// A session's snapshots: where they are, and what need not be asked twice.
@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// The machine's SD cards that QEMU cannot restore; a board has them or has not.
-    pub(crate) async fn cards(&self, operation: &Operation) -> Result<&[SdCard], CommandError> {
+    pub(crate) async fn cards(&self, operation: &Transaction) -> Result<&[SdCard], CommandError> {
         self.cards
             .get_or_try_init(|| sd_card::find(operation))
             .await
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// What must be done before a load into a machine that may stand where another load has put it.
-    pub(crate) async fn settle(&self, operation: &Operation) -> Result<(), CommandError> {
+    pub(crate) async fn settle(&self, operation: &Transaction) -> Result<(), CommandError> {
         let pflash = self
             .pflash
             .get_or_try_init(|| pflash::is_there(operation))
@@ -88,7 +88,7 @@ impl Store {
     /// What a snapshot is taken with, where it may outlive the session; within one it always fits.
     pub(crate) async fn identity(
         &self,
-        operation: &Operation,
+        operation: &Transaction,
     ) -> Result<Option<&Identity>, CommandError> {
         if self.file.is_none() {
             return Ok(None);
@@ -99,7 +99,7 @@ impl Store {
     /// What the machine is.
     pub(crate) async fn taken_with(
         &self,
-        operation: &Operation,
+        operation: &Transaction,
     ) -> Result<&Identity, CommandError> {
         self.identity
             .get_or_try_init(|| Identity::ask(operation, self.loaded_files.clone()))
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// What there is, if it is known for certain.
-    pub(crate) fn remembered(&self, operation: &Operation) -> Option<Listed> {
+    pub(crate) fn remembered(&self, operation: &Transaction) -> Option<Listed> {
         let now = operation.blocks().count();
         self.known()
             .as_ref()
@@ -146,7 +146,7 @@ impl Store {
     /// The block node, where there is one yet: the user's file is opened, nothing is made.
     pub(crate) async fn node(
         &self,
-        operation: &Operation,
+        operation: &Transaction,
     ) -> Result<Option<String>, SnapshotError> {
         let mut node = self.node.lock().await;
         if let (None, Some(file)) = (&*node, &self.file)
@@ -161,7 +161,7 @@ impl Store {
     /// The block node, made if need be.
     pub(crate) async fn node_to_save(
         &self,
-        operation: &Operation,
+        operation: &Transaction,
     ) -> Result<String, SnapshotError> {
         if let Some(node) = self.node(operation).await? {
             return Ok(node);
@@ -182,7 +182,7 @@ impl Store {
 
     /// Makes the user's file: whole before it has its name, and nothing that is there is ever
     /// replaced.
-    async fn make(&self, operation: &Operation, file: &Path) -> Result<String, SnapshotError> {
+    async fn make(&self, operation: &Transaction, file: &Path) -> Result<String, SnapshotError> {
         let unusable = |source| unusable(file, source);
         let folder = file
             .parent()
@@ -199,7 +199,7 @@ impl Store {
     /// as a node.
     pub(crate) async fn scratch(
         &self,
-        operation: &Operation,
+        operation: &Transaction,
         file: &Path,
     ) -> Result<String, SnapshotError> {
         self.format(operation, file).await?;
@@ -207,7 +207,7 @@ impl Store {
     }
 
     /// Makes an empty qcow2 image of an empty file.
-    async fn format(&self, operation: &Operation, file: &Path) -> Result<(), SnapshotError> {
+    async fn format(&self, operation: &Transaction, file: &Path) -> Result<(), SnapshotError> {
         let node = operation.blocks().name();
         add(
             operation,
@@ -234,7 +234,11 @@ impl Store {
 
 /// Opens an image as a block node and tells the node's name. One that a session before this one
 /// left in the same QEMU is taken over, for a second could not be locked.
-async fn open(operation: &Operation, file: &Path, outlives: bool) -> Result<String, SnapshotError> {
+async fn open(
+    operation: &Transaction,
+    file: &Path,
+    outlives: bool,
+) -> Result<String, SnapshotError> {
     let path = text(file)?;
     let ours = |block: &BlockDeviceInfo| {
         block.drv == "qcow2"
@@ -261,12 +265,12 @@ async fn open(operation: &Operation, file: &Path, outlives: bool) -> Result<Stri
     Ok(node)
 }
 
-async fn add(operation: &Operation, options: Value) -> Result<(), CommandError> {
+async fn add(operation: &Transaction, options: Value) -> Result<(), CommandError> {
     operation.command(&BlockdevAdd { options }).await.map(drop)
 }
 
 /// All block nodes, each once.
-pub(crate) async fn nodes(operation: &Operation) -> Result<Vec<BlockDeviceInfo>, CommandError> {
+pub(crate) async fn nodes(operation: &Transaction) -> Result<Vec<BlockDeviceInfo>, CommandError> {
     operation.command(&QueryNodes { flat: true }).await
 }
 
@@ -282,7 +286,7 @@ impl Command for QueryNodes {
 }
 
 /// Says it in time where a QEMU has no snapshots.
-pub(crate) async fn introspect(operation: &Operation) -> Result<(), SnapshotError> {
+pub(crate) async fn introspect(operation: &Transaction) -> Result<(), SnapshotError> {
     let commands = operation.command(&QueryCommands).await?;
     for command in ["snapshot-save", "snapshot-load", "snapshot-delete"] {
         if !commands.iter().any(|known| known.name == command) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use qemu_launch::Registers;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
-use crate::client::transaction::Operation;
+use crate::client::transaction::Transaction;
 use crate::error::{CommandError, WaitPhase};
-use crate::guest::symbols::Place;
+use crate::guest::symbols::SymbolOffset;
 use crate::session::Session;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
@@ -29,7 +29,7 @@ pub struct Hang {
     /// The program counter of CPU 0.
     pub pc: Option<u64>,
     /// The symbol at or before the program counter, where the firmware's symbols are known.
-    pub place: Option<Place>,
+    pub place: Option<SymbolOffset>,
     /// The exception that CPU 0 is in, on a Cortex-M.
     pub exception: Option<Exception>,
     /// How often the guest reset itself.
@@ -85,18 +85,20 @@ impl Session {
     /// runs, QEMU's program counter is that of the last time it left its translated code.
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
         let session = self.with_deadline(LOOK);
-        let look = |operation: Operation| async move {
-            let before = operation.command(&QueryStatus).await?;
-            operation.run(false).await?;
-            let registers = operation
+        let look = |transaction: Transaction| async move {
+            let before = transaction.command(&QueryStatus).await?;
+            transaction.run(false).await?;
+            let registers = transaction
                 .command(&HumanMonitorCommand {
                     command_line: "info registers",
                 })
                 .await;
-            let run_state = match operation.run(before.running).await {
+            let run_state = match transaction.run(before.running).await {
                 Ok(()) => before.status,
                 // It came to its end before it was stopped: nothing runs any more.
-                Err(CommandError::Refused { .. }) => operation.command(&QueryStatus).await?.status,
+                Err(CommandError::Refused { .. }) => {
+                    transaction.command(&QueryStatus).await?.status
+                }
                 Err(error) => return Err(error),
             };
             Ok::<_, CommandError>((run_state, registers?))
@@ -105,7 +107,7 @@ impl Session {
             deadline,
             ..Hang::default()
         };
-        match session.operation("info registers", look).await {
+        match session.transaction("info registers", look).await {
             Ok((run_state, registers)) => {
                 hang.run_state = Some(run_state);
                 session

@@ -7,7 +7,7 @@ use qemu_launch::{Exit, ExitKind, RegisterDump};
 use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 
 use crate::error::SessionEnd;
-use crate::guest::symbols::Place;
+use crate::guest::symbols::SymbolOffset;
 
 mod hang;
 mod run;
@@ -53,7 +53,7 @@ pub enum Verdict {
         /// Why, and the registers.
         dump: Arc<RegisterDump>,
         /// The symbol at or before the program counter, where the firmware's symbols are known.
-        place: Option<Place>,
+        place: Option<SymbolOffset>,
     },
     /// QEMU failed: a fatal error, an assertion, a crash. Says nothing of the firmware.
     QemuFailed(Exit),
@@ -61,7 +61,7 @@ pub enum Verdict {
     Stopped,
     /// Somebody else ended it.
     Interrupted(Interruption),
-    /// It ran on when the deadline was over. QEMU still runs, and the guest is as it was.
+    /// It ran on when the deadline was facts. QEMU still runs, and the guest is as it was.
     TimedOut(Box<Hang>),
     /// The session was lost, so nobody can say: attached to a QEMU whose end has no event, the
     /// connection broken, or the session let go.
@@ -80,14 +80,14 @@ pub enum Interruption {
     OtherClient,
 }
 
-/// What is known of a run that is over.
-pub(crate) struct Over {
+/// What is known of a run that is facts.
+pub(crate) struct RunFacts {
     /// Where the core locked up.
-    pub(crate) place: Option<Place>,
-    /// `None` for a guest that stands still for good, in a QEMU that stays …
+    pub(crate) place: Option<SymbolOffset>,
+    /// `None` for a guest that final_state still for good, in a QEMU that stays …
     pub(crate) ended: Option<SessionEnd>,
     /// … and in this state.
-    pub(crate) stands: Option<RunState>,
+    pub(crate) final_state: Option<RunState>,
     pub(crate) shutdown: Option<ShutdownEvent>,
     /// This session asked QEMU to end, by command …
     pub(crate) asked: bool,
@@ -98,8 +98,8 @@ pub(crate) struct Over {
 }
 
 impl Verdict {
-    pub(crate) fn of(over: Over) -> Self {
-        let exit = match &over.ended {
+    pub(crate) fn of(facts: RunFacts) -> Self {
+        let exit = match &facts.ended {
             Some(SessionEnd::Exited(exit)) => Some(exit),
             _ => None,
         };
@@ -109,10 +109,10 @@ impl Verdict {
                 ExitKind::Lockup(dump) => {
                     return Self::LockedUp {
                         dump: Arc::clone(dump),
-                        place: over.place,
+                        place: facts.place,
                     };
                 }
-                ExitKind::Signalled(_) if over.signalled => return Self::Stopped,
+                ExitKind::Signalled(_) if facts.signalled => return Self::Stopped,
                 ExitKind::Signalled(signal) => {
                     return Self::Interrupted(Interruption::KilledBySignal(*signal));
                 }
@@ -122,18 +122,18 @@ impl Verdict {
                 _ => {}
             }
         }
-        if over.ended.is_none() && over.stands == Some(RunState::GuestPanicked) {
+        if facts.ended.is_none() && facts.final_state == Some(RunState::GuestPanicked) {
             return Self::Panicked;
         }
-        match (&over.shutdown, exit, over.ended.clone()) {
-            (Some(shutdown), exit, _) => Self::of_shutdown(&over, shutdown, exit),
-            (None, Some(exit), _) => Self::of_silent_exit(&over, exit),
+        match (&facts.shutdown, exit, facts.ended.clone()) {
+            (Some(shutdown), exit, _) => Self::of_shutdown(&facts, shutdown, exit),
+            (None, Some(exit), _) => Self::of_silent_exit(&facts, exit),
             (None, None, Some(ended)) => Self::Lost(ended),
             (None, None, None) => Self::ShutDown,
         }
     }
 
-    fn of_shutdown(over: &Over, shutdown: &ShutdownEvent, exit: Option<&Exit>) -> Self {
+    fn of_shutdown(facts: &RunFacts, shutdown: &ShutdownEvent, exit: Option<&Exit>) -> Self {
         // A device may ask for a shutdown with a status.
         let status = exit
             .and_then(Exit::code)
@@ -142,36 +142,36 @@ impl Verdict {
         match &shutdown.reason {
             ShutdownCause::GuestReset | ShutdownCause::SubsystemReset => Self::Reset,
             ShutdownCause::GuestPanic => Self::Panicked,
-            ShutdownCause::HostSignal if over.signalled => Self::Stopped,
+            ShutdownCause::HostSignal if facts.signalled => Self::Stopped,
             ShutdownCause::HostSignal => Self::Interrupted(Interruption::AskedBySignal),
-            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset if over.asked => {
+            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset if facts.asked => {
                 Self::Stopped
             }
             ShutdownCause::HostQmpQuit
             | ShutdownCause::HostQmpSystemReset
             | ShutdownCause::HostUi => Self::Interrupted(Interruption::OtherClient),
-            ShutdownCause::HostError => match (exit, &over.ended) {
+            ShutdownCause::HostError => match (exit, &facts.ended) {
                 (Some(exit), _) => Self::QemuFailed(exit.clone()),
                 (None, ended) => Self::Lost(ended.clone().unwrap_or(SessionEnd::Closed)),
             },
-            _ if !shutdown.guest && over.asked => Self::Stopped,
+            _ if !shutdown.guest && facts.asked => Self::Stopped,
             _ => status.map_or(Self::ShutDown, |status| Self::Exited { status }),
         }
     }
 
     /// QEMU exits without a SHUTDOWN where the guest exits by semihosting or a device, or where
     /// QEMU fails.
-    fn of_silent_exit(over: &Over, exit: &Exit) -> Self {
+    fn of_silent_exit(facts: &RunFacts, exit: &Exit) -> Self {
         match (
             exit.kind(),
             exit.code().and_then(|code| u8::try_from(code).ok()),
         ) {
             // QEMU's own line and status 1: the guest can only be meant where it has a way to exit
             // so.
-            (ExitKind::OptionError { .. }, _) if !over.semihosting => {
+            (ExitKind::OptionError { .. }, _) if !facts.semihosting => {
                 Self::QemuFailed(exit.clone())
             }
-            (_, Some(0)) if over.asked && !over.semihosting => Self::Stopped,
+            (_, Some(0)) if facts.asked && !facts.semihosting => Self::Stopped,
             (_, Some(status)) => Self::Exited { status },
             (_, None) => Self::QemuFailed(exit.clone()),
         }

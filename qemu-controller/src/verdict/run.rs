@@ -6,7 +6,7 @@ use qemu_launch::ExitKind;
 use qmp_proto::commands::RunState;
 use tokio::time::{timeout, timeout_at};
 
-use super::{Over, Verdict};
+use super::{RunFacts, Verdict};
 use crate::client::command::{A_YEAR, instant_after};
 use crate::error::SessionEnd;
 use crate::session::Session;
@@ -16,7 +16,7 @@ use crate::session::Session;
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 impl Session {
-    /// Lets the guest run if it stands still, waits for the end of the run, and tells how it ended.
+    /// Lets the guest run if it final_state still, waits for the end of the run, and tells how it ended.
     /// All that the firmware printed is in the buffers of its [ports](Self::serial) then.
     ///
     /// A deadline that passes is a verdict too, [`Verdict::TimedOut`]: QEMU still runs then and can
@@ -30,7 +30,7 @@ impl Session {
         let run = async {
             // What it answers, the verdict tells better: a guest may take QEMU with it before the
             // answer comes.
-            let _ = self.resume().await;
+            let _ = self.with_deadline(deadline).resume().await;
             self.wait().await
         };
         if let Ok(verdict) = timeout_at(until, run).await {
@@ -38,45 +38,45 @@ impl Session {
         }
         let hang = self.hang(deadline).await;
         // What ended before it was looked at, or meanwhile, has ended.
-        let stands = hang.run_state.clone().filter(for_good);
+        let final_state = hang.run_state.clone().filter(is_final);
         match self.inner.shared.how_it_ended() {
-            None if stands.is_none() => Verdict::TimedOut(Box::new(hang)),
-            _ => self.verdict(stands).await,
+            None if final_state.is_none() => Verdict::TimedOut(Box::new(hang)),
+            _ => self.verdict(final_state).await,
         }
     }
 
     /// Waits for the end of the run, however long that takes, and tells how it ended, as
-    /// [`run_to_end`](Self::run_to_end) does; a guest that stands still is left so. After the end it answers at
+    /// [`run_to_end`](Self::run_to_end) does; a guest that final_state still is left so. After the end it answers at
     /// once, with the same.
     pub async fn wait(&self) -> Verdict {
-        let stands = tokio::select! {
+        let final_state = tokio::select! {
             _ = self.ended() => None,
-            stands = self.stands_for_good() => Some(stands),
+            final_state = self.reaches_final_state() => Some(final_state),
         };
-        self.verdict(stands).await
+        self.verdict(final_state).await
     }
 
     /// Of a run that is over, by QEMU's end or with the guest in a state for good.
-    async fn verdict(&self, stands: Option<RunState>) -> Verdict {
+    async fn verdict(&self, final_state: Option<RunState>) -> Verdict {
         let ended = self.inner.shared.how_it_ended();
         if ended.is_some() {
             self.drained().await;
         }
-        Verdict::of(Over {
-            stands,
-            ..self.run_over(ended)
+        Verdict::of(RunFacts {
+            final_state,
+            ..self.run_facts(ended)
         })
     }
 
     /// Waits for a guest that has come to its end in a QEMU that stays, and tells in which state. A
     /// QEMU that is about to exit does not answer any more; one that is held up answers later,
     /// however long that takes.
-    async fn stands_for_good(&self) -> RunState {
+    async fn reaches_final_state(&self) -> RunState {
         let session = self.with_deadline(A_YEAR);
         let mut run_state = self.watch_run_state();
-        while run_state.wait_for(for_good).await.is_ok() {
+        while run_state.wait_for(is_final).await.is_ok() {
             if let Ok(now) = session.query_status().await
-                && for_good(&now.status)
+                && is_final(&now.status)
             {
                 return now.status;
             }
@@ -103,7 +103,7 @@ impl Session {
         let _ = timeout(LAST_OUTPUT, drained).await;
     }
 
-    fn run_over(&self, ended: Option<SessionEnd>) -> Over {
+    fn run_facts(&self, ended: Option<SessionEnd>) -> RunFacts {
         let history = self.inner.shared.state().history.clone();
         let process = self.process();
         let semihosting = |word: &std::ffi::OsString| {
@@ -117,10 +117,10 @@ impl Session {
             },
             _ => None,
         };
-        Over {
+        RunFacts {
             place: dump.and_then(|pc| self.place(pc)),
             ended,
-            stands: None,
+            final_state: None,
             asked: history.asked_to_end(),
             shutdown: history.shutdown,
             signalled: process
@@ -133,6 +133,6 @@ impl Session {
 }
 
 /// A state that only a reset leaves.
-fn for_good(state: &RunState) -> bool {
+fn is_final(state: &RunState) -> bool {
     matches!(state, RunState::Shutdown | RunState::GuestPanicked)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use qemu_controller::{
-    Address, AttachError, Endpoint, NotKept, Session, SessionEnd, StartPhase, StoppedBy,
+    Address, DetachError, Endpoint, Session, SessionEnd, StartError, StartPhase, StoppedBy,
 };
 use qemu_launch::Monitor;
 
@@ -36,7 +36,7 @@ async fn joins_and_leaves_without_a_trace() {
     assert!(
         matches!(
             error,
-            AttachError::Deadline {
+            StartError::Deadline {
                 phase: StartPhase::Greeting,
                 ..
             }
@@ -65,7 +65,7 @@ async fn nobody_there_is_said_at_once() {
         .await
         .unwrap_err();
     assert!(chain(&error).contains("none.sock"), "{}", chain(&error));
-    assert!(matches!(error, AttachError::Connect { .. }));
+    assert!(matches!(error, StartError::Connect { .. }));
 }
 
 #[tokio::test]
@@ -97,6 +97,6 @@ async fn a_kept_qemu_is_left_behind_on_purpose_and_found_again() {
 #[tokio::test]
 async fn a_qemu_that_is_not_kept_is_not_left_behind() {
     let session = start("tick").await;
-    assert_eq!(session.detach(), Err(NotKept));
+    assert_eq!(session.detach(), Err(DetachError));
     session.query_status().await.unwrap();
 }

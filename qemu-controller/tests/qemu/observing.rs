@@ -1,7 +1,7 @@
 //! What can be known of a session beside its answers: run state, transcript, QEMU's whole typed
 //! API.
 
-use qemu_controller::{Events, Missed, RunState, Session};
+use qemu_controller::{Events, MissedEvents, RunState, Session};
 use qmp_proto::transcript::{Speaker, lines, server_bytes};
 use qmp_proto::{Codec, Limits, ServerMessage};
 
@@ -76,7 +76,7 @@ async fn count_until_stopped(events: &mut Events) -> (u64, u64) {
         match events.next().await.unwrap() {
             Ok(event) if event.name == "STOP" => return (count + missed, missed),
             Ok(_) => count += 1,
-            Err(Missed(more)) => missed += more,
+            Err(MissedEvents(more)) => missed += more,
         }
     }
 }
@@ -94,7 +94,7 @@ async fn an_event_flood_that_is_read_late_slows_nobody() {
             .next()
             .await
             .unwrap()
-            .map_or_else(|Missed(missed)| missed, |_| 1);
+            .map_or_else(|MissedEvents(missed)| missed, |_| 1);
         if seen % 100 == 0 {
             assert!(session.query_status().await.unwrap().running);
         }

@@ -131,7 +131,7 @@ async fn a_log_has_all_that_was_printed() {
     let refused = |config: QemuConfig| async { Session::start(config).await.unwrap_err() };
     let nowhere = folder.path().join("missing/uart.log");
     let error = refused(config("tick").serial_log(0, nowhere)).await;
-    assert!(matches!(error, StartError::PortLog(_)), "{error}");
+    assert!(matches!(error, StartError::Log { .. }), "{error}");
     let error = refused(config("tick").serial_log(1, path)).await;
     assert!(error.to_string().contains("serial port 1"), "{error}");
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Address, AttachError, Endpoint, QemuConfig, Session, StartPhase, StoppedBy};
+use qemu_controller::{Address, Endpoint, QemuConfig, Session, StartError, StartPhase, StoppedBy};
 use qemu_launch::Monitor;
 use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, copy, duplex};
@@ -67,16 +67,16 @@ async fn of_a_second_session_on_one_socket_nothing_runs_later() {
     let mut socket = UnixStream::connect(&path).await.unwrap();
     let (client, relay) = duplex(64 * 1024);
     let wish = async {
-        let second = Session::over(client, Duration::from_millis(500)).await?;
+        let second = Session::attach_stream(client, Duration::from_millis(500)).await?;
         second.reset().await.unwrap();
         Ok(())
     };
-    let (error, written): (Result<(), AttachError>, _) =
+    let (error, written): (Result<(), StartError>, _) =
         tokio::join!(wish, pass_on(relay, &mut socket));
     let error = error.unwrap_err();
     let told = matches!(
         error,
-        AttachError::Deadline {
+        StartError::Deadline {
             phase: StartPhase::Greeting,
             ..
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qemu_controller::{Address, AttachConfig, AttachError, CommandError, Session};
+use qemu_controller::{Address, AttachConfig, CommandError, Session, StartError};
 use tokio::io::{copy_bidirectional, duplex};
 use tokio::net::UnixListener;
 
@@ -33,13 +33,13 @@ async fn an_attached_session_as_its_configuration_says() {
     // It takes its time, and no more.
     let (_peer, session) = Peer::over(AttachConfig::default().deadline(Duration::from_secs(33)));
     let since = tokio::time::Instant::now();
-    assert!(matches!(session.await, Err(AttachError::Deadline { .. })));
+    assert!(matches!(session.await, Err(StartError::Deadline { .. })));
     assert_eq!(since.elapsed().as_secs(), 33);
 
     let config =
         AttachConfig::default().qmp_transcript(folder.path().join("none").join("session.qmp"));
     let (_peer, session) = Peer::over(config);
-    assert!(matches!(session.await, Err(AttachError::Transcript(_))));
+    assert!(matches!(session.await, Err(StartError::Log { .. })));
 }
 
 /// QEMU's main loop can wait for a second connection while its monitor's thread has the first.

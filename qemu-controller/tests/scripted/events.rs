@@ -4,7 +4,7 @@
 use std::io::{BufReader, BufWriter, Write as _};
 use std::os::unix::net::UnixStream;
 
-use qemu_controller::{CommandError, EVENT_BACKLOG_BYTES, Missed, RunState, Session};
+use qemu_controller::{CommandError, EVENT_BACKLOG_BYTES, MissedEvents, RunState, Session};
 use serde_json::{Value, json};
 
 use crate::peer::{DEADLINE, GREETING, connected};
@@ -49,7 +49,7 @@ async fn a_slow_subscriber_learns_how_many_it_missed_and_slows_nobody() {
         peer.event("NUMBERED", large(number)).await;
     }
     reader.await.unwrap();
-    let Err(Missed(missed)) = slow.next().await.unwrap() else {
+    let Err(MissedEvents(missed)) = slow.next().await.unwrap() else {
         panic!("it was slow")
     };
     for number in missed..TOO_MANY {
@@ -93,7 +93,7 @@ fn who_keeps_up_misses_nothing_in_a_flood() {
             .unwrap();
         runtime.block_on(async {
             let stream = tokio::net::UnixStream::from_std(client).unwrap();
-            let session = Session::over(stream, DEADLINE)
+            let session = Session::attach_stream(stream, DEADLINE)
                 .await
                 .unwrap()
                 .with_deadline(10 * DEADLINE);

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use qemu_controller::{AttachError, CommandError, Session, SessionEnd, StopError};
+use qemu_controller::{CommandError, Session, SessionEnd, StartError, StopError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -219,8 +219,8 @@ async fn before_the_session_is_ready() {
             };
             let outcome = match session.await.unwrap() {
                 Ok(session) => Outcome::of_command(&session.query_status().await),
-                Err(AttachError::Deadline { .. }) => Outcome::Deadline,
-                Err(AttachError::Ended { source, .. }) => Outcome::of_end(&source),
+                Err(StartError::Deadline { .. }) => Outcome::Deadline,
+                Err(StartError::Ended { end, .. }) => Outcome::of_end(&end),
                 Err(other) => panic!("{phase:?}, {fault:?}: {other}"),
             };
             assert_eq!(outcome, expected, "{phase:?}, {fault:?}");

@@ -44,9 +44,10 @@ async fn begin() -> (Session, UnixStream, std::thread::JoinHandle<()>) {
     let server = std::thread::spawn(move || answer_all(server));
     client.set_nonblocking(true).unwrap();
     let look = client.try_clone().unwrap();
-    let session = Session::over(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE)
-        .await
-        .unwrap();
+    let session =
+        Session::attach_stream(tokio::net::UnixStream::from_std(client).unwrap(), DEADLINE)
+            .await
+            .unwrap();
     (session, look, server)
 }
 

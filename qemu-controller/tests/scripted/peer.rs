@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use qemu_controller::{AttachConfig, AttachError, Session};
+use qemu_controller::{AttachConfig, Session, StartError};
 use serde_json::{Value, json};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
@@ -52,7 +52,7 @@ impl Peer {
     /// A peer that has said nothing yet, and the session that waits for it.
     pub(crate) fn new() -> (
         Self,
-        impl Future<Output = Result<Session, AttachError>> + Send,
+        impl Future<Output = Result<Session, StartError>> + Send,
     ) {
         Self::over(DEADLINE)
     }
@@ -62,14 +62,14 @@ impl Peer {
         config: C,
     ) -> (
         Self,
-        impl Future<Output = Result<Session, AttachError>> + Send,
+        impl Future<Output = Result<Session, StartError>> + Send,
     ) {
         let (client, stream) = duplex(64 * 1024);
         let peer = Self::on(stream);
         let fault = Arc::clone(&peer.fault);
         (
             peer,
-            Session::over(
+            Session::attach_stream(
                 Client {
                     stream: client,
                     fault,

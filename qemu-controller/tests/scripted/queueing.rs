@@ -1,7 +1,10 @@
 //! At most eight in-band commands are with the server; the rest wait in order; out-of-band ones
 //! pass.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::peer::connected;
 
@@ -106,4 +109,37 @@ async fn out_of_band_commands_queue_too() {
     }
     drop(session);
     served.await.unwrap();
+}
+
+/// A save puts back the run state that it found: a pause that came in between would be undone.
+#[tokio::test(start_paused = true)]
+async fn what_changes_the_run_state_waits_for_a_save() {
+    for by in ["pause", "execute", "human monitor"] {
+        let (session, mut peer) = connected().await;
+        let saving = session.clone();
+        let save = tokio::spawn(async move { saving.save_snapshot("s").await });
+        peer.hear().await;
+        let pause = tokio::spawn(async move {
+            match by {
+                "pause" => session.pause().await,
+                "execute" => session.execute("stop", &()).await.map(drop),
+                _ => session.human_monitor_command("stop").await.map(drop),
+            }
+        });
+        // Time is paused: this is as long as anything moves.
+        while timeout(Duration::from_secs(1), peer.hear()).await.is_ok() {}
+        for command in std::mem::take(&mut peer.unanswered) {
+            assert!(
+                !["stop", "human-monitor-command"].contains(&command.name.as_str()),
+                "{by}: sent while the save was not done"
+            );
+            let error = json!({ "class": "GenericError", "desc": "no" });
+            peer.say(json!({ "error": error, "id": command.id }).to_string())
+                .await;
+        }
+        save.await.unwrap().unwrap_err();
+        peer.hear().await;
+        peer.answer().await;
+        pause.await.unwrap().unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use qemu_controller::{EVENT_BACKLOG_BYTES, Missed, QemuConfig, Session};
+use qemu_controller::{EVENT_BACKLOG_BYTES, MissedEvents, QemuConfig, Session};
 use qemu_launch::Log;
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) async fn events(time: Duration) -> anyhow::Result<Row> {
             tokio::spawn(async move {
                 while let Some(event) = quick.next().await {
                     counted.fetch_add(
-                        event.map_or_else(|Missed(missed)| missed, |_| 1),
+                        event.map_or_else(|MissedEvents(missed)| missed, |_| 1),
                         Ordering::Relaxed,
                     );
                 }

@@ -54,7 +54,10 @@ async fn another_machine_is_refused_with_the_difference() {
     ];
     for (config, difference) in rows {
         let error = Session::start_from(config, &state).await.unwrap_err();
-        assert!(matches!(error, StartError::Misfit { .. }), "{error:?}");
+        assert!(
+            matches!(error, StartError::OtherMachine { .. }),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(difference), "{error}");
     }
 }

@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use qemu_controller::{CommandError, Events, QemuConfig, Session, SessionEnd, Stopped, StoppedBy};
+use qemu_controller::{
+    CommandError, Events, QemuConfig, Session, SessionEnd, StopReport, StoppedBy,
+};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -97,7 +99,7 @@ impl Scene {
 }
 
 /// `by` is what a signal that ends QEMU leaves for `stop` to do.
-fn check_stopped(stopped: &Stopped, signal: Signal, by: &[StoppedBy]) {
+fn check_stopped(stopped: &StopReport, signal: Signal, by: &[StoppedBy]) {
     let exit = stopped.exit.as_ref().unwrap();
     if signal == Signal::STOP {
         assert!(

@@ -1,7 +1,7 @@
-//! Before the session is ready, by `Session::over` a relay: each message of the handshake withheld
+//! Before the session is ready, by `Session::attach_stream` a relay: each message of the handshake withheld
 //! in turn.
 
-use qemu_controller::{AttachError, Session, SessionEnd, StartPhase, StopPolicy};
+use qemu_controller::{Session, SessionEnd, StartError, StartPhase, StopPolicy};
 use qemu_launch::MachineSpec;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -26,7 +26,7 @@ async fn over_a_relay(phase: StartPhase, signal: Signal) {
 
     let (client, mut relay) = duplex(64 * 1024);
     let deadline = patience_for_a_start(signal).await;
-    let attaching = tokio::spawn(Session::over(client, deadline));
+    let attaching = tokio::spawn(Session::attach_stream(client, deadline));
     if phase != StartPhase::Greeting {
         relay.write_all(greeting.as_bytes()).await.unwrap();
         let asked = command(&mut relay, "qmp_capabilities").await;
@@ -41,14 +41,14 @@ async fn over_a_relay(phase: StartPhase, signal: Signal) {
 
     if signal == Signal::STOP {
         let error = attaching.await.unwrap().unwrap_err();
-        let told = matches!(error, AttachError::Deadline { phase: seen, .. } if seen == phase);
+        let told = matches!(error, StartError::Deadline { phase: seen, .. } if seen == phase);
         assert!(told, "{phase:?}: {error:?}");
     } else {
         // QEMU's end comes over the socket as an end or a reset; the relay passes it on.
         let _ = stream.read_to_end(&mut Vec::new()).await;
         drop(relay);
         let error = attaching.await.unwrap().unwrap_err();
-        let told = matches!(&error, AttachError::Ended { phase: seen, source: SessionEnd::Closed, .. } if *seen == phase);
+        let told = matches!(&error, StartError::Ended { phase: seen, end: SessionEnd::Closed, .. } if *seen == phase);
         assert!(told, "{phase:?}, {signal:?}: {error:?}");
     }
     qemu.end(StopPolicy::kill()).await.unwrap();
