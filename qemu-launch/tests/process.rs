@@ -9,6 +9,7 @@
 mod fake;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -322,4 +323,19 @@ fn a_bare_name_is_looked_up_in_its_variable_then_in_path() {
         misled.starts_with("/nonexistent/q was not found in the variable QEMU_SYSTEM_ARM"),
         "{misled}"
     );
+}
+
+#[test]
+fn the_caller_s_own_stdin_and_stdout() {
+    let fake = Fake::new("cat; echo by its name > /proc/self/fd/1");
+    let (stdin, mut to_it) = std::io::pipe().unwrap();
+    let (mut of_it, stdout) = std::io::pipe().unwrap();
+    let spec = fake.spec().inherit_stdout();
+    let process = qemu_launch::spawn(&spec.stdin(stdin.into()).stdout(stdout.into())).unwrap();
+    to_it.write_all(b"echoed\n").unwrap();
+    drop(to_it);
+    process.wait_blocking(soon()).unwrap();
+    let mut printed = [0; 19];
+    of_it.read_exact(&mut printed).unwrap();
+    assert_eq!(printed, *b"echoed\nby its name\n");
 }

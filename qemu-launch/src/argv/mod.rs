@@ -10,11 +10,11 @@ use std::path::Path;
 use crate::error::SpecError;
 use crate::process::channel::{Channel, Channels};
 use crate::process::environment;
-use crate::spec::MachineSpec;
 use crate::spec::device::{
     Action, Blockdev, Device, Drive, Icount, Log, Nic, Sandbox, Semihosting,
 };
 use crate::spec::image::LoadedImage;
+use crate::spec::{MachineSpec, Stdio};
 use command_line::Argv;
 use option::OptionList;
 
@@ -29,6 +29,7 @@ pub(crate) struct Plan {
     /// It outlives its handle and this program.
     pub(crate) kept: bool,
     pub(crate) stdout_is_channel: bool,
+    pub(crate) stdio: Stdio,
 }
 
 impl MachineSpec {
@@ -49,6 +50,10 @@ impl MachineSpec {
 
 /// What was asked for, by a setter or among the extra arguments.
 impl MachineSpec {
+    pub(crate) fn stdout_is_channel(&self) -> bool {
+        self.stdout_is_channel && self.stdio.stdout.is_none()
+    }
+
     /// The file for `-kernel`, if one was given.
     #[must_use]
     pub fn firmware_path(&self) -> Option<&Path> {
@@ -90,7 +95,8 @@ pub(crate) fn plan(
         argv: Argv::new(program.to_owned(), args.words),
         channels: channels.into_vec(),
         kept: spec.kept,
-        stdout_is_channel: spec.stdout_is_channel,
+        stdout_is_channel: spec.stdout_is_channel(),
+        stdio: spec.stdio.clone(),
     })
 }
 

@@ -14,14 +14,14 @@ use crate::error::{SpawnError, SpecError};
 use crate::firmware;
 use crate::process::channel::{self, Channel};
 use crate::process::environment;
-use crate::process::exec::{self, Failure, Inherited};
+use crate::process::exec::{self, Failure, Inherited, Standard};
 use crate::process::parent_guard::Guard;
 use crate::process::set_once::Once;
 use crate::process::spawner_thread::{self, spawn_thread};
 use crate::process::supervise::{Attached, Newborn};
 use crate::process::{Opened, Process};
-use crate::spec::MachineSpec;
 use crate::spec::endpoint::Address;
+use crate::spec::{MachineSpec, Stdio};
 
 /// The channel that QEMU's stdout is, where it is one.
 const STDOUT: &str = "stdout";
@@ -45,7 +45,7 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     let program = discover::find(&spec.program)?;
     firmware::check_all(spec, &program)?;
     let folder = private_folder(spec)?;
-    let pairs = channel::count_inherited(spec) + usize::from(spec.stdout_is_channel);
+    let pairs = channel::count_inherited(spec) + usize::from(spec.stdout_is_channel());
     let inherited = Inherited::pairs(pairs).map_err(|source| SpawnError::System {
         what: "make a socket pair",
         source,
@@ -113,6 +113,7 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
             channels: Vec::new(),
             kept: false,
             stdout_is_channel: false,
+            stdio: Stdio::default(),
         },
         environment::variables(&[]),
         Inherited::default(),
@@ -160,6 +161,7 @@ pub(crate) fn launch(
         mut channels,
         kept,
         stdout_is_channel,
+        stdio,
     } = planned;
     let (mut for_qemu, for_us) = inherited.split();
     // Its pair is the last one: the others have their numbers in the command line.
@@ -174,12 +176,21 @@ pub(crate) fn launch(
             address: Address::Inherited { fd: 1 },
         });
     }
+    let own = |descriptor: Option<Arc<exec::Descriptor>>| {
+        let descriptor = descriptor.as_deref().map(exec::duplicate).transpose();
+        descriptor.map_err(|source| SpawnError::System {
+            what: "duplicate a descriptor",
+            source,
+        })
+    };
+    let stdin = own(stdio.stdin)?;
+    let stdout = stdout.or(own(stdio.stdout)?);
     let sockets = sockets_outside(folder.as_ref(), &channels);
     let (answer, answered) = mpsc::channel();
     let start = move || match begin(
         argv,
         environment,
-        (for_qemu, stdout),
+        (for_qemu, Standard { stdin, stdout }),
         (folder, sockets),
         kept,
     ) {
@@ -223,11 +234,11 @@ fn sockets_outside(folder: Option<&tempfile::TempDir>, channels: &[Channel]) -> 
 fn begin(
     argv: Argv,
     environment: Vec<(OsString, OsString)>,
-    (inherited, stdout): (Vec<exec::Descriptor>, Option<exec::Descriptor>),
+    (inherited, standard): (Vec<exec::Descriptor>, Standard),
     (folder, sockets): (Option<tempfile::TempDir>, Vec<PathBuf>),
     kept: bool,
 ) -> Result<Newborn, SpawnError> {
-    let started = match exec::start(&argv, environment, inherited, stdout, kept) {
+    let started = match exec::start(&argv, environment, inherited, standard, kept) {
         Ok(started) => started,
         Err(Failure::System { what, source }) => return Err(SpawnError::System { what, source }),
         Err(Failure::Exec(source)) => {

@@ -25,7 +25,7 @@ impl MachineSpec {
 
     /// The same machine with endpoints of its own, so that it can run beside this one: sockets at a
     /// path become private ones, TCP ports free ones, and the QMP monitor an inherited socket pair.
-    /// It ends with its handle, even where this one is to keep running. `extra_args` stay as they
+    /// Its stdin and stdout are the defaults. It ends with its handle, even where this one is to keep running. `extra_args` stay as they
     /// are.
     ///
     /// # Errors
@@ -35,6 +35,7 @@ impl MachineSpec {
             return Err(shared("log", file.display()));
         }
         self.kept = false;
+        self.stdio = super::Stdio::default();
         self.qmp = self.qmp.map(|_| Endpoint::Inherited);
         self.gdb = self.gdb.map(own);
         for monitor in &mut self.monitors {

@@ -7,12 +7,15 @@ pub(crate) mod incoming;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use device::{
     Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
 };
 use endpoint::Endpoint;
 use image::{Kernel, LoadedImage};
+
+use crate::process::exec::Descriptor;
 
 /// A machine to run: program, board, firmware, and the channels by which it is reached.
 ///
@@ -50,6 +53,7 @@ pub struct MachineSpec {
     pub(crate) no_reboot: bool,
     pub(crate) kept: bool,
     pub(crate) stdout_is_channel: bool,
+    pub(crate) stdio: Stdio,
     pub(crate) start_stopped: bool,
     pub(crate) incoming: bool,
     pub(crate) log: Option<Log>,
@@ -57,6 +61,13 @@ pub struct MachineSpec {
     pub(crate) sandbox: Sandbox,
     pub(crate) environment: Vec<(OsString, Option<OsString>)>,
     pub(crate) extra_args: Vec<OsString>,
+}
+
+/// What QEMU gets for its standard streams, where the caller has opened it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stdio {
+    pub(crate) stdin: Option<Arc<Descriptor>>,
+    pub(crate) stdout: Option<Arc<Descriptor>>,
 }
 
 impl Default for MachineSpec {
@@ -87,6 +98,7 @@ impl Default for MachineSpec {
             no_reboot: false,
             kept: false,
             stdout_is_channel: false,
+            stdio: Stdio::default(),
             start_stopped: false,
             incoming: false,
             log: None,
@@ -332,6 +344,26 @@ impl MachineSpec {
     #[must_use]
     pub fn inherit_stdout(mut self) -> Self {
         self.stdout_is_channel = true;
+        self
+    }
+
+    /// Gives QEMU this for its stdin; the default is `/dev/null`. Where semihosting is served, the
+    /// guest reads it as the file `:tt`. **A read from an empty pipe blocks QEMU whole**, its
+    /// monitor included, until something comes or the other end is closed.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn stdin(mut self, descriptor: std::os::fd::OwnedFd) -> Self {
+        self.stdio.stdin = Some(descriptor.into());
+        self
+    }
+
+    /// Gives QEMU this for its stdout, in place of what [`inherit_stdout`](Self::inherit_stdout)
+    /// and the default say. With a pipe, `/proc/self/fd/1` names it in QEMU's options: several
+    /// character devices can then write to it in one order.
+    #[cfg(unix)]
+    #[must_use]
+    pub fn stdout(mut self, descriptor: std::os::fd::OwnedFd) -> Self {
+        self.stdio.stdout = Some(descriptor.into());
         self
     }
 

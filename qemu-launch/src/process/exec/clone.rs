@@ -41,7 +41,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::confine::{close_all_on_exec, forbid_core_dumps, set_umask};
 use super::inherited::above_standard;
-use super::{Failure, Started};
+use super::{Failure, Standard, Started};
 use crate::argv::command_line::Argv;
 use crate::process::child::Child;
 
@@ -52,10 +52,15 @@ pub(crate) fn start(
     argv: &Argv,
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<OwnedFd>,
-    stdout: Option<OwnedFd>,
+    Standard { stdin, stdout }: Standard,
     kept: bool,
 ) -> Result<Started, Failure> {
-    let null = File::open("/dev/null").map_err(Failure::to("open /dev/null"))?;
+    let stdin = match stdin {
+        Some(stdin) => stdin,
+        None => File::open("/dev/null")
+            .map_err(Failure::to("open /dev/null"))?
+            .into(),
+    };
     let pipe = || io::pipe().map_err(Failure::to("make a pipe"));
     let (our_stdout, stdout) = match stdout {
         Some(channel) => (None, channel),
@@ -74,7 +79,7 @@ pub(crate) fn start(
         argv: Words::of_argv(argv).map_err(Failure::to("write the command line"))?,
         environment: Words::of_environment(environment)
             .map_err(Failure::to("write the environment"))?,
-        streams: [place(null.into())?, place(stdout)?, place(stderr.into())?],
+        streams: [place(stdin)?, place(stdout)?, place(stderr.into())?],
         inherited,
         parent: getpid(),
         kept,

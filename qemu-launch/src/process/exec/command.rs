@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::process::{Command, Stdio};
 
-use super::{Descriptor, Failure, Started};
+use super::{Descriptor, Failure, Standard, Started};
 use crate::argv::command_line::Argv;
 use crate::process::child::Child;
 
@@ -15,7 +15,7 @@ pub(crate) fn start(
     argv: &Argv,
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<Descriptor>,
-    stdout: Option<Descriptor>,
+    Standard { stdin, stdout }: Standard,
     _kept: bool,
 ) -> Result<Started, Failure> {
     let pipe = || io::pipe().map_err(Failure::to("make a pipe"));
@@ -24,7 +24,7 @@ pub(crate) fn start(
         .args(argv.args())
         .env_clear()
         .envs(environment)
-        .stdin(Stdio::null());
+        .stdin(stdin.map_or_else(Stdio::null, as_stdio));
     let stdout = match stdout {
         Some(channel) => {
             command.stdout(as_stdio(channel));

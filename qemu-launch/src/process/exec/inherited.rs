@@ -38,6 +38,11 @@ impl Inherited {
     }
 }
 
+/// The same for one more process.
+pub(crate) fn duplicate(descriptor: &Descriptor) -> io::Result<Descriptor> {
+    descriptor.try_clone()
+}
+
 /// A program that has closed its standard streams gets their numbers again, and in the child they
 /// are taken.
 pub(super) fn above_standard(descriptor: Descriptor) -> io::Result<Descriptor> {

@@ -21,14 +21,21 @@ pub(crate) use clone::start;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use command::start;
 #[cfg(unix)]
-pub(crate) use inherited::{Descriptor, Inherited, Stream};
+pub(crate) use inherited::{Descriptor, Inherited, Stream, duplicate};
 #[cfg(not(unix))]
-pub(crate) use uninherited::{Descriptor, Inherited, Stream};
+pub(crate) use uninherited::{Descriptor, Inherited, Stream, duplicate};
+
+/// What becomes the process's standard streams. Without a stdin it is `/dev/null`, without a stdout
+/// a pipe that is drained here.
+pub(crate) struct Standard {
+    pub(crate) stdin: Option<Descriptor>,
+    pub(crate) stdout: Option<Descriptor>,
+}
 
 /// A process that has just been started, and this program's ends of its output.
 pub(crate) struct Started {
     pub(crate) child: Child,
-    /// `None` where stdout is a channel.
+    /// `None` where the caller has it.
     pub(crate) stdout: Option<PipeReader>,
     pub(crate) stderr: PipeReader,
 }
