@@ -1,4 +1,4 @@
 //! Any payload arrives as it was sent, with and without runs.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gdb_port::testing::encode_and_decode(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gdb_remote::testing::encode_and_decode(bytes));

@@ -2,4 +2,4 @@
 //! again.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gdb_port::testing::decode(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gdb_remote::testing::decode(bytes));

@@ -1,25 +1,13 @@
 //! Every error this crate returns: who is at fault, where, and what to do.
 
-#[cfg(feature = "tokio")]
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-/// An endpoint's text that could not be read.
+/// An endpoint's text that could not be read; its `Display` says what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EndpointError {
-    /// Neither an address with a port nor a socket's path.
-    #[error("'{0}' is no endpoint: write ADDRESS:PORT, [V6ADDRESS]:PORT, or unix:PATH")]
-    Malformed(String),
-    /// A host's name instead of a numeric address; this crate asks no name server.
-    #[error("'{0}' names a host: write its numeric address, for example 127.0.0.1:1234")]
-    HostName(String),
-    /// Port 0 means 'any free port' and cannot be connected to.
-    #[error("port 0 in '{0}' is a request for any port: write the port the stub really got")]
-    PortZero(String),
-}
+#[error("{0}")]
+pub struct ParseAddressError(pub(crate) String);
 
 /// Why waiting for a listener ended without one. The guest was not touched.
-#[cfg(feature = "tokio")]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
@@ -47,28 +35,18 @@ pub enum WaitError {
         /// Where a listener was awaited.
         endpoint: String,
         /// Why it cannot be seen.
-        reason: crate::Blind,
+        reason: crate::UnknownReason,
     },
 }
 
-/// A failure of this machine's own while a probe connected: not an answer about the stub.
-#[cfg(feature = "tokio")]
+/// The system refused the connection for a reason that says nothing about the stub.
 #[derive(Debug, thiserror::Error)]
+#[error("could not connect to {endpoint}")]
 #[non_exhaustive]
-pub enum ConnectError {
-    /// The system refused the connection for a reason that says nothing about the stub.
-    #[error("could not connect to {endpoint}")]
-    Connect {
-        /// What was connected to.
-        endpoint: String,
-        /// The system's error.
-        #[source]
-        source: std::io::Error,
-    },
-    /// This platform has no unix sockets here.
-    #[error("unix sockets cannot be used on this platform: {}", path.display())]
-    UnixSocketsUnsupported {
-        /// The socket's path.
-        path: PathBuf,
-    },
+pub struct ConnectError {
+    /// What was connected to.
+    pub endpoint: String,
+    /// The system's error.
+    #[source]
+    pub source: std::io::Error,
 }

@@ -2,18 +2,18 @@
 //!
 //! **Connecting to QEMU's stub stops the guest**, closing the connection leaves it stopped, and a
 //! connection made while a debugger is attached stops the guest later, when that debugger leaves.
-//! So the check that a debugger will be able to attach is a *look*, which touches nothing; the
-//! *probe*, which speaks, is for those who ask for it, and says what it did.
+//! So the check that a debugger will be able to attach is [`inspect`], which touches nothing; the
+//! [`probe()`], which connects, is for those who ask for it, and says what it did.
 //!
 //! ```no_run
-//! use gdb_port::{StubAddress, Leave, ProbeOptions, Reachability, look, probe};
+//! use gdb_port::{Leave, ProbeOptions, Reachability, StubAddress, inspect, probe};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let endpoint: StubAddress = "127.0.0.1:1234".parse()?;
 //!
 //! // Nothing is connected: the kernel's tables say who listens, and whether a client is attached.
-//! let look = look(&endpoint, None);
-//! println!("{look}; a debugger could attach: {}", look.reachability().can_attach());
+//! let state = inspect(&endpoint, None);
+//! println!("{state}; a debugger could attach: {}", state.reachability().can_attach());
 //!
 //! // Connects, asks who it is, and lets a guest that ran run on.
 //! let report = probe(&endpoint, &ProbeOptions::default().leave(Leave::RunOn)).await?;
@@ -25,44 +25,42 @@
 //! # }
 //! ```
 //!
-//! | module | what it is |
+//! | part | what it is |
 //! |---|---|
-//! | [`listen`] | looks that touch nothing (Linux) |
-//! | [`packet`], [`link`] | framing; acknowledgments and resends: sans-IO |
-//! | [`reply`], [`target`] | what stubs reply; target descriptions |
-//! | [`mod@probe`] | the questions and answers, sans-IO |
-//! | feature `tokio` (default) | [`probe()`], [`probe_stream`], [`wait_until_listening`] |
+//! | [`inspect`] | a look that touches nothing (Linux) |
+//! | [`Probe`] | the questions and answers, sans-IO, over [`gdb_remote`] |
+//! | [`blocking`] | the probe and the wait for a listener, without a runtime |
+//! | feature `tokio` (default) | the same as futures: [`probe()`], [`probe_stream`], [`wait_until_listening`] |
 
+mod address;
+pub mod blocking;
+mod connection;
+mod dialogue;
 #[cfg(feature = "tokio")]
-mod channel;
-#[cfg(feature = "tokio")]
-mod connect;
+mod driver;
 mod error;
-pub mod link;
-pub mod listen;
+mod listen;
 mod options;
-pub mod packet;
-pub mod probe;
 mod reachability;
-pub mod reply;
-mod stub_address;
-pub mod target;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "_testing"))]
 #[doc(hidden)]
 pub mod testing;
-#[cfg(feature = "tokio")]
 mod wait;
 
+pub use address::{Chardev, StubAddress};
+pub use connection::{QueuedConnection, Report};
+pub use dialogue::{Outcome, Probe};
+#[cfg(all(feature = "tokio", any(test, feature = "_testing")))]
+#[doc(hidden)]
+pub use driver::probe_unlooked;
 #[cfg(feature = "tokio")]
-pub use connect::{Report, Unaccepted, probe, probe_stream};
-pub use error::EndpointError;
-#[cfg(feature = "tokio")]
-pub use error::{ConnectError, WaitError};
-pub use listen::{Listener, Look, look};
+pub use driver::{probe, probe_stream};
+pub use error::{ConnectError, ParseAddressError, WaitError};
+pub use gdb_remote;
+pub use gdb_remote::handshake::StubIdentity;
+pub use listen::{ListenState, Listener, inspect};
 pub use options::{GuestState, Leave, ProbeOptions};
-pub use probe::{Outcome, Probe};
-pub use reachability::{Blind, GuestEffect, Identity, Reachability, Seen};
-pub use stub_address::{Chardev, StubAddress};
+pub use reachability::{GuestEffect, Reachability, UnknownReason, WrongAnswer};
 #[cfg(feature = "tokio")]
 pub use wait::wait_until_listening;
 

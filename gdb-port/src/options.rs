@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-/// No clock overflows by this; whoever says 'for ever' gets so long.
-#[cfg(feature = "tokio")]
+/// Upper bound for deadlines, so that `Instant + Duration` cannot overflow.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What to do with a guest that ran and was stopped by the probe.
@@ -115,12 +114,10 @@ impl ProbeOptions {
         self
     }
 
-    #[cfg(feature = "tokio")]
     pub(crate) fn bounded_deadline(&self) -> Duration {
         self.deadline.min(LONGEST)
     }
 
-    #[cfg(feature = "tokio")]
     pub(crate) fn bounded_leave(&self) -> Duration {
         self.leave_within.min(LONGEST)
     }

@@ -3,8 +3,7 @@
 
 use std::fmt;
 
-use crate::reply::{Features, StopReply};
-use crate::target::Target;
+use gdb_remote::handshake::StubIdentity;
 
 /// Whether a debugger could attach, told apart by what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub enum Reachability {
     /// look can say.
     Listens,
     /// A GDB stub answered.
-    Answers(Box<Identity>),
+    Answers(Box<StubIdentity>),
     /// Another client is attached, or waits already to be accepted. A debugger that connects now
     /// hears nothing until it leaves.
     HeldByAnotherClient,
@@ -27,14 +26,14 @@ pub enum Reachability {
         accepted: Option<bool>,
     },
     /// It answered, but not as a GDB stub does.
-    NotAGdbStub(Seen),
+    NotAGdbStub(WrongAnswer),
     /// Somebody listens, but not the process that should.
     OtherProcess {
         /// Who listens, where that can be seen.
         pid: Option<u32>,
     },
     /// It cannot be told from here without connecting, and connecting was not safe.
-    Unknown(Blind),
+    Unknown(UnknownReason),
 }
 
 impl Reachability {
@@ -62,7 +61,7 @@ impl fmt::Display for Reachability {
                 write!(f, "another process listens (pid {pid})")
             }
             Self::OtherProcess { pid: None } => f.write_str("another process listens"),
-            Self::Unknown(blind) => write!(f, "cannot be told without connecting: {blind}"),
+            Self::Unknown(reason) => write!(f, "cannot be told without connecting: {reason}"),
         }
     }
 }
@@ -70,7 +69,7 @@ impl fmt::Display for Reachability {
 /// Why a look could not see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Blind {
+pub enum UnknownReason {
     /// This platform shows no socket tables to this crate; Linux does.
     NoSocketTables,
     /// The address is not one of this host's.
@@ -83,7 +82,7 @@ pub enum Blind {
     SeveralListeners,
 }
 
-impl fmt::Display for Blind {
+impl fmt::Display for UnknownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSocketTables => {
@@ -100,54 +99,25 @@ impl fmt::Display for Blind {
 /// What came instead of a GDB stub's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Seen {
+pub enum WrongAnswer {
     /// The connection was closed or reset before any answer.
     Closed,
     /// Bytes that are no packets; the first of them, at most 64.
     OtherProtocol(Vec<u8>),
+    /// Our own question, and nothing else: it echoes what it is sent.
+    Echo,
     /// Packets, but broken ones (wrong checksums, endless lengths, resends asked for without end),
     /// or none that answers.
     BrokenPackets,
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for WrongAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("it closed the connection without an answer"),
             Self::OtherProtocol(first) => write!(f, "it said '{}'", first.escape_ascii()),
+            Self::Echo => f.write_str("it echoes what it is sent"),
             Self::BrokenPackets => f.write_str("its packets are broken or no answer"),
-        }
-    }
-}
-
-/// What a GDB stub said of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Identity {
-    /// What `qSupported` offered; empty for a stub that does not know the question.
-    pub features: Features,
-    /// The answer to `?`: why the guest is stopped now.
-    pub stop: Option<StopReply>,
-    /// The target description, where the stub has one and it was asked for.
-    pub target: Option<Target>,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.target {
-            Some(target) => {
-                let architecture = target.architecture.as_deref().unwrap_or("unnamed");
-                write!(
-                    f,
-                    "architecture {architecture}, {} registers",
-                    target.registers.len()
-                )?;
-            }
-            None => f.write_str("no target description")?,
-        }
-        match self.features.packet_size() {
-            Some(size) => write!(f, ", packets of {size} bytes"),
-            None => Ok(()),
         }
     }
 }

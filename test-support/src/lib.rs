@@ -6,6 +6,7 @@ mod collected;
 mod dispositions;
 mod dropping;
 mod images;
+pub mod machine;
 pub mod procfs;
 mod program;
 mod qmp;

@@ -2,16 +2,16 @@
 //! kernel's socket tables.
 //!
 //! Nothing is connected to the endpoint or sent there, so no guest can notice. Linux only;
-//! elsewhere every look is
-//! [`Look::Unknown`], and QEMU's `query-chardev` ([`Chardev`](crate::Chardev)) is the look that remains.
+//! elsewhere every look is [`ListenState::Unknown`], and QEMU's `query-chardev`
+//! ([`Chardev`](crate::Chardev)) is the look that remains.
 
 use std::fmt;
 
-use crate::reachability::{Blind, Reachability};
-use crate::stub_address::StubAddress;
+use crate::address::StubAddress;
+use crate::reachability::{Reachability, UnknownReason};
 
 #[cfg(target_os = "linux")]
-mod diag;
+mod netlink;
 #[cfg(target_os = "linux")]
 mod owner;
 #[cfg(target_os = "linux")]
@@ -22,7 +22,7 @@ mod unix;
 /// What one look saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Look {
+pub enum ListenState {
     /// Nobody listens.
     Absent,
     /// Somebody listens.
@@ -33,7 +33,7 @@ pub enum Look {
         pid: Option<u32>,
     },
     /// It cannot be seen from here.
-    Unknown(Blind),
+    Unknown(UnknownReason),
 }
 
 /// Who listens, and who is connected to it.
@@ -50,7 +50,7 @@ pub struct Listener {
     pub queued: usize,
 }
 
-impl Look {
+impl ListenState {
     /// The look as an answer. [`Reachability::Listens`] only when nobody is attached, leaving or
     /// queued.
     #[must_use]
@@ -64,12 +64,12 @@ impl Look {
             }) => Reachability::Listens,
             Self::Present(_) => Reachability::HeldByAnotherClient,
             Self::OtherProcess { pid } => Reachability::OtherProcess { pid: *pid },
-            Self::Unknown(blind) => Reachability::Unknown(blind.clone()),
+            Self::Unknown(reason) => Reachability::Unknown(reason.clone()),
         }
     }
 }
 
-impl fmt::Display for Look {
+impl fmt::Display for ListenState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.reachability().fmt(f)
     }
@@ -78,42 +78,40 @@ impl fmt::Display for Look {
 /// Looks at who listens on `endpoint`, touching nothing.
 ///
 /// With `owner`, the process id that should be listening, another process's listener is
-/// [`Look::OtherProcess`].
+/// [`ListenState::OtherProcess`].
 ///
 /// A look blocks for as long as the kernel takes: about 0.5 ms for a TCP address, 0.05 ms for a
-/// unix socket. Where netlink is refused (some containers), the tables of `/proc` are read instead,
-/// which takes 5 to 40 ms for a TCP address.
+/// unix socket. It asks by netlink (`sock_diag`, as `ss` does); where that is refused, as in some
+/// containers, the answer is [`ListenState::Unknown`].
 ///
 /// A listener in another network namespace (a container) is absent, which is right: nor could one
 /// connect to it.
 #[must_use]
-pub fn look(endpoint: &StubAddress, owner: Option<u32>) -> Look {
+pub fn inspect(endpoint: &StubAddress, owner: Option<u32>) -> ListenState {
     #[cfg(target_os = "linux")]
-    let look = match endpoint {
-        StubAddress::Tcp(address) => tcp::look(*address, owner),
-        StubAddress::Unix(path) => unix::look(path, owner),
+    let state = match endpoint {
+        StubAddress::Tcp(address) => tcp::inspect(*address, owner, netlink::Wanted::Connections),
+        StubAddress::Unix(path) => unix::inspect(path, owner),
     };
     #[cfg(not(target_os = "linux"))]
-    let look = {
+    let state = {
         let _ = (endpoint, owner);
-        Look::Unknown(Blind::NoSocketTables)
+        ListenState::Unknown(UnknownReason::NoSocketTables)
     };
-    look
+    state
 }
 
-/// As [`look`], without looking for clients: to be asked again and again until it is there.
-#[cfg(feature = "tokio")]
-pub(crate) fn look_for_listener(endpoint: &StubAddress, owner: Option<u32>) -> Look {
+/// As [`inspect`], without looking for clients: to be asked again and again until it is there.
+pub(crate) fn inspect_listener(endpoint: &StubAddress, owner: Option<u32>) -> ListenState {
     #[cfg(target_os = "linux")]
     if let StubAddress::Tcp(address) = endpoint {
-        return tcp::look_for_listener(*address, owner);
+        return tcp::inspect(*address, owner, netlink::Wanted::Listeners);
     }
-    look(endpoint, owner)
+    inspect(endpoint, owner)
 }
 
 /// Whether the connection that was made from `local` to the TCP `remote` has been accepted; `None`
 /// where that is not shown.
-#[cfg(feature = "tokio")]
 pub(crate) fn is_accepted(
     local: std::net::SocketAddr,
     remote: std::net::SocketAddr,
@@ -126,4 +124,16 @@ pub(crate) fn is_accepted(
         None
     };
     accepted
+}
+
+/// What a listener with these sockets is, if it is not `owner`'s as it should be.
+#[cfg(target_os = "linux")]
+fn not_the_owners(owner: Option<u32>, inodes: &[u64]) -> Option<ListenState> {
+    match owner::holds(owner?, inodes) {
+        owner::Holds::Yes => None,
+        owner::Holds::No => Some(ListenState::OtherProcess {
+            pid: owner::find(inodes),
+        }),
+        owner::Holds::Hidden => Some(ListenState::Unknown(UnknownReason::OwnerHidden)),
+    }
 }

@@ -1,6 +1,8 @@
-//! Which process a socket belongs to, by the inodes among its open files.
+//! Which process a socket belongs to, by the links in `/proc/PID/fd`.
 
-use procfs::process::{FDTarget, Process, all_processes};
+use std::fs::{read_dir, read_link};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 
 /// Whether one process has a socket open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,12 +16,10 @@ pub(super) enum Holds {
 /// Whether process `pid` has any of the sockets `inodes` open. A process that does not exist has
 /// none.
 pub(super) fn holds(pid: u32, inodes: &[u64]) -> Holds {
-    let Ok(pid) = i32::try_from(pid) else {
-        return Holds::No;
-    };
-    match Process::new(pid).and_then(|process| process_holds(&process, inodes)) {
+    match process_holds(pid, inodes) {
         Ok(true) => Holds::Yes,
-        Ok(false) | Err(procfs::ProcError::NotFound(_)) => Holds::No,
+        Ok(false) => Holds::No,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Holds::No,
         Err(_) => Holds::Hidden,
     }
 }
@@ -27,15 +27,27 @@ pub(super) fn holds(pid: u32, inodes: &[u64]) -> Holds {
 /// The process that has one of the sockets open, as far as this user may see. Looks through every
 /// process: only for the report of something that went wrong.
 pub(super) fn find(inodes: &[u64]) -> Option<u32> {
-    all_processes()
+    read_dir("/proc")
         .ok()?
-        .filter_map(Result::ok)
-        .find(|process| process_holds(process, inodes).unwrap_or(false))
-        .and_then(|process| u32::try_from(process.pid()).ok())
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|pid| process_holds(*pid, inodes).unwrap_or(false))
 }
 
-fn process_holds(process: &Process, inodes: &[u64]) -> procfs::ProcResult<bool> {
-    // A file that closes while the folder is read is no error.
-    let mut files = process.fd()?.filter_map(Result::ok);
-    Ok(files.any(|file| matches!(file.target, FDTarget::Socket(inode) if inodes.contains(&inode))))
+fn process_holds(pid: u32, inodes: &[u64]) -> io::Result<bool> {
+    let wanted: Vec<_> = inodes
+        .iter()
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    for entry in read_dir(format!("/proc/{pid}/fd"))? {
+        // A file that closes while the folder is read is no error.
+        let target = entry.and_then(|entry| read_link(entry.path()));
+        let target = target.as_ref().map(|target| target.as_os_str().as_bytes());
+        if wanted
+            .iter()
+            .any(|wanted| target.is_ok_and(|target| target == wanted.as_bytes()))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -1,122 +1,34 @@
 //! Who listens on a TCP address, and who is connected to it.
 //!
-//! Asked of the kernel by netlink; where that is refused, read from `/proc/net/tcp` and
-//! `/proc/net/tcp6` by the crate procfs. A connection that the listener has not accepted has no
-//! inode yet: that is how the queue is told from the attached.
+//! A connection that the listener has not accepted has no inode yet: that is how the queue is told
+//! from the attached.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use procfs::net::{TcpNetEntry, TcpState};
+use super::netlink::{State, TcpSocket, Wanted, tcp_sockets};
+use super::{ListenState, Listener, not_the_owners};
+use crate::reachability::UnknownReason;
 
-use super::owner::{self, Holds};
-use super::{Listener, Look, diag};
-use crate::reachability::Blind;
-
-/// One socket of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-    pub(super) state: State,
-    /// Of a listener: how many connections wait to be accepted. It counts those that were reset,
-    /// too, which have no entry.
-    pub(super) queue: u32,
-    pub(super) inode: u64,
-    pub(super) v6_only: bool,
-}
-
-/// The states that matter here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Listen,
-    Established,
-    CloseWait,
-}
-
-/// What to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// Listeners alone.
-    #[cfg(feature = "tokio")]
-    Listeners,
-    /// Listeners and what is connected to them.
-    Connections,
-}
-
-fn entries(port: u16, wanted: Wanted) -> Result<Vec<Entry>, Blind> {
-    diag::entries(port, wanted).or_else(|_| entries_of_procfs(port))
-}
-
-fn entries_of_procfs(port: u16) -> Result<Vec<Entry>, Blind> {
-    let unreadable = |error: procfs::ProcError| Blind::Unreadable(error.to_string());
-    let mut table = procfs::net::tcp().map_err(unreadable)?;
-    match procfs::net::tcp6() {
-        Ok(v6) => table.extend(v6),
-        // A kernel without IPv6 has no such table.
-        Err(procfs::ProcError::NotFound(_)) => {}
-        Err(error) => return Err(unreadable(error)),
-    }
-    let of_port = table
-        .iter()
-        .filter(|entry| entry.local_address.port() == port);
-    Ok(of_port.filter_map(entry_of_procfs).collect())
-}
-
-fn entry_of_procfs(entry: &TcpNetEntry) -> Option<Entry> {
-    let state = match entry.state {
-        TcpState::Listen => State::Listen,
-        TcpState::Established => State::Established,
-        TcpState::CloseWait => State::CloseWait,
-        _ => return None,
+pub(super) fn inspect(address: SocketAddr, owner: Option<u32>, wanted: Wanted) -> ListenState {
+    let sockets = match tcp_sockets(address.port(), wanted) {
+        Ok(sockets) => sockets,
+        Err(error) => return ListenState::Unknown(UnknownReason::Unreadable(error.to_string())),
     };
-    Some(Entry {
-        local: entry.local_address,
-        remote: entry.remote_address,
-        state,
-        queue: entry.rx_queue,
-        inode: entry.inode,
-        // Not shown there; it is the exception.
-        v6_only: false,
-    })
-}
-
-pub(super) fn look(address: SocketAddr, owner: Option<u32>) -> Look {
-    match entries(address.port(), Wanted::Connections) {
-        Ok(entries) => look_in(&entries, address, owner),
-        Err(blind) => Look::Unknown(blind),
-    }
-}
-
-/// As [`look`], without the clients: cheap enough to be asked again and again.
-#[cfg(feature = "tokio")]
-pub(super) fn look_for_listener(address: SocketAddr, owner: Option<u32>) -> Look {
-    match entries(address.port(), Wanted::Listeners) {
-        Ok(entries) => look_in(&entries, address, owner),
-        Err(blind) => Look::Unknown(blind),
-    }
-}
-
-fn look_in(entries: &[Entry], address: SocketAddr, owner: Option<u32>) -> Look {
     if !is_of_this_host(address) {
         // Perhaps a wildcard listener of ours has the port, but the address is another host's.
-        return Look::Unknown(Blind::NotThisHost);
+        return ListenState::Unknown(UnknownReason::NotThisHost);
     }
-    let listeners = serving(entries, address);
+    let listeners = serving(&sockets, address);
     if listeners.is_empty() {
-        return Look::Absent;
+        return ListenState::Absent;
     }
     let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
-    match owner.map(|pid| owner::holds(pid, &inodes)) {
-        None | Some(Holds::Yes) => Look::Present(clients(entries, address, &listeners)),
-        Some(Holds::No) => Look::OtherProcess {
-            pid: owner::find(&inodes),
-        },
-        Some(Holds::Hidden) => Look::Unknown(Blind::OwnerHidden),
-    }
+    not_the_owners(owner, &inodes)
+        .unwrap_or_else(|| ListenState::Present(clients(&sockets, address, &listeners)))
 }
 
 /// The listeners that get a connection to `address`: those of the most specific address.
-fn serving(entries: &[Entry], address: SocketAddr) -> Vec<Entry> {
+fn serving(entries: &[TcpSocket], address: SocketAddr) -> Vec<TcpSocket> {
     let ranked = || {
         let listeners = entries.iter().filter(|entry| entry.state == State::Listen);
         listeners.filter_map(|entry| Some((serves(entry, address)?, *entry)))
@@ -130,7 +42,7 @@ fn serving(entries: &[Entry], address: SocketAddr) -> Vec<Entry> {
 
 /// Whether a listener gets what is sent to `address`, and how specific it is: 0 is its very
 /// address.
-fn serves(listener: &Entry, address: SocketAddr) -> Option<u8> {
+fn serves(listener: &TcpSocket, address: SocketAddr) -> Option<u8> {
     if listener.local.port() != address.port() {
         return None;
     }
@@ -146,7 +58,7 @@ fn serves(listener: &Entry, address: SocketAddr) -> Option<u8> {
     }
 }
 
-fn clients(entries: &[Entry], address: SocketAddr, listeners: &[Entry]) -> Listener {
+fn clients(entries: &[TcpSocket], address: SocketAddr, listeners: &[TcpSocket]) -> Listener {
     let wanted = address.ip().to_canonical();
     // A connection to a wildcard listener bears the address that its client connected to, which may
     // be another of ours.
@@ -154,12 +66,9 @@ fn clients(entries: &[Entry], address: SocketAddr, listeners: &[Entry]) -> Liste
         .iter()
         .any(|listener| listener.local.ip().is_unspecified());
     let accepted = |state: State| {
-        let to_it = |entry: &&Entry| wildcard || entry.local.ip().to_canonical() == wanted;
-        entries
-            .iter()
-            .filter(to_it)
-            .filter(|entry| entry.state == state && entry.inode != 0)
-            .count()
+        let to_it = |entry: &&TcpSocket| wildcard || entry.local.ip().to_canonical() == wanted;
+        let in_state = |entry: &&TcpSocket| entry.state == state && entry.inode != 0;
+        entries.iter().filter(to_it).filter(in_state).count()
     };
     Listener {
         attached: accepted(State::Established),
@@ -172,16 +81,16 @@ fn clients(entries: &[Entry], address: SocketAddr, listeners: &[Entry]) -> Liste
 }
 
 /// Whether the connection from `local` to `remote` has been accepted, by the listener's end of it.
-#[cfg(feature = "tokio")]
 pub(super) fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
-    let same = |one: SocketAddr, other: SocketAddr| {
-        one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
-    };
-    let entries = entries(remote.port(), Wanted::Connections).ok()?;
-    let entry = entries
+    let sockets = tcp_sockets(remote.port(), Wanted::Connections).ok()?;
+    let ours = sockets
         .iter()
-        .find(|entry| same(entry.local, remote) && same(entry.remote, local))?;
-    Some(entry.inode != 0)
+        .find(|socket| is_same(socket.local, remote) && is_same(socket.remote, local))?;
+    Some(ours.inode != 0)
+}
+
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
 }
 
 /// Whether the address is one of this host's. Only such an address can be bound; a datagram socket
@@ -198,9 +107,9 @@ mod tests {
 
     use super::*;
 
-    fn listener(local: &str, v6_only: bool) -> Entry {
+    fn listener(local: &str, v6_only: bool) -> TcpSocket {
         let (local, remote) = (local.parse().unwrap(), "0.0.0.0:0".parse().unwrap());
-        Entry {
+        TcpSocket {
             local,
             remote,
             state: State::Listen,
@@ -237,7 +146,13 @@ mod tests {
         assert_eq!(serving(&both, "127.0.0.2:5".parse().unwrap()), [both[0]]);
     }
 
-    /// Netlink and procfs agree in every state that a connection goes through.
+    fn counts(address: SocketAddr) -> (usize, usize, usize) {
+        match inspect(address, Some(std::process::id()), Wanted::Connections) {
+            ListenState::Present(seen) => (seen.attached, seen.leaving, seen.queued),
+            other => panic!("{address}: {other:?}"),
+        }
+    }
+
     #[test]
     fn the_real_tables_tell_absent_free_queued_attached_and_gone() {
         for bound in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
@@ -249,37 +164,19 @@ mod tests {
                 "::1"
             };
             address.set_ip(loopback.parse().unwrap());
-            let seen = || {
-                let by_netlink = diag::entries(address.port(), Wanted::Connections).unwrap();
-                let by_procfs = entries_of_procfs(address.port()).unwrap();
-                let seen = [by_netlink, by_procfs].map(|entries| {
-                    match look_in(&entries, address, Some(std::process::id())) {
-                        Look::Present(seen) => (seen.attached, seen.leaving, seen.queued),
-                        other => panic!("{bound}: {other:?}"),
-                    }
-                });
-                assert_eq!(seen[0], seen[1], "{bound}");
-                seen[0]
-            };
-            assert_eq!(seen(), (0, 0, 0));
+            assert_eq!(counts(address), (0, 0, 0));
             let client = TcpStream::connect(address).unwrap();
-            assert_eq!(seen(), (0, 0, 1));
-            #[cfg(feature = "tokio")]
-            assert_eq!(
-                is_accepted(client.local_addr().unwrap(), address),
-                Some(false)
-            );
+            assert_eq!(counts(address), (0, 0, 1));
+            let local = client.local_addr().unwrap();
+            assert_eq!(is_accepted(local, address), Some(false));
             let accepted = listener.accept().unwrap();
-            assert_eq!(seen(), (1, 0, 0));
-            #[cfg(feature = "tokio")]
-            assert_eq!(
-                is_accepted(client.local_addr().unwrap(), address),
-                Some(true)
-            );
+            assert_eq!(counts(address), (1, 0, 0));
+            assert_eq!(is_accepted(local, address), Some(true));
             client.shutdown(std::net::Shutdown::Write).unwrap();
-            assert_eq!(seen(), (0, 1, 0));
+            assert_eq!(counts(address), (0, 1, 0));
             drop((client, accepted, listener));
-            assert_eq!(look(address, None), Look::Absent);
+            let state = inspect(address, None, Wanted::Connections);
+            assert_eq!(state, ListenState::Absent);
         }
     }
 
@@ -287,19 +184,15 @@ mod tests {
     fn a_v6_wildcard_serves_v4_as_well_unless_it_is_v6_only() {
         let listener = TcpListener::bind("[::]:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let seen = look(
-            SocketAddr::from(([127, 0, 0, 1], port)),
-            Some(std::process::id()),
-        );
-        assert_eq!(seen, Look::Present(Listener::default()));
+        assert_eq!(counts(SocketAddr::from(([127, 0, 0, 1], port))), (0, 0, 0));
     }
 
     #[test]
     fn another_hosts_address_cannot_be_seen() {
         // TEST-NET-1: nobody has it.
         assert_eq!(
-            look("192.0.2.1:9".parse().unwrap(), None),
-            Look::Unknown(Blind::NotThisHost)
+            inspect("192.0.2.1:9".parse().unwrap(), None, Wanted::Listeners),
+            ListenState::Unknown(UnknownReason::NotThisHost)
         );
     }
 }

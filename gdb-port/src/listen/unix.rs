@@ -1,88 +1,47 @@
-//! The kernel's table of unix sockets, `/proc/net/unix`.
+//! Who listens on a unix socket, and who is connected to it.
 //!
-//! Read here and not by the crate procfs, whose reader (0.18) cuts a path at its first space, drops
-//! the mark that tells a listener, and gives the whole table up where any path of any process is
-//! not UTF-8.
-//!
-//! An accepted connection bears its listener's path. One that waits to be accepted does too, and
-//! has no inode yet.
+//! An accepted connection bears its listener's path.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::owner::{self, Holds};
-use super::{Listener, Look};
-use crate::reachability::Blind;
+use super::netlink::{UnixSocket, unix_sockets};
+use super::{ListenState, Listener, not_the_owners, owner};
+use crate::reachability::UnknownReason;
 
-const TABLE: &str = "/proc/net/unix";
-/// `SO_ACCEPTCON` in the column of flags: this socket listens.
-const ACCEPTS: u32 = 1 << 16;
-const STREAM: u16 = 1;
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry<'a> {
-    flags: u32,
-    kind: u16,
-    inode: u64,
-    path: &'a Path,
-}
-
-pub(super) fn look(path: &Path, owner: Option<u32>) -> Look {
-    match std::fs::read(TABLE) {
-        Ok(table) => look_in(&table, path, owner),
-        Err(error) => Look::Unknown(Blind::Unreadable(format!("{TABLE}: {error}"))),
-    }
-}
-
-fn look_in(table: &[u8], path: &Path, owner: Option<u32>) -> Look {
-    if path.as_os_str().as_bytes().contains(&b'\n') {
-        return Look::Unknown(Blind::Unreadable(format!(
-            "{TABLE}: a path with a newline cannot be told there"
-        )));
-    }
+pub(super) fn inspect(path: &Path, owner: Option<u32>) -> ListenState {
+    let sockets = match unix_sockets() {
+        Ok(sockets) => sockets,
+        Err(error) => return ListenState::Unknown(UnknownReason::Unreadable(error.to_string())),
+    };
     let file_is_there = match is_there(path) {
         Ok(is_there) => is_there,
         Err(error) => {
-            return Look::Unknown(Blind::Unreadable(format!("{}: {error}", path.display())));
+            let why = format!("{}: {error}", path.display());
+            return ListenState::Unknown(UnknownReason::Unreadable(why));
         }
     };
-    let entries: Vec<Entry<'_>> = table
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .filter(|entry| entry.kind == STREAM)
-        .collect();
     let wanted = resolve(path);
-    let listeners: Vec<&Entry<'_>> = entries
+    let listeners: Vec<&UnixSocket> = sockets
         .iter()
-        .filter(|entry| entry.flags & ACCEPTS != 0 && is_bound_to(entry, path, wanted.as_deref()))
+        .filter(|socket| socket.listens && is_bound_to(socket, path, wanted.as_deref()))
         .collect();
     // A listener whose file was removed is still in the table, but nobody can connect to it.
     if listeners.is_empty() || !file_is_there {
-        return Look::Absent;
+        return ListenState::Absent;
     }
-    let inodes: Vec<u64> = listeners.iter().map(|entry| entry.inode).collect();
-    match owner.map(|pid| owner::holds(pid, &inodes)) {
-        Some(Holds::No) => {
-            return Look::OtherProcess {
-                pid: owner::find(&inodes),
-            };
-        }
-        Some(Holds::Hidden) => return Look::Unknown(Blind::OwnerHidden),
-        None | Some(Holds::Yes) => {}
+    let inodes: Vec<u64> = listeners.iter().map(|socket| socket.inode).collect();
+    if let Some(state) = not_the_owners(owner, &inodes) {
+        return state;
     }
     if listeners.len() > 1 {
-        return Look::Unknown(Blind::SeveralListeners);
+        return ListenState::Unknown(UnknownReason::SeveralListeners);
     }
-    let (queued, attached): (Vec<_>, Vec<_>) = entries
-        .iter()
-        .filter(|entry| entry.flags & ACCEPTS == 0 && entry.path == listeners[0].path)
-        .partition(|entry| entry.inode == 0);
-    Look::Present(Listener {
-        attached: attached.len(),
+    let is_accepted = |socket: &&UnixSocket| !socket.listens && socket.path == listeners[0].path;
+    ListenState::Present(Listener {
+        attached: sockets.iter().filter(is_accepted).count(),
         leaving: 0,
-        queued: queued.len(),
+        queued: listeners[0].queue as usize,
     })
 }
 
@@ -96,7 +55,7 @@ fn is_there(path: &Path) -> io::Result<bool> {
 }
 
 /// The table has the path as it was bound: it may be relative to the folder its process was in.
-fn is_bound_to(listener: &Entry<'_>, path: &Path, wanted: Option<&Path>) -> bool {
+fn is_bound_to(listener: &UnixSocket, path: &Path, wanted: Option<&Path>) -> bool {
     if listener.path == path && path.is_absolute() {
         return true;
     }
@@ -105,12 +64,12 @@ fn is_bound_to(listener: &Entry<'_>, path: &Path, wanted: Option<&Path>) -> bool
         return false;
     };
     if listener.path.is_absolute() {
-        return resolve(listener.path).as_deref() == Some(wanted);
+        return resolve(&listener.path).as_deref() == Some(wanted);
     }
     let process = owner::find(&[listener.inode]);
     let folder = process.and_then(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).ok());
     folder
-        .and_then(|folder| resolve(&folder.join(listener.path)))
+        .and_then(|folder| resolve(&folder.join(&listener.path)))
         .as_deref()
         == Some(wanted)
 }
@@ -124,59 +83,15 @@ fn resolve(path: &Path) -> Option<PathBuf> {
     Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
 
-/// One line: slot, reference count, protocol, flags, type, state, inode, and perhaps a path, which
-/// may hold spaces.
-fn parse(line: &[u8]) -> Option<Entry<'_>> {
-    let mut rest = line;
-    let mut column = || {
-        let start = rest.iter().position(|byte| *byte != b' ')?;
-        let length = rest[start..].iter().position(|byte| *byte == b' ')?;
-        let (column, after) = rest[start..].split_at(length);
-        rest = after;
-        std::str::from_utf8(column).ok()
-    };
-    let (_slot, _references, _protocol) = (column()?, column()?, column()?);
-    let flags = u32::from_str_radix(column()?, 16).ok()?;
-    let kind = u16::from_str_radix(column()?, 16).ok()?;
-    let _state = column()?;
-    let inode = column()?.parse().ok()?;
-    let path = Path::new(OsStr::from_bytes(rest.strip_prefix(b" ")?));
-    Some(Entry {
-        flags,
-        kind,
-        inode,
-        path,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
-    #[test]
-    fn a_line_is_read_with_a_path_of_any_bytes() {
-        let line = b"00000000bcc76b6a: 00000002 00000000 00010000 0001 01    42 /tmp/a  b\xff.sock";
-        let entry = parse(line).unwrap();
-        assert_eq!(
-            (entry.flags, entry.kind, entry.inode),
-            (ACCEPTS, STREAM, 42)
-        );
-        assert_eq!(entry.path.as_os_str().as_bytes(), b"/tmp/a  b\xff.sock");
-        for bad in [
-            &b""[..],
-            b"Num       RefCount Protocol Flags    Type St Inode Path",
-            b"0: 1 2 0 1 1 42",
-            b"\xff \xff",
-        ] {
-            assert_eq!(parse(bad), None);
-        }
-    }
-
     fn counts(path: &Path) -> (usize, usize) {
-        match look(path, Some(std::process::id())) {
-            Look::Present(seen) => (seen.attached, seen.queued),
+        match inspect(path, Some(std::process::id())) {
+            ListenState::Present(seen) => (seen.attached, seen.queued),
             other => panic!("{}: {other:?}", path.display()),
         }
     }
@@ -185,7 +100,7 @@ mod tests {
     fn the_real_table_tells_absent_free_queued_attached_and_gone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a b.sock");
-        assert_eq!(look(&path, None), Look::Absent);
+        assert_eq!(inspect(&path, None), ListenState::Absent);
         let listener = UnixListener::bind(&path).unwrap();
         assert_eq!(counts(&path), (0, 0));
         let client = UnixStream::connect(&path).unwrap();
@@ -195,7 +110,7 @@ mod tests {
         drop((client, accepted));
         assert_eq!(counts(&path), (0, 0));
         drop(listener);
-        assert_eq!(look(&path, None), Look::Absent);
+        assert_eq!(inspect(&path, None), ListenState::Absent);
     }
 
     #[test]
@@ -205,7 +120,7 @@ mod tests {
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         let _listener = UnixListener::bind(folder.path().join("gdb.sock")).unwrap();
         assert_eq!(counts(&link.join("gdb.sock")), (0, 0));
-        assert_eq!(look(&link.join("other.sock"), None), Look::Absent);
+        assert_eq!(inspect(&link.join("other.sock"), None), ListenState::Absent);
     }
 
     #[test]
@@ -214,9 +129,12 @@ mod tests {
         let path = folder.path().join("gdb.sock");
         let _first = UnixListener::bind(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(look(&path, None), Look::Absent);
+        assert_eq!(inspect(&path, None), ListenState::Absent);
         let _second = UnixListener::bind(&path).unwrap();
-        assert_eq!(look(&path, None), Look::Unknown(Blind::SeveralListeners));
+        assert_eq!(
+            inspect(&path, None),
+            ListenState::Unknown(UnknownReason::SeveralListeners)
+        );
     }
 
     #[test]
@@ -231,20 +149,12 @@ mod tests {
         std::fs::rename(&inner, folder.path().join("moved")).unwrap();
         std::os::unix::fs::symlink(&inner, &inner).unwrap();
         assert!(matches!(
-            look(&path, None),
-            Look::Unknown(Blind::Unreadable(_))
+            inspect(&path, None),
+            ListenState::Unknown(UnknownReason::Unreadable(_))
         ));
         // Below a file there is nothing, which is no failure to see.
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert_eq!(look(&file.join("gdb.sock"), None), Look::Absent);
-    }
-
-    #[test]
-    fn a_path_that_the_table_cannot_show_is_not_called_absent() {
-        assert!(matches!(
-            look(Path::new("/tmp/a\nb"), None),
-            Look::Unknown(Blind::Unreadable(_))
-        ));
+        assert_eq!(inspect(&file.join("gdb.sock"), None), ListenState::Absent);
     }
 }

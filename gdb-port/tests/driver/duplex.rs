@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gdb_port::packet::{Decoder, Item, encode};
+use gdb_port::gdb_remote::packet::{Decoder, Item, encode};
 use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, probe_stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::Instant;
@@ -149,6 +149,6 @@ fn the_futures_and_what_they_return_can_be_sent() {
     ));
     is_send(&async {
         let report = gdb_port::probe(&endpoint, &options).await.unwrap();
-        report.unaccepted.unwrap().settle(Duration::ZERO).await
+        report.queued.unwrap().finish(Duration::ZERO).await
     });
 }

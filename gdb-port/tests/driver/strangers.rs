@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gdb_port::{
-    GuestEffect, Leave, ProbeOptions, Reachability, Report, Seen, StubAddress, look, probe,
+    GuestEffect, Leave, ProbeOptions, Reachability, Report, StubAddress, WrongAnswer, inspect,
+    probe,
 };
 
 use crate::unused::unused;
@@ -64,7 +65,7 @@ async fn ask_until(server: &Server, deadline: Duration) -> Report {
     report.expect("the deadline is kept").unwrap()
 }
 
-fn seen(report: &Report) -> &Seen {
+fn seen(report: &Report) -> &WrongAnswer {
     assert_eq!(report.effect, GuestEffect::Untouched);
     match &report.reachability {
         Reachability::NotAGdbStub(seen) => seen,
@@ -89,7 +90,7 @@ async fn an_http_server_that_waits_for_a_whole_request() {
             .unwrap();
     });
     let report = ask_until(&server, 2 * UNTIL_DEADLINE).await;
-    let Seen::OtherProtocol(first) = seen(&report) else {
+    let WrongAnswer::OtherProtocol(first) = seen(&report) else {
         panic!("{report:?}")
     };
     assert!(
@@ -106,7 +107,7 @@ async fn a_server_that_speaks_first() {
         read_to_end(&stream);
     });
     let report = ask_until(&server, UNTIL_DEADLINE).await;
-    let Seen::OtherProtocol(first) = seen(&report) else {
+    let WrongAnswer::OtherProtocol(first) = seen(&report) else {
         panic!("{report:?}")
     };
     assert_eq!(first, b"SSH-2.0-OpenSSH_9.2\r\n");
@@ -123,7 +124,7 @@ async fn a_silent_server() {
         }
     );
     assert_eq!(report.effect, GuestEffect::Unknown);
-    assert!(report.unaccepted.is_none());
+    assert!(report.queued.is_none());
 }
 
 #[tokio::test]
@@ -141,13 +142,13 @@ async fn a_listener_that_never_accepts() {
     assert_eq!(report.effect, GuestEffect::Pending);
     // The connection waits; whoever looks or probes now is told so, and adds none.
     assert_eq!(
-        look(&endpoint, None).reachability(),
+        inspect(&endpoint, None).reachability(),
         Reachability::HeldByAnotherClient
     );
     let second = probe(&endpoint, &options).await.unwrap();
     assert_eq!(second.reachability, Reachability::HeldByAnotherClient);
     assert_eq!(second.effect, GuestEffect::Untouched);
-    assert!(report.unaccepted.is_some() && second.unaccepted.is_none());
+    assert!(report.queued.is_some() && second.queued.is_none());
 }
 
 const SEED: u64 = 0x2545_f491_4f6c_dd1d;
@@ -171,7 +172,7 @@ async fn a_server_that_sends_random_bytes_without_end() {
         while stream.write_all(&random_bytes(&mut state)).is_ok() {}
     });
     let report = ask(&server).await;
-    let Seen::OtherProtocol(first) = seen(&report) else {
+    let WrongAnswer::OtherProtocol(first) = seen(&report) else {
         panic!("{report:?}")
     };
     assert!(!first.is_empty() && random_bytes(&mut SEED.clone()).starts_with(first));
@@ -180,13 +181,13 @@ async fn a_server_that_sends_random_bytes_without_end() {
 #[tokio::test]
 async fn a_server_that_closes_at_once() {
     let server = Server::start(drop);
-    assert_eq!(seen(&ask(&server).await), &Seen::Closed);
+    assert_eq!(seen(&ask(&server).await), &WrongAnswer::Closed);
 }
 
 #[tokio::test]
 async fn a_server_that_acknowledges_and_closes() {
     let server = Server::start(|mut stream| stream.write_all(b"+").unwrap());
-    assert_eq!(seen(&ask(&server).await), &Seen::Closed);
+    assert_eq!(seen(&ask(&server).await), &WrongAnswer::Closed);
 }
 
 #[tokio::test]
@@ -215,7 +216,7 @@ async fn a_server_whose_packets_are_cut_short_or_no_answers() {
 fn assert_broken(report: &Report) {
     assert_eq!(
         report.reachability,
-        Reachability::NotAGdbStub(Seen::BrokenPackets)
+        Reachability::NotAGdbStub(WrongAnswer::BrokenPackets)
     );
     assert_eq!(report.effect, GuestEffect::Unknown);
 }
@@ -277,5 +278,5 @@ async fn a_deadline_without_end_is_no_overflow() {
     let report = probe(&StubAddress::Tcp(server.address), &options)
         .await
         .unwrap();
-    assert_eq!(seen(&report), &Seen::Closed);
+    assert_eq!(seen(&report), &WrongAnswer::Closed);
 }

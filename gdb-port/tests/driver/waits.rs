@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use gdb_port::{Blind, StubAddress, WaitError, wait_until_listening};
+use gdb_port::{StubAddress, UnknownReason, WaitError, wait_until_listening};
 
 use crate::other::Other;
 
@@ -50,7 +50,7 @@ async fn the_wait_ends_with_the_process_at_the_deadline_or_where_it_cannot_see()
     assert!(matches!(
         blind,
         Err(WaitError::CannotSee {
-            reason: Blind::NotThisHost,
+            reason: UnknownReason::NotThisHost,
             ..
         })
     ));

@@ -1,14 +1,15 @@
 //! gdb attaches right after a check, and debugs.
 
-use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, look, probe};
+use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, inspect, probe};
 
-use crate::debugger::batch;
-use crate::machine::{Guest, Machine, PATIENCE, STUBS};
+use crate::debugger::{address, batch};
+use test_support::PATIENCE;
+use test_support::machine::{Guest, Machine, STUBS};
 
 /// Registers, a symbol, memory, and a breakpoint that is met; then gdb lets the guest run on.
 fn debug(machine: &Machine) {
     let printed = batch(
-        &machine.endpoint,
+        &address(machine),
         &[
             "info registers pc",
             "print/x &counter",
@@ -39,7 +40,7 @@ fn right_after_a_look() {
         for guest in [Guest::Running, Guest::Prelaunch] {
             let mut machine = Machine::start(stub, guest);
             assert_eq!(
-                look(&machine.endpoint, Some(machine.pid())).reachability(),
+                inspect(&address(&machine), Some(machine.pid())).reachability(),
                 Reachability::Listens
             );
             debug(&machine);
@@ -58,7 +59,7 @@ async fn right_after_a_probe_that_ran_on_or_left_the_guest_paused() {
                 .guest(GuestState::Running)
                 .leave(leave)
                 .deadline(PATIENCE);
-            let report = probe(&machine.endpoint, &options).await.unwrap();
+            let report = probe(&address(&machine), &options).await.unwrap();
             assert!(report.reachability.can_attach(), "{}", report.reachability);
             let expected = if leave == Leave::RunOn {
                 "running"
@@ -78,13 +79,13 @@ async fn a_probe_right_after_gdb_lets_the_guest_run_on() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         for _ in 0..3 {
-            batch(&machine.endpoint, &["info registers pc", "detach"]);
+            batch(&address(&machine), &["info registers pc", "detach"]);
             machine.await_attached(false);
             let options = ProbeOptions::default()
                 .guest(GuestState::Running)
                 .leave(Leave::RunOn)
                 .deadline(PATIENCE);
-            let report = probe(&machine.endpoint, &options).await.unwrap();
+            let report = probe(&address(&machine), &options).await.unwrap();
             assert!(report.reachability.can_attach(), "{}", report.reachability);
             assert_eq!(report.effect, GuestEffect::PausedThenResumed);
             machine.assert_is(Guest::Running);

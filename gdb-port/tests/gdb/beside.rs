@@ -1,21 +1,22 @@
 //! Looks and probes while gdb is attached: it is not disturbed, and no pause is left behind when it
 //! detaches.
 
-use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, look, probe};
+use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, inspect, probe};
 
-use crate::debugger::Session;
-use crate::machine::{Guest, Machine, PATIENCE, STUBS};
+use crate::debugger::{Session, address};
+use test_support::PATIENCE;
+use test_support::machine::{Guest, Machine, STUBS};
 
 #[tokio::test]
 async fn two_hundred_checks_beside_gdb_leave_no_pause_behind() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let mut gdb = Session::attach(&machine.endpoint);
+        let mut gdb = Session::attach(&address(&machine));
         let stopped_at = gdb.run("print $pc");
         for round in 0..200 {
-            // The look, and every tenth time the probe.
+            // The inspect, and every tenth time the probe.
             assert_eq!(
-                look(&machine.endpoint, None).reachability(),
+                inspect(&address(&machine), None).reachability(),
                 Reachability::HeldByAnotherClient
             );
             if round % 10 == 0 {
@@ -23,7 +24,7 @@ async fn two_hundred_checks_beside_gdb_leave_no_pause_behind() {
                     .guest(GuestState::Running)
                     .leave(Leave::RunOn)
                     .deadline(PATIENCE);
-                let report = probe(&machine.endpoint, &options).await.unwrap();
+                let report = probe(&address(&machine), &options).await.unwrap();
                 assert_eq!(report.reachability, Reachability::HeldByAnotherClient);
                 assert_eq!(report.effect, GuestEffect::Untouched);
             }
@@ -48,16 +49,16 @@ async fn two_hundred_checks_without_gdb_leave_no_pause_behind() {
             .deadline(PATIENCE);
         for round in 0..200 {
             assert_eq!(
-                look(&machine.endpoint, None).reachability(),
+                inspect(&address(&machine), None).reachability(),
                 Reachability::Listens
             );
             if round % 10 == 0 {
-                let report = probe(&machine.endpoint, &options).await.unwrap();
+                let report = probe(&address(&machine), &options).await.unwrap();
                 assert_eq!(report.effect, GuestEffect::PausedThenResumed);
             }
         }
         machine.assert_is(Guest::Running);
-        Session::attach(&machine.endpoint).detach();
+        Session::attach(&address(&machine)).detach();
         machine.await_attached(false);
         machine.assert_is(Guest::Running);
     }

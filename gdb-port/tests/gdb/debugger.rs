@@ -10,7 +10,13 @@ use std::time::Duration;
 
 use gdb_port::StubAddress;
 
-use crate::machine::{PATIENCE, eventually, firmware};
+use test_support::machine::{Machine, firmware};
+use test_support::{PATIENCE, eventually};
+
+/// Where its stub listens.
+pub(crate) fn address(machine: &Machine) -> StubAddress {
+    machine.endpoint.parse().unwrap()
+}
 
 /// What the session prints when a command has been carried out.
 const DONE: &str = "-- done --";

@@ -5,10 +5,6 @@
     reason = "the tests' helpers panic as the tests do"
 )]
 
-#[path = "../machine/mod.rs"]
-#[expect(dead_code, reason = "shared with the target that needs no gdb")]
-mod machine;
-
 mod attach;
 mod beside;
 mod debugger;

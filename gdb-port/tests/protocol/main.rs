@@ -1,13 +1,11 @@
-//! The sans-IO half: packets, acknowledgments, replies, target descriptions, the probe's dialogue,
-//! recorded sessions.
+//! The probe without a socket: its dialogue with stubs and with what is none, and its recorded
+//! sessions.
 #![expect(
     clippy::unwrap_used,
     reason = "the tests' helpers panic as the tests do"
 )]
 
-mod link;
-mod packet;
 mod probe;
 mod recordings;
-mod reply;
-mod target;
+mod strangers;
+mod timed;

@@ -1,12 +1,14 @@
 //! The probe's dialogue with stubs of every kind, made of a few lines each.
 
-use gdb_port::packet::{Decoder, Item, encode};
-use gdb_port::{GuestEffect, GuestState, Leave, Outcome, Probe, ProbeOptions, Reachability, Seen};
+use gdb_port::gdb_remote::packet::{Decoder, Item, encode};
+use gdb_port::{GuestEffect, GuestState, Leave, Outcome, ProbeOptions, Reachability, WrongAnswer};
+
+use crate::timed::Timed;
 
 const SUPPORTED: &str = "qSupported:xmlRegisters=i386,arm";
 
 /// What was asked, and what came of it.
-struct Told {
+struct Dialogue {
     asked: Vec<String>,
     said: Vec<u8>,
     outcome: Outcome,
@@ -18,10 +20,11 @@ fn converse(
     options: &ProbeOptions,
     unasked: &[&str],
     answer: impl Fn(&str) -> Option<&'static str>,
-) -> Told {
-    let mut probe = Probe::new(options);
+) -> Dialogue {
+    let mut probe = Timed::new(options);
     let mut stub = Decoder::default();
     let (mut asked, mut said) = (Vec::new(), Vec::new());
+    let mut deadline_passed = false;
     let mut reply = Vec::new();
     for packet in unasked {
         encode(packet.as_bytes(), &mut reply);
@@ -43,16 +46,18 @@ fn converse(
             }
         }
         if probe.is_done() && output.is_empty() {
-            return Told {
+            return Dialogue {
                 asked,
                 said,
                 outcome: probe.outcome(),
             };
         }
-        if reply.is_empty() {
-            probe.handle_deadline();
-        } else {
+        if !reply.is_empty() {
             probe.handle_input(&reply);
+        } else if std::mem::replace(&mut deadline_passed, true) {
+            probe.reach_end();
+        } else {
+            probe.reach_deadline();
         }
     }
 }
@@ -86,17 +91,17 @@ fn answers(outcome: &Outcome) -> bool {
 
 #[test]
 fn a_guest_that_ran_is_let_go_if_it_is_to_run_on() {
-    let told = converse(&run_on(), &["T02thread:01;"], qemu);
-    assert_eq!(told.asked, [SUPPORTED, "?", "D"]);
+    let dialogue = converse(&run_on(), &["T02thread:01;"], qemu);
+    assert_eq!(dialogue.asked, [SUPPORTED, "?", "D"]);
     assert!(
-        told.said.ends_with(b"+$D#44+"),
+        dialogue.said.ends_with(b"+$D#44+"),
         "one acknowledgment after D"
     );
-    assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
+    assert_eq!(dialogue.outcome.effect, GuestEffect::PausedThenResumed);
 
-    let told = converse(&ProbeOptions::default(), &["T02thread:01;"], qemu);
-    assert_eq!(told.asked, [SUPPORTED, "?"]);
-    assert_eq!(told.outcome.effect, GuestEffect::LeftPaused);
+    let dialogue = converse(&ProbeOptions::default(), &["T02thread:01;"], qemu);
+    assert_eq!(dialogue.asked, [SUPPORTED, "?"]);
+    assert_eq!(dialogue.outcome.effect, GuestEffect::LeftPaused);
 }
 
 #[test]
@@ -104,9 +109,12 @@ fn what_the_guest_did_before_is_the_stubs_to_show_or_the_callers_to_say() {
     let check = |unasked: &[&str], said: Option<GuestState>, expected: GuestEffect| {
         let mut options = run_on();
         options.guest = said;
-        let told = converse(&options, unasked, qemu);
-        assert_eq!(told.outcome.effect, expected, "{unasked:?} {said:?}");
-        let resumed = told.asked.iter().any(|question| question.starts_with('D'));
+        let dialogue = converse(&options, unasked, qemu);
+        assert_eq!(dialogue.outcome.effect, expected, "{unasked:?} {said:?}");
+        let resumed = dialogue
+            .asked
+            .iter()
+            .any(|question| question.starts_with('D'));
         assert_eq!(resumed, expected == GuestEffect::PausedThenResumed);
     };
     check(&[], None, GuestEffect::LeftStopped);
@@ -132,7 +140,7 @@ fn what_the_guest_did_before_is_the_stubs_to_show_or_the_callers_to_say() {
 fn a_second_stop_reply_is_no_sign_that_the_guest_ran() {
     // A stub that answers `?` twice: the second answer arrives while the target description is
     // awaited.
-    let mut probe = Probe::new(&run_on());
+    let mut probe = Timed::new(&run_on());
     let mut input = b"+".to_vec();
     for packet in [
         "qXfer:features:read+",
@@ -150,44 +158,44 @@ fn a_second_stop_reply_is_no_sign_that_the_guest_ran() {
 
 #[test]
 fn the_form_of_detach_follows_the_thread_ids() {
-    let told = converse(&run_on(), &["T02thread:p01.01;"], qemu_after_gdb);
-    assert_eq!(told.asked, [SUPPORTED, "?", "D;1"]);
-    assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
-    let told = converse(&run_on(), &["T02thread:pa.1;"], |question| match question {
+    let dialogue = converse(&run_on(), &["T02thread:p01.01;"], qemu_after_gdb);
+    assert_eq!(dialogue.asked, [SUPPORTED, "?", "D;1"]);
+    assert_eq!(dialogue.outcome.effect, GuestEffect::PausedThenResumed);
+    let dialogue = converse(&run_on(), &["T02thread:pa.1;"], |question| match question {
         "?" => Some("S05"),
         "D;a" => Some("OK"),
         other => qemu(other),
     });
-    assert_eq!(told.asked.last().unwrap(), "D;a");
+    assert_eq!(dialogue.asked.last().unwrap(), "D;a");
 }
 
 #[test]
 fn a_refused_detach_is_tried_once_in_the_other_form() {
     // Thread ids that do not show that a process must be named.
-    let told = converse(&run_on(), &["S02"], |question| match question {
+    let dialogue = converse(&run_on(), &["S02"], |question| match question {
         "?" => Some("S05"),
         other => qemu_after_gdb(other),
     });
-    assert_eq!(told.asked, [SUPPORTED, "?", "D", "D;1"]);
-    assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
+    assert_eq!(dialogue.asked, [SUPPORTED, "?", "D", "D;1"]);
+    assert_eq!(dialogue.outcome.effect, GuestEffect::PausedThenResumed);
     // Refused in both forms, and unknown altogether.
     for refusal in ["E01", ""] {
-        let told = converse(&run_on(), &["S02"], |question| match question {
+        let dialogue = converse(&run_on(), &["S02"], |question| match question {
             detach if detach.starts_with('D') => Some(refusal),
             other => qemu(other),
         });
         assert_eq!(
-            told.outcome.effect,
+            dialogue.outcome.effect,
             GuestEffect::ResumeUnconfirmed,
             "'{refusal}'"
         );
-        assert!(answers(&told.outcome));
+        assert!(answers(&dialogue.outcome));
     }
 }
 
 #[test]
 fn the_target_description_is_read_in_pieces_of_the_stubs_size() {
-    let told = converse(&ProbeOptions::default(), &[], |question| match question {
+    let dialogue = converse(&ProbeOptions::default(), &[], |question| match question {
         SUPPORTED => Some("PacketSize=40;qXfer:features:read+"),
         "qXfer:features:read:target.xml:0,1c" => Some("m<architecture>ar"),
         "qXfer:features:read:target.xml:10,1c" => Some("mm</architecture>"),
@@ -197,31 +205,31 @@ fn the_target_description_is_read_in_pieces_of_the_stubs_size() {
         }
         other => qemu(other),
     });
-    let Reachability::Answers(identity) = told.outcome.reachability else {
+    let Reachability::Answers(identity) = dialogue.outcome.reachability else {
         panic!()
     };
     let target = identity.target.unwrap();
     assert_eq!(target.architecture.as_deref(), Some("arm"));
     assert_eq!(target.core_registers().next().unwrap().name, "pc");
-    assert_eq!(told.asked.len(), 6);
+    assert_eq!(dialogue.asked.len(), 6);
 }
 
 #[test]
 fn a_target_description_that_cannot_be_read_takes_nothing_from_the_answer() {
     for bad in ["", "E01", "m", "l<", "l<xi:include href='target.xml'/>"] {
-        let told = converse(&run_on(), &["T02thread:01;"], |question| match question {
+        let dialogue = converse(&run_on(), &["T02thread:01;"], |question| match question {
             SUPPORTED => Some("qXfer:features:read+"),
             annex if annex.starts_with("qXfer") => Some(bad),
             other => qemu(other),
         });
-        let Reachability::Answers(identity) = &told.outcome.reachability else {
+        let Reachability::Answers(identity) = &dialogue.outcome.reachability else {
             panic!("{bad}")
         };
         assert_eq!(identity.target, None);
-        assert_eq!(told.outcome.effect, GuestEffect::PausedThenResumed);
+        assert_eq!(dialogue.outcome.effect, GuestEffect::PausedThenResumed);
     }
     // Not asked for.
-    let told = converse(
+    let dialogue = converse(
         &ProbeOptions::default().target(false),
         &[],
         |question| match question {
@@ -229,43 +237,43 @@ fn a_target_description_that_cannot_be_read_takes_nothing_from_the_answer() {
             other => qemu(other),
         },
     );
-    assert_eq!(told.asked, [SUPPORTED, "?"]);
+    assert_eq!(dialogue.asked, [SUPPORTED, "?"]);
 }
 
 #[test]
 fn an_endless_target_description_ends() {
-    let told = converse(&ProbeOptions::default(), &[], |question| match question {
+    let dialogue = converse(&ProbeOptions::default(), &[], |question| match question {
         SUPPORTED => Some("PacketSize=10000;qXfer:features:read+"),
         annex if annex.starts_with("qXfer") => Some(Box::leak(
             format!("m{}", " ".repeat(30_000)).into_boxed_str(),
         )),
         other => qemu(other),
     });
-    assert!(answers(&told.outcome));
-    assert!(told.asked.len() < 50);
+    assert!(answers(&dialogue.outcome));
+    assert!(dialogue.asked.len() < 50);
 }
 
 #[test]
 fn acknowledgments_end_where_the_stub_offers_it() {
-    let told = converse(&run_on(), &["T02thread:01;"], |question| match question {
+    let dialogue = converse(&run_on(), &["T02thread:01;"], |question| match question {
         SUPPORTED => Some("QStartNoAckMode+"),
         "QStartNoAckMode" => Some("OK"),
         other => qemu(other),
     });
-    assert_eq!(told.asked, [SUPPORTED, "QStartNoAckMode", "?", "D"]);
+    assert_eq!(dialogue.asked, [SUPPORTED, "QStartNoAckMode", "?", "D"]);
     assert!(
-        told.said.ends_with(b"$QStartNoAckMode#b0+$?#3f$D#44"),
+        dialogue.said.ends_with(b"$QStartNoAckMode#b0+$?#3f$D#44"),
         "{}",
-        told.said.escape_ascii()
+        dialogue.said.escape_ascii()
     );
     for refusal in ["", "E01"] {
-        let told = converse(&run_on(), &[], |question| match question {
+        let dialogue = converse(&run_on(), &[], |question| match question {
             SUPPORTED => Some("QStartNoAckMode+"),
             "QStartNoAckMode" => Some(refusal),
             other => qemu(other),
         });
-        assert!(told.said.ends_with(b"+$?#3f+"));
-        assert!(answers(&told.outcome));
+        assert!(dialogue.said.ends_with(b"+$?#3f+"));
+        assert!(answers(&dialogue.outcome));
     }
 }
 
@@ -273,75 +281,31 @@ fn acknowledgments_end_where_the_stub_offers_it() {
 fn a_stub_that_knows_hardly_anything_is_a_stub() {
     for reply in ["", "E01"] {
         let reply: &'static str = reply;
-        let told = converse(&run_on(), &[], |_| Some(reply));
-        assert_eq!(told.asked, [SUPPORTED, "?"]);
-        assert!(answers(&told.outcome));
-        assert_eq!(told.outcome.effect, GuestEffect::LeftStopped);
+        let dialogue = converse(&run_on(), &[], |_| Some(reply));
+        assert_eq!(dialogue.asked, [SUPPORTED, "?"]);
+        assert!(answers(&dialogue.outcome));
+        assert_eq!(dialogue.outcome.effect, GuestEffect::LeftStopped);
     }
 }
 
 #[test]
 fn silence_ends_at_the_deadline_and_a_guest_known_to_run_is_let_go() {
-    let told = converse(&run_on(), &[], |_| None);
+    let dialogue = converse(&run_on(), &[], |_| None);
     assert_eq!(
-        told.outcome.reachability,
+        dialogue.outcome.reachability,
         Reachability::Silent { accepted: None }
     );
-    assert_eq!(told.outcome.effect, GuestEffect::Unknown);
-    assert_eq!(told.asked, [SUPPORTED]);
-    let told = converse(&run_on().guest(GuestState::Running), &[], |_| None);
-    assert_eq!(told.asked, [SUPPORTED, "D;1"]);
+    assert_eq!(dialogue.outcome.effect, GuestEffect::Unknown);
+    assert_eq!(dialogue.asked, [SUPPORTED]);
+    let dialogue = converse(&run_on().guest(GuestState::Running), &[], |_| None);
+    assert_eq!(dialogue.asked, [SUPPORTED, "D;1"]);
     // It fell silent after the first answer.
-    let told = converse(&run_on(), &["T02thread:01;"], |question| {
+    let dialogue = converse(&run_on(), &["T02thread:01;"], |question| {
         (question == SUPPORTED).then_some("x+")
     });
-    assert!(answers(&told.outcome));
-    assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed);
-    assert_eq!(told.asked, [SUPPORTED, "?", "D"]);
-}
-
-#[test]
-fn what_is_no_stub_is_told_by_what_it_said() {
-    let seen = |input: &[u8], eof: bool| {
-        let mut probe = Probe::new(&run_on());
-        probe.handle_input(input);
-        if eof {
-            probe.handle_eof()
-        } else {
-            probe.handle_deadline()
-        }
-        assert!(probe.is_done());
-        let outcome = probe.outcome();
-        assert_eq!(outcome.effect, GuestEffect::Untouched);
-        match outcome.reachability {
-            Reachability::NotAGdbStub(seen) => seen,
-            other => panic!("{}: {other:?}", input.escape_ascii()),
-        }
-    };
-    assert_eq!(seen(b"", true), Seen::Closed);
-    assert_eq!(seen(b"+", true), Seen::Closed);
-    assert_eq!(
-        seen(b"HTTP/1.0 400", false),
-        Seen::OtherProtocol(b"HTTP/1.0 400".to_vec())
-    );
-    assert_eq!(
-        seen(b"HTTP/1.0 400", true),
-        Seen::OtherProtocol(b"HTTP/1.0 400".to_vec())
-    );
-    assert_eq!(seen(&b"$bad#00".repeat(4), false), Seen::BrokenPackets);
-    assert_eq!(seen(&b"-".repeat(4), false), Seen::BrokenPackets);
-    assert_eq!(seen(&b"$hello#14".repeat(65), false), Seen::BrokenPackets);
-    assert_eq!(seen(&b"%hello#14".repeat(65), false), Seen::BrokenPackets);
-    // Both at once is told the same however much came at once.
-    let mixed = b"x$bad#00".repeat(300);
-    assert_eq!(
-        seen(&mixed, false),
-        Seen::OtherProtocol(mixed[..64].to_vec())
-    );
-    assert_eq!(
-        seen(&mixed[..40], false),
-        Seen::OtherProtocol(mixed[..40].to_vec())
-    );
+    assert!(answers(&dialogue.outcome));
+    assert_eq!(dialogue.outcome.effect, GuestEffect::ResumeUnconfirmed);
+    assert_eq!(dialogue.asked, [SUPPORTED, "?", "D"]);
 }
 
 /// What talks is not called silent; since it may be a stub in the middle of its answer, a guest
@@ -357,11 +321,11 @@ fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
         &[&b"$"[..], &[b'a'; 200_000]].concat(),
     ] {
         let cut_off = |options: &ProbeOptions| {
-            let mut probe = Probe::new(options);
+            let mut probe = Timed::new(options);
             probe.handle_input(input);
-            assert!(!probe.is_done() && probe.heard_anything());
+            assert!(!probe.is_done() && probe.has_input());
             probe.advance_output(usize::MAX);
-            probe.handle_deadline();
+            probe.reach_deadline();
             let said = probe.output().to_vec();
             (said, probe.outcome())
         };
@@ -369,7 +333,7 @@ fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
         assert_eq!(said, b"");
         assert_eq!(
             outcome.reachability,
-            Reachability::NotAGdbStub(Seen::BrokenPackets)
+            Reachability::NotAGdbStub(WrongAnswer::BrokenPackets)
         );
         assert_eq!(outcome.effect, GuestEffect::Unknown);
         let (said, outcome) = cut_off(&run_on().guest(GuestState::Running));
@@ -377,20 +341,20 @@ fn what_talks_without_an_answer_until_the_deadline_is_no_stub_that_works() {
         assert_eq!(outcome.effect, GuestEffect::Unknown);
     }
     // A stop reply is a stub's.
-    let told = converse(&run_on(), &["T02thread:01;", "O41"], |_| None);
+    let dialogue = converse(&run_on(), &["T02thread:01;", "O41"], |_| None);
     assert_eq!(
-        told.outcome.reachability,
+        dialogue.outcome.reachability,
         Reachability::Silent { accepted: None }
     );
-    assert_eq!(told.outcome.effect, GuestEffect::ResumeUnconfirmed);
+    assert_eq!(dialogue.outcome.effect, GuestEffect::ResumeUnconfirmed);
 }
 
 #[test]
 fn a_leaving_that_has_begun_goes_on_past_the_deadline() {
-    let mut probe = Probe::new(&run_on());
+    let mut probe = Timed::new(&run_on());
     probe.handle_input(b"$T02thread:01;#04+$#00+$#00");
     assert!(probe.output().ends_with(b"$D#44"));
-    probe.handle_deadline();
+    probe.reach_deadline();
     assert!(!probe.is_done());
     probe.handle_input(b"+$OK#9a");
     assert!(probe.is_done());
@@ -399,7 +363,7 @@ fn a_leaving_that_has_begun_goes_on_past_the_deadline() {
 
 #[test]
 fn a_flood_of_anything_else_ends_the_probe_before_the_deadline() {
-    let mut probe = Probe::new(&run_on());
+    let mut probe = Timed::new(&run_on());
     probe.handle_input(&[b'x'; 255]);
     assert!(!probe.is_done());
     probe.handle_input(b"x");
@@ -408,40 +372,43 @@ fn a_flood_of_anything_else_ends_the_probe_before_the_deadline() {
 
 #[test]
 fn the_nudge_comes_once_and_only_in_silence() {
-    let mut probe = Probe::new(&run_on());
+    let mut probe = Timed::new(&run_on());
     probe.advance_output(usize::MAX);
-    probe.handle_silence();
+    probe.reach_silence();
     assert_eq!(probe.output(), b"\r\n\r\n");
     probe.advance_output(usize::MAX);
-    probe.handle_silence();
+    probe.reach_silence();
     assert_eq!(probe.output(), b"");
-    let mut probe = Probe::new(&run_on());
+    let mut probe = Timed::new(&run_on());
     probe.advance_output(usize::MAX);
     probe.handle_input(b"+");
-    probe.handle_silence();
+    probe.reach_silence();
     assert_eq!(probe.output(), b"");
 }
 
 #[test]
-fn the_parting_word_is_for_a_guest_that_ran_and_said_once() {
-    let parting = |options: &ProbeOptions, input: &[u8]| {
-        let mut probe = Probe::new(options);
+fn the_detach_packet_is_for_a_guest_that_ran_and_said_once() {
+    let detach_packet = |options: &ProbeOptions, input: &[u8]| {
+        let mut probe = Timed::new(options);
         probe.handle_input(input);
-        probe.parting()
+        probe.detach_packet()
     };
     assert_eq!(
-        parting(&run_on().guest(GuestState::Running), b""),
+        detach_packet(&run_on().guest(GuestState::Running), b""),
         b"$D;1#b0"
     );
-    assert_eq!(parting(&run_on(), b"$T02thread:01;#04"), b"$D;1#b0");
-    assert_eq!(parting(&run_on(), b""), b"");
-    assert_eq!(parting(&run_on().guest(GuestState::Stopped), b""), b"");
+    assert_eq!(detach_packet(&run_on(), b"$T02thread:01;#04"), b"$D;1#b0");
+    assert_eq!(detach_packet(&run_on(), b""), b"");
     assert_eq!(
-        parting(&ProbeOptions::default().guest(GuestState::Running), b""),
+        detach_packet(&run_on().guest(GuestState::Stopped), b""),
         b""
     );
     assert_eq!(
-        parting(&run_on(), b"$T02thread:01;#04+$#00+$#00"),
+        detach_packet(&ProbeOptions::default().guest(GuestState::Running), b""),
+        b""
+    );
+    assert_eq!(
+        detach_packet(&run_on(), b"$T02thread:01;#04+$#00+$#00"),
         b"",
         "D is on its way"
     );

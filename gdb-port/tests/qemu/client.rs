@@ -7,7 +7,13 @@ use std::time::Duration;
 
 use gdb_port::StubAddress;
 
-use crate::machine::{Machine, PATIENCE};
+use test_support::PATIENCE;
+use test_support::machine::Machine;
+
+/// Where its stub listens.
+pub(crate) fn address(machine: &Machine) -> StubAddress {
+    machine.endpoint.parse().unwrap()
+}
 
 pub(crate) trait Connection: Read + Write {}
 impl<T: Read + Write> Connection for T {}
@@ -35,7 +41,7 @@ impl Client {
 
     /// Connects and waits until QEMU has it.
     pub(crate) fn attach(machine: &mut Machine) -> Self {
-        let client = Self::connect(&machine.endpoint);
+        let client = Self::connect(&address(machine));
         machine.await_attached(true);
         client
     }

@@ -1,16 +1,17 @@
 //! Looks: they see what is there, and no guest notices.
 
-use gdb_port::{Look, Reachability, look};
+use gdb_port::{ListenState, Reachability, inspect};
 
-use crate::client::Client;
-use crate::machine::{GUESTS, Guest, Machine, STUBS, eventually};
+use crate::client::{Client, address};
+use test_support::eventually;
+use test_support::machine::{GUESTS, Guest, Machine, STUBS};
 
 #[test]
 fn a_look_tells_free_held_free_again_and_gone() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let endpoint = machine.endpoint.clone();
-        let seen = || look(&endpoint, None).reachability();
+        let endpoint = address(&machine);
+        let seen = || inspect(&endpoint, None).reachability();
         assert_eq!(seen(), Reachability::Listens, "{stub:?}");
         let client = Client::attach(&mut machine);
         assert_eq!(seen(), Reachability::HeldByAnotherClient, "{stub:?}");
@@ -25,12 +26,12 @@ fn a_look_tells_free_held_free_again_and_gone() {
 fn a_look_tells_whose_the_listener_is() {
     for stub in STUBS {
         let machine = Machine::start(stub, Guest::Running);
-        let own = look(&machine.endpoint, Some(machine.pid()));
+        let own = inspect(&address(&machine), Some(machine.pid()));
         assert_eq!(own.reachability(), Reachability::Listens, "{stub:?}");
-        let other = look(&machine.endpoint, Some(std::process::id()));
+        let other = inspect(&address(&machine), Some(std::process::id()));
         assert_eq!(
             other,
-            Look::OtherProcess {
+            ListenState::OtherProcess {
                 pid: Some(machine.pid())
             },
             "{stub:?}"
@@ -43,14 +44,14 @@ fn a_look_counts_the_clients_that_wait_behind_one_that_is_attached() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Prelaunch);
         let client = Client::attach(&mut machine);
-        let waiting = Client::connect(&machine.endpoint);
-        let Look::Present(listener) = look(&machine.endpoint, None) else {
+        let waiting = Client::connect(&address(&machine));
+        let ListenState::Present(listener) = inspect(&address(&machine), None) else {
             panic!("{stub:?}")
         };
         assert_eq!((listener.attached, listener.queued), (1, 1), "{stub:?}");
         // The trap stays set when its client has gone.
         drop(waiting);
-        let Look::Present(listener) = look(&machine.endpoint, None) else {
+        let ListenState::Present(listener) = inspect(&address(&machine), None) else {
             panic!("{stub:?}")
         };
         assert_eq!((listener.attached, listener.queued), (1, 1), "{stub:?}");
@@ -65,12 +66,12 @@ fn two_hundred_looks_leave_the_guest_as_it_was() {
             let mut machine = Machine::start(stub, guest);
             for _ in 0..200 {
                 assert_eq!(
-                    look(&machine.endpoint, Some(machine.pid())).reachability(),
+                    inspect(&address(&machine), Some(machine.pid())).reachability(),
                     Reachability::Listens
                 );
             }
             machine.assert_is(guest);
-            assert!(!machine.chardev().attached);
+            assert!(!machine.is_attached());
         }
     }
 }
@@ -82,7 +83,7 @@ fn two_hundred_looks_while_a_client_is_attached_set_no_trap() {
         let client = Client::attach(&mut machine);
         for _ in 0..200 {
             assert_eq!(
-                look(&machine.endpoint, None).reachability(),
+                inspect(&address(&machine), None).reachability(),
                 Reachability::HeldByAnotherClient
             );
         }

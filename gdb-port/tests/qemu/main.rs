@@ -4,9 +4,6 @@
     reason = "the tests' helpers panic as the tests do"
 )]
 
-#[path = "../machine/mod.rs"]
-mod machine;
-
 mod client;
 mod looks;
 mod probes;

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use gdb_port::reply::{Feature, StopReply};
+use gdb_port::gdb_remote::reply::{Feature, StopReply};
 use gdb_port::{
-    GuestEffect, GuestState, Identity, Leave, Look, ProbeOptions, Reachability, Report, look,
-    probe, probe_stream,
+    GuestEffect, GuestState, Leave, ListenState, ProbeOptions, Reachability, Report, StubIdentity,
+    blocking, inspect, probe, probe_stream,
 };
 
-use crate::client::Client;
-use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub, eventually};
+use crate::client::{Client, address};
+use test_support::machine::{Guest, Machine, STUBS, Stub};
+use test_support::{PATIENCE, eventually};
 
 /// The deadline that a loaded machine needs at worst; an idle one is a thousand times faster.
 pub(crate) fn options() -> ProbeOptions {
@@ -21,7 +22,7 @@ pub(crate) fn run_on() -> ProbeOptions {
     options().leave(Leave::RunOn).guest(GuestState::Running)
 }
 
-pub(crate) fn identity(report: &Report) -> &Identity {
+pub(crate) fn identity(report: &Report) -> &StubIdentity {
     match &report.reachability {
         Reachability::Answers(identity) => identity,
         other => panic!("no stub answers: {other}"),
@@ -34,7 +35,21 @@ async fn two_hundred_probes_let_a_running_guest_run_on() {
         let mut machine = Machine::start(stub, Guest::Running);
         let options = run_on().owner(machine.pid());
         for _ in 0..stub.rounds() {
-            let report = probe(&machine.endpoint, &options).await.unwrap();
+            let report = probe(&address(&machine), &options).await.unwrap();
+            identity(&report);
+            assert_eq!(report.effect, GuestEffect::PausedThenResumed);
+            assert_eq!(machine.run_state(), "running");
+        }
+        machine.assert_is(Guest::Running);
+    }
+}
+
+#[test]
+fn a_probe_without_a_runtime_lets_a_running_guest_run_on() {
+    for stub in STUBS {
+        let mut machine = Machine::start(stub, Guest::Running);
+        for _ in 0..20 {
+            let report = blocking::probe(&address(&machine), &run_on()).unwrap();
             identity(&report);
             assert_eq!(report.effect, GuestEffect::PausedThenResumed);
             assert_eq!(machine.run_state(), "running");
@@ -52,7 +67,7 @@ async fn probes_never_resume_a_guest_that_did_not_run() {
                 let mut options = options().leave(Leave::RunOn);
                 options.guest = known;
                 for _ in 0..stub.rounds() / 2 {
-                    let report = probe(&machine.endpoint, &options).await.unwrap();
+                    let report = probe(&address(&machine), &options).await.unwrap();
                     identity(&report);
                     let expected =
                         known.map_or(GuestEffect::LeftStopped, |_| GuestEffect::StillStopped);
@@ -69,7 +84,7 @@ async fn a_probe_that_leaves_the_guest_paused_says_so() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         let options = options().guest(GuestState::Running);
-        let report = probe(&machine.endpoint, &options).await.unwrap();
+        let report = probe(&address(&machine), &options).await.unwrap();
         assert_eq!(report.effect, GuestEffect::LeftPaused);
         machine.assert_is(Guest::Paused);
     }
@@ -91,7 +106,7 @@ async fn a_guest_of_which_nothing_was_said_runs_on_where_the_stub_shows_that_it_
                 client.detach();
                 machine.await_attached(false);
             }
-            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn))
+            let report = probe(&address(&machine), &options().leave(Leave::RunOn))
                 .await
                 .unwrap();
             assert_eq!(
@@ -106,7 +121,7 @@ async fn a_guest_of_which_nothing_was_said_runs_on_where_the_stub_shows_that_it_
 #[tokio::test]
 async fn qemus_stub_is_identified() {
     let machine = Machine::start(Stub::Tcp4, Guest::Running);
-    let report = probe(&machine.endpoint, &options()).await.unwrap();
+    let report = probe(&address(&machine), &options()).await.unwrap();
     let identity = identity(&report);
     assert_eq!(identity.features.packet_size(), Some(4096));
     assert_eq!(
@@ -120,7 +135,7 @@ async fn qemus_stub_is_identified() {
     else {
         panic!("{identity:?}")
     };
-    assert_eq!(thread.thread, gdb_port::reply::Id::One(1));
+    assert_eq!(thread.thread, gdb_remote::reply::Id::One(1));
     let target = identity.target.as_ref().unwrap();
     assert_eq!(target.architecture.as_deref(), Some("arm"));
     let names: Vec<&str> = target
@@ -142,7 +157,7 @@ async fn an_earlier_debuggers_multiprocess_does_not_hinder_leaving() {
         client.detach();
         machine.await_attached(false);
         for _ in 0..20 {
-            let report = probe(&machine.endpoint, &run_on()).await.unwrap();
+            let report = probe(&address(&machine), &run_on()).await.unwrap();
             assert_eq!(report.effect, GuestEffect::PausedThenResumed);
             machine.assert_is(Guest::Running);
         }
@@ -155,7 +170,7 @@ async fn two_hundred_probes_while_a_client_is_attached_set_no_trap() {
         let mut machine = Machine::start(stub, Guest::Running);
         let client = Client::attach(&mut machine);
         for _ in 0..200 {
-            let report = probe(&machine.endpoint, &options().leave(Leave::RunOn))
+            let report = probe(&address(&machine), &options().leave(Leave::RunOn))
                 .await
                 .unwrap();
             assert_eq!(report.reachability, Reachability::HeldByAnotherClient);
@@ -176,9 +191,9 @@ async fn a_client_whose_connection_closes_is_waited_for() {
         // QEMU's to close.
         eventually(
             "the client has gone",
-            || !matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.attached > 0),
+            || !matches!(inspect(&address(&machine), None), ListenState::Present(listener) if listener.attached > 0),
         );
-        let report = probe(&machine.endpoint, &options()).await.unwrap();
+        let report = probe(&address(&machine), &options()).await.unwrap();
         identity(&report);
     }
 }
@@ -186,7 +201,7 @@ async fn a_client_whose_connection_closes_is_waited_for() {
 #[tokio::test]
 async fn an_open_stream_is_probed_as_well() {
     let mut machine = Machine::start(Stub::Unix, Guest::Running);
-    let gdb_port::StubAddress::Unix(path) = &machine.endpoint else {
+    let gdb_port::StubAddress::Unix(path) = &address(&machine) else {
         panic!("not a unix socket")
     };
     let stream = tokio::net::UnixStream::connect(path).await.unwrap();
@@ -202,7 +217,7 @@ async fn nobody_and_somebody_else_are_told_without_connecting() {
     let options = ProbeOptions::default()
         .deadline(Duration::from_secs(1))
         .owner(std::process::id());
-    let report = probe(&machine.endpoint, &options).await.unwrap();
+    let report = probe(&address(&machine), &options).await.unwrap();
     assert_eq!(
         report.reachability,
         Reachability::OtherProcess {
@@ -211,7 +226,7 @@ async fn nobody_and_somebody_else_are_told_without_connecting() {
     );
     machine.assert_is(Guest::Running);
     machine.kill();
-    let report = probe(&machine.endpoint, &options).await.unwrap();
+    let report = probe(&address(&machine), &options).await.unwrap();
     assert_eq!(report.reachability, Reachability::NobodyListens);
     assert_eq!(report.effect, GuestEffect::Untouched);
 }

@@ -6,18 +6,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use gdb_port::testing::probe_unlooked;
-use gdb_port::{GuestEffect, Leave, Look, ProbeOptions, Reachability, Report, look, probe};
+use gdb_port::probe_unlooked;
+use gdb_port::{
+    GuestEffect, Leave, ListenState, ProbeOptions, Reachability, Report, inspect, probe,
+};
 
-use crate::client::Client;
-use crate::machine::{Guest, Machine, PATIENCE, STUBS, eventually};
+use crate::client::{Client, address};
 use crate::probes::{identity, options, run_on};
+use test_support::machine::{Guest, Machine, STUBS};
+use test_support::{PATIENCE, eventually};
 
 /// Until nobody is attached, leaving or queued: whatever a connection could do to the guest is done
 /// then.
 fn await_free(machine: &mut Machine) {
     eventually("the stub is free", || {
-        look(&machine.endpoint, None).reachability() == Reachability::Listens
+        inspect(&address(machine), None).reachability() == Reachability::Listens
     });
     machine.await_attached(false);
 }
@@ -27,23 +30,23 @@ fn await_free(machine: &mut Machine) {
 async fn forestalled(machine: &Machine, options: &ProbeOptions) -> Report {
     // On a unix socket, which of two connections waits is not shown: the deadline decides.
     let options = options.clone().deadline(Duration::from_millis(300));
-    let report = probe_unlooked(&machine.endpoint, &options).await.unwrap();
+    let report = probe_unlooked(&address(machine), &options).await.unwrap();
     assert_eq!(report.reachability, Reachability::HeldByAnotherClient);
     assert_eq!(report.effect, GuestEffect::Pending);
     report
 }
 
 #[tokio::test]
-async fn a_forestalled_probe_that_settles_leaves_no_trap() {
+async fn a_forestalled_probe_that_is_finished_leaves_no_trap() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         let client = Client::attach(&mut machine);
-        let waiting = forestalled(&machine, &run_on()).await.unaccepted.unwrap();
+        let waiting = forestalled(&machine, &run_on()).await.queued.unwrap();
         // Still held: the report has the connection again.
-        let report = waiting.settle(Duration::from_millis(50)).await;
+        let report = waiting.finish(Duration::from_millis(50)).await;
         assert_eq!(report.effect, GuestEffect::Pending);
         client.detach();
-        let report = report.unaccepted.unwrap().settle(PATIENCE).await;
+        let report = report.queued.unwrap().finish(PATIENCE).await;
         identity(&report);
         assert_eq!(report.effect, GuestEffect::PausedThenResumed, "{stub:?}");
         await_free(&mut machine);
@@ -76,12 +79,12 @@ async fn a_forestalled_probe_that_is_dropped_without_that_knowledge_is_the_trap_
 }
 
 #[tokio::test]
-async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_settled_when_it_goes_on() {
+async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_finished_when_it_goes_on() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         machine.signal("STOP");
         let options = run_on().deadline(Duration::from_secs(1));
-        let report = probe(&machine.endpoint, &options).await.unwrap();
+        let report = probe(&address(&machine), &options).await.unwrap();
         assert_eq!(
             report.reachability,
             Reachability::Silent {
@@ -91,10 +94,10 @@ async fn a_qemu_that_hangs_is_silent_and_the_connection_can_be_settled_when_it_g
         );
         assert_eq!(report.effect, GuestEffect::Pending);
         assert!(
-            matches!(look(&machine.endpoint, None), Look::Present(listener) if listener.queued == 1)
+            matches!(inspect(&address(&machine), None), ListenState::Present(listener) if listener.queued == 1)
         );
         machine.signal("CONT");
-        let report = report.unaccepted.unwrap().settle(PATIENCE).await;
+        let report = report.queued.unwrap().finish(PATIENCE).await;
         identity(&report);
         assert_eq!(report.effect, GuestEffect::PausedThenResumed);
         await_free(&mut machine);
@@ -107,7 +110,7 @@ async fn probes_at_the_same_time_leave_the_guest_running() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
         for _ in 0..30 {
-            let (options, endpoint) = (run_on(), machine.endpoint.clone());
+            let (options, endpoint) = (run_on(), address(&machine));
             let probes = tokio::join!(
                 probe(&endpoint, &options),
                 probe(&endpoint, &options),
@@ -116,8 +119,8 @@ async fn probes_at_the_same_time_leave_the_guest_running() {
             let mut answered = 0;
             for report in [probes.0, probes.1, probes.2] {
                 let mut report = report.unwrap();
-                while let Some(unaccepted) = report.unaccepted.take() {
-                    report = unaccepted.settle(PATIENCE).await;
+                while let Some(queued) = report.queued.take() {
+                    report = queued.finish(PATIENCE).await;
                 }
                 answered += usize::from(matches!(report.reachability, Reachability::Answers(_)));
             }
@@ -135,7 +138,7 @@ async fn a_probe_dropped_at_any_point_lets_the_guest_run_on() {
         let mut machine = Machine::start(stub, Guest::Running);
         let options = run_on();
         for polls in 0.. {
-            let endpoint = machine.endpoint.clone();
+            let endpoint = address(&machine);
             let ended = DropAfter {
                 future: Some(Box::pin(probe(&endpoint, &options))),
                 polls,

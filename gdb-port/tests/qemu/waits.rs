@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use gdb_port::{StubAddress, WaitError, wait_until_listening};
 
-use crate::machine::{Guest, Machine, PATIENCE, STUBS, Stub, qemu};
+use crate::client::address;
+use test_support::PATIENCE;
+use test_support::machine::{Guest, Machine, STUBS, Stub, qemu};
 
 #[tokio::test]
 async fn the_wait_ends_when_the_stub_of_the_process_listens() {
     for stub in STUBS {
         let mut machine = Machine::start(stub, Guest::Running);
-        let wait = wait_until_listening(
-            &machine.endpoint,
-            Some(machine.pid()),
-            PATIENCE,
-            pending::<()>(),
-        );
+        let endpoint = address(&machine);
+        let wait = wait_until_listening(&endpoint, Some(machine.pid()), PATIENCE, pending::<()>());
         let listener = wait.await.unwrap();
         assert_eq!((listener.attached, listener.queued), (0, 0));
         machine.assert_is(Guest::Running);
@@ -45,14 +43,10 @@ async fn the_wait_begins_before_qemu_does() {
 #[tokio::test]
 async fn the_wait_ends_at_once_when_qemu_is_gone() {
     let mut machine = Machine::start(Stub::Tcp4, Guest::Running);
+    let endpoint = address(&machine);
     machine.kill();
-    let wait = wait_until_listening(&machine.endpoint, Some(machine.pid()), PATIENCE, ready(()));
+    let wait = wait_until_listening(&endpoint, Some(machine.pid()), PATIENCE, ready(()));
     assert!(matches!(wait.await, Err(WaitError::ProcessGone { .. })));
-    let wait = wait_until_listening(
-        &machine.endpoint,
-        None,
-        Duration::from_millis(50),
-        pending::<()>(),
-    );
+    let wait = wait_until_listening(&endpoint, None, Duration::from_millis(50), pending::<()>());
     assert!(matches!(wait.await, Err(WaitError::Deadline { .. })));
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use gdb_port::{
-    Chardev, GuestEffect, GuestState, Leave, Look, ProbeOptions, Reachability, StubAddress, look,
-    probe,
+    Chardev, GuestEffect, GuestState, Leave, ListenState, ProbeOptions, Reachability, StubAddress,
+    inspect, probe,
 };
 use qemu_launch::Address;
 use qmp_proto::commands::{QueryChardev, StatusInfo};
@@ -18,9 +18,6 @@ use crate::session::Session;
 
 /// The pause between two looks for a stub that does not listen yet.
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// How long a probe that waits behind a debugger is seen through: longer than anybody debugs.
-const QUEUED: Duration = Duration::from_secs(7 * 86_400);
 
 /// Why nothing can be said of the GDB stub.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +63,11 @@ impl Session {
         let before = self.query_status().await?;
         let said = stub(&self.inner.shared, self.deadline).await?;
         let endpoint = self.stub_endpoint(said.as_ref())?;
-        let seen = look(&endpoint, self.pid());
+        let seen = inspect(&endpoint, self.pid());
         let reachability = match (said, seen) {
             (Some(Chardev { attached: true, .. }), _) => Reachability::HeldByAnotherClient,
             // Where the kernel shows nothing, QEMU's own word counts.
-            (Some(_), Look::Unknown(_)) => Reachability::Listens,
+            (Some(_), ListenState::Unknown(_)) => Reachability::Listens,
             (_, seen) => seen.reachability(),
         };
         let after = self.query_status().await?;
@@ -106,11 +103,9 @@ impl Session {
         // Where the kernel shows nothing, QEMU's own word counts.
         options.nobody_attached = said.is_some_and(|stub| !stub.attached);
         let report = probe(&endpoint, &options).await?;
-        if let Some(unaccepted) = report.unaccepted {
-            // Another client was faster. Ours waits in the queue and would stop the guest when that
-            // one leaves: it is seen through.
-            tokio::spawn(unaccepted.settle(QUEUED));
-        }
+        // Where another client was faster, ours waits in the queue and stops the guest when that
+        // one leaves. Dropped, it leaves a packet there that lets a guest that ran run on.
+        drop(report.queued);
         let mut after = self.query_status().await?;
         // Not where another client may have paused it.
         let ours = matches!(

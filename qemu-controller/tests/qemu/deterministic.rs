@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use gdb_port::packet::{DEFAULT_MAX_PAYLOAD, Decoder, Item, encode};
+use gdb_port::gdb_remote::packet::{DEFAULT_MAX_PAYLOAD, Decoder, Item, encode};
 use qemu_controller::{QemuConfig, Session};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

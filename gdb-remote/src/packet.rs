@@ -59,7 +59,7 @@ enum State {
 /// Turns bytes into [`Item`]s, however they are cut. Holds one payload at most.
 ///
 /// ```
-/// use gdb_port::packet::{Decoder, Item};
+/// use gdb_remote::packet::{Decoder, Item};
 ///
 /// let mut decoder = Decoder::new(1024);
 /// let items: Vec<_> = b"+$0* #7a".iter().filter_map(|byte| decoder.push(*byte)).collect();

@@ -12,6 +12,8 @@ use quick_xml::Reader;
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 
+use crate::reply::is_error;
+
 /// The annex that every description begins with.
 pub const ROOT: &str = "target.xml";
 
@@ -68,13 +70,7 @@ impl Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// Not UTF-8 text.
-    #[error("target description '{annex}' is not UTF-8")]
-    Encoding {
-        /// Which document.
-        annex: String,
-    },
-    /// Not XML, or an attribute is missing or of the wrong kind.
+    /// Not UTF-8, not XML, or an attribute is missing or of the wrong kind.
     #[error("target description '{annex}' is malformed at byte {offset}: {problem}")]
     Malformed {
         /// Which document.
@@ -92,7 +88,7 @@ pub enum TargetError {
         /// How much is allowed.
         limit: usize,
     },
-    /// An included document was never given.
+    /// A document was never given, or the stub refuses it.
     #[error("target description '{0}' is missing")]
     Missing(String),
 }
@@ -103,6 +99,8 @@ pub struct TargetReader {
     documents: BTreeMap<String, String>,
     wanted: Vec<String>,
     bytes: usize,
+    /// What has arrived of the next annex.
+    partial: Vec<u8>,
 }
 
 impl TargetReader {
@@ -121,14 +119,52 @@ impl TargetReader {
         self.wanted.first().map(String::as_str)
     }
 
+    /// The payload that asks for the next `length` bytes of the description; `None` when all is
+    /// there.
+    #[must_use]
+    pub fn question(&self, length: usize) -> Option<Vec<u8>> {
+        let annex = self.next_annex()?;
+        let offset = self.partial.len();
+        Some(format!("qXfer:features:read:{annex}:{offset:x},{length:x}").into_bytes())
+    }
+
+    /// Takes the reply to [`question`](Self::question). False when it is none: nothing was taken.
+    ///
+    /// # Errors
+    /// When the stub refuses, or what it gave cannot be read: there is no description then.
+    pub fn handle_reply(&mut self, payload: &[u8]) -> Result<bool, TargetError> {
+        let annex = self.next_annex().unwrap_or(ROOT).to_owned();
+        let (is_last, piece) = match payload {
+            [b'm', piece @ ..] => (false, piece),
+            [b'l', piece @ ..] => (true, piece),
+            refused if refused.is_empty() || is_error(refused) => {
+                return Err(TargetError::Missing(annex));
+            }
+            _ => return Ok(false),
+        };
+        // An empty piece that is not the last would go on without end.
+        if piece.is_empty() && !is_last {
+            return Err(TargetError::Missing(annex));
+        }
+        self.check_size(self.partial.len() + piece.len())?;
+        self.partial.extend_from_slice(piece);
+        if is_last {
+            let content = std::mem::take(&mut self.partial);
+            self.add(&annex, &content)?;
+        }
+        Ok(true)
+    }
+
     /// Takes the whole of one annex, and notes which others it includes.
     ///
     /// # Errors
     /// When it is no XML or a limit is passed. Nothing was added then.
     pub fn add(&mut self, annex: &str, content: &[u8]) -> Result<(), TargetError> {
         self.check_size(content.len())?;
-        let text = std::str::from_utf8(content).map_err(|_| TargetError::Encoding {
+        let text = std::str::from_utf8(content).map_err(|error| TargetError::Malformed {
             annex: annex.to_owned(),
+            offset: error.valid_up_to() as u64,
+            problem: "it is not UTF-8".to_owned(),
         })?;
         let mut wanted = self.wanted.clone();
         wanted.retain(|wanted| wanted != annex);

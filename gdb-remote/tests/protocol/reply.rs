@@ -1,6 +1,6 @@
 //! What stubs reply: features, stop replies, thread ids.
 
-use gdb_port::reply::{Feature, Features, Id, StopReply, ThreadId};
+use gdb_remote::reply::{Feature, Features, Id, StopReply, ThreadId};
 
 #[test]
 fn features_of_qemu_and_others() {

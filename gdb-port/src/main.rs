@@ -1,14 +1,13 @@
-//! Checks from a script whether a debugger could attach: exit status 0 only when it could, now.
+//! The program `gdb-port`, for scripts: exit status 0 only when a debugger could attach, now.
 
+use std::error::Error as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use gdb_port::{
-    GuestState, Leave, ProbeOptions, Reachability, StubAddress, look, probe, wait_until_listening,
-};
+use gdb_port::{GuestState, Leave, ProbeOptions, Reachability, StubAddress, blocking, inspect};
 
 const USAGE: &str = "\
-usage: check [OPTIONS] ENDPOINT
+usage: gdb-port [OPTIONS] ENDPOINT
 
 ENDPOINT is ADDRESS:PORT, [V6ADDRESS]:PORT or unix:PATH.
 Without options nothing is connected and no guest can notice: the kernel's socket tables are read (Linux).
@@ -42,88 +41,58 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("check: {error}");
-            return ExitCode::from(8);
-        }
-    };
-    ExitCode::from(runtime.block_on(run(std::env::args().skip(1))))
-}
-
-/// The whole program, down to its exit status.
-pub(crate) async fn run(arguments: impl Iterator<Item = String>) -> u8 {
-    let options = match read_options(arguments) {
+    let options = match read_options(std::env::args().skip(1)) {
         Ok(Some(options)) => options,
         Ok(None) => {
             print!("{USAGE}");
-            return 0;
+            return ExitCode::SUCCESS;
         }
         Err(problem) => {
-            eprintln!("check: {problem}\n\n{USAGE}");
-            return 2;
+            eprintln!("gdb-port: {problem}\n\n{USAGE}");
+            return ExitCode::from(2);
         }
     };
-    match check(&options).await {
-        Ok(reachability) => status(&reachability),
+    match check(&options) {
+        Ok(reachability) => ExitCode::from(status(&reachability)),
         Err(error) => {
-            let cause = error
-                .source()
-                .map(|cause| format!(": {cause}"))
-                .unwrap_or_default();
-            eprintln!("check: {error}{cause}");
-            8
+            let cause = error.source().map(ToString::to_string);
+            eprintln!("gdb-port: {error}: {}", cause.unwrap_or_default());
+            ExitCode::from(8)
         }
     }
 }
 
-async fn check(options: &Options) -> Result<Reachability, Box<dyn std::error::Error>> {
+fn check(options: &Options) -> Result<Reachability, gdb_port::ConnectError> {
     let owner = options.details.owner;
     if let Some(deadline) = options.wait {
+        let is_gone = || owner.is_some_and(is_gone);
         // Why the wait ended without a listener is what the look below says, too.
-        let _ = wait_until_listening(&options.endpoint, owner, deadline, gone(owner)).await;
+        let _ = blocking::wait_until_listening(&options.endpoint, owner, deadline, is_gone);
     }
     if !options.probe {
-        let reachability = look(&options.endpoint, owner).reachability();
+        let reachability = inspect(&options.endpoint, owner).reachability();
         println!("{}: {reachability}", options.endpoint);
         return Ok(reachability);
     }
-    let mut report = probe(&options.endpoint, &options.details).await?;
-    if let Some(unaccepted) = report.unaccepted {
-        eprintln!("check: {}", waiting_since(&report.reachability));
-        report = unaccepted.settle(options.details.deadline).await;
+    let mut report = blocking::probe(&options.endpoint, &options.details)?;
+    if let Some(queued) = report.queued {
+        eprintln!(
+            "gdb-port: {}; waiting until it accepts this connection, so as not to stop the guest later",
+            report.reachability
+        );
+        report = blocking::finish(queued, options.details.deadline);
     }
     println!("{}: {}", options.endpoint, report.reachability);
     println!("{}", report.effect);
     Ok(report.reachability)
 }
 
-/// Ends when the process is gone, or dead and not yet reaped; never where that is not shown.
-async fn gone(pid: Option<u32>) {
-    let Some(pid) = pid.filter(|_| cfg!(target_os = "linux")) else {
-        return std::future::pending().await;
-    };
-    loop {
-        // The state follows the program's name, which is in parentheses and may hold anything.
-        let lives = std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(
-            |stat| !matches!(stat.rsplit(") ").next(), Some(rest) if rest.starts_with(['Z', 'X'])),
-        );
-        if !lives {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Why the connection was not accepted, and what is done about it.
-pub(crate) fn waiting_since(reachability: &Reachability) -> String {
-    format!(
-        "{reachability}; waiting until it accepts this connection, so as not to stop the guest later"
-    )
+/// Whether the process is gone, or dead and not yet reaped; no where that is not shown.
+fn is_gone(pid: u32) -> bool {
+    // The state follows the program's name, which is in parentheses and may hold anything.
+    let lives = |stat: String| !matches!(stat.rsplit(") ").next(), Some(rest) if rest.starts_with(['Z', 'X']));
+    cfg!(target_os = "linux")
+        && !std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(lives)
 }
 
 fn status(reachability: &Reachability) -> u8 {

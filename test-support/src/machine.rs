@@ -1,51 +1,55 @@
-//! A QEMU with firmware that counts, and the few words of QMP that its tests need. Shared by the
-//! targets that need QEMU.
+//! A QEMU with firmware that counts and a GDB stub, and the few QMP commands that its tests need.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use gdb_port::{Chardev, StubAddress};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
-/// How long anything may take that QEMU does in milliseconds: for loaded machines.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+use crate::{Qmp, eventually, until};
 
 /// Where the counter is: a word in RAM that grows while the processor runs.
 const COUNTER: &str = "0x20000000";
 
 /// Where the stub listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stub {
+pub enum Stub {
+    /// 127.0.0.1.
     Tcp4,
+    /// ::1.
     Tcp6,
+    /// A socket in a folder of the test's.
     Unix,
 }
 
-pub(crate) const STUBS: [Stub; 3] = [Stub::Tcp4, Stub::Tcp6, Stub::Unix];
+/// Every kind of stub.
+pub const STUBS: [Stub; 3] = [Stub::Tcp4, Stub::Tcp6, Stub::Unix];
 
 /// What the guest does when a test begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Guest {
+pub enum Guest {
+    /// It runs.
     Running,
+    /// Stopped by QMP.
     Paused,
+    /// Never run: `-S`.
     Prelaunch,
 }
 
-pub(crate) const GUESTS: [Guest; 3] = [Guest::Running, Guest::Paused, Guest::Prelaunch];
+/// Every state of a guest.
+pub const GUESTS: [Guest; 3] = [Guest::Running, Guest::Paused, Guest::Prelaunch];
 
 impl Stub {
     /// How often the long tests repeat: fully on the address that is used most.
-    pub(crate) fn rounds(self) -> usize {
+    pub fn rounds(self) -> usize {
         if self == Self::Tcp4 { 200 } else { 50 }
     }
 }
 
 impl Guest {
-    pub(crate) fn run_state(self) -> &'static str {
+    /// QMP's word for it.
+    pub fn run_state(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
@@ -66,15 +70,16 @@ impl Drop for Guarded {
 }
 
 /// A QEMU process, its monitor, and its stub. Killed when dropped.
-pub(crate) struct Machine {
+pub struct Machine {
     child: Guarded,
-    monitor: BufReader<UnixStream>,
-    pub(crate) endpoint: StubAddress,
+    monitor: Qmp,
+    /// Where the stub listens: `ADDRESS:PORT` or `unix:PATH`.
+    pub endpoint: String,
     _folder: TempDir,
 }
 
 /// The firmware of the demo, which counts.
-pub(crate) fn firmware() -> PathBuf {
+pub fn firmware() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/firmware/tick/tick.elf");
     assert!(
         path.exists(),
@@ -85,7 +90,7 @@ pub(crate) fn firmware() -> PathBuf {
 }
 
 /// QEMU's command line up to the stub, with its monitor on `monitor`.
-pub(crate) fn qemu(monitor: &Path) -> Command {
+pub fn qemu(monitor: &Path) -> Command {
     let mut command = Command::new("qemu-system-arm");
     command
         .args([
@@ -109,7 +114,8 @@ pub(crate) fn qemu(monitor: &Path) -> Command {
 }
 
 impl Machine {
-    pub(crate) fn start(stub: Stub, guest: Guest) -> Self {
+    /// Starts QEMU, and waits until it is as asked.
+    pub fn start(stub: Stub, guest: Guest) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let monitor = folder.path().join("qmp.sock");
         let mut command = qemu(&monitor);
@@ -134,17 +140,16 @@ impl Machine {
         let spawned = command.spawn();
         let child =
             Guarded(spawned.expect("qemu-system-arm is missing: install it (`cargo xtask setup`)"));
-        let mut monitor = BufReader::new(connect_monitor(&monitor));
-        monitor.read_line(&mut String::new()).unwrap();
-        let endpoint = StubAddress::Unix(PathBuf::new());
+        let stream = until("QEMU's monitor listens", || {
+            UnixStream::connect(&monitor).ok()
+        });
         let mut machine = Self {
             child,
-            monitor,
-            endpoint,
+            monitor: Qmp::new(stream),
+            endpoint: String::new(),
             _folder: folder,
         };
-        machine.execute("qmp_capabilities", json!({}));
-        machine.endpoint = machine.chardev().endpoint;
+        machine.endpoint = machine.listening_at();
         if guest == Guest::Paused {
             machine.pause();
         }
@@ -152,42 +157,24 @@ impl Machine {
         machine
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// QEMU's process id.
+    pub fn pid(&self) -> u32 {
         self.child.0.id()
     }
 
-    /// One QMP command; events that come in between are passed over.
-    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Value {
-        let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\n";
-        self.monitor.get_mut().write_all(line.as_bytes()).unwrap();
-        loop {
-            let mut line = String::new();
-            assert!(
-                self.monitor.read_line(&mut line).unwrap() > 0,
-                "QEMU closed its monitor"
-            );
-            let mut message: Value = serde_json::from_str(&line).unwrap();
-            assert!(message.get("error").is_none(), "{command}: {line}");
-            if let Some(value) = message.get_mut("return") {
-                return value.take();
-            }
-        }
+    /// What `query-status` says.
+    pub fn run_state(&mut self) -> String {
+        self.monitor.run_state()
     }
 
-    pub(crate) fn run_state(&mut self) -> String {
-        self.execute("query-status", json!({}))["status"]
-            .as_str()
-            .unwrap()
-            .to_owned()
-    }
-
-    pub(crate) fn pause(&mut self) {
-        self.execute("stop", json!({}));
+    /// QMP `stop`.
+    pub fn pause(&mut self) {
+        self.monitor.execute("stop", json!({}));
     }
 
     /// Whether this QEMU's stub shows by itself that it stopped a guest that ran: up to 8.0.
-    pub(crate) fn shows_that_it_ran(&mut self) -> bool {
-        let version = self.execute("query-version", json!({}))["qemu"].take();
+    pub fn shows_that_it_ran(&mut self) -> bool {
+        let version = self.monitor.execute("query-version", json!({}))["qemu"].take();
         (
             version["major"].as_u64().unwrap(),
             version["minor"].as_u64().unwrap(),
@@ -195,26 +182,44 @@ impl Machine {
     }
 
     /// What QEMU says of the stub's chardev.
-    pub(crate) fn chardev(&mut self) -> Chardev {
-        let chardevs = self.execute("query-chardev", json!({}));
+    pub fn chardev(&mut self) -> String {
+        let chardevs = self.monitor.execute("query-chardev", json!({}));
         let gdb = chardevs
             .as_array()
             .unwrap()
             .iter()
             .find(|chardev| chardev["label"] == "gdb")
             .unwrap();
-        Chardev::parse(gdb["filename"].as_str().unwrap()).unwrap()
+        gdb["filename"].as_str().unwrap().to_owned()
     }
 
-    pub(crate) fn counter(&mut self) -> u32 {
+    /// Whether QEMU says that the stub has a client.
+    pub fn is_attached(&mut self) -> bool {
+        !self.chardev().starts_with("disconnected:")
+    }
+
+    fn listening_at(&mut self) -> String {
+        let chardev = self.chardev();
+        let place = chardev.strip_prefix("disconnected:").unwrap();
+        let place = place.strip_suffix(",server=on").unwrap();
+        match place.strip_prefix("tcp:") {
+            // 7.2 writes a v6 address without brackets.
+            Some(address) if address.starts_with("::1:") => address.replacen("::1", "[::1]", 1),
+            Some(address) => address.to_owned(),
+            None => place.to_owned(),
+        }
+    }
+
+    /// What the firmware has counted.
+    pub fn counter(&mut self) -> u32 {
         let line = format!("xp /1wx {COUNTER}");
-        let text = self.execute("human-monitor-command", json!({ "command-line": line }));
-        let word = text.as_str().unwrap().trim().rsplit_once("0x").unwrap().1;
+        let text = self.monitor.human(&line);
+        let word = text.trim().rsplit_once("0x").unwrap().1;
         u32::from_str_radix(word, 16).unwrap()
     }
 
     /// The guest is in the state it was started in, and its counter grows if and only if it runs.
-    pub(crate) fn assert_is(&mut self, guest: Guest) {
+    pub fn assert_is(&mut self, guest: Guest) {
         assert_eq!(self.run_state(), guest.run_state());
         let before = self.counter();
         if guest == Guest::Running {
@@ -232,13 +237,14 @@ impl Machine {
     }
 
     /// Waits until QEMU's own monitor says that the stub's client is there, or gone.
-    pub(crate) fn await_attached(&mut self, attached: bool) {
+    pub fn await_attached(&mut self, attached: bool) {
         eventually("the stub's client comes or goes", || {
-            self.chardev().attached == attached
+            self.is_attached() == attached
         });
     }
 
-    pub(crate) fn signal(&self, name: &str) {
+    /// Sends QEMU a signal by its name, without `SIG`.
+    pub fn signal(&self, name: &str) {
         let done = Command::new("kill")
             .args([&format!("-{name}"), &self.pid().to_string()])
             .status()
@@ -246,28 +252,9 @@ impl Machine {
         assert!(done.success());
     }
 
-    pub(crate) fn kill(&mut self) {
+    /// Kills and reaps QEMU.
+    pub fn kill(&mut self) {
         self.child.0.kill().unwrap();
         self.child.0.wait().unwrap();
-    }
-}
-
-fn connect_monitor(path: &Path) -> UnixStream {
-    let mut stream = None;
-    eventually("QEMU's monitor listens", || {
-        stream = UnixStream::connect(path).ok();
-        stream.is_some()
-    });
-    let stream = stream.unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// Asks again and again, with short pauses, until it is so.
-pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }

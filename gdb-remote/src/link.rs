@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use crate::packet::{Damage, Decoder, Item, encode};
+use crate::packet::{DEFAULT_MAX_PAYLOAD, Damage, Decoder, Item, encode};
 
 /// How often one packet is sent again, or asked for again, before the link is given up.
 pub const MAX_RESENDS: u8 = 3;
@@ -18,7 +18,7 @@ pub const MAX_RESENDS: u8 = 3;
 /// of filling memory.
 const MAX_EVENTS: usize = 1024;
 
-/// What the link has to tell.
+/// What has happened on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -65,6 +65,12 @@ pub struct Link {
     broken: bool,
     /// How many acknowledgments may still be sent; `None` is without limit.
     ack_budget: Option<u8>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::new(DEFAULT_MAX_PAYLOAD)
+    }
 }
 
 impl Link {

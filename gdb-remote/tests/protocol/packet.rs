@@ -1,6 +1,6 @@
 //! Framing: what bytes become, row by row.
 
-use gdb_port::packet::{Damage, Decoder, Item, encode};
+use gdb_remote::packet::{Damage, Decoder, Item, encode};
 
 fn decode(bytes: &[u8], limit: usize) -> Vec<Item> {
     let mut decoder = Decoder::new(limit);

@@ -1,7 +1,7 @@
 //! Acknowledgments and resends.
 
-use gdb_port::link::{Broken, Event, Link, MAX_RESENDS};
-use gdb_port::packet::Damage;
+use gdb_remote::link::{Broken, Event, Link, MAX_RESENDS};
+use gdb_remote::packet::Damage;
 
 /// What the link says when it hears these bytes, and what it tells.
 fn hear(link: &mut Link, bytes: &[u8]) -> (String, Vec<Event>) {

@@ -227,7 +227,8 @@ impl fmt::Display for StopReply {
 }
 
 /// `E` and two digits, or `E.` and text: the stub refused.
-pub(crate) fn is_error(payload: &[u8]) -> bool {
+#[must_use]
+pub fn is_error(payload: &[u8]) -> bool {
     match payload {
         [b'E', high, low] => high.is_ascii_hexdigit() && low.is_ascii_hexdigit(),
         [b'E', b'.', ..] => true,
