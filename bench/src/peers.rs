@@ -31,13 +31,12 @@ pub fn runtime() -> Result<Runtime> {
         .build()?)
 }
 
-/// The machine of all measurements but that of a whole start: no GDB stub, the guest stopped where
-/// that is wanted.
+/// The machine of all measurements but that of a whole start, the guest stopped where that is
+/// wanted.
 pub fn config(firmware: &Path, stopped: bool) -> QemuConfig {
     let config = QemuConfig::default()
         .firmware(firmware)
-        .without_gdb()
-        .wait_for_gdb(stopped);
+        .start_paused(stopped);
     // Fifty at once on a busy machine take their time.
     config
         .start_deadline(Duration::from_secs(60))

@@ -18,15 +18,14 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// What is to be started. The firmware is held until all that it prints can be heard.
 pub(crate) fn config(run: &Run, settings: &Settings) -> Result<QemuConfig, Failure> {
     let mut config = QemuConfig::default()
-        .wait_for_gdb(true)
+        .start_paused(true)
         .start_deadline(START_DEADLINE)
         .semihosting(semihosting(run))
         .extra_args(&settings.qemu_args)
         .extra_args(&run.qemu_args);
-    config = match &run.gdb {
-        Some(endpoint) => config.gdb(endpoint.clone()),
-        None => config.without_gdb(),
-    };
+    if let Some(endpoint) = &run.gdb {
+        config = config.gdb(endpoint.clone());
+    }
     if let Some(machine) = &settings.machine {
         config = config.machine(machine);
     }
@@ -40,7 +39,7 @@ pub(crate) fn config(run: &Run, settings: &Settings) -> Result<QemuConfig, Failu
         config = config.qemu(qemu);
     }
     if settings.reboot != Some(true) {
-        config = config.no_reboot();
+        config = config.no_reboot(true);
     }
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);

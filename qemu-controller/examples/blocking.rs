@@ -7,7 +7,7 @@ use std::error::Error;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use qemu_controller::{Endpoint, QemuConfig, Session, StatusInfo, StopReport};
+use qemu_controller::{QemuConfig, Session, StatusInfo, StopReport};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -68,11 +68,7 @@ impl Drop for Qemu {
 fn main() -> Result<(), Box<dyn Error>> {
     let firmware = std::env::args_os().nth(1);
     let firmware = firmware.unwrap_or_else(|| FIRMWARE.into());
-    let qemu = Qemu::start(
-        QemuConfig::default()
-            .firmware(firmware)
-            .gdb(Endpoint::free_port()),
-    )?;
+    let qemu = Qemu::start(QemuConfig::default().firmware(firmware))?;
     qemu.expect("tick 3", Duration::from_secs(10))?;
     println!("run state: {}", qemu.query_status()?.status);
     qemu.pause()?;

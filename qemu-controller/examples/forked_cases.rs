@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Endpoint, QemuConfig, Session};
+use qemu_controller::{QemuConfig, Session};
 
 /// Ample: it is there for a firmware that hangs, not for one that is slow.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -23,7 +23,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cases: usize = args.next().map_or(Ok(6), |count| count.parse())?;
     let config = QemuConfig::default()
         .firmware(firmware)
-        .gdb(Endpoint::free_port())
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE);
 

@@ -11,7 +11,7 @@ fn main() {
 mod tests {
     use std::time::Duration;
 
-    use qemu_controller::{Endpoint, QemuConfig, Session};
+    use qemu_controller::{QemuConfig, Session};
 
     /// Ample: it is there for a firmware that hangs, not for one that is slow.
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -26,7 +26,6 @@ mod tests {
         );
         let config = QemuConfig::default()
             .firmware(firmware)
-            .gdb(Endpoint::free_port())
             .start_deadline(DEADLINE)
             .command_deadline(DEADLINE);
         let session = Session::start(config).await?;

@@ -14,7 +14,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
-use qemu_controller::{Endpoint, QemuConfig, Session};
+use qemu_controller::{QemuConfig, Session};
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -25,9 +25,7 @@ async fn main() -> Result<()> {
         .nth(1)
         .map_or(Ok(200), |rounds| rounds.parse())?;
     let firmware = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../xtask/firmware/wfi/wfi.elf");
-    let config = QemuConfig::default()
-        .firmware(&firmware)
-        .gdb(Endpoint::free_port());
+    let config = QemuConfig::default().firmware(&firmware);
     let session = Session::start(config.clone()).await?;
     let mut bare = Bare::start(&firmware)?;
     session.save_snapshot("kept").await?;

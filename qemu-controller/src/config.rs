@@ -22,16 +22,17 @@ pub(crate) const QTEST: &str = "qtest";
 /// stderr.
 const QTEST_ARGS: [&str; 4] = ["-qtest", "chardev:qtest", "-qtest-log", "none"];
 
-/// The board of the defaults.
-const DEFAULT_MACHINE: &str = "lm3s6965evb";
+/// Where the GDB stub listens if one is asked for without an endpoint.
+const GDB_PORT: u16 = 1234;
 
 /// Describes a session: which QEMU, which machine, which firmware, where QMP and the GDB stub are,
 /// and the deadlines.
 ///
 /// The defaults: `qemu-system-arm` (found as [`qemu_launch::discover`] says), board `lm3s6965evb`
-/// with a `cortex-m3` and `64K`, QMP over a socket pair that QEMU inherits, the GDB stub on
-/// 127.0.0.1:1234, one serial port that the session reads
-/// ([`Session::serial`](crate::Session::serial)), no firmware.
+/// with a `cortex-m3` and `64K`, QMP over a socket pair that QEMU inherits, one serial port that the
+/// session reads ([`Session::serial`](crate::Session::serial)), no firmware, and nothing that
+/// listens: a GDB stub is there when it is asked for, by [`gdb`](Self::gdb) or
+/// [`wait_for_gdb`](Self::wait_for_gdb).
 ///
 /// ```
 /// use qemu_controller::{Endpoint, QemuConfig};
@@ -52,9 +53,9 @@ pub struct QemuConfig {
     symbols: Option<PathBuf>,
     semihosting: Option<Semihosting>,
     writable_memory: bool,
-    machine: Option<String>,
-    cpu: Option<String>,
-    memory: Option<String>,
+    wait_for_gdb: bool,
+    no_reboot: bool,
+    keep_running: bool,
     pub(crate) deadlines: Deadlines,
     pub(crate) transcript: Option<LogSink>,
     pub(crate) snapshot_file: Option<PathBuf>,
@@ -83,15 +84,13 @@ impl Default for Deadlines {
 impl Default for QemuConfig {
     fn default() -> Self {
         Self {
-            spec: MachineSpec::default()
-                .serial(Endpoint::Inherited)
-                .gdb(Endpoint::loopback(1234)),
+            spec: MachineSpec::default().serial(Endpoint::Inherited),
             symbols: None,
             semihosting: None,
             writable_memory: false,
-            machine: None,
-            cpu: None,
-            memory: None,
+            wait_for_gdb: false,
+            no_reboot: false,
+            keep_running: false,
             deadlines: Deadlines::default(),
             transcript: None,
             snapshot_file: None,
@@ -109,22 +108,19 @@ impl QemuConfig {
 
     /// The board (`-machine`). Another board than the default one gets its own CPU and memory,
     /// unless they are named too.
-    pub fn machine(mut self, machine: impl Into<String>) -> Self {
-        self.machine = Some(machine.into());
-        self
+    pub fn machine(self, machine: impl Into<String>) -> Self {
+        self.with_spec(|spec| spec.machine(machine))
     }
 
     /// The CPU model (`-cpu`). Default `cortex-m3` on the default board, otherwise the board's own.
-    pub fn cpu(mut self, cpu: impl Into<String>) -> Self {
-        self.cpu = Some(cpu.into());
-        self
+    pub fn cpu(self, cpu: impl Into<String>) -> Self {
+        self.with_spec(|spec| spec.cpu(cpu))
     }
 
     /// The guest's memory as QEMU writes it (`-m`), for example `64K`; a bare number is MiB.
     /// Default `64K` on the default board, otherwise the board's own.
-    pub fn memory(mut self, memory: impl Into<String>) -> Self {
-        self.memory = Some(memory.into());
-        self
+    pub fn memory(self, memory: impl Into<String>) -> Self {
+        self.with_spec(|spec| spec.memory(memory))
     }
 
     /// The firmware, an ELF file; it is checked before QEMU starts.
@@ -151,10 +147,10 @@ impl QemuConfig {
     }
 
     /// Allows [`Session::write_memory`](crate::Session::write_memory), through QEMU's own test
-    /// protocol on a further private socket pair (`-qtest`). Default: it is not allowed, and QEMU
-    /// does not serve the protocol.
-    pub fn writable_memory(mut self) -> Self {
-        self.writable_memory = true;
+    /// protocol on a further private socket pair (`-qtest`). Default false: QEMU does not serve the
+    /// protocol.
+    pub fn writable_memory(mut self, writable: bool) -> Self {
+        self.writable_memory = writable;
         self
     }
 
@@ -172,28 +168,32 @@ impl QemuConfig {
         self.with_spec(|spec| spec.icount(Icount::shift(shift).without_sleep()))
     }
 
-    /// The guest's first request for a reset ends the run, and QEMU (`-no-reboot`). Default: it
-    /// starts over.
-    pub fn no_reboot(self) -> Self {
-        self.with_spec(MachineSpec::no_reboot)
+    /// The guest's first request for a reset ends the run, and QEMU (`-no-reboot`). Default false:
+    /// it starts over.
+    pub fn no_reboot(mut self, no_reboot: bool) -> Self {
+        self.no_reboot = no_reboot;
+        self
     }
 
-    /// Does not run the guest until a debugger or [`resume`](crate::Session::resume) says so
-    /// (`-S`); its run state is then `prelaunch`. Default false.
-    pub fn wait_for_gdb(self, wait: bool) -> Self {
-        self.with_spec(|spec| spec.start_stopped(wait))
+    /// Does not run the guest until [`resume`](crate::Session::resume) or a debugger says so
+    /// (`-S`); its run state is `prelaunch` until then. Default false.
+    pub fn start_paused(self, paused: bool) -> Self {
+        self.with_spec(|spec| spec.start_stopped(paused))
     }
 
-    /// Where the GDB stub listens. Default TCP 127.0.0.1:1234; [`Endpoint::free_port`] never
-    /// collides, and
-    /// [`Session::gdb`](crate::Session::gdb) tells which it became.
+    /// Does not run the guest until a debugger or [`resume`](crate::Session::resume) says so, and
+    /// opens a GDB stub for the debugger: where [`gdb`](Self::gdb) says, else at TCP
+    /// 127.0.0.1:1234. Default false.
+    pub fn wait_for_gdb(mut self, wait: bool) -> Self {
+        self.wait_for_gdb = wait;
+        self
+    }
+
+    /// Opens a GDB stub here. [`Endpoint::free_port`] never collides, and
+    /// [`Session::gdb`](crate::Session::gdb) tells which port it became. Default: there is no stub,
+    /// since whoever reaches one commands the guest.
     pub fn gdb(self, endpoint: Endpoint) -> Self {
         self.with_spec(|spec| spec.gdb(endpoint))
-    }
-
-    /// No GDB stub.
-    pub fn without_gdb(self) -> Self {
-        self.with_spec(MachineSpec::without_gdb)
     }
 
     /// Where the QMP monitor is. Default: a socket pair that QEMU inherits, which nobody else can
@@ -208,20 +208,25 @@ impl QemuConfig {
         self.with_spec(|spec| spec.extra_args(args))
     }
 
-    /// Anything else that [`MachineSpec`] can describe: further serial ports, drives, semihosting,
-    /// deterministic time, logs. For board, CPU and memory prefer this type's own setters, whose
-    /// word counts.
+    /// Gives the board one serial port more, which the session reads
+    /// ([`Session::serial`](crate::Session::serial)). Default: one is there, with the number 0.
+    pub fn add_serial(self) -> Self {
+        self.with_spec(|spec| spec.serial(Endpoint::Inherited))
+    }
+
+    /// Anything else that [`MachineSpec`] can describe: drives, devices, images, logs.
     pub fn with_spec(mut self, change: impl FnOnce(MachineSpec) -> MachineSpec) -> Self {
         self.spec = change(self.spec);
         self
     }
 
-    /// Lets QEMU outlive the session and this program (default: it ends with either): dropping the
-    /// last handle then leaves it running, as [`detach`](crate::Session::detach) does, and only
-    /// [`stop`](crate::Session::stop) ends it. Give it a QMP endpoint that is not inherited, or nobody will
-    /// reach it.
-    pub fn keep_running(self) -> Self {
-        self.with_spec(MachineSpec::keep_running)
+    /// Lets QEMU outlive the session and this program: dropping the last handle then leaves it
+    /// running, as [`detach`](crate::Session::detach) does, and only [`stop`](crate::Session::stop)
+    /// ends it. Give it a QMP endpoint that is not inherited, or nobody will reach it. Default
+    /// false: it ends with either.
+    pub fn keep_running(mut self, keep: bool) -> Self {
+        self.keep_running = keep;
+        self
     }
 
     /// How long QEMU may take from its start to a ready session. Default 10 s: 50 machines started
@@ -308,6 +313,8 @@ impl QemuConfig {
         let spec = self.spec.clone().with_own_endpoints()?.start_stopped(false);
         Ok(Self {
             spec,
+            wait_for_gdb: false,
+            keep_running: false,
             transcript: None,
             snapshot_file: None,
             logs: Vec::new(),
@@ -318,17 +325,17 @@ impl QemuConfig {
     /// The machine that QEMU is to be.
     pub(crate) fn to_spec(&self) -> MachineSpec {
         let mut spec = self.spec.clone();
-        if let Some(machine) = &self.machine {
-            spec = spec.machine(machine);
-            if machine != DEFAULT_MACHINE {
-                spec = spec.default_cpu().default_memory();
+        if self.wait_for_gdb {
+            spec = spec.start_stopped(true);
+            if !spec.has_gdb() {
+                spec = spec.gdb(Endpoint::loopback(GDB_PORT));
             }
         }
-        if let Some(cpu) = &self.cpu {
-            spec = spec.cpu(cpu);
+        if self.no_reboot {
+            spec = spec.no_reboot();
         }
-        if let Some(memory) = &self.memory {
-            spec = spec.memory(memory);
+        if self.keep_running {
+            spec = spec.keep_running();
         }
         if self.writable_memory {
             spec = spec
@@ -352,5 +359,47 @@ impl QemuConfig {
         // To open something else may wait for ever.
         path.metadata().ok().filter(|metadata| metadata.is_file())?;
         File::open(path).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_stub_is_there_when_it_is_asked_for() {
+        let line = |config: QemuConfig| {
+            let spec = config.to_spec();
+            spec.argv(Path::new("/q"), Path::new("/run/own"))
+                .unwrap()
+                .to_string()
+        };
+        let default = QemuConfig::default;
+        let is_held = |line: &str| line.split(' ').any(|word| word == "-S");
+        let plain = line(default());
+        assert!(!plain.contains("gdb") && !is_held(&plain), "{plain}");
+        let waiting = line(default().wait_for_gdb(true));
+        assert!(
+            waiting.contains("host=127.0.0.1,port=1234,") && is_held(&waiting),
+            "{waiting}"
+        );
+        for config in [
+            default().gdb(Endpoint::loopback(7)).wait_for_gdb(true),
+            default().wait_for_gdb(true).gdb(Endpoint::loopback(7)),
+        ] {
+            let named = line(config);
+            assert!(
+                named.contains("host=127.0.0.1,port=7,") && is_held(&named),
+                "{named}"
+            );
+        }
+        let paused = line(default().start_paused(true));
+        assert!(!paused.contains("gdb") && is_held(&paused), "{paused}");
+        assert_eq!(
+            line(default().wait_for_gdb(true).wait_for_gdb(false)),
+            plain
+        );
     }
 }

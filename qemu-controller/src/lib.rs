@@ -7,7 +7,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let config = QemuConfig::default()          // qemu-system-arm, lm3s6965evb, cortex-m3, 64K
 //!     .firmware("firmware.elf")
-//!     .wait_for_gdb(true);                    // the guest waits for a debugger
+//!     .wait_for_gdb(true);                    // the guest waits, with a GDB stub on 127.0.0.1:1234
 //! let session = Session::start(config).await?;
 //! println!("GDB at {:?}, {}", session.gdb(), session.query_status().await?.status);
 //! session.resume().await?;

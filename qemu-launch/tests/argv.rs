@@ -47,6 +47,12 @@ fn the_defaults() {
 fn the_board() {
     let line = |spec: MachineSpec| argv(&spec.without_qmp()).unwrap()[START.len()..].to_owned();
     assert_eq!(line(MachineSpec::board("microbit")), "-machine microbit");
+    let machine = |board| MachineSpec::default().machine(board);
+    assert_eq!(line(machine("microbit")), "-machine microbit");
+    assert_eq!(
+        line(machine("lm3s6965evb")),
+        "-machine lm3s6965evb -cpu cortex-m3 -m 64K"
+    );
     assert_eq!(
         line(
             MachineSpec::board("mps2-an385")
@@ -57,7 +63,7 @@ fn the_board() {
         "-machine mps2-an385,x=a,,b -cpu cortex-m3,vfp=off"
     );
     assert_eq!(
-        line(MachineSpec::default().default_cpu().memory("16M").smp(2)),
+        line(MachineSpec::board("lm3s6965evb").memory("16M").smp(2)),
         "-machine lm3s6965evb -m 16M -smp 2"
     );
 }

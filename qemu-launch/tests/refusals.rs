@@ -297,7 +297,9 @@ fn values_that_qemu_would_not_take() {
         refused(spec().log(Log::items(["int"]).to_file("/tmp/%d")))
             .contains("has a % in its absolute path")
     );
-    assert!(refused(spec().default_cpu().cpu_property("a", "b")).contains("needs a CPU model"));
+    assert!(
+        refused(MachineSpec::board("virt").cpu_property("a", "b")).contains("needs a CPU model")
+    );
     let long = format!("/tmp/{}", "x".repeat(120));
     assert_eq!(
         refused(spec().qmp(Endpoint::Socket(long.clone().into()))),

@@ -39,7 +39,6 @@ fn u_boot() -> PathBuf {
 
 fn config() -> QemuConfig {
     QemuConfig::default()
-        .without_gdb()
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE)
 }

@@ -25,7 +25,7 @@ impl Session {
     /// ```no_run
     /// # use qemu_controller::{MachineState, QemuConfig, Session};
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let config = QemuConfig::default().firmware("firmware.elf").without_gdb();
+    /// let config = QemuConfig::default().firmware("firmware.elf");
     /// let session = Session::start(config.clone()).await?;
     /// session.save_state().await?.keep("booted.state")?;
     /// // Later, perhaps in another program:
@@ -47,9 +47,9 @@ impl Session {
     /// it was.
     ///
     /// Each has the configuration that this session was started with, but endpoints of its own: QMP
-    /// over an inherited socket pair, the GDB stub on a free port, serial ports that it reads
-    /// itself. It has no QMP transcript, no snapshot file and no logs of ports, and ends with its
-    /// session.
+    /// over an inherited socket pair, serial ports that it reads itself, and no GDB stub
+    /// ([`fork_with`](Self::fork_with) can give it one). It has no QMP transcript, no snapshot file
+    /// and no logs of ports, and ends with its session.
     ///
     /// ```no_run
     /// # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -67,8 +67,21 @@ impl Session {
     /// # Errors
     /// [`StateError`]; no fork is left then, as none is when this future is dropped.
     pub async fn fork(&self, count: usize) -> Result<Vec<Self>, StateError> {
+        self.fork_with(count, |config| config).await
+    }
+
+    /// As [`fork`](Self::fork), with a change to the configuration of each, such as
+    /// `|config| config.gdb(Endpoint::free_port())`.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fork_with(
+        &self,
+        count: usize,
+        change: impl Fn(QemuConfig) -> QemuConfig,
+    ) -> Result<Vec<Self>, StateError> {
         let config = self.inner.config.as_ref().ok_or(StateError::Attached)?;
-        let config = config.for_fork().map_err(StateError::Beside)?;
+        let config = change(config.for_fork().map_err(StateError::Beside)?);
         let state = self.save_state().await?;
         let at_once =
             std::thread::available_parallelism().map_or(1, usize::from) * STARTS_A_PROCESSOR;

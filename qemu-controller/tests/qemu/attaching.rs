@@ -74,7 +74,7 @@ async fn a_kept_qemu_is_left_behind_on_purpose_and_found_again() {
     let path = folder.path().join("kept.sock");
     let config = config("tick")
         .qmp(Endpoint::Socket(path.clone()))
-        .keep_running();
+        .keep_running(true);
     let session = Session::start(config).await.unwrap();
     let pid = session.pid().unwrap();
     session.detach().unwrap();

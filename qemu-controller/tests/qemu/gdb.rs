@@ -1,10 +1,11 @@
 //! The GDB stub: found, and checked without harm to the guest.
 
 use gdb_port::{GuestEffect, Reachability};
-use qemu_controller::{Endpoint, GdbError, RunState, Session};
+use qemu_controller::{Endpoint, GdbError, QemuConfig, RunState, Semihosting, Session};
+use test_support::procfs;
 use tokio::net::TcpStream;
 
-use crate::support::{config, counts, start};
+use crate::support::{config, counts, image, start};
 
 #[tokio::test]
 async fn checks_leave_the_run_state_as_it_was() {
@@ -95,7 +96,53 @@ async fn over_a_socket_and_without_a_stub() {
         session.probe_gdb().await.unwrap().reachability,
         Reachability::Answers(_)
     ));
-    let session = Session::start(config("tick").without_gdb()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_listens_unless_it_is_asked_for() {
+    let quiet = QemuConfig::default()
+        .firmware(image("tick"))
+        .semihosting(Semihosting::native())
+        .writable_memory(true);
+    let session = Session::start(quiet.clone()).await.unwrap();
     assert!(session.gdb().is_none());
     assert!(matches!(session.check_gdb().await, Err(GdbError::NoStub)));
+    assert_eq!(listeners(session.pid().unwrap()), 0);
+
+    // Nor in what is made from one that has a stub.
+    let parent = start("tick").await;
+    assert_eq!(listeners(parent.pid().unwrap()), 1);
+    let fork = parent.fork(1).await.unwrap().remove(0);
+    assert_eq!(listeners(fork.pid().unwrap()), 0);
+    let state = parent.save_state().await.unwrap();
+    let continued = Session::start_from(quiet, &state).await.unwrap();
+    assert_eq!(listeners(continued.pid().unwrap()), 0);
+}
+
+/// How many sockets of a process take connections, TCP and unix.
+fn listeners(pid: u32) -> usize {
+    let sockets: Vec<_> = procfs::descriptors(pid)
+        .into_values()
+        .filter_map(|name| Some(name.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    assert!(!sockets.is_empty(), "the monitor is one");
+    // The fields that say that a socket listens, and its inode.
+    let tables = [
+        ("tcp", 3, "0A", 9),
+        ("tcp6", 3, "0A", 9),
+        ("unix", 3, "00010000", 6),
+    ];
+    let listening = |(table, state, listens, inode): (&str, usize, &str, usize)| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap();
+        text.lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .filter(|fields| fields.get(state) == Some(&listens))
+            .filter(|fields| {
+                sockets
+                    .iter()
+                    .any(|socket| fields.get(inode) == Some(&&**socket))
+            })
+            .count()
+    };
+    tables.into_iter().map(listening).sum()
 }

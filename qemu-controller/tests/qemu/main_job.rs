@@ -70,7 +70,6 @@ async fn the_same_on_a_runtime_with_threads_and_another_board() {
     let config = QemuConfig::default()
         .machine("mps2-an385")
         .firmware(image("tick-mps2"))
-        .without_gdb()
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE)
         .stop_policy(DEADLINE, DEADLINE, DEADLINE);

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::support::{DEADLINE, Held, config, counts, start, symbol};
 
 fn writable(image: &str) -> QemuConfig {
-    config(image).writable_memory()
+    config(image).writable_memory(true)
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn a_flood_that_nobody_reads_stalls_nothing() {
 async fn a_log_has_all_that_was_printed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("uart.log");
-    let session = Session::start(config("reset-request").no_reboot().serial_log(0, &path))
+    let session = Session::start(config("reset-request").no_reboot(true).serial_log(0, &path))
         .await
         .unwrap();
     session.wait().await;

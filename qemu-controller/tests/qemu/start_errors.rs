@@ -176,7 +176,7 @@ async fn a_start_that_is_given_up_leaves_nothing() {
 async fn a_qemu_that_is_to_keep_running_needs_a_session_first() {
     // Nobody could ever reach it.
     check(
-        config("tick").keep_running(),
+        config("tick").keep_running(true),
         "kept",
         &["keeps running", "socket pair"],
     )
@@ -184,7 +184,7 @@ async fn a_qemu_that_is_to_keep_running_needs_a_session_first() {
     // It was never ready, so it is not kept.
     let folder = tempfile::tempdir().unwrap();
     let reachable = config("tick")
-        .keep_running()
+        .keep_running(true)
         .qmp(Endpoint::Socket(folder.path().join("qmp.sock")));
     let error = check(
         reachable.start_deadline(Duration::from_millis(1)),

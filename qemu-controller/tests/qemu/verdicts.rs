@@ -32,7 +32,7 @@ async fn semihosting_exit() {
 }
 
 async fn reset_request() {
-    let (session, verdict) = run(config("reset-request").no_reboot()).await;
+    let (session, verdict) = run(config("reset-request").no_reboot(true)).await;
     assert!(matches!(verdict, Verdict::Reset), "{verdict}");
     assert_eq!(session.serial(0).unwrap().take(), b"boot\n");
     assert!(

@@ -121,7 +121,7 @@ fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     let mut machine = OptionList::new("type", option::word("machine", &spec.machine)?);
     push_properties(&mut machine, "machine property", &spec.machine_properties)?;
     args.pair("-machine", machine.finish());
-    match &spec.cpu {
+    match spec.cpu_model() {
         Some(cpu) => args.pair("-cpu", cpu_model(cpu, &spec.cpu_properties)?),
         None if spec.cpu_properties.is_empty() => {}
         None => {
@@ -130,7 +130,7 @@ fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
             });
         }
     }
-    if let Some(memory) = &spec.memory {
+    if let Some(memory) = spec.memory_size() {
         args.pair("-m", checked_memory(memory)?);
     }
     if let Some(cpus) = spec.smp {

@@ -181,8 +181,7 @@ pub fn check(path: &Path, program: &str, cpu: Option<&str>) -> Result<(), Firmwa
 pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), FirmwareError> {
     let target = target_name(spec, program);
     let cpu = spec
-        .cpu
-        .as_deref()
+        .cpu_model()
         .or_else(|| cortex_m::of_board(&spec.machine));
     for kernel in &spec.kernels {
         if kernel.checked {

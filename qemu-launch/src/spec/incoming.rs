@@ -23,10 +23,11 @@ impl MachineSpec {
         self
     }
 
-    /// The same machine with endpoints of its own, so that it can run beside this one: sockets at a
-    /// path become private ones, TCP ports free ones, and the QMP monitor an inherited socket pair.
-    /// Its stdin and stdout are the defaults. It ends with its handle, even where this one is to keep running. `extra_args` stay as they
-    /// are.
+    /// The same machine with endpoints of its own, so that it can run beside this one. Nothing of it
+    /// listens but where its user alone can connect: sockets at a path and TCP ports become private
+    /// sockets, the QMP monitor an inherited socket pair, and there is no GDB stub. Its stdin
+    /// and stdout are the defaults. It ends with its handle, even where this one is to keep running.
+    /// `extra_args` stay as they are.
     ///
     /// # Errors
     /// [`SpecError::Shared`] where both would write to one file: a serial port's, a character device's or the log's.
@@ -37,7 +38,7 @@ impl MachineSpec {
         self.kept = false;
         self.stdio = super::Stdio::default();
         self.qmp = self.qmp.map(|_| Endpoint::Inherited);
-        self.gdb = self.gdb.map(own);
+        self.gdb = None;
         for monitor in &mut self.monitors {
             let (Monitor::Qmp(endpoint) | Monitor::Human(endpoint)) = monitor;
             *endpoint = own(std::mem::take(endpoint));
@@ -65,11 +66,8 @@ impl MachineSpec {
 fn own(endpoint: Endpoint) -> Endpoint {
     match endpoint {
         Endpoint::Inherited | Endpoint::PrivateSocket => endpoint,
-        Endpoint::Socket(_) => Endpoint::PrivateSocket,
-        Endpoint::Loopback { .. } => Endpoint::free_port(),
-        Endpoint::Exposed(mut address) => {
-            address.set_port(0);
-            Endpoint::Exposed(address)
+        Endpoint::Socket(_) | Endpoint::Loopback { .. } | Endpoint::Exposed(_) => {
+            Endpoint::PrivateSocket
         }
     }
 }
@@ -111,15 +109,15 @@ mod tests {
             .to_string();
         for wanted in [
             "socket,id=qmp,fd=3 ",
-            "socket,id=gdb,host=127.0.0.1,port=0,",
             "socket,id=serial0,path=/run/own/serial0.sock,",
             "socket,id=serial1,path=/run/own/serial1.sock,",
             "null,id=serial2",
-            "socket,id=monitor0,host=0.0.0.0,port=0,",
+            "socket,id=monitor0,path=/run/own/monitor0.sock,",
             "socket,id=console,fd=4",
         ] {
             assert!(line.contains(wanted), "{wanted} in {line}");
         }
+        assert!(!line.contains("gdb") && !line.contains("port="), "{line}");
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::process::exec::Descriptor;
 pub struct MachineSpec {
     pub(crate) program: PathBuf,
     pub(crate) machine: String,
+    /// The board has its own CPU and memory, even if it is the default one.
+    pub(crate) as_board: bool,
     pub(crate) machine_properties: Vec<(String, OsString)>,
     pub(crate) cpu: Option<String>,
     pub(crate) cpu_properties: Vec<(String, String)>,
@@ -70,15 +72,19 @@ pub(crate) struct Stdio {
     pub(crate) stdout: Option<Arc<Descriptor>>,
 }
 
+/// The board of the defaults.
+const DEFAULT_MACHINE: &str = "lm3s6965evb";
+
 impl Default for MachineSpec {
     fn default() -> Self {
         Self {
             program: PathBuf::from("qemu-system-arm"),
-            machine: "lm3s6965evb".to_owned(),
+            machine: DEFAULT_MACHINE.to_owned(),
+            as_board: false,
             machine_properties: Vec::new(),
-            cpu: Some("cortex-m3".to_owned()),
+            cpu: None,
             cpu_properties: Vec::new(),
-            memory: Some("64K".to_owned()),
+            memory: None,
             smp: None,
             kernels: Vec::new(),
             images: Vec::new(),
@@ -117,8 +123,7 @@ impl MachineSpec {
     pub fn board(machine: impl Into<String>) -> Self {
         Self {
             machine: machine.into(),
-            cpu: None,
-            memory: None,
+            as_board: true,
             ..Self::default()
         }
     }
@@ -131,7 +136,8 @@ impl MachineSpec {
         self
     }
 
-    /// The board (`-machine`).
+    /// The board (`-machine`). Another board than the default one has its own CPU and memory, unless
+    /// they are named too.
     #[must_use]
     pub fn machine(mut self, machine: impl Into<String>) -> Self {
         self.machine = machine.into();
@@ -145,7 +151,7 @@ impl MachineSpec {
         self
     }
 
-    /// The CPU model (`-cpu`).
+    /// The CPU model (`-cpu`). Default `cortex-m3` on the default board, otherwise the board's own.
     #[must_use]
     pub fn cpu(mut self, cpu: impl Into<String>) -> Self {
         self.cpu = Some(cpu.into());
@@ -159,26 +165,29 @@ impl MachineSpec {
         self
     }
 
-    /// The board's own CPU: no `-cpu`.
-    #[must_use]
-    pub fn default_cpu(mut self) -> Self {
-        self.cpu = None;
-        self
-    }
-
     /// The guest's memory as QEMU writes it: a number, in MiB unless a suffix `K`, `M`, `G` or `T`
-    /// follows. Some boards, among them `lm3s6965evb`, have a fixed memory and ignore it.
+    /// follows. Default `64K` on the default board, otherwise the board's own. Some boards, among them
+    /// `lm3s6965evb`, have a fixed memory and ignore it.
     #[must_use]
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
         self.memory = Some(memory.into());
         self
     }
 
-    /// The board's own memory: no `-m`.
-    #[must_use]
-    pub fn default_memory(mut self) -> Self {
-        self.memory = None;
-        self
+    fn is_default_board(&self) -> bool {
+        self.machine == DEFAULT_MACHINE && !self.as_board
+    }
+
+    /// The CPU model, where it is not the board's own.
+    pub(crate) fn cpu_model(&self) -> Option<&str> {
+        let default = self.is_default_board().then_some("cortex-m3");
+        self.cpu.as_deref().or(default)
+    }
+
+    /// The memory, where it is not the board's own.
+    pub(crate) fn memory_size(&self) -> Option<&str> {
+        let default = self.is_default_board().then_some("64K");
+        self.memory.as_deref().or(default)
     }
 
     /// How many CPUs (`-smp`).
@@ -307,6 +316,12 @@ impl MachineSpec {
     pub fn gdb(mut self, endpoint: Endpoint) -> Self {
         self.gdb = Some(endpoint);
         self
+    }
+
+    /// Whether a GDB stub is asked for.
+    #[must_use]
+    pub fn has_gdb(&self) -> bool {
+        self.gdb.is_some()
     }
 
     /// No GDB stub.

@@ -113,7 +113,9 @@ async fn each_has_endpoints_of_its_own() {
         .wait_for_gdb(true);
     let parent = Session::start(config).await.unwrap();
     parent.save_snapshot("start").await.unwrap();
-    let forks = parent.fork(2).await.unwrap();
+    assert!(parent.fork(1).await.unwrap()[0].gdb().is_none());
+    let with_gdb = |config: QemuConfig| config.gdb(Endpoint::free_port()).wait_for_gdb(true);
+    let forks = parent.fork_with(2, with_gdb).await.unwrap();
     let stubs: Vec<_> = [&parent, &forks[0], &forks[1]]
         .map(|session| session.gdb().unwrap().clone())
         .into();
@@ -164,7 +166,7 @@ async fn of_a_session_that_was_attached_only_the_state() {
     let parent = Session::start(
         config("tick")
             .qmp(Endpoint::Socket(socket.clone()))
-            .keep_running(),
+            .keep_running(true),
     );
     let parent = parent.await.unwrap();
     let watch = parent.process().unwrap();
