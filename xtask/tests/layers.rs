@@ -7,11 +7,12 @@ use std::process::Command;
 use cargo_metadata::MetadataCommand;
 
 /// Every crate of the workspace and those of the workspace that it may depend on.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("qmp-proto", &["test-support"]),
     ("qemu-launch", &["test-support"]),
     ("gdb-remote", &["test-support"]),
     ("gdb-port", &["gdb-remote", "test-support"]),
+    ("firmware-info", &["test-support"]),
     (
         "qemu-controller",
         &[

@@ -1,0 +1,89 @@
+//! The name of an entry: its own, or that of the entry it is an instance of.
+
+use std::sync::Arc;
+
+use gimli::{AttributeValue, Reader as _, UnitOffset};
+
+use super::{Bytes, Debug, Result};
+use crate::demangle::demangle;
+
+/// How many entries are gone through: an instance, its abstract form, its declaration, and some.
+const MAX_STEPS: usize = 16;
+
+/// A longer name is cut.
+const MAX_NAME: usize = 4096;
+
+/// What a function is called in the source: its linkage name demangled, or else its plain name.
+pub(crate) fn function(
+    debug: &Debug,
+    unit: &gimli::Unit<Bytes>,
+    offset: UnitOffset,
+) -> Result<Option<Arc<str>>> {
+    let (mut unit, mut offset) = (unit, offset);
+    let mut plain = None;
+    for _ in 0..MAX_STEPS {
+        let entry = Names::read(unit, offset)?;
+        let text = |value: AttributeValue<Bytes>| -> Result<String> {
+            Ok(cut(debug
+                .dwarf
+                .attr_string(unit, value)?
+                .to_string_lossy()?
+                .into_owned()))
+        };
+        if let Some(value) = entry.linkage {
+            return Ok(Some(demangle(&text(value)?).into()));
+        }
+        if plain.is_none()
+            && let Some(value) = entry.name
+        {
+            plain = Some(text(value)?);
+        }
+        match entry.origin {
+            Some(AttributeValue::UnitRef(at)) => offset = at,
+            Some(AttributeValue::DebugInfoRef(at)) => match debug.unit_of(at) {
+                Some((other, at)) => (unit, offset) = (&other.unit, at),
+                None => break,
+            },
+            _ => break,
+        }
+    }
+    Ok(plain.map(Into::into))
+}
+
+#[derive(Default)]
+struct Names {
+    linkage: Option<AttributeValue<Bytes>>,
+    name: Option<AttributeValue<Bytes>>,
+    origin: Option<AttributeValue<Bytes>>,
+}
+
+impl Names {
+    fn read(unit: &gimli::Unit<Bytes>, offset: UnitOffset) -> Result<Self> {
+        let mut names = Self::default();
+        let mut entries = unit.entries_raw(Some(offset))?;
+        let Some(abbreviation) = entries.read_abbreviation()? else {
+            return Ok(names);
+        };
+        for spec in abbreviation.attributes() {
+            let attribute = entries.read_attribute(*spec)?;
+            match attribute.name() {
+                gimli::DW_AT_linkage_name | gimli::DW_AT_MIPS_linkage_name => {
+                    names.linkage = Some(attribute.value());
+                }
+                gimli::DW_AT_name => names.name = Some(attribute.value()),
+                gimli::DW_AT_abstract_origin | gimli::DW_AT_specification => {
+                    names.origin = Some(attribute.value());
+                }
+                _ => {}
+            }
+        }
+        Ok(names)
+    }
+}
+
+pub(crate) fn cut(mut text: String) -> String {
+    if text.len() > MAX_NAME {
+        text.truncate(text.floor_char_boundary(MAX_NAME));
+    }
+    text
+}

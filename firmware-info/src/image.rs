@@ -1,0 +1,309 @@
+//! The ELF file itself: its headers, its sections, and their bytes, read when they are needed.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object::{CompressionFormat, Object as _, ObjectSegment as _, ReadCache, SectionFlags};
+
+use crate::error::{DebugInfoError, OpenError};
+
+/// The most that one section may decompress to. An honest one of a large firmware has some tens of
+/// MiB.
+const MAX_DECOMPRESSED: u64 = 512 << 20;
+
+/// What zlib can gain at most: 1032 to 1, rounded up. A header that claims more is a lie.
+const MAX_RATIO: u64 = 1040;
+
+/// Longer section names are cut: thousands of sections may share one long name.
+const MAX_SECTION_NAME: usize = 128;
+
+/// The instruction set of a firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Architecture {
+    /// 32-bit Arm: Cortex-M, and A- and R-profile in Arm or Thumb state.
+    Arm,
+    /// 64-bit Arm.
+    Aarch64,
+    /// 32-bit RISC-V.
+    Riscv32,
+    /// 64-bit RISC-V.
+    Riscv64,
+    /// Any other: symbols and source lines work, unwinding does not.
+    Other,
+}
+
+/// A section of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Section {
+    /// Its name. One of more than 128 bytes is cut.
+    pub name: String,
+    /// Its address in the target's memory; 0 for one that is not loaded.
+    pub address: u64,
+    /// Its size in bytes, uncompressed.
+    pub size: u64,
+    /// It takes up memory in the target.
+    pub loaded: bool,
+    /// It holds instructions.
+    pub executable: bool,
+    /// The firmware may write it.
+    pub writable: bool,
+    /// Where its bytes are in the file; empty for `.bss` and its like.
+    pub(crate) stored: Stored,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    offset: u64,
+    size: u64,
+    format: CompressionFormat,
+}
+
+impl Section {
+    /// Whether an address is in it, in the target's memory.
+    #[must_use]
+    pub fn contains(&self, address: u64) -> bool {
+        self.loaded && address >= self.address && address - self.address < self.size
+    }
+}
+
+/// A piece of the file that is loaded into the target.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    address: u64,
+    offset: u64,
+    stored: u64,
+}
+
+pub(crate) struct Image {
+    source: Source,
+    pub(crate) architecture: Architecture,
+    pub(crate) little_endian: bool,
+    pub(crate) is_64: bool,
+    pub(crate) entry: u64,
+    pub(crate) sections: Vec<Section>,
+    segments: Vec<Segment>,
+}
+
+enum Source {
+    File(Mutex<File>),
+    Bytes(Arc<[u8]>),
+}
+
+impl Image {
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        let file = File::open(path)?;
+        let cache = ReadCache::new(&file);
+        let headers = Headers::parse(&cache)?;
+        Ok(headers.image(Source::File(Mutex::new(file))))
+    }
+
+    pub(crate) fn parse(bytes: Arc<[u8]>) -> Result<Self, OpenError> {
+        let headers = Headers::parse(&*bytes)?;
+        Ok(headers.image(Source::Bytes(bytes)))
+    }
+
+    pub(crate) fn section(&self, name: &str) -> Option<&Section> {
+        self.sections.iter().find(|section| section.name == name)
+    }
+
+    pub(crate) fn section_at(&self, address: u64) -> Option<&Section> {
+        self.sections
+            .iter()
+            .find(|section| section.contains(address))
+    }
+
+    pub(crate) fn is_code(&self, address: u64) -> bool {
+        self.section_at(address)
+            .is_some_and(|section| section.executable)
+    }
+
+    /// A section's bytes, decompressed.
+    pub(crate) fn data(&self, section: &Section) -> Result<Arc<[u8]>, DebugInfoError> {
+        let failed = |reason: String| DebugInfoError::Section {
+            section: section.name.clone(),
+            reason,
+        };
+        let Stored {
+            offset,
+            size,
+            format,
+        } = section.stored;
+        if format == CompressionFormat::Zlib
+            && section.size > MAX_DECOMPRESSED.min(size.saturating_mul(MAX_RATIO))
+        {
+            return Err(failed(format!(
+                "{} bytes cannot come of {size}",
+                section.size
+            )));
+        }
+        let bytes = self
+            .read(offset, size)
+            .map_err(|error| failed(error.to_string()))?;
+        match format {
+            CompressionFormat::None => Ok(bytes),
+            CompressionFormat::Zlib => {
+                let limit = usize::try_from(section.size).unwrap_or(usize::MAX);
+                let inflated =
+                    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&bytes, limit)
+                        .map_err(|error| failed(error.to_string()))?;
+                Ok(inflated.into())
+            }
+            _ => Err(failed(
+                "it is compressed, but not with zlib, or damaged; \
+                 `objcopy --decompress-debug-sections` may help"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Bytes that the file loads to an address.
+    pub(crate) fn loaded(&self, address: u64, buffer: &mut [u8]) -> bool {
+        let wanted = buffer.len() as u64;
+        let Some((segment, skip)) = self.segments.iter().find_map(|segment| {
+            let skip = address.checked_sub(segment.address)?;
+            let end = skip.checked_add(wanted)?;
+            (end <= segment.stored).then_some((segment, skip))
+        }) else {
+            return false;
+        };
+        match self.read(segment.offset.saturating_add(skip), wanted) {
+            Ok(bytes) => {
+                buffer.copy_from_slice(&bytes);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn read(&self, offset: u64, size: u64) -> io::Result<Arc<[u8]>> {
+        match &self.source {
+            Source::Bytes(bytes) => {
+                let start = usize::try_from(offset).ok();
+                let end = offset
+                    .checked_add(size)
+                    .and_then(|end| usize::try_from(end).ok());
+                let range = start
+                    .zip(end)
+                    .and_then(|(start, end)| bytes.get(start..end));
+                range
+                    .map(Arc::from)
+                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
+            Source::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                // Before anything is allocated: a header may claim any size.
+                if offset
+                    .checked_add(size)
+                    .is_none_or(|end| file.metadata().is_ok_and(|metadata| end > metadata.len()))
+                {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                file.seek(SeekFrom::Start(offset))?;
+                let mut bytes = Vec::new();
+                (&*file).take(size).read_to_end(&mut bytes)?;
+                if bytes.len() as u64 != size {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+/// What the headers say.
+struct Headers {
+    architecture: Architecture,
+    little_endian: bool,
+    is_64: bool,
+    entry: u64,
+    sections: Vec<Section>,
+    segments: Vec<Segment>,
+}
+
+impl Headers {
+    fn parse<'data>(data: impl object::ReadRef<'data>) -> Result<Self, OpenError> {
+        let elf =
+            object::File::parse(data).map_err(|error| OpenError::NotElf(error.to_string()))?;
+        let architecture = match (elf.architecture(), elf.is_64()) {
+            (object::Architecture::Arm, _) => Architecture::Arm,
+            (object::Architecture::Aarch64, _) => Architecture::Aarch64,
+            (object::Architecture::Riscv32, _) => Architecture::Riscv32,
+            (object::Architecture::Riscv64, _) => Architecture::Riscv64,
+            _ => Architecture::Other,
+        };
+        let segments = elf
+            .segments()
+            .map(|segment| {
+                let (offset, stored) = segment.file_range();
+                Segment {
+                    address: segment.address(),
+                    offset,
+                    stored,
+                }
+            })
+            .collect();
+        Ok(Self {
+            architecture,
+            little_endian: elf.is_little_endian(),
+            is_64: elf.is_64(),
+            entry: elf.entry(),
+            sections: elf
+                .sections()
+                .map(|section| read_section(&section))
+                .collect(),
+            segments,
+        })
+    }
+
+    fn image(self, source: Source) -> Image {
+        Image {
+            source,
+            architecture: self.architecture,
+            little_endian: self.little_endian,
+            is_64: self.is_64,
+            entry: self.entry,
+            sections: self.sections,
+            segments: self.segments,
+        }
+    }
+}
+
+fn read_section<'data>(section: &impl object::ObjectSection<'data>) -> Section {
+    let name = section.name_bytes().unwrap_or_default();
+    let name = &name[..name.len().min(MAX_SECTION_NAME)];
+    let flags = match section.flags() {
+        SectionFlags::Elf { sh_flags, .. } => sh_flags.0,
+        _ => 0,
+    };
+    let has = |flag: u64| flags & flag != 0;
+    let range = section.compressed_file_range();
+    let stored = match &range {
+        Ok(range) => Stored {
+            offset: range.offset,
+            size: range.compressed_size,
+            format: range.format,
+        },
+        // The header of the compression is damaged, which whoever needs the bytes is told.
+        Err(_) => Stored {
+            offset: 0,
+            size: 0,
+            format: CompressionFormat::Unknown,
+        },
+    };
+    Section {
+        name: String::from_utf8_lossy(name).into_owned(),
+        address: section.address(),
+        size: match range {
+            Ok(range) if range.format != CompressionFormat::None => range.uncompressed_size,
+            _ => section.size(),
+        },
+        loaded: has(object::elf::SHF_ALLOC.0),
+        executable: has(object::elf::SHF_EXECINSTR.0),
+        writable: has(object::elf::SHF_WRITE.0),
+        stored,
+    }
+}

@@ -1,0 +1,153 @@
+//! What a firmware's ELF tells: its symbols and its source lines.
+//!
+//! ```
+//! use firmware_info::Firmware;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/c/o2.elf");
+//! let firmware = Firmware::open(path)?;
+//! let main = firmware.symbol("main")?;
+//! for frame in firmware.source_frames(main.address)? {
+//!     println!("{frame}"); // main at /fixtures/c/main.c:110:16
+//! }
+//! println!("{}", firmware.symbol_at(main.address + 2).unwrap()); // main+0x2
+//! # Ok(()) }
+//! ```
+//!
+//! It knows neither QEMU nor a runtime, and does no I/O but to read the file.
+//!
+//! - **Lazy.** Opening reads the headers. The symbol table, the debug information and the call frame
+//!   information are read by the first who asks, each unit of the debug information by the first who asks
+//!   for an address in it. A [`Firmware`] is shared between threads by reference.
+//! - **Bounded.** Any bytes end in an error or in an answer, in time and memory proportional to the file.
+//!   What a hostile file could multiply, an honest one needs once, and that is the limit.
+//! - **Texts are the file's.** Names and paths are as long as 4,096 bytes and may hold any character:
+//!   escape them where they are shown.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+mod demangle;
+mod dwarf;
+mod error;
+mod image;
+mod similar;
+mod source;
+mod symbols;
+#[cfg(feature = "_testing")]
+pub mod testing;
+
+pub use demangle::demangle;
+pub use error::{DebugInfoError, NameError, OpenError};
+pub use image::{Architecture, Section};
+pub use source::{FunctionRanges, LineAddresses, Location, SourceFrame};
+pub use symbols::{Symbol, SymbolKind, SymbolOffset};
+
+use dwarf::{Debug, LiveCode};
+use image::Image;
+use symbols::Symbols;
+
+/// A firmware's ELF file.
+pub struct Firmware {
+    image: Image,
+    symbols: OnceLock<Symbols>,
+    debug: OnceLock<Result<Debug, DebugInfoError>>,
+}
+
+impl Firmware {
+    /// Opens an ELF file and reads its headers. The file stays open, so that it may be replaced by
+    /// the next build meanwhile.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Ok(Self::new(Image::open(path.as_ref())?))
+    }
+
+    /// An ELF file that is in memory already.
+    ///
+    /// # Errors
+    /// [`OpenError::NotElf`].
+    pub fn parse(bytes: impl Into<std::sync::Arc<[u8]>>) -> Result<Self, OpenError> {
+        Ok(Self::new(Image::parse(bytes.into())?))
+    }
+
+    fn new(image: Image) -> Self {
+        Self {
+            image,
+            symbols: OnceLock::new(),
+            debug: OnceLock::new(),
+        }
+    }
+
+    /// The instruction set it is for.
+    #[must_use]
+    pub fn architecture(&self) -> Architecture {
+        self.image.architecture
+    }
+
+    /// Its entry point, as the header has it.
+    #[must_use]
+    pub fn entry(&self) -> u64 {
+        self.image.entry
+    }
+
+    /// Its sections, in the order of the file.
+    #[must_use]
+    pub fn sections(&self) -> &[Section] {
+        &self.image.sections
+    }
+
+    /// The section at an address of the target's memory.
+    #[must_use]
+    pub fn section_at(&self, address: u64) -> Option<&Section> {
+        self.image.section_at(address)
+    }
+
+    /// Fills the buffer with what the file loads to an address: code and constants, and what data
+    /// begins as. False where it loads nothing there.
+    #[must_use]
+    pub fn loaded(&self, address: u64, buffer: &mut [u8]) -> bool {
+        self.image.loaded(address, buffer)
+    }
+
+    /// The symbol that an address is in: one whose size covers it, or a label of code before it in
+    /// the same section with nothing in between. `None` for an address that is nowhere. Of a Thumb
+    /// function's address clear bit 0 first.
+    #[must_use]
+    pub fn symbol_at(&self, address: u64) -> Option<SymbolOffset> {
+        self.all_symbols().at(&self.image, address)
+    }
+
+    /// The symbol of a name: as the compiler mangled it, as the source has it, or the end of a path
+    /// (`module::NAME`) that only one has.
+    ///
+    /// # Errors
+    /// No symbol has it, with those that are similar; or several end with it.
+    pub fn symbol(&self, name: &str) -> Result<Symbol, NameError> {
+        self.all_symbols().named(&self.image, name)
+    }
+
+    /// All symbols, in the order of their addresses.
+    pub fn symbols(&self) -> impl Iterator<Item = Symbol> + '_ {
+        self.all_symbols().iter(&self.image)
+    }
+
+    pub(crate) fn all_symbols(&self) -> &Symbols {
+        self.symbols.get_or_init(|| Symbols::read(&self.image))
+    }
+
+    pub(crate) fn debug(&self) -> Result<&Debug, DebugInfoError> {
+        self.debug
+            .get_or_init(|| Debug::load(&self.image))
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    pub(crate) fn live_code(&self) -> LiveCode<'_> {
+        LiveCode {
+            image: &self.image,
+            symbols: self.all_symbols(),
+        }
+    }
+}

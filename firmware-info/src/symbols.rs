@@ -1,0 +1,354 @@
+//! The symbol table: what is at an address, and where a name is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use object::read::elf::Sym as _;
+use object::{Endianness, elf};
+
+use crate::demangle::demangle;
+use crate::error::NameError;
+use crate::image::{Architecture, Image};
+use crate::similar;
+
+/// A longer name is no name.
+const MAX_NAME: usize = 4096;
+
+/// How many bytes of demangled names are remembered. Symbols beyond are found by the name in the
+/// file only.
+const MAX_NAMES: usize = 64 << 20;
+
+/// How many symbols before an address are looked at: functions do not nest in an honest file.
+const NEAR: usize = 256;
+
+/// How many names an error shows.
+const SHOWN: usize = 5;
+
+/// What a symbol stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SymbolKind {
+    /// Code.
+    Function,
+    /// Data.
+    Object,
+    /// An address with no more said: an assembler's label or a linker script's symbol.
+    Label,
+}
+
+/// A symbol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Symbol {
+    /// Its name as the source has it.
+    pub name: String,
+    /// Its name in the file, as the compiler mangled it.
+    pub raw_name: String,
+    /// Its address. Of a Thumb function without the bit that says Thumb.
+    pub address: u64,
+    /// Its size in bytes; 0 where the file does not say.
+    pub size: u64,
+    /// What it stands for.
+    pub kind: SymbolKind,
+    /// The section it is in; `None` for an absolute value, such as one of a linker script.
+    pub section: Option<String>,
+    /// Other object files could see it.
+    pub global: bool,
+}
+
+/// An address by the symbol that it is in. Displayed as `main+0x12`, or `main` for its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SymbolOffset {
+    /// The symbol.
+    pub symbol: Symbol,
+    /// How far behind its beginning, in bytes.
+    pub offset: u64,
+}
+
+impl std::fmt::Display for SymbolOffset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.symbol.name)?;
+        match self.offset {
+            0 => Ok(()),
+            offset => write!(f, "+{offset:#x}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    address: u64,
+    size: u64,
+    /// Where its name is in the string table.
+    name: u32,
+    section: u16,
+    kind: SymbolKind,
+    global: bool,
+}
+
+impl Entry {
+    fn end(&self) -> u64 {
+        self.address.saturating_add(self.size)
+    }
+}
+
+/// All symbols, in the order of their addresses. Names stay in the string table: many symbols may
+/// share one.
+#[derive(Default)]
+pub(crate) struct Symbols {
+    strings: Arc<[u8]>,
+    entries: Vec<Entry>,
+    /// For each entry the furthest end of it and all before, so that a walk back knows when to stop.
+    furthest: Vec<u64>,
+    demangled: OnceLock<HashMap<String, Vec<u32>>>,
+}
+
+impl Symbols {
+    /// A file that was stripped, or whose table cannot be read, has none.
+    pub(crate) fn read(image: &Image) -> Self {
+        let table = image
+            .section(".symtab")
+            .and_then(|section| image.data(section).ok());
+        let strings = image
+            .section(".strtab")
+            .and_then(|section| image.data(section).ok());
+        let (Some(table), Some(strings)) = (table, strings) else {
+            return Self::default();
+        };
+        let mut entries = if image.is_64 {
+            entries::<elf::FileHeader64<Endianness>>(&table, image)
+        } else {
+            entries::<elf::FileHeader32<Endianness>>(&table, image)
+        };
+        entries.retain(|entry| name_in(&strings, entry.name).is_some_and(is_telling));
+        entries.sort_by_key(|entry| (entry.address, entry.size));
+        let mut end = 0;
+        let furthest = entries
+            .iter()
+            .map(|entry| {
+                end = end.max(entry.end());
+                end
+            })
+            .collect();
+        Self {
+            strings,
+            entries,
+            furthest,
+            demangled: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a function begins here.
+    pub(crate) fn function_begins(&self, address: u64) -> bool {
+        let first = self
+            .entries
+            .partition_point(|entry| entry.address < address);
+        self.entries[first..]
+            .iter()
+            .take_while(|entry| entry.address == address)
+            .any(|entry| entry.kind == SymbolKind::Function)
+    }
+
+    pub(crate) fn at(&self, image: &Image, address: u64) -> Option<SymbolOffset> {
+        let entry = self
+            .covering(address)
+            .or_else(|| self.label(image, address))?;
+        Some(SymbolOffset {
+            symbol: self.symbol(image, entry),
+            offset: address - entry.address,
+        })
+    }
+
+    /// The innermost symbol whose size covers an address.
+    fn covering(&self, address: u64) -> Option<&Entry> {
+        let end = self
+            .entries
+            .partition_point(|entry| entry.address <= address);
+        let near = (end.saturating_sub(NEAR)..end).rev();
+        near.take_while(|at| self.furthest[*at] > address)
+            .map(|at| &self.entries[at])
+            .filter(|entry| address < entry.end())
+            .max_by_key(|entry| {
+                let size = u64::MAX - entry.size;
+                (
+                    entry.address,
+                    entry.kind != SymbolKind::Label,
+                    entry.global,
+                    size,
+                )
+            })
+    }
+
+    /// A symbol without a size: the address itself, or a label of code before it in the same
+    /// section, with nothing else in between.
+    fn label(&self, image: &Image, address: u64) -> Option<&Entry> {
+        let section = image.section_at(address);
+        let end = self
+            .entries
+            .partition_point(|entry| entry.address <= address);
+        let last = self.entries[..end].last()?.address;
+        let near = self.entries[..end].iter().rev().take(NEAR);
+        let near = near.take_while(|entry| entry.address == last);
+        // Behind the end of a symbol is nothing, whatever else began with it.
+        if address != last && near.clone().any(|entry| entry.size != 0) {
+            return None;
+        }
+        near.filter(|entry| entry.size == 0)
+            .filter(|entry| match section {
+                Some(section) => {
+                    entry.address == address
+                        || (section.executable && section.contains(entry.address))
+                }
+                // Nothing is loaded here; a linker script may still have named the address.
+                None => entry.address == address && entry.section == elf::SHN_ABS.0,
+            })
+            .max_by_key(|entry| (entry.kind == SymbolKind::Function, entry.global))
+    }
+
+    pub(crate) fn named(&self, image: &Image, name: &str) -> Result<Symbol, NameError> {
+        let exact = self.entries.iter().filter(|entry| self.raw(entry) == name);
+        if let Some(entry) = exact.max_by_key(|entry| entry.global) {
+            return Ok(self.symbol(image, entry));
+        }
+        let names = self.demangled();
+        let mut found: Vec<(&String, &Vec<u32>)> = match names.get_key_value(name) {
+            Some(found) => vec![found],
+            None => names
+                .iter()
+                .filter(|(known, _)| is_tail(known, name))
+                .collect(),
+        };
+        found.sort();
+        match found[..] {
+            [(_, entries)] => {
+                let entries = entries
+                    .iter()
+                    .filter_map(|at| self.entries.get(*at as usize));
+                let best = entries.max_by_key(|entry| (entry.global, entry.size));
+                best.map(|entry| self.symbol(image, entry))
+                    .ok_or_else(|| self.unknown(name))
+            }
+            [] => Err(self.unknown(name)),
+            _ => Err(NameError::Ambiguous {
+                name: name.to_owned(),
+                candidates: found
+                    .iter()
+                    .take(SHOWN)
+                    .map(|(known, _)| (*known).clone())
+                    .collect(),
+            }),
+        }
+    }
+
+    pub(crate) fn iter<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = Symbol> + 'a {
+        self.entries.iter().map(|entry| self.symbol(image, entry))
+    }
+
+    fn unknown(&self, name: &str) -> NameError {
+        let names = self.demangled().keys().map(String::as_str);
+        NameError::Unknown {
+            name: name.to_owned(),
+            similar: similar::to(name, names, SHOWN),
+        }
+    }
+
+    fn demangled(&self) -> &HashMap<String, Vec<u32>> {
+        self.demangled.get_or_init(|| {
+            let mut names: HashMap<String, Vec<u32>> = HashMap::new();
+            let mut bytes = 0;
+            for (at, entry) in (0..).zip(&self.entries) {
+                let name = demangle(self.raw(entry)).into_owned();
+                bytes += name.len();
+                if bytes > MAX_NAMES {
+                    break;
+                }
+                names.entry(name).or_default().push(at);
+            }
+            names
+        })
+    }
+
+    fn raw(&self, entry: &Entry) -> &str {
+        name_in(&self.strings, entry.name).unwrap_or_default()
+    }
+
+    fn symbol(&self, image: &Image, entry: &Entry) -> Symbol {
+        let raw = self.raw(entry);
+        // Section 0 of the file is none; the list does not have it.
+        let section = usize::from(entry.section).checked_sub(1);
+        Symbol {
+            name: demangle(raw).into_owned(),
+            raw_name: raw.to_owned(),
+            address: entry.address,
+            size: entry.size,
+            kind: entry.kind,
+            section: section
+                .and_then(|at| image.sections.get(at))
+                .map(|section| section.name.clone()),
+            global: entry.global,
+        }
+    }
+}
+
+fn entries<Elf>(table: &[u8], image: &Image) -> Vec<Entry>
+where
+    Elf: object::read::elf::FileHeader<Endian = Endianness>,
+{
+    let endian = if image.little_endian {
+        Endianness::Little
+    } else {
+        Endianness::Big
+    };
+    let size = size_of::<Elf::Sym>();
+    let count = table.len() / size;
+    let Ok((symbols, _)) = object::pod::slice_from_bytes::<Elf::Sym>(table, count) else {
+        return Vec::new();
+    };
+    let thumb = image.architecture == Architecture::Arm;
+    symbols
+        .iter()
+        .filter(|symbol| !symbol.is_undefined(endian))
+        .filter_map(|symbol| {
+            let kind = match symbol.st_type() {
+                elf::STT_FUNC | elf::STT_GNU_IFUNC => SymbolKind::Function,
+                elf::STT_OBJECT | elf::STT_COMMON => SymbolKind::Object,
+                elf::STT_NOTYPE => SymbolKind::Label,
+                _ => return None,
+            };
+            let address: u64 = symbol.st_value(endian).into();
+            let is_thumb = thumb && kind == SymbolKind::Function;
+            Some(Entry {
+                address: if is_thumb { address & !1 } else { address },
+                size: symbol.st_size(endian).into(),
+                name: symbol.st_name(endian),
+                section: symbol.st_shndx(endian).0,
+                kind,
+                global: symbol.st_bind() != elf::STB_LOCAL,
+            })
+        })
+        .collect()
+}
+
+/// Arm's mapping symbols (`$t`, `$d`) and the assembler's local labels tell a reader nothing.
+fn is_telling(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('$') && !name.starts_with(".L")
+}
+
+fn name_in(strings: &[u8], offset: u32) -> Option<&str> {
+    let rest = strings.get(offset as usize..)?;
+    let length = rest.iter().take(MAX_NAME + 1).position(|byte| *byte == 0)?;
+    std::str::from_utf8(&rest[..length]).ok()
+}
+
+/// `module::NAME` is the tail of `crate::module::NAME`.
+fn is_tail(known: &str, name: &str) -> bool {
+    !name.is_empty()
+        && known
+            .strip_suffix(name)
+            .is_some_and(|head| head.ends_with("::"))
+}

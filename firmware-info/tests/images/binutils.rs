@@ -1,0 +1,113 @@
+//! Symbols and source lines as binutils has them, on real images; `fixtures/record-lines.sh` recorded them.
+
+use crate::{firmware, fixture_text};
+use firmware_info::SourceFrame;
+
+const LINES: [&str; 13] = [
+    "c/o0",
+    "c/o2",
+    "c/os",
+    "c/lto",
+    "exceptions/hard",
+    "dwarf/dwarf2",
+    "dwarf/dwarf3",
+    "dwarf/dwarf4",
+    "dwarf/dwarf5",
+    "dwarf/dwarf64",
+    "dwarf/zdebug",
+    "dwarf/shapes",
+    "rust/release",
+];
+
+/// `main at /dir/main.c:12 (discriminator 3)` as function, file name and line.
+fn theirs(line: &str) -> (String, String, String) {
+    let line = line.trim().trim_start_matches("(inlined by) ");
+    let line = line.split(" (discriminator").next().unwrap();
+    let (function, place) = line.rsplit_once(" at ").unwrap();
+    let (file, line) = place.rsplit_once(':').unwrap();
+    let file = file.rsplit('/').next().unwrap();
+    let line = if line == "?" { "0" } else { line };
+    (letters(function), file.to_owned(), line.to_owned())
+}
+
+fn ours(frame: &SourceFrame) -> (String, String, String) {
+    let location = frame.location.as_ref().unwrap();
+    let file = location.file.rsplit('/').next().unwrap();
+    (
+        letters(frame.function.as_deref().unwrap()),
+        file.to_owned(),
+        location.line.to_string(),
+    )
+}
+
+/// The two demanglers differ in spaces and in how they write a path's generic arguments.
+fn letters(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
+#[test]
+fn lines_and_inlined_functions_are_those_of_addr2line() {
+    let mut compared = 0;
+    for name in LINES {
+        let firmware = firmware(name);
+        let text = fixture_text(&format!("{name}.lines.txt"));
+        let mut lines = text.lines().skip(1).peekable();
+        while let Some(line) = lines.next() {
+            let (address, first) = line.split_once(": ").unwrap();
+            let mut wanted = vec![theirs(first)];
+            while let Some(next) = lines.next_if(|line| line.starts_with(" (inlined by)")) {
+                wanted.push(theirs(next));
+            }
+            let address = u64::from_str_radix(&address[2..], 16).unwrap();
+            let found: Vec<_> = firmware
+                .source_frames(address)
+                .unwrap()
+                .iter()
+                .map(ours)
+                .collect();
+            assert_eq!(found, wanted, "{name} at {address:#x}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 300, "only {compared} addresses were compared");
+}
+
+#[test]
+fn symbols_are_those_of_nm() {
+    for name in ["c/o2", "dwarf/shapes", "rust/release", "rust/debug"] {
+        let firmware = firmware(name);
+        let text = fixture_text(&format!("{name}.symbols.txt"));
+        let mut compared = 0;
+        for line in text.lines().skip(1) {
+            let mut words = line.splitn(4, ' ');
+            let (address, size) = (words.next().unwrap(), words.next().unwrap());
+            // Without a size the second word is the letter.
+            if size.len() == 1 {
+                continue;
+            }
+            let [address, size] = [address, size].map(|hex| u64::from_str_radix(hex, 16).unwrap());
+            let is_code = words.next().is_some_and(|letter| "tTwW".contains(letter));
+            let wanted = words.next().unwrap();
+            // The compiler's own labels, for constants without a name.
+            if wanted.starts_with(".L") {
+                continue;
+            }
+            let address = if is_code { address & !1 } else { address };
+            let found = firmware.symbols().any(|symbol| {
+                symbol.address == address
+                    && symbol.size == size
+                    && letters(&symbol.name) == letters(&wanted.replace("vtable for", "vtable"))
+            });
+            assert!(found, "{name}: {line}");
+            let last = firmware.symbol_at(address + size - 1);
+            let last = last.unwrap_or_else(|| panic!("{name}: {line}"));
+            assert!(last.symbol.address < address + size, "{name}: {line}");
+            assert!(
+                last.symbol.address + last.symbol.size >= address + size,
+                "{name}: {line}"
+            );
+            compared += 1;
+        }
+        assert!(compared > 5, "{name}: only {compared}");
+    }
+}

@@ -1,0 +1,124 @@
+//! What a caller asks besides: addresses of a line, ranges of a function, names that are not there, addresses that are nowhere.
+
+use crate::firmware;
+use firmware_info::{Architecture, NameError, SymbolKind};
+
+#[test]
+fn a_line_has_addresses_and_they_have_the_line() {
+    for (name, file, line) in [
+        ("c/o0", "main.c", 56),
+        ("c/o2", "c/main.c", 91),
+        ("c/lto", "/fixtures/c/main.c", 99),
+        ("dwarf/dwarf2", "small.c", 11),
+        ("rust/debug", "src/main.rs", 79),
+        ("rust/release", "main.rs", 97),
+        ("riscv/debug", "main.rs", 27),
+    ] {
+        let firmware = firmware(name);
+        let found = firmware.line_addresses(file, line).unwrap().expect(name);
+        assert!(!found.addresses.is_empty(), "{name}");
+        assert!(
+            (line..line + 3).contains(&found.line),
+            "{name}: {}",
+            found.line
+        );
+        for address in found.addresses {
+            let frames = firmware.source_frames(address).unwrap();
+            let location = frames[0].location.as_ref().unwrap();
+            assert_eq!(location.line, found.line, "{name} at {address:#x}");
+            let file = file.rsplit('/').next().unwrap();
+            assert!(location.file.ends_with(file), "{name}: {location}");
+        }
+        for (file, line) in [("ain.c", 56), ("other.c", 1), ("main.c", 100_000), ("", 1)] {
+            assert_eq!(
+                firmware.line_addresses(file, line).unwrap(),
+                None,
+                "{name}: {file}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_ranges_of_a_function_are_those_of_its_symbol() {
+    for name in [
+        "c/o0",
+        "c/o2",
+        "rust/debug",
+        "rust/release",
+        "riscv/release",
+    ] {
+        let firmware = firmware(name);
+        let main = firmware.symbol("main").unwrap();
+        let function = firmware.function_at(main.address + 2).unwrap().unwrap();
+        assert_eq!(function.ranges[0].start, main.address, "{name}");
+        assert!(function.ranges[0].end <= main.address + main.size, "{name}");
+    }
+}
+
+#[test]
+fn names_are_found_as_written_and_others_are_proposed() {
+    let firmware = firmware("rust/debug");
+    let ticks = firmware.symbol("calls::TICKS").unwrap();
+    assert_eq!((ticks.kind, ticks.size), (SymbolKind::Object, 4));
+    assert_eq!(ticks.section.as_deref(), Some(".bss"));
+    for name in ["TICKS", &ticks.raw_name.clone()] {
+        assert_eq!(firmware.symbol(name).unwrap(), ticks, "{name}");
+    }
+    assert_eq!(firmware.symbol("PLAIN_COUNTER").unwrap().size, 8);
+    assert_eq!(
+        firmware.symbol("numbers::collatz").unwrap().kind,
+        SymbolKind::Function
+    );
+    let error = firmware.symbol("calls::TICK").unwrap_err();
+    let NameError::Unknown { similar, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(similar[0], "calls::TICKS");
+    assert!(
+        error
+            .to_string()
+            .starts_with("no symbol is named \"calls::TICK\"; similar are calls::TICKS")
+    );
+    assert!(matches!(
+        firmware.symbol("fmt"),
+        Err(NameError::Ambiguous { .. })
+    ));
+}
+
+#[test]
+fn an_address_that_is_nowhere_has_no_symbol() {
+    for name in ["c/o2", "rust/debug", "riscv/release"] {
+        let firmware = firmware(name);
+        for address in [0x4000_0000, 0x5fff_fffe, 0xffff_fffe, u64::MAX, 0x8fff_0000] {
+            assert_eq!(firmware.symbol_at(address), None, "{name} at {address:#x}");
+            assert_eq!(
+                firmware.source_frames(address).unwrap(),
+                [],
+                "{name} at {address:#x}"
+            );
+        }
+    }
+    let firmware = firmware("c/o2");
+    assert_eq!(
+        firmware.symbol_at(firmware.symbol("_estack").unwrap().address + 8),
+        None
+    );
+    assert_eq!(firmware.architecture(), Architecture::Arm);
+    // The literals behind a function belong to it; what fills up to the next one to nobody.
+    let hash = firmware.symbol("hash").unwrap();
+    let last = firmware.symbol_at(hash.address + hash.size - 1).unwrap();
+    assert_eq!(last.symbol, hash);
+}
+
+#[test]
+fn sections_and_what_is_loaded() {
+    let firmware = firmware("c/o2");
+    let text = firmware.section_at(0x100).unwrap();
+    assert!(text.name == ".text" && text.executable && !text.writable);
+    assert!(firmware.section_at(0x2000_0000).unwrap().writable);
+    let mut word = [0; 4];
+    assert!(firmware.loaded(0, &mut word));
+    assert_eq!(u32::from_le_bytes(word), 0x2001_0000);
+    assert!(!firmware.loaded(0x3_0000, &mut word) && !firmware.loaded(u64::MAX, &mut word));
+}
