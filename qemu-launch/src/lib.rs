@@ -11,7 +11,7 @@
 //! let uart = qemu.take_serial(0).expect("it is inherited, and taken once");
 //! # drop((monitor, uart));
 //! let ended = qemu.end_blocking(StopPolicy::default())?;
-//! println!("{}, by {:?}", ended.exit, ended.rung);
+//! println!("{}, by {:?}", ended.exit, ended.step);
 //! # Ok(())
 //! # }
 //! ```

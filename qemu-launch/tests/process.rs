@@ -39,7 +39,7 @@ fn one_that_is_deaf_to_sigterm_is_killed() {
         .end_blocking(StopPolicy::default().terminate_within(Duration::from_millis(100)))
         .unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Killed, &ExitKind::Signalled(9))
     );
     assert!(
@@ -56,7 +56,7 @@ fn one_that_takes_its_time_is_waited_for() {
         .end_blocking(StopPolicy::default().terminate_within(Duration::from_secs(20)))
         .unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Terminated, &ExitKind::Exited(3))
     );
 }
@@ -67,11 +67,11 @@ fn one_that_may_take_for_ever_is_waited_for() {
     let fake = Fake::new("echo ready; sleep 0.1; exit 3");
     let (process, _) = start(&fake);
     let (tell, told) = std::sync::mpsc::channel();
-    let watch = process.watch();
+    let handle = process.handle();
     std::thread::spawn(move || {
         let policy = StopPolicy::default().after_quit(Duration::MAX);
         tell.send(
-            watch.end_blocking(
+            handle.end_blocking(
                 policy
                     .terminate_within(Duration::MAX)
                     .kill_within(Duration::MAX),
@@ -83,7 +83,7 @@ fn one_that_may_take_for_ever_is_waited_for() {
         .expect("it is told")
         .unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Exited, &ExitKind::Exited(3))
     );
 }

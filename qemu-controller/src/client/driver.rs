@@ -328,7 +328,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (shared, process, mut stream) =
             driven(&folder, "echo 'gone wrong' >&2; sleep 0.1; exit 3").await;
-        tokio::spawn(drive(shared.share(), Some(process.watch())));
+        tokio::spawn(drive(shared.share(), Some(process.handle())));
         stream.write_all(br#"{"QMP": {"version": "#).await.unwrap();
         drop(stream);
         let ended = shared.end().await;
@@ -347,7 +347,7 @@ mod tests {
         shared.state().pending_end =
             Some(SessionEnd::Io(Arc::new(io::ErrorKind::OutOfMemory.into())));
         let began = tokio::time::Instant::now();
-        drive(shared.share(), Some(process.watch())).await;
+        drive(shared.share(), Some(process.handle())).await;
         assert!(matches!(shared.end().await, SessionEnd::Io(_)));
         assert!(began.elapsed().is_zero());
     }

@@ -239,7 +239,7 @@ async fn begin(
     let loaded = LoadedFiles::of(spec.files());
     let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await?;
     info!(pid = process.pid(), argv = %process.argv(), "QEMU started");
-    progress.process = Some(process.watch());
+    progress.process = Some(process.handle());
     progress.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
     let serials = serials(&mut process, &mut logs).map_err(|error| progress.connect(error))?;
@@ -269,7 +269,7 @@ async fn begin(
     let transport = connect(&mut process, progress).await?;
     // The one deadline here is that of the whole start.
     let deadline = config.deadlines.start;
-    let watch = Some(process.watch());
+    let watch = Some(process.handle());
     let address = process.qmp_address().cloned();
     let begun = handshake(transport, address, watch, transcript, deadline, progress);
     let (shared, greeting) = begun.await?;

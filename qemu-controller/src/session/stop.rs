@@ -91,7 +91,7 @@ impl Session {
         let (asked, ended) = tokio::join!(asked, ending);
         let ended = ended?;
         shared.end().await;
-        let by = match ended.rung {
+        let by = match ended.step {
             StopStep::Exited if asked && ended.exit.success() => StoppedBy::Quit,
             StopStep::Exited => StoppedBy::Itself,
             StopStep::Terminated => StoppedBy::Terminate,

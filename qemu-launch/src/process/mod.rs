@@ -2,9 +2,12 @@
 
 pub(crate) mod channel;
 pub(crate) mod child;
+pub(crate) mod drain;
 pub(crate) mod environment;
 pub(crate) mod exec;
 pub(crate) mod exit;
+#[cfg(unix)]
+mod exit_notice;
 pub(crate) mod lockup;
 pub(crate) mod output;
 pub(crate) mod parent_guard;
@@ -27,7 +30,7 @@ use child::Child;
 use exit::Exit;
 use output::{Lines, Tail, TimedOut};
 use ring::Ring;
-use set_once::Once;
+use set_once::SetOnce;
 use stop_policy::{StillRunning, StopPolicy, Terminated};
 
 /// How long dropping a [`Process`] waits for the killed process to be gone; it takes a few
@@ -36,14 +39,14 @@ const DROP_WAIT: Duration = Duration::from_millis(250);
 
 /// A QEMU that this program started, and the owner of its life: **dropping it kills QEMU and reaps
 /// it**, unless the machine is to [keep running](crate::MachineSpec::keep_running). The drop blocks
-/// until QEMU is gone, which takes some milliseconds, and for 250 ms at most; [`ProcessHandle::end`] spares
-/// async code even that.
+/// until QEMU is gone, which takes some milliseconds, and for 250 ms at most;
+/// [`ProcessHandle::end`] spares async code even that.
 ///
-/// Everything that only looks on is in [`ProcessHandle`], to which this dereferences, and which can be
-/// cloned and outlive it.
+/// Everything that needs no ownership is in [`ProcessHandle`], to which this dereferences, and which
+/// can be cloned and outlive it.
 #[derive(Debug)]
 pub struct Process {
-    watch: ProcessHandle,
+    handle: ProcessHandle,
     channels: Vec<Opened>,
     kept: bool,
 }
@@ -57,7 +60,7 @@ pub(crate) struct Opened {
     pub(crate) stream: Option<exec::Stream>,
 }
 
-/// What is known of a process, shared by its handle, its watchers and the threads that serve it.
+/// What is known of a process, shared by its handles and the thread that serves it.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) pid: u32,
@@ -65,7 +68,7 @@ pub(crate) struct Shared {
     pub(crate) child: Child,
     pub(crate) stdout: Arc<Ring>,
     pub(crate) stderr: Arc<Ring>,
-    pub(crate) exit: Once<Exit>,
+    pub(crate) exit: SetOnce<Exit>,
     /// A signal was sent to it from here.
     pub(crate) signalled: AtomicBool,
 }
@@ -73,22 +76,22 @@ pub(crate) struct Shared {
 impl Process {
     pub(crate) fn new(shared: Arc<Shared>, channels: Vec<Opened>, kept: bool) -> Self {
         Self {
-            watch: ProcessHandle { shared },
+            handle: ProcessHandle { shared },
             channels,
             kept,
         }
     }
 
-    /// The same process, with this said on what becomes of it when the handle is dropped.
+    /// The same process, which outlives this handle or does not.
     pub(crate) fn keep(mut self, kept: bool) -> Self {
         self.kept = kept;
         self
     }
 
-    /// A watcher that can be cloned freely and outlives this handle.
+    /// A handle that can be cloned freely and outlives this one.
     #[must_use]
-    pub fn watch(&self) -> ProcessHandle {
-        self.watch.clone()
+    pub fn handle(&self) -> ProcessHandle {
+        self.handle.clone()
     }
 
     /// Whether it outlives this handle and this program.
@@ -161,30 +164,30 @@ impl Deref for Process {
     type Target = ProcessHandle;
 
     fn deref(&self) -> &ProcessHandle {
-        &self.watch
+        &self.handle
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.kept && self.watch.try_wait().is_none() {
-            self.watch.kill();
-            // So that a port or a file that QEMU held is free when the drop is over. Should the
-            // time not do, the process is reaped all the same, by the thread that waits for it.
-            let _ = self.watch.wait_blocking(Instant::now() + DROP_WAIT);
+        if !self.kept && self.handle.try_wait().is_none() {
+            self.handle.kill();
+            // So that a port or a file that QEMU held is free after the drop. If this time is too
+            // short, the thread that serves the process reaps it all the same.
+            let _ = self.handle.wait_blocking(Instant::now() + DROP_WAIT);
         }
     }
 }
 
-/// Looks on while QEMU runs, and can end it. Cheap to clone; keeps nothing alive.
+/// Observes QEMU while it runs, and can end it. Cheap to clone; keeps nothing alive.
 #[derive(Debug, Clone)]
 pub struct ProcessHandle {
     shared: Arc<Shared>,
 }
 
 impl ProcessHandle {
-    /// The process id. It stays reserved until the end was noticed, so within this crate no signal
-    /// goes astray.
+    /// The process id. It stays reserved until the process is reaped, so no signal of this crate
+    /// reaches another process.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.shared.pid
@@ -244,10 +247,11 @@ impl ProcessHandle {
         Lines::new(Arc::clone(&self.shared.stdout))
     }
 
-    /// Asks it to end: SIGTERM, upon which QEMU sends SHUTDOWN (`host-signal`) and exits 0. A
-    /// process that was stopped is continued, or it would not hear. Does nothing once it has ended.
-    /// On Windows the same as
-    /// [`kill`](Self::kill).
+    /// Asks it to end: SIGTERM to its process group, upon which QEMU sends SHUTDOWN (`host-signal`)
+    /// and exits with status 0. In its first 50 ms or so QEMU has no handler for SIGTERM yet, and
+    /// signal 15 ends it: then [`Exit::signal`] is 15 and there is no exit status. A process that was
+    /// stopped (SIGSTOP) is continued, since it would not react otherwise. Does nothing once it has
+    /// ended. On Windows the same as [`kill`](Self::kill).
     pub fn terminate(&self) {
         self.shared.signalled.store(true, Ordering::Relaxed);
         self.shared.child.terminate();
@@ -259,15 +263,15 @@ impl ProcessHandle {
         self.shared.child.kill();
     }
 
-    /// Whether [`terminate`](Self::terminate), [`kill`](Self::kill) or a rung of [`end`](Self::end)
-    /// sent it a signal: one that ended it then came from here, not from outside.
+    /// Whether [`terminate`](Self::terminate), [`kill`](Self::kill) or a step of [`end`](Self::end)
+    /// sent it a signal: the one that ended it then came from here, not from outside.
     #[must_use]
     pub fn was_signalled(&self) -> bool {
         self.shared.signalled.load(Ordering::Relaxed)
     }
 
-    /// Ends it, rung by rung, and says which rung it took. The ladder is climbed from this call on,
-    /// whether or not the future is polled, and dropping the future does not stop it.
+    /// Ends it, step by step, and returns which step it took. That begins with this call, whether or
+    /// not the future is polled, and goes on if the future is dropped.
     pub fn end(
         &self,
         policy: StopPolicy,
@@ -276,15 +280,20 @@ impl ProcessHandle {
         async move { outcome.wait().await }
     }
 
-    /// As [`end`](Self::end), blocking: at most for the sum of the ladder's rungs.
+    /// As [`end`](Self::end), blocking: at most for the sum of the policy's steps.
     ///
     /// # Errors
-    /// [`StillRunning`] when not even SIGKILL ended it within its rung.
+    /// [`StillRunning`] when not even SIGKILL ended it in time.
     pub fn end_blocking(&self, policy: StopPolicy) -> Result<Terminated, StillRunning> {
         let outcome = stop_policy::begin(self.clone(), policy).wait_blocking(None);
-        outcome.unwrap_or(Err(StillRunning {
+        outcome.unwrap_or_else(|| Err(self.still_running(policy.kill)))
+    }
+
+    pub(crate) fn still_running(&self, after: Duration) -> StillRunning {
+        StillRunning {
             pid: self.pid(),
-            after: policy.kill,
-        }))
+            after,
+            out_of_reach: self.shared.child.is_out_of_reach(),
+        }
     }
 }

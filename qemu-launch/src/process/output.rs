@@ -2,7 +2,6 @@
 //! followed by line.
 
 use std::fmt;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -168,22 +167,6 @@ impl Lines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the deadline is over")]
 pub struct TimedOut;
-
-/// Reads a stream to its end into the ring, which is closed then.
-pub(crate) fn drain(mut stream: impl Read, ring: &Ring) {
-    // On the stack of a thread that lives as long as QEMU: small, as 50 QEMUs have a hundred of
-    // them.
-    let mut buffer = [0; 4 * 1024];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => ring.push(&buffer[..read]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    ring.close();
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,30 +1,30 @@
-//! Where the system can't kill QEMU when this program ends (all but Linux): a small guard process
-//! that does.
+//! A small guard process that kills QEMU when this program ends, where the system can't (all but
+//! Linux).
 //!
-//! The guard is a shell that waits for a line on its stdin, a pipe whose other end only this
-//! program holds. The line comes when QEMU has ended. The pipe's end without a line means that this
-//! program has ended, however that came: then the guard kills QEMU's process group.
+//! The guard is a shell that reads a line from its stdin, a pipe whose other end only this program
+//! holds. The line comes when QEMU has ended. EOF without a line means that this program has ended,
+//! for whatever reason: then the guard kills QEMU's process group.
 
 use std::io::{self, Write};
 use std::process::Child;
 
-/// Linux kills QEMU itself (`PR_SET_PDEATHSIG`), and Windows has neither: there a QEMU outlives a
-/// killed program.
+/// Linux kills QEMU itself (`PR_SET_PDEATHSIG`). Windows has neither: there QEMU outlives a killed
+/// program.
 const NEEDED: bool = cfg!(all(
     unix,
     not(any(target_os = "linux", target_os = "android"))
 ));
 
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub(crate) struct ParentGuard {
     shell: Option<Child>,
 }
 
-impl Guard {
-    /// Sets a guard over the process group of this id, on systems where one is needed.
-    pub(crate) fn over(group: u32) -> io::Result<Self> {
+impl ParentGuard {
+    /// Starts a guard for the process group of this id, on systems where one is needed.
+    pub(crate) fn for_group(group: u32) -> io::Result<Self> {
         if NEEDED {
-            Self::set(group)
+            Self::start(group)
         } else {
             Ok(Self::none())
         }
@@ -36,7 +36,7 @@ impl Guard {
     }
 
     #[cfg(unix)]
-    fn set(group: u32) -> io::Result<Self> {
+    fn start(group: u32) -> io::Result<Self> {
         use std::os::unix::process::CommandExt;
         use std::process::{Command, Stdio};
         let mut command = Command::new("/bin/sh");
@@ -59,15 +59,15 @@ impl Guard {
     }
 
     #[cfg(not(unix))]
-    fn set(_: u32) -> io::Result<Self> {
+    fn start(_: u32) -> io::Result<Self> {
         Ok(Self { shell: None })
     }
 
-    /// Lets the guard go: QEMU has ended.
+    /// Ends the guard: QEMU has ended.
     pub(crate) fn release(self) {
         let Some(mut shell) = self.shell else { return };
         if let Some(mut stdin) = shell.stdin.take() {
-            // It can only fail if the guard is gone, which is what is wanted.
+            // A failure means that the guard is gone, which is what is wanted.
             let _ = stdin.write_all(b"ended\n");
         }
         let _ = shell.wait();
@@ -81,7 +81,7 @@ mod tests {
     use std::process::{Child, Command, ExitStatus};
     use std::time::{Duration, Instant};
 
-    use super::Guard;
+    use super::ParentGuard;
 
     fn sleeper() -> Child {
         Command::new("sleep")
@@ -91,7 +91,7 @@ mod tests {
             .unwrap()
     }
 
-    /// The child's status; a child that goes on is killed, and fails the test.
+    /// The child's status; a child that runs on is killed, and fails the test.
     fn within_bounds(child: &mut Child) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
@@ -101,13 +101,13 @@ mod tests {
             std::thread::yield_now();
         }
         child.kill().unwrap();
-        panic!("it goes on")
+        panic!("it runs on")
     }
 
     #[test]
     fn the_end_of_the_pipe_ends_the_group() {
         let mut process = sleeper();
-        let mut shell = Guard::set(process.id()).unwrap().shell.unwrap();
+        let mut shell = ParentGuard::start(process.id()).unwrap().shell.unwrap();
         // As when this program has ended: the pipe is closed without a line.
         drop(shell.stdin.take());
         assert_eq!(within_bounds(&mut process).signal(), Some(9));
@@ -115,9 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_that_is_let_go_harms_nobody() {
+    fn a_guard_that_is_released_harms_nobody() {
         let mut process = sleeper();
-        Guard::set(process.id()).unwrap().release();
+        ParentGuard::start(process.id()).unwrap().release();
         assert!(process.try_wait().unwrap().is_none());
         process.kill().unwrap();
         process.wait().unwrap();

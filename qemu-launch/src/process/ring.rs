@@ -3,9 +3,8 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use event_listener::{Event, EventListener, Listener};
+use event_listener::{Event, EventListener};
 
 /// The last bytes of a stream that somebody else writes to the end.
 #[derive(Debug)]
@@ -46,26 +45,6 @@ impl Ring {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify(usize::MAX);
-    }
-
-    /// Blocks until the stream has ended, has not grown for as long as `quiet`, or the deadline is
-    /// over.
-    ///
-    /// The quiet time is told in short waits: where the machine is too busy to end them in time, it
-    /// is likely too busy for whoever writes as well, and so it takes longer.
-    pub(crate) fn wait_closed(&self, quiet: Duration, deadline: Instant) {
-        const STEPS: u32 = 50;
-        let mut waited = 0;
-        while waited < STEPS {
-            let changed = self.changed();
-            if self.lock().closed || Instant::now() >= deadline {
-                return;
-            }
-            waited = match changed.wait_timeout(quiet / STEPS) {
-                Some(()) => 0,
-                None => waited + 1,
-            };
-        }
     }
 
     pub(crate) fn changed(&self) -> EventListener {

@@ -7,12 +7,12 @@ use std::time::Instant;
 use event_listener::{Event, Listener};
 
 #[derive(Debug)]
-pub(crate) struct Once<T> {
+pub(crate) struct SetOnce<T> {
     value: Mutex<Option<T>>,
     set: Event,
 }
 
-impl<T> Once<T> {
+impl<T> SetOnce<T> {
     pub(crate) fn new() -> Self {
         Self {
             value: Mutex::new(None),
@@ -48,7 +48,7 @@ impl<T> Once<T> {
     }
 }
 
-impl<T: Clone> Once<T> {
+impl<T: Clone> SetOnce<T> {
     pub(crate) fn try_get(&self) -> Option<T> {
         self.lock().clone()
     }

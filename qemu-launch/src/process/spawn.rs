@@ -1,11 +1,12 @@
-//! Starting the process: checks, channels, and handing over to the one lasting thread that starts
-//! every QEMU.
+//! Starting the process: checks, channels, and handing over to a thread that outlives it.
 
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+
+use tempfile::TempDir;
 
 use crate::argv::command_line::Argv;
 use crate::argv::{Plan, plan};
@@ -15,15 +16,15 @@ use crate::firmware;
 use crate::process::channel::{self, Channel};
 use crate::process::environment;
 use crate::process::exec::{self, Failure, Inherited, Standard};
-use crate::process::parent_guard::Guard;
-use crate::process::set_once::Once;
+use crate::process::parent_guard::ParentGuard;
+use crate::process::set_once::SetOnce;
 use crate::process::spawner_thread::{self, spawn_thread};
-use crate::process::supervise::{Attached, Newborn};
+use crate::process::supervise::{Attached, SpawnedProcess, end_unserved};
 use crate::process::{Opened, Process};
 use crate::spec::endpoint::Address;
 use crate::spec::{MachineSpec, Stdio};
 
-/// The channel that QEMU's stdout is, where it is one.
+/// The id of the channel that is QEMU's stdout, where it is one.
 const STDOUT: &str = "stdout";
 
 /// How much of stdout and of stderr is kept.
@@ -46,10 +47,8 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     firmware::check_all(spec, &program)?;
     let folder = private_folder(spec)?;
     let pairs = channel::count_inherited(spec) + usize::from(spec.stdout_is_channel());
-    let inherited = Inherited::pairs(pairs).map_err(|source| SpawnError::System {
-        what: "make a socket pair",
-        source,
-    })?;
+    let inherited =
+        Inherited::pairs(pairs).map_err(|source| system("make a socket pair", source))?;
     let path = folder
         .as_ref()
         .map_or(Path::new("/"), |folder| folder.path());
@@ -64,20 +63,19 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
 }
 
 /// As [`spawn`], for async code: the checks and the start are done on another thread, and no
-/// particular runtime is needed. If the future is dropped, no process stays, not even one that is
-/// to
+/// particular runtime is needed. If the future is dropped, no process stays, not even one that is to
 /// [keep running](MachineSpec::keep_running).
 ///
 /// # Errors
 /// As [`spawn`].
 pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
-    let done = Arc::new(Once::new());
+    let done = Arc::new(SetOnce::new());
     let kept = spec.kept;
     let starter = {
         let done = Arc::clone(&done);
         move || {
-            // Should it panic, whoever waits must hear of it. Until it is taken nobody has a
-            // handle, so it is dropped as any other.
+            // A panic must not leave the caller waiting. A process that nobody takes is dropped, and
+            // ends with that.
             let outcome = catch_unwind(AssertUnwindSafe(|| Ok(spawn(&spec)?.keep(false))));
             done.set(outcome.unwrap_or_else(|_| Err(panicked())));
         }
@@ -87,17 +85,11 @@ pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
 }
 
 fn no_thread(source: io::Error) -> SpawnError {
-    SpawnError::System {
-        what: "start a thread",
-        source,
-    }
+    system("start a thread", source)
 }
 
 fn panicked() -> SpawnError {
-    SpawnError::System {
-        what: "start a process",
-        source: io::Error::other("the start panicked"),
-    }
+    system("start a process", io::Error::other("the start panicked"))
 }
 
 /// Starts the program with these arguments and nothing else, for a question that it answers on
@@ -122,7 +114,7 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
 }
 
 /// A folder for private sockets, where one is wanted; mode 0700 from the moment it exists.
-fn private_folder(spec: &MachineSpec) -> Result<Option<tempfile::TempDir>, SpawnError> {
+fn private_folder(spec: &MachineSpec) -> Result<Option<TempDir>, SpawnError> {
     if !channel::wants_folder(spec) {
         return Ok(None);
     }
@@ -131,10 +123,9 @@ fn private_folder(spec: &MachineSpec) -> Result<Option<tempfile::TempDir>, Spawn
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     let folder = builder.tempdir();
-    folder.map(Some).map_err(|source| SpawnError::System {
-        what: "make a private folder",
-        source,
-    })
+    folder
+        .map(Some)
+        .map_err(|source| system("make a private folder", source))
 }
 
 /// QEMU removes whatever stands at the path of a socket that it is to listen on.
@@ -149,12 +140,12 @@ fn refuse_taken_sockets(planned: &Plan) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Starts the process and the threads that serve it.
-pub(crate) fn launch(
+/// Starts the process and the thread that serves it.
+fn launch(
     planned: Plan,
     environment: Vec<(OsString, OsString)>,
     inherited: Inherited,
-    folder: Option<tempfile::TempDir>,
+    folder: Option<TempDir>,
 ) -> Result<Process, SpawnError> {
     let Plan {
         argv,
@@ -164,7 +155,7 @@ pub(crate) fn launch(
         stdio,
     } = planned;
     let (mut for_qemu, for_us) = inherited.split();
-    // Its pair is the last one: the others have their numbers in the command line.
+    // stdout's pair is the last one: the others have their numbers in the command line.
     let stdout = if stdout_is_channel {
         for_qemu.pop()
     } else {
@@ -176,118 +167,112 @@ pub(crate) fn launch(
             address: Address::Inherited { fd: 1 },
         });
     }
-    let own = |descriptor: Option<Arc<exec::Descriptor>>| {
-        let descriptor = descriptor.as_deref().map(exec::duplicate).transpose();
-        descriptor.map_err(|source| SpawnError::System {
-            what: "duplicate a descriptor",
-            source,
-        })
-    };
-    let stdin = own(stdio.stdin)?;
-    let stdout = stdout.or(own(stdio.stdout)?);
+    let stdin = duplicate(stdio.stdin)?;
+    let stdout = stdout.or(duplicate(stdio.stdout)?);
     let sockets = sockets_outside(folder.as_ref(), &channels);
-    let (answer, answered) = mpsc::channel();
-    let start = move || match begin(
+    let start = Start {
         argv,
         environment,
-        (for_qemu, Standard { stdin, stdout }),
-        (folder, sockets),
+        inherited: for_qemu,
+        standard: Standard { stdin, stdout },
+        folder,
+        sockets,
         kept,
-    ) {
-        Ok(newborn) => {
-            // Whoever asked waits for it below.
-            let _ = answer.send(Ok(newborn.shared()));
-            newborn.serve_later();
-        }
-        Err(error) => drop(answer.send(Err(error))),
     };
-    spawner_thread::run(start).map_err(no_thread)?;
-    match answered.recv() {
-        Ok(started) => Ok(Process::new(
-            started?,
-            open_channels(channels, for_us),
-            kept,
-        )),
-        Err(_) => Err(panicked()),
-    }
+    let started = spawner_thread::run(|| start.run()).map_err(no_thread)?;
+    let spawned = started.ok_or_else(panicked)??;
+    let shared = spawned.shared();
+    spawned.serve();
+    Ok(Process::new(shared, open_channels(channels, for_us), kept))
 }
 
-/// The sockets that do not go with the private folder.
-fn sockets_outside(folder: Option<&tempfile::TempDir>, channels: &[Channel]) -> Vec<PathBuf> {
-    let outside = |path: &&PathBuf| folder.is_none_or(|folder| !path.starts_with(folder.path()));
-    let socket = |channel| match channel {
-        &Channel {
-            address: Address::Socket(ref path),
-            ..
-        } => Some(path),
-        _ => None,
-    };
-    channels
+/// A copy for this process: the description keeps its own for the next one.
+fn duplicate(
+    descriptor: Option<Arc<exec::Descriptor>>,
+) -> Result<Option<exec::Descriptor>, SpawnError> {
+    let copy = descriptor.as_deref().map(exec::duplicate).transpose();
+    copy.map_err(|source| system("duplicate a descriptor", source))
+}
+
+/// The sockets that are not removed with the private folder.
+fn sockets_outside(folder: Option<&TempDir>, channels: &[Channel]) -> Vec<PathBuf> {
+    let sockets = channels
         .iter()
-        .filter_map(socket)
-        .filter(outside)
+        .filter_map(|channel| match &channel.address {
+            Address::Socket(path) => Some(path),
+            _ => None,
+        });
+    sockets
+        .filter(|path| folder.is_none_or(|folder| !path.starts_with(folder.path())))
         .cloned()
         .collect()
 }
 
-/// The part that has to be done on a lasting thread.
-fn begin(
+/// The part of a start that is done on a thread which outlives QEMU.
+struct Start {
     argv: Argv,
     environment: Vec<(OsString, OsString)>,
-    (inherited, standard): (Vec<exec::Descriptor>, Standard),
-    (folder, sockets): (Option<tempfile::TempDir>, Vec<PathBuf>),
+    inherited: Vec<exec::Descriptor>,
+    standard: Standard,
+    folder: Option<TempDir>,
+    sockets: Vec<PathBuf>,
     kept: bool,
-) -> Result<Newborn, SpawnError> {
-    let started = match exec::start(&argv, environment, inherited, standard, kept) {
-        Ok(started) => started,
-        Err(Failure::System { what, source }) => return Err(SpawnError::System { what, source }),
-        Err(Failure::Exec(source)) => {
-            return Err(SpawnError::Exec {
-                argv: Box::new(argv),
-                source,
-            });
-        }
-    };
-    let guard = if kept {
-        Ok(Guard::none())
-    } else {
-        Guard::over(started.child.id())
-    };
-    match guard {
-        Ok(guard) => {
-            let attached = Attached {
-                folder,
-                sockets,
-                guard,
-            };
-            Ok(Newborn::new(argv, started, KEPT_OUTPUT, attached))
-        }
-        Err(source) => {
-            // It has just been started by this thread: what can fail is that it has ended already.
-            started.child.kill();
-            let _ = started.child.wait();
-            Err(SpawnError::System {
-                what: "set a guard",
-                source,
-            })
-        }
+}
+
+impl Start {
+    fn run(self) -> Result<SpawnedProcess, SpawnError> {
+        let argv = self.argv;
+        let started = exec::start(
+            &argv,
+            self.environment,
+            self.inherited,
+            self.standard,
+            self.kept,
+        );
+        let started = match started {
+            Ok(started) => started,
+            Err(Failure::System { what, source }) => {
+                return Err(SpawnError::System { what, source });
+            }
+            Err(Failure::Exec(source)) => {
+                let argv = Box::new(argv);
+                return Err(SpawnError::Exec { argv, source });
+            }
+        };
+        let guard = match self.kept {
+            true => Ok(ParentGuard::none()),
+            false => ParentGuard::for_group(started.child.id()),
+        };
+        let guard = guard.map_err(|source| {
+            end_unserved(&started.child);
+            system("start a guard process", source)
+        })?;
+        let attached = Attached {
+            folder: self.folder,
+            sockets: self.sockets,
+            guard,
+        };
+        SpawnedProcess::new(argv, started, KEPT_OUTPUT, attached)
+            .map_err(|source| system("wait for the exit of a process", source))
     }
+}
+
+fn system(what: &'static str, source: io::Error) -> SpawnError {
+    SpawnError::System { what, source }
 }
 
 /// Hands each inherited channel our end of its socket pair.
 fn open_channels(channels: Vec<Channel>, ours: Vec<exec::Stream>) -> Vec<Opened> {
     let mut ours = ours.into_iter();
-    let open = |Channel { id, address }: Channel| {
-        let stream = if matches!(address, Address::Inherited { .. }) {
-            ours.next()
-        } else {
-            None
-        };
-        Opened {
+    channels
+        .into_iter()
+        .map(|Channel { id, address }| Opened {
+            stream: match address {
+                Address::Inherited { .. } => ours.next(),
+                _ => None,
+            },
             id,
             address,
-            stream,
-        }
-    };
-    channels.into_iter().map(open).collect()
+        })
+        .collect()
 }

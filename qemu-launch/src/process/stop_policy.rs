@@ -1,4 +1,5 @@
-//! Ending a process rung by rung: let it exit by itself, SIGTERM, SIGKILL; a deadline on each.
+//! Stopping a process step by step: wait for it to exit by itself, SIGTERM, SIGKILL; each step with
+//! a deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::process::ProcessHandle;
 use crate::process::exit::Exit;
-use crate::process::set_once::Once;
+use crate::process::set_once::SetOnce;
 use crate::process::spawner_thread::spawn_thread;
 
-/// The longest that a rung can take; a clock can't be asked for more than it counts.
+/// Upper bound of each step, so that `Instant + this` cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How long each rung may take: a year at most, whatever is asked for.
+/// How long each step of stopping may take: a year at most, whatever is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopPolicy {
-    /// How long it may take to exit by itself, before SIGTERM; for whoever has just sent QMP's
+    /// How long it may take to exit by itself, before SIGTERM: for a caller that has just sent QMP's
     /// `quit`. Default: zero.
     pub exit: Duration,
     /// How long SIGTERM may take, before SIGKILL. Default: 2 s (QEMU needs 10 ms; 150 ms on a
@@ -53,7 +54,7 @@ impl StopPolicy {
         self
     }
 
-    /// How long SIGTERM may take; zero leaves this rung out.
+    /// How long SIGTERM may take; zero leaves this step out.
     #[must_use]
     pub fn terminate_within(mut self, terminate: Duration) -> Self {
         self.terminate = terminate;
@@ -68,7 +69,7 @@ impl StopPolicy {
     }
 }
 
-/// The last rung that was taken.
+/// The last step that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum StopStep {
@@ -80,100 +81,99 @@ pub enum StopStep {
     Killed,
 }
 
-/// A process that was ended.
+/// A process that was stopped.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Terminated {
-    /// The last rung that was taken.
-    pub rung: StopStep,
+    /// The last step that was taken: the one that worked.
+    pub step: StopStep,
     /// How it ended.
     pub exit: Exit,
-    /// How long it took from the first rung on.
+    /// How long it took from the first step on.
     pub took: Duration,
 }
 
-/// Not even SIGKILL ended the process in time: it hangs in the kernel. It is reaped when it ends
-/// after all.
+/// Not even SIGKILL ended the process in time. It is reaped when it ends after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("process {pid} still runs {after:?} after SIGKILL")]
+#[error("process {pid} still runs {after:?} after SIGKILL{}", reason(*.out_of_reach))]
 #[non_exhaustive]
 pub struct StillRunning {
     /// The process id.
     pub pid: u32,
     /// How long SIGKILL was given.
     pub after: Duration,
+    /// The system refuses to let this program signal it: the program that was started runs as
+    /// another user (set-user-ID). Otherwise it hangs in the kernel.
+    pub out_of_reach: bool,
+}
+
+fn reason(out_of_reach: bool) -> &'static str {
+    match out_of_reach {
+        true => ", which does not reach it: it runs as another user; end it as that user",
+        false => ": it hangs in the kernel",
+    }
 }
 
 type Outcome = Result<Terminated, StillRunning>;
 
-/// Climbs the ladder on a thread of its own, so that no runtime and no poll is needed for it to go
-/// on.
-pub(crate) fn begin(process: ProcessHandle, policy: StopPolicy) -> Arc<Once<Outcome>> {
-    let outcome = Arc::new(Once::new());
+/// Stops it on a thread of its own, so that no runtime and no poll is needed for it to go on.
+pub(crate) fn begin(process: ProcessHandle, policy: StopPolicy) -> Arc<SetOnce<Outcome>> {
+    let outcome = Arc::new(SetOnce::new());
     if let Some(exit) = process.try_wait() {
         outcome.set(Ok(Terminated {
-            rung: StopStep::Exited,
+            step: StopStep::Exited,
             exit,
             took: Duration::ZERO,
         }));
         return outcome;
     }
-    let climber = {
+    let on_thread = {
         let (process, outcome) = (process.clone(), Arc::clone(&outcome));
-        move || outcome.set(climb_to_the_end(&process, policy))
+        move || outcome.set(stop_or_panic(&process, policy))
     };
-    if spawn_thread("qemu-end", climber).is_err() {
-        // No thread to be had: the ladder shrinks to its last rung, which waits on the caller's
-        // thread.
-        outcome.set(climb(
-            &process,
-            StopPolicy {
-                exit: Duration::ZERO,
-                terminate: Duration::ZERO,
-                ..policy
-            },
-        ));
+    if spawn_thread("qemu-stop", on_thread).is_err() {
+        // No thread is left: only the last step, and the caller's thread waits for it.
+        let kill_at_once = StopPolicy {
+            exit: Duration::ZERO,
+            terminate: Duration::ZERO,
+            ..policy
+        };
+        outcome.set(stop(&process, kill_at_once));
     }
     outcome
 }
 
-/// Whoever waits hears of the outcome even if the climber falls.
-fn climb_to_the_end(process: &ProcessHandle, policy: StopPolicy) -> Outcome {
-    catch_unwind(AssertUnwindSafe(|| climb(process, policy))).unwrap_or_else(|_| {
+/// A panic must not leave the callers waiting.
+fn stop_or_panic(process: &ProcessHandle, policy: StopPolicy) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| stop(process, policy))).unwrap_or_else(|_| {
         process.kill();
-        Err(StillRunning {
-            pid: process.pid(),
-            after: Duration::ZERO,
-        })
+        Err(process.still_running(Duration::ZERO))
     })
 }
 
-fn climb(process: &ProcessHandle, policy: StopPolicy) -> Outcome {
+fn stop(process: &ProcessHandle, policy: StopPolicy) -> Outcome {
     let start = Instant::now();
-    let rungs = [
+    let steps = [
         (StopStep::Exited, policy.exit),
         (StopStep::Terminated, policy.terminate),
         (StopStep::Killed, policy.kill),
     ];
-    for (rung, patience) in rungs {
-        if patience.is_zero() && rung != StopStep::Killed {
+    for (step, patience) in steps {
+        if patience.is_zero() && step != StopStep::Killed {
             continue;
         }
-        match rung {
+        match step {
             StopStep::Exited => {}
             StopStep::Terminated => process.terminate(),
             StopStep::Killed => process.kill(),
         }
         if let Ok(exit) = process.wait_blocking(Instant::now() + patience.min(LONGEST)) {
             return Ok(Terminated {
-                rung,
+                step,
                 exit,
                 took: start.elapsed(),
             });
         }
     }
-    Err(StillRunning {
-        pid: process.pid(),
-        after: policy.kill,
-    })
+    Err(process.still_running(policy.kill))
 }

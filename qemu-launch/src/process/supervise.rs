@@ -1,148 +1,148 @@
-//! The threads that serve one process: two drain its output, one waits for its end and tells
-//! everybody.
+//! The thread that serves one process: it drains the output, waits for the exit, reaps, cleans up,
+//! and publishes how the process ended.
 
 use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::argv::command_line::Argv;
 use crate::process::Shared;
+use crate::process::drain::Drain;
 use crate::process::exec::Started;
 use crate::process::exit::Exit;
-use crate::process::output::{self, Tail};
-use crate::process::parent_guard::Guard;
+use crate::process::output::Tail;
+use crate::process::parent_guard::ParentGuard;
 use crate::process::ring::Ring;
-use crate::process::set_once::Once;
-use crate::process::spawner_thread::{self, spawn_thread};
-
-/// For how long nothing may come any more once the process is reaped, and how long something may:
-/// only a program that left its group can hold the output open. The one who reads it may have to
-/// wait for its turn on a busy machine.
-const DRAIN_QUIET: Duration = Duration::from_millis(500);
-const DRAIN_WAIT: Duration = Duration::from_secs(10);
+use crate::process::set_once::SetOnce;
+use crate::process::spawner_thread::spawn_thread;
 
 /// A process that has just been started, with what it takes to serve it.
-pub(crate) struct Newborn {
+pub(crate) struct SpawnedProcess {
     shared: Arc<Shared>,
-    stdout: Option<PipeReader>,
-    stderr: PipeReader,
+    drain: Drain,
     attached: Attached,
 }
 
-/// What is there for as long as the process is.
+/// What lives as long as the process does.
 pub(crate) struct Attached {
     pub(crate) folder: Option<TempDir>,
-    /// Sockets outside the folder, at which nothing stood before.
+    /// Sockets outside the folder, at whose paths nothing was before.
     pub(crate) sockets: Vec<PathBuf>,
-    pub(crate) guard: Guard,
+    pub(crate) guard: ParentGuard,
 }
 
-impl Newborn {
-    /// Output is kept up to `kept` bytes a stream.
-    pub(crate) fn new(argv: Argv, started: Started, kept: usize, attached: Attached) -> Self {
+impl SpawnedProcess {
+    /// Up to `kept` bytes of each output stream are kept.
+    ///
+    /// # Errors
+    /// The exit can't be waited for; the process was killed and reaped.
+    pub(crate) fn new(
+        argv: Argv,
+        started: Started,
+        kept: usize,
+        attached: Attached,
+    ) -> io::Result<Self> {
         let Started {
             child,
             stdout,
             stderr,
         } = started;
+        let [stdout_ring, stderr_ring] = [(); 2].map(|()| Arc::new(Ring::new(kept)));
+        let streams: [(Option<PipeReader>, _); 2] =
+            [(stdout, &stdout_ring), (Some(stderr), &stderr_ring)];
+        let mut piped = Vec::new();
+        for (pipe, ring) in streams {
+            match pipe {
+                Some(pipe) => piped.push((pipe, Arc::clone(ring))),
+                None => ring.close(),
+            }
+        }
+        let drain = exit_notice(&child).and_then(|notice| Drain::new(piped.into_iter(), notice));
+        let drain = drain.inspect_err(|_| end_unserved(&child))?;
         let shared = Arc::new(Shared {
             pid: child.id(),
             argv,
             child,
-            stdout: Arc::new(Ring::new(kept)),
-            stderr: Arc::new(Ring::new(kept)),
-            exit: Once::new(),
+            stdout: stdout_ring,
+            stderr: stderr_ring,
+            exit: SetOnce::new(),
             signalled: AtomicBool::new(false),
         });
-        Self {
+        Ok(Self {
             shared,
-            stdout,
-            stderr,
+            drain,
             attached,
-        }
+        })
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// Makes the threads, later and elsewhere, so that they cost the caller no time. Without them
-    /// the process would wedge on its output and never be reaped, so a system that has no thread to
-    /// spare costs it its life, and whoever waits is told.
-    pub(crate) fn serve_later(self) {
+    /// Serves it on a thread of its own. Without one the process would wedge on its output and
+    /// never be reaped, so it is killed where the system has no thread to spare.
+    pub(crate) fn serve(self) {
         let shared = self.shared();
-        if spawner_thread::run_later(move || self.serve()).is_err() {
-            end_unserved(&shared);
+        if spawn_thread("qemu-serve", move || self.serve_here()).is_err() {
+            shared.child.kill();
+            publish_exit(&shared, shared.child.wait().ok());
         }
     }
 
-    fn serve(self) {
+    fn serve_here(self) {
         let Self {
             shared,
-            stdout,
-            stderr,
+            mut drain,
             attached,
         } = self;
-        let served = drain_on_thread("qemu-stdout", stdout, &shared.stdout)
-            .and_then(|()| drain_on_thread("qemu-stderr", Some(stderr), &shared.stderr))
-            .and_then(|()| {
-                let shared = Arc::clone(&shared);
-                spawn_thread("qemu-wait", move || await_end(&shared, Some(attached)))
-            });
-        if served.is_err() {
-            end_unserved(&shared);
-        }
+        drain.until_exit();
+        let status = shared.child.wait().ok();
+        drain.rest();
+        // Before anybody is told, so that whoever waited finds it gone.
+        attached.clean_up();
+        publish_exit(&shared, status);
     }
 }
 
-fn end_unserved(shared: &Shared) {
-    shared.child.kill();
-    shared.stdout.close();
-    shared.stderr.close();
-    await_end(shared, None);
+#[cfg(unix)]
+fn exit_notice(child: &crate::process::child::Child) -> io::Result<std::os::fd::OwnedFd> {
+    crate::process::exit_notice::exit_notice(child.pid())
 }
 
-fn drain_on_thread(name: &str, pipe: Option<PipeReader>, ring: &Arc<Ring>) -> io::Result<()> {
-    let Some(pipe) = pipe else {
-        ring.close();
-        return Ok(());
-    };
-    let ring = Arc::clone(ring);
-    spawn_thread(name, move || output::drain(pipe, &ring))
+#[cfg(not(unix))]
+fn exit_notice(_: &crate::process::child::Child) -> io::Result<()> {
+    Ok(())
 }
 
-fn await_end(shared: &Shared, attached: Option<Attached>) {
-    let status = shared.child.wait().ok();
-    let deadline = Instant::now() + DRAIN_WAIT;
-    shared.stdout.wait_closed(DRAIN_QUIET, deadline);
-    shared.stderr.wait_closed(DRAIN_QUIET, deadline);
-    // Before anybody is told, so that whoever waited finds it gone.
-    if let Some(Attached {
-        folder,
-        sockets,
-        guard,
-    }) = attached
-    {
-        sockets.iter().for_each(|path| remove_stale_socket(path));
-        drop(folder);
-        guard.release();
-    }
-    let name = shared
-        .argv
-        .program()
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
+/// Kills and reaps a child that nobody will serve.
+pub(crate) fn end_unserved(child: &crate::process::child::Child) {
+    child.kill();
+    // What can fail is that something else has reaped it.
+    let _ = child.wait();
+}
+
+fn publish_exit(shared: &Shared, status: Option<std::process::ExitStatus>) {
+    let program = shared.argv.program().file_name().unwrap_or_default();
+    let stderr = Tail::of(&shared.stderr);
     shared
         .exit
-        .set(Exit::new(&name, status, Tail::of(&shared.stderr)));
+        .set(Exit::new(&program.to_string_lossy(), status, stderr));
 }
 
-/// A QEMU that is killed leaves its sockets. One that is listened on is somebody else's by now, and
+impl Attached {
+    fn clean_up(self) {
+        self.sockets
+            .iter()
+            .for_each(|path| remove_stale_socket(path));
+        drop(self.folder);
+        self.guard.release();
+    }
+}
+
+/// A QEMU that was killed leaves its sockets. One that is listened on is somebody else's by now, and
 /// stays.
 #[cfg(unix)]
 fn remove_stale_socket(path: &Path) {

@@ -25,7 +25,7 @@ fn sigterm_ends_it_with_status_0() {
     let (process, mut qmp) = start(&machine("tick"));
     assert!(qmp.run_state() == "running");
     let ended = process.end_blocking(patient()).unwrap();
-    assert_eq!(ended.rung, StopStep::Terminated);
+    assert_eq!(ended.step, StopStep::Terminated);
     assert_eq!(ended.exit.kind(), &ExitKind::Exited(0));
     assert!(ended.exit.success());
 }
@@ -38,13 +38,13 @@ fn quit_takes_no_signal() {
         .end_blocking(StopPolicy::default().after_quit(Duration::from_secs(30)))
         .unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Exited, &ExitKind::Exited(0))
     );
     // Ending what has ended is no error, and says the same.
     let again = process.end_blocking(StopPolicy::kill()).unwrap();
     assert_eq!(
-        (again.rung, again.exit.kind()),
+        (again.step, again.exit.kind()),
         (StopStep::Exited, &ExitKind::Exited(0))
     );
 }
@@ -54,7 +54,7 @@ fn sigkill_at_once() {
     let (process, _qmp) = start(&machine("tick"));
     let ended = process.end_blocking(StopPolicy::kill()).unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Killed, &ExitKind::Signalled(9))
     );
 }
@@ -66,7 +66,7 @@ fn a_stopped_process_is_continued_and_ends() {
     eventually("stopped", || is_stopped(process.pid()));
     let ended = process.end_blocking(patient()).unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Terminated, &ExitKind::Exited(0))
     );
 }
@@ -77,7 +77,7 @@ fn a_stopped_process_is_killed() {
     signal(&process, Signal::STOP);
     let ended = process.end_blocking(StopPolicy::kill()).unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Killed, &ExitKind::Signalled(9))
     );
 }
@@ -99,7 +99,7 @@ fn a_wedged_process_is_killed() {
     let policy = StopPolicy::default().terminate_within(Duration::from_millis(300));
     let ended = process.end_blocking(policy).unwrap();
     assert_eq!(
-        (ended.rung, ended.exit.kind()),
+        (ended.step, ended.exit.kind()),
         (StopStep::Killed, &ExitKind::Signalled(9))
     );
 }
@@ -199,15 +199,15 @@ fn an_assertion_of_qemu_is_named() {
 #[test]
 fn dropping_ends_and_reaps() {
     let (process, _qmp) = start(&machine("tick"));
-    let watch = process.watch();
-    assert!(runs(watch.pid()) && watch.try_wait().is_none());
+    let handle = process.handle();
+    assert!(runs(handle.pid()) && handle.try_wait().is_none());
     drop(process);
     assert_eq!(
-        watch.wait_blocking(soon()).unwrap().kind(),
+        handle.wait_blocking(soon()).unwrap().kind(),
         &ExitKind::Signalled(9)
     );
-    assert_eq!(status(watch.pid(), "State"), None, "it is reaped");
+    assert_eq!(status(handle.pid(), "State"), None, "it is reaped");
     // To whoever keeps a watch, signals and ends are harmless from now on.
-    watch.kill();
-    watch.terminate();
+    handle.kill();
+    handle.terminate();
 }

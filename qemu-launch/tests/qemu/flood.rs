@@ -84,7 +84,7 @@ fn flood(time: Duration) {
         serial_bytes / 1000,
         slowest.as_millis()
     );
-    assert_eq!(ended.rung, StopStep::Terminated, "it heard SIGTERM");
+    assert_eq!(ended.step, StopStep::Terminated, "it heard SIGTERM");
     assert!(
         tail.bytes().len() <= 64 * 1024 && tail.dropped() > 1_000_000,
         "{} dropped",

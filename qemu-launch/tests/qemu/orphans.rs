@@ -77,10 +77,10 @@ fn a_kept_qemu_outlives_its_handle_and_its_program() {
         )
         .unwrap();
         assert!(process.is_kept());
-        let watch = process.watch();
+        let handle = process.handle();
         drop(process);
-        assert!(watch.try_wait().is_none());
-        println!("QEMU is {}", watch.pid());
+        assert!(handle.try_wait().is_none());
+        println!("QEMU is {}", handle.pid());
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 fn without_any_runtime() {
     let process = block_on(qemu_launch::spawn_async(machine("tick"))).unwrap();
     let ended = block_on(process.end(patient())).unwrap();
-    assert!(ended.rung >= StopStep::Terminated);
+    assert!(ended.step >= StopStep::Terminated);
     assert_eq!(block_on(process.wait()).signal(), ended.exit.signal());
 }
 

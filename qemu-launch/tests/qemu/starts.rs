@@ -201,9 +201,9 @@ fn addresses_are_told() {
     std::os::unix::net::UnixStream::connect(path).expect("QEMU listens by now");
     let folder = path.parent().unwrap().to_owned();
     assert!(folder.is_dir());
-    let watch = process.watch();
+    let handle = process.handle();
     drop(process);
-    watch.wait_blocking(soon()).unwrap();
+    handle.wait_blocking(soon()).unwrap();
     assert!(!folder.exists(), "the private folder goes with the process");
 }
 
