@@ -40,7 +40,6 @@
 //! with the last handle (unless it is to keep running), and on Linux with this program, however
 //! that ends.
 
-mod block_changes;
 mod client;
 mod config;
 mod error;
@@ -77,8 +76,8 @@ pub use session::attach::AttachConfig;
 pub use session::error::{DetachError, StartError, StartPhase, StopError};
 pub use session::stop::{StopReport, StoppedBy};
 pub use snapshot::{
-    AfterLoad, Difference, Identity, InvalidName, LoadSnapshot, SaveSnapshot, Snapshot,
-    SnapshotError,
+    AfterLoad, InvalidName, LoadSnapshot, MachineFingerprint, MachineMismatch, SaveSnapshot,
+    Snapshot, SnapshotError,
 };
 pub use verdict::{Exception, Hang, Interruption, Verdict};
 

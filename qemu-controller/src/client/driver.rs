@@ -112,7 +112,7 @@ impl State {
                 }
                 Some(_) => self.connection.handle_eof(),
             }
-            let routed = self.route(shared);
+            let routed = self.route();
             shared.free_slots(self);
             if let Err(error) = routed {
                 return Poll::Ready(Turn::Over(SessionEnd::Protocol(error)));
@@ -125,14 +125,14 @@ impl State {
     }
 
     /// Hands on what the connection has understood so far.
-    fn route(&mut self, shared: &Shared) -> Result<(), DecodeError> {
-        let routed = self.route_each(shared);
+    fn route(&mut self) -> Result<(), DecodeError> {
+        let routed = self.route_each();
         self.flush_events();
         routed
     }
 
     /// Events are queued: handing them on one by one would cost more than to read them.
-    fn route_each(&mut self, shared: &Shared) -> Result<(), DecodeError> {
+    fn route_each(&mut self) -> Result<(), DecodeError> {
         while let Some(event) = self.connection.poll_event()? {
             match event {
                 Event::Reply { id, result } => {
@@ -146,9 +146,6 @@ impl State {
                 }
                 Event::Event(event) => {
                     debug!(event = %event.name, "event");
-                    let under_way =
-                        || self.connection.in_flight() > 0 || shared.turn.try_lock().is_err();
-                    shared.blocks.event(&event, under_way);
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
                         self.latest.observe(typed);
@@ -317,7 +314,7 @@ mod tests {
         let (ours, theirs) = duplex(1024);
         let connection = Connection::new(Limits::default());
         (
-            SessionGuard::new(Box::pin(ours), connection, None, Span::none(), true),
+            SessionGuard::new(Box::pin(ours), connection, None, Span::none()),
             process,
             theirs,
         )

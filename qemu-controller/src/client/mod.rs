@@ -30,7 +30,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tracing::{Span, info};
 
-use crate::block_changes::BlockChanges;
 use crate::error::SessionEnd;
 use events::{Events, Subscribers};
 use history::History;
@@ -53,8 +52,6 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<Option<SessionEnd>>,
     /// Held by what takes several commands: there is one at a time.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
-    /// What may have been done to block devices.
-    pub(crate) blocks: BlockChanges,
     /// Where the driver runs, and whatever is finished after its caller has gone.
     pub(crate) runtime: Handle,
     /// In which whatever concerns this session is traced.
@@ -114,13 +111,12 @@ pub(crate) struct InFlightSlot<'a> {
 pub(crate) struct SessionGuard(Arc<Shared>);
 
 impl SessionGuard {
-    /// In the runtime that the driver will have; `started`: QEMU is ours.
+    /// In the runtime that the driver will have.
     pub(crate) fn new(
         transport: BoxTransport,
         connection: Connection,
         transcript: Option<Transcript>,
         span: Span,
-        started: bool,
     ) -> Self {
         Self(Arc::new(Shared {
             state: Mutex::new(State {
@@ -145,7 +141,6 @@ impl SessionGuard {
             out_of_band: Semaphore::new(MAX_IN_FLIGHT),
             ended: watch::Sender::new(None),
             turn: Arc::default(),
-            blocks: BlockChanges::new(started),
             runtime: Handle::current(),
             span,
         }))
@@ -368,7 +363,6 @@ mod tests {
             Connection::new(Limits::default()),
             None,
             Span::none(),
-            false,
         );
         let slot = shared.slot(Band::In).await.unwrap();
         shared.release();

@@ -21,7 +21,6 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
-use crate::block_changes::BlockChanges;
 use crate::client::Shared;
 use crate::client::command::{self, Deadline};
 use crate::client::events::Events;
@@ -127,11 +126,6 @@ impl Transaction {
     /// All events from now on.
     pub(crate) fn events(&self) -> Events {
         self.shared.subscribe()
-    }
-
-    /// What may have been done to block devices, and the names for our own.
-    pub(crate) fn blocks(&self) -> &BlockChanges {
-        &self.shared.blocks
     }
 
     /// The run state. Events say that a guest runs; why one is stopped, only QEMU can say.

@@ -1,7 +1,7 @@
-//! Why a state was not saved, kept, or continued from.
+//! Why a state was not saved, persisted, opened, or continued from.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use qemu_launch::SpecError;
 use qmp_proto::commands::RunState;
@@ -10,11 +10,11 @@ use crate::error::CommandError;
 use crate::session::error::StartError;
 use crate::snapshot::error::SnapshotError;
 
-/// Why there is no state, or no fork of it. The guest that it was to be taken of goes on as it was.
+/// Why there is no state, or no fork. The guest that it was to be taken of goes on as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// QEMU did not save it; the same can befall a snapshot.
+    /// QEMU did not save it, for a reason that a snapshot can have too.
     #[error(transparent)]
     Save(#[from] SnapshotError),
     /// The guest writes to disks, and a state has no disk's contents; nothing was changed.
@@ -26,7 +26,7 @@ pub enum StateError {
         /// The drives or block nodes.
         disks: Vec<String>,
     },
-    /// In this run state a machine has no state that another could begin with.
+    /// In this run state a machine has no state from which another could begin.
     #[error("a guest in the run state {run_state} has no state that another could begin with")]
     RunState {
         /// The run state.
@@ -60,6 +60,13 @@ pub enum StateError {
         #[source]
         source: Box<StartError>,
     },
+}
+
+impl StateError {
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        Self::File { path, source }
+    }
 }
 
 impl From<CommandError> for StateError {

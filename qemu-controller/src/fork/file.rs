@@ -1,8 +1,6 @@
-//! The file of a state: unnamed while it is only used here, and with one line before it when it is
-//! kept.
-//!
-//! The line: `qemu-machine-state-1 BYTES CHECKSUM RUNNING TAKEN-WITH`. What follows is what QEMU
-//! takes in.
+//! The file of a state: without a name and a header while only this program uses it, and with one
+//! line before the state when it is persisted:
+//! `qemu-machine-state-1 BYTES CHECKSUM RUNNING TAKEN-WITH`.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -12,56 +10,50 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::error::StateError;
-use super::{Kept, MachineState};
-use crate::snapshot::identity::{Fnv, Identity};
+use super::{MachineState, StateFile};
+use crate::snapshot::MachineFingerprint;
+use crate::snapshot::loaded_files::Fnv;
 
-/// What a kept state begins with, and the version of its form.
+/// What a persisted state begins with, and the version of its format.
 const MAGIC: &str = "qemu-machine-state-1";
 
-/// More than the first line can have.
-const LONGEST_LINE: usize = 1024;
+/// More bytes than the first line can have.
+const MAX_LINE: usize = 1024;
 
 const CHUNK: usize = 64 * 1024;
 
 impl MachineState {
-    /// Keeps the state in a file that outlives this program, readable by its owner alone. **It has
-    /// all that the guest's memory has, keys included.** Blocks while it is written; whole before
-    /// it has its name.
+    /// Writes the state to a file that outlives this program, readable by its owner alone. **It has
+    /// all that the guest's memory has, keys included.** Blocks while it writes; the file has its
+    /// name only when it is whole.
     ///
     /// # Errors
-    /// [`StateError::File`]: it cannot be written, or there is something at the path, which is left as it is.
-    pub fn keep(&self, path: impl AsRef<Path>) -> Result<(), StateError> {
+    /// [`StateError::File`]: it cannot be written, or there is something at the path, which is left
+    /// as it is.
+    pub fn persist(&self, path: impl AsRef<Path>) -> Result<(), StateError> {
         let path = path.as_ref();
-        self.write(path).map_err(|source| StateError::File {
-            path: path.to_owned(),
-            source,
-        })
+        self.write(path)
+            .map_err(|source| StateError::file(path, source))
     }
 
-    /// Opens a state that was [kept](Self::keep). Blocks while it is read through once: what was
-    /// damaged since is noticed here, and not by a guest.
+    /// Opens a state that was [persisted](Self::persist). Blocks while the file is read once: damage
+    /// is noticed here, and not by a guest.
     ///
     /// # Errors
-    /// [`StateError::File`], also where it is no such file or is damaged.
+    /// [`StateError::File`], also where the file is no state or is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
         let path = path.as_ref();
-        Self::read(path).map_err(|source| StateError::File {
-            path: path.to_owned(),
-            source,
-        })
+        Self::read(path).map_err(|source| StateError::file(path, source))
     }
 
-    /// Fills the buffer, as far as there is so much, from this byte of the state on.
-    pub(crate) fn read_at(&self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
-        let left = self
-            .inner
-            .bytes
-            .saturating_sub(from)
-            .min(buffer.len() as u64) as usize;
-        self.inner
-            .file
-            .read_exact_at(&mut buffer[..left], self.inner.start + from)?;
-        Ok(left)
+    /// Fills the buffer from this byte of the state on; returns fewer bytes only at its end.
+    pub(super) fn read_at(&self, buffer: &mut [u8], from: u64) -> io::Result<usize> {
+        let StateFile {
+            file, start, bytes, ..
+        } = &*self.inner;
+        let length = bytes.saturating_sub(from).min(buffer.len() as u64) as usize;
+        file.read_exact_at(&mut buffer[..length], start + from)?;
+        Ok(length)
     }
 
     fn write(&self, path: &Path) -> io::Result<()> {
@@ -71,7 +63,7 @@ impl MachineState {
             None => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let mut file = NamedTempFile::with_prefix_in("qemu-state-", folder)?;
-        let Kept {
+        let StateFile {
             bytes,
             running,
             taken_with,
@@ -85,13 +77,13 @@ impl MachineState {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        // Opening something else may wait for ever.
+        // To open something else, a FIFO for example, may block for ever.
         if !path.metadata()?.is_file() {
             return Err(damaged("it is no regular file"));
         }
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let mut line = vec![0; LONGEST_LINE.min(length as usize)];
+        let mut line = vec![0; MAX_LINE.min(length as usize)];
         file.read_exact_at(&mut line, 0)?;
         let no_state = || damaged("it is no saved state of a machine, or one in another form");
         let end = line
@@ -103,19 +95,18 @@ impl MachineState {
         let [MAGIC, bytes, checksum, running, taken_with] = parts[..] else {
             return Err(no_state());
         };
-        let note = (
-            bytes.parse().ok(),
-            running.parse().ok(),
-            Identity::read(taken_with),
-        );
-        let (Some(bytes), Some(running), Some(taken_with)) = note else {
+        let (Ok(bytes), Ok(running), Some(taken_with)) = (
+            bytes.parse(),
+            running.parse(),
+            MachineFingerprint::parse(taken_with),
+        ) else {
             return Err(no_state());
         };
         let start = end as u64 + 1;
         if length - start != bytes {
             return Err(damaged("it is damaged: its length is not what it says"));
         }
-        let state = Self::new(Kept {
+        let state = Self::new(StateFile {
             file,
             start,
             bytes,
@@ -163,12 +154,12 @@ mod tests {
     fn state(contents: &[u8]) -> MachineState {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(contents, 0).unwrap();
-        MachineState::new(Kept {
+        MachineState::new(StateFile {
             file,
             start: 0,
             bytes: contents.len() as u64,
             running: true,
-            taken_with: Identity::sample(),
+            taken_with: MachineFingerprint::sample(),
         })
     }
 
@@ -178,16 +169,16 @@ mod tests {
     }
 
     #[test]
-    fn a_kept_state_is_read_back_as_it_was() {
+    fn a_persisted_state_is_read_back_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
         for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
             let contents: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
             let path = folder.path().join(length.to_string());
             let saved = state(&contents);
-            saved.keep(&path).unwrap();
-            // A state that was kept can be kept again.
+            saved.persist(&path).unwrap();
+            // One that was read can be persisted again.
             let again = folder.path().join(format!("{length}-again"));
-            MachineState::open(&path).unwrap().keep(&again).unwrap();
+            MachineState::open(&path).unwrap().persist(&again).unwrap();
             let read = MachineState::open(&again).unwrap();
             assert!(read.was_running());
             assert_eq!(
@@ -205,11 +196,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         fs::write(&path, "precious").unwrap();
-        let error = state(b"x").keep(&path).unwrap_err();
+        let error = state(b"x").persist(&path).unwrap_err();
         assert!(error.to_string().contains("state"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         state(b"x")
-            .keep(folder.path().join("absent/state"))
+            .persist(folder.path().join("absent/state"))
             .unwrap_err();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -218,7 +209,7 @@ mod tests {
     fn every_damage_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        state(b"what the machine was").keep(&path).unwrap();
+        state(b"what the machine was").persist(&path).unwrap();
         let good = fs::read(&path).unwrap();
         for length in 0..good.len() {
             fs::write(&path, &good[..length]).unwrap();

@@ -17,12 +17,12 @@ use crate::client::Shared;
 use crate::client::transaction::Transaction;
 use crate::client::transport::tokio_stream;
 use crate::error::CommandError;
-use crate::snapshot::identity::{Difference, Identity, LoadedFiles};
+use crate::snapshot::{LoadedFiles, MachineFingerprint, MachineMismatch};
 
 /// The channel that [`MachineSpec::incoming`](qemu_launch::MachineSpec::incoming) makes.
 const INCOMING: &str = "incoming";
 
-/// The pauses between two looks grow from this …
+/// The pauses between two queries grow from this …
 const FIRST_PAUSE: Duration = Duration::from_micros(500);
 
 /// … to this. A small machine is loaded within a millisecond or two.
@@ -30,14 +30,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 const CHUNK: usize = 64 * 1024;
 
-/// Why a state was not loaded into a machine that was started for it.
+/// Why a state was not loaded.
 pub(crate) enum LoadError {
-    /// It was saved of another machine, which differs in this.
-    OtherMachine(Vec<Difference>),
-    /// A command failed.
+    /// QEMU ended, or refused a command.
     Command(CommandError),
-    /// The state's file, or the way to QEMU.
+    /// The state's file, or the stream to QEMU.
     Io(io::Error),
+    /// The state is of another machine.
+    OtherMachine(Vec<MachineMismatch>),
 }
 
 impl From<CommandError> for LoadError {
@@ -52,9 +52,9 @@ impl From<io::Error> for LoadError {
     }
 }
 
-/// Brings a machine that was started with `incoming` into the state, and refuses one that cannot
-/// fit before anything is loaded. The guest stands still then. The deadline is the caller's, and so
-/// is the end of QEMU if it is dropped.
+/// Loads the state into a machine that was started with `incoming`; the guest is paused then. What
+/// does not fit is refused before anything is loaded. The deadline is the caller's, and so is the
+/// end of QEMU if this is dropped.
 pub(crate) async fn load(
     shared: Arc<Shared>,
     qemu: Version,
@@ -62,72 +62,52 @@ pub(crate) async fn load(
     loaded: LoadedFiles,
     state: &MachineState,
 ) -> Result<(), LoadError> {
-    let operation = Transaction::first(shared, qemu);
-    let now = Identity::ask(&operation, loaded).await?;
-    let differences = state.taken_with().differences(&now);
-    if !differences.is_empty() {
-        return Err(LoadError::OtherMachine(differences));
+    let transaction = Transaction::first(shared, qemu);
+    let now = MachineFingerprint::ask(&transaction, loaded).await?;
+    let mismatches = state.taken_with().mismatches(&now);
+    if !mismatches.is_empty() {
+        return Err(LoadError::OtherMachine(mismatches));
     }
     let Some(&Address::Inherited { fd }) = process.address(INCOMING) else {
         return Err(io::Error::from(io::ErrorKind::Unsupported).into());
     };
     let stream = process
         .take(INCOMING)
-        .ok_or(io::ErrorKind::NotFound)
-        .map_err(io::Error::from)?;
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let stream = tokio_stream(stream)?;
-    operation
-        .command(&MigrateIncoming {
-            uri: &format!("fd:{fd}"),
-        })
-        .await?;
-    let fed = async {
-        match feed(stream, state).await {
-            Ok(()) => pending().await,
-            // QEMU hangs up on what it cannot use, and says why while it ends.
-            Err(Feed::Stream) => pending().await,
-            Err(Feed::File(error)) => Err(LoadError::Io(error)),
-        }
-    };
+    let uri = format!("fd:{fd}");
+    transaction.command(&MigrateIncoming { uri: &uri }).await?;
     tokio::select! {
-        taken_in = taken_in(&operation) => taken_in?,
-        failed = fed => failed?,
+        loaded = wait_until_loaded(&transaction) => loaded?,
+        error = feed(stream, state) => return Err(error.into()),
     }
-    // So that whoever watches the run state sees it: QEMU sends no event.
-    operation.command(&QueryStatus).await?;
+    // QEMU sends no event for the new run state; this makes it known.
+    transaction.command(&QueryStatus).await?;
     Ok(())
 }
 
-enum Feed {
-    Stream,
-    File(io::Error),
-}
-
-/// Writes the state, and hangs up.
-async fn feed(mut stream: UnixStream, state: &MachineState) -> Result<(), Feed> {
+/// Writes the state and closes the stream. Returns only where the state cannot be read: QEMU hangs
+/// up on what it cannot use, and says why while it ends.
+async fn feed(mut stream: UnixStream, state: &MachineState) -> io::Error {
     let (mut chunk, mut at) = (vec![0; CHUNK], 0);
     loop {
-        match state.read_at(&mut chunk, at).map_err(Feed::File)? {
-            0 => return Ok(()),
-            length => stream
-                .write_all(&chunk[..length])
-                .await
-                .map_err(|_| Feed::Stream)?,
+        match state.read_at(&mut chunk, at) {
+            Ok(0) => break,
+            Ok(length) if stream.write_all(&chunk[..length]).await.is_ok() => at += CHUNK as u64,
+            Ok(_) => break,
+            Err(error) => return error,
         }
-        at += CHUNK as u64;
     }
+    drop(stream);
+    pending().await
 }
 
-/// Waits until the state is there. Where it cannot be taken in, QEMU ends, and the next question
-/// says so.
-async fn taken_in(operation: &Transaction) -> Result<(), LoadError> {
+/// Waits until QEMU has loaded the state. Where it cannot, it ends, and the next query says so.
+async fn wait_until_loaded(transaction: &Transaction) -> Result<(), CommandError> {
     let mut pause = FIRST_PAUSE;
-    loop {
-        let migration = operation.command(&QueryMigrate).await?;
-        if migration.status == Some(MigrationStatus::Completed) {
-            return Ok(());
-        }
+    while transaction.command(&QueryMigrate).await?.status != Some(MigrationStatus::Completed) {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    Ok(())
 }

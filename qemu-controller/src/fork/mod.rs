@@ -1,7 +1,7 @@
-//! A machine's state outside of it: saved once, and any number of machines continue from it.
+//! A machine's state as a value: saved once, and any number of machines continue from it.
 //!
 //! ```text
-//!   save:  look ─▶ make an image ─▶ SD card out ─▶ snapshot-save ─▶ SD card in ─▶ take the state out of the image
+//!   save:  check ─▶ make an image ─▶ SD card out ─▶ snapshot-save ─▶ SD card in ─▶ take the state out of the image
 //!   start: spawn -incoming ─▶ handshake ─▶ does it fit? ─▶ migrate-incoming, and feed it ─▶ the saved run state
 //! ```
 
@@ -20,42 +20,41 @@ use std::sync::Arc;
 pub use error::StateError;
 pub(crate) use load::{LoadError, load};
 
-use crate::snapshot::identity::Identity;
+use crate::snapshot::MachineFingerprint;
 
 /// The whole state of a machine, memory and devices, at one moment: what
 /// [`Session::start_from`](crate::Session::start_from) continues from, any number of times.
 ///
 /// It is in a file without a name in the folder for temporary files, which is gone with the last
-/// clone however this program ends; [`keep`](Self::keep) copies it to one that stays. It has no
-/// disk's contents.
+/// clone however this program ends; [`persist`](Self::persist) copies it to a file that stays. It
+/// has no disk's contents.
 #[derive(Clone)]
 pub struct MachineState {
-    inner: Arc<Kept>,
+    inner: Arc<StateFile>,
 }
 
-struct Kept {
+struct StateFile {
     file: File,
-    /// Where in the file it begins.
+    /// The offset in the file at which the state begins.
     start: u64,
     bytes: u64,
     running: bool,
-    taken_with: Identity,
+    taken_with: MachineFingerprint,
 }
 
 impl MachineState {
-    fn new(kept: Kept) -> Self {
-        Self {
-            inner: Arc::new(kept),
-        }
+    fn new(file: StateFile) -> Self {
+        let inner = Arc::new(file);
+        Self { inner }
     }
 
-    /// What it was taken with. It fits where all of this is the same.
+    /// The machine that it was taken of. It fits where all of this is the same.
     #[must_use]
-    pub fn taken_with(&self) -> &Identity {
+    pub fn taken_with(&self) -> &MachineFingerprint {
         &self.inner.taken_with
     }
 
-    /// Whether the guest ran; then it runs on in what is started from it.
+    /// Whether the guest ran; then the guest of what is started from it runs on.
     #[must_use]
     pub fn was_running(&self) -> bool {
         self.inner.running

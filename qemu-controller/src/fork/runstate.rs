@@ -1,5 +1,5 @@
-//! The run state that a machine's state names, in the section `globalstate`, and that QEMU takes on
-//! with it.
+//! The run state inside a saved state: QEMU takes it on with the state. It is in the section
+//! `globalstate`.
 
 use std::fs::File;
 use std::io;
@@ -12,8 +12,8 @@ const SECTION: &[u8] = b"\x0bglobalstate\0\0\0\0\0\0\0\x01";
 
 const CHUNK: usize = 1024 * 1024;
 
-/// Whether QEMU goes from `inmigrate` to this run state; it aborts where its table of transitions
-/// has not that one. At a debugger's breakpoint it has not.
+/// Whether QEMU goes from `inmigrate` to this run state. Where its table of transitions lacks that
+/// one, as at a debugger's breakpoint (`debug`), it aborts.
 pub(super) fn can_begin(run_state: &RunState) -> bool {
     !matches!(
         run_state,
@@ -26,15 +26,15 @@ pub(super) fn can_begin(run_state: &RunState) -> bool {
     )
 }
 
-/// Makes a state that names this run state name `paused`. False, and nothing is changed, where that
-/// is not in one place.
+/// Replaces this run state by `paused` in a saved state. Returns false, and changes nothing, where it
+/// is not there exactly once.
 pub(super) fn pause(state: &File, bytes: u64, run_state: &RunState) -> io::Result<bool> {
     let named = named(run_state.as_str());
-    let Some(at) = only(state, bytes, &named)? else {
+    let Some(at) = find_once(state, bytes, &named)? else {
         return Ok(false);
     };
     let mut paused = self::named("paused");
-    // What was longer is followed by zeroes, as it is in a buffer of 100.
+    // The text is in a buffer of 100 bytes: the rest of a longer one becomes zero.
     paused.resize(paused.len().max(named.len()), 0);
     state.write_all_at(&paused, at)?;
     Ok(true)
@@ -52,8 +52,8 @@ fn named(run_state: &str) -> Vec<u8> {
     .concat()
 }
 
-/// Where these bytes are, if they are there once.
-fn only(state: &File, bytes: u64, wanted: &[u8]) -> io::Result<Option<u64>> {
+/// The offset of these bytes, if they are there exactly once.
+fn find_once(state: &File, bytes: u64, wanted: &[u8]) -> io::Result<Option<u64>> {
     let mut found = None;
     let mut chunk = vec![0; CHUNK];
     // Chunks overlap by a byte less than a match has.

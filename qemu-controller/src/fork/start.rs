@@ -11,13 +11,14 @@ use crate::config::QemuConfig;
 use crate::session::Session;
 use crate::session::error::StartError;
 
-/// So many starts a processor at once: a further one would only wait, within its deadline.
-const STARTS_A_PROCESSOR: usize = 2;
+/// How many starts for each processor are under way at once: a further one would only wait, within
+/// its own deadline.
+const STARTS_PER_PROCESSOR: usize = 2;
 
 impl Session {
     /// Starts a machine that continues from a saved state: its guest does next what the one that
     /// was saved did next. It runs if that one ran, unless it is to
-    /// [wait](QemuConfig::wait_for_gdb); else it stands still, in the saved run state.
+    /// [wait](QemuConfig::wait_for_gdb); else it is paused, in the saved run state.
     ///
     /// The machine has to be the one that was saved: board, CPU, memory, firmware and QEMU's
     /// version. Endpoints, deadlines and whatever else QEMU can do may be others.
@@ -27,7 +28,7 @@ impl Session {
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let config = QemuConfig::default().firmware("firmware.elf");
     /// let session = Session::start(config.clone()).await?;
-    /// session.save_state().await?.keep("booted.state")?;
+    /// session.save_state().await?.persist("booted.state")?;
     /// // Later, perhaps in another program:
     /// let state = MachineState::open("booted.state")?;
     /// let session = Session::start_from(config, &state).await?;
@@ -35,14 +36,14 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`StartError`], as for [`start`](Self::start); [`StartError::OtherMachine`] names in what the machine differs from the
-    /// one that was saved, and [`StartError::Exited`] has QEMU's own words where it could not take
-    /// the state in.
+    /// [`StartError`], as for [`start`](Self::start). [`StartError::OtherMachine`] says in what the
+    /// machine differs from the one that was saved; [`StartError::Exited`] has QEMU's own words
+    /// where it could not load the state.
     pub async fn start_from(config: QemuConfig, state: &MachineState) -> Result<Self, StartError> {
         Self::begin_from(config, Some(state.clone())).await
     }
 
-    /// Starts so many further machines that continue from where this one is now, each by itself:
+    /// Starts `count` further machines that continue from where this one is now, each by itself:
     /// whatever is done to one is seen by no other. They run if this one runs. This one goes on as
     /// it was.
     ///
@@ -84,7 +85,7 @@ impl Session {
         let config = change(config.for_fork().map_err(StateError::Beside)?);
         let state = self.save_state().await?;
         let at_once =
-            std::thread::available_parallelism().map_or(1, usize::from) * STARTS_A_PROCESSOR;
+            std::thread::available_parallelism().map_or(1, usize::from) * STARTS_PER_PROCESSOR;
         let turns = Arc::new(Semaphore::new(at_once));
         let mut starts = JoinSet::new();
         for number in 0..count {

@@ -1,10 +1,9 @@
-//! Takes the machine's state out of a qcow2 image, where QEMU's `snapshot-save` has put it.
+//! Extracts the machine's state from a qcow2 image into which QEMU has saved one snapshot.
 //!
-//! What lies there is, byte for byte, the stream that `migrate` would send (7.2 and 10.0).
-//! `migrate` itself cannot be used without a trace: it leaves the machine in `postmigrate` with its
-//! block nodes inactive, and only running it leaves that again. The image is our own, made a moment
-//! ago, so only what QEMU makes of it by default is read; anything else is an error. The format:
-//! QEMU's `docs/interop/qcow2.txt`.
+//! It is, byte for byte, the stream that `migrate` would send (7.2 and 10.0). `migrate` itself
+//! leaves its traces: the machine is in `postmigrate` with its block nodes inactive, which only
+//! `cont` ends. The image is our own, made a moment ago, so only what QEMU makes of it by default is
+//! read; anything else is an error. The format: QEMU's `docs/interop/qcow2.txt`.
 
 use std::fs::File;
 use std::io;
@@ -17,13 +16,13 @@ const ZERO: u64 = 1;
 /// The bit of an L2 entry that says that its cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
 
-/// Where the state is in an image.
+/// Where in an image the state is.
 struct Layout {
     cluster: u64,
     /// The snapshot's L1 table.
     l1: u64,
     l1_entries: u64,
-    /// The first cluster behind the disk's own, where the state begins.
+    /// The first cluster of the state, the one behind the disk's own.
     first: u64,
     bytes: u64,
 }
@@ -52,7 +51,7 @@ pub(super) fn extract(image: &File, state: &File) -> io::Result<u64> {
         image.read_exact_at(&mut buffer[..length], entry & OFFSET)?;
         state.write_all_at(&buffer[..length], number * layout.cluster)?;
     }
-    // What was left out at the end is zero too.
+    // Clusters left out at the end are zero too.
     state.set_len(layout.bytes)?;
     Ok(layout.bytes)
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use qemu_launch::{Exit, ExitKind, SpawnError};
 
 use crate::error::{CommandError, SessionEnd};
-use crate::snapshot::{Difference, joined};
+use crate::snapshot::MachineMismatch;
+use crate::snapshot::fingerprint::joined;
 
 /// Why a session did not come about. A QEMU that was started for it has been ended; one that was to
 /// be attached to was left as it was, unless it took a command that this session had sent.
@@ -82,10 +83,10 @@ pub enum StartError {
         error: CommandError,
     },
     /// The state to continue from was saved of another machine; nothing was loaded.
-    #[error("the saved state is of another machine: {}", joined(.differences))]
+    #[error("the saved state is of another machine: {}", joined(.mismatches))]
     OtherMachine {
         /// In what they differ.
-        differences: Vec<Difference>,
+        mismatches: Vec<MachineMismatch>,
     },
 }
 

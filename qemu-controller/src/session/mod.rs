@@ -157,7 +157,6 @@ impl Session {
     /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success;
     /// else [`CommandError`].
     pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
-        let _change = self.inner.shared.blocks.human_monitor_line(line);
         let deadline = self.deadline.into();
         let verb = line.split_whitespace().next().unwrap_or_default();
         let _turn = self.turn_for(verb, deadline).await?;
@@ -177,7 +176,6 @@ impl Session {
     /// # Errors
     /// [`CommandError`].
     pub async fn command<C: Command>(&self, command: &C) -> Result<C::Return, CommandError> {
-        let _change = self.inner.shared.blocks.command(C::NAME);
         let deadline = self.deadline.into();
         let _turn = self.turn_for(C::NAME, deadline).await?;
         command::command(&self.inner.shared, deadline, command).await
@@ -193,7 +191,6 @@ impl Session {
         command: &str,
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
-        let _change = self.inner.shared.blocks.command(command);
         let deadline = self.deadline.into();
         let _turn = self.turn_for(command, deadline).await?;
         call(&self.inner.shared, command, Band::In, deadline, |c| {
@@ -226,7 +223,6 @@ impl Session {
         command: &str,
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
-        let _change = self.inner.shared.blocks.command(command);
         call(&self.inner.shared, command, Band::Out, self.deadline, |c| {
             c.execute_raw_oob(command, arguments)
         })

@@ -283,7 +283,7 @@ async fn begin(
         fork::load(shared.share(), version, &mut process, loaded.clone(), state)
             .await
             .map_err(|error| match error {
-                LoadError::OtherMachine(differences) => StartError::OtherMachine { differences },
+                LoadError::OtherMachine(mismatches) => StartError::OtherMachine { mismatches },
                 LoadError::Command(error) => progress.command(error),
                 LoadError::Io(error) => progress.connect(error),
             })?;
@@ -297,9 +297,9 @@ async fn begin(
     // A fork has none, and the caller's writers are let go with what writes to them.
     config.transcript = None;
     config.logs = Vec::new();
-    let snapshots = Store::new(config.snapshot_file.clone(), loaded, process.argv().args());
+    let snapshots = Store::new(config.snapshot_file.clone(), loaded);
     if state.is_some() {
-        snapshots.loaded(!held);
+        snapshots.set_loaded(!held);
     }
     Ok(Session::new(Inner {
         shared,
@@ -338,7 +338,7 @@ pub(super) async fn handshake(
     progress.phase = StartPhase::Greeting;
     let span = info_span!("qemu", pid = process.as_ref().map(ProcessHandle::pid));
     let connection = Connection::new(Limits::default());
-    let shared = SessionGuard::new(transport, connection, transcript, span, process.is_some());
+    let shared = SessionGuard::new(transport, connection, transcript, span);
     let greeting = shared.greeting();
     tokio::spawn(drive(shared.share(), process).instrument(shared.span.clone()));
     let Ok(greeting) = greeting.await else {

@@ -4,7 +4,7 @@ use qmp_proto::commands::BlockInfo;
 
 use super::error::SnapshotError;
 
-/// The drivers that hold snapshots, and those that hand them on to what they stand over.
+/// The drivers that hold snapshots, and the filters that pass them to the node below.
 const HOLD_SNAPSHOTS: [&str; 5] = ["qcow2", "rbd", "throttle", "copy-on-read", "compress"];
 
 /// The nodes of all writable disks: memory and disks are only of use together.
@@ -14,26 +14,11 @@ pub(crate) fn writable(blocks: &[BlockInfo]) -> Result<Vec<String>, SnapshotErro
         let Some(medium) = block.inserted.as_ref().filter(|medium| !medium.ro) else {
             continue;
         };
-        let names = [
-            Some(&block.device),
-            medium.node_name.as_ref(),
-            block.qdev.as_ref(),
-        ];
-        let name = || {
-            names
-                .into_iter()
-                .flatten()
-                .find(|name| !name.is_empty())
-                .cloned()
-                .unwrap_or_default()
-        };
         match &medium.node_name {
             Some(node) if HOLD_SNAPSHOTS.contains(&medium.drv.as_str()) => nodes.push(node.clone()),
             _ => {
-                return Err(SnapshotError::Disk {
-                    disk: name(),
-                    format: medium.drv.clone(),
-                });
+                let (disk, format) = (name(block), medium.drv.clone());
+                return Err(SnapshotError::Disk { disk, format });
             }
         }
     }
@@ -41,6 +26,23 @@ pub(crate) fn writable(blocks: &[BlockInfo]) -> Result<Vec<String>, SnapshotErro
     nodes.sort_unstable();
     nodes.dedup();
     Ok(nodes)
+}
+
+/// The drives that the guest can write to, by name.
+pub(crate) fn writable_names(blocks: &[BlockInfo]) -> Vec<String> {
+    let is_written = |block: &&BlockInfo| block.inserted.as_ref().is_some_and(|medium| !medium.ro);
+    blocks.iter().filter(is_written).map(name).collect()
+}
+
+/// What the user knows the drive by.
+fn name(block: &BlockInfo) -> String {
+    let node = block
+        .inserted
+        .as_ref()
+        .and_then(|medium| medium.node_name.as_ref());
+    let names = [Some(&block.device), node, block.qdev.as_ref()];
+    let mut named = names.into_iter().flatten().filter(|name| !name.is_empty());
+    named.next().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

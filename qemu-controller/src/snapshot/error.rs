@@ -1,16 +1,16 @@
 //! Why a snapshot was not saved, loaded, listed or deleted.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::identity::Difference;
+use super::fingerprint::{MachineMismatch, joined};
 use super::name::InvalidName;
 use crate::error::{CommandError, SessionEnd};
 
-/// Why an operation on snapshots has failed. The guest's run state is then what it was before, and
-/// every earlier snapshot is still there. One thing is not undone: a machine that was shut down and
-/// stays has been reset for a load that then failed ([`Job`](Self::Job),
-/// [`Command`](Self::Command)), and waits in the run state `prelaunch`.
+/// Why an operation on snapshots failed. The guest's run state is as before, and every earlier
+/// snapshot is still there. One thing is not undone: a machine that was shut down has been reset for
+/// a load that then failed ([`Job`](Self::Job), [`Command`](Self::Command)), and waits in the run
+/// state `prelaunch`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
@@ -54,13 +54,13 @@ pub enum SnapshotError {
     /// changed.
     #[error(
         "the snapshot {name:?} was taken with {}; `unchecked` loads it all the same",
-        joined(.differences)
+        joined(.mismatches)
     )]
-    Misfit {
+    OtherMachine {
         /// The snapshot.
         name: String,
         /// In what they differ.
-        differences: Vec<Difference>,
+        mismatches: Vec<MachineMismatch>,
     },
     /// The snapshot does not say what it was taken with, since something else saved it; nothing was
     /// changed.
@@ -95,7 +95,7 @@ pub enum SnapshotError {
     Job {
         /// The job's command, for example `snapshot-save`.
         command: &'static str,
-        /// QEMU's own words.
+        /// QEMU's own text.
         error: String,
     },
     /// A command failed, its deadline passed, or QEMU ended: then this has what QEMU said.
@@ -104,6 +104,11 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        Self::File { path, source }
+    }
+
     /// How the session ended, where that is the reason.
     pub fn ended(&self) -> Option<&SessionEnd> {
         match self {
@@ -118,12 +123,4 @@ fn listed(names: &[String]) -> String {
         [] => "is none at all".to_owned(),
         names => format!("are: {}", names.join(", ")),
     }
-}
-
-pub(crate) fn joined(differences: &[Difference]) -> String {
-    differences
-        .iter()
-        .map(Difference::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
 }

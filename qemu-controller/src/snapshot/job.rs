@@ -12,48 +12,47 @@ use crate::client::events::Events;
 use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::error::{CommandError, WaitPhase};
 
-/// The event tells at once; this is for one that was missed.
-const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// The event comes at once; after this the job is queried, as the event may have been missed.
+const QUERY_AFTER: Duration = Duration::from_secs(2);
 
-/// A job that is over and not dismissed yet.
+/// A job that is concluded and not dismissed yet.
 #[must_use = "it stays in QEMU until it is dismissed"]
-pub(crate) struct Concluded<'a> {
+pub(super) struct Concluded<'a> {
     id: &'a str,
     command: &'static str,
     course: Course,
 }
 
-/// What the events have shown of a job: nothing, where some were missed.
+/// What a job's events showed. The default, nothing, stands for events that were missed.
 #[derive(Clone, Copy, Default)]
 struct Course {
     succeeded: bool,
-    /// While it lasted the guest was let run.
+    /// QEMU let the guest run while the job lasted.
     resumed: bool,
 }
 
-/// Starts the job `id` by its command, waits until it is over, and dismisses it. Its failure is
-/// QEMU's own text.
-pub(crate) async fn run<C: Command>(
-    operation: &Transaction,
+/// Runs the job `id` by its command, to its end, and dismisses it.
+pub(super) async fn run<C: Command>(
+    transaction: &Transaction,
     id: &str,
     command: &C,
 ) -> Result<(), SnapshotError> {
-    until_concluded(operation, id, command)
+    until_concluded(transaction, id, command)
         .await?
-        .end(operation)
+        .end(transaction)
         .await
         .map(drop)
 }
 
-/// The same up to its conclusion: how it ended, its [end](Concluded::end) tells.
-pub(crate) async fn until_concluded<'a, C: Command>(
-    operation: &Transaction,
+/// Runs a job until it is concluded. [`Concluded::end`] says how it ended.
+pub(super) async fn until_concluded<'a, C: Command>(
+    transaction: &Transaction,
     id: &'a str,
     command: &C,
 ) -> Result<Concluded<'a>, CommandError> {
-    let mut events = operation.events();
-    operation.command(command).await?;
-    let course = concluded(operation, id, &mut events).await?;
+    let mut events = transaction.events();
+    transaction.command(command).await?;
+    let course = concluded(transaction, id, &mut events).await?;
     Ok(Concluded {
         id,
         command: C::NAME,
@@ -62,22 +61,22 @@ pub(crate) async fn until_concluded<'a, C: Command>(
 }
 
 impl Concluded<'_> {
-    /// Dismisses it, and asks before why it failed, unless it is known that it did not. Tells
-    /// whether the guest is known to have been let run meanwhile.
-    pub(crate) async fn end(self, operation: &Transaction) -> Result<bool, SnapshotError> {
+    /// Dismisses the job. Unless its events showed that it succeeded, QEMU is asked why it failed.
+    /// Returns whether the guest is known to have been let run while the job lasted.
+    pub(super) async fn end(self, transaction: &Transaction) -> Result<bool, SnapshotError> {
         let Self {
             id,
             command,
             course,
         } = self;
         if course.succeeded {
-            operation.command(&JobDismiss { id }).await?;
+            transaction.command(&JobDismiss { id }).await?;
             return Ok(course.resumed);
         }
-        // In one go: QEMU answers in order, so the job is looked at before it is forgotten.
+        // In one go: QEMU answers in order, so the job is queried before it is dismissed.
         let (jobs, dismiss) = (QueryJobs, JobDismiss { id });
         let (jobs, dismissed) =
-            tokio::join!(biased; operation.command(&jobs), operation.command(&dismiss));
+            tokio::join!(biased; transaction.command(&jobs), transaction.command(&dismiss));
         let failed = jobs?
             .into_iter()
             .find(|job| job.id == id)
@@ -90,20 +89,20 @@ impl Concluded<'_> {
     }
 }
 
-/// Waits for the event that says so, and tells what all that came before it said. Where none came
-/// for a while, or some were missed, it looks.
+/// Waits for the event that says that the job is concluded, and returns what those before it
+/// showed. Where none came for a while, or some were missed, the jobs are queried.
 async fn concluded(
-    operation: &Transaction,
+    transaction: &Transaction,
     id: &str,
     events: &mut Events,
 ) -> Result<Course, CommandError> {
     let until = instant_after(UNATTENDED_DEADLINE);
     while Instant::now() < until {
-        match timeout(LOOK_AFTER, concluded_event(id, events)).await {
+        match timeout(QUERY_AFTER, concluded_event(id, events)).await {
             Ok(Some(course)) => return Ok(course),
-            // Missed, late, or the session has ended: then this says how.
+            // Missed, late, or the session has ended: then the query's error says how.
             Ok(None) | Err(_) => {
-                let jobs = operation.command(&QueryJobs).await?;
+                let jobs = transaction.command(&QueryJobs).await?;
                 if jobs
                     .iter()
                     .all(|job| job.id != id || job.status == JobStatus::Concluded)
@@ -121,8 +120,8 @@ async fn concluded(
     })
 }
 
-/// A job that succeeds is `pending` before it is concluded, one that fails is `aborting`. `None`
-/// where events were missed, or the last one has come.
+/// A job that succeeds is `pending` before it is concluded; one that fails is `aborting`. `None`
+/// where events were missed, or the session has ended.
 async fn concluded_event(id: &str, events: &mut Events) -> Option<Course> {
     let mut course = Course::default();
     while let Some(Ok(event)) = events.next().await {
@@ -130,7 +129,7 @@ async fn concluded_event(id: &str, events: &mut Events) -> Option<Course> {
             "RESUME" => course.resumed = true,
             "JOB_STATUS_CHANGE" => match event.typed() {
                 Ok(TypedEvent::JobStatusChange(change)) if change.id == id => match change.status {
-                    // What came before was another's doing.
+                    // What came before was not this job's doing.
                     JobStatus::Created => course = Course::default(),
                     JobStatus::Concluded => return Some(course),
                     status => course.succeeded = status == JobStatus::Pending,

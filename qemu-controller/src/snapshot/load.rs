@@ -8,8 +8,8 @@ use qmp_proto::Command as _;
 use qmp_proto::commands::{Cont, QueryStatus, RunState, SnapshotLoad, Stop};
 
 use super::error::SnapshotError;
+use super::listing::{Precheck, SnapshotEntry, SnapshotListing};
 use super::name::{self, Tag};
-use super::seen::Seen;
 use super::store::Store;
 use super::{reset, sd_card};
 use crate::client::transaction::Transaction;
@@ -25,27 +25,27 @@ pub enum AfterLoad {
     AsBefore,
     /// It runs if it ran when it was saved; as before the call where the snapshot does not say.
     AsSaved,
-    /// It stands still, and has not run one instruction since it was saved.
+    /// It is paused, and has not run one instruction since it was saved.
     Paused,
     /// It runs.
     Running,
 }
 
-/// A load that is to be: await it, or say more before. Made by [`Session::load_snapshot`].
+/// A load that has not begun: await it, or set more options before. Made by
+/// [`Session::load_snapshot`].
 #[derive(Debug)]
 #[must_use = "nothing is loaded before it is awaited"]
 pub struct LoadSnapshot<'a> {
     session: &'a Session,
     name: &'a str,
-    wanted: Wanted,
+    options: Options,
 }
 
-/// How it is to be loaded.
 #[derive(Debug, Default)]
-struct Wanted {
+struct Options {
     then: AfterLoad,
     unchecked: bool,
-    /// Nothing that the guest printed before is to be read after it.
+    /// The ports whose output from before the load is dropped.
     without_output: Option<Vec<Serial>>,
 }
 
@@ -54,13 +54,13 @@ impl<'a> LoadSnapshot<'a> {
         Self {
             session,
             name,
-            wanted: Wanted::default(),
+            options: Options::default(),
         }
     }
 
-    /// What the guest does then. Default: what it did before the call.
+    /// What the guest does after the load. Default: what it did before the call.
     pub fn then(mut self, then: AfterLoad) -> Self {
-        self.wanted.then = then;
+        self.options.then = then;
         self
     }
 
@@ -68,21 +68,16 @@ impl<'a> LoadSnapshot<'a> {
     /// QEMU finds most misfits itself, but some only in the middle of the load, which ruins the
     /// state of the guest that runs, and some by an abort.
     pub fn unchecked(mut self) -> Self {
-        self.wanted.unchecked = true;
+        self.options.unchecked = true;
         self
     }
 
-    /// Drops what was printed before and nobody has read, while the guest stands still: so nothing
-    /// is dropped that it prints after the load.
+    /// Drops what was printed before and nobody has read. That happens while the guest is paused, so
+    /// nothing is dropped that it prints after the load.
     pub(super) fn without_output(mut self) -> Self {
-        let ports = self
-            .session
-            .inner
-            .serials
-            .iter()
-            .flatten()
-            .chain(&self.session.inner.semihosting);
-        self.wanted.without_output = Some(ports.cloned().collect());
+        let inner = &self.session.inner;
+        let ports = inner.serials.iter().flatten().chain(&inner.semihosting);
+        self.options.without_output = Some(ports.cloned().collect());
         self
     }
 }
@@ -94,136 +89,137 @@ impl<'a> IntoFuture for LoadSnapshot<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             name::check(self.name)?;
-            let (name, store) = (
-                self.name.to_owned(),
-                Arc::clone(&self.session.inner.snapshots),
-            );
-            let wanted = self.wanted;
-            let load = async move |operation| load(operation, &store, name, wanted).await;
+            let (name, options) = (self.name.to_owned(), self.options);
+            let store = Arc::clone(&self.session.inner.snapshots);
+            let load = async move |transaction| load(&transaction, &store, &name, &options).await;
             self.session.transaction(SnapshotLoad::NAME, load).await
         })
     }
 }
 
 async fn load(
-    operation: Transaction,
+    transaction: &Transaction,
     store: &Store,
-    name: String,
-    wanted: Wanted,
+    name: &str,
+    options: &Options,
 ) -> Result<(), SnapshotError> {
-    let seen = Seen::look(&operation, store).await?;
-    match load_as_seen(&operation, store, &seen, &name, &wanted).await {
-        Err(error) => match seen.anew(&error, &operation, store).await? {
-            Some(seen) => load_as_seen(&operation, store, &seen, &name, &wanted).await,
-            None => Err(error),
-        },
+    let precheck = match store.record() {
+        Some(record) if record.find(name).is_ok() => {
+            Precheck::from_record(transaction, record).await?
+        }
+        _ => Precheck::query(transaction, store).await?,
+    };
+    match load_checked(transaction, store, &precheck, name, options).await {
+        Err(error) => {
+            let is_there = |now: &SnapshotListing| now.find(name).map(drop);
+            Err(precheck.explain(error, transaction, store, is_there).await)
+        }
         loaded => loaded,
     }
 }
 
-async fn load_as_seen(
-    operation: &Transaction,
+async fn load_checked(
+    transaction: &Transaction,
     store: &Store,
-    seen: &Seen,
+    precheck: &Precheck,
     name: &str,
-    wanted: &Wanted,
+    options: &Options,
 ) -> Result<(), SnapshotError> {
-    let listed = &seen.listed;
-    let (Some(node), Some(saved)) = (&listed.node, listed.latest(name)) else {
-        return Err(listed.missing(name));
-    };
-    let tag = &saved.tag;
-    if !wanted.unchecked {
-        fits(operation, store, tag).await?;
+    let (node, SnapshotEntry { text, tag }) = precheck.listing.find(name)?;
+    if !options.unchecked {
+        check_fits(transaction, store, tag).await?;
     }
-    let ran = seen.before == RunState::Running;
-    let run = match wanted.then {
+    let mut before = precheck.run_state.clone();
+    let ran = before == RunState::Running;
+    let run = match options.then {
         AfterLoad::AsBefore => ran,
         AfterLoad::AsSaved => tag.running.unwrap_or(ran),
         AfterLoad::Paused => false,
         AfterLoad::Running => true,
     };
-    // Another's snapshot may have the SD card in it: while it is out, the load fails where QEMU
-    // would abort.
-    let out = if tag.is_ours() {
+    // A snapshot that something else saved may have the SD card in it: while the card is out, the
+    // load fails where QEMU would abort.
+    let cards = if tag.is_ours() {
         &[]
     } else {
-        store.cards(operation).await?
+        store.cards(transaction).await?
     };
-    let devices = listed.devices(node);
-    let mut before = seen.before.clone();
+    let devices = precheck.listing.devices(node);
     loop {
         // QEMU lets a guest that ran run on at once.
-        let runs_on = before == RunState::Running && run && wanted.without_output.is_none();
+        let runs_on = before == RunState::Running && run && options.without_output.is_none();
         if !runs_on {
-            stand(operation, store, &before).await?;
+            pause_for_load(transaction, store, &before).await?;
         }
-        let id = operation.blocks().name();
+        let id = store.ids.next();
         let command = SnapshotLoad {
             job_id: &id,
-            tag: &saved.text,
+            tag: text,
             vmstate: node,
             devices: &devices,
         };
-        let loaded = sd_card::job_without(operation, out, &id, &command).await;
-        // Until it is known to run.
-        store.loaded(false);
+        let loaded = sd_card::job_without(transaction, cards, &id, &command).await;
+        // Until the guest is known to run.
+        store.set_loaded(false);
         match loaded {
-            // It stood still already, and that had not been read when it was looked for; or events
-            // were missed.
-            Ok(false) if runs_on => match operation.command(&QueryStatus).await?.status {
+            Err(error) => {
+                transaction.run(ran).await?;
+                store.set_loaded(ran);
+                return Err(error);
+            }
+            // QEMU did not let it run: something else had stopped it, which had not been read when
+            // the run state was checked. Or events were missed.
+            Ok(false) if runs_on => match transaction.command(&QueryStatus).await?.status {
                 RunState::Running => {}
-                stands => {
-                    before = stands;
+                stopped => {
+                    before = stopped;
                     continue;
                 }
             },
             Ok(_) => {}
-            Err(error) => {
-                operation.run(ran).await?;
-                store.loaded(ran);
-                return Err(error);
-            }
         }
-        wanted
-            .without_output
-            .iter()
-            .flatten()
-            .for_each(|port| drop(port.take()));
+        for port in options.without_output.iter().flatten() {
+            port.take();
+        }
         if run && !runs_on {
-            operation.command(&Cont).await?;
+            transaction.command(&Cont).await?;
         }
-        store.loaded(run);
+        store.set_loaded(run);
         return Ok(());
     }
 }
 
-/// Has the guest stand as it must for a load after which it does not run on by itself.
-async fn stand(
-    operation: &Transaction,
+/// Pauses the guest, and does what has to be done before a load into a machine that is paused.
+async fn pause_for_load(
+    transaction: &Transaction,
     store: &Store,
     before: &RunState,
 ) -> Result<(), CommandError> {
     if *before == RunState::Running {
-        operation.command(&Stop).await?;
+        transaction.command(&Stop).await?;
         // If something else had stopped it, that has been read by now.
-        return reset::revive(operation, &operation.known_run_state()).await;
+        return reset::reset_if_shut_down(transaction, &transaction.known_run_state()).await;
     }
-    reset::revive(operation, before).await?;
-    store.settle(operation).await
+    reset::reset_if_shut_down(transaction, before).await?;
+    store.settle_pflash(transaction).await
 }
 
-/// Whether it was taken with what there is now. In a session's own image everything was.
-async fn fits(operation: &Transaction, store: &Store, tag: &Tag) -> Result<(), SnapshotError> {
-    let Some(now) = store.identity(operation).await? else {
+/// Whether the snapshot was taken with what there is now. In a session's own image all were.
+async fn check_fits(
+    transaction: &Transaction,
+    store: &Store,
+    tag: &Tag,
+) -> Result<(), SnapshotError> {
+    let Some(now) = store.fingerprint_for_file(transaction).await? else {
         return Ok(());
     };
     let name = tag.name.clone();
     let Some(saved) = &tag.taken_with else {
         return Err(SnapshotError::UnknownOrigin { name });
     };
-    match saved.differences(now) {
-        differences if differences.is_empty() => Ok(()),
-        differences => Err(SnapshotError::Misfit { name, differences }),
+    let mismatches = saved.mismatches(now);
+    if mismatches.is_empty() {
+        return Ok(());
     }
+    Err(SnapshotError::OtherMachine { name, mismatches })
 }

@@ -1,37 +1,41 @@
 //! The machine's whole state, saved and brought back.
 //!
 //! ```text
-//!   save:  look ─▶ make the image (once) ─▶ SD card out ─▶ snapshot-save ─▶ SD card in ─▶ delete the replaced one
-//!   load:  look ─▶ does it fit? ─▶ reset, if it was shut down ─▶ snapshot-load ─▶ the run state that is wanted
+//!   save:  check ─▶ make the image (once) ─▶ SD card out ─▶ snapshot-save ─▶ SD card in ─▶ delete the replaced one
+//!   load:  check ─▶ does it fit? ─▶ reset, if it was shut down ─▶ snapshot-load ─▶ the run state that is wanted
 //! ```
 //!
-//! Each is an [`Transaction`]: once begun it is finished, whoever waits. What can be refused is
-//! refused in the look, before anything is touched.
+//! Each is a [`Transaction`]: once begun it is finished, whoever waits. What can be refused is
+//! refused before anything is touched, unless the session's own record says that it is possible
+//! ([`listing`]).
 
-mod disks;
+mod delete;
+pub(crate) mod disks;
 pub(crate) mod error;
+pub(crate) mod fingerprint;
 mod fresh;
-pub(crate) mod identity;
+pub(crate) mod ids;
+pub(crate) mod image;
 mod job;
+mod listing;
 mod load;
+pub(crate) mod loaded_files;
 mod name;
 mod pflash;
 mod reset;
 mod save;
 pub(crate) mod sd_card;
-mod seen;
 pub(crate) mod store;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use qmp_proto::commands::{BlockDeviceInfo, SnapshotDelete, SnapshotInfo};
+use qmp_proto::commands::SnapshotInfo;
 
 pub use error::SnapshotError;
-pub(crate) use error::joined;
-pub(crate) use identity::LoadedFiles;
-pub use identity::{Difference, Identity};
+pub use fingerprint::{MachineFingerprint, MachineMismatch};
 pub use load::{AfterLoad, LoadSnapshot};
+pub(crate) use loaded_files::LoadedFiles;
 pub use name::InvalidName;
 pub use save::SaveSnapshot;
 pub(crate) use store::Store;
@@ -39,9 +43,8 @@ pub(crate) use store::Store;
 use crate::client::transaction::Transaction;
 use crate::session::Session;
 use name::Tag;
-use seen::Seen;
 
-/// A snapshot, as [`Session::list_snapshots`] tells of it.
+/// A snapshot, as [`Session::list_snapshots`] returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -57,7 +60,7 @@ pub struct Snapshot {
     pub running: Option<bool>,
     /// What it was taken with; `None` in a session's own scratch image, where it always fits, and
     /// where something else saved it.
-    pub taken_with: Option<Identity>,
+    pub taken_with: Option<MachineFingerprint>,
 }
 
 impl Session {
@@ -77,13 +80,13 @@ impl Session {
     ///
     /// A name has 1 to 64 characters: ASCII letters, digits, and `.`, `_`, `:`, `-`. Needs QEMU
     /// 6.0. Snapshots of the user's own disks are in these disks and stay there unless they are
-    /// deleted. A debugger can do all of it too (`monitor savevm`, `delvm`, `drive_add`). It is
-    /// seen that one stops the guest or lets it run, and then it is asked what there is. What one
-    /// does while the guest stands still, and goes on standing, is seen only where something fails
-    /// by it: a snapshot of the same name stays beside the new one, and a disk that was added is
-    /// not saved.
+    /// deleted.
     ///
-    /// What awaits it may leave at any point: what was begun is finished, and the next operation
+    /// A session knows what it has saved into its scratch image and does not ask QEMU again. Who
+    /// changes that image by other commands (`savevm`, `delvm`, a debugger's `monitor`) is noticed
+    /// only where something fails by it: a snapshot of the same name stays beside the new one.
+    ///
+    /// The future may be dropped at any point: what was begun is finished, and the next operation
     /// waits for it. The session's deadline is that of the whole; give a machine with much memory
     /// [more](Self::with_deadline).
     ///
@@ -119,118 +122,45 @@ impl Session {
     /// [`SnapshotError`].
     pub async fn list_snapshots(&self) -> Result<Vec<Snapshot>, SnapshotError> {
         let store = Arc::clone(&self.inner.snapshots);
-        let list = async move |operation: Transaction| {
-            let Some(node) = store.node(&operation).await? else {
+        let list = async move |transaction: Transaction| {
+            let Some(node) = store.node(&transaction).await? else {
                 return Ok(Vec::new());
             };
-            Ok(current(&read(&operation, &node).await?))
+            Ok(latest_of_each_name(
+                listing::snapshots(&transaction, &node).await?,
+            ))
         };
         self.transaction("query-named-block-nodes", list).await
     }
-
-    /// Deletes a snapshot.
-    ///
-    /// # Errors
-    /// [`SnapshotError`].
-    pub async fn delete_snapshot(&self, name: &str) -> Result<(), SnapshotError> {
-        name::check(name)?;
-        let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
-        self.transaction("snapshot-delete", async move |operation: Transaction| {
-            let listed = Seen::look_to_delete(&operation, &store).await?.listed;
-            let tags: Vec<_> = listed
-                .with_name(&name)
-                .map(|saved| saved.text.as_str())
-                .collect();
-            match &listed.node {
-                Some(node) if !tags.is_empty() => {
-                    delete(&operation, &store, &tags, &listed.devices(node)).await
-                }
-                _ => Err(listed.missing(&name)),
-            }
-        })
-        .await
-    }
 }
 
-/// What is in the image, as it is: a name that was saved over may be there twice.
-async fn read(
-    operation: &Transaction,
-    node: &str,
-) -> Result<Vec<(SnapshotInfo, Tag)>, SnapshotError> {
-    let is_it = |block: &BlockDeviceInfo| block.node_name.as_deref() == Some(node);
-    let image = store::nodes(operation)
-        .await?
-        .into_iter()
-        .find(is_it)
-        .and_then(|block| block.image);
-    let snapshots = image.map(|image| image.snapshots).unwrap_or_default();
-    let with_tag = |info: SnapshotInfo| {
-        let tag = Tag::read(&info.name);
-        (info, tag)
+/// Those that count: a name that was saved over may be there twice.
+fn latest_of_each_name(snapshots: Vec<SnapshotInfo>) -> Vec<Snapshot> {
+    let tags: Vec<_> = snapshots
+        .iter()
+        .map(|info| Tag::parse(&info.name))
+        .collect();
+    let is_latest = |tag: &Tag| {
+        tags.iter()
+            .all(|t| t.name != tag.name || t.generation <= tag.generation)
     };
-    Ok(snapshots.into_iter().map(with_tag).collect())
-}
-
-/// The one that counts of those with this name.
-fn latest<'a>(saved: &'a [(SnapshotInfo, Tag)], name: &str) -> Option<&'a (SnapshotInfo, Tag)> {
-    saved
+    let latest = snapshots
         .iter()
-        .filter(|(_, tag)| tag.name == name)
-        .max_by_key(|(_, tag)| tag.generation)
-}
-
-fn current(saved: &[(SnapshotInfo, Tag)]) -> Vec<Snapshot> {
-    let counts = saved
-        .iter()
-        .filter(|one| latest(saved, &one.1.name) == Some(one));
-    let told = counts.map(|(info, tag)| Snapshot {
+        .zip(&tags)
+        .filter(|(_, tag)| is_latest(tag));
+    let public = |(info, tag): (&SnapshotInfo, &Tag)| Snapshot {
         name: tag.name.clone(),
-        saved: SystemTime::UNIX_EPOCH + time(info.date_sec, info.date_nsec),
-        guest_time: time(info.vm_clock_sec, info.vm_clock_nsec),
+        saved: SystemTime::UNIX_EPOCH + duration(info.date_sec, info.date_nsec),
+        guest_time: duration(info.vm_clock_sec, info.vm_clock_nsec),
         state_bytes: info.vm_state_size,
         running: tag.running,
         taken_with: tag.taken_with.clone(),
-    });
-    told.collect()
+    };
+    latest.map(public).collect()
 }
 
-/// An image can say anything.
-fn time(seconds: i64, nanoseconds: i64) -> Duration {
-    let seconds = u64::try_from(seconds)
-        .unwrap_or_default()
-        .min(u64::from(u32::MAX));
-    Duration::new(
-        seconds,
-        u32::try_from(nanoseconds)
-            .unwrap_or_default()
-            .min(999_999_999),
-    )
-}
-
-/// Deletes what has these tags, the oldest first.
-async fn delete(
-    operation: &Transaction,
-    store: &Store,
-    tags: &[&str],
-    devices: &[&str],
-) -> Result<(), SnapshotError> {
-    for tag in tags {
-        let id = operation.blocks().name();
-        let deleted = job::run(
-            operation,
-            &id,
-            &SnapshotDelete {
-                job_id: &id,
-                tag,
-                devices,
-            },
-        )
-        .await;
-        match deleted {
-            Ok(()) => store.deleted(tag),
-            Err(_) => store.forget(),
-        }
-        deleted?;
-    }
-    Ok(())
+/// A time as an image has it, which can be anything.
+fn duration(seconds: i64, nanoseconds: i64) -> Duration {
+    let seconds = seconds.clamp(0, u32::MAX.into()) as u64;
+    Duration::new(seconds, nanoseconds.clamp(0, 999_999_999) as u32)
 }

@@ -1,57 +1,55 @@
-//! What a snapshot is called: the user's name for it, and the tag inside the image, which says
-//! more.
+//! A snapshot's name, which the user gives, and its tag inside the image, which says more.
 //!
-//! A tag is `name;generation;run state` and, in a file that outlives the session, what the snapshot
-//! was taken with: `boot;1;running;lm3s6965evb;cortex-m3;134217728;7.2.22;8d2f…`. So the note is
-//! where the snapshot is, written with it or not at all, and copied with the file. The generation
+//! A tag is `name;generation;run state` and, in a file that outlives the session, the machine
+//! that it was taken of: `boot;1;running;lm3s6965evb;cortex-m3;134217728;7.2.22;8d2f…`. In the tag
+//! the note is written with the snapshot or not at all, and copied with the file. The generation
 //! lets a new snapshot be saved beside the one that it replaces: until it is whole, the earlier one
 //! is there.
 
 use std::fmt;
 
-use super::identity::Identity;
+use super::fingerprint::MachineFingerprint;
 
-/// How long a name may be, in bytes.
-const LONGEST_NAME: usize = 64;
+/// The most bytes of a name.
+const MAX_NAME: usize = 64;
 
 /// Why a text cannot be a snapshot's name; nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{name:?} cannot name a snapshot: a name has 1 to {LONGEST_NAME} characters, each an ASCII letter, a digit or one of . _ : -"
+    "{name:?} cannot name a snapshot: a name has 1 to {MAX_NAME} characters, each an ASCII letter, a digit or one of . _ : -"
 )]
 pub struct InvalidName {
     /// The text.
     pub name: String,
 }
 
-/// A snapshot's name must need no escaping anywhere and fit into QEMU's 255 bytes with what goes
-/// beside it.
+/// A name needs no escaping anywhere, and leaves room in QEMU's 255 bytes for the rest of the tag.
 pub(crate) fn check(name: &str) -> Result<(), InvalidName> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
     match name.len() {
-        1..=LONGEST_NAME if name.bytes().all(allowed) => Ok(()),
+        1..=MAX_NAME if name.bytes().all(allowed) => Ok(()),
         _ => Err(InvalidName {
             name: name.to_owned(),
         }),
     }
 }
 
-/// A snapshot's tag, read.
+/// A snapshot's tag, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     pub(crate) name: String,
-    /// Grows with each save over the same name; the highest counts. 0 for a snapshot that is not
-    /// ours.
+    /// Grows with each save over the same name; the highest counts. 0 for a snapshot that something
+    /// else saved.
     pub(crate) generation: u64,
     /// Whether the guest ran when it was saved.
     pub(crate) running: Option<bool>,
-    pub(crate) taken_with: Option<Identity>,
+    pub(crate) taken_with: Option<MachineFingerprint>,
 }
 
 impl Tag {
-    /// Reads a tag; one that is not ours is a name and no more.
-    pub(crate) fn read(tag: &str) -> Self {
-        Self::read_ours(tag).unwrap_or_else(|| Self {
+    /// Parses a tag. One that is not ours is a name and no more.
+    pub(crate) fn parse(tag: &str) -> Self {
+        Self::parse_ours(tag).unwrap_or_else(|| Self {
             name: tag.to_owned(),
             generation: 0,
             running: None,
@@ -59,7 +57,7 @@ impl Tag {
         })
     }
 
-    fn read_ours(tag: &str) -> Option<Self> {
+    fn parse_ours(tag: &str) -> Option<Self> {
         let mut parts = tag.splitn(4, ';');
         let name = parts.next().filter(|name| check(name).is_ok())?.to_owned();
         let generation = parts
@@ -72,7 +70,7 @@ impl Tag {
             "paused" => false,
             _ => return None,
         };
-        let taken_with = parts.next().and_then(Identity::read);
+        let taken_with = parts.next().and_then(MachineFingerprint::parse);
         Some(Self {
             name,
             generation,
@@ -81,7 +79,7 @@ impl Tag {
         })
     }
 
-    /// Whether this project wrote it: then it has no SD card in it.
+    /// Whether this project saved it: then there is no SD card in it.
     pub(crate) fn is_ours(&self) -> bool {
         self.generation > 0
     }
@@ -96,7 +94,7 @@ impl fmt::Display for Tag {
         write!(f, "{};{};{state}", self.name, self.generation)?;
         self.taken_with
             .iter()
-            .try_for_each(|identity| write!(f, ";{identity}"))
+            .try_for_each(|taken_with| write!(f, ";{taken_with}"))
     }
 }
 
@@ -118,7 +116,7 @@ mod tests {
         }
     }
 
-    fn tag(taken_with: Option<Identity>) -> Tag {
+    fn tag(taken_with: Option<MachineFingerprint>) -> Tag {
         Tag {
             name: "n".repeat(64),
             generation: u64::MAX,
@@ -128,22 +126,22 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_read_as_they_were_written() {
+    fn tags_are_parsed_as_they_were_written() {
         for tag in [
             tag(None),
-            tag(Some(Identity::sample())),
+            tag(Some(MachineFingerprint::sample())),
             Tag {
                 running: Some(false),
                 ..tag(None)
             },
         ] {
-            assert_eq!(Tag::read(&tag.to_string()), tag);
+            assert_eq!(Tag::parse(&tag.to_string()), tag);
         }
     }
 
     #[test]
     fn a_tag_is_never_longer_than_qemu_takes() {
-        let tag = tag(Some(Identity::sample())).to_string();
+        let tag = tag(Some(MachineFingerprint::sample())).to_string();
         assert!(
             (200..=255).contains(&tag.len()),
             "{} bytes: {tag}",
@@ -162,11 +160,11 @@ mod tests {
             "a b;1;running",
             "",
         ] {
-            let tag = Tag::read(other);
+            let tag = Tag::parse(other);
             assert!(!tag.is_ours(), "{other}");
             assert_eq!((tag.to_string(), tag.running), (other.to_owned(), None));
         }
         // A note that makes no sense is no note.
-        assert_eq!(Tag::read("boot;1;running;what").taken_with, None);
+        assert_eq!(Tag::parse("boot;1;running;what").taken_with, None);
     }
 }

@@ -1,4 +1,4 @@
-//! A machine that was shut down and stays: QEMU lets it run again only after a reset.
+//! Resetting a machine that was shut down and whose QEMU stays: `cont` is refused until then.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::client::events::Events;
 use crate::client::transaction::Transaction;
 use crate::error::{CommandError, WaitPhase};
 
-/// The event tells at once; this is for one that was missed.
-const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// The event comes at once; after this QEMU is asked, as the event may have been missed.
+const QUERY_AFTER: Duration = Duration::from_secs(2);
 
 /// `set-action`: what a reset that is asked for does.
 #[derive(Serialize)]
@@ -25,20 +25,24 @@ impl Command for SetAction {
     type Return = qmp_proto::Empty;
 }
 
-/// Resets a machine that is in a state which QEMU leaves by a reset alone: what is loaded into it
-/// could never run.
-pub(super) async fn revive(operation: &Transaction, state: &RunState) -> Result<(), CommandError> {
-    if !needs_reset(state) || reset(operation).await? {
+/// Resets a machine in a run state that only a reset leaves: what is loaded into it could never run.
+pub(super) async fn reset_if_shut_down(
+    transaction: &Transaction,
+    state: &RunState,
+) -> Result<(), CommandError> {
+    if !needs_reset(state) || reset(transaction).await? {
         return Ok(());
     }
-    // `-action reboot=shutdown` made another shutdown of it.
-    operation.command(&SetAction { reboot: "reset" }).await?;
-    let reset = reset(operation).await;
-    operation.command(&SetAction { reboot: "shutdown" }).await?;
+    // `-action reboot=shutdown` made it another shutdown.
+    transaction.command(&SetAction { reboot: "reset" }).await?;
+    let reset = reset(transaction).await;
+    transaction
+        .command(&SetAction { reboot: "shutdown" })
+        .await?;
     if reset? {
         return Ok(());
     }
-    let (command, deadline) = (SystemReset::NAME.to_owned(), LOOK_AFTER);
+    let (command, deadline) = (SystemReset::NAME.to_owned(), QUERY_AFTER);
     Err(CommandError::Deadline {
         command,
         deadline,
@@ -51,13 +55,15 @@ fn needs_reset(state: &RunState) -> bool {
 }
 
 /// Whether the machine was reset, and not shut down once more.
-async fn reset(operation: &Transaction) -> Result<bool, CommandError> {
-    let mut events = operation.events();
-    operation.command(&SystemReset).await?;
-    match timeout(LOOK_AFTER, outcome(&mut events)).await {
+async fn reset(transaction: &Transaction) -> Result<bool, CommandError> {
+    let mut events = transaction.events();
+    transaction.command(&SystemReset).await?;
+    match timeout(QUERY_AFTER, outcome(&mut events)).await {
         Ok(Some(reset)) => Ok(reset),
-        // Missed, late, or the session has ended: then this says how.
-        Ok(None) | Err(_) => Ok(!needs_reset(&operation.command(&QueryStatus).await?.status)),
+        // Missed, late, or the session has ended: then the query's error says how.
+        Ok(None) | Err(_) => Ok(!needs_reset(
+            &transaction.command(&QueryStatus).await?.status,
+        )),
     }
 }
 

@@ -5,18 +5,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::{RunState, SnapshotSave};
+use qmp_proto::commands::{QueryBlock, RunState, SnapshotSave};
 use tracing::debug;
 
+use super::delete::delete_tags;
 use super::error::SnapshotError;
+use super::listing::{Precheck, SnapshotListing};
 use super::name::{self, Tag};
-use super::seen::Seen;
+use super::sd_card;
 use super::store::Store;
-use super::{delete, sd_card};
 use crate::client::transaction::Transaction;
 use crate::session::Session;
 
-/// A save that is to be: await it, or say more before. Made by [`Session::save_snapshot`].
+/// A save that has not begun: await it, or set more options before. Made by
+/// [`Session::save_snapshot`].
 #[derive(Debug)]
 #[must_use = "nothing is saved before it is awaited"]
 pub struct SaveSnapshot<'a> {
@@ -49,84 +51,79 @@ impl<'a> IntoFuture for SaveSnapshot<'a> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             name::check(self.name)?;
-            let (name, store) = (
-                self.name.to_owned(),
-                Arc::clone(&self.session.inner.snapshots),
-            );
-            let save = async move |operation| save(operation, &store, name, self.overwrite).await;
+            let (name, overwrite) = (self.name.to_owned(), self.overwrite);
+            let store = Arc::clone(&self.session.inner.snapshots);
+            let save = async move |transaction| save(&transaction, &store, &name, overwrite).await;
             self.session.transaction(SnapshotSave::NAME, save).await
         })
     }
 }
 
 async fn save(
-    operation: Transaction,
+    transaction: &Transaction,
     store: &Store,
-    name: String,
+    name: &str,
     overwrite: bool,
 ) -> Result<(), SnapshotError> {
-    let mut seen = Seen::look(&operation, store).await?;
-    if seen.listed.node.is_none() {
-        store.node_to_save(&operation).await?;
-        seen = Seen::look(&operation, store).await?;
+    let record = store
+        .record()
+        .filter(|record| record.check_free(name, overwrite).is_ok());
+    let mut precheck = match record {
+        // A disk that was added since takes part.
+        Some(record) if transaction.command(&QueryBlock).await?.is_empty() => {
+            Precheck::from_record(transaction, record).await?
+        }
+        _ => Precheck::query(transaction, store).await?,
+    };
+    if precheck.listing.node.is_none() {
+        store.make_image(transaction).await?;
+        precheck = Precheck::query(transaction, store).await?;
     }
-    match save_as_seen(&operation, store, &seen, &name, overwrite).await {
-        Err(error) => match seen.anew(&error, &operation, store).await? {
-            Some(seen) => save_as_seen(&operation, store, &seen, &name, overwrite).await,
-            None => Err(error),
-        },
+    match save_checked(transaction, store, &precheck, name, overwrite).await {
+        Err(error) => {
+            let is_free = |now: &SnapshotListing| now.check_free(name, overwrite);
+            Err(precheck.explain(error, transaction, store, is_free).await)
+        }
         saved => saved,
     }
 }
 
-async fn save_as_seen(
-    operation: &Transaction,
+async fn save_checked(
+    transaction: &Transaction,
     store: &Store,
-    seen: &Seen,
+    precheck: &Precheck,
     name: &str,
     overwrite: bool,
 ) -> Result<(), SnapshotError> {
-    let listed = &seen.listed;
-    let replaced: Vec<_> = listed
-        .with_name(name)
-        .map(|saved| saved.text.as_str())
-        .collect();
-    if !replaced.is_empty() && !overwrite {
-        return Err(SnapshotError::Exists {
-            name: name.to_owned(),
-        });
-    }
-    let Some(node) = &listed.node else {
-        return Err(listed.missing(name));
+    let listing = &precheck.listing;
+    listing.check_free(name, overwrite)?;
+    let Some(node) = &listing.node else {
+        return Err(listing.missing(name));
     };
-    let taken_with = store.identity(operation).await?.cloned();
-    let (generation, running) = (
-        listed.next_generation(name),
-        seen.before == RunState::Running,
-    );
+    let running = precheck.run_state == RunState::Running;
     let tag = Tag {
         name: name.to_owned(),
-        generation,
+        generation: listing.next_generation(name),
         running: Some(running),
-        taken_with,
+        taken_with: store.fingerprint_for_file(transaction).await?.cloned(),
     };
-
-    let devices = listed.devices(node);
-    let (id, text) = (operation.blocks().name(), tag.to_string());
+    let devices = listing.devices(node);
+    let (id, text) = (store.ids.next(), tag.to_string());
     let command = SnapshotSave {
         job_id: &id,
         tag: &text,
         vmstate: node,
         devices: &devices,
     };
-    let saved = sd_card::job_without(operation, store.cards(operation).await?, &id, &command).await;
-    if saved.is_err() {
-        // A save that is done has done so itself.
-        operation.run(running).await?;
+    let cards = store.cards(transaction).await?;
+    if let Err(error) = sd_card::job_without(transaction, cards, &id, &command).await {
+        // A save that succeeds puts the run state back itself.
+        transaction.run(running).await?;
+        return Err(error);
     }
-    saved?;
-    store.saved(&text);
-    if let Err(error) = delete(operation, store, &replaced, &devices).await {
+    store.record_saved(&text);
+    let replaced = listing.with_name(name);
+    if let Err(error) = delete_tags(transaction, store, replaced, &devices).await {
         // The new one counts already; the next save over it tries again.
         debug!(%error, "the replaced snapshot is still there");
     }

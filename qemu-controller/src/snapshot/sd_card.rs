@@ -13,8 +13,8 @@ use super::job;
 use crate::client::transaction::Transaction;
 use crate::error::CommandError;
 
-/// Where devices are that a board makes or a user adds; those that are part of another device are
-/// elsewhere, and a card never is.
+/// Where the object model has devices that a board makes or a user adds. Parts of another device
+/// are elsewhere, and a card never is one.
 const CONTAINERS: [&str; 3] = [
     "/machine/unattached",
     "/machine/peripheral",
@@ -26,7 +26,7 @@ const CONTAINERS: [&str; 3] = [
 pub(crate) struct SdCard {
     /// Its path in the object model.
     path: String,
-    /// The drive that holds its medium; none is ever put into a card without one.
+    /// The drive that holds its medium. A card without a drive never gets a medium.
     drive: Option<String>,
 }
 
@@ -43,31 +43,31 @@ impl SdCard {
             .then_some(drive)
     }
 
-    async fn plug(&self, operation: &Transaction, realized: bool) -> Result<(), CommandError> {
+    async fn plug(&self, transaction: &Transaction, realized: bool) -> Result<(), CommandError> {
         let plug = QomSet {
             path: &self.path,
             property: "realized",
             value: realized,
         };
-        operation.command(&plug).await.map(drop)
+        transaction.command(&plug).await.map(drop)
     }
 }
 
 /// The machine's SD cards on an SPI bus: objects of the type `sd-card-spi`, or before QEMU 9.1
 /// `sd-card` with the property `spi`.
-pub(crate) async fn find(operation: &Transaction) -> Result<Vec<SdCard>, CommandError> {
+pub(crate) async fn find(transaction: &Transaction) -> Result<Vec<SdCard>, CommandError> {
     let mut cards = Vec::new();
     for container in CONTAINERS {
-        for object in operation.command(&QomList { path: container }).await? {
+        for object in transaction.command(&QomList { path: container }).await? {
             let path = || format!("{container}/{}", object.name);
             let on_spi = match object.kind.as_str() {
                 "child<sd-card-spi>" => true,
-                "child<sd-card>" => is_true(operation, &path()).await?,
+                "child<sd-card>" => is_true(transaction, &path()).await?,
                 _ => false,
             };
             if on_spi {
                 cards.push(SdCard {
-                    drive: drive(operation, &path()).await?,
+                    drive: drive(transaction, &path()).await?,
                     path: path(),
                 });
             }
@@ -76,20 +76,20 @@ pub(crate) async fn find(operation: &Transaction) -> Result<Vec<SdCard>, Command
     Ok(cards)
 }
 
-/// The drive of the first card that has a medium in it, by an answer to `query-block`: it forbids a
+/// The drive of the first card with a medium, by an answer to `query-block`. Such a card forbids a
 /// save and a load.
-pub(crate) fn medium_among(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<String> {
+pub(crate) fn drive_with_medium(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<String> {
     cards
         .iter()
         .find_map(|card| card.medium(blocks))
         .map(str::to_owned)
 }
 
-/// Runs a job while the cards, which have no medium, are out, and puts them back whatever became of
-/// it. Part of an [`Transaction`], which is finished though its caller has gone. Tells as
-/// [`Concluded::end`](job::Concluded::end) does.
+/// Runs a job while the cards, which have no medium, are out, and puts them back however it ends.
+/// Part of a [`Transaction`], which is finished though its caller has gone. Returns what
+/// [`Concluded::end`](job::Concluded::end) returns.
 pub(crate) async fn job_without<C: Command>(
-    operation: &Transaction,
+    transaction: &Transaction,
     cards: &[SdCard],
     id: &str,
     command: &C,
@@ -97,20 +97,20 @@ pub(crate) async fn job_without<C: Command>(
     let mut out = Vec::new();
     let mut taken_out = Ok(());
     for card in cards {
-        match card.plug(operation, false).await {
+        match card.plug(transaction, false).await {
             Ok(()) => out.push(card),
             Err(error) => taken_out = Err(error),
         }
     }
     let concluded = match taken_out {
-        Ok(()) => job::until_concluded(operation, id, command).await,
+        Ok(()) => job::until_concluded(transaction, id, command).await,
         Err(error) => Err(error),
     };
-    let end = async { concluded?.end(operation).await };
+    let end = async { concluded?.end(transaction).await };
     let put_back = async {
         let mut put_back = Ok(());
         for card in out {
-            put_back = put_back.and(card.plug(operation, true).await);
+            put_back = put_back.and(card.plug(transaction, true).await);
         }
         put_back
     };
@@ -121,10 +121,10 @@ pub(crate) async fn job_without<C: Command>(
     Ok(resumed)
 }
 
-/// Before `sd-card-spi` was a type of its own, a property told; a card without it is on another
-/// bus.
-async fn is_true(operation: &Transaction, path: &str) -> Result<bool, CommandError> {
-    match operation
+/// Before `sd-card-spi` was a type of its own, a property said so. A card without the property is on
+/// another bus.
+async fn is_true(transaction: &Transaction, path: &str) -> Result<bool, CommandError> {
+    match transaction
         .command(&QomGet {
             path,
             property: "spi",
@@ -137,8 +137,8 @@ async fn is_true(operation: &Transaction, path: &str) -> Result<bool, CommandErr
     }
 }
 
-async fn drive(operation: &Transaction, path: &str) -> Result<Option<String>, CommandError> {
-    let name = operation
+async fn drive(transaction: &Transaction, path: &str) -> Result<Option<String>, CommandError> {
+    let name = transaction
         .command(&QomGet {
             path,
             property: "drive",

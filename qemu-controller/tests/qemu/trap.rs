@@ -42,6 +42,16 @@ impl Trap {
         };
     }
 
+    /// Forgets the commands until now, and does nothing at those that come.
+    pub(crate) fn listen(&self) {
+        self.set(usize::MAX, || ());
+    }
+
+    /// The names of the commands since.
+    pub(crate) fn told(&self) -> Vec<String> {
+        self.0.lock().unwrap().told.clone()
+    }
+
     /// The command at which it did what it is set for, with the names of all that came before.
     pub(crate) fn sprung(&self) -> Option<Vec<String>> {
         let set = self.0.lock().unwrap();

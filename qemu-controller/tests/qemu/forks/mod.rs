@@ -3,8 +3,8 @@
 mod breakpoint;
 mod continued;
 mod faults;
-mod kept;
 mod killed;
+mod persisted;
 
 use std::path::{Path, PathBuf};
 

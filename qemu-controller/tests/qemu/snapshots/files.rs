@@ -89,13 +89,10 @@ async fn what_does_not_fit_is_refused_with_the_difference() {
 
     let session = with(config("wfi"), &path).await;
     let error = session.load_snapshot("boot").await.unwrap_err();
-    let SnapshotError::Misfit { differences, .. } = &error else {
+    let SnapshotError::OtherMachine { mismatches, .. } = &error else {
         panic!("{error:?}")
     };
-    let what: Vec<_> = differences
-        .iter()
-        .map(|difference| difference.what)
-        .collect();
+    let what: Vec<_> = mismatches.iter().map(|mismatch| mismatch.what).collect();
     assert_eq!(what, ["firmware"], "{error}");
     // The memory is all there is of the firmware: asked to, it goes on.
     session.load_snapshot("boot").unchecked().await.unwrap();

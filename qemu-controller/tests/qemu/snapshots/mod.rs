@@ -8,7 +8,7 @@ mod faults;
 mod files;
 mod killed;
 mod no_space;
-mod remembered;
+mod record;
 mod verbs;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

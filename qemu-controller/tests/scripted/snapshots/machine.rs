@@ -209,7 +209,7 @@ impl State {
                 self.jobs.retain(|job| job["id"] != arguments["id"]);
                 json!({})
             }
-            name @ ("snapshot-save" | "snapshot-load" | "snapshot-delete" | "blockdev-create") => {
+            name @ ("snapshot-save" | "snapshot-load" | "snapshot-delete") => {
                 self.job(name, &text("job-id"), text("tag"), fault, &mut events);
                 json!({})
             }

@@ -82,17 +82,12 @@ async fn the_end_at_each_command() {
 async fn a_job_that_fails() {
     // Also where its events were missed, all of them or the last ones.
     for fault in [Fault::Job, Fault::SilentJob, Fault::LostJob] {
-        for command in ["blockdev-create", "snapshot-save"] {
-            let scene = Scene::new(fault(command)).await;
-            for _ in 0..2 {
-                let error = scene.session.save_snapshot("boot").await.unwrap_err();
-                assert_eq!(
-                    error.to_string(),
-                    format!("{command} failed: what QEMU says")
-                );
-            }
-            check_put_back(&scene.end().await, command);
+        let scene = Scene::new(fault("snapshot-save")).await;
+        for _ in 0..2 {
+            let error = scene.session.save_snapshot("boot").await.unwrap_err();
+            assert_eq!(error.to_string(), "snapshot-save failed: what QEMU says");
         }
+        check_put_back(&scene.end().await, "snapshot-save");
         let scene = Scene::new(fault("snapshot-load")).await;
         scene.session.save_snapshot("boot").await.unwrap();
         for then in [AfterLoad::AsBefore, AfterLoad::Paused] {

@@ -1,5 +1,5 @@
-//! A state that is kept, and a session that starts from it later; what does not fit is refused in
-//! words.
+//! A state that is persisted, and a session that starts from it later; what does not fit is refused
+//! with the reason.
 
 use qemu_controller::qemu_launch::Device;
 use qemu_controller::{MachineState, RunState, Session, StartError, StartPhase};
@@ -13,7 +13,7 @@ async fn a_later_session_starts_from_it() {
     let path = folder.path().join("booted");
     let session = start("tick").await;
     serial(&session).expect("tick 3\n", DEADLINE).await.unwrap();
-    session.save_state().await.unwrap().keep(&path).unwrap();
+    session.save_state().await.unwrap().persist(&path).unwrap();
     session.stop().await.unwrap();
     drop(session);
     let state = MachineState::open(&path).unwrap();
