@@ -28,7 +28,9 @@
 //! | [`reply`] | what stubs reply: features, stop replies, thread ids |
 //! | [`target`] | target descriptions: architecture and registers |
 //! | [`handshake`] | the first questions of every client |
+//! | [`client`] | a debugger's requests and the guest's stops |
 
+pub mod client;
 pub mod handshake;
 pub mod link;
 pub mod packet;

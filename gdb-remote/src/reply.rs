@@ -139,6 +139,38 @@ impl ThreadId {
     }
 }
 
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("-1"),
+            Self::Any => f.write_str("0"),
+            Self::One(number) => write!(f, "{number:x}"),
+        }
+    }
+}
+
+/// As the protocol writes it: `2` or `p1.2`.
+impl fmt::Display for ThreadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            Some(process) => write!(f, "p{process}.{}", self.thread),
+            None => self.thread.fmt(f),
+        }
+    }
+}
+
+/// What a watchpoint saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Access {
+    /// A write (`watch`).
+    Write,
+    /// A read (`rwatch`).
+    Read,
+    /// A read or a write, which of them was not said (`awatch`).
+    Either,
+}
+
 /// Why the guest is stopped: the answer to `?`, or what a stub says unasked when the guest stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -202,6 +234,23 @@ impl StopReply {
             signal,
             thread,
             details,
+        })
+    }
+
+    /// The access and the address, where it was a watchpoint.
+    #[must_use]
+    pub fn watchpoint(&self) -> Option<(Access, u64)> {
+        let Self::Signal { details, .. } = self else {
+            return None;
+        };
+        details.iter().find_map(|(name, value)| {
+            let access = match name.as_str() {
+                "watch" => Access::Write,
+                "rwatch" => Access::Read,
+                "awatch" => Access::Either,
+                _ => return None,
+            };
+            Some((access, parse_hex(value)?))
         })
     }
 

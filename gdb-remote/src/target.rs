@@ -52,6 +52,30 @@ pub struct Register {
 }
 
 impl Target {
+    /// The register of this name.
+    #[must_use]
+    pub fn register(&self, name: &str) -> Option<&Register> {
+        self.registers.iter().find(|register| register.name == name)
+    }
+
+    /// Takes the reply to `g` apart: the registers in the order of their numbers, as far as the
+    /// bytes go.
+    #[must_use]
+    pub fn split<'a>(&'a self, mut bytes: &'a [u8]) -> Vec<(&'a Register, &'a [u8])> {
+        let mut registers: Vec<&Register> = self.registers.iter().collect();
+        registers.sort_by_key(|register| register.number);
+        let mut split = Vec::new();
+        for register in registers {
+            let Some((value, rest)) = bytes.split_at_checked(register.bits.div_ceil(8) as usize)
+            else {
+                break;
+            };
+            split.push((register, value));
+            bytes = rest;
+        }
+        split
+    }
+
     /// The core's own registers, without those of co-processors and the system: what every debugger
     /// needs to attach.
     ///

@@ -5,6 +5,7 @@
     reason = "the tests' helpers panic as the tests do"
 )]
 
+mod client;
 mod link;
 mod packet;
 mod recordings;

@@ -33,7 +33,7 @@ fn sessions() -> Vec<Session> {
     }
     assert_eq!(
         sessions.len(),
-        4,
+        6,
         "a recording is missing or was not counted here"
     );
     sessions
