@@ -1,9 +1,9 @@
 //! The command line: what can be said, and how each word is read.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 
 use crate::settings::Settings;
@@ -66,6 +66,9 @@ pub(crate) struct Run {
     /// that. A match may be 4 KiB long.
     #[arg(long, value_name = "REGEX")]
     pub(crate) expect_regex: Option<String>,
+    /// Hold input back until the firmware has printed this text
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) send_after: Option<String>,
     /// Say how it ended as JSON on stderr, or into this file
     ///
     /// One object a line, the verdict last. On stderr they come in the place of all that is said in
@@ -105,6 +108,75 @@ Configuration file:
 Input:
   A terminal stays in its line mode: a line is sent when Enter is pressed, which the firmware receives as CR, as from a
   serial terminal (--newline). Other input is passed on unchanged.";
+
+/// Reads the command line.
+///
+/// After the firmware come further options of the program's, as `cargo run --` passes them on. What
+/// is none of those, `--nocapture` for example, is for the firmware.
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Run, clap::Error> {
+    let (ours, arguments) = split(words.collect());
+    let Verb::Run(mut run) = Arguments::try_parse_from(ours)?.verb;
+    run.arguments = arguments;
+    Ok(*run)
+}
+
+/// The words that the program understands or has to refuse, and the firmware's.
+fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+    let command = Arguments::command();
+    let options = command
+        .find_subcommand("run")
+        .filter(|_| words.get(1).is_some_and(|word| word == "run"));
+    let Some(options) = options else {
+        return (words, Vec::new());
+    };
+    let mut words = words.into_iter();
+    let mut ours: Vec<OsString> = words.by_ref().take(2).collect();
+    let mut arguments = Vec::new();
+    let mut has_firmware = false;
+    while let Some(word) = words.next() {
+        if word == "--" {
+            ours.push(word);
+            break;
+        }
+        let is_word = !word.as_encoded_bytes().starts_with(b"-") || word == "-";
+        match option(options, &word) {
+            _ if is_word && !has_firmware => {
+                has_firmware = true;
+                ours.push(word);
+            }
+            Some(takes_next) => {
+                ours.push(word);
+                ours.extend(words.by_ref().take(usize::from(takes_next)));
+            }
+            None if has_firmware => arguments.push(word),
+            None => ours.push(word),
+        }
+    }
+    ours.extend(words);
+    (ours, arguments)
+}
+
+/// Whether an option of this name takes the next word; `None` where there is none.
+fn option(options: &clap::Command, word: &OsStr) -> Option<bool> {
+    let word = word.to_str()?;
+    if matches!(word, "-h" | "--help") {
+        return Some(false);
+    }
+    let (name, value) = match word.split_once('=') {
+        Some((name, _)) => (name, true),
+        None => (word, false),
+    };
+    let is_named = |argument: &&clap::Arg| match name.strip_prefix("--") {
+        Some(long) => argument.get_long() == Some(long),
+        None => name.strip_prefix('-').is_some_and(|short| {
+            let letter = argument.get_short();
+            letter.is_some_and(|letter| short.chars().eq([letter]))
+        }),
+    };
+    let argument = options.get_arguments().find(is_named)?;
+    let takes_value = argument.get_action().takes_values();
+    Some(takes_value && !value && !argument.is_require_equals_set())
+}
 
 /// A number, decimal or hexadecimal.
 fn address(text: &str) -> Result<u64, String> {
@@ -149,22 +221,19 @@ fn gdb(text: &str) -> Result<Endpoint, String> {
 mod tests {
     use super::*;
 
-    fn run(words: &[&str]) -> Result<Run, clap::Error> {
+    fn parsed(words: &[&str]) -> Result<Run, clap::Error> {
         let words = ["qemu-controller", "run"].iter().chain(words);
-        Arguments::try_parse_from(words).map(|arguments| match arguments.verb {
-            Verb::Run(run) => *run,
-        })
+        parse(words.map(OsString::from))
     }
 
     #[test]
     fn the_definition_is_consistent() {
-        use clap::CommandFactory as _;
         Arguments::command().debug_assert();
     }
 
     #[test]
     fn cargo_puts_the_firmware_after_the_runner_s_options_and_its_own_words_after_that() {
-        let run = run(&[
+        let run = parsed(&[
             "--machine",
             "microbit",
             "target/debug/app",
@@ -181,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_follows_two_dashes_is_qemu_s() {
-        let run = run(&[
+        let run = parsed(&[
             "a.elf",
             "word",
             "--",
@@ -196,8 +265,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_option_of_the_program_s_is_the_firmware_s() {
+        let words = [
+            "a.elf",
+            "--nocapture",
+            "--list",
+            "--format",
+            "terse",
+            "-q",
+            "--timeout",
+            "2s",
+        ];
+        let run = parsed(&words).unwrap();
+        assert_eq!(
+            run.arguments,
+            ["--nocapture", "--list", "--format", "terse", "-q"]
+        );
+        assert!(run.settings.timeout.is_some());
+        let words = [
+            "-v",
+            "a.elf",
+            "--gdb",
+            "one",
+            "-",
+            "--exact=x",
+            "--",
+            "-d",
+            "int",
+        ];
+        let run = parsed(&words).unwrap();
+        assert_eq!(run.arguments, ["one", "-", "--exact=x"]);
+        assert_eq!((run.verbose, run.gdb.is_some()), (true, true));
+        assert_eq!(run.qemu_args, ["-d", "int"]);
+    }
+
+    #[test]
     fn the_later_of_two_counts() {
-        let run = run(&[
+        let run = parsed(&[
             "--machine",
             "one",
             "--gdb",
@@ -213,7 +317,7 @@ mod tests {
 
     #[test]
     fn options_with_an_optional_value_never_take_the_firmware() {
-        let run = run(&["--gdb", "--json", "--deterministic", "--reboot", "a.elf"]).unwrap();
+        let run = parsed(&["--gdb", "--json", "--deterministic", "--reboot", "a.elf"]).unwrap();
         assert_eq!(run.firmware, Path::new("a.elf"));
         assert_eq!(run.gdb, Some(Endpoint::loopback(1234)));
         assert_eq!(run.json.as_deref(), Some(Path::new("-")));
@@ -275,7 +379,7 @@ mod tests {
             (&["--deterministic=11", "a.elf"], "0..=10"),
         ];
         for (words, expected) in rows {
-            let error = run(words).unwrap_err().to_string();
+            let error = parsed(words).unwrap_err().to_string();
             assert!(error.contains(expected), "{words:?}: {error}");
         }
     }

@@ -1,12 +1,24 @@
-//! The configuration file: where it is looked for, and how it is read.
+//! The configuration file: where it is looked for, whose it may be, and how it is read.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
+use crate::escape;
+use crate::report::{Failure, Reporter};
 use crate::settings::Settings;
 
 /// The name that is looked for.
 const NAME: &str = "qemu-controller.toml";
+
+/// What marks the root of a project: nothing above it belongs to it.
+const PROJECT_ROOTS: [&str; 5] = [".git", ".hg", ".jj", ".svn", ".bzr"];
+
+/// More is no configuration file.
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,38 +34,120 @@ pub(crate) enum ConfigFileError {
 #[error("{}", .0.to_string().trim_end())]
 pub(crate) struct Wrong(toml::de::Error);
 
-/// What the file says: the one that is named, or the nearest from this folder upwards, if there is
-/// one.
-pub(crate) fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, ConfigFileError> {
-    let Some(path) = named.map(Path::to_owned).or_else(|| nearest(folder)) else {
+/// What the file says: the one that is named, or the nearest of the project, if there is one.
+///
+/// One that was not named is reported where it decides what runs or what is written.
+pub(crate) fn settings(
+    named: Option<&Path>,
+    folder: &Path,
+    reporter: &Reporter,
+) -> Result<Settings, Failure> {
+    if let Some(path) = named {
+        return Ok(read(path)?);
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let Some(path) = nearest(folder, home.as_deref()) else {
         return Ok(Settings::default());
     };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(source) => return Err(ConfigFileError::Unreadable { path, source }),
-    };
+    if let Some(why) = distrust(&path).map_err(|source| {
+        let path = path.clone();
+        ConfigFileError::Unreadable { path, source }
+    })? {
+        let words = format!("{} is not read: {why}; --config reads it", path.display());
+        let object = json!({ "event": "config", "path": path.to_string_lossy(), "ignored": why });
+        reporter.say(Some(&escape::line(&words)), &object)?;
+        return Ok(Settings::default());
+    }
+    let settings = read(&path)?;
+    let sets = settings.sets_of_weight();
+    if !sets.is_empty() {
+        let words = format!("{} sets {}", path.display(), sets.join(", "));
+        let object = json!({ "event": "config", "path": path.to_string_lossy(), "sets": sets });
+        reporter.say(Some(&escape::line(&words)), &object)?;
+    }
+    Ok(settings)
+}
+
+/// The nearest file from this folder upwards, but no higher than the project: its root, the home
+/// folder, the file system.
+fn nearest(folder: &Path, home: Option<&Path>) -> Option<PathBuf> {
+    let device = |folder: &Path| folder.metadata().ok().map(|metadata| metadata.dev());
+    let own = device(folder)?;
+    for folder in folder.ancestors() {
+        if device(folder) != Some(own) {
+            return None;
+        }
+        let path = folder.join(NAME);
+        if path.is_file() {
+            return Some(path);
+        }
+        let is_root = PROJECT_ROOTS.iter().any(|mark| folder.join(mark).exists());
+        if is_root || home == Some(folder) {
+            return None;
+        }
+    }
+    None
+}
+
+/// Why a file that nobody named is not to decide what runs: somebody else may have written it.
+fn distrust(path: &Path) -> io::Result<Option<&'static str>> {
+    let user = rustix::process::geteuid().as_raw();
+    let group = rustix::process::getegid().as_raw();
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    for (place, what) in [
+        (path, "somebody else can write it"),
+        (folder, "somebody else can write its folder"),
+    ] {
+        let metadata = place.metadata()?;
+        if ![user, 0].contains(&metadata.uid()) {
+            return Ok(Some("it or its folder belongs to somebody else"));
+        }
+        let by_group = metadata.mode() & 0o020 != 0 && metadata.gid() != group;
+        if metadata.mode() & 0o002 != 0 || by_group {
+            return Ok(Some(what));
+        }
+    }
+    Ok(None)
+}
+
+fn read(path: &Path) -> Result<Settings, ConfigFileError> {
+    let text = read_text(path).map_err(|source| ConfigFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
     match toml::from_str::<Settings>(&text) {
         Ok(settings) => Ok(settings.relative_to(path.parent().unwrap_or(Path::new("")))),
         Err(error) => Err(ConfigFileError::Wrong {
-            path,
+            path: path.to_owned(),
             source: Wrong(error),
         }),
     }
 }
 
-fn nearest(folder: &Path) -> Option<PathBuf> {
-    folder
-        .ancestors()
-        .map(|folder| folder.join(NAME))
-        .find(|path| path.is_file())
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        let why = format!("it has more than {} KiB", MAX_BYTES / 1024);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
 
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
-    use crate::settings::{Newline, Timeout};
+    use crate::settings::{Newline, SemihostingMode, Timeout};
+
+    fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, Failure> {
+        super::settings(named, folder, &Reporter::new(None).unwrap())
+    }
 
     #[test]
     fn every_key() {
@@ -67,6 +161,7 @@ mod tests {
             reboot = true
             deterministic = 7
             log = "firmware.log"
+            semihosting = "full"
             newline = "crlf"
             qemu-args = ["-d", "guest_errors"]
         "#;
@@ -80,6 +175,7 @@ mod tests {
             reboot: Some(true),
             deterministic: Some(7),
             log: Some(folder.path().join("firmware.log")),
+            semihosting: Some(SemihostingMode::Full),
             newline: Some(Newline::Crlf),
             qemu_args: vec!["-d".to_owned(), "guest_errors".to_owned()],
         };
@@ -130,5 +226,57 @@ mod tests {
         }
         let missing = settings(Some(Path::new("no/such.toml")), folder.path()).unwrap_err();
         assert!(missing.to_string().contains("no/such.toml"), "{missing}");
+    }
+
+    #[test]
+    fn nothing_above_the_project_or_the_home_folder_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("project/src");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(folder.path().join(NAME), "machine = 'x'\n").unwrap();
+        let above = Some(folder.path().join(NAME));
+        let project = folder.path().join("project");
+        assert_eq!(nearest(&inner, None), above);
+        assert_eq!(nearest(&inner, Some(folder.path())), above);
+        assert_eq!(nearest(&inner, Some(&project)), None);
+        std::fs::create_dir(project.join(".git")).unwrap();
+        assert_eq!(nearest(&inner, None), None);
+        std::fs::write(project.join(NAME), "").unwrap();
+        assert_eq!(nearest(&inner, None), Some(project.join(NAME)));
+        // Another file system.
+        assert_eq!(nearest(Path::new("/proc/self"), None), None);
+    }
+
+    #[test]
+    fn what_somebody_else_can_write_is_not_read_unless_it_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        std::fs::write(&path, "machine = 'x'\n").unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let machine = |named| settings(named, folder.path()).unwrap().machine;
+        for (of_folder, of_file, is_read) in [
+            (0o755, 0o644, true),
+            (0o777, 0o644, false),
+            (0o1777, 0o644, false),
+            (0o755, 0o666, false),
+        ] {
+            mode(folder.path(), of_folder);
+            mode(&path, of_file);
+            assert_eq!(
+                machine(None).is_some(),
+                is_read,
+                "{of_folder:o} {of_file:o}"
+            );
+            assert!(machine(Some(&path)).is_some());
+        }
+    }
+
+    #[test]
+    fn a_file_of_any_length_takes_bounded_memory() {
+        let error = settings(Some(Path::new("/dev/zero")), Path::new("/")).unwrap_err();
+        let source = error.source().unwrap().to_string();
+        assert!(source.contains("1024 KiB"), "{source}");
     }
 }

@@ -23,17 +23,25 @@ pub(crate) struct Expectation {
 impl Expectation {
     /// What the arguments ask for.
     pub(crate) fn of(run: &Run) -> Result<Option<Self>, regex::Error> {
-        let (pattern, back) = match (&run.expect, &run.expect_regex) {
-            (Some(text), _) => (regex::escape(text), text.len()),
-            (None, Some(regex)) => (regex.clone(), REGEX_SEES_BYTES),
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(Self {
-            pattern: Regex::new(&pattern)?,
+        match (&run.expect, &run.expect_regex) {
+            (Some(text), _) => Self::text(text).map(Some),
+            (None, Some(regex)) => Self::new(regex, REGEX_SEES_BYTES).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// This text.
+    pub(crate) fn text(text: &str) -> Result<Self, regex::Error> {
+        Self::new(&regex::escape(text), text.len())
+    }
+
+    fn new(pattern: &str, back: usize) -> Result<Self, regex::Error> {
+        Ok(Self {
+            pattern: Regex::new(pattern)?,
             back,
             recent: Vec::new(),
             cut: false,
-        }))
+        })
     }
 
     /// Whether it has come with these bytes, which follow those before.

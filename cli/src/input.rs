@@ -1,20 +1,134 @@
-//! stdin, read by a thread of its own: nothing can interrupt a read, and a run must not wait for
-//! one.
+//! stdin, read by a thread of its own (nothing can interrupt a read, and a run must not wait for
+//! one), and passed on to whatever the firmware reads.
+//!
+//! A firmware may read its first serial port, the semihosting console (SYS_READC) or the file `:tt`
+//! (SYS_READ); nobody knows which before it does. So each of them gets all the input. It goes on as
+//! long as one of them takes it; one that takes nothing meanwhile is given up.
 
-use std::io::{self, IsTerminal as _, Read as _};
+use std::future::{Future as _, poll_fn};
+use std::io::{self, IsTerminal as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
-use tokio::sync::mpsc;
+use qemu_controller::{Serial, Session};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::settings::Newline;
 
 /// How often a job in the background looks whether the terminal is its own again.
 const BACKGROUND_LOOK: Duration = Duration::from_millis(200);
 
+/// How much one read takes.
+const CHUNK_BYTES: usize = 4096;
+
+/// So many chunks wait for a reader before stdin does.
+const QUEUE_CHUNKS: usize = 4;
+
+/// What one of the firmware's readers is to get.
+type Chunk = Arc<[u8]>;
+
+/// QEMU's stdin, which the firmware reads as the file `:tt`: our end and QEMU's.
+pub(crate) fn tt() -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (qemus, ours) = io::pipe()?;
+    Ok((pipe::Sender::from_owned_fd(ours.into())?, qemus.into()))
+}
+
+/// Passes stdin on until this is dropped; QEMU's stdin is closed then. Input is held back until
+/// `go` is true.
+pub(crate) struct Input {
+    _tasks: JoinSet<()>,
+}
+
+impl Input {
+    pub(crate) fn start(
+        session: &Session,
+        tt: pipe::Sender,
+        newline: Option<Newline>,
+        go: watch::Receiver<bool>,
+    ) -> io::Result<Self> {
+        let chunks = stdin(newline)?;
+        let mut tasks = JoinSet::new();
+        let mut readers = Vec::new();
+        for port in [session.serial(0), session.semihosting()] {
+            if let Some(port) = port.cloned() {
+                let (reader, queue) = mpsc::channel(QUEUE_CHUNKS);
+                tasks.spawn(to_port(port, queue));
+                readers.push(reader);
+            }
+        }
+        let (reader, queue) = mpsc::channel(QUEUE_CHUNKS);
+        tasks.spawn(to_tt(tt, queue));
+        readers.push(reader);
+        tasks.spawn(distribute(chunks, readers, go));
+        Ok(Self { _tasks: tasks })
+    }
+}
+
+async fn distribute(
+    mut chunks: mpsc::Receiver<Vec<u8>>,
+    mut readers: Vec<mpsc::Sender<Chunk>>,
+    mut go: watch::Receiver<bool>,
+) {
+    if go.wait_for(|&go| go).await.is_err() {
+        return;
+    }
+    while let Some(chunk) = chunks.recv().await {
+        let chunk = Chunk::from(chunk);
+        while !readers.iter().any(|reader| reader.capacity() > 0) {
+            room(&readers).await;
+            readers.retain(|reader| !reader.is_closed());
+            if readers.is_empty() {
+                return;
+            }
+        }
+        // Gone, or full while another one is not: it reads nothing.
+        readers.retain(|reader| reader.try_send(Arc::clone(&chunk)).is_ok());
+    }
+}
+
+/// Waits until one of them has room, or is gone.
+async fn room(readers: &[mpsc::Sender<Chunk>]) {
+    let rooms = readers.iter().map(|reader| Box::pin(reader.reserve()));
+    let mut rooms = rooms.collect::<Vec<_>>();
+    let any = poll_fn(|context| {
+        match rooms
+            .iter_mut()
+            .any(|room| room.as_mut().poll(context).is_ready())
+        {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    });
+    any.await;
+}
+
+async fn to_port(port: Serial, mut queue: mpsc::Receiver<Chunk>) {
+    while let Some(chunk) = queue.recv().await {
+        if port.write(&chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The end of the input is the end of this file; a port has none.
+async fn to_tt(mut tt: pipe::Sender, mut queue: mpsc::Receiver<Chunk>) {
+    while let Some(chunk) = queue.recv().await {
+        if tt.write_all(&chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// What comes on stdin, until it ends.
-pub(crate) fn stdin(newline: Option<Newline>) -> io::Result<mpsc::Receiver<Vec<u8>>> {
+fn stdin(newline: Option<Newline>) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     let terminal = io::stdin().is_terminal();
     let newline = newline.unwrap_or(if terminal { Newline::Cr } else { Newline::Keep });
     // One chunk waits while another is sent: what the firmware does not take stays with whoever
@@ -32,9 +146,10 @@ fn read(terminal: bool, newline: Newline, sender: &mpsc::Sender<Vec<u8>>) {
     let mut reading_in_background = SigSet::empty();
     reading_in_background.add(Signal::SIGTTIN);
     let _ = reading_in_background.thread_block();
-    let mut chunk = [0; 4096];
-    loop {
-        match io::stdin().read(&mut chunk) {
+    let stdin = io::stdin();
+    let mut chunk = [0; CHUNK_BYTES];
+    while !sender.is_closed() {
+        match rustix::io::read(stdin.as_fd(), &mut chunk) {
             Ok(0) => return,
             Ok(length) => {
                 if sender
@@ -44,13 +159,16 @@ fn read(terminal: bool, newline: Newline, sender: &mpsc::Sender<Vec<u8>>) {
                     return; // the run is over
                 }
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if terminal && error.raw_os_error() == Some(Errno::EIO as i32) => {
-                if sender.is_closed() {
-                    return;
+            Err(Errno::INTR) => {}
+            // Somebody else has made it non-blocking.
+            Err(Errno::AGAIN) => {
+                let mut wanted = [PollFd::new(&stdin, PollFlags::IN)];
+                match poll(&mut wanted, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return,
                 }
-                std::thread::sleep(BACKGROUND_LOOK);
             }
+            Err(Errno::IO) if terminal => std::thread::sleep(BACKGROUND_LOOK),
             Err(_) => return,
         }
     }

@@ -1,28 +1,72 @@
-//! From arguments and settings to the machine that is started.
+//! From arguments and settings to the machine that is started, and why it did not start.
 
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
-use qemu_controller::qemu_launch::{Format, Semihosting, SpawnError};
+use qemu_controller::qemu_launch::{Format, Sandbox, Semihosting, SpawnError};
 use qemu_controller::{QemuConfig, StartError};
 
 use crate::args::Run;
-use crate::report::Failure;
-use crate::settings::Settings;
+use crate::debugger;
+use crate::report::{Failure, chain};
+use crate::settings::{SemihostingMode, Settings};
 
 /// How long QEMU may take to be ready: ample also where a whole test suite starts at once.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What is to be started. The firmware is held until all that it prints can be heard.
-pub(crate) fn config(run: &Run, settings: &Settings) -> Result<QemuConfig, Failure> {
+/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL: a `--timeout` is not to be
+/// followed by a long wait.
+const STOP: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// QEMU's options that an option of the program's stands for.
+const OWN_OPTIONS: [(&[&str], &str); 7] = [
+    (&["s", "S", "gdb"], "--gdb"),
+    (&["kernel"], "FIRMWARE"),
+    (&["machine", "M"], "--machine"),
+    (&["cpu"], "--cpu"),
+    (&["m"], "--memory"),
+    (&["semihosting", "semihosting-config"], "--semihosting"),
+    (&["icount"], "--deterministic"),
+];
+
+/// What QEMU gets for its stdin and its stdout.
+pub(crate) struct Streams {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+}
+
+impl Streams {
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            stdin: self.stdin.try_clone()?,
+            stdout: self.stdout.try_clone()?,
+        })
+    }
+}
+
+/// What is to be started. The firmware is held until all that it prints can be read.
+pub(crate) fn config(
+    run: &Run,
+    settings: &Settings,
+    streams: Streams,
+) -> Result<QemuConfig, Failure> {
+    let [quit, terminate, kill] = STOP;
     let mut config = QemuConfig::default()
         .start_paused(true)
         .start_deadline(START_DEADLINE)
-        .semihosting(semihosting(run))
-        .extra_args(&settings.qemu_args)
-        .extra_args(&run.qemu_args);
+        .stop_policy(quit, terminate, kill)
+        .with_spec(|spec| spec.stdin(streams.stdin).stdout(streams.stdout))
+        .extra_args(extra_args(run, settings)?);
+    config = semihosting(config, run, settings);
     if let Some(endpoint) = &run.gdb {
         config = config.gdb(endpoint.clone());
     }
@@ -38,7 +82,8 @@ pub(crate) fn config(run: &Run, settings: &Settings) -> Result<QemuConfig, Failu
     if let Some(qemu) = &settings.qemu {
         config = config.qemu(qemu);
     }
-    if settings.reboot != Some(true) {
+    // A debugger's reset is to reset; QEMU does not distinguish the two.
+    if settings.reboot != Some(true) && run.gdb.is_none() {
         config = config.no_reboot(true);
     }
     if let Some(shift) = settings.deterministic {
@@ -61,37 +106,144 @@ fn firmware(config: QemuConfig, path: &Path, raw: Option<u64>) -> Result<QemuCon
     }
 }
 
-/// The firmware's command line begins with its name, as a program's does.
-fn semihosting(run: &Run) -> Semihosting {
-    let words =
-        std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
-    words.fold(Semihosting::native(), Semihosting::argument)
+/// The words for QEMU: the configuration file's, and those after `--`.
+fn words_of<'a>(run: &'a Run, settings: &'a Settings) -> impl Iterator<Item = &'a OsStr> {
+    let file = settings.qemu_args.iter().map(OsStr::new);
+    file.chain(run.qemu_args.iter().map(|word| &**word))
 }
 
-/// Why it did not start; said first that QEMU does not know the board, where that is so: its own
-/// words name none.
-pub(crate) fn explain(error: StartError, settings: &Settings) -> Failure {
+/// What follows `--` and stands in the configuration file, and what brings all output into one pipe.
+fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> {
+    let is_set = |option| words_of(run, settings).any(|word| name(word) == option);
+    if is_set("S") {
+        return Err(own_option("-S", "--gdb"));
+    }
+    let mut words = Vec::new();
+    // Its log would come between what the firmware prints on stderr.
+    if is_set("d") && !is_set("D") && !run.verbose {
+        words.extend(["-D", "/dev/null"].map(OsString::from));
+    }
+    let mut devices = vec!["serial0"];
+    if settings.semihosting() != SemihostingMode::Off {
+        devices.push("semihosting");
+    }
+    for device in devices {
+        for option in ["logfile=/proc/self/fd/1", "logappend=on"] {
+            let option = format!("chardev.{device}.{option}");
+            words.extend([OsString::from("-set"), option.into()]);
+        }
+    }
+    // There is no window here in any case.
+    let theirs = words_of(run, settings).filter(|word| name(word) != "nographic");
+    words.extend(theirs.map(OsStr::to_owned));
+    Ok(words)
+}
+
+/// The firmware's command line begins with its name, as a program's does.
+fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig {
+    let words =
+        std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
+    let semihosting = words.fold(Semihosting::native(), Semihosting::argument);
+    match settings.semihosting() {
+        SemihostingMode::Off => config,
+        SemihostingMode::Console
+            if !words_of(run, settings).any(|word| name(word) == "sandbox") =>
+        {
+            let config = config.semihosting(semihosting);
+            config.with_spec(|spec| spec.sandbox(Sandbox::Strict))
+        }
+        SemihostingMode::Console | SemihostingMode::Full => config.semihosting(semihosting),
+    }
+}
+
+/// A word's name, where it is an option of QEMU's, which takes one dash or two.
+fn name(word: &OsStr) -> &str {
+    let text = word.to_str().unwrap_or_default();
+    let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'));
+    name.unwrap_or_default()
+}
+
+fn own_option(word: &str, option: &'static str) -> Failure {
+    Failure::OwnOption {
+        word: word.to_owned(),
+        option,
+    }
+}
+
+/// Why it did not start, in the program's words where there are better ones than the library's.
+pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Failure {
+    let text = chain(&error);
+    if let StartError::Launch(SpawnError::Spec(_)) = &error
+        && let Some(failure) = refused_word(&text, run, settings)
+    {
+        return failure;
+    }
+    if text.contains("Address already in use")
+        && let Some(failure) = debugger::port_in_use(run.gdb.as_ref())
+    {
+        return failure;
+    }
     let program = settings
         .qemu
         .as_deref()
         .unwrap_or(Path::new("qemu-system-arm"));
-    let known = |machine: &str| {
-        // Where it cannot be asked, its own words have to do.
-        let machines = Qemu::find(program)
-            .ok()
-            .and_then(|qemu| qemu.machines().ok());
-        machines.is_none_or(|machines| machines.iter().any(|known| known.name == machine))
-    };
     match &settings.machine {
-        Some(machine) if matches!(error, StartError::Exited { .. }) && !known(machine) => {
+        Some(machine) if matches!(error, StartError::Exited { .. }) && !known(program, machine) => {
             Failure::UnknownMachine {
                 machine: machine.clone(),
                 program: program.to_owned(),
             }
         }
         _ if is_for_another_cpu(&error) => Failure::OtherCpu(error),
-        _ => Failure::Start(error),
+        _ => Failure::Start {
+            said: said(&error),
+            error: Box::new(error),
+        },
     }
+}
+
+/// Whether this QEMU cannot serve semihosting, which nobody has asked for.
+pub(crate) fn has_no_semihosting(error: &StartError, settings: &Settings) -> bool {
+    settings.semihosting.is_none()
+        && matches!(error, StartError::Exited { .. })
+        && error.to_string().contains("-semihosting-config")
+        && error
+            .to_string()
+            .contains("Option not supported for this target")
+}
+
+/// The first of the user's words that the library refuses and an option of the program's stands
+/// for.
+fn refused_word(text: &str, run: &Run, settings: &Settings) -> Option<Failure> {
+    let mut words = words_of(run, settings).filter(|word| text.contains(&format!("{word:?}")));
+    words.find_map(|word| {
+        let stands = |(names, _): &&(&[&str], &str)| names.contains(&name(word));
+        let (_, option) = OWN_OPTIONS.iter().find(stands)?;
+        Some(own_option(&word.to_string_lossy(), option))
+    })
+}
+
+/// Whether QEMU knows a board; where it cannot be asked, its own words have to do.
+fn known(program: &Path, machine: &str) -> bool {
+    let machines = Qemu::find(program)
+        .ok()
+        .and_then(|qemu| qemu.machines().ok());
+    // Properties may follow.
+    let name = machine.split(',').next().unwrap_or_default();
+    machines.is_none_or(|machines| machines.iter().any(|known| known.name == name))
+}
+
+/// What QEMU said, where that is more than the error has.
+fn said(error: &StartError) -> Option<String> {
+    let StartError::Exited { exit, .. } = error else {
+        return None;
+    };
+    let said = exit.stderr().to_string_lossy();
+    let text = error.to_string();
+    let is_new = |line: &str| !line.contains(": warning: ") && !text.contains(line);
+    let lines = said.lines().filter(|line| !line.is_empty());
+    // One line is in the error, without the program's name in front.
+    (lines.filter(|line| is_new(line)).count() > 1).then_some(said)
 }
 
 fn is_for_another_cpu(error: &StartError) -> bool {

@@ -4,6 +4,8 @@
 
 mod args;
 mod config_file;
+mod debugger;
+mod escape;
 mod expectation;
 mod input;
 mod machine;
@@ -12,22 +14,20 @@ mod report;
 mod run;
 mod settings;
 mod signals;
+mod stderr;
+mod writer;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 
-use self::args::{Arguments, Verb};
 use self::report::OWN_FAILURE;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return ExitCode::from(say(&error)),
-    };
-    let Verb::Run(run) = arguments.verb;
-    ExitCode::from(run::run(*run))
+    ExitCode::from(match args::parse(std::env::args_os()) {
+        Ok(run) => run::run(run),
+        Err(error) => say(&error),
+    })
 }
 
 /// Prints the help that was asked for, or what is wrong with the arguments.

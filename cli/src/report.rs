@@ -3,14 +3,23 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::firmware::FirmwareError;
-use qemu_controller::{StartError, StopError, Verdict};
+use qemu_controller::{ExitKind, StartError, StopError, Verdict};
 use serde_json::{Value, json};
 
 use crate::config_file::ConfigFileError;
+use crate::escape;
+use crate::writer::Writer;
+
+/// How QEMU's sandbox ends it.
+const SIGSYS: i32 = nix::sys::signal::Signal::SIGSYS as i32;
+
+/// How long a stderr that takes nothing is waited for.
+const UNREAD: Duration = Duration::from_secs(2);
 
 /// The exit status for our own failures: as of `timeout`, `env` and others that run a program.
 pub(crate) const OWN_FAILURE: u8 = 125;
@@ -24,6 +33,10 @@ pub(crate) enum Failure {
     Folder(#[source] io::Error),
     #[error("--expect-regex is no regular expression")]
     Regex(#[from] regex::Error),
+    #[error("{} is not passed on to QEMU: {} is what sets that here", word, option)]
+    OwnOption { word: String, option: &'static str },
+    #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]
+    PortInUse { address: SocketAddr, owner: String },
     #[error("the firmware is at fault")]
     Firmware(#[source] FirmwareError),
     #[error(
@@ -38,8 +51,12 @@ pub(crate) enum Failure {
     UnknownMachine { machine: String, program: PathBuf },
     #[error("another QEMU is needed (--qemu), and a machine of its (--machine)")]
     OtherCpu(#[source] StartError),
-    #[error("QEMU did not start")]
-    Start(#[source] StartError),
+    #[error("QEMU did not start: {}", chain(&**error))]
+    Start {
+        error: Box<StartError>,
+        /// What QEMU said, where that is more than the error has.
+        said: Option<String>,
+    },
     #[error(transparent)]
     Stop(#[from] StopError),
     #[error("cannot write the log {}", path.display())]
@@ -55,6 +72,23 @@ pub(crate) enum Failure {
     },
 }
 
+impl Failure {
+    /// The system refused something.
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+
+    /// In words, with all causes and what QEMU said.
+    fn words(&self) -> String {
+        match self {
+            Self::Start {
+                said: Some(said), ..
+            } => escape::lines(&format!("{self}\nQEMU said:\n{said}")),
+            _ => escape::lines(&chain(self)),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -62,8 +96,12 @@ pub(crate) enum Outcome {
     Ended { verdict: Verdict, unmet: bool },
     /// It printed what was expected.
     Met,
-    /// This signal asked us to end.
-    Interrupted(u8),
+    /// This signal asked us to end; where the firmware was, if that was looked at.
+    Interrupted { signal: u8, place: Option<String> },
+    /// A debugger ended it (`kill`).
+    KilledByDebugger,
+    /// `--timeout` passed, and nobody can say where the firmware was: why.
+    TimedOut(String),
     /// Nobody reads what it prints.
     StdoutClosed,
     /// It could not be run.
@@ -78,7 +116,10 @@ impl Outcome {
                 code => code,
             },
             Self::Met => 0,
-            Self::Interrupted(signal) => 128 + signal,
+            Self::Interrupted { signal, .. } => 128 + signal,
+            // As of Ctrl-C: somebody wanted no more of it.
+            Self::KilledByDebugger => 128 + 2,
+            Self::TimedOut(_) => 124,
             // As of a program that SIGPIPE ends.
             Self::StdoutClosed => 128 + 13,
             Self::Failed(_) => OWN_FAILURE,
@@ -90,7 +131,8 @@ impl Outcome {
         match self {
             Self::Ended { verdict, .. } => verdict.name(),
             Self::Met => "met",
-            Self::Interrupted(_) => "interrupted",
+            Self::Interrupted { .. } | Self::KilledByDebugger => "interrupted",
+            Self::TimedOut(_) => "timed-out",
             Self::StdoutClosed => "stdout-closed",
             Self::Failed(_) => "failed",
         }
@@ -102,13 +144,18 @@ impl Outcome {
             Self::Ended {
                 verdict,
                 unmet: true,
-            } => Some(format!("what was expected did not come: {verdict}")),
+            } => Some(escape::line(&format!(
+                "what was expected did not come: {verdict}"
+            ))),
             Self::Ended {
                 verdict,
                 unmet: false,
-            } => (!verdict.success()).then(|| verdict.to_string()),
-            Self::Met | Self::Interrupted(_) | Self::StdoutClosed => None,
-            Self::Failed(failure) => Some(chain(failure)),
+            } => (!verdict.success()).then(|| words_of(verdict)),
+            Self::Interrupted { place, .. } => place.as_deref().map(escape::line),
+            Self::KilledByDebugger => Some("the debugger ended the run".to_owned()),
+            Self::TimedOut(why) => Some(escape::line(why)),
+            Self::Met | Self::StdoutClosed => None,
+            Self::Failed(failure) => Some(failure.words()),
         }
     }
 
@@ -156,61 +203,97 @@ fn details(verdict: &Verdict, object: &mut Value) {
     }
 }
 
-/// An error with all its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
+/// A verdict in words. What QEMU said, as it failed, may have several lines.
+fn words_of(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::QemuFailed(exit) if exit.kind() == &ExitKind::Crashed(SIGSYS) => {
+            "QEMU ended by its sandbox: the firmware asked by semihosting for a command of this \
+             machine, which --semihosting=full allows"
+                .to_owned()
+        }
+        Verdict::QemuFailed(_) => escape::lines(&verdict.to_string()),
+        _ => escape::line(&verdict.to_string()),
     }
-    text
+}
+
+/// An error with all its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        // A text may have its cause in it already.
+        match text.contains(&cause) {
+            true => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
 }
 
 /// Where all that is not the firmware's output is said.
-pub(crate) enum Reporter {
-    /// To people, on stderr.
-    Words,
-    /// To a program, one object a line, on stderr and with nothing else there.
-    JsonOnStderr,
-    /// To a program in a file, and to people on stderr.
-    JsonInFile { path: PathBuf, file: File },
+pub(crate) struct Reporter {
+    stderr: Writer,
+    json: Json,
+}
+
+/// Where a program reads of the run.
+enum Json {
+    Nowhere,
+    /// On stderr, one object a line and with nothing else there.
+    Stderr,
+    File(PathBuf, File),
 }
 
 impl Reporter {
     /// As `--json` says; `-` is stderr.
     pub(crate) fn new(json: Option<&Path>) -> Result<Self, Failure> {
-        match json {
-            None => Ok(Self::Words),
-            Some(path) if path == Path::new("-") => Ok(Self::JsonOnStderr),
+        let json = match json {
+            None => Json::Nowhere,
+            Some(path) if path == Path::new("-") => Json::Stderr,
             Some(path) => match File::create(path) {
-                Ok(file) => Ok(Self::JsonInFile {
-                    path: path.to_owned(),
-                    file,
-                }),
-                Err(source) => Err(Failure::Json {
-                    path: path.to_owned(),
-                    source,
-                }),
+                Ok(file) => Json::File(path.to_owned(), file),
+                Err(source) => {
+                    let path = path.to_owned();
+                    return Err(Failure::Json { path, source });
+                }
             },
-        }
+        };
+        let stderr = Writer::stderr().map_err(Failure::system("start a thread for stderr"))?;
+        Ok(Self { stderr, json })
     }
 
     /// Whether stderr is for people.
-    pub(crate) fn speaks_in_words(&self) -> bool {
-        !matches!(self, Self::JsonOnStderr)
+    fn speaks_in_words(&self) -> bool {
+        !matches!(self.json, Json::Stderr)
     }
 
     /// Says something in words to people, and as an object to a program.
-    pub(crate) fn say(&mut self, words: Option<&str>, object: &Value) -> Result<(), Failure> {
-        if let Some(words) = words.filter(|_| self.speaks_in_words()) {
-            // There is nowhere to complain of a stderr that is closed.
-            let _ = writeln!(io::stderr(), "qemu-controller: {words}");
+    pub(crate) fn say(&self, words: Option<&str>, object: &Value) -> Result<(), Failure> {
+        if let Some(words) = words {
+            self.pass_on(&format!("qemu-controller: {words}"));
         }
-        match self {
-            Self::Words => {}
-            Self::JsonOnStderr => drop(writeln!(io::stderr(), "{object}")),
-            Self::JsonInFile { path, file } => {
+        self.add(object)
+    }
+
+    /// Passes on what the firmware prints to its stderr.
+    pub(crate) fn firmware_said(&self, line: &str, object: &Value) -> Result<(), Failure> {
+        self.pass_on(line);
+        self.add(object)
+    }
+
+    /// Passes a line on to people.
+    pub(crate) fn pass_on(&self, line: &str) {
+        if self.speaks_in_words() {
+            self.stderr.send(format!("{line}\n").as_bytes());
+        }
+    }
+
+    /// Adds an object for a program.
+    fn add(&self, object: &Value) -> Result<(), Failure> {
+        match &self.json {
+            Json::Nowhere => {}
+            Json::Stderr => self.stderr.send(format!("{object}\n").as_bytes()),
+            Json::File(path, file) => {
+                let mut file = file;
                 writeln!(file, "{object}").map_err(|source| Failure::Json {
                     path: path.clone(),
                     source,
@@ -221,15 +304,17 @@ impl Reporter {
     }
 
     /// Says how the run ended, and returns the exit status.
-    pub(crate) fn end(mut self, outcome: &Outcome, took: Duration) -> u8 {
+    pub(crate) fn end(self, outcome: &Outcome, took: Duration) -> u8 {
         let mut object = outcome.to_json();
         object["seconds"] = json!(took.as_secs_f64());
-        match self.say(outcome.words().as_deref(), &object) {
+        let status = match self.say(outcome.words().as_deref(), &object) {
             Ok(()) => outcome.exit_code(),
             Err(failure) => {
-                let _ = writeln!(io::stderr(), "qemu-controller: {}", chain(&failure));
+                self.pass_on(&format!("qemu-controller: {}", failure.words()));
                 OWN_FAILURE
             }
-        }
+        };
+        self.stderr.flush_blocking(UNREAD);
+        status
     }
 }

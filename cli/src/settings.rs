@@ -37,6 +37,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true, default_missing_value = "6",
           value_parser = clap::value_parser!(u8).range(0..=10))]
     pub(crate) deterministic: Option<u8>,
+    /// What the firmware reaches by semihosting: nothing; printing, its arguments and its exit; or
+    /// also the commands and files of this machine [default: console]
+    ///
+    /// `console` keeps QEMU from running other programs (its `-sandbox`). QEMU has nothing that keeps
+    /// the firmware from opening files: it can read and write yours with `console` too. Run no
+    /// firmware that you do not trust but with `off`.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) semihosting: Option<SemihostingMode>,
     /// Write what the firmware prints into this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
@@ -60,26 +68,55 @@ impl Settings {
             timeout: self.timeout.or(others.timeout),
             reboot: self.reboot.or(others.reboot),
             deterministic: self.deterministic.or(others.deterministic),
+            semihosting: self.semihosting.or(others.semihosting),
             log: self.log.or(others.log),
             newline: self.newline.or(others.newline),
             qemu_args: [others.qemu_args, self.qemu_args].concat(),
         }
     }
 
+    /// The names of those set here that decide what runs on this machine, or what is written.
+    pub(crate) fn sets_of_weight(&self) -> Vec<&'static str> {
+        let sets = [
+            ("qemu", self.qemu.is_some()),
+            ("log", self.log.is_some()),
+            (
+                "semihosting",
+                self.semihosting == Some(SemihostingMode::Full),
+            ),
+            ("qemu-args", !self.qemu_args.is_empty()),
+        ];
+        let sets = sets.into_iter().filter(|(_, set)| *set);
+        sets.map(|(name, _)| name).collect()
+    }
+
+    /// What the firmware reaches by semihosting.
+    pub(crate) fn semihosting(&self) -> SemihostingMode {
+        self.semihosting.unwrap_or(SemihostingMode::Console)
+    }
+
     /// Relative paths as seen from this folder. A bare name of a program is not one: it is looked
     /// up.
     pub(crate) fn relative_to(mut self, folder: &Path) -> Self {
-        let is_path = |program: &PathBuf| program.components().count() > 1;
-        self.qemu = self.qemu.map(|qemu| {
-            if is_path(&qemu) {
-                folder.join(qemu)
-            } else {
-                qemu
-            }
+        self.qemu = self.qemu.map(|qemu| match qemu.components().count() {
+            1 => qemu,
+            _ => folder.join(qemu),
         });
         self.log = self.log.map(|log| folder.join(log));
         self
     }
+}
+
+/// What the firmware reaches by semihosting.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SemihostingMode {
+    /// Nothing: a semihosting call is a fault
+    Off,
+    /// Printing, its arguments, its exit
+    Console,
+    /// The commands and files of this machine, too
+    Full,
 }
 
 /// How long a run may take.

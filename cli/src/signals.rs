@@ -4,13 +4,15 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signals that ask a program to end, from now on. None is lost, neither between two waits nor
-/// while this begins.
+/// while this begins; none stays blocked, as a parent may have left them.
 ///
-/// A terminal that is closed is ignored where it was from the start: that is what `nohup` does.
+/// A terminal that is closed is ignored where it was from the start: that is what `nohup` does. A
+/// child's end is heeded where it was ignored, or nobody could learn how QEMU ended.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Option<Signal>,
+    _child: Signal,
 }
 
 impl Signals {
@@ -18,12 +20,11 @@ impl Signals {
     pub(crate) fn listen() -> std::io::Result<Self> {
         // The library forgets a signal that comes between its system call for the handler and its
         // note of who wants to know.
-        let before = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP]
-            .into_iter()
-            .collect::<SigSet>()
-            .thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let asking = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP];
+        let asking = asking.into_iter().collect::<SigSet>();
+        asking.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let listening = Self::listen_at_once();
-        before.thread_set_mask()?;
+        asking.thread_unblock()?;
         listening
     }
 
@@ -36,6 +37,7 @@ impl Signals {
             interrupt,
             terminate: signal(SignalKind::terminate())?,
             hangup,
+            _child: signal(SignalKind::child())?,
         })
     }
 
@@ -45,6 +47,7 @@ impl Signals {
             interrupt,
             terminate,
             hangup,
+            _child: _,
         } = self;
         let hung_up = async {
             match hangup {

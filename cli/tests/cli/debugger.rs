@@ -10,7 +10,7 @@ use crate::support::{Call, DEADLINE, Said};
 
 #[test]
 fn the_firmware_waits_until_a_debugger_lets_it_run() {
-    // A timeout of the configuration does not count while somebody debugs.
+    // A timeout of the configuration does not count before a debugger has left.
     let mut running = Call::image("semihosting-exit", ["--gdb=free", "--timeout", "1ms"]).start();
     running.stderr.until("'target remote 127.0.0.1:");
     let said = running.stderr.text();

@@ -105,10 +105,15 @@ fn a_qemu_that_is_not_there() {
 #[test]
 fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let option = format!("--gdb={}", taken.local_addr().unwrap());
-    refused(
-        Call::image("tick", [option.as_str()]),
-        &["Address already in use"],
+    let address = taken.local_addr().unwrap();
+    let option = format!("--gdb={address}");
+    let said = Call::image("tick", [option.as_str()]).ends_with(125).stderr;
+    let owner = format!("(process {}): ", std::process::id());
+    let in_use = format!("qemu-controller: {address} is in use by ");
+    assert!(said.starts_with(&in_use) && said.contains(&owner), "{said}");
+    assert!(
+        said.contains("--gdb=free") && said.lines().count() == 1,
+        "{said}"
     );
 }
 

@@ -1,0 +1,57 @@
+//! What others wrote (symbols, paths, QEMU's messages), made safe for a terminal and for a log:
+//! escape sequences, bells and forged lines become visible.
+
+use std::fmt::Write as _;
+
+/// The text on one line; line ends are escaped too.
+pub(crate) fn line(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character == '\t' || !is_unsafe(character) {
+            escaped.push(character);
+        } else {
+            // A `String` takes all that is written to it.
+            let _ = write!(escaped, "{}", character.escape_default());
+        }
+    }
+    escaped
+}
+
+/// The text with its lines, those after the first indented: none of them looks like one of the
+/// program's own.
+pub(crate) fn lines(text: &str) -> String {
+    let lines = text.trim_end().lines().map(line);
+    lines.collect::<Vec<_>>().join("\n    ")
+}
+
+/// Whether a terminal acts on it, or shows what follows it in another order.
+fn is_unsafe(character: char) -> bool {
+    let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || reorders || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_stays_one() {
+        let rows = [
+            ("plain, grün\t1", "plain, grün\t1"),
+            ("x\x1b]0;owned\x07\ny", "x\\u{1b}]0;owned\\u{7}\\ny"),
+            ("\r\u{9b}31m\u{202e}", "\\r\\u{9b}31m\\u{202e}"),
+            ("a\u{2028}b\x7f", "a\\u{2028}b\\u{7f}"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(line(text), expected);
+        }
+    }
+
+    #[test]
+    fn further_lines_are_indented() {
+        assert_eq!(
+            lines("one\r\ntwo\n\x1bthree\n\n"),
+            "one\n    two\n    \\u{1b}three"
+        );
+    }
+}
