@@ -1,7 +1,7 @@
-//! What a firmware's ELF tells: its symbols and its source lines.
+//! What a firmware's ELF tells: symbols, source lines, backtraces, values, fault words.
 //!
 //! ```
-//! use firmware_info::Firmware;
+//! use firmware_info::{CortexMFaults, Firmware, Registers, cortex_m_fault};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/c/o2.elf");
@@ -11,18 +11,37 @@
 //!     println!("{frame}"); // main at /fixtures/c/main.c:110:16
 //! }
 //! println!("{}", firmware.symbol_at(main.address + 2).unwrap()); // main+0x2
+//!
+//! // Of a stopped core: its registers, and whatever reads its memory.
+//! let mut memory = |address: u64, buffer: &mut [u8]| firmware.loaded(address, buffer);
+//! let registers = Registers::arm([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x2000_fff0, 0, main.address as u32]);
+//! println!("{}", firmware.backtrace(&registers, &mut memory)); // #0 0x0000020c in main at …
+//! println!("{}", firmware.static_value("matrix", &mut memory).unwrap_or_default());
+//!
+//! let fault = cortex_m_fault(&CortexMFaults { cfsr: 1 << 25, ..CortexMFaults::default() });
+//! assert_eq!(fault.to_string(), "UsageFault: a division by zero (DIVBYZERO)");
 //! # Ok(()) }
 //! ```
 //!
 //! It knows neither QEMU nor a runtime, and does no I/O but to read the file.
+//!
+//! | question | answer |
+//! |---|---|
+//! | what is at an address, where is a name | [`Firmware::symbol_at`], [`Firmware::symbol`] |
+//! | which line, which inlined functions; which addresses has a line | [`Firmware::source_frames`], [`Firmware::line_addresses`], [`Firmware::function_at`] |
+//! | how did it come here | [`Firmware::backtrace`] |
+//! | what is in a variable | [`Firmware::static_value`], [`Firmware::locals`] |
+//! | which handlers, which stack | [`Firmware::vector_table`], [`Firmware::stack_bounds`], [`Firmware::sections`] |
+//! | why did it fault | [`cortex_m_fault`], [`armv7_data_abort`], [`armv7_prefetch_abort`], [`riscv_trap`] |
 //!
 //! - **Lazy.** Opening reads the headers. The symbol table, the debug information and the call frame
 //!   information are read by the first who asks, each unit of the debug information by the first who asks
 //!   for an address in it. A [`Firmware`] is shared between threads by reference.
 //! - **Bounded.** Any bytes end in an error or in an answer, in time and memory proportional to the file.
 //!   What a hostile file could multiply, an honest one needs once, and that is the limit.
-//! - **Texts are the file's.** Names and paths are as long as 4,096 bytes and may hold any character:
+//! - **Texts are the file's.** Names and paths are as long as 8,192 bytes and may hold any character:
 //!   escape them where they are shown.
+//! - **Guesses are said to be ones** ([`Guess`]), and a backtrace that ends early says why ([`End`]).
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -30,28 +49,44 @@ use std::sync::OnceLock;
 mod demangle;
 mod dwarf;
 mod error;
+mod fault;
 mod image;
 mod similar;
 mod source;
 mod symbols;
 #[cfg(feature = "_testing")]
 pub mod testing;
+mod unwind;
+mod values;
+mod vectors;
 
 pub use demangle::demangle;
 pub use error::{DebugInfoError, NameError, OpenError};
+pub use fault::{
+    Cause, CortexMFaults, FaultReport, armv7_data_abort, armv7_prefetch_abort, cortex_m_fault,
+    riscv_trap,
+};
 pub use image::{Architecture, Section};
 pub use source::{FunctionRanges, LineAddresses, Location, SourceFrame};
 pub use symbols::{Symbol, SymbolKind, SymbolOffset};
+pub use unwind::{Backtrace, End, ExceptionEntry, Frame, Guess, Memory, MemoryPieces, Registers};
+pub use values::{Local, ValueError};
+pub use vectors::{StackBounds, Vector, VectorTable, exception_name};
 
 use dwarf::{Debug, LiveCode};
 use image::Image;
 use symbols::Symbols;
+use unwind::CallFrames;
+use values::Statics;
 
 /// A firmware's ELF file.
 pub struct Firmware {
     image: Image,
     symbols: OnceLock<Symbols>,
     debug: OnceLock<Result<Debug, DebugInfoError>>,
+    call_frames: OnceLock<Result<CallFrames, DebugInfoError>>,
+    vectors: OnceLock<Option<VectorTable>>,
+    statics: OnceLock<Result<Statics, DebugInfoError>>,
 }
 
 impl Firmware {
@@ -77,6 +112,9 @@ impl Firmware {
             image,
             symbols: OnceLock::new(),
             debug: OnceLock::new(),
+            call_frames: OnceLock::new(),
+            vectors: OnceLock::new(),
+            statics: OnceLock::new(),
         }
     }
 
@@ -142,6 +180,17 @@ impl Firmware {
             .get_or_init(|| Debug::load(&self.image))
             .as_ref()
             .map_err(Clone::clone)
+    }
+
+    pub(crate) fn call_frames(&self) -> Result<&CallFrames, DebugInfoError> {
+        let frames = self
+            .call_frames
+            .get_or_init(|| CallFrames::load(&self.image, &self.live_code()));
+        frames.as_ref().map_err(Clone::clone)
+    }
+
+    pub(crate) fn exact_symbol(&self, name: &str) -> Option<Symbol> {
+        self.all_symbols().exact(&self.image, name)
     }
 
     pub(crate) fn live_code(&self) -> LiveCode<'_> {

@@ -211,9 +211,8 @@ impl Symbols {
     }
 
     pub(crate) fn named(&self, image: &Image, name: &str) -> Result<Symbol, NameError> {
-        let exact = self.entries.iter().filter(|entry| self.raw(entry) == name);
-        if let Some(entry) = exact.max_by_key(|entry| entry.global) {
-            return Ok(self.symbol(image, entry));
+        if let Some(symbol) = self.exact(image, name) {
+            return Ok(symbol);
         }
         let names = self.demangled();
         let mut found: Vec<(&String, &Vec<u32>)> = match names.get_key_value(name) {
@@ -243,6 +242,14 @@ impl Symbols {
                     .collect(),
             }),
         }
+    }
+
+    /// The symbol that has this name in the file; of several a global one.
+    pub(crate) fn exact(&self, image: &Image, name: &str) -> Option<Symbol> {
+        let exact = self.entries.iter().filter(|entry| self.raw(entry) == name);
+        exact
+            .max_by_key(|entry| entry.global)
+            .map(|entry| self.symbol(image, entry))
     }
 
     pub(crate) fn iter<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = Symbol> + 'a {

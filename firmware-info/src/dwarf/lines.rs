@@ -113,7 +113,9 @@ impl Lines {
         }
     }
 
-    /// The row that an address belongs to: the last one at or before it.
+    /// The row that an address belongs to: of the last rows at or before it one that begins a statement, as
+    /// gdb chooses, or else the last. Behind several statements that have the same address compilers add
+    /// rows that only refine a position within one.
     pub(crate) fn row(&self, address: u64) -> Option<&Row> {
         let after = self
             .sequences
@@ -122,7 +124,10 @@ impl Lines {
             .last()
             .filter(|sequence| address < sequence.end)?;
         let after = sequence.rows.partition_point(|row| row.address <= address);
-        sequence.rows[..after].last()
+        let last = sequence.rows[..after].last()?;
+        let same = sequence.rows[..after].iter().rev();
+        let mut same = same.take_while(|row| row.address == last.address);
+        same.find(|row| row.is_statement).or(Some(last))
     }
 
     /// Where the code of a line begins, for each piece of code it has.

@@ -70,7 +70,7 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    fn new(left: u64, what: &'static str) -> Self {
+    pub(crate) fn new(left: u64, what: &'static str) -> Self {
         Self {
             left: AtomicU64::new(left),
             what,
@@ -97,7 +97,7 @@ pub(crate) struct LiveCode<'a> {
 }
 
 impl LiveCode<'_> {
-    fn function(&self, begin: u64) -> bool {
+    pub(crate) fn function(&self, begin: u64) -> bool {
         self.image.is_code(begin)
             && (begin >= DROPPED_BELOW
                 || self.symbols.is_empty()

@@ -5,9 +5,11 @@
 )]
 
 mod binutils;
+mod frames;
 #[cfg(feature = "_testing")]
 mod hostile;
 mod questions;
+mod values;
 
 use std::path::PathBuf;
 

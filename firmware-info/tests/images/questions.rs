@@ -122,3 +122,36 @@ fn sections_and_what_is_loaded() {
     assert_eq!(u32::from_le_bytes(word), 0x2001_0000);
     assert!(!firmware.loaded(0x3_0000, &mut word) && !firmware.loaded(u64::MAX, &mut word));
 }
+
+#[test]
+fn the_vector_table_and_the_stack() {
+    let firmware = firmware("exceptions/usage");
+    let table = firmware.vector_table().unwrap();
+    assert_eq!((table.address, table.initial_sp), (0, 0x2040_0000));
+    let handler = |number| {
+        let vector = table.vectors.iter().find(|vector| vector.number == number);
+        vector.and_then(|vector| vector.handler.clone())
+    };
+    assert_eq!(handler(1).as_deref(), Some("reset_handler"));
+    assert_eq!(handler(6).as_deref(), Some("usage_fault_handler"));
+    assert_eq!(handler(16).as_deref(), Some("irq0_handler"));
+    assert_eq!((handler(7), handler(17)), (None, None));
+    let stack = firmware.stack_bounds().unwrap();
+    assert_eq!(
+        (stack.top, stack.limit.unwrap().1.as_str()),
+        (0x2040_0000, "_end")
+    );
+    let rust = crate::firmware("rust/debug");
+    assert_eq!(
+        rust.vector_table().unwrap().reset(),
+        Some(rust.symbol("Reset").unwrap().address)
+    );
+    let stack = rust.stack_bounds().unwrap();
+    assert!(stack.top == 0x2001_0000 && stack.range().is_some());
+    assert_eq!(crate::firmware("riscv/debug").vector_table(), None);
+    let stack = crate::firmware("riscv/debug").stack_bounds().unwrap();
+    assert_eq!(
+        stack.range().map(|range| range.end - range.start),
+        Some(0x1000)
+    );
+}

@@ -1,0 +1,70 @@
+//! Fault status registers in words: what happened, at which address, and what it was escalated from.
+
+use std::fmt;
+
+mod armv7;
+mod cortex_m;
+mod riscv;
+
+pub use armv7::{armv7_data_abort, armv7_prefetch_abort};
+pub use cortex_m::{CortexMFaults, cortex_m_fault};
+pub use riscv::riscv_trap;
+
+/// A fault in words. Displayed as one line, `UsageFault: a division by zero (DIVBYZERO); HardFault, since …`;
+/// with `{:#}` as a report of several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FaultReport {
+    /// What happened: one line for each bit that is set, as the registers hold what came before too until
+    /// somebody clears them. Empty where the registers tell of no fault.
+    pub causes: Vec<Cause>,
+    /// The address of the access, where the registers hold it.
+    pub address: Option<u64>,
+    /// Why it became a HardFault instead.
+    pub escalation: Option<String>,
+    /// What else the registers say.
+    pub notes: Vec<String>,
+    /// The registers it was read from, by name.
+    pub registers: Vec<(&'static str, u64)>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cause {
+    /// The exception: `UsageFault`, `data abort`, `exception`.
+    pub exception: &'static str,
+    /// The architecture's name for the bit or the code: `DIVBYZERO`.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.exception, self.meaning, self.name)
+    }
+}
+
+impl fmt::Display for FaultReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let full = f.alternate();
+        let separator = if full { "\n" } else { "; " };
+        let mut parts: Vec<String> = self.causes.iter().map(Cause::to_string).collect();
+        if let Some(first) = parts.first_mut() {
+            if let Some(address) = self.address {
+                *first += &format!(" at {address:#010x}");
+            }
+        } else {
+            parts.push("the registers tell of no fault".to_owned());
+        }
+        parts.extend(self.escalation.clone());
+        if full {
+            parts.extend(self.notes.iter().cloned());
+            let registers = self.registers.iter();
+            let registers = registers.map(|(name, value)| format!("{name} {value:#010x}"));
+            parts.push(registers.collect::<Vec<_>>().join(", "));
+        }
+        f.write_str(&parts.join(separator))
+    }
+}
