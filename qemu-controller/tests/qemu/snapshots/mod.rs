@@ -9,6 +9,7 @@ mod files;
 mod killed;
 mod no_space;
 mod record;
+mod stopped;
 mod verbs;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
