@@ -1,7 +1,7 @@
 //! `cargo xtask soak`: what the tests do for a moment, for long; a table of figures, and a status.
 //!
-//! The work is done by a process of its own for each QEMU, which has a folder for temporary files
-//! of its own: so what it leaves behind can be counted.
+//! A process of its own does the work for each QEMU, with a folder of its own for temporary files,
+//! so that what it leaves behind can be counted.
 
 mod figures;
 mod floods;
@@ -66,53 +66,25 @@ enum Part {
     Stderr,
     /// Two hundred connections to a monitor in a flood of events
     Connects,
-    /// The kill matrix of the tests, ten times over
+    /// The tests in which QEMU is killed or stopped, ten times over
     Kills,
     /// Each way in which a run of firmware ends, fifty times
     Verdicts,
+    /// Each kind of save whose guest is stopped meanwhile, five hundred times
+    Stops,
+    /// Four minutes of a random walk over the session's verbs
+    Walk,
     /// `cargo xtask test`, again and again
     Tests,
 }
 
-/// How much of it.
-#[derive(Debug, Clone, Copy)]
-struct Amount {
-    cycles: usize,
-    rounds: usize,
-    flood: Duration,
-    connects: usize,
-    kills: u32,
-    long: bool,
-    tests: u32,
-}
-
 impl Args {
-    fn amount(&self) -> Amount {
-        let (full, tests) = (!self.quick, self.times);
-        let pick = |long, short| if full { long } else { short };
-        Amount {
-            cycles: pick(1000, 50),
-            rounds: pick(20, 1),
-            flood: Duration::from_secs(if full { 60 } else { 3 }),
-            connects: pick(200, 20),
-            kills: if full { 10 } else { 1 },
-            long: full,
-            tests,
-        }
-    }
-
     fn parts(&self) -> Vec<Part> {
-        let all_but_tests = || {
-            Part::value_variants()
-                .iter()
-                .copied()
-                .filter(|part| *part != Part::Tests)
-        };
-        if self.parts.is_empty() {
-            all_but_tests().collect()
-        } else {
-            self.parts.clone()
+        if !self.parts.is_empty() {
+            return self.parts.clone();
         }
+        let all = Part::value_variants().iter().copied();
+        all.filter(|part| *part != Part::Tests).collect()
     }
 }
 
@@ -125,7 +97,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             .worker_threads(2)
             .enable_all()
             .build()?;
-        return runtime.block_on(work(&args.parts(), args.amount()));
+        return runtime.block_on(work(&args));
     }
     setup::ensure_qemu(args.no_install)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -179,28 +151,15 @@ async fn elsewhere(
     }
 }
 
-async fn work(parts: &[Part], amount: Amount) -> anyhow::Result<ExitCode> {
-    // What is made once and kept: the thread that starts processes, the runtime's own descriptors.
-    qemu_controller::Session::start(config("tick"))
-        .await?
-        .stop()
-        .await?;
+async fn work(args: &Args) -> anyhow::Result<ExitCode> {
+    // What is made once and stays: the thread that starts processes, the runtime's descriptors.
+    let session = qemu_controller::Session::start(config("tick")).await?;
+    session.stop().await?;
     let mut rows = Vec::new();
-    for part in parts {
-        let row = match part {
-            Part::Cycles => sessions::cycles(amount.cycles).await,
-            Part::Fifty => sessions::fifty(amount.rounds).await,
-            Part::Events => floods::events(amount.flood).await,
-            Part::Serial => floods::serial(amount.flood).await,
-            Part::Stderr => floods::stderr(amount.flood).await,
-            Part::Connects => sessions::connects(amount.connects).await,
-            Part::Kills => suites::kills(amount.kills).await,
-            Part::Verdicts => suites::verdicts(amount.long).await,
-            Part::Tests => suites::tests(amount.tests).await,
-        };
-        rows.push(
-            row.unwrap_or_else(|error| Row::failed(&format!("{part:?}").to_lowercase(), &error)),
-        );
+    for part in args.parts() {
+        let row = do_part(part, args).await;
+        let name = format!("{part:?}").to_lowercase();
+        rows.push(row.unwrap_or_else(|error| Row::failed(&name, &error)));
     }
     println!("\n{}", table(&rows));
     let faults: Vec<_> = rows.iter().flat_map(Row::faults).collect();
@@ -212,6 +171,28 @@ async fn work(parts: &[Part], amount: Amount) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+async fn do_part(part: Part, args: &Args) -> anyhow::Result<Row> {
+    let pick = |long, short| if args.quick { short } else { long };
+    let flood = Duration::from_secs(pick(60, 3));
+    let suite = |words: &[&str]| suites::session_tests(words, !args.quick);
+    match part {
+        Part::Cycles => sessions::cycles(pick(1000, 50)).await,
+        Part::Fifty => sessions::fifty(pick(20, 1)).await,
+        Part::Events => floods::events(flood).await,
+        Part::Serial => floods::serial(flood).await,
+        Part::Stderr => floods::stderr(flood).await,
+        Part::Connects => sessions::connects(pick(200, 20)).await,
+        Part::Kills => {
+            let tests = suite(&["kill_matrix", "snapshots::killed", "forks::killed"]);
+            suites::again("kills", pick(10, 1), tests).await
+        }
+        Part::Verdicts => suites::again("verdicts", 1, suite(&["verdicts"])).await,
+        Part::Stops => suites::again("stops", 1, suite(&["snapshots::stopped"])).await,
+        Part::Walk => suites::again("walk", 1, suite(&["walk"])).await,
+        Part::Tests => suites::again("tests", args.times.into(), suites::all_tests()?).await,
+    }
 }
 
 /// How long anything may take: out of reach of a busy machine, but an end.

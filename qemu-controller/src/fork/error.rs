@@ -33,13 +33,12 @@ pub enum StateError {
         run_state: RunState,
     },
     /// The file of a state cannot be used.
-    #[error("cannot use {} for the state of a machine", path.display())]
+    #[error("cannot use {} for the state of a machine: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why not.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// The session has not started its QEMU, so it is not known how to start another.
     #[error(
@@ -47,25 +46,24 @@ pub enum StateError {
     )]
     Attached,
     /// The machine's description does not allow a second one beside it.
-    #[error("a fork would get in the way of what it is forked from")]
-    Beside(#[source] SpecError),
+    #[error("a fork would get in the way of what it is forked from: {0}")]
+    Conflict(SpecError),
     /// One fork did not start; those that did have been ended.
-    #[error("fork {number} of {count} did not start")]
+    #[error("fork {number} of {count} did not start: {error}")]
     Fork {
         /// Which, from 1 on.
         number: usize,
         /// Of how many.
         count: usize,
         /// Why not.
-        #[source]
-        source: Box<StartError>,
+        error: Box<StartError>,
     },
 }
 
 impl StateError {
-    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+    pub(super) fn file(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
-        Self::File { path, source }
+        Self::File { path, error }
     }
 }
 

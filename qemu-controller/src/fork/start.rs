@@ -82,37 +82,47 @@ impl Session {
         change: impl Fn(QemuConfig) -> QemuConfig,
     ) -> Result<Vec<Self>, StateError> {
         let config = self.inner.config.as_ref().ok_or(StateError::Attached)?;
-        let config = change(config.for_fork().map_err(StateError::Beside)?);
+        let config = change(config.for_fork().map_err(StateError::Conflict)?);
         let state = self.save_state().await?;
-        let at_once =
-            std::thread::available_parallelism().map_or(1, usize::from) * STARTS_PER_PROCESSOR;
-        let turns = Arc::new(Semaphore::new(at_once));
-        let mut starts = JoinSet::new();
-        for number in 0..count {
-            let (config, state, turns) = (config.clone(), state.clone(), Arc::clone(&turns));
-            starts.spawn(async move {
-                let _turn = turns.acquire_owned().await;
-                (number, Self::start_from(config, &state).await)
-            });
-        }
-        let mut forks = Vec::new();
-        while let Some(started) = starts.join_next().await {
-            let (number, started) = match started {
-                Ok(started) => started,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is shut down, and this future with it.
-                    Err(_) => continue,
-                },
-            };
-            let failed = |source| StateError::Fork {
-                number: number + 1,
-                count,
-                source: Box::new(source),
-            };
-            forks.push((number, started.map_err(failed)?));
-        }
-        forks.sort_unstable_by_key(|(number, _)| *number);
-        Ok(forks.into_iter().map(|(_, fork)| fork).collect())
+        start_all(count, &config, &state).await
     }
+}
+
+/// Starts so many machines from a state, a few at once, in this order.
+async fn start_all(
+    count: usize,
+    config: &QemuConfig,
+    state: &MachineState,
+) -> Result<Vec<Session>, StateError> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let turns = Arc::new(Semaphore::new(processors * STARTS_PER_PROCESSOR));
+    let mut starts = JoinSet::new();
+    for number in 1..=count {
+        let (config, state, turns) = (config.clone(), state.clone(), Arc::clone(&turns));
+        starts.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            (number, Session::start_from(config, &state).await)
+        });
+    }
+    let mut forks = Vec::new();
+    while let Some(started) = starts.join_next().await {
+        match started {
+            Ok((number, Ok(fork))) => forks.push((number, fork)),
+            Ok((number, Err(error))) => {
+                let error = Box::new(error);
+                return Err(StateError::Fork {
+                    number,
+                    count,
+                    error,
+                });
+            }
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shut down, and this future with it.
+                Err(_) => continue,
+            },
+        }
+    }
+    forks.sort_unstable_by_key(|(number, _)| *number);
+    Ok(forks.into_iter().map(|(_, fork)| fork).collect())
 }

@@ -71,6 +71,12 @@ impl Session {
     ) -> Result<(), MemoryError> {
         let bytes = bytes.as_ref();
         let qtest = self.inner.qtest.as_ref().ok_or(MemoryError::NotWritable)?;
+        // A load between the write and the look at its effect would pass for read-only memory.
+        let _turn = self
+            .inner
+            .shared
+            .take_turn("write memory", self.deadline.into())
+            .await?;
         let mut address = self.address(to.into())?;
         let before = self.read_memory(address, bytes.len() as u64).await?;
         for (chunk, before) in bytes.chunks(CHUNK).zip(before.chunks(CHUNK)) {

@@ -80,13 +80,12 @@ pub enum SnapshotError {
         qemu: String,
     },
     /// The file for the snapshots cannot be used; what is in it was not changed.
-    #[error("cannot use {} for snapshots", path.display())]
+    #[error("cannot use {} for snapshots: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why not.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// QEMU's job failed. After a *load* that failed in the middle, the guest's memory and devices
     /// may be partly those of the snapshot: load one that is sound, or
@@ -104,9 +103,9 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
-    pub(super) fn file(path: &Path, source: io::Error) -> Self {
+    pub(super) fn file(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
-        Self::File { path, source }
+        Self::File { path, error }
     }
 
     /// How the session ended, where that is the reason.

@@ -1,7 +1,15 @@
 //! One boot for many test cases: each begins in the same state.
 
+use std::sync::Arc;
+
+use qmp_proto::Command as _;
+use qmp_proto::commands::SnapshotLoad;
+
 use super::error::SnapshotError;
-use super::load::AfterLoad;
+use super::load::{AfterLoad, Options, load};
+use super::name;
+use super::save::save;
+use crate::client::transaction::Transaction;
 use crate::session::Session;
 
 impl Session {
@@ -33,15 +41,29 @@ impl Session {
         name: &str,
         case: impl AsyncFnOnce(&Self) -> T,
     ) -> Result<T, SnapshotError> {
-        match self
-            .load_snapshot(name)
-            .then(AfterLoad::AsSaved)
-            .without_output()
-            .await
-        {
-            Err(SnapshotError::Missing { .. }) => self.save_snapshot(name).await?,
-            loaded => loaded?,
-        }
+        name::check(name)?;
+        let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
+        let ports = self
+            .inner
+            .serials
+            .iter()
+            .flatten()
+            .chain(&self.inner.semihosting);
+        let options = Options {
+            then: AfterLoad::AsSaved,
+            without_output: Some(ports.cloned().collect()),
+            ..Options::default()
+        };
+        let load_or_save =
+            async move |transaction: Transaction| match load(&transaction, &store, &name, &options)
+                .await
+            {
+                Err(SnapshotError::Missing { .. }) => {
+                    save(&transaction, &store, &name, false).await
+                }
+                loaded => loaded,
+            };
+        self.transaction(SnapshotLoad::NAME, load_or_save).await?;
         Ok(case(self).await)
     }
 }

@@ -147,3 +147,25 @@ fn utf8(path: &Path) -> Result<&str, SnapshotError> {
         SnapshotError::file(path, io::Error::other(reason))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_image_has_three_clusters_that_are_used_once() {
+        let file = NamedTempFile::new().unwrap();
+        write_empty(file.as_file()).unwrap();
+        assert!(is_there(file.path()).unwrap());
+        let image = fs::read(file.path()).unwrap();
+        let cluster = CLUSTER as usize;
+        assert_eq!(image.len(), 3 * cluster);
+        // As `qemu-img create -f qcow2 -o cluster_size=64k FILE 0` has it, without the names of
+        // features.
+        let set: Vec<_> = (0..image.len()).filter(|&at| image[at] != 0).collect();
+        let expected = [
+            0, 1, 2, 3, 7, 23, 53, 59, 99, 103, 65541, 131073, 131075, 131077,
+        ];
+        assert_eq!(set, expected);
+    }
+}

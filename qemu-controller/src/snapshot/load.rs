@@ -42,11 +42,12 @@ pub struct LoadSnapshot<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Options {
-    then: AfterLoad,
-    unchecked: bool,
-    /// The ports whose output from before the load is dropped.
-    without_output: Option<Vec<Serial>>,
+pub(super) struct Options {
+    pub(super) then: AfterLoad,
+    pub(super) unchecked: bool,
+    /// The ports whose output from before the load is dropped, while the guest is paused: so
+    /// nothing is dropped that it prints after the load.
+    pub(super) without_output: Option<Vec<Serial>>,
 }
 
 impl<'a> LoadSnapshot<'a> {
@@ -71,15 +72,6 @@ impl<'a> LoadSnapshot<'a> {
         self.options.unchecked = true;
         self
     }
-
-    /// Drops what was printed before and nobody has read. That happens while the guest is paused, so
-    /// nothing is dropped that it prints after the load.
-    pub(super) fn without_output(mut self) -> Self {
-        let inner = &self.session.inner;
-        let ports = inner.serials.iter().flatten().chain(&inner.semihosting);
-        self.options.without_output = Some(ports.cloned().collect());
-        self
-    }
 }
 
 impl<'a> IntoFuture for LoadSnapshot<'a> {
@@ -97,7 +89,7 @@ impl<'a> IntoFuture for LoadSnapshot<'a> {
     }
 }
 
-async fn load(
+pub(super) async fn load(
     transaction: &Transaction,
     store: &Store,
     name: &str,

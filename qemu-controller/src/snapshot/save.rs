@@ -59,7 +59,7 @@ impl<'a> IntoFuture for SaveSnapshot<'a> {
     }
 }
 
-async fn save(
+pub(super) async fn save(
     transaction: &Transaction,
     store: &Store,
     name: &str,

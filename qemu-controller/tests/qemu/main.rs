@@ -25,3 +25,4 @@ mod snapshots;
 mod start_errors;
 mod storm;
 mod verdicts;
+mod walk;

@@ -15,8 +15,8 @@ use super::{
 
 /// Starts and stops; each tenth is dropped in place of stopped, and every second one has a socket
 /// for its monitor.
-pub(super) async fn cycles(count: usize) -> anyhow::Result<Row> {
-    let mut progress = Progress::new("cycles", count as u64);
+pub(super) async fn cycles(count: u64) -> anyhow::Result<Row> {
+    let mut progress = Progress::new("cycles", count);
     let mut row = Row {
         part: "cycles".to_owned(),
         amount: format!("{count} starts"),
@@ -40,15 +40,15 @@ pub(super) async fn cycles(count: usize) -> anyhow::Result<Row> {
                 .with_context(|| format!("stop {number}"))?;
             row.stop.add(since.elapsed());
         }
-        progress.set(number as u64 + 1);
+        progress.set(number + 1);
     }
     row.after = Belongings::settled(&row.before).await;
     Ok(row)
 }
 
 /// Fifty at once, again and again.
-pub(super) async fn fifty(rounds: usize) -> anyhow::Result<Row> {
-    let mut progress = Progress::new("fifty", rounds as u64 + 1);
+pub(super) async fn fifty(rounds: u64) -> anyhow::Result<Row> {
+    let mut progress = Progress::new("fifty", rounds + 1);
     let mut row = Row {
         part: "fifty".to_owned(),
         amount: format!("{rounds} times 50"),
@@ -62,7 +62,7 @@ pub(super) async fn fifty(rounds: usize) -> anyhow::Result<Row> {
         fifty_once(&mut row)
             .await
             .with_context(|| format!("round {round}"))?;
-        progress.set(round as u64 + 1);
+        progress.set(round + 1);
     }
     row.after = Belongings::settled(&row.before).await;
     Ok(row)
@@ -105,8 +105,8 @@ async fn fifty_once(row: &mut Row) -> anyhow::Result<()> {
 }
 
 /// Connects to one monitor while its guest resets without end.
-pub(super) async fn connects(count: usize) -> anyhow::Result<Row> {
-    let mut progress = Progress::new("connects", count as u64);
+pub(super) async fn connects(count: u64) -> anyhow::Result<Row> {
+    let mut progress = Progress::new("connects", count);
     let mut row = Row {
         part: "connects".to_owned(),
         amount: format!("{count} connects"),
@@ -130,7 +130,7 @@ pub(super) async fn connects(count: usize) -> anyhow::Result<Row> {
             "the guest does not run"
         );
         row.answer.add(since.elapsed());
-        progress.set(number as u64 + 1);
+        progress.set(number + 1);
     }
     let since = Instant::now();
     check_stop(&owner).await?;
@@ -141,7 +141,7 @@ pub(super) async fn connects(count: usize) -> anyhow::Result<Row> {
 }
 
 /// Every second monitor is a socket, the others are inherited.
-fn endpoint(number: usize) -> Endpoint {
+fn endpoint(number: u64) -> Endpoint {
     if number.is_multiple_of(2) {
         Endpoint::Inherited
     } else {

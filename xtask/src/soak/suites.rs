@@ -11,53 +11,30 @@ use super::{
 };
 use crate::workspace;
 
-/// The kill matrix of the session, and that of saves and loads.
-pub(super) async fn kills(times: u32) -> anyhow::Result<Row> {
-    let command = session_tests(&["kill_matrix", "snapshots::killed"]);
-    again("kills", "kill matrices", times, command).await
-}
-
-/// Each way in which a run of firmware ends, in fifty rounds where the tests do two.
-pub(super) async fn verdicts(long: bool) -> anyhow::Result<Row> {
-    let mut command = session_tests(&["verdicts"]);
-    if long {
-        command.env("QEMU_CONTROLLER_LONG", "1");
-    }
-    again(
-        "verdicts",
-        if long {
-            "run of fifty rounds"
-        } else {
-            "run of two rounds"
-        },
-        1,
-        command,
-    )
-    .await
-}
-
-/// Those of the session's tests on QEMU whose names have one of these words.
-fn session_tests(words: &[&str]) -> Command {
+/// The session's tests on QEMU whose names have one of these words, with as many rounds as they are
+/// meant to have (`long`) or a few.
+pub(super) fn session_tests(words: &[&str], long: bool) -> Command {
     let mut command = Command::new(workspace::cargo());
     command.args("test --quiet --package qemu-controller --all-features --test qemu --".split(' '));
     command.args(words).current_dir(workspace::root());
+    command.envs(long.then_some(("QEMU_CONTROLLER_LONG", "1")));
     command
 }
 
 /// `cargo xtask test`, all of it.
-pub(super) async fn tests(times: u32) -> anyhow::Result<Row> {
+pub(super) fn all_tests() -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["test", "--no-install"]);
-    again("tests", "runs of all tests", times, command).await
+    Ok(command)
 }
 
-async fn again(
+/// Runs a command so many times; its output is shown if it fails.
+pub(super) async fn again(
     part: &'static str,
-    unit: &str,
-    times: u32,
+    times: u64,
     mut command: Command,
 ) -> anyhow::Result<Row> {
-    let mut progress = Progress::new(part, times.into());
+    let mut progress = Progress::new(part, times);
     let before = Belongings::count();
     command.stdin(Stdio::null()).kill_on_drop(true);
     for number in 1..=times {
@@ -66,22 +43,19 @@ async fn again(
             .await
             .with_context(|| format!("cannot run {part}"))?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stdout);
-            let complained = String::from_utf8_lossy(&output.stderr);
-            println!("{said}\n{complained}");
-            bail!(
-                "run {number} of {times} failed: {}; what it said is above",
-                output.status
-            );
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            println!("{stdout}\n{stderr}");
+            let status = output.status;
+            bail!("run {number} of {times} failed: {status}; its output is above");
         }
-        progress.set(number.into());
+        progress.set(number);
     }
-    let after = Belongings::settled(&before).await;
     Ok(Row {
         part: part.to_owned(),
-        amount: format!("{times} {unit}"),
+        amount: format!("{times} runs"),
         before,
-        after,
+        after: Belongings::settled(&before).await,
         ..Row::default()
     })
 }

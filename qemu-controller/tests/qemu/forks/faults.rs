@@ -93,13 +93,13 @@ async fn a_fork_that_is_stopped_runs_into_its_deadline() {
     let StateError::Fork {
         number: 1,
         count: 1,
-        source,
+        error: cause,
     } = &error
     else {
         panic!("{error:?}")
     };
     assert!(
-        matches!(**source, StartError::Deadline { .. }),
+        matches!(**cause, StartError::Deadline { .. }),
         "{}",
         chain(&error)
     );
@@ -158,7 +158,7 @@ async fn a_file_that_both_would_write_is_named() {
         .await
         .unwrap();
     let error = parent.fork(1).await.unwrap_err();
-    assert!(matches!(error, StateError::Beside(_)), "{error:?}");
+    assert!(matches!(error, StateError::Conflict(_)), "{error:?}");
     assert!(chain(&error).contains("uart1"), "{}", chain(&error));
     assert!(next_tick(&parent).await > 0);
 }
