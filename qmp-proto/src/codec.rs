@@ -12,7 +12,6 @@ use crate::{
     framing::{Fault, Key, Scanner},
     limits::Limits,
     message::ServerMessage,
-    put_by::PutBy,
     raw::RawJson,
 };
 
@@ -25,6 +24,9 @@ const KEPT_FACTOR: usize = 4;
 
 /// A drained buffer over this size is given back. A read is rarely larger.
 const KEPT_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes that come one at a time are scanned when there are so many.
+const UNSCANNED_BYTES: usize = 128;
 
 /// Decodes what the server sends and encodes what the client sends.
 ///
@@ -58,8 +60,8 @@ pub struct Codec {
     /// Bytes of the stream before the buffer's first.
     dropped: u64,
     scanner: Scanner,
-    /// Bytes after those of the buffer. While it has room, there is nothing to tell.
-    put_by: PutBy,
+    /// The buffer's length up to which a single byte is appended without a scan.
+    scan_at: usize,
     /// The length of the current message, once its end is known.
     complete: Option<usize>,
     eof: bool,
@@ -82,7 +84,7 @@ impl Codec {
             start: 0,
             dropped: 0,
             scanner: Scanner::new(limits.max_depth),
-            put_by: PutBy::new(),
+            scan_at: 0,
             complete: None,
             eof: false,
             failure: None,
@@ -97,45 +99,22 @@ impl Codec {
     /// an error or after
     /// [`feed_eof`](Self::feed_eof).
     ///
-    /// A byte that comes alone, and inside a message, is looked at with those that follow: at the
-    /// next closing brace, 128 bytes on, or at the end of the stream. A fault is then told so much
-    /// later, at the same offset; a message is not.
+    /// A single byte inside a message is scanned together with those that follow: at the next `}`,
+    /// after 128 bytes, or at the end of the stream. A fault is then reported that much later, with
+    /// the same offset; a message is not.
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
-        if let &[byte] = bytes
-            && self.put_by.put(byte)
-        {
-            if byte == b'}' {
-                // It may be the message's last.
-                self.advance();
-            }
-        } else {
-            self.feed_and_scan(bytes);
+        match *bytes {
+            [byte] if byte != b'}' && self.buffer.len() < self.scan_at => self.buffer.push(byte),
+            _ => self.feed_and_scan(bytes),
         }
     }
 
     fn feed_and_scan(&mut self, bytes: &[u8]) {
         if self.failure.is_none() && !self.eof {
-            if let [byte] = bytes
-                && is_space(byte)
-                && self.buffer.is_empty()
-            {
-                self.dropped += 1;
-                return;
-            }
-            self.take_in_put_by();
             self.make_room(bytes.len());
             self.buffer.extend_from_slice(bytes);
             self.advance();
-        }
-    }
-
-    fn take_in_put_by(&mut self) {
-        let len = self.put_by.bytes().len();
-        if len > 0 {
-            self.make_room(len);
-            self.buffer.extend_from_slice(self.put_by.bytes());
-            self.put_by.open(0);
         }
     }
 
@@ -153,29 +132,25 @@ impl Codec {
     /// [`DecodeError`] where the peer broke the protocol: the same at every later call.
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
-        if self.put_by.has_room() {
+        if self.buffer.len() < self.scan_at {
             return Ok(None);
         }
-        self.scan_for_message()
+        self.take_next()
     }
 
-    fn scan_for_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
-        if self.buffer.is_empty() && self.failure.is_none() {
-            return Ok(None);
+    fn take_next(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
+        if let Some(length) = self.complete.take() {
+            return self.take_message(length).map(Some);
         }
-        self.advance();
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        match self.complete.take() {
-            Some(length) => self.take_message(length),
-            None if self.eof && self.start < self.buffer.len() => {
-                let tail = &self.buffer[self.start..];
-                let offset = self.dropped + self.buffer.len() as u64;
-                Err(self.fail(DecodeError::new(DecodeErrorKind::Truncated, offset, tail)))
-            }
-            None => Ok(None),
+        if self.eof && self.start < self.buffer.len() {
+            let tail = &self.buffer[self.start..];
+            let offset = self.dropped + self.buffer.len() as u64;
+            return Err(self.fail(DecodeError::new(DecodeErrorKind::Truncated, offset, tail)));
         }
+        Ok(None)
     }
 
     /// Whether the stream has ended between messages and every message was taken.
@@ -262,7 +237,7 @@ impl Codec {
         self.buffer = Vec::new();
         self.start = 0;
         self.complete = None;
-        self.put_by.open(0);
+        self.scan_at = 0;
         self.failure.insert(error).clone()
     }
 
@@ -310,17 +285,24 @@ impl Codec {
 
     /// Scans on to the end of the current message, if that is not known yet.
     fn advance(&mut self) {
+        self.scan_at = 0;
         if self.complete.is_some() || self.failure.is_some() {
             return;
         }
-        self.take_in_put_by();
         if self.scanner.scanned() == 0 {
             self.skip_space();
         }
         if self.start + self.scanner.scanned() < self.buffer.len() {
             self.scan();
         }
-        self.put_by_inside();
+        // The first byte of a message does not wait: a server of another protocol may wait for its
+        // client to speak.
+        let is_inside = self.scanner.scanned() > 0 && self.complete.is_none();
+        if is_inside && self.failure.is_none() && !self.eof {
+            let limit = self.start.saturating_add(self.limits.max_message_bytes);
+            let most = self.buffer.len() + UNSCANNED_BYTES;
+            self.scan_at = most.min(limit).min(self.buffer.capacity());
+        }
     }
 
     fn scan(&mut self) {
@@ -341,20 +323,6 @@ impl Codec {
         };
         let error = DecodeError::new(fault.kind, self.offset(fault.at), &message[..=fault.at]);
         self.fail(error);
-    }
-
-    /// Bytes are put by inside a message only, and not beyond the limit: what cannot begin one is
-    /// told at once, as some other server may be there and wait for its client to speak.
-    fn put_by_inside(&mut self) {
-        let scanned = self.scanner.scanned();
-        let is_inside = scanned > 0 && self.complete.is_none() && self.failure.is_none();
-        let room = self
-            .limits
-            .max_message_bytes
-            .saturating_add(1)
-            .saturating_sub(scanned);
-        self.put_by
-            .open(if is_inside && !self.eof { room } else { 0 });
     }
 
     /// The place in the stream of the current message's byte `at`.
@@ -378,7 +346,7 @@ impl Codec {
     }
 
     /// Takes the current message, of this length, out of the buffer.
-    fn take_message(&mut self, length: usize) -> Result<Option<ServerMessage>, DecodeError> {
+    fn take_message(&mut self, length: usize) -> Result<ServerMessage, DecodeError> {
         self.last_offset = self.offset(0);
         let message = &self.buffer[self.start..self.start + length];
         self.last_seen = Seen::of(message);
@@ -403,12 +371,8 @@ impl Codec {
             read
         };
         self.scanner.next_message();
-        self.skip_space();
-        self.put_by.open(0);
-        match result {
-            Ok(message) => Ok(Some(message)),
-            Err(kind) => Err(self.fail_last(kind)),
-        }
+        self.advance();
+        result.map_err(|kind| self.fail_last(kind))
     }
 
     /// Whether the message has a value that shares its buffer, and handing that over costs little:

@@ -76,7 +76,6 @@ mod error;
 mod framing;
 mod limits;
 mod message;
-mod put_by;
 mod raw;
 mod schema;
 #[cfg(any(test, feature = "testing"))]
