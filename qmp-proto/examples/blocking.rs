@@ -9,13 +9,13 @@ use std::{
 };
 
 use qmp_proto::{
-    Connection, Event, Limits,
+    Connection, Limits, Received,
     commands::{QueryStatus, Quit},
     parse_return,
 };
 
 /// Starts a QEMU, asks for its status, and ends it.
-pub fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join(format!("qmp-proto-blocking-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
     // QEMU connects to us: nobody has to wait until it listens.
@@ -43,20 +43,20 @@ fn talk(mut stream: UnixStream) -> Result<(), Box<dyn Error>> {
             0 => qmp.handle_eof(),
             count => qmp.handle_input(&buffer[..count]),
         }
-        while let Some(event) = qmp.poll_event()? {
+        while let Some(event) = qmp.poll()? {
             match event {
-                Event::Greeting(greeting) => {
+                Received::Greeting(greeting) => {
                     println!("QEMU {}", greeting.version);
                     qmp.negotiate(&[])?;
                 }
-                Event::Negotiated(agreed) => {
-                    agreed.map(|()| status = qmp.execute(&QueryStatus).ok())?
+                Received::Negotiated(agreed) => {
+                    agreed.map(|()| status = qmp.command(&QueryStatus).ok())?
                 }
-                Event::Reply { id, result } if Some(id) == status => {
+                Received::Reply { id, result } if Some(id) == status => {
                     println!("it is {}", parse_return::<QueryStatus>(&result?)?.status);
-                    qmp.execute(&Quit)?;
+                    qmp.command(&Quit)?;
                 }
-                Event::Closed => return Ok(()),
+                Received::Closed => return Ok(()),
                 other => println!("{other:?}"),
             }
         }

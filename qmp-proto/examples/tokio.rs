@@ -16,7 +16,7 @@ use tokio_util::codec::{Decoder as _, Framed};
 
 /// Starts a QEMU, asks for its status, and ends it.
 #[tokio::main(flavor = "current_thread")]
-pub async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::temp_dir().join(format!("qmp-proto-tokio-{}", std::process::id()));
     std::fs::create_dir(&folder)?;
     // QEMU connects to us: nobody has to wait until it listens.

@@ -1,44 +1,31 @@
-//! Bytes to messages and back. Knows nothing of a connection's phases.
+//! The client's codec: server messages from bytes, and commands to bytes. It knows nothing of a
+//! connection's phases.
 
 use alloc::vec::Vec;
-use core::{mem, ops::Range};
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
-    command::{self, Band, Command, CommandId},
-    error::{DecodeError, DecodeErrorKind, EncodeError, Seen},
-    framing::{Fault, Key, Scanner},
+    command::{self, Command, CommandId},
+    error::{DecodeError, DecodeErrorKind, EncodeError},
+    framer::Framer,
     limits::Limits,
     message::ServerMessage,
-    raw::RawJson,
+    raw_message::RawMessage,
 };
-
-/// Values from this size on may share the memory they came in; smaller ones are copied, so that one
-/// that is kept does not keep a read buffer with it.
-const SHARED_FROM_BYTES: usize = 16 * 1024;
-
-/// The most memory that a value may keep by sharing, in its own sizes. Smaller values are copied.
-const KEPT_FACTOR: usize = 4;
-
-/// A drained buffer over this size is given back. A read is rarely larger.
-const KEPT_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Bytes that come one at a time are scanned when there are so many.
-const UNSCANNED_BYTES: usize = 128;
 
 /// Decodes what the server sends and encodes what the client sends.
 ///
-/// [`Connection`](crate::Connection) is what most want: it adds the phases, the ids and what is in flight. A codec alone is for
-/// tools that look at QMP traffic, and for whoever keeps that state elsewhere.
+/// Most want [`Connection`](crate::Connection), which adds the phases, the ids and what is in
+/// flight. A codec alone is for tools that look at QMP traffic, and for callers that keep that state
+/// elsewhere.
 ///
-/// Each byte is looked at once, however the stream is cut. Between messages the memory used is at
-/// most 64 KiB, inside one it is the message so far and one read. Taking a message out shares that
-/// memory with a value that makes up much of it; other values are copied, which adds half as much
-/// at the most, and reading the text of an `error` adds up to three times its size, which is held
-/// to 1 MiB. All this only if [`next_message`](Self::next_message) is called until it has no more
-/// after each [`feed`](Self::feed).
+/// Each byte is scanned once, however the stream is cut. Between messages the memory used is at most
+/// 64 KiB; inside one it is the message so far and one read. Taking a message out shares that memory
+/// with a value that makes up much of it; other values are copied, which adds half as much at most.
+/// Reading the text of an `error` adds up to three times its size, which is limited to 1 MiB. All
+/// this holds only if [`next_message`](Self::next_message) is called until it has no more after each
+/// [`feed`](Self::feed).
 ///
 /// ```
 /// use qmp_proto::{Codec, Limits, ServerMessage};
@@ -53,50 +40,20 @@ const UNSCANNED_BYTES: usize = 128;
 /// ```
 #[derive(Debug)]
 pub struct Codec {
-    limits: Limits,
-    buffer: Vec<u8>,
-    /// Where in the buffer the current message begins.
-    start: usize,
-    /// Bytes of the stream before the buffer's first.
-    dropped: u64,
-    scanner: Scanner,
-    /// The buffer's length up to which a single byte is appended without a scan.
-    scan_at: usize,
-    /// The length of the current message, once its end is known.
-    complete: Option<usize>,
-    eof: bool,
-    failure: Option<DecodeError>,
-    /// The last message's place in the stream and its first bytes, for faults found in its meaning.
-    last_offset: u64,
-    last_seen: Seen,
-    /// Bytes copied inside the buffer, or to a larger one, or out of it to make room.
-    #[cfg(test)]
-    pub(crate) moved: u64,
+    max_command_bytes: usize,
+    framer: Framer,
 }
 
 impl Codec {
-    /// A codec at the start of a stream. Of the limits it uses all but the one for commands in
-    /// flight.
+    /// A codec at the start of a stream. It uses all limits but the one for commands in flight.
     pub fn new(limits: Limits) -> Self {
         Self {
-            limits,
-            buffer: Vec::new(),
-            start: 0,
-            dropped: 0,
-            scanner: Scanner::new(limits.max_depth),
-            scan_at: 0,
-            complete: None,
-            eof: false,
-            failure: None,
-            last_offset: 0,
-            last_seen: Seen::default(),
-            #[cfg(test)]
-            moved: 0,
+            max_command_bytes: limits.max_command_bytes,
+            framer: Framer::new(limits),
         }
     }
 
-    /// Takes what was read from the server. Empty input does nothing, and neither does input after
-    /// an error or after
+    /// Takes what was read. Empty input does nothing, and neither does input after an error or after
     /// [`feed_eof`](Self::feed_eof).
     ///
     /// A single byte inside a message is scanned together with those that follow: at the next `}`,
@@ -104,25 +61,13 @@ impl Codec {
     /// the same offset; a message is not.
     #[inline]
     pub fn feed(&mut self, bytes: &[u8]) {
-        match *bytes {
-            [byte] if byte != b'}' && self.buffer.len() < self.scan_at => self.buffer.push(byte),
-            _ => self.feed_and_scan(bytes),
-        }
+        self.framer.feed(bytes);
     }
 
-    fn feed_and_scan(&mut self, bytes: &[u8]) {
-        if self.failure.is_none() && !self.eof {
-            self.make_room(bytes.len());
-            self.buffer.extend_from_slice(bytes);
-            self.advance();
-        }
-    }
-
-    /// Tells that the stream has ended. Messages that are complete can still be taken; a message
-    /// that is cut off is then a [`DecodeErrorKind::Truncated`].
+    /// The stream has ended. Complete messages can still be taken; a message that is cut off is then
+    /// a [`DecodeErrorKind::Truncated`].
     pub fn feed_eof(&mut self) {
-        self.eof = true;
-        self.advance();
+        self.framer.feed_eof();
     }
 
     /// The next complete message, or `None` if more bytes are needed or the stream has come to a
@@ -132,30 +77,23 @@ impl Codec {
     /// [`DecodeError`] where the peer broke the protocol: the same at every later call.
     #[inline]
     pub fn next_message(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
-        if self.buffer.len() < self.scan_at {
-            return Ok(None);
-        }
-        self.take_next()
+        self.framer.next()
     }
 
-    fn take_next(&mut self) -> Result<Option<ServerMessage>, DecodeError> {
-        if let Some(length) = self.complete.take() {
-            return self.take_message(length).map(Some);
-        }
-        if let Some(failure) = &self.failure {
-            return Err(failure.clone());
-        }
-        if self.eof && self.start < self.buffer.len() {
-            let tail = &self.buffer[self.start..];
-            let offset = self.dropped + self.buffer.len() as u64;
-            return Err(self.fail(DecodeError::new(DecodeErrorKind::Truncated, offset, tail)));
-        }
-        Ok(None)
+    /// The next complete message as its text, whichever side sent it: for proxies and logs, which
+    /// pass it on as it is. It is checked to be a JSON object, within the limits, without one of
+    /// QMP's keys twice.
+    ///
+    /// # Errors
+    /// As [`next_message`](Self::next_message).
+    pub fn next_raw(&mut self) -> Result<Option<RawMessage>, DecodeError> {
+        let text = self.framer.next()?;
+        Ok(text.map(|text| RawMessage::new(self.framer.last_offset(), text)))
     }
 
     /// Whether the stream has ended between messages and every message was taken.
     pub fn is_finished(&self) -> bool {
-        self.eof && self.failure.is_none() && self.buffer.is_empty()
+        self.framer.is_finished()
     }
 
     /// Writes a command to the end of `out`, to be run in its turn. Nothing is written on an error.
@@ -171,8 +109,8 @@ impl Codec {
         self.encode_raw(C::NAME, command, id, out)
     }
 
-    /// [`encode`](Self::encode) for a command to be run at once, out of band. Only for connections that have negotiated
-    /// `oob`.
+    /// [`encode`](Self::encode) for a command to be run at once, out of band. Only for connections
+    /// that have negotiated `oob`.
     ///
     /// # Errors
     /// [`EncodeError`] where the command cannot be sent.
@@ -185,7 +123,8 @@ impl Codec {
         self.encode_raw_oob(C::NAME, command, id, out)
     }
 
-    /// [`encode`](Self::encode) for a command by name with anything that serialises to an object, or to null for none.
+    /// [`encode`](Self::encode) for a command by name, with arguments that serialise to an object,
+    /// or to null for none.
     ///
     /// # Errors
     /// [`EncodeError`] where the command cannot be sent.
@@ -196,14 +135,7 @@ impl Codec {
         id: CommandId,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        command::write(
-            name,
-            Band::In,
-            arguments,
-            id,
-            self.limits.max_command_bytes,
-            out,
-        )
+        command::write(name, false, arguments, id, self.max_command_bytes, out)
     }
 
     /// [`encode_oob`](Self::encode_oob) for a command by name.
@@ -217,191 +149,21 @@ impl Codec {
         id: CommandId,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        command::write(
-            name,
-            Band::Out,
-            arguments,
-            id,
-            self.limits.max_command_bytes,
-            out,
-        )
+        command::write(name, true, arguments, id, self.max_command_bytes, out)
     }
 
     /// Ends the codec with a fault in the meaning of the message that was taken last.
     pub(crate) fn fail_last(&mut self, kind: DecodeErrorKind) -> DecodeError {
-        let error = DecodeError::new(kind, self.last_offset, self.last_seen.bytes());
-        self.fail(error)
-    }
-
-    fn fail(&mut self, error: DecodeError) -> DecodeError {
-        self.buffer = Vec::new();
-        self.start = 0;
-        self.complete = None;
-        self.scan_at = 0;
-        self.failure.insert(error).clone()
-    }
-
-    /// Drops what was consumed where that is cheap: where less is kept than was consumed since the
-    /// last time, or where growing copies anyway. Grows to twice what is kept, but not beyond the
-    /// largest message and this read (what the caller has not polled comes on top).
-    fn make_room(&mut self, more: usize) {
-        let kept = self.buffer.len() - self.start;
-        if self.start >= kept {
-            self.drop_consumed();
-        }
-        if self.buffer.len() + more > self.buffer.capacity() {
-            self.drop_consumed();
-            let most = if self.complete.is_some() {
-                usize::MAX
-            } else {
-                self.limits.max_message_bytes
-            };
-            let doubled = (kept * 2).min(most.saturating_add(more));
-            #[cfg(test)]
-            self.count_moved(kept);
-            self.buffer.reserve_exact(doubled.max(kept + more) - kept);
-        }
-    }
-
-    fn drop_consumed(&mut self) {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.dropped += self.start as u64;
-            self.start = 0;
-            #[cfg(test)]
-            self.count_moved(self.buffer.len());
-        }
-    }
-
-    #[cfg(test)]
-    fn count_moved(&mut self, bytes: usize) {
-        self.moved += bytes as u64;
+        self.framer.fail_last(kind)
     }
 
     #[cfg(test)]
     pub(crate) fn looked_at(&self) -> u64 {
-        self.scanner.looked_at
+        self.framer.looked_at()
     }
 
-    /// Scans on to the end of the current message, if that is not known yet.
-    fn advance(&mut self) {
-        self.scan_at = 0;
-        if self.complete.is_some() || self.failure.is_some() {
-            return;
-        }
-        if self.scanner.scanned() == 0 {
-            self.skip_space();
-        }
-        if self.start + self.scanner.scanned() < self.buffer.len() {
-            self.scan();
-        }
-        // The first byte of a message does not wait: a server of another protocol may wait for its
-        // client to speak.
-        let is_inside = self.scanner.scanned() > 0 && self.complete.is_none();
-        if is_inside && self.failure.is_none() && !self.eof {
-            let limit = self.start.saturating_add(self.limits.max_message_bytes);
-            let most = self.buffer.len() + UNSCANNED_BYTES;
-            self.scan_at = most.min(limit).min(self.buffer.capacity());
-        }
+    #[cfg(test)]
+    pub(crate) fn moved(&self) -> u64 {
+        self.framer.moved
     }
-
-    fn scan(&mut self) {
-        let limit = self.limits.max_message_bytes;
-        let message = &self.buffer[self.start..];
-        let within = &message[..message.len().min(limit)];
-        let fault = match self.scanner.scan(within) {
-            Ok(Some(length)) => {
-                self.complete = Some(length);
-                return;
-            }
-            Ok(None) if message.len() <= limit => return,
-            Ok(None) => Fault {
-                kind: DecodeErrorKind::TooLarge { limit },
-                at: limit,
-            },
-            Err(fault) => fault,
-        };
-        let error = DecodeError::new(fault.kind, self.offset(fault.at), &message[..=fault.at]);
-        self.fail(error);
-    }
-
-    /// The place in the stream of the current message's byte `at`.
-    fn offset(&self, at: usize) -> u64 {
-        self.dropped + (self.start + at) as u64
-    }
-
-    /// White space between messages is consumed at once, so that any amount of it costs nothing.
-    fn skip_space(&mut self) {
-        let rest = &self.buffer[self.start..];
-        self.start += rest
-            .iter()
-            .position(|byte| !is_space(byte))
-            .unwrap_or(rest.len());
-        if self.start == self.buffer.len() {
-            self.drop_consumed();
-            if self.buffer.capacity() > KEPT_BUFFER_BYTES {
-                self.buffer = Vec::new();
-            }
-        }
-    }
-
-    /// Takes the current message, of this length, out of the buffer.
-    fn take_message(&mut self, length: usize) -> Result<ServerMessage, DecodeError> {
-        self.last_offset = self.offset(0);
-        let message = &self.buffer[self.start..self.start + length];
-        self.last_seen = Seen::of(message);
-        let capacity = self.buffer.capacity();
-        let is_shared = |span: &Range<usize>| {
-            span.len() >= SHARED_FROM_BYTES && span.len() >= capacity / KEPT_FACTOR
-        };
-        let result = if length >= SHARED_FROM_BYTES && self.can_share(length, is_shared) {
-            let message = self.share_message(length);
-            ServerMessage::read(self.scanner.members(), &message, |span| {
-                if is_shared(&span) {
-                    RawJson::share(&message, span)
-                } else {
-                    RawJson::copy(&message[span])
-                }
-            })
-        } else {
-            let read = ServerMessage::read(self.scanner.members(), message, |span| {
-                RawJson::copy(&message[span])
-            });
-            self.start += length;
-            read
-        };
-        self.scanner.next_message();
-        self.advance();
-        result.map_err(|kind| self.fail_last(kind))
-    }
-
-    /// Whether the message has a value that shares its buffer, and handing that over costs little:
-    /// little after the message to be copied.
-    fn can_share(&self, length: usize, is_shared: impl Fn(&Range<usize>) -> bool) -> bool {
-        let after = self.buffer.len() - self.start - length;
-        after <= length
-            && [Key::Return, Key::Data, Key::Id].into_iter().any(|key| {
-                self.scanner
-                    .members()
-                    .span(key)
-                    .is_some_and(|span| is_shared(&span))
-            })
-    }
-
-    fn share_message(&mut self, length: usize) -> Bytes {
-        let end = self.start + length;
-        let rest = self.buffer[end..].to_vec();
-        #[cfg(test)]
-        self.count_moved(rest.len());
-        let mut taken = mem::replace(&mut self.buffer, rest);
-        taken.truncate(end);
-        let message = Bytes::from(taken).slice(self.start..);
-        self.dropped += end as u64;
-        self.start = 0;
-        message
-    }
-}
-
-fn is_space(byte: &u8) -> bool {
-    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }

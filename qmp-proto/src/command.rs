@@ -1,6 +1,6 @@
 //! What the client can say: commands, their ids, and how they are written.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use crate::{
     error::{EncodeError, ParseError},
     limits::MAX_COMMAND_DEPTH,
-    message::Object,
+    object::Object,
     raw::RawReturn,
 };
 
@@ -122,81 +122,67 @@ impl fmt::Display for CommandId {
     }
 }
 
-/// In which queue of the server a command goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Band {
-    In,
-    Out,
-}
-
 /// Writes one command to the end of `out`; on an error `out` is as it was. No newline follows: QEMU
 /// acts at the closing brace, and a newline after `quit` would often turn the stream's end into a
 /// connection reset.
 pub(crate) fn write<A: Serialize + ?Sized>(
     name: &str,
-    band: Band,
+    oob: bool,
     arguments: &A,
     id: CommandId,
     limit: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     if name.is_empty() {
-        return Err(EncodeError::EmptyName);
+        return Err(EncodeError::invalid("the command's name is empty"));
     }
     if name.contains('\0') {
-        return Err(EncodeError::Nul { place: "name" });
+        return Err(EncodeError::invalid("NUL in the command's name"));
     }
-    let start = out.len();
-    let written = write_unchecked(name, band, arguments, id, out).and_then(|()| {
-        let size = out.len() - start;
-        if size > limit {
-            Err(EncodeError::TooLarge { size, limit })
-        } else {
-            Ok(())
-        }
-    });
-    if written.is_err() {
-        out.truncate(start);
+    let verb = if oob { "exec-oob" } else { "execute" };
+    let name = serde_json::to_string(name).map_err(not_serialised)?;
+    let arguments = check_arguments(serde_json::to_string(arguments).map_err(not_serialised)?)?;
+    let key = if arguments.is_empty() {
+        ""
+    } else {
+        ",\"arguments\":"
+    };
+    let id = format!(",\"id\":\"{id}\"}}");
+    let parts = ["{\"", verb, "\":", &name, key, &arguments, &id];
+    let size = parts.iter().map(|part| part.len()).sum();
+    if size > limit {
+        return Err(EncodeError::TooLarge { size, limit });
     }
-    written
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+    Ok(())
 }
 
-fn write_unchecked<A: Serialize + ?Sized>(
-    name: &str,
-    band: Band,
-    arguments: &A,
-    id: CommandId,
-    out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
-    let verb = match band {
-        Band::In => "execute",
-        Band::Out => "exec-oob",
-    };
-    let name = serde_json::to_string(name).map_err(EncodeError::Serialize)?;
-    let arguments = serde_json::to_string(arguments).map_err(EncodeError::Serialize)?;
-    let arguments = match arguments.as_bytes().first() {
-        Some(b'{') => arguments,
-        _ if arguments == "null" => String::new(),
-        _ => return Err(EncodeError::NotAnObject),
-    };
+fn not_serialised(error: serde_json::Error) -> EncodeError {
+    EncodeError::invalid(format!("the command's arguments do not serialise: {error}"))
+}
+
+/// Arguments that QEMU reads as they are meant, or an empty text for none.
+fn check_arguments(arguments: String) -> Result<String, EncodeError> {
+    if arguments == "null" {
+        return Ok(String::new());
+    }
+    if !arguments.starts_with('{') {
+        return Err(EncodeError::invalid(
+            "the arguments of a command must be a JSON object, or nothing",
+        ));
+    }
     if has_escaped_nul(&arguments) {
-        return Err(EncodeError::Nul { place: "arguments" });
+        return Err(EncodeError::invalid("NUL in the command's arguments"));
     }
     // One level more than the arguments' own: the command around them.
     if depth(&arguments) >= MAX_COMMAND_DEPTH {
-        return Err(EncodeError::TooDeep {
-            limit: MAX_COMMAND_DEPTH,
-        });
+        return Err(EncodeError::invalid(format!(
+            "command nested deeper than the limit of {MAX_COMMAND_DEPTH}"
+        )));
     }
-    for part in ["{\"", verb, "\":", &name] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    if !arguments.is_empty() {
-        out.extend_from_slice(b",\"arguments\":");
-        out.extend_from_slice(arguments.as_bytes());
-    }
-    out.extend_from_slice(alloc::format!(",\"id\":\"{id}\"}}").as_bytes());
-    Ok(())
+    Ok(arguments)
 }
 
 /// How deep objects and arrays are nested in `json`, which is valid.

@@ -13,11 +13,11 @@ use crate::Phase;
 /// Cheap to clone, so that everyone who waits for this connection can be given a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
-    inner: Arc<Inner>,
+    inner: Arc<ErrorParts>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Inner {
+struct ErrorParts {
     kind: DecodeErrorKind,
     offset: u64,
     seen: Box<[u8]>,
@@ -26,28 +26,24 @@ struct Inner {
 /// Most bytes of the stream that a [`DecodeError`] quotes.
 const SEEN_BYTES: usize = 32;
 
-/// A message's first bytes.
+/// A message's first bytes, kept for a fault that is found in its meaning.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct MessageStart {
     bytes: [u8; SEEN_BYTES],
     len: usize,
 }
 
-impl Seen {
+impl MessageStart {
     pub(crate) fn of(message: &[u8]) -> Self {
-        // Nearly all are longer, and a copy of a fixed size costs next to nothing.
+        // Most messages are longer, and a copy of a fixed size costs next to nothing.
         if let Some(&bytes) = message.first_chunk() {
-            return Self {
-                bytes,
-                len: SEEN_BYTES,
-            };
+            let len = SEEN_BYTES;
+            return Self { bytes, len };
         }
+        let len = message.len();
         let mut bytes = [0; SEEN_BYTES];
-        bytes[..message.len()].copy_from_slice(message);
-        Self {
-            bytes,
-            len: message.len(),
-        }
+        bytes[..len].copy_from_slice(message);
+        Self { bytes, len }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -60,7 +56,7 @@ impl DecodeError {
     pub(crate) fn new(kind: DecodeErrorKind, offset: u64, seen: &[u8]) -> Self {
         let seen = &seen[seen.len().saturating_sub(SEEN_BYTES)..];
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ErrorParts {
                 kind,
                 offset,
                 seen: seen.into(),
@@ -141,53 +137,29 @@ pub enum DecodeErrorKind {
         /// The limit, in levels.
         limit: u16,
     },
-    /// One of QMP's own keys twice in one message.
-    #[error("key `{key}` twice in one message")]
-    DuplicateKey {
-        /// The key.
-        key: &'static str,
-    },
-    /// A message that is neither greeting, return, error nor event, or more than one of them.
-    #[error("message with {found}")]
-    NotOneKind {
-        /// Which of the deciding keys were there.
-        found: &'static str,
-    },
-    /// A member of a message is not what the QMP specification has there.
-    #[error("invalid `{member}`: {reason}")]
-    InvalidMember {
-        /// The member.
-        member: &'static str,
-        /// What is wrong with it, as the JSON reader says it, cut after 200 bytes.
+    /// JSON, but not a QMP message, or one that may not come now: one of QMP's own keys twice, none
+    /// or several of the keys that decide what a message is, a member of another type than the
+    /// specification has, a second greeting, or a return without id although every command was sent
+    /// with one.
+    #[error("{reason}")]
+    Protocol {
+        /// What is wrong. What the JSON reader says is cut after 200 bytes.
         reason: String,
     },
-    /// A second greeting in one connection.
-    #[error("second greeting in one connection")]
-    SecondGreeting,
-    /// A return without id after negotiation, although each command was sent with one. Earlier it
-    /// is
-    /// [`Dropped::ReturnWithoutId`](crate::Dropped::ReturnWithoutId).
-    #[error("return without id, although every command was sent with one")]
-    ReturnWithoutId,
 }
 
-/// The caller asked for something that cannot be sent as a QMP command. Nothing was written.
-#[derive(Debug, thiserror::Error)]
+impl DecodeErrorKind {
+    pub(crate) fn protocol(reason: &str) -> Self {
+        Self::Protocol {
+            reason: reason.into(),
+        }
+    }
+}
+
+/// The caller's command cannot be sent. Nothing was written.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The command's name is empty.
-    #[error("the command's name is empty")]
-    EmptyName,
-    /// A NUL in the command's name, or in a string or key of its arguments. QEMU's strings end at a
-    /// NUL, so the rest would be lost in silence.
-    #[error("NUL in the command's {place}")]
-    Nul {
-        /// `name` or `arguments`.
-        place: &'static str,
-    },
-    /// The arguments serialise to neither a JSON object nor null.
-    #[error("the arguments of a command must be a JSON object, or nothing")]
-    NotAnObject,
     /// The command would be larger than
     /// [`Limits::max_command_bytes`](crate::Limits::max_command_bytes).
     #[error("command of {size} bytes, over the limit of {limit} bytes")]
@@ -197,15 +169,22 @@ pub enum EncodeError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The command would be nested deeper than [`MAX_COMMAND_DEPTH`](crate::MAX_COMMAND_DEPTH).
-    #[error("command nested deeper than the limit of {limit}")]
-    TooDeep {
-        /// The limit, in levels, the command itself counted.
-        limit: usize,
+    /// It is no QMP command: an empty name, arguments that serialise to neither an object nor null
+    /// or do not serialise at all, nesting over [`MAX_COMMAND_DEPTH`](crate::MAX_COMMAND_DEPTH), or
+    /// a NUL in a text, where QEMU's strings end: the rest would be lost in silence.
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
     },
-    /// The arguments' own `Serialize` failed.
-    #[error("the command's arguments do not serialise")]
-    Serialize(#[source] serde_json::Error),
+}
+
+impl EncodeError {
+    pub(crate) fn invalid(reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            reason: reason.into(),
+        }
+    }
 }
 
 /// The caller's call does not fit the connection's state, or its command cannot be sent. The
@@ -235,22 +214,24 @@ pub enum SendError {
     #[error("capability `{0}` was not offered by the server")]
     NotOffered(String),
     /// The command itself cannot be sent.
-    #[error("the command cannot be sent")]
-    Encode(#[source] EncodeError),
-}
-
-impl From<EncodeError> for SendError {
-    fn from(error: EncodeError) -> Self {
-        Self::Encode(error)
-    }
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
 }
 
 /// A raw JSON value does not fit the type that was asked for. The value is unharmed and the
-/// connection goes on.
+/// connection goes on. `Display` names the type, the field and the place.
 #[derive(Debug, thiserror::Error)]
-#[error("the value does not fit the type asked for, {type_name}")]
+#[error("the value does not fit the type asked for, {type_name}: {reason}")]
 pub struct ParseError {
-    pub(crate) type_name: &'static str,
-    #[source]
-    pub(crate) source: serde_json::Error,
+    type_name: &'static str,
+    reason: serde_json::Error,
+}
+
+impl ParseError {
+    pub(crate) fn new<T>(reason: serde_json::Error) -> Self {
+        Self {
+            type_name: core::any::type_name::<T>(),
+            reason,
+        }
+    }
 }

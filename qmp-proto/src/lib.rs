@@ -1,7 +1,7 @@
 //! Sans-IO QMP, the QEMU Machine Protocol: bytes in, messages out. No socket, no clock, no task.
 //!
 //! ```
-//! use qmp_proto::{Connection, Event, Limits, commands::QueryStatus, parse_return};
+//! use qmp_proto::{Connection, Limits, Received, commands::QueryStatus, parse_return};
 //!
 //! // `Connection::new` makes up the ids' prefix; with one that is given, this example is the same in every run.
 //! let mut qmp = Connection::with_id_prefix(Limits::default(), 0x2a);
@@ -9,24 +9,24 @@
 //! // What a socket brings, in whatever pieces.
 //! qmp.handle_input(b"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 2, \"minor\": 0, \"major\": 10}, \"pack");
 //! qmp.handle_input(b"age\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n");
-//! let Some(Event::Greeting(greeting)) = qmp.poll_event()? else { panic!("no greeting") };
+//! let Some(Received::Greeting(greeting)) = qmp.poll()? else { panic!("no greeting") };
 //! assert_eq!(greeting.version.to_string(), "10.0.2");
 //!
 //! qmp.negotiate(&[])?;
 //! assert_eq!(qmp.output(), br#"{"execute":"qmp_capabilities","id":"0000002a-1"}"#); // to the socket
 //! qmp.advance_output(qmp.output().len());
 //! qmp.handle_input(b"{\"return\": {}, \"id\": \"0000002a-1\"}\r\n");
-//! assert_eq!(qmp.poll_event()?, Some(Event::Negotiated(Ok(()))));
+//! assert_eq!(qmp.poll()?, Some(Received::Negotiated(Ok(()))));
 //!
-//! let asked = qmp.execute(&QueryStatus)?;
+//! let asked = qmp.command(&QueryStatus)?;
 //! # qmp.advance_output(qmp.output().len());
 //! # qmp.handle_input(b"{\"return\": {\"running\": true, \"status\": \"running\"}, \"id\": \"0000002a-2\"}\r\n");
-//! while let Some(event) = qmp.poll_event()? {
+//! while let Some(event) = qmp.poll()? {
 //!     match event {
-//!         Event::Reply { id, result } if id == asked => {
+//!         Received::Reply { id, result } if id == asked => {
 //!             assert!(parse_return::<QueryStatus>(&result?)?.running);
 //!         }
-//!         Event::Event(event) => println!("{}", event.name),
+//!         Received::Event(event) => println!("{}", event.name),
 //!         other => println!("{other:?}"),
 //!     }
 //! }
@@ -68,17 +68,28 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+mod blocking;
 mod codec;
 mod command;
 pub mod commands;
 mod connection;
 mod error;
-mod framing;
+mod event;
+mod framer;
+mod greeting;
 mod limits;
+mod members;
 mod message;
+mod object;
+mod output;
 mod raw;
+mod raw_message;
+mod scanner;
 mod schema;
-#[cfg(any(test, feature = "testing"))]
+pub mod server;
+mod server_error;
+#[cfg(any(test, feature = "_testing"))]
 #[doc(hidden)]
 pub mod testing;
 mod text;
@@ -86,19 +97,22 @@ mod text;
 mod tokio_codec;
 pub mod transcript;
 
+#[cfg(feature = "std")]
+pub use blocking::{Blocking, BlockingError};
 pub use codec::Codec;
 pub use command::{Command, CommandId, Empty, parse_return};
-pub use connection::{Connection, Dropped, Event, Phase};
+pub use connection::{Connection, Dropped, Phase, Received};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError, ParseError, SendError};
+pub use event::{QmpEvent, Timestamp};
+pub use greeting::{Capability, Greeting, Version};
 pub use limits::{
     Limits, MAX_COMMAND_BYTES, MAX_COMMAND_DEPTH, MAX_DEPTH, MAX_IN_FLIGHT, MAX_MESSAGE_BYTES,
 };
-pub use message::{
-    Capability, ErrorClass, Greeting, MessageId, QmpEvent, ServerError, ServerMessage, Timestamp,
-    Version,
-};
+pub use message::{MessageId, ServerMessage};
 pub use raw::{RawJson, RawReturn};
+pub use raw_message::RawMessage;
 pub use schema::Schema;
+pub use server_error::{ErrorClass, ServerError};
 #[cfg(feature = "tokio-codec")]
 pub use tokio_codec::{FramedError, OutOfBand};
 

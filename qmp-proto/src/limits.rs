@@ -33,9 +33,9 @@ pub(crate) const MAX_GREETING_BYTES: usize = 16 * 1024;
 /// smaller also when each character is escaped.
 pub(crate) const MAX_ERROR_BYTES: usize = 1024 * 1024;
 
-/// Largest name of an event, in bytes with its quotes: 1 KiB. The longest that QEMU has is below
-/// 40.
-pub(crate) const MAX_EVENT_NAME_BYTES: usize = 1024;
+/// Largest name of an event or a command, in bytes with its quotes: 1 KiB. The longest that QEMU has
+/// is below 40.
+pub(crate) const MAX_NAME_BYTES: usize = 1024;
 
 /// Largest `timestamp` that is read, in bytes: 1 KiB.
 pub(crate) const MAX_TIMESTAMP_BYTES: usize = 1024;

@@ -1,7 +1,7 @@
 //! A JSON value as the server wrote it, not yet given a type.
 
 use alloc::boxed::Box;
-use core::{any::type_name, fmt, ops::Range, str};
+use core::{fmt, ops::Range, str};
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error as _};
@@ -29,14 +29,14 @@ pub type RawReturn = RawJson;
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RawJson {
-    // Valid JSON, so valid UTF-8: the scanner has checked it, or serde_json has made it.
+    // Valid JSON, so valid UTF-8: checked by the scanner or written by serde_json.
     bytes: Bytes,
 }
 
 impl RawJson {
     /// Copies a value that the scanner has checked.
     pub(crate) fn copy(checked: &[u8]) -> Self {
-        // The answer of most commands; saves the commonest allocation.
+        // The return of most commands: no allocation for it.
         let bytes = if checked == b"{}" {
             Bytes::from_static(b"{}")
         } else {
@@ -52,7 +52,7 @@ impl RawJson {
         }
     }
 
-    /// Makes one from anything that serialises, for tests and for answers that a caller makes up.
+    /// Makes one from anything that serialises: a server's return, or a test's.
     ///
     /// # Errors
     /// What the value's own `Serialize` says.
@@ -68,10 +68,7 @@ impl RawJson {
     /// # Errors
     /// [`ParseError`] where the value does not fit; its source names the field and the place.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ParseError> {
-        serde_json::from_slice(&self.bytes).map_err(|source| ParseError {
-            type_name: type_name::<T>(),
-            source,
-        })
+        serde_json::from_slice(&self.bytes).map_err(ParseError::new::<T>)
     }
 
     /// The value's JSON text.
@@ -97,7 +94,7 @@ impl fmt::Display for RawJson {
     }
 }
 
-/// Into JSON it goes as it is.
+/// Written into JSON as it is.
 impl Serialize for RawJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serde_json::from_slice::<&RawValue>(&self.bytes)
@@ -106,7 +103,7 @@ impl Serialize for RawJson {
     }
 }
 
-/// Only from JSON, as [`RawValue`] can be read from nothing else.
+/// Read from JSON only, as [`RawValue`] is.
 impl<'de> Deserialize<'de> for RawJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text: Box<str> = Box::<RawValue>::deserialize(deserializer)?.into();

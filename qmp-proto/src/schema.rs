@@ -37,13 +37,13 @@ use crate::{
 /// ```
 #[derive(Debug, Clone)]
 pub struct Schema {
-    entities: BTreeMap<String, Entity>,
+    entities: BTreeMap<String, SchemaEntity>,
 }
 
 /// An entry of the schema, of whatever kind; each kind uses some of the fields.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Entity {
+struct SchemaEntity {
     name: String,
     meta_type: String,
     arg_type: Option<String>,
@@ -52,23 +52,23 @@ struct Entity {
     #[serde(default)]
     allow_oob: bool,
     #[serde(default)]
-    members: Vec<Member>,
+    members: Vec<SchemaMember>,
     #[serde(default)]
-    variants: Vec<Variant>,
+    variants: Vec<SchemaVariant>,
     #[serde(default)]
     values: Vec<String>,
 }
 
 /// A member of an object (name and type), of an enum (a name) or of an alternate (a type).
 #[derive(Debug, Clone, Deserialize)]
-struct Member {
+struct SchemaMember {
     name: Option<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Variant {
+struct SchemaVariant {
     #[serde(rename = "type")]
     kind: String,
 }
@@ -79,7 +79,7 @@ impl Schema {
     /// # Errors
     /// [`ParseError`] where it is not a schema.
     pub fn read(reply: &RawReturn) -> Result<Self, ParseError> {
-        let mut entities: Vec<Entity> = RawJson::parse(reply)?;
+        let mut entities: Vec<SchemaEntity> = RawJson::parse(reply)?;
         for entity in &mut entities {
             // Before 6.2 an enum had `values` alone; `values` may go some day.
             if entity.meta_type == "enum" && entity.values.is_empty() {
@@ -180,13 +180,13 @@ impl Schema {
             .map(|entity| &*entity.name)
     }
 
-    fn command(&self, name: &str) -> Option<&Entity> {
+    fn command(&self, name: &str) -> Option<&SchemaEntity> {
         self.entities
             .get(name)
             .filter(|entity| entity.meta_type == "command")
     }
 
-    fn event(&self, name: &str) -> Option<&Entity> {
+    fn event(&self, name: &str) -> Option<&SchemaEntity> {
         self.entities
             .get(name)
             .filter(|entity| entity.meta_type == "event")

@@ -98,19 +98,6 @@ pub(crate) fn read_digits(text: &[u8]) -> Option<(i64, &[u8])> {
     is_number.then_some((value as i64, rest))
 }
 
-/// The first position from `at` on that does not hold a digit, or the end of `bytes`.
-#[inline]
-pub(crate) fn skip_digits(bytes: &[u8], at: usize) -> usize {
-    let mut rest = bytes.get(at..).unwrap_or_default();
-    loop {
-        let count = not_digit(u64::from_le_bytes(eight(rest)) ^ repeat(b'0')).trailing_zeros() / 8;
-        rest = &rest[count as usize..];
-        if count < 8 {
-            return bytes.len() - rest.len();
-        }
-    }
-}
-
 /// Where in a character that takes more than one byte a string is. Between characters there is none
 /// of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,13 +231,6 @@ mod tests {
                         end,
                         "{byte:#x} at {at} of {length} from {start}"
                     );
-                    let end = (start..length)
-                        .find(|&at| text[at] != byte)
-                        .unwrap_or(length);
-                    let digits = text
-                        .iter()
-                        .map(|&other| if other == byte { b'7' } else { b':' });
-                    assert_eq!(skip_digits(&digits.collect::<Vec<_>>(), start), end);
                 }
             }
         }
@@ -260,10 +240,6 @@ mod tests {
     #[test]
     fn only_digits_are_digits() {
         for byte in 0..=u8::MAX {
-            assert_eq!(
-                skip_digits(&[b'0', byte, b'9'], 0),
-                if byte.is_ascii_digit() { 3 } else { 1 }
-            );
             assert_eq!(read_digits(&[byte]).is_some(), byte.is_ascii_digit());
         }
     }

@@ -1,5 +1,4 @@
-//! The codec in tokio's terms, for `tokio_util::codec::Framed`. The framing and the checks are
-//! [`Codec`]'s own.
+//! [`Codec`] as a codec of `tokio_util::codec::Framed`.
 
 use std::io;
 
@@ -14,20 +13,14 @@ use crate::{Codec, Command, CommandId, DecodeError, EncodeError, ServerMessage};
 #[non_exhaustive]
 pub enum FramedError {
     /// The peer broke the protocol. Nothing more comes from this stream.
-    #[error("the server broke the protocol")]
-    Decode(#[source] DecodeError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
     /// The command cannot be sent. Nothing was written, and the stream goes on.
-    #[error("the command cannot be sent")]
-    Encode(#[source] EncodeError),
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// Reading or writing failed.
-    #[error("reading or writing the stream failed")]
-    Io(#[source] io::Error),
-}
-
-impl From<io::Error> for FramedError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 impl Decoder for Codec {
@@ -37,14 +30,14 @@ impl Decoder for Codec {
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<ServerMessage>, FramedError> {
         self.feed(source);
         source.clear();
-        self.next_message().map_err(FramedError::Decode)
+        self.next_message().map_err(Into::into)
     }
 
     fn decode_eof(&mut self, source: &mut BytesMut) -> Result<Option<ServerMessage>, FramedError> {
         self.feed(source);
         source.clear();
         self.feed_eof();
-        self.next_message().map_err(FramedError::Decode)
+        self.next_message().map_err(Into::into)
     }
 }
 
@@ -89,8 +82,7 @@ impl<A: Serialize> Encoder<OutOfBand<(CommandId, &str, A)>> for Codec {
         out: &mut BytesMut,
     ) -> Result<(), FramedError> {
         let mut text = Vec::new();
-        self.encode_raw_oob(name, &arguments, id, &mut text)
-            .map_err(FramedError::Encode)?;
+        self.encode_raw_oob(name, &arguments, id, &mut text)?;
         out.extend_from_slice(&text);
         Ok(())
     }
@@ -106,8 +98,7 @@ impl<A: Serialize> Encoder<(CommandId, &str, A)> for Codec {
         out: &mut BytesMut,
     ) -> Result<(), FramedError> {
         let mut text = Vec::new();
-        self.encode_raw(name, &arguments, id, &mut text)
-            .map_err(FramedError::Encode)?;
+        self.encode_raw(name, &arguments, id, &mut text)?;
         out.extend_from_slice(&text);
         Ok(())
     }
@@ -123,7 +114,7 @@ mod tests {
         let mut codec = Codec::new(Limits::default());
         let mut source = BytesMut::from(&b"{\"event\": \"A\"}{\"event\": \"B\"}{\"ev"[..]);
         let mut next = |codec: &mut Codec| match codec.decode(&mut source).unwrap() {
-            Some(ServerMessage::Event(event)) => event.name.into_owned(),
+            Some(ServerMessage::Event(event)) => event.name,
             other => format!("{other:?}"),
         };
         assert_eq!(

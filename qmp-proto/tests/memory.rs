@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use qmp_proto::{Codec, CommandId, Connection, DecodeErrorKind, Event, Limits, ServerMessage};
+use qmp_proto::{Codec, CommandId, Connection, DecodeErrorKind, Limits, Received, ServerMessage};
 
 struct Counting;
 
@@ -321,21 +321,20 @@ fn written_commands() {
         qmp.handle_input(
             br#"{"QMP": {"version": {"qemu": {"major": 9, "minor": 0, "micro": 0}}}}"#,
         );
-        assert!(matches!(qmp.poll_event(), Ok(Some(Event::Greeting(_)))));
+        assert!(matches!(qmp.poll(), Ok(Some(Received::Greeting(_)))));
         qmp.negotiate(&[]).expect("greeted");
         let answer = |qmp: &mut Connection, number| {
             let id = CommandId::new(0, number);
             qmp.handle_input(format!("{{\"return\": {{}}, \"id\": \"{id}\"}}").as_bytes());
             assert!(matches!(
-                qmp.poll_event(),
-                Ok(Some(Event::Negotiated(Ok(())) | Event::Reply { .. }))
+                qmp.poll(),
+                Ok(Some(Received::Negotiated(Ok(())) | Received::Reply { .. }))
             ));
         };
         answer(&mut qmp, 1);
         let piled = peak(|| {
             for number in 2..10_000 {
-                qmp.execute_raw("query-status", &())
-                    .expect("a place is free");
+                qmp.execute("query-status", &()).expect("a place is free");
                 qmp.advance_output(qmp.output().len() - left);
                 answer(&mut qmp, number);
             }

@@ -66,6 +66,14 @@ const EXAMPLES: &[(&str, &str)] = &[
         "example forked_cases",
         "run --package qemu-controller --example forked_cases -- xtask/firmware/tick/tick.elf",
     ),
+    (
+        "example of qmp-proto: blocking",
+        "run --package qmp-proto --example blocking",
+    ),
+    (
+        "example of qmp-proto: tokio",
+        "run --package qmp-proto --features tokio-codec --example tokio",
+    ),
     // Tests, as its reader would run them.
     (
         "example parallel_tests",

@@ -60,8 +60,7 @@ pub fn qmp_proto(bytes: &[u8], piece: usize) -> usize {
     count
 }
 
-/// `qapi::futures::codec::JsonLinesCodec` is private; this is its `decode`, line by line, with the
-/// crate's own type.
+/// A copy of `decode` of `qapi::futures::codec::JsonLinesCodec`, which is private.
 fn qapi(bytes: &[u8], piece: usize) -> usize {
     let mut buffer = BytesMut::new();
     let mut next_index = 0;

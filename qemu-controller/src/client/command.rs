@@ -159,7 +159,7 @@ pub(crate) async fn command<C: Command>(
     command: &C,
 ) -> Result<C::Return, CommandError> {
     let value = call(shared, C::NAME, Band::In, deadline, |connection| {
-        connection.execute(command)
+        connection.command(command)
     })
     .await?;
     value.parse().map_err(|error| CommandError::Return {

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use qemu_launch::ProcessHandle;
 use qmp_proto::commands::StatusInfo;
-use qmp_proto::{DecodeError, DecodeErrorKind, Event};
+use qmp_proto::{DecodeError, DecodeErrorKind, Received};
 use tokio::io::ReadBuf;
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -133,9 +133,9 @@ impl State {
 
     /// Events are queued: handing them on one by one would cost more than to read them.
     fn route_each(&mut self) -> Result<(), DecodeError> {
-        while let Some(event) = self.connection.poll_event()? {
-            match event {
-                Event::Reply { id, result } => {
+        while let Some(received) = self.connection.poll()? {
+            match received {
+                Received::Reply { id, result } => {
                     if let Some(waiter) = self.waiters.remove(&id) {
                         if waiter.is_status {
                             self.note_status(&result);
@@ -144,7 +144,7 @@ impl State {
                         waiter.answer(result);
                     }
                 }
-                Event::Event(event) => {
+                Received::Event(event) => {
                     debug!(event = %event.name, "event");
                     if let Ok(typed) = event.typed() {
                         self.history.note(&typed);
@@ -154,12 +154,12 @@ impl State {
                         subscribers.queue(event);
                     }
                 }
-                Event::Greeting(greeting) => {
+                Received::Greeting(greeting) => {
                     if let Some(waiter) = self.greeting.take() {
                         let _ = waiter.send(greeting);
                     }
                 }
-                Event::Negotiated(result) => {
+                Received::Negotiated(result) => {
                     if let Some(waiter) = self.negotiated.take() {
                         let _ = waiter.send(result);
                     }

@@ -76,7 +76,7 @@ pub(crate) async fn load(
         .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let stream = tokio_stream(stream)?;
     let uri = format!("fd:{fd}");
-    transaction.command(&MigrateIncoming { uri: &uri }).await?;
+    transaction.command(&MigrateIncoming::new(&uri)).await?;
     tokio::select! {
         loaded = wait_until_loaded(&transaction) => loaded?,
         error = feed(stream, state) => return Err(error.into()),

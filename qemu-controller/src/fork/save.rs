@@ -98,16 +98,12 @@ async fn save_to_image(
 ) -> Result<File, StateError> {
     let (image, node) = image::make_scratch(transaction, &store.ids).await?;
     let id = store.ids.next();
-    let command = SnapshotSave {
-        job_id: &id,
-        tag: TAG,
-        vmstate: &node,
-        devices: &[&node],
-    };
+    let devices = [&*node];
+    let command = SnapshotSave::new(&id, TAG, &node, &devices);
     let cards = store.cards(transaction).await?;
     let saved = sd_card::job_without(transaction, cards, &id, &command).await;
     // Also where the save failed. What QEMU still has in its own caches is in the file then.
-    let closed = transaction.command(&BlockdevDel { node_name: &node }).await;
+    let closed = transaction.command(&BlockdevDel::new(&node)).await;
     if saved.is_err() {
         // A save that succeeds puts the run state back itself.
         transaction.run(before.running).await?;

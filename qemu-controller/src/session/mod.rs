@@ -160,7 +160,7 @@ impl Session {
         let deadline = self.deadline.into();
         let verb = line.split_whitespace().next().unwrap_or_default();
         let _turn = self.turn_for(verb, deadline).await?;
-        let command = HumanMonitorCommand { command_line: line };
+        let command = HumanMonitorCommand::new(line);
         let text = command::command(&self.inner.shared, deadline, &command).await?;
         if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
             return Err(CommandError::HumanMonitor {
@@ -194,7 +194,7 @@ impl Session {
         let deadline = self.deadline.into();
         let _turn = self.turn_for(command, deadline).await?;
         call(&self.inner.shared, command, Band::In, deadline, |c| {
-            c.execute_raw(command, arguments)
+            c.execute(command, arguments)
         })
         .await
     }
@@ -224,7 +224,7 @@ impl Session {
         arguments: &A,
     ) -> Result<RawReturn, CommandError> {
         call(&self.inner.shared, command, Band::Out, self.deadline, |c| {
-            c.execute_raw_oob(command, arguments)
+            c.execute_oob(command, arguments)
         })
         .await
     }

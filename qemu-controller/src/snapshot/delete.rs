@@ -46,11 +46,7 @@ pub(super) async fn delete_tags(
 ) -> Result<(), SnapshotError> {
     for SnapshotEntry { text: tag, .. } in entries {
         let id = store.ids.next();
-        let command = SnapshotDelete {
-            job_id: &id,
-            tag,
-            devices,
-        };
+        let command = SnapshotDelete::new(&id, tag, devices);
         if let Err(error) = job::run(transaction, &id, &command).await {
             store.forget_record();
             return Err(error);

@@ -150,7 +150,7 @@ fn field(text: &str) -> String {
 
 async fn qom_type(transaction: &Transaction, path: &str) -> Result<String, CommandError> {
     let property = "type";
-    let value = transaction.command(&QomGet { path, property }).await?;
+    let value = transaction.command(&QomGet::new(path, property)).await?;
     Ok(value.parse().unwrap_or_default())
 }
 

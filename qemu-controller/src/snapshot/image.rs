@@ -120,7 +120,7 @@ pub(super) async fn open(
         "cache": { "no-flush": !outlives_session },
         "file": { "driver": "file", "filename": filename },
     });
-    transaction.command(&BlockdevAdd { options }).await?;
+    transaction.command(&BlockdevAdd::new(options)).await?;
     Ok(node)
 }
 

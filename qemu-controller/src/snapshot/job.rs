@@ -70,11 +70,11 @@ impl Concluded<'_> {
             course,
         } = self;
         if course.succeeded {
-            transaction.command(&JobDismiss { id }).await?;
+            transaction.command(&JobDismiss::new(id)).await?;
             return Ok(course.resumed);
         }
         // In one go: QEMU answers in order, so the job is queried before it is dismissed.
-        let (jobs, dismiss) = (QueryJobs, JobDismiss { id });
+        let (jobs, dismiss) = (QueryJobs, JobDismiss::new(id));
         let (jobs, dismissed) =
             tokio::join!(biased; transaction.command(&jobs), transaction.command(&dismiss));
         let failed = jobs?

@@ -144,12 +144,7 @@ async fn load_checked(
             pause_for_load(transaction, store, &before).await?;
         }
         let id = store.ids.next();
-        let command = SnapshotLoad {
-            job_id: &id,
-            tag: text,
-            vmstate: node,
-            devices: &devices,
-        };
+        let command = SnapshotLoad::new(&id, text, node, &devices);
         let loaded = sd_card::job_without(transaction, cards, &id, &command).await;
         // Until the guest is known to run.
         store.set_loaded(false);

@@ -17,7 +17,7 @@ const CONTAINERS: [&str; 2] = ["/machine", "/machine/unattached"];
 /// Whether the machine has such memory.
 pub(crate) async fn is_there(transaction: &Transaction) -> Result<bool, CommandError> {
     for container in CONTAINERS {
-        let objects = transaction.command(&QomList { path: container }).await?;
+        let objects = transaction.command(&QomList::new(container)).await?;
         if objects
             .iter()
             .any(|object| object.kind == "child<cfi.pflash01>")

@@ -109,12 +109,7 @@ async fn save_checked(
     };
     let devices = listing.devices(node);
     let (id, text) = (store.ids.next(), tag.to_string());
-    let command = SnapshotSave {
-        job_id: &id,
-        tag: &text,
-        vmstate: node,
-        devices: &devices,
-    };
+    let command = SnapshotSave::new(&id, &text, node, &devices);
     let cards = store.cards(transaction).await?;
     if let Err(error) = sd_card::job_without(transaction, cards, &id, &command).await {
         // A save that succeeds puts the run state back itself.

@@ -44,11 +44,7 @@ impl SdCard {
     }
 
     async fn plug(&self, transaction: &Transaction, realized: bool) -> Result<(), CommandError> {
-        let plug = QomSet {
-            path: &self.path,
-            property: "realized",
-            value: realized,
-        };
+        let plug = QomSet::new(&self.path, "realized", realized);
         transaction.command(&plug).await.map(drop)
     }
 }
@@ -58,7 +54,7 @@ impl SdCard {
 pub(crate) async fn find(transaction: &Transaction) -> Result<Vec<SdCard>, CommandError> {
     let mut cards = Vec::new();
     for container in CONTAINERS {
-        for object in transaction.command(&QomList { path: container }).await? {
+        for object in transaction.command(&QomList::new(container)).await? {
             let path = || format!("{container}/{}", object.name);
             let on_spi = match object.kind.as_str() {
                 "child<sd-card-spi>" => true,
@@ -124,13 +120,7 @@ pub(crate) async fn job_without<C: Command>(
 /// Before `sd-card-spi` was a type of its own, a property said so. A card without the property is on
 /// another bus.
 async fn is_true(transaction: &Transaction, path: &str) -> Result<bool, CommandError> {
-    match transaction
-        .command(&QomGet {
-            path,
-            property: "spi",
-        })
-        .await
-    {
+    match transaction.command(&QomGet::new(path, "spi")).await {
         Ok(value) => Ok(value.as_str() == "true"),
         Err(CommandError::Refused { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -138,11 +128,6 @@ async fn is_true(transaction: &Transaction, path: &str) -> Result<bool, CommandE
 }
 
 async fn drive(transaction: &Transaction, path: &str) -> Result<Option<String>, CommandError> {
-    let name = transaction
-        .command(&QomGet {
-            path,
-            property: "drive",
-        })
-        .await?;
+    let name = transaction.command(&QomGet::new(path, "drive")).await?;
     Ok(name.parse().ok().filter(|name: &String| !name.is_empty()))
 }

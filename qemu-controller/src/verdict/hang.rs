@@ -89,9 +89,7 @@ impl Session {
             let before = transaction.command(&QueryStatus).await?;
             transaction.run(false).await?;
             let registers = transaction
-                .command(&HumanMonitorCommand {
-                    command_line: "info registers",
-                })
+                .command(&HumanMonitorCommand::new("info registers"))
                 .await;
             let run_state = match transaction.run(before.running).await {
                 Ok(()) => before.status,

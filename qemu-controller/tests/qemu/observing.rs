@@ -62,7 +62,7 @@ async fn the_transcript_has_the_whole_conversation() {
     let mut events = Vec::new();
     while let Some(message) = codec.next_message().unwrap() {
         if let ServerMessage::Event(event) = message {
-            events.push(event.name.into_owned());
+            events.push(event.name);
         }
     }
     assert_eq!(events, ["RESUME", "STOP", "SHUTDOWN"]);

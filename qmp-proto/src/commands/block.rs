@@ -1,4 +1,4 @@
-//! Block devices: `blockdev-add`, `-create`, `-del`, `query-block`, `query-named-block-nodes`.
+//! Block devices: `blockdev-add`, `blockdev-del`, `query-block`.
 
 use alloc::{string::String, vec::Vec};
 
@@ -9,9 +9,6 @@ use crate::command::{Command, Empty};
 command! {
     /// `query-block`: the block devices that the guest has, with or without a medium.
     QueryBlock = "query-block" -> Vec<BlockInfo>;
-    /// `query-named-block-nodes`: all block nodes. With long chains of backing files the answer
-    /// grows with their square.
-    QueryNamedBlockNodes = "query-named-block-nodes" -> Vec<BlockDeviceInfo>;
 }
 
 command_with_arguments! {
@@ -27,28 +24,21 @@ command_with_arguments! {
 /// text that QEMU may take for a protocol.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
+#[non_exhaustive]
 pub struct BlockdevAdd<O> {
     /// The node's options.
     pub options: O,
 }
 
+impl<O: Serialize> BlockdevAdd<O> {
+    /// The command with these options.
+    pub fn new(options: O) -> Self {
+        Self { options }
+    }
+}
+
 impl<O: Serialize> Command for BlockdevAdd<O> {
     const NAME: &'static str = "blockdev-add";
-    type Return = Empty;
-}
-
-/// `blockdev-create`: a job that formats an image.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct BlockdevCreate<'a, O> {
-    /// The name of the job to be made.
-    pub job_id: &'a str,
-    /// The driver's options: anything that serialises to an object with at least `driver`.
-    pub options: O,
-}
-
-impl<O: Serialize> Command for BlockdevCreate<'_, O> {
-    const NAME: &'static str = "blockdev-create";
     type Return = Empty;
 }
 

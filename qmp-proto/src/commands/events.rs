@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::{commands::JobStatus, error::ParseError, message::QmpEvent, raw::RawJson};
+use crate::{commands::JobStatus, error::ParseError, event::QmpEvent, raw::RawJson};
 
 /// An event's name and data in one.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,8 +30,6 @@ pub enum TypedEvent {
     JobStatusChange(JobStatusChangeEvent),
     /// `BLOCK_IO_ERROR`: reading or writing an image failed.
     BlockIoError(BlockIoErrorEvent),
-    /// `DEVICE_DELETED`: a device is gone.
-    DeviceDeleted(DeviceDeletedEvent),
     /// Any other event; its data are in [`QmpEvent::data`].
     Other,
 }
@@ -46,26 +44,6 @@ object! {
         /// What did it. `none` where the QEMU does not say.
         #[serde(default = "no_cause")]
         pub reason: ShutdownCause,
-    }
-}
-
-impl ShutdownEvent {
-    /// The one form that QEMU writes without `pretty=on`. A guest that resets in a loop sends
-    /// little else.
-    fn read_usual(json: &str) -> Option<Self> {
-        let rest = json.strip_prefix("{\"guest\": ")?;
-        let (guest, rest) = match rest.strip_prefix("true") {
-            Some(rest) => (true, rest),
-            None => (false, rest.strip_prefix("false")?),
-        };
-        let reason = rest.strip_prefix(", \"reason\": \"")?.strip_suffix("\"}")?;
-        let is_plain = reason
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-        is_plain.then(|| Self {
-            guest,
-            reason: reason.into(),
-        })
     }
 }
 
@@ -157,18 +135,6 @@ object! {
     }
 }
 
-object! {
-    /// The data of `DEVICE_DELETED`.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct DeviceDeletedEvent {
-        /// Its id, if it had one.
-        #[serde(default)]
-        pub device: Option<String>,
-        /// Its path in the object model.
-        pub path: String,
-    }
-}
-
 impl QmpEvent {
     /// Gives the event a type.
     ///
@@ -187,54 +153,18 @@ impl QmpEvent {
             "GUEST_PANICKED" => TypedEvent::GuestPanicked(self.parse_data()?),
             "JOB_STATUS_CHANGE" => TypedEvent::JobStatusChange(self.parse_data()?),
             "BLOCK_IO_ERROR" => TypedEvent::BlockIoError(self.parse_data()?),
-            "DEVICE_DELETED" => TypedEvent::DeviceDeleted(self.parse_data()?),
             _ => TypedEvent::Other,
         })
     }
 
-    /// Without data it is as with none of the members: QEMU before 2.10 sent it so.
+    /// QEMU before 2.10 sent no data: it is as with none of the members.
     fn shutdown_data(&self) -> Result<ShutdownEvent, ParseError> {
         match &self.data {
-            Some(data) => {
-                ShutdownEvent::read_usual(data.as_str()).map_or_else(|| self.parse_data(), Ok)
-            }
+            Some(data) => data.parse(),
             None => Ok(ShutdownEvent {
                 guest: false,
                 reason: no_cause(),
             }),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ShutdownEvent;
-
-    #[test]
-    fn the_usual_form_of_a_shutdown_is_read_as_any_other() {
-        let usual = [
-            r#"{"guest": true, "reason": "guest-reset"}"#,
-            r#"{"guest": false, "reason": "host-qmp-quit"}"#,
-            r#"{"guest": true, "reason": "a-later-qemus"}"#,
-            r#"{"guest": false, "reason": ""}"#,
-        ];
-        for json in usual {
-            assert_eq!(
-                ShutdownEvent::read_usual(json),
-                Some(serde_json::from_str(json).unwrap()),
-                "{json}"
-            );
-        }
-        let others = [
-            r#"{"guest": true}"#,
-            r#"{"guest":true,"reason":"guest-reset"}"#,
-            r#"{"guest": truer, "reason": "guest-reset"}"#,
-            r#"{"guest": true, "reason": "guest\u002dreset"}"#,
-            r#"{"guest": true, "reason": "guest-reset", "more": "x"}"#,
-            r#"{"guest": true, "reason": "guest-reset" }"#,
-        ];
-        for json in others {
-            assert_eq!(ShutdownEvent::read_usual(json), None, "{json}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Jobs: `query-jobs` and what may be done to one. Snapshots and `blockdev-create` are jobs.
+//! Jobs: `query-jobs`, `job-dismiss`. Snapshots and `blockdev-create` are jobs.
 
 use alloc::{string::String, vec::Vec};
 
@@ -14,31 +14,6 @@ command! {
 command_with_arguments! {
     /// `job-dismiss`: forgets a concluded job.
     JobDismiss = "job-dismiss" -> Empty {
-        /// The job.
-        id: &'a str,
-    }
-    /// `job-cancel`: asks a job to stop.
-    JobCancel = "job-cancel" -> Empty {
-        /// The job.
-        id: &'a str,
-    }
-    /// `job-pause`: pauses a job.
-    JobPause = "job-pause" -> Empty {
-        /// The job.
-        id: &'a str,
-    }
-    /// `job-resume`: lets a paused job go on.
-    JobResume = "job-resume" -> Empty {
-        /// The job.
-        id: &'a str,
-    }
-    /// `job-complete`: tells a ready job to finish.
-    JobComplete = "job-complete" -> Empty {
-        /// The job.
-        id: &'a str,
-    }
-    /// `job-finalize`: lets a pending job conclude.
-    JobFinalize = "job-finalize" -> Empty {
         /// The job.
         id: &'a str,
     }

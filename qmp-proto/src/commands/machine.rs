@@ -1,18 +1,12 @@
-//! The machine and its monitor: CPUs, character devices, screen, memory, and commands for people.
+//! The machine and its monitor: CPUs, character devices, and commands for people.
 
 use alloc::{string::String, vec::Vec};
 
 use serde::Serialize;
 
-use crate::{
-    command::{Command, Empty},
-    message::Version,
-    raw::RawJson,
-};
+use crate::raw::RawJson;
 
 command! {
-    /// `query-version`: QEMU's version, as the greeting has it.
-    QueryVersion = "query-version" -> Version;
     /// `query-cpus-fast`: the guest's CPUs.
     QueryCpusFast = "query-cpus-fast" -> Vec<CpuInfoFast>;
     /// `query-chardev`: the character devices, serial ports and debugger stubs among them.
@@ -31,31 +25,10 @@ command_with_arguments! {
     HumanMonitorCommand = "human-monitor-command" -> String {
         /// The command with its arguments, as typed.
         command_line: &'a str,
+        ;
+        /// The CPU that it is about, for `info registers` for example; QEMU's default is 0.
+        cpu_index: i64,
     }
-    /// `pmemsave`: writes guest-physical memory to a file.
-    Pmemsave = "pmemsave" -> Empty {
-        /// The first address.
-        val: u64,
-        /// How many bytes.
-        size: u64,
-        /// The file, on QEMU's side.
-        filename: &'a str,
-    }
-}
-
-/// `screendump`: writes a picture of the screen to a file.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Screendump<'a> {
-    /// The file, on QEMU's side.
-    pub filename: &'a str,
-    /// `ppm` (what QEMU takes for none) or, since 7.1, `png`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<&'a str>,
-}
-
-impl Command for Screendump<'_> {
-    const NAME: &'static str = "screendump";
-    type Return = Empty;
 }
 
 object! {

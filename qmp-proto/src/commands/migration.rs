@@ -1,5 +1,4 @@
-//! A machine's state on its way out of one QEMU and into another: `migrate`, `migrate-incoming`,
-//! `query-migrate`, `migrate_cancel`.
+//! A machine's state on its way into a QEMU: `migrate-incoming`, `query-migrate`.
 
 use alloc::string::String;
 
@@ -10,19 +9,9 @@ use crate::command::Empty;
 command! {
     /// `query-migrate`: how far the last migration is, on whichever side this QEMU was.
     QueryMigrate = "query-migrate" -> MigrationInfo;
-    /// `migrate_cancel`: gives an outgoing migration up. Succeeds also where there is none.
-    MigrateCancel = "migrate_cancel" -> Empty;
 }
 
 command_with_arguments! {
-    /// `migrate`: sends the machine's state, and returns before it is sent. A machine that was
-    /// running stops for it; afterwards its run state is `postmigrate`, its block nodes are
-    /// inactive, and `cont` makes it go on.
-    Migrate = "migrate" -> Empty {
-        /// Where to: `unix:PATH` or `tcp:HOST:PORT`, where somebody listens, or `file:PATH` (QEMU
-        /// 8.2 and later). `exec:COMMAND` runs a shell.
-        uri: &'a str,
-    }
     /// `migrate-incoming`: takes a state in, in a QEMU that was started with `-incoming defer`, and
     /// returns before it is there. A state that does not fit ends QEMU with status 1.
     MigrateIncoming = "migrate-incoming" -> Empty {

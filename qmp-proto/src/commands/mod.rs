@@ -1,4 +1,6 @@
-//! Typed commands and event data, by the chapters of QEMU's own QMP reference.
+//! Typed commands and event data, by the chapters of QEMU's own QMP reference. They are those that
+//! steering a machine needs; [`Connection::execute`](crate::Connection::execute) runs any other, and
+//! the crate `qapi-qmp` has a type for each.
 //!
 //! Fields that a QEMU version adds are ignored, and fields that some version lacks are an `Option`.
 //! A name that this crate does not know is kept as text. Where QEMU's reference has an object
@@ -18,16 +20,39 @@ macro_rules! command {
     )+};
 }
 
-/// Commands with borrowed arguments, named as on the wire but for `_` in place of `-`.
+/// Commands with borrowed arguments, named as on the wire but for `_` in place of `-`. `new` takes
+/// those that QEMU requires; one after a `;` is optional, and has a setter of its name.
 macro_rules! command_with_arguments {
     ($($(#[$doc:meta])* $name:ident = $wire:literal -> $return:ty {
         $($(#[$field_doc:meta])* $field:ident: $type:ty,)+
+        $(; $(#[$optional_doc:meta])* $optional:ident: $optional_type:ty,)?
     })+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
         #[serde(rename_all = "kebab-case")]
+        #[non_exhaustive]
         pub struct $name<'a> {
             $($(#[$field_doc])* pub $field: $type,)+
+            $(
+                $(#[$optional_doc])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $optional: Option<$optional_type>,
+            )?
+        }
+
+        impl<'a> $name<'a> {
+            /// The command with these arguments, in the order of its fields.
+            pub fn new($($field: $type),+) -> Self {
+                Self { $($field,)+ $($optional: None)? }
+            }
+
+            $(
+                $(#[$optional_doc])*
+                #[must_use]
+                pub fn $optional(self, $optional: $optional_type) -> Self {
+                    Self { $optional: Some($optional), ..self }
+                }
+            )?
         }
 
         impl $crate::command::Command for $name<'_> {
@@ -62,7 +87,7 @@ macro_rules! object {
                 struct Wire {
                     $($(#[serde($($field_serde)+)])* $field: $type,)*
                 }
-                let $crate::message::Object(Wire { $($field),* }) = serde::Deserialize::deserialize(deserializer)?;
+                let $crate::object::Object(Wire { $($field),* }) = serde::Deserialize::deserialize(deserializer)?;
                 Ok(Self { $($field),* })
             }
         }
@@ -123,7 +148,6 @@ macro_rules! named {
 
 mod block;
 mod capabilities;
-mod event_names;
 mod events;
 mod job;
 mod machine;
@@ -133,26 +157,19 @@ mod snapshot;
 mod status;
 
 pub use block::{
-    BlockDeviceInfo, BlockInfo, BlockdevAdd, BlockdevCreate, BlockdevDel, ImageInfo, QueryBlock,
-    QueryNamedBlockNodes, SnapshotInfo,
+    BlockDeviceInfo, BlockInfo, BlockdevAdd, BlockdevDel, ImageInfo, QueryBlock, SnapshotInfo,
 };
 pub use capabilities::QmpCapabilities;
-pub(crate) use event_names::known_event;
 pub use events::{
-    BlockIoErrorEvent, DeviceDeletedEvent, GuestPanickedEvent, JobStatusChangeEvent, ShutdownCause,
-    ShutdownEvent, TypedEvent, WatchdogEvent,
+    BlockIoErrorEvent, GuestPanickedEvent, JobStatusChangeEvent, ShutdownCause, ShutdownEvent,
+    TypedEvent, WatchdogEvent,
 };
-pub use job::{
-    JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause, JobResume, JobStatus,
-    QueryJobs,
-};
+pub use job::{JobDismiss, JobInfo, JobStatus, QueryJobs};
 pub use machine::{
-    ChardevInfo, CommandInfo, CpuInfoFast, HumanMonitorCommand, Pmemsave, QueryChardev,
-    QueryCommands, QueryCpusFast, QueryQmpSchema, QueryVersion, Screendump,
+    ChardevInfo, CommandInfo, CpuInfoFast, HumanMonitorCommand, QueryChardev, QueryCommands,
+    QueryCpusFast, QueryQmpSchema,
 };
-pub use migration::{
-    Migrate, MigrateCancel, MigrateIncoming, MigrationInfo, MigrationStatus, QueryMigrate,
-};
+pub use migration::{MigrateIncoming, MigrationInfo, MigrationStatus, QueryMigrate};
 pub use qom::{ObjectPropertyInfo, QomGet, QomList, QomSet};
 pub use snapshot::{SnapshotDelete, SnapshotLoad, SnapshotSave};
 pub use status::{
@@ -161,7 +178,7 @@ pub use status::{
 
 /// Reads a value as each type of this module, and as a schema; all that is asked is that nothing
 /// panics.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "_testing"))]
 pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
     use alloc::vec::Vec;
     let _ = raw.parse::<StatusInfo>();
@@ -178,7 +195,6 @@ pub(crate) fn parse_as_everything(raw: &crate::RawJson) {
         "GUEST_PANICKED",
         "JOB_STATUS_CHANGE",
         "BLOCK_IO_ERROR",
-        "DEVICE_DELETED",
     ] {
         let event = crate::QmpEvent::new(name, Some(raw.clone()));
         let _ = event.typed();

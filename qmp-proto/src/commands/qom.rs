@@ -26,6 +26,7 @@ command_with_arguments! {
 
 /// `qom-set`: gives a property a value.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[non_exhaustive]
 pub struct QomSet<'a, V> {
     /// The object's path.
     pub path: &'a str,
@@ -33,6 +34,17 @@ pub struct QomSet<'a, V> {
     pub property: &'a str,
     /// Its new value, of the property's own type.
     pub value: V,
+}
+
+impl<'a, V: Serialize> QomSet<'a, V> {
+    /// The command with these arguments.
+    pub fn new(path: &'a str, property: &'a str, value: V) -> Self {
+        Self {
+            path,
+            property,
+            value,
+        }
+    }
 }
 
 impl<V: Serialize> Command for QomSet<'_, V> {

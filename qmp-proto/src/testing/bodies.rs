@@ -5,8 +5,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{Op, cut, decode_pieces, run_against_model};
 use crate::{
-    Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Limits, QmpEvent, RawJson,
-    ServerMessage,
+    Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Limits, MAX_COMMAND_DEPTH,
+    QmpEvent, RawJson, ServerMessage,
 };
 
 /// Limits small enough to be met by fuzzed input.
@@ -93,18 +93,18 @@ pub fn connection(bytes: &[u8]) {
     // lost twice.
     let mut qmp = Connection::with_id_prefix(small_limits(), 0);
     qmp.handle_input(b"{\"QMP\":{\"version\":{\"qemu\":{\"major\":9,\"minor\":0,\"micro\":0}}}}");
-    let _ = qmp.poll_event();
+    let _ = qmp.poll();
     let _ = qmp.negotiate(&[]);
     qmp.handle_input(b"{\"return\":{},\"id\":\"00000000-1\"}");
-    let _ = qmp.poll_event();
-    let id = qmp.execute_raw("x", &()).expect("ready, with room");
+    let _ = qmp.poll();
+    let id = qmp.execute("x", &()).expect("ready, with room");
     qmp.handle_input(bytes);
     qmp.handle_eof();
     let mut answers = 0;
     let mut failed = false;
     loop {
-        match qmp.poll_event() {
-            Ok(Some(crate::Event::Reply { id: answered, .. })) => {
+        match qmp.poll() {
+            Ok(Some(crate::Received::Reply { id: answered, .. })) => {
                 answers += usize::from(answered == id)
             }
             Ok(Some(_)) => {}
@@ -154,15 +154,22 @@ pub fn encode(bytes: &[u8]) {
         Err(error) => {
             assert_eq!(out, b"before");
             let nul = text.contains('\0') || arguments.to_string().contains("\\u0000");
-            match error {
-                EncodeError::EmptyName => assert!(name.is_empty()),
-                EncodeError::Nul { .. } => assert!(nul),
-                EncodeError::TooLarge { size, limit: 200 } => assert!(size > 200),
-                EncodeError::TooDeep { limit } => {
-                    assert!(1 + arguments.to_string().matches(['{', '[']).count() > limit);
-                }
-                other => panic!("{other}"),
-            }
+            let EncodeError::Invalid { reason } = error else {
+                let EncodeError::TooLarge { size, limit: 200 } = error else {
+                    panic!("{error}")
+                };
+                assert!(size > 200);
+                return;
+            };
+            let depth = 1 + arguments.to_string().matches(['{', '[']).count();
+            assert!(
+                match reason.as_str() {
+                    "the command's name is empty" => name.is_empty(),
+                    "NUL in the command's name" | "NUL in the command's arguments" => nul,
+                    _ => reason.starts_with("command nested deeper") && depth > MAX_COMMAND_DEPTH,
+                },
+                "{reason}"
+            );
         }
     }
 }

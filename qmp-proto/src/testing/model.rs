@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Capability, CommandId, Connection, Dropped, Event, Limits, MessageId, Phase, SendError,
+    Capability, CommandId, Connection, Dropped, Limits, MessageId, Phase, Received, SendError,
     commands::Stop,
 };
 
@@ -187,9 +187,9 @@ impl Model {
             }
             Op::Execute(oob) => {
                 let result = if oob {
-                    qmp.execute_oob(&Stop)
+                    qmp.command_oob(&Stop)
                 } else {
-                    qmp.execute(&Stop)
+                    qmp.command(&Stop)
                 };
                 if self.phase != Phase::Ready {
                     assert!(
@@ -209,10 +209,9 @@ impl Model {
                 }
             }
             Op::ExecuteUnsendable => {
-                qmp.execute_raw("x", &[1, 2])
+                qmp.execute("x", &[1, 2])
                     .expect_err("arguments are objects");
-                qmp.execute_raw(&"x".repeat(100), &())
-                    .expect_err("too large");
+                qmp.execute(&"x".repeat(100), &()).expect_err("too large");
                 assert_eq!(qmp.output().len(), before);
             }
             Op::Abandon(n) => {
@@ -382,7 +381,7 @@ impl Model {
 
     fn check_events(&mut self, op: Op, expect: Expect, qmp: &mut Connection) {
         let dropped = qmp.dropped();
-        let seen = match qmp.poll_event() {
+        let seen = match qmp.poll() {
             Ok(None) => Expect::Nothing,
             Ok(Some(event)) => summary(event),
             Err(_) => Expect::Fatal,
@@ -399,7 +398,7 @@ impl Model {
         );
         assert_eq!(seen, expect, "after {op:?}");
         assert_eq!(qmp.dropped() - dropped, u64::from(drops));
-        match qmp.poll_event() {
+        match qmp.poll() {
             Ok(None) => {}
             Ok(Some(event)) => panic!("one too many after {op:?}: {event:?}"),
             Err(_) => assert_eq!(self.phase, Phase::Failed),
@@ -425,7 +424,7 @@ impl Model {
     /// Ends the stream and sees that nobody was forgotten.
     fn finish(mut self, mut qmp: Connection) {
         qmp.handle_eof();
-        while let Ok(Some(_)) = qmp.poll_event() {}
+        while let Ok(Some(_)) = qmp.poll() {}
         for id in qmp.take_lost() {
             self.settle(id.number(), Fate::Lost);
         }
@@ -437,22 +436,22 @@ impl Model {
     }
 }
 
-fn summary(event: Event) -> Expect {
+fn summary(event: Received) -> Expect {
     match event {
-        Event::Greeting(_) => Expect::Greeting,
-        Event::Negotiated(result) => Expect::Negotiated(result.is_ok()),
-        Event::Reply { id, result } => Expect::Reply(id.number(), result.is_ok()),
-        Event::Event(_) => Expect::Event,
-        Event::UnattributedError(_) => Expect::Unattributed,
-        Event::Dropped(Dropped::Abandoned { id, result }) => {
+        Received::Greeting(_) => Expect::Greeting,
+        Received::Negotiated(result) => Expect::Negotiated(result.is_ok()),
+        Received::Reply { id, result } => Expect::Reply(id.number(), result.is_ok()),
+        Received::Event(_) => Expect::Event,
+        Received::UnattributedError(_) => Expect::Unattributed,
+        Received::Dropped(Dropped::Abandoned { id, result }) => {
             Expect::Late(id.number(), result.is_ok())
         }
-        Event::Dropped(Dropped::UnknownId(MessageId::Command(id))) => Expect::Unknown(id),
-        Event::Dropped(Dropped::BeforeGreeting(_)) => Expect::Early,
-        Event::Dropped(Dropped::ReturnWithoutId) => Expect::StrayReturn,
-        Event::Dropped(Dropped::UnknownId(MessageId::Foreign(id))) => {
+        Received::Dropped(Dropped::UnknownId(MessageId::Command(id))) => Expect::Unknown(id),
+        Received::Dropped(Dropped::BeforeGreeting(_)) => Expect::Early,
+        Received::Dropped(Dropped::ReturnWithoutId) => Expect::StrayReturn,
+        Received::Dropped(Dropped::UnknownId(MessageId::Foreign(id))) => {
             panic!("not ours to send: {id}")
         }
-        Event::Closed => Expect::Closed,
+        Received::Closed => Expect::Closed,
     }
 }

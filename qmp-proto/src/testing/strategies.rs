@@ -1,7 +1,5 @@
 //! Proptest strategies: JSON in every spelling, messages, streams, and calls on a connection.
 
-use std::borrow::Cow;
-
 use proptest::{
     collection::vec,
     option,
@@ -187,7 +185,7 @@ fn event() -> impl Strategy<Value = Spelled> {
             format!("{{\"seconds\":{space}{seconds}, \"microseconds\": {microseconds}}}")
         });
         let event = QmpEvent {
-            name: Cow::Owned(unescape(&name)),
+            name: unescape(&name),
             data: data.as_ref().map(|data| RawJson::copy(data.as_bytes())),
             timestamp,
         };
@@ -214,14 +212,14 @@ fn greeting() -> impl Strategy<Value = Spelled> {
     )
 }
 
-type Member = (String, String);
+type SpelledMember = (String, String);
 
-fn member(key: &str, value: Option<String>) -> impl Iterator<Item = Member> {
+fn member(key: &str, value: Option<String>) -> impl Iterator<Item = SpelledMember> {
     value.map(|value| (format!("\"{key}\""), value)).into_iter()
 }
 
 /// Spells an object of these members and unknown ones, in any order, some keys with an escape.
-fn object(members: Vec<Member>, message: ServerMessage) -> impl Strategy<Value = Spelled> {
+fn object(members: Vec<SpelledMember>, message: ServerMessage) -> impl Strategy<Value = Spelled> {
     let unknown = ("\"[A-PR-Z]{0,3}\"", json());
     let known = members
         .into_iter()
@@ -243,7 +241,7 @@ fn object(members: Vec<Member>, message: ServerMessage) -> impl Strategy<Value =
 }
 
 /// One key in eight has its first letter as an escape.
-fn escape_key(((key, value), draw): (Member, u8)) -> Member {
+fn escape_key(((key, value), draw): (SpelledMember, u8)) -> SpelledMember {
     if draw % 8 != 0 {
         return (key, value);
     }

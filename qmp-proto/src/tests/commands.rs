@@ -5,12 +5,11 @@ use serde_json::{Value, json};
 use crate::{
     Capability, Codec, Command, CommandId, Empty, EncodeError, Limits, QmpEvent, RawJson,
     commands::{
-        BlockdevAdd, BlockdevCreate, BlockdevDel, ChardevInfo, CommandInfo, Cont,
-        HumanMonitorCommand, JobCancel, JobComplete, JobDismiss, JobFinalize, JobInfo, JobPause,
-        JobResume, JobStatus, Migrate, MigrateCancel, MigrateIncoming, MigrationInfo,
-        MigrationStatus, Pmemsave, QmpCapabilities, QomGet, QomList, QomSet, QueryMigrate,
-        QueryQmpSchema, Quit, RunState, Screendump, ShutdownCause, SnapshotDelete, SnapshotLoad,
-        SnapshotSave, StatusInfo, SystemPowerdown, SystemReset, TypedEvent,
+        BlockdevAdd, BlockdevDel, ChardevInfo, CommandInfo, Cont, HumanMonitorCommand, JobDismiss,
+        JobInfo, JobStatus, MigrateIncoming, MigrationInfo, MigrationStatus, QmpCapabilities,
+        QomGet, QomList, QomSet, QueryMigrate, QueryQmpSchema, Quit, RunState, ShutdownCause,
+        SnapshotDelete, SnapshotLoad, SnapshotSave, StatusInfo, SystemPowerdown, SystemReset,
+        TypedEvent,
     },
 };
 
@@ -21,145 +20,88 @@ fn sent<C: Command>(command: &C) -> Value {
         .encode(command, CommandId::new(1, 2), &mut out)
         .unwrap();
     let mut sent: Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!(
-        sent.as_object_mut().unwrap().remove("id"),
-        Some(json!("00000001-2"))
-    );
+    let id = sent.as_object_mut().unwrap().remove("id");
+    assert_eq!(id, Some(json!("00000001-2")));
     sent
 }
 
 #[test]
 fn each_command_goes_out_under_its_name_with_its_arguments() {
-    let devices = &["d"][..];
-    let job = |name: &str| json!({"execute": name, "arguments": {"id": "j"}});
-    let snapshot = |name: &str| json!({"execute": name, "arguments": {"job-id": "j", "tag": "t", "vmstate": "v", "devices": ["d"]}});
     let rows = [
-        (sent(&Cont), json!({"execute": "cont"})),
-        (sent(&SystemReset), json!({"execute": "system_reset"})),
+        (sent(&Cont), "cont"),
+        (sent(&SystemReset), "system_reset"),
+        (sent(&SystemPowerdown), "system_powerdown"),
+        (sent(&Quit), "quit"),
+        (sent(&&QueryQmpSchema), "query-qmp-schema"),
+        (sent(&QueryMigrate), "query-migrate"),
+    ];
+    for (sent, name) in rows {
+        assert_eq!(sent, json!({ "execute": name }));
+    }
+    let offered = [Capability::Oob, Capability::Other("flux".into())];
+    let job = json!({"job-id": "j", "tag": "t", "vmstate": "v", "devices": ["d"]});
+    let node = json!({"driver": "file", "node-name": "n"});
+    let rows = [
         (
-            sent(&SystemPowerdown),
-            json!({"execute": "system_powerdown"}),
-        ),
-        (sent(&Quit), json!({"execute": "quit"})),
-        (
-            sent(&&QueryQmpSchema),
-            json!({"execute": "query-qmp-schema"}),
-        ),
-        (
-            sent(&QmpCapabilities {
-                enable: &[Capability::Oob, Capability::Other("flux".into())],
-            }),
-            json!({"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "flux"]}}),
-        ),
-        (sent(&JobDismiss { id: "j" }), job("job-dismiss")),
-        (sent(&JobCancel { id: "j" }), job("job-cancel")),
-        (sent(&JobPause { id: "j" }), job("job-pause")),
-        (sent(&JobResume { id: "j" }), job("job-resume")),
-        (sent(&JobComplete { id: "j" }), job("job-complete")),
-        (sent(&JobFinalize { id: "j" }), job("job-finalize")),
-        (
-            sent(&SnapshotSave {
-                job_id: "j",
-                tag: "t",
-                vmstate: "v",
-                devices,
-            }),
-            snapshot("snapshot-save"),
+            sent(&QmpCapabilities::new(&offered)),
+            "qmp_capabilities",
+            json!({"enable": ["oob", "flux"]}),
         ),
         (
-            sent(&SnapshotLoad {
-                job_id: "j",
-                tag: "t",
-                vmstate: "v",
-                devices,
-            }),
-            snapshot("snapshot-load"),
+            sent(&JobDismiss::new("j")),
+            "job-dismiss",
+            json!({"id": "j"}),
         ),
         (
-            sent(&SnapshotDelete {
-                job_id: "j",
-                tag: "t",
-                devices,
-            }),
-            json!({"execute": "snapshot-delete", "arguments": {"job-id": "j", "tag": "t", "devices": ["d"]}}),
+            sent(&SnapshotSave::new("j", "t", "v", &["d"])),
+            "snapshot-save",
+            job.clone(),
         ),
         (
-            sent(&BlockdevAdd {
-                options: json!({"driver": "file", "node-name": "n"}),
-            }),
-            json!({"execute": "blockdev-add", "arguments": {"driver": "file", "node-name": "n"}}),
+            sent(&SnapshotLoad::new("j", "t", "v", &["d"])),
+            "snapshot-load",
+            job,
         ),
         (
-            sent(&BlockdevCreate {
-                job_id: "j",
-                options: json!({"driver": "qcow2"}),
-            }),
-            json!({"execute": "blockdev-create", "arguments": {"job-id": "j", "options": {"driver": "qcow2"}}}),
+            sent(&SnapshotDelete::new("j", "t", &["d"])),
+            "snapshot-delete",
+            json!({"job-id": "j", "tag": "t", "devices": ["d"]}),
+        ),
+        (sent(&BlockdevAdd::new(node.clone())), "blockdev-add", node),
+        (
+            sent(&BlockdevDel::new("n")),
+            "blockdev-del",
+            json!({"node-name": "n"}),
         ),
         (
-            sent(&BlockdevDel { node_name: "n" }),
-            json!({"execute": "blockdev-del", "arguments": {"node-name": "n"}}),
-        ),
-        (sent(&QueryMigrate), json!({"execute": "query-migrate"})),
-        (sent(&MigrateCancel), json!({"execute": "migrate_cancel"})),
-        (
-            sent(&Migrate { uri: "unix:/p" }),
-            json!({"execute": "migrate", "arguments": {"uri": "unix:/p"}}),
+            sent(&MigrateIncoming::new("fd:5")),
+            "migrate-incoming",
+            json!({"uri": "fd:5"}),
         ),
         (
-            sent(&MigrateIncoming { uri: "fd:5" }),
-            json!({"execute": "migrate-incoming", "arguments": {"uri": "fd:5"}}),
+            sent(&QomGet::new("/p", "x")),
+            "qom-get",
+            json!({"path": "/p", "property": "x"}),
+        ),
+        (sent(&QomList::new("/p")), "qom-list", json!({"path": "/p"})),
+        (
+            sent(&QomSet::new("/p", "x", false)),
+            "qom-set",
+            json!({"path": "/p", "property": "x", "value": false}),
         ),
         (
-            sent(&QomGet {
-                path: "/p",
-                property: "x",
-            }),
-            json!({"execute": "qom-get", "arguments": {"path": "/p", "property": "x"}}),
+            sent(&HumanMonitorCommand::new("info status")),
+            "human-monitor-command",
+            json!({"command-line": "info status"}),
         ),
         (
-            sent(&QomList { path: "/p" }),
-            json!({"execute": "qom-list", "arguments": {"path": "/p"}}),
-        ),
-        (
-            sent(&QomSet {
-                path: "/p",
-                property: "x",
-                value: false,
-            }),
-            json!({"execute": "qom-set", "arguments": {"path": "/p", "property": "x", "value": false}}),
-        ),
-        (
-            sent(&HumanMonitorCommand {
-                command_line: "info status",
-            }),
-            json!({"execute": "human-monitor-command", "arguments": {"command-line": "info status"}}),
-        ),
-        (
-            sent(&Pmemsave {
-                val: 1,
-                size: 2,
-                filename: "f",
-            }),
-            json!({"execute": "pmemsave", "arguments": {"val": 1, "size": 2, "filename": "f"}}),
-        ),
-        (
-            sent(&Screendump {
-                filename: "f",
-                format: None,
-            }),
-            json!({"execute": "screendump", "arguments": {"filename": "f"}}),
-        ),
-        (
-            sent(&Screendump {
-                filename: "f",
-                format: Some("png"),
-            }),
-            json!({"execute": "screendump", "arguments": {"filename": "f", "format": "png"}}),
+            sent(&HumanMonitorCommand::new("info registers").cpu_index(1)),
+            "human-monitor-command",
+            json!({"command-line": "info registers", "cpu-index": 1}),
         ),
     ];
-    for (sent, expected) in rows {
-        assert_eq!(sent, expected);
+    for (sent, name, arguments) in rows {
+        assert_eq!(sent, json!({"execute": name, "arguments": arguments}));
     }
 }
 
@@ -193,10 +135,11 @@ fn fields_that_a_version_adds_or_lacks_do_not_matter() {
     let missing = raw(json!({"running": true}))
         .parse::<StatusInfo>()
         .unwrap_err();
-    assert!(missing.to_string().ends_with("StatusInfo"), "{missing}");
-    assert_eq!(
-        std::error::Error::source(&missing).unwrap().to_string(),
-        "missing field `status` at line 1 column 16"
+    assert!(
+        missing
+            .to_string()
+            .ends_with("StatusInfo: missing field `status` at line 1 column 16"),
+        "{missing}"
     );
 }
 
@@ -209,19 +152,14 @@ fn an_array_of_the_right_values_is_no_object() {
     let status = raw(json!([true, "running"]))
         .parse::<StatusInfo>()
         .unwrap_err();
-    assert!(
-        std::error::Error::source(&status)
-            .unwrap()
-            .to_string()
-            .contains("expected an object"),
-    );
+    assert!(status.to_string().contains("expected an object"));
     raw(json!([["main", "chardev", true]]))
         .parse::<Vec<ChardevInfo>>()
         .unwrap_err();
     raw(json!([["stop"]]))
         .parse::<Vec<CommandInfo>>()
         .unwrap_err();
-    let event = |name: &'static str, data| QmpEvent::new(name, Some(raw(data)));
+    let event = |name: &str, data| QmpEvent::new(name, Some(raw(data)));
     event("SHUTDOWN", json!([])).typed().unwrap_err();
     event("WATCHDOG", json!(["reset"])).typed().unwrap_err();
 }
@@ -273,7 +211,7 @@ fn a_command_of_just_the_limit_goes_out_and_one_byte_more_does_not() {
 
 #[test]
 fn events_are_typed_by_name() {
-    let event = |name: &'static str, data: Option<Value>| QmpEvent::new(name, data.map(raw));
+    let event = |name: &str, data: Option<Value>| QmpEvent::new(name, data.map(raw));
     let typed = |name, data| event(name, data).typed().unwrap();
     assert_eq!(typed("STOP", None), TypedEvent::Stop);
     assert_eq!(typed("RESUME", None), TypedEvent::Resume);
@@ -336,11 +274,6 @@ fn events_are_typed_by_name() {
         (error.node_name.as_deref(), error.nospace),
         (Some("n"), true)
     );
-    let TypedEvent::DeviceDeleted(deleted) = typed("DEVICE_DELETED", Some(json!({"path": "/p"})))
-    else {
-        panic!()
-    };
-    assert_eq!((deleted.device, &*deleted.path), (None, "/p"));
     event("WATCHDOG", None).typed().unwrap_err();
     event("JOB_STATUS_CHANGE", Some(json!({"id": 1})))
         .typed()
@@ -367,7 +300,7 @@ fn ids_of_two_connections_differ() {
         qmp.handle_input(
             b"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}}}}",
         );
-        qmp.poll_event().unwrap();
+        qmp.poll().unwrap();
         qmp.negotiate(&[]).unwrap();
         String::from_utf8(qmp.output().to_vec()).unwrap()
     };

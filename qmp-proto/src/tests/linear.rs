@@ -15,7 +15,7 @@ fn work<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, polls_each: usize) -> (u
     while codec.next_message().expect("a good stream").is_some() {
         count += 1;
     }
-    (codec.looked_at(), codec.moved, count)
+    (codec.looked_at(), codec.moved(), count)
 }
 
 fn stream(messages: usize, size: usize) -> Vec<u8> {

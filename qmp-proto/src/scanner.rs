@@ -1,88 +1,27 @@
-//! Bytes to one JSON object: finds a message's end, checks its syntax and notes where its members
-//! are, in one pass that can be broken off at any byte.
+//! Finds the end of one JSON object, checks its syntax and notes where its members are, in one pass
+//! that can stop at any byte.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 #[cfg(test)]
 use core::mem;
-use core::ops::Range;
 
 use crate::{
     error::DecodeErrorKind,
-    message::Timestamp,
-    text::{Inside, skip_digits, skip_plain},
+    event::Timestamp,
+    members::{KnownKey, Members},
+    text::{Inside, skip_plain},
 };
-
-/// A key at the top of a message that QMP gives a meaning to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Key {
-    Greeting,
-    Return,
-    Error,
-    Event,
-    Id,
-    Data,
-    Timestamp,
-}
-
-impl Key {
-    const COUNT: usize = 7;
-
-    fn of(text: &[u8]) -> Option<Self> {
-        Some(match text {
-            b"return" => Self::Return,
-            b"id" => Self::Id,
-            b"event" => Self::Event,
-            b"data" => Self::Data,
-            b"timestamp" => Self::Timestamp,
-            b"error" => Self::Error,
-            b"QMP" => Self::Greeting,
-            _ => return None,
-        })
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Greeting => "QMP",
-            Self::Return => "return",
-            Self::Error => "error",
-            Self::Event => "event",
-            Self::Id => "id",
-            Self::Data => "data",
-            Self::Timestamp => "timestamp",
-        }
-    }
-}
-
-/// Where in a message the values of its known keys are.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Members {
-    present: u8,
-    spans: [(usize, usize); Key::COUNT],
-    /// What the timestamp says, where that was read on the way.
-    pub(crate) timestamp: Option<Timestamp>,
-}
-
-impl Members {
-    pub(crate) fn has(&self, key: Key) -> bool {
-        self.present & (1 << key as u8) != 0
-    }
-
-    pub(crate) fn span(&self, key: Key) -> Option<Range<usize>> {
-        let (start, end) = self.spans[key as usize];
-        self.has(key).then_some(start..end)
-    }
-}
 
 /// What breaks a message, and at which of its bytes.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct ScanFault {
     pub(crate) kind: DecodeErrorKind,
     pub(crate) at: usize,
 }
 
 /// What the next byte belongs to. All but `In…` may be preceded by white space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ScanState {
     /// The message's opening brace.
     Start,
     /// A key, or the end of an object just begun.
@@ -172,8 +111,8 @@ pub(crate) struct Scanner {
     max_depth: usize,
     /// Bytes of the message that have been looked at.
     pos: usize,
-    state: State,
-    /// Where in a token that is read byte by byte. Not in `State`, which stays small enough for a
+    state: ScanState,
+    /// Where in a token that is read byte by byte. Not in `ScanState`, which stays small enough for a
     /// register.
     inside: Inside,
     number: Number,
@@ -185,7 +124,7 @@ pub(crate) struct Scanner {
     string_is_key: bool,
     string_has_escape: bool,
     /// The member of the message whose value is being read, and where that began.
-    member: Option<Key>,
+    member: Option<KnownKey>,
     value_start: usize,
     members: Members,
     /// Bytes looked at in all, and of those the ones that were skipped in this turn of
@@ -201,7 +140,7 @@ impl Scanner {
         Self {
             max_depth: max_depth.into(),
             pos: 0,
-            state: State::Start,
+            state: ScanState::Start,
             inside: Inside::Escape,
             number: Number::Minus,
             literal: (Literal::True, 0),
@@ -227,9 +166,8 @@ impl Scanner {
     /// To be called between a message's end and the next one's first byte.
     pub(crate) fn next_message(&mut self) {
         self.pos = 0;
-        self.state = State::Start;
-        self.members.present = 0;
-        self.members.timestamp = None;
+        self.state = ScanState::Start;
+        self.members.clear();
     }
 
     /// Bytes of the current message that have been looked at.
@@ -240,9 +178,9 @@ impl Scanner {
     /// Goes on in `message`, which holds the current message from its first byte on and maybe more.
     ///
     /// `Some` is the message's length; `None` asks for more bytes.
-    pub(crate) fn scan(&mut self, message: &[u8]) -> Result<Option<usize>, Fault> {
+    pub(crate) fn scan(&mut self, message: &[u8]) -> Result<Option<usize>, ScanFault> {
         self.run(message)
-            .map_err(|kind| Fault { kind, at: self.pos })
+            .map_err(|kind| ScanFault { kind, at: self.pos })
     }
 
     /// What follows in the order key, value, comma is one turn; a token that the end of `bytes`
@@ -263,83 +201,52 @@ impl Scanner {
             let Some(&(mut byte)) = bytes.get(pos) else {
                 break Ok(None);
             };
-            if byte == b'"' && matches!(state, State::Key | State::FirstKey) {
-                if state == State::FirstKey
+            if byte == b'"' && matches!(state, ScanState::Key | ScanState::FirstKey) {
+                if state == ScanState::FirstKey
                     && self.open.len() == 1
                     && let Some(end) = self.read_timestamp(bytes, pos)
                 {
-                    (pos, state) = (end, State::AfterValue);
+                    (pos, state) = (end, ScanState::AfterValue);
                     continue;
                 }
                 let end = self.skip(skip_plain, bytes, pos + 1);
                 if bytes.get(end) != Some(&b'"') {
                     self.begin_odd_string(pos, true);
-                    (pos, state) = (end, State::InString);
+                    (pos, state) = (end, ScanState::InString);
                     continue;
                 }
                 if self.open.len() == 1 && !self.begin_member(&bytes[pos + 1..end]) {
-                    break Err(self.twice());
+                    break Err(self.duplicate_key());
                 }
                 // QEMU puts a space after a colon.
                 let Some(&[b':', b' ', next]) = bytes.get(end + 1..end + 4) else {
-                    (pos, state) = (end + 1, State::Colon);
+                    (pos, state) = (end + 1, ScanState::Colon);
                     continue;
                 };
-                (pos, state, byte) = (end + 3, State::Value, next);
+                (pos, state, byte) = (end + 3, ScanState::Value, next);
             }
-            if matches!(state, State::Value | State::FirstValue) {
-                match byte {
-                    b'"' => {
-                        self.begin_value(pos);
-                        let end = self.skip(skip_plain, bytes, pos + 1);
-                        if bytes.get(end) != Some(&b'"') {
-                            self.begin_odd_string(pos, false);
-                            (pos, state) = (end, State::InString);
-                            continue;
-                        }
-                        (pos, state) = (end + 1, State::AfterValue);
-                        self.end_value(pos);
-                    }
-                    b'0'..=b'9' => {
-                        self.begin_value(pos);
-                        let mut number = Number::Zero;
-                        pos = match byte {
-                            b'0' => pos + 1,
-                            _ => {
-                                number = Number::Integer;
-                                self.skip(skip_digits, bytes, pos)
-                            }
-                        };
-                        let Some(b',' | b'}' | b']') = bytes.get(pos) else {
-                            (self.number, state) = (number, State::InNumber);
-                            continue;
-                        };
-                        state = State::AfterValue;
-                        self.end_value(pos);
-                    }
-                    b't' | b'f' | b'n' => {
-                        self.begin_value(pos);
-                        let literal = Literal::of(byte);
-                        if !bytes[pos..].starts_with(literal.text()) {
-                            self.literal = (literal, 1);
-                            (pos, state) = (pos + 1, State::InLiteral);
-                            continue;
-                        }
-                        (pos, state) = (pos + literal.text().len(), State::AfterValue);
-                        self.end_value(pos);
-                    }
-                    _ => {}
+            if byte == b'"' && matches!(state, ScanState::Value | ScanState::FirstValue) {
+                self.begin_value(pos);
+                let end = self.skip(skip_plain, bytes, pos + 1);
+                if bytes.get(end) != Some(&b'"') {
+                    self.begin_odd_string(pos, false);
+                    (pos, state) = (end, ScanState::InString);
+                    continue;
                 }
-                if matches!(state, State::AfterValue) {
-                    let Some(&next) = bytes.get(pos) else {
-                        break Ok(None);
-                    };
-                    byte = next;
-                }
+                (pos, state) = (end + 1, ScanState::AfterValue);
+                self.end_value(pos);
+                let Some(&next) = bytes.get(pos) else {
+                    break Ok(None);
+                };
+                byte = next;
             }
             match (state, byte) {
-                (State::AfterValue, b',') => {
-                    state = if in_object { State::Key } else { State::Value };
+                (ScanState::AfterValue, b',') => {
+                    state = if in_object {
+                        ScanState::Key
+                    } else {
+                        ScanState::Value
+                    };
                     // QEMU puts a space after a comma.
                     pos += if bytes.get(pos + 1) == Some(&b' ') {
                         2
@@ -347,7 +254,7 @@ impl Scanner {
                         1
                     };
                 }
-                (State::AfterValue, b'}' | b']') if in_object == (byte == b'}') => {
+                (ScanState::AfterValue, b'}' | b']') if in_object == (byte == b'}') => {
                     pos += 1;
                     self.open.pop();
                     in_object = self.in_object();
@@ -356,8 +263,11 @@ impl Scanner {
                         break Ok(Some(pos));
                     }
                 }
-                (State::FirstKey, b'}') | (State::FirstValue, b']') => state = State::AfterValue,
-                (State::Value | State::FirstValue, b'{' | b'[') | (State::Start, b'{') => {
+                (ScanState::FirstKey, b'}') | (ScanState::FirstValue, b']') => {
+                    state = ScanState::AfterValue
+                }
+                (ScanState::Value | ScanState::FirstValue, b'{' | b'[')
+                | (ScanState::Start, b'{') => {
                     if self.open.len() >= self.max_depth {
                         break Err(DecodeErrorKind::TooDeep {
                             limit: self.max_depth as u16,
@@ -368,14 +278,14 @@ impl Scanner {
                     self.open.push(in_object);
                     pos += 1;
                     state = if in_object {
-                        State::FirstKey
+                        ScanState::FirstKey
                     } else {
-                        State::FirstValue
+                        ScanState::FirstValue
                     };
                 }
                 (_, b' ' | b'\n' | b'\r' | b'\t') if state.is_between_tokens() => pos += 1,
-                (State::Colon, b':') => (pos, state) = (pos + 1, State::Value),
-                (State::InString, _) => {
+                (ScanState::Colon, b':') => (pos, state) = (pos + 1, ScanState::Value),
+                (ScanState::InString, _) => {
                     pos = self.skip(skip_plain, bytes, pos);
                     match self.end_string(bytes, pos) {
                         Ok(Some(next)) => (pos, state) = (pos + 1, next),
@@ -394,7 +304,7 @@ impl Scanner {
         self.state = state;
         self.pos = match end {
             // The fault is the second key itself, not the byte after it.
-            Err(DecodeErrorKind::DuplicateKey { .. }) if state == State::InString => {
+            Err(DecodeErrorKind::Protocol { .. }) if state == ScanState::InString => {
                 self.string_start
             }
             _ => pos,
@@ -413,8 +323,9 @@ impl Scanner {
         }
         let end = bytes.len() - rest.len();
         self.members.timestamp = Some(timestamp);
-        self.members.present = 1 << Key::Timestamp as u8;
-        self.members.spans[Key::Timestamp as usize] = (bytes.len() - json.len(), end);
+        self.members.insert(KnownKey::Timestamp);
+        let start = bytes.len() - json.len();
+        self.members.set_span(KnownKey::Timestamp, start, end);
         Some(end)
     }
 
@@ -423,29 +334,29 @@ impl Scanner {
     #[inline(never)]
     fn step(
         &mut self,
-        state: State,
+        state: ScanState,
         byte: u8,
         pos: usize,
-    ) -> Result<(State, usize), DecodeErrorKind> {
+    ) -> Result<(ScanState, usize), DecodeErrorKind> {
         match state {
-            State::InCharacter => match self.inside.step(byte)? {
+            ScanState::InCharacter => match self.inside.step(byte)? {
                 Some(next) => {
                     self.inside = next;
-                    Ok((State::InCharacter, 1))
+                    Ok((ScanState::InCharacter, 1))
                 }
-                None => Ok((State::InString, 1)),
+                None => Ok((ScanState::InString, 1)),
             },
-            State::InNumber => match self.number.step(byte)? {
+            ScanState::InNumber => match self.number.step(byte)? {
                 Some(next) => {
                     self.number = next;
-                    Ok((State::InNumber, 1))
+                    Ok((ScanState::InNumber, 1))
                 }
                 None => {
                     self.end_value(pos);
-                    Ok((State::AfterValue, 0))
+                    Ok((ScanState::AfterValue, 0))
                 }
             },
-            State::InLiteral => {
+            ScanState::InLiteral => {
                 let (literal, at) = self.literal;
                 let text = literal.text();
                 if text.get(at) != Some(&byte) {
@@ -453,18 +364,24 @@ impl Scanner {
                 }
                 if at + 1 < text.len() {
                     self.literal = (literal, at + 1);
-                    return Ok((State::InLiteral, 1));
+                    return Ok((ScanState::InLiteral, 1));
                 }
                 self.end_value(pos + 1);
-                Ok((State::AfterValue, 1))
+                Ok((ScanState::AfterValue, 1))
             }
-            State::Value | State::FirstValue => {
+            ScanState::Value | ScanState::FirstValue => {
                 self.begin_value(pos);
-                if byte != b'-' {
-                    return Err(self.expected(state));
-                }
-                self.number = Number::Minus;
-                Ok((State::InNumber, 1))
+                self.number = match byte {
+                    b'-' => Number::Minus,
+                    b'0' => Number::Zero,
+                    b'1'..=b'9' => Number::Integer,
+                    b't' | b'f' | b'n' => {
+                        self.literal = (Literal::of(byte), 1);
+                        return Ok((ScanState::InLiteral, 1));
+                    }
+                    _ => return Err(self.expected(state)),
+                };
+                Ok((ScanState::InNumber, 1))
             }
             _ => Err(self.expected(state)),
         }
@@ -496,15 +413,15 @@ impl Scanner {
     }
 
     /// What could have stood where something else stands, between tokens.
-    fn expected(&self, state: State) -> DecodeErrorKind {
+    fn expected(&self, state: ScanState) -> DecodeErrorKind {
         expected(match state {
-            State::Start => "a JSON object",
-            State::FirstKey => "a key or `}`",
-            State::Key => "a key",
-            State::Colon => "`:`",
-            State::FirstValue => "a value or `]`",
-            State::AfterValue if self.in_object() => "`,` or `}`",
-            State::AfterValue => "`,` or `]`",
+            ScanState::Start => "a JSON object",
+            ScanState::FirstKey => "a key or `}`",
+            ScanState::Key => "a key",
+            ScanState::Colon => "`:`",
+            ScanState::FirstValue => "a value or `]`",
+            ScanState::AfterValue if self.in_object() => "`,` or `}`",
+            ScanState::AfterValue => "`,` or `]`",
             _ => "a value",
         })
     }
@@ -518,7 +435,11 @@ impl Scanner {
 
     /// What follows the byte at `pos`, the first of an odd string that is not plain text; `None` if
     /// there is none yet.
-    fn end_string(&mut self, bytes: &[u8], pos: usize) -> Result<Option<State>, DecodeErrorKind> {
+    fn end_string(
+        &mut self,
+        bytes: &[u8],
+        pos: usize,
+    ) -> Result<Option<ScanState>, DecodeErrorKind> {
         match bytes.get(pos) {
             Some(b'"') if self.string_is_key => {
                 if self.open.len() == 1 {
@@ -535,42 +456,38 @@ impl Scanner {
                             &key[1..key.len() - 1]
                         };
                         if !self.begin_member(key) {
-                            return Err(self.twice());
+                            return Err(self.duplicate_key());
                         }
                     }
                 }
-                Ok(Some(State::Colon))
+                Ok(Some(ScanState::Colon))
             }
             Some(b'"') => {
                 self.end_value(pos + 1);
-                Ok(Some(State::AfterValue))
+                Ok(Some(ScanState::AfterValue))
             }
             Some(&byte) => {
                 self.string_has_escape |= byte == b'\\';
                 self.inside = Inside::begin(byte)?;
-                Ok(Some(State::InCharacter))
+                Ok(Some(ScanState::InCharacter))
             }
             None => Ok(None),
         }
     }
 
-    /// `key` is one at the top of the message. False where it has a meaning and was there before.
+    /// Notes a key at the top of the message. False if it is a known one that was there before.
     #[inline]
     fn begin_member(&mut self, key: &[u8]) -> bool {
-        self.member = Key::of(key);
-        let Some(key) = self.member else {
-            return true;
-        };
-        let is_new = !self.members.has(key);
-        self.members.present |= 1 << key as u8;
-        is_new
+        self.member = KnownKey::of(key);
+        self.member.is_none_or(|key| self.members.insert(key))
     }
 
-    /// The fault where [`begin_member`](Self::begin_member) says false.
+    /// The fault where [`begin_member`](Self::begin_member) returned false.
     #[cold]
-    fn twice(&self) -> DecodeErrorKind {
-        DecodeErrorKind::DuplicateKey {
-            key: self.member.map_or("", Key::name),
+    fn duplicate_key(&self) -> DecodeErrorKind {
+        let key = self.member.map_or("", KnownKey::name);
+        DecodeErrorKind::Protocol {
+            reason: format!("key `{key}` twice in one message"),
         }
     }
 
@@ -586,12 +503,12 @@ impl Scanner {
         if self.open.len() == 1
             && let Some(key) = self.member
         {
-            self.members.spans[key as usize] = (self.value_start, end);
+            self.members.set_span(key, self.value_start, end);
         }
     }
 }
 
-impl State {
+impl ScanState {
     fn is_between_tokens(self) -> bool {
         !matches!(
             self,
@@ -602,6 +519,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::Range;
+
     use super::*;
 
     /// What is known of the timestamp after the scan of a message in these pieces.
@@ -618,7 +537,7 @@ mod tests {
         let members = scanner.members().clone();
         scanner.next_message();
         assert_eq!((scanner.scanned(), scanner.members().timestamp), (0, None));
-        (members.timestamp, members.span(Key::Timestamp))
+        (members.timestamp, members.span(KnownKey::Timestamp))
     }
 
     #[test]
