@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let serial = session.serial(0).ok_or("no serial port")?;
     session.resume().await?;
-    while let Ok(line) = serial.line(Duration::from_secs(1)).await {
+    while let Ok(line) = serial.line_within(Duration::from_secs(1)).await {
         println!("firmware: {line}");
         if line.starts_with("tick 3") {
             break;

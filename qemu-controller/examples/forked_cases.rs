@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let warm = Session::start(config).await?;
     warm.serial(0)
         .ok_or("no serial port")?
-        .expect(BOOTED, DEADLINE)
+        .expect_within(BOOTED, DEADLINE)
         .await?;
     let booted = since.elapsed();
 
@@ -44,9 +44,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let serial = fork.serial(0).ok_or("no serial port")?;
         serial.write(&[input]).await?;
         fork.resume().await?;
-        serial.expect([input], DEADLINE).await?;
+        serial.expect_within([input], DEADLINE).await?;
         // It has not booted again, and heard nothing that another was given.
-        let rest = serial.expect("tick 4\n", DEADLINE).await?.before;
+        let rest = serial.expect_within("tick 4\n", DEADLINE).await?.before;
         if rest.windows(4).any(|word| word == b"boot") {
             return Err("a fork has booted".into());
         }

@@ -30,7 +30,7 @@ mod tests {
             .command_deadline(DEADLINE);
         let session = Session::start(config).await?;
         let serial = session.serial(0).ok_or("no serial port")?;
-        serial.expect("tick 2\n", DEADLINE).await?;
+        serial.expect_within("tick 2\n", DEADLINE).await?;
         session.pause().await?;
         serial.take();
         Ok(session)
@@ -40,9 +40,9 @@ mod tests {
     async fn it_says_the_third_tick_and_echoes(session: &Session, input: &str) -> TestResult {
         let serial = session.serial(0).ok_or("no serial port")?;
         session.resume().await?;
-        serial.expect("tick 3\n", DEADLINE).await?;
+        serial.expect_within("tick 3\n", DEADLINE).await?;
         serial.write(input.as_bytes()).await?;
-        serial.expect(input, DEADLINE).await?;
+        serial.expect_within(input, DEADLINE).await?;
         Ok(())
     }
 

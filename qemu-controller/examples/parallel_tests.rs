@@ -37,9 +37,9 @@ mod tests {
     async fn it_boots_and_ticks() -> TestResult {
         let machine = machine().await?;
         let serial = machine.serial(0).ok_or("no serial port")?;
-        assert_eq!(serial.line(DEADLINE).await?, "boot");
-        assert_eq!(serial.line(DEADLINE).await?, "tick 1");
-        assert_eq!(serial.line(DEADLINE).await?, "tick 2");
+        assert_eq!(serial.line_within(DEADLINE).await?, "boot");
+        assert_eq!(serial.line_within(DEADLINE).await?, "tick 1");
+        assert_eq!(serial.line_within(DEADLINE).await?, "tick 2");
         Ok(())
     }
 
@@ -47,9 +47,9 @@ mod tests {
     async fn it_echoes_what_it_hears() -> TestResult {
         let machine = machine().await?;
         let serial = machine.serial(0).ok_or("no serial port")?;
-        serial.expect("boot", DEADLINE).await?;
+        serial.expect_within("boot", DEADLINE).await?;
         serial.write(b"x").await?;
-        serial.expect("x", DEADLINE).await?;
+        serial.expect_within("x", DEADLINE).await?;
         Ok(())
     }
 
@@ -57,10 +57,10 @@ mod tests {
     async fn a_reset_starts_it_over() -> TestResult {
         let machine = machine().await?;
         let serial = machine.serial(0).ok_or("no serial port")?;
-        serial.expect("tick 2", DEADLINE).await?;
+        serial.expect_within("tick 2", DEADLINE).await?;
         machine.reset().await?;
-        serial.expect("boot", DEADLINE).await?;
-        serial.expect("tick 1\n", DEADLINE).await?;
+        serial.expect_within("boot", DEADLINE).await?;
+        serial.expect_within("tick 1\n", DEADLINE).await?;
         Ok(())
     }
 

@@ -19,17 +19,30 @@
 //! | what for | where |
 //! |---|---|
 //! | which QEMU, board, firmware, endpoints, deadlines | [`QemuConfig`], and [`qemu_launch::MachineSpec`] for the rest |
-//! | start, commands, events, stop | [`Session`] |
+//! | start, commands, events, stop | [`Session`]; [`blocking::Session`] without async |
 //! | join a QEMU that runs already | [`Session::attach`], [`AttachConfig`] |
 //! | the machine's whole state, saved and brought back | [`Session::save_snapshot`], [`Session::load_snapshot`], [`Session::with_fresh_state`] |
-//! | what the firmware prints and hears | [`Serial`], from [`Session::serial`] and [`Session::semihosting`] |
+//! | what the firmware prints and reads | [`Serial`], from [`Session::serial`] and [`Session::semihosting`] |
 //! | how its run ended, with an exit code for CI | [`Session::run_to_end`], [`Session::wait`], [`Verdict`] |
-//! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Symbols`] |
+//! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Session::wait_for_value`], [`Symbols`] |
 //! | the same run every time | [`QemuConfig::deterministic`] |
 //! | what its display shows | [`Session::screendump`] |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
+//!
+//! A machine's state, four ways:
+//!
+//! | to | use | what it has |
+//! |---|---|---|
+//! | go back to a state, in the same QEMU | [`Session::save_snapshot`], [`Session::load_snapshot`] | memory, devices and qcow2 disks; several by name; in a file for later sessions with [`QemuConfig::snapshot_file`] |
+//! | run each test case from the same state, one after the other | [`Session::with_fresh_state`] | the same; saved by the first case, loaded by each further one |
+//! | run test cases from the same state at once | [`Session::fork`] | memory and devices; each case has a QEMU of its own |
+//! | begin another session, another day, from a state | [`Session::save_state`], [`MachineState::persist`], [`Session::start_from`] | memory and devices, in a file |
+//!
+//! Features: `regex` lets [`Serial::expect`] take a regular expression, `qapi` adds `Session::qapi`
+//! for every typed command that QEMU has. Examples in the repository: `debug_firmware`,
+//! `parallel_tests`, `fresh_state`, `forked_cases`, `attach`, `blocking`.
 //!
 //! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command
 //! and event at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
@@ -40,6 +53,9 @@
 //! with the last handle (unless it is to keep running), and on Linux with this program, however
 //! that ends.
 
+// Before the others, so that the documentation of `Session` begins with how to start one.
+mod session;
+
 mod client;
 mod config;
 mod error;
@@ -48,7 +64,6 @@ mod guest;
 #[cfg(feature = "qapi")]
 mod qapi;
 mod serial;
-mod session;
 mod snapshot;
 mod verdict;
 
@@ -80,6 +95,8 @@ pub use snapshot::{
     Snapshot, SnapshotError,
 };
 pub use verdict::{Exception, Hang, Interruption, Verdict};
+
+pub use session::blocking;
 
 /// The README's example compiles.
 #[cfg(doctest)]

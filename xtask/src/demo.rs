@@ -295,7 +295,7 @@ fn show_check(show: &mut Show, step: &str, check: &GdbCheck) -> io::Result<()> {
 /// Our own firmware says so whenever it starts over.
 async fn show_boot(show: &mut Show, session: &Session) -> anyhow::Result<()> {
     let serial = session.serial(0).context("no serial port")?;
-    serial.expect("boot", PATIENCE).await?;
+    serial.expect_within("boot", PATIENCE).await?;
     Ok(show.step(
         "serial",
         "the firmware printed 'boot'",
@@ -309,7 +309,7 @@ async fn show_line(show: &mut Show, session: &Session, deadline: Duration) -> an
     let until = Instant::now() + deadline;
     loop {
         match serial
-            .line(until.saturating_duration_since(Instant::now()))
+            .line_within(until.saturating_duration_since(Instant::now()))
             .await
         {
             Ok(line) if line.is_empty() => {}

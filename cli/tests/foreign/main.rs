@@ -53,16 +53,16 @@ async fn micropython_calculates() {
     );
     let session = session.await.unwrap();
     let serial = session.serial(0).unwrap();
-    let banner = serial.expect(">>> ", DEADLINE).await.unwrap().before;
+    let banner = serial.expect_within(">>> ", DEADLINE).await.unwrap().before;
     assert!(
         banner.windows(11).any(|window| window == b"MicroPython"),
         "{}",
         banner.escape_ascii()
     );
     serial.write(b"print(6*7)\r").await.unwrap();
-    let echo = serial.expect("42", DEADLINE).await.unwrap().before;
+    let echo = serial.expect_within("42", DEADLINE).await.unwrap().before;
     assert_eq!(echo, b"print(6*7)\r\n", "{}", echo.escape_ascii());
-    serial.expect(">>> ", DEADLINE).await.unwrap();
+    serial.expect_within(">>> ", DEADLINE).await.unwrap();
     session.stop().await.unwrap();
 }
 
@@ -74,23 +74,26 @@ async fn u_boot_tells_of_its_board() {
         .cpu("cortex-a57");
     let session = Session::start(config.firmware(u_boot())).await.unwrap();
     let serial = session.serial(0).unwrap();
-    serial.expect("stop autoboot", DEADLINE).await.unwrap();
+    serial
+        .expect_within("stop autoboot", DEADLINE)
+        .await
+        .unwrap();
     serial.write(b"\n").await.unwrap();
-    serial.expect("=> ", DEADLINE).await.unwrap();
+    serial.expect_within("=> ", DEADLINE).await.unwrap();
     serial.write(b"version\n").await.unwrap();
-    serial.expect("U-Boot 20", DEADLINE).await.unwrap();
-    serial.expect("=> ", DEADLINE).await.unwrap();
+    serial.expect_within("U-Boot 20", DEADLINE).await.unwrap();
+    serial.expect_within("=> ", DEADLINE).await.unwrap();
     serial.write(b"bdinfo\n").await.unwrap();
     // `virt` has its memory there, 128 MiB of it unless told otherwise.
     serial
-        .expect("-> start    = 0x0000000040000000", DEADLINE)
+        .expect_within("-> start    = 0x0000000040000000", DEADLINE)
         .await
         .unwrap();
     serial
-        .expect("-> size     = 0x0000000008000000", DEADLINE)
+        .expect_within("-> size     = 0x0000000008000000", DEADLINE)
         .await
         .unwrap();
-    serial.expect("=> ", DEADLINE).await.unwrap();
+    serial.expect_within("=> ", DEADLINE).await.unwrap();
     session.stop().await.unwrap();
 }
 

@@ -2,15 +2,24 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::command::instant_after;
 use crate::error::CommandError;
 use crate::guest::symbols::{SymbolOffset, Symbols, SymbolsError};
 use crate::session::Session;
 
 /// How many bytes one command reads: QEMU answers in a millisecond, and serves others in between.
 const CHUNK: u64 = 4096;
+
+/// The pauses between two reads of a variable that is waited for grow from this …
+const FIRST_PAUSE: Duration = Duration::from_micros(500);
+
+/// … to this: a read takes 0.1 ms of QEMU's main loop.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// A Cortex-M's register that says where its vector table is.
 const VTOR: u64 = 0xe000_ed08;
@@ -81,6 +90,16 @@ pub enum MemoryError {
         /// The deadline.
         deadline: Duration,
     },
+    /// The value that was waited for did not come in time.
+    #[error("the value at {place} was {value:#x} and not what was waited for within {deadline:?}")]
+    ValueDeadline {
+        /// The symbol's name, or the address.
+        place: String,
+        /// The last value that was read.
+        value: u64,
+        /// The deadline.
+        deadline: Duration,
+    },
     /// The way to QEMU by which memory is written is broken, mostly because it has ended.
     #[error("the channel to write memory by failed")]
     Channel(#[from] io::Error),
@@ -129,7 +148,8 @@ impl Firmware {
         if let Some(symbols) = self.symbols.get() {
             return Ok(symbols);
         }
-        let symbols = Symbols::of(file.try_clone()?)?;
+        let file = file.try_clone().map_err(SymbolsError::Unreadable)?;
+        let symbols = Symbols::of(file)?;
         Ok(self.symbols.get_or_init(|| symbols))
     }
 }
@@ -143,6 +163,20 @@ impl Session {
     /// [`SymbolsError`]; a session that was attached knows no file.
     pub fn symbols(&self) -> Result<&Symbols, SymbolsError> {
         self.inner.firmware.symbols()
+    }
+
+    /// The same for who must not hold the runtime's thread up, should the file be large.
+    pub(crate) async fn load_symbols(&self) -> Result<&Symbols, SymbolsError> {
+        if self.inner.firmware.symbols.get().is_none() {
+            let firmware = Arc::clone(&self.inner.firmware);
+            let reading = move || firmware.symbols().map(drop);
+            let read = self.inner.shared.runtime.spawn_blocking(reading).await;
+            // Otherwise the runtime is shut down.
+            if let Ok(read) = read {
+                read?;
+            }
+        }
+        self.symbols()
     }
 
     /// Reads the guest's memory, by symbol or by address as CPU 0 sees it, without stopping the
@@ -165,7 +199,7 @@ impl Session {
         from: impl Into<Location<'a>>,
         len: u64,
     ) -> Result<Vec<u8>, MemoryError> {
-        let address = self.address(from.into())?;
+        let address = self.address(from.into()).await?;
         address
             .checked_add(len)
             .ok_or(MemoryError::OutOfRange { address, len })?;
@@ -213,18 +247,69 @@ impl Session {
         self.read_word(from.into(), 'g').await
     }
 
+    /// Waits until a variable has a value that `wanted` takes, and returns it; the guest runs on
+    /// meanwhile, and its variable is read every few milliseconds. The variable is a number of as
+    /// many bytes as its symbol says if these are 1, 2, 4 or 8; otherwise, and at an address, 4.
+    ///
+    /// ```no_run
+    /// # async fn example(session: qemu_controller::Session) -> Result<(), qemu_controller::MemoryError> {
+    /// session.wait_for_value("tick_count", |ticks| ticks >= 3).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`MemoryError`]; [`ValueDeadline`](MemoryError::ValueDeadline) after the session's
+    /// [deadline](Self::with_deadline), with the last value.
+    pub async fn wait_for_value<'a>(
+        &self,
+        from: impl Into<Location<'a>>,
+        mut wanted: impl FnMut(u64) -> bool,
+    ) -> Result<u64, MemoryError> {
+        let (location, until) = (from.into(), instant_after(self.deadline));
+        let address = self.address(location).await?;
+        let size = match location {
+            Location::Symbol(name) => self.symbols()?.symbol(name).map_or(4, |symbol| symbol.size),
+            Location::Address(_) => 4,
+        };
+        let letter = match size {
+            1 => 'b',
+            2 => 'h',
+            8 => 'g',
+            _ => 'w',
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let value = self.read_word(Location::Address(address), letter).await?;
+            if wanted(value) {
+                return Ok(value);
+            }
+            if Instant::now() >= until {
+                return Err(MemoryError::ValueDeadline {
+                    place: match location {
+                        Location::Symbol(name) => name.to_owned(),
+                        Location::Address(address) => format!("{address:#x}"),
+                    },
+                    value,
+                    deadline: self.deadline,
+                });
+            }
+            sleep_until(until.min(Instant::now() + pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
     async fn read_word(&self, from: Location<'_>, size: char) -> Result<u64, MemoryError> {
-        let address = self.address(from)?;
+        let address = self.address(from).await?;
         let value = self.examine(address, 1, size).await?.first().copied();
         value.ok_or(MemoryError::Unmapped { address })
     }
 
-    pub(crate) fn address(&self, location: Location<'_>) -> Result<u64, MemoryError> {
+    pub(crate) async fn address(&self, location: Location<'_>) -> Result<u64, MemoryError> {
         let name = match location {
             Location::Address(address) => return Ok(address),
             Location::Symbol(name) => name,
         };
-        let symbols = self.symbols()?;
+        let symbols = self.load_symbols().await?;
         let found = symbols.symbol(name).map(|symbol| symbol.address);
         found.ok_or_else(|| MemoryError::NoSymbol {
             name: name.to_owned(),
@@ -245,8 +330,8 @@ impl Session {
     }
 
     /// The symbol at or before an address of code, where the firmware's symbols are known.
-    pub(crate) fn place(&self, address: u64) -> Option<SymbolOffset> {
-        self.symbols().ok()?.at(address)
+    pub(crate) async fn place(&self, address: u64) -> Option<SymbolOffset> {
+        self.load_symbols().await.ok()?.at(address)
     }
 
     /// The function that a Cortex-M's vector table names for an exception.
@@ -256,7 +341,7 @@ impl Session {
             .read_u32(u64::from(table) + 4 * u64::from(exception))
             .await
             .ok()?;
-        Some(self.place(u64::from(vector & !1))?.symbol)
+        Some(self.place(u64::from(vector & !1)).await?.symbol)
     }
 }
 

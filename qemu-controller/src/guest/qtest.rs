@@ -77,7 +77,7 @@ impl Session {
             .shared
             .take_turn("write memory", self.deadline.into())
             .await?;
-        let mut address = self.address(to.into())?;
+        let mut address = self.address(to.into()).await?;
         let before = self.read_memory(address, bytes.len() as u64).await?;
         for (chunk, before) in bytes.chunks(CHUNK).zip(before.chunks(CHUNK)) {
             let mut line = format!("write {address:#x} {:#x} 0x", chunk.len());
@@ -119,7 +119,32 @@ impl Session {
         MemoryError::Channel(error)
     }
 
-    /// Writes four bytes as a number in the byte order of the CPU, as
+    /// Writes one byte, as [`write_memory`](Self::write_memory) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_u8<'a>(
+        &self,
+        to: impl Into<Location<'a>>,
+        value: u8,
+    ) -> Result<(), MemoryError> {
+        self.write_memory(to, [value]).await
+    }
+
+    /// Writes two bytes as a number in the guest's byte order, as
+    /// [`write_memory`](Self::write_memory) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_u16<'a>(
+        &self,
+        to: impl Into<Location<'a>>,
+        value: u16,
+    ) -> Result<(), MemoryError> {
+        self.write_number(to.into(), value.into(), 2).await
+    }
+
+    /// Writes four bytes as a number in the guest's byte order, as
     /// [`write_memory`](Self::write_memory) does.
     ///
     /// # Errors
@@ -129,20 +154,45 @@ impl Session {
         to: impl Into<Location<'a>>,
         value: u32,
     ) -> Result<(), MemoryError> {
-        let to = to.into();
-        // QEMU knows the byte order: what it reads tells it.
-        let bytes = self.read_memory(to, 4).await?;
-        let little =
-            self.read_u32(to).await? == u32::from_le_bytes(bytes.try_into().unwrap_or_default());
-        self.write_memory(
-            to,
-            if little {
-                value.to_le_bytes()
-            } else {
-                value.to_be_bytes()
-            },
-        )
-        .await
+        self.write_number(to.into(), value.into(), 4).await
+    }
+
+    /// Writes eight bytes as a number in the guest's byte order, as
+    /// [`write_memory`](Self::write_memory) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_u64<'a>(
+        &self,
+        to: impl Into<Location<'a>>,
+        value: u64,
+    ) -> Result<(), MemoryError> {
+        self.write_number(to.into(), value, 8).await
+    }
+
+    /// The last so many bytes of a number, which is 2, 4 or 8.
+    async fn write_number(
+        &self,
+        to: Location<'_>,
+        value: u64,
+        size: usize,
+    ) -> Result<(), MemoryError> {
+        let bytes = if self.is_big_endian(to).await? {
+            value.to_be_bytes()[8 - size..].to_vec()
+        } else {
+            value.to_le_bytes()[..size].to_vec()
+        };
+        self.write_memory(to, bytes).await
+    }
+
+    /// The guest's byte order: that of its firmware, or else as QEMU reads what is there.
+    async fn is_big_endian(&self, at: Location<'_>) -> Result<bool, MemoryError> {
+        if let Ok(symbols) = self.load_symbols().await {
+            return Ok(symbols.is_big_endian());
+        }
+        let bytes = self.read_memory(at, 2).await?;
+        let read = self.read_u16(at).await?.to_be_bytes();
+        Ok(bytes[0] != bytes[1] && *bytes == read)
     }
 }
 

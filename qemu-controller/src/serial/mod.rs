@@ -25,12 +25,14 @@ mod error;
 mod log;
 mod pattern;
 mod stream;
+mod wake;
 
 pub use buffer::SERIAL_BUFFER_BYTES;
 pub use error::SerialError;
 pub use pattern::Pattern;
 pub use stream::SerialStream;
 
+use crate::client::Shared;
 use buffer::Buffer;
 pub(crate) use log::{Log, Logs, PortName};
 
@@ -42,6 +44,8 @@ pub(crate) use log::{Log, Logs, PortName};
 #[derive(Clone)]
 pub struct Serial {
     port: Arc<Port>,
+    /// How long a wait takes where nothing else is said.
+    deadline: Duration,
 }
 
 struct Port {
@@ -52,6 +56,8 @@ struct Port {
     sockets: Vec<UnixStream>,
     /// How many of them are open.
     open: AtomicUsize,
+    /// Something was written.
+    written: Arc<Notify>,
     /// Held by who writes, so that nothing comes in between.
     writing: tokio::sync::Mutex<()>,
 }
@@ -71,6 +77,7 @@ impl Serial {
     pub(crate) fn drain(
         streams: Vec<std::os::unix::net::UnixStream>,
         log: Option<Log>,
+        deadline: Duration,
     ) -> io::Result<Self> {
         let ends = streams
             .iter()
@@ -85,23 +92,39 @@ impl Serial {
             changed: Arc::default(),
             open: AtomicUsize::new(streams.len()),
             sockets: streams.into_iter().map(socket).collect::<io::Result<_>>()?,
+            written: Arc::default(),
             writing: tokio::sync::Mutex::default(),
         });
         for (number, end) in ends.into_iter().enumerate() {
             tokio::spawn(drain::drain(Arc::clone(&port), number, end));
         }
-        Ok(Self { port })
+        Ok(Self { port, deadline })
+    }
+
+    /// Makes QEMU look for what is written to this port, from now until the session ends.
+    pub(crate) fn wake_qemu(&self, shared: Arc<Shared>) {
+        tokio::spawn(wake::wake_while_unread(Arc::downgrade(&self.port), shared));
     }
 
     /// Waits until the guest has printed what is wanted, a text or (feature `regex`) a regular
-    /// expression over bytes, and returns it with all that stood before; both are then read.
+    /// expression over bytes, and returns it with all that stood before; both are then read. It
+    /// waits for the session's [command deadline](crate::QemuConfig::command_deadline), by default
+    /// 5 s; [`expect_within`](Self::expect_within) has its own.
     ///
     /// The first match counts, as soon as there is one: of a number that may come in two parts say
     /// where it ends, as in `(\d+)\n`.
     ///
     /// # Errors
     /// [`SerialError`], with the last lines that came. Nothing was taken from the buffer.
-    pub async fn expect(
+    pub async fn expect(&self, wanted: impl Pattern) -> Result<Expected, SerialError> {
+        self.expect_within(wanted, self.deadline).await
+    }
+
+    /// As [`expect`](Self::expect), with a deadline.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn expect_within(
         &self,
         wanted: impl Pattern,
         deadline: Duration,
@@ -113,11 +136,19 @@ impl Serial {
     }
 
     /// The next line without its end (LF, CR LF or LF CR), as text; bytes that are not UTF-8 become
-    /// U+FFFD.
+    /// U+FFFD. It waits as long as [`expect`](Self::expect) does.
     ///
     /// # Errors
     /// [`SerialError`]; the beginning of a line stays in the buffer.
-    pub async fn line(&self, deadline: Duration) -> Result<String, SerialError> {
+    pub async fn line(&self) -> Result<String, SerialError> {
+        self.line_within(self.deadline).await
+    }
+
+    /// As [`line`](Self::line), with a deadline.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn line_within(&self, deadline: Duration) -> Result<String, SerialError> {
         let end = || "the end of a line".to_owned();
         let (mut line, end) = self
             .until(end, deadline, |unread, seen| {
@@ -134,7 +165,8 @@ impl Serial {
     }
 
     /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more:
-    /// put a deadline around it. Dropped, it has sent the beginning.
+    /// put a deadline around it. Dropped, it has sent the beginning. What comes before the firmware
+    /// has enabled its UART waits for that.
     ///
     /// # Errors
     /// The socket's own, after QEMU has ended.
@@ -143,12 +175,23 @@ impl Serial {
         while !bytes.is_empty() {
             self.port.sockets[0].writable().await?;
             match self.port.sockets[0].try_write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    self.port.written.notify_one();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Sends a line of text and LF to the guest, as [`write`](Self::write) does.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_line(&self, line: &str) -> io::Result<()> {
+        self.write(format!("{line}\n").as_bytes()).await
     }
 
     /// The port as a stream: [`AsyncRead`](tokio::io::AsyncRead) from the same buffer, and

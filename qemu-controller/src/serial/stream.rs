@@ -74,7 +74,10 @@ impl AsyncWrite for SerialStream {
         loop {
             match self.port.sockets[0].try_write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    self.port.written.notify_one();
+                    return Poll::Ready(written);
+                }
             }
             let port = Arc::clone(&self.port);
             let writing = self

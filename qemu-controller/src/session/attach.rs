@@ -14,7 +14,6 @@ use crate::client::log_sink::LogSink;
 use crate::client::transcript::Transcript;
 use crate::client::transport::{BoxTransport, connect};
 use crate::config::Deadlines;
-use crate::guest::memory::Firmware;
 use crate::session::error::StartError;
 use crate::session::start::{Progress, handshake, transcript_error};
 use crate::session::{Inner, Session};
@@ -150,7 +149,7 @@ async fn ready(
         config: None,
         serials: Vec::new(),
         semihosting: None,
-        firmware: Firmware::default(),
+        firmware: Arc::default(),
         snapshots: Arc::default(),
         qtest: None,
         stopped: OnceCell::new(),

@@ -1,8 +1,11 @@
 //! The handle that a user holds: QEMU's verbs, each one command and its effect.
 
-pub(crate) mod attach;
-pub(crate) mod error;
+// Before the others, so that the documentation of `Session` begins with it.
 pub(crate) mod start;
+
+pub(crate) mod attach;
+pub mod blocking;
+pub(crate) mod error;
 pub(crate) mod stop;
 
 use std::any::Any;
@@ -64,7 +67,7 @@ pub(crate) struct Inner {
     pub(crate) config: Option<QemuConfig>,
     pub(crate) serials: Vec<Option<Serial>>,
     pub(crate) semihosting: Option<Serial>,
-    pub(crate) firmware: Firmware,
+    pub(crate) firmware: Arc<Firmware>,
     /// The snapshots, and what is known for them.
     pub(crate) snapshots: Arc<snapshot::Store>,
     pub(crate) qtest: Option<Qtest>,

@@ -233,7 +233,7 @@ async fn begin(
     if state.is_some() {
         spec = spec.incoming();
     }
-    let firmware = Firmware::new(config.symbols_file(&spec));
+    let firmware = Arc::new(Firmware::new(config.symbols_file(&spec)));
     // What stood still when it was saved, stands still.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());
@@ -242,7 +242,8 @@ async fn begin(
     progress.process = Some(process.handle());
     progress.phase = StartPhase::Connecting;
     // Drained from the first byte: a guest may print before its session is ready.
-    let serials = serials(&mut process, &mut logs).map_err(|error| progress.connect(error))?;
+    let serials = serials(&mut process, &mut logs, config.deadlines.command)
+        .map_err(|error| progress.connect(error))?;
     let console = process
         .take(SEMIHOSTING)
         .into_iter()
@@ -251,7 +252,11 @@ async fn begin(
     let semihosting = match console.is_empty() {
         true => None,
         false => {
-            let drained = Serial::drain(console, logs.take(PortName::Semihosting));
+            let drained = Serial::drain(
+                console,
+                logs.take(PortName::Semihosting),
+                config.deadlines.command,
+            );
             Some(drained.map_err(|error| progress.connect(error))?)
         }
     };
@@ -277,6 +282,8 @@ async fn begin(
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address())
         .await
         .map_err(|error| progress.command(error))?;
+    let ports = serials.iter().flatten().chain(&semihosting);
+    ports.for_each(|port| port.wake_qemu(shared.share()));
     if let Some(state) = &state {
         progress.phase = StartPhase::State;
         let version = greeting.version.clone();
@@ -469,14 +476,18 @@ async fn retry<S, F: Future<Output = io::Result<S>>>(
 }
 
 /// Each of the machine's serial ports that is inherited, in the board's order.
-fn serials(process: &mut Process, logs: &mut Logs) -> io::Result<Vec<Option<Serial>>> {
+fn serials(
+    process: &mut Process,
+    logs: &mut Logs,
+    deadline: Duration,
+) -> io::Result<Vec<Option<Serial>>> {
     let ports = (0..)
         .take_while(|&port| process.serial_address(port).is_some())
         .count();
     let mut drain = |port| {
         let stream = process.take_serial(port);
         stream
-            .map(|stream| Serial::drain(vec![stream], logs.take(PortName::Serial(port))))
+            .map(|stream| Serial::drain(vec![stream], logs.take(PortName::Serial(port)), deadline))
             .transpose()
     };
     (0..ports).map(&mut drain).collect()

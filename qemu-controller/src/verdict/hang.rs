@@ -125,7 +125,9 @@ impl Session {
 
     async fn explain(&self, hang: &mut Hang, registers: &Registers) {
         hang.pc = registers.pc();
-        hang.place = hang.pc.and_then(|pc| self.place(pc));
+        if let Some(pc) = hang.pc {
+            hang.place = self.place(pc).await;
+        }
         let number = registers
             .register("XPSR")
             .map_or(0, |xpsr| (xpsr & 0x1ff) as u16);

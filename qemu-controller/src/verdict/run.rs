@@ -64,7 +64,7 @@ impl Session {
         }
         Verdict::of(RunFacts {
             final_state,
-            ..self.run_facts(ended)
+            ..self.run_facts(ended).await
         })
     }
 
@@ -103,7 +103,7 @@ impl Session {
         let _ = timeout(LAST_OUTPUT, drained).await;
     }
 
-    fn run_facts(&self, ended: Option<SessionEnd>) -> RunFacts {
+    async fn run_facts(&self, ended: Option<SessionEnd>) -> RunFacts {
         let history = self.inner.shared.state().history.clone();
         let process = self.process();
         let semihosting = |word: &std::ffi::OsString| {
@@ -117,8 +117,12 @@ impl Session {
             },
             _ => None,
         };
+        let place = match dump {
+            Some(pc) => self.place(pc).await,
+            None => None,
+        };
         RunFacts {
-            place: dump.and_then(|pc| self.place(pc)),
+            place,
             ended,
             final_state: None,
             asked: history.asked_to_end(),

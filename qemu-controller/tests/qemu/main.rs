@@ -9,6 +9,7 @@ mod support;
 mod trap;
 
 mod attaching;
+mod blocking;
 mod cancelling;
 mod deterministic;
 mod endings;

@@ -28,13 +28,13 @@ async fn the_whole_job() {
     session
         .serial(0)
         .unwrap()
-        .expect("boot", DEADLINE)
+        .expect_within("boot", DEADLINE)
         .await
         .unwrap();
     session
         .serial(0)
         .unwrap()
-        .expect("tick 2", DEADLINE)
+        .expect_within("tick 2", DEADLINE)
         .await
         .unwrap();
 
@@ -54,7 +54,7 @@ async fn the_whole_job() {
     session
         .serial(0)
         .unwrap()
-        .expect("boot", DEADLINE)
+        .expect_within("boot", DEADLINE)
         .await
         .unwrap();
 
@@ -77,7 +77,7 @@ async fn the_same_on_a_runtime_with_threads_and_another_board() {
     session
         .serial(0)
         .unwrap()
-        .expect("boot", DEADLINE)
+        .expect_within("boot", DEADLINE)
         .await
         .unwrap();
     session.pause().await.unwrap();
@@ -90,7 +90,7 @@ async fn the_same_on_a_runtime_with_threads_and_another_board() {
     session
         .serial(0)
         .unwrap()
-        .expect("boot", DEADLINE)
+        .expect_within("boot", DEADLINE)
         .await
         .unwrap();
     assert_eq!(session.stop().await.unwrap().by, StoppedBy::Quit);

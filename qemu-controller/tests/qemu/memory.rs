@@ -44,6 +44,56 @@ async fn it_is_read_by_name_while_the_guest_runs() {
 }
 
 #[tokio::test]
+async fn a_value_is_waited_for() {
+    let session = start("tick").await;
+    let first = session.read_u32("tick_count").await.unwrap();
+    let reached = session
+        .wait_for_value("tick_count", |ticks| ticks > u64::from(first))
+        .await
+        .unwrap();
+    assert_eq!(reached, u64::from(first) + 1);
+    let soon = session.with_deadline(Duration::from_millis(100));
+    let error = soon
+        .wait_for_value("tick_count", |ticks| ticks > 1_000_000)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, MemoryError::ValueDeadline { .. }),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .starts_with("the value at tick_count was 0x"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn numbers_of_each_size_are_written() {
+    let session = Session::start(writable("wfi")).await.unwrap();
+    let place = 0x2000_0100;
+    for old in [[0_u8; 8], [1, 2, 3, 4, 5, 6, 7, 8]] {
+        session.write_memory(place, old).await.unwrap();
+        session
+            .write_u64(place, 0x1122_3344_5566_7788)
+            .await
+            .unwrap();
+        assert_eq!(
+            session.read_u64(place).await.unwrap(),
+            0x1122_3344_5566_7788
+        );
+        session.write_u32(place, 0x99aa_bbcc).await.unwrap();
+        session.write_u16(place + 4, 0xddee).await.unwrap();
+        session.write_u8(place + 6, 0xff).await.unwrap();
+        assert_eq!(
+            session.read_memory(place, 8).await.unwrap(),
+            [0xcc, 0xbb, 0xaa, 0x99, 0xee, 0xdd, 0xff, 0x11]
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_memory_is_said() {
     let session = start("tick").await;
     assert_eq!(
@@ -83,7 +133,7 @@ async fn it_is_written_while_the_guest_runs() {
     session
         .serial(0)
         .unwrap()
-        .expect("boot\n", DEADLINE)
+        .expect_within("boot\n", DEADLINE)
         .await
         .unwrap();
     session.write_u32("wakeups", 0x0102_0304).await.unwrap();
@@ -140,7 +190,7 @@ async fn a_counter_that_is_written_counts_on_from_there() {
     session
         .serial(0)
         .unwrap()
-        .expect("tick 1\n", DEADLINE)
+        .expect_within("tick 1\n", DEADLINE)
         .await
         .unwrap();
     // While it runs, the guest may have read the counter and be about to store it.

@@ -21,7 +21,7 @@ fn bytes(count: usize) -> Vec<u8> {
 async fn input_of_64_kib_comes_back_whole() {
     let session = start("uart-echo").await;
     let serial = session.serial(0).unwrap();
-    serial.expect("boot\n", DEADLINE).await.unwrap();
+    serial.expect_within("boot\n", DEADLINE).await.unwrap();
     let sent = bytes(64 * 1024);
     let mut echoed = vec![0; sent.len()];
     let mut reader = serial.stream();
@@ -34,6 +34,42 @@ async fn input_of_64_kib_comes_back_whole() {
         first_difference(&echoed, &sent)
     );
     assert_eq!(serial.dropped(), 0);
+}
+
+/// Nothing but a wake makes QEMU look for it (see docs/qemu-notes.md).
+#[tokio::test]
+async fn input_from_before_the_uart_is_enabled_arrives() {
+    let late = config("uart-late-mps2")
+        .machine("mps2-an385")
+        .start_paused(true);
+    for paused in [true, false, true, false] {
+        let session = Session::start(late.clone().start_paused(paused))
+            .await
+            .unwrap();
+        let serial = session.serial(0).unwrap();
+        serial.write_line("early").await.unwrap();
+        // Nothing is asked of QEMU from here on.
+        if paused {
+            session.resume().await.unwrap();
+        }
+        serial.expect("boot\nearly\n").await.unwrap();
+        serial.stream().write_all(b"later\n").await.unwrap();
+        serial.expect("later\n").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_second_port_and_the_default_deadline() {
+    let config = config("tick")
+        .add_serial()
+        .command_deadline(Duration::from_millis(300));
+    let session = Session::start(config).await.unwrap();
+    let error = session.serial(1).unwrap().line().await.unwrap_err();
+    assert!(
+        matches!(error, SerialError::Deadline { deadline, .. } if deadline.as_millis() == 300),
+        "{error}"
+    );
+    assert!(session.serial(2).is_none());
 }
 
 fn first_difference(left: &[u8], right: &[u8]) -> Option<usize> {
@@ -64,13 +100,13 @@ async fn a_regular_expression_matches_bytes() {
     let serial = session.serial(0).unwrap();
     serial.write(b"\0\xfftemperature 42 C\nrest").await.unwrap();
     let wanted = Regex::new(r"(\d+) C\n").unwrap();
-    let seen = serial.expect(&wanted, DEADLINE).await.unwrap();
+    let seen = serial.expect_within(&wanted, DEADLINE).await.unwrap();
     assert_eq!(
         (&*seen.before, &*seen.matched),
         (&b"boot\n\0\xfftemperature "[..], &b"42 C\n"[..])
     );
     let error = serial
-        .expect(wanted, Duration::from_millis(10))
+        .expect_within(wanted, Duration::from_millis(10))
         .await
         .unwrap_err();
     assert!(error.to_string().contains(r"(\d+) C\n"), "{error}");
@@ -80,10 +116,10 @@ async fn a_regular_expression_matches_bytes() {
 async fn what_does_not_come_is_said_with_what_came() {
     let session = start("tick").await;
     let serial = session.serial(0).unwrap();
-    serial.expect("tick 1\n", DEADLINE).await.unwrap();
+    serial.expect_within("tick 1\n", DEADLINE).await.unwrap();
     session.pause().await.unwrap();
     let error = serial
-        .expect("never", Duration::from_millis(10))
+        .expect_within("never", Duration::from_millis(10))
         .await
         .unwrap_err();
     assert!(matches!(error, SerialError::Deadline { .. }), "{error}");
@@ -94,7 +130,7 @@ async fn what_does_not_come_is_said_with_what_came() {
         "{text}"
     );
     session.stop().await.unwrap();
-    let error = serial.expect("never", DEADLINE).await.unwrap_err();
+    let error = serial.expect_within("never", DEADLINE).await.unwrap_err();
     assert!(matches!(error, SerialError::Closed { .. }), "{error}");
 }
 
@@ -152,8 +188,8 @@ async fn the_semihosting_console_has_what_the_guest_prints() {
         "{verdict}"
     );
     let mut lines: Vec<_> = vec![
-        console.line(DEADLINE).await.unwrap(),
-        console.line(DEADLINE).await.unwrap(),
+        console.line_within(DEADLINE).await.unwrap(),
+        console.line_within(DEADLINE).await.unwrap(),
     ];
     lines.sort();
     assert_eq!(
@@ -187,7 +223,7 @@ fn a_runtime_that_is_gone_stalls_no_guest() {
         let error = session
             .serial(0)
             .unwrap()
-            .expect("never", DEADLINE)
+            .expect_within("never", DEADLINE)
             .await
             .unwrap_err();
         assert!(matches!(error, SerialError::Closed { .. }), "{error}");

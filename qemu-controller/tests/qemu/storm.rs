@@ -153,7 +153,7 @@ fn fifty_sessions_at_once() {
                 session
                     .serial(0)
                     .unwrap()
-                    .expect("boot", STORM)
+                    .expect_within("boot", STORM)
                     .await
                     .unwrap();
                 session.pause().await.unwrap();

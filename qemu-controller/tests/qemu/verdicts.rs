@@ -57,7 +57,7 @@ async fn hardfault_loop() {
     session
         .serial(0)
         .unwrap()
-        .expect("hard fault\n", DEADLINE)
+        .expect_within("hard fault\n", DEADLINE)
         .await
         .unwrap();
     let verdict = session.run_to_end(Duration::from_millis(20)).await;

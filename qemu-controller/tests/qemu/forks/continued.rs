@@ -17,7 +17,7 @@ const PERIPHERALS: [u64; 3] = [0xe000_e014, 0xe000_e018, 0x4000_c018];
 /// What a machine printed up to the end of this line, without what it was given.
 async fn printed(session: &Session, input: &[u8], last_line: u32) -> Vec<u8> {
     let before = serial(session)
-        .expect(format!("tick {last_line}\n"), DEADLINE)
+        .expect_within(format!("tick {last_line}\n"), DEADLINE)
         .await
         .unwrap()
         .before;
@@ -36,7 +36,10 @@ async fn printed(session: &Session, input: &[u8], last_line: u32) -> Vec<u8> {
 /// own input.
 async fn twenty(config: QemuConfig, peripherals: &[u64]) {
     let parent = Session::start(config).await.unwrap();
-    serial(&parent).expect("tick 2\n", DEADLINE).await.unwrap();
+    serial(&parent)
+        .expect_within("tick 2\n", DEADLINE)
+        .await
+        .unwrap();
     parent.pause().await.unwrap();
     serial(&parent).take();
     let there = Fingerprint::of(&parent, RAM, peripherals).await;
@@ -82,7 +85,10 @@ async fn twenty_of_a_board_without_one() {
 #[tokio::test]
 async fn a_parent_that_runs_runs_on_and_so_do_its_forks() {
     let parent = start("tick").await;
-    serial(&parent).expect("tick 1\n", DEADLINE).await.unwrap();
+    serial(&parent)
+        .expect_within("tick 1\n", DEADLINE)
+        .await
+        .unwrap();
     let forks = parent.fork(3).await.unwrap();
     check_put_back(&parent).await;
     assert!(parent.query_status().await.unwrap().running && counts(&parent).await);
@@ -92,7 +98,10 @@ async fn a_parent_that_runs_runs_on_and_so_do_its_forks() {
     }
     // Each is a session like any other: it is reset, saved, forked.
     forks[0].reset().await.unwrap();
-    serial(&forks[0]).expect("boot\n", DEADLINE).await.unwrap();
+    serial(&forks[0])
+        .expect_within("boot\n", DEADLINE)
+        .await
+        .unwrap();
     forks[1].save_snapshot("here").await.unwrap();
     forks[1].load_snapshot("here").await.unwrap();
     let again = forks[2].fork(1).await.unwrap();
@@ -132,7 +141,10 @@ async fn each_has_endpoints_of_its_own() {
         assert_eq!(fork.list_snapshots().await.unwrap(), []);
         assert_eq!(counter(fork).await, 0);
         fork.resume().await.unwrap();
-        serial(fork).expect("boot\n", DEADLINE).await.unwrap();
+        serial(fork)
+            .expect_within("boot\n", DEADLINE)
+            .await
+            .unwrap();
     }
     assert_eq!(parent.list_snapshots().await.unwrap().len(), 1);
     assert_eq!(
@@ -146,7 +158,10 @@ async fn each_has_endpoints_of_its_own() {
 async fn with_a_clock_that_counts_instructions() {
     let parent = Session::start(config("tick").deterministic(6));
     let parent = parent.await.unwrap();
-    serial(&parent).expect("tick 3\n", DEADLINE).await.unwrap();
+    serial(&parent)
+        .expect_within("tick 3\n", DEADLINE)
+        .await
+        .unwrap();
     let forks = parent.fork(2).await.unwrap();
     let (one, two) = (next_tick(&forks[0]).await, next_tick(&forks[1]).await);
     assert_eq!(one, two);

@@ -68,7 +68,7 @@ fn serial(session: &Session) -> &Serial {
 /// The number of the next line `tick N`.
 async fn next_tick(session: &Session) -> u32 {
     loop {
-        let line = serial(session).line(DEADLINE).await.unwrap();
+        let line = serial(session).line_within(DEADLINE).await.unwrap();
         if let Some(number) = line.strip_prefix("tick ") {
             return number.parse().unwrap();
         }

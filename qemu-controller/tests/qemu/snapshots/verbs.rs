@@ -155,7 +155,7 @@ async fn each_case_begins_in_the_same_state() {
     let session = start("tick").await;
     let serial = session.serial(0).unwrap();
     serial
-        .expect("boot", crate::support::DEADLINE)
+        .expect_within("boot", crate::support::DEADLINE)
         .await
         .unwrap();
     let mut seen = Vec::new();
@@ -164,7 +164,10 @@ async fn each_case_begins_in_the_same_state() {
             let status = session.query_status().await.unwrap();
             let serial = session.serial(0).unwrap();
             serial.write(case.as_bytes()).await.unwrap();
-            serial.expect(case, crate::support::DEADLINE).await.unwrap();
+            serial
+                .expect_within(case, crate::support::DEADLINE)
+                .await
+                .unwrap();
             session.pause().await.unwrap();
             status.running
         };
