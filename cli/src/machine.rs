@@ -141,18 +141,20 @@ fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> 
 
 /// The firmware's command line begins with its name, as a program's does.
 fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig {
+    let served = match settings.semihosting() {
+        SemihostingMode::Off => return config,
+        SemihostingMode::Console => Semihosting::console(),
+        SemihostingMode::Full => Semihosting::full(),
+    };
     let words =
         std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
-    let semihosting = words.fold(Semihosting::native(), Semihosting::argument);
-    match settings.semihosting() {
-        SemihostingMode::Off => config,
-        SemihostingMode::Console
-            if !words_of(run, settings).any(|word| name(word) == "sandbox") =>
-        {
-            let config = config.semihosting(semihosting);
-            config.with_spec(|spec| spec.sandbox(Sandbox::Strict))
-        }
-        SemihostingMode::Console | SemihostingMode::Full => config.semihosting(semihosting),
+    let config = config.semihosting(words.fold(served, Semihosting::argument));
+    let is_confined = settings.semihosting() == SemihostingMode::Console
+        && !words_of(run, settings).any(|word| name(word) == "sandbox");
+    if is_confined {
+        config.with_spec(|spec| spec.sandbox(Sandbox::Strict))
+    } else {
+        config
     }
 }
 
@@ -247,12 +249,8 @@ fn said(error: &StartError) -> Option<String> {
 }
 
 fn is_for_another_cpu(error: &StartError) -> bool {
-    use FirmwareError::{WrongByteOrder, WrongClass, WrongMachine};
-    let StartError::Launch(SpawnError::Firmware(error)) = error else {
-        return false;
-    };
     matches!(
         error,
-        WrongMachine { .. } | WrongClass { .. } | WrongByteOrder { .. }
+        StartError::Launch(SpawnError::Firmware(FirmwareError::WrongCpu { .. }))
     )
 }

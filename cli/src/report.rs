@@ -37,8 +37,8 @@ pub(crate) enum Failure {
     OwnOption { word: String, option: &'static str },
     #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]
     PortInUse { address: SocketAddr, owner: String },
-    #[error("the firmware is at fault")]
-    Firmware(#[source] FirmwareError),
+    #[error(transparent)]
+    Firmware(FirmwareError),
     #[error(
         "{} is neither an ELF nor an Intel HEX file; a raw image needs --raw with the address to load it at",
         path.display()

@@ -343,11 +343,11 @@ impl QemuConfig {
                 .extra_args(QTEST_ARGS);
         }
         match &self.semihosting {
-            Some(semihosting) if semihosting.has_console() => spec.semihosting(semihosting.clone()),
+            Some(semihosting) if semihosting.has_chardev() => spec.semihosting(semihosting.clone()),
             Some(semihosting) => spec
                 .chardev(SEMIHOSTING, Endpoint::Inherited)
                 .inherit_stdout()
-                .semihosting(semihosting.clone().console(SEMIHOSTING)),
+                .semihosting(semihosting.clone().chardev(SEMIHOSTING)),
             None => spec,
         }
     }

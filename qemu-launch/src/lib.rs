@@ -89,6 +89,7 @@ mod error;
 pub mod firmware;
 mod process;
 mod spec;
+mod target;
 
 pub use argv::command_line::Argv;
 pub use discover::install::install_command;
@@ -103,6 +104,7 @@ pub use process::stop_policy::{StillRunning, StopPolicy, StopStep, Terminated};
 pub use process::{Process, ProcessHandle};
 pub use spec::MachineSpec;
 pub use spec::device::{
-    Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
+    Action, Backend, Blockdev, Device, Display, Drive, Icount, Log, Monitor, Nic, Sandbox,
+    Semihosting, SemihostingLevel,
 };
 pub use spec::endpoint::{Address, Endpoint};

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use qemu_launch::{
-    Action, Backend, Blockdev, Device, Drive, Endpoint, Icount, Log, MachineSpec, Monitor, Nic,
-    Sandbox, Semihosting, SpecError,
+    Action, Backend, Blockdev, Device, Display, Drive, Endpoint, Icount, Log, MachineSpec, Monitor,
+    Nic, Sandbox, Semihosting, SpecError,
 };
 
 fn argv(spec: &MachineSpec) -> Result<String, SpecError> {
@@ -22,10 +22,11 @@ const START: &str = "/usr/bin/qemu-system-arm -nodefaults -no-user-config -displ
 const BOARD: &str = "-machine lm3s6965evb -cpu cortex-m3 -m 64K";
 const QMP: &str = " -chardev socket,id=qmp,fd=3 -mon chardev=qmp,mode=control";
 
-/// What a description adds to the default command line without a monitor.
+/// What a description adds to the default command line without a monitor, the sandbox aside.
 #[track_caller]
 fn check(change: impl FnOnce(MachineSpec) -> MachineSpec, added: &str) {
-    let line = argv(&change(MachineSpec::default().without_qmp())).expect("nothing to refuse");
+    let spec = change(MachineSpec::default().without_qmp().sandbox(Sandbox::Off));
+    let line = argv(&spec).expect("nothing to refuse");
     assert_eq!(
         line.strip_prefix(START)
             .and_then(|rest| rest.strip_prefix(BOARD)),
@@ -80,13 +81,15 @@ fn what_it_runs() {
         " -device loader,file=/fw/a.hex",
     );
     check(|spec| spec.bios("/fw/rom.bin"), " -bios /fw/rom.bin");
+    check(|spec| spec.bios("none"), " -bios none");
+    check(|spec| spec.without_bios(), " -bios none");
     check(
         |spec| {
             spec.semihosting(
-                Semihosting::native()
+                Semihosting::full()
                     .argument("one")
                     .argument("two,three")
-                    .console("out"),
+                    .chardev("out"),
             )
         },
         " -semihosting-config enable=on,target=native,chardev=out,arg=one,arg=two,,three",
@@ -109,6 +112,130 @@ fn what_it_runs() {
         " -action reboot=shutdown,shutdown=pause",
     );
     check(|spec| spec.action(Action::new()), "");
+}
+
+/// What differs by the target that the program emulates.
+#[test]
+fn targets() {
+    let spec = |program: &str, machine: &str| {
+        MachineSpec::new(program, machine)
+            .without_qmp()
+            .firmware("/fw/a.elf")
+            .semihosting(Semihosting::full())
+    };
+    let line = |spec: MachineSpec, program: &str| {
+        let argv = spec.argv(Path::new(program), Path::new("/")).unwrap();
+        argv.to_string()[program.len()..]
+            .trim_start_matches(" -nodefaults -no-user-config -display none ")
+            .to_owned()
+    };
+    // Its boards take the ROM and ignore the kernel, and its QEMU refuses semihosting.
+    assert_eq!(
+        line(spec("qemu-system-avr", "uno"), "/q/qemu-system-avr"),
+        "-machine uno -bios /fw/a.elf"
+    );
+    assert_eq!(
+        line(spec("qemu-system-x86_64", "q35"), "/q/qemu-system-x86_64"),
+        "-machine q35 -kernel /fw/a.elf"
+    );
+    // A variable may have named a program of any name.
+    assert_eq!(
+        line(spec("qemu-system-avr", "uno"), "/opt/my-qemu"),
+        "-machine uno -bios /fw/a.elf"
+    );
+    let riscv = spec("qemu-system-riscv32", "virt").without_bios();
+    assert_eq!(
+        line(riscv, "/q/qemu-system-riscv32"),
+        "-machine virt -kernel /fw/a.elf -bios none -semihosting-config enable=on,target=native"
+    );
+    let no_board = MachineSpec::default().qemu("qemu-system-riscv32");
+    let error = no_board.argv(Path::new("/q/qemu-system-riscv32"), Path::new("/"));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "qemu-system-riscv32 has to be told its machine: the default, lm3s6965evb, is one of qemu-system-arm"
+    );
+}
+
+#[test]
+fn displays() {
+    let line = |display: Display| argv(&MachineSpec::default().without_qmp().display(display));
+    let shown = |display: Display| {
+        let line = line(display).unwrap();
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        words[words.iter().position(|word| word == "-display").unwrap() + 1].clone()
+    };
+    assert_eq!(shown(Display::None), "none");
+    assert_eq!(shown(Display::Raw("gtk,gl=on".into())), "gtk,gl=on");
+    assert_eq!(
+        shown(Display::Vnc(Endpoint::PrivateSocket)),
+        "vnc=unix:/run/qemu-1/vnc.sock"
+    );
+    assert_eq!(
+        shown(Display::Vnc(Endpoint::Socket("/tmp/a,b".into()))),
+        "vnc=unix:/tmp/a,,b"
+    );
+    assert_eq!(
+        shown(Display::Vnc(Endpoint::loopback(5901))),
+        "vnc=127.0.0.1:1"
+    );
+    let exposed = Endpoint::Exposed("[::]:5900".parse().unwrap());
+    assert_eq!(shown(Display::Vnc(exposed)), "'vnc=[::]:0'");
+    for refused in [
+        Endpoint::free_port(),
+        Endpoint::loopback(80),
+        Endpoint::Inherited,
+    ] {
+        let error = line(Display::Vnc(refused)).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "a VNC display needs a unix socket, or a TCP port of 5900 or above"
+        );
+    }
+}
+
+/// No command of the host where a stranger can reach a monitor or the guest may not run one.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_sandbox_where_nothing_is_said_of_it() {
+    let spec = || MachineSpec::default().without_qmp();
+    let sandbox = |spec: MachineSpec| {
+        let line = argv(&spec).unwrap();
+        line.split_once(" -sandbox ")
+            .map(|(_, value)| value.to_owned())
+    };
+    let no_spawn = Some("on,spawn=deny".to_owned());
+    let everybody = Endpoint::Exposed("0.0.0.0:1234".parse().unwrap());
+    for listening in [
+        spec().gdb(Endpoint::loopback(1234)),
+        spec().gdb(everybody),
+        spec().qmp(Endpoint::free_port()),
+        spec().monitor(Monitor::Human(Endpoint::free_port())),
+        spec().semihosting(Semihosting::console()),
+    ] {
+        assert_eq!(sandbox(listening.clone()), no_spawn);
+        assert_eq!(sandbox(listening.clone().sandbox(Sandbox::Off)), None);
+        let by_hand = listening.extra_args(["-sandbox", "off"]);
+        assert_eq!(sandbox(by_hand), Some("off".to_owned()));
+    }
+    let by_hand = spec().extra_args(["-gdb", "tcp:127.0.0.1:1234"]);
+    assert!(argv(&by_hand).unwrap().contains(" -sandbox on,spawn=deny "));
+    for silent in [
+        spec().gdb(Endpoint::Inherited).qmp(Endpoint::PrivateSocket),
+        spec().semihosting(Semihosting::full()),
+        spec().semihosting(Semihosting::off()),
+    ] {
+        assert_eq!(sandbox(silent), None);
+    }
+}
+
+#[test]
+fn a_command_of_the_standard_library_has_the_same_words() {
+    let argv = MachineSpec::default()
+        .argv(Path::new("/q"), Path::new("/"))
+        .unwrap();
+    let command = std::process::Command::from(&argv);
+    assert_eq!(command.get_program(), argv.program());
+    assert!(command.get_args().eq(argv.args()));
 }
 
 #[test]

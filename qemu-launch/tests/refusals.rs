@@ -154,8 +154,8 @@ fn extra_args_can_not_repeat_or_contradict() {
             r#"the extra argument "-kernel" sets the firmware again, which "-kernel" has set"#,
         ),
         (
-            &["-nographic"],
-            r#"the extra argument "-nographic" sets the display again, which "-display" has set"#,
+            &["-vnc", ":1"],
+            r#"the extra argument "-vnc" sets the display again, which "-display" has set"#,
         ),
         (
             &["-icount", "1", "-icount", "2"],
@@ -163,11 +163,11 @@ fn extra_args_can_not_repeat_or_contradict() {
         ),
         (
             &["-daemonize"],
-            r#"the extra argument "-daemonize" is refused: the process would leave whoever watches it"#,
+            r#"the extra argument "-daemonize" is refused: the process would leave the one that supervises it"#,
         ),
         (
             &["-s"],
-            r#"the extra argument "-s" is refused: it listens on every interface; use `gdb(Endpoint::loopback(1234))`"#,
+            r#"the extra argument "-s" is refused: it listens on every interface; set the GDB stub's endpoint instead"#,
         ),
         (
             &["-name vm"],
@@ -184,6 +184,28 @@ fn extra_args_can_not_repeat_or_contradict() {
             expected
         );
     }
+}
+
+/// Many scripts have such words by habit.
+#[test]
+fn extra_args_that_only_repeat_are_left_out() {
+    let plain = argv(&MachineSpec::default()).unwrap();
+    let harmless: [&[&str]; 8] = [
+        &["-nographic"],
+        &["-display", "none"],
+        &["-nodefaults", "--no-user-config"],
+        &["-monitor", "none"],
+        &["-cpu", "cortex-m3"],
+        &["-M", "lm3s6965evb"],
+        &["-m", "64K"],
+        &["-nographic", "-nographic"],
+    ];
+    for extra in harmless {
+        let line = argv(&MachineSpec::default().extra_args(extra));
+        assert_eq!(line.unwrap(), plain, "{extra:?}");
+    }
+    let twice = MachineSpec::default().extra_args(["-icount", "1", "-icount", "1", "-S"]);
+    assert!(argv(&twice).unwrap().ends_with(" -icount 1 -S"));
 }
 
 #[test]

@@ -29,7 +29,11 @@ fn firmware_that_cannot_be() {
     refused(run(&write("empty.elf", b"")), &["empty.elf is empty"]);
     refused(
         run(&write("main.c", b"int main(void) {}\n")),
-        &["main.c", "neither an ELF nor an Intel HEX", "--raw"],
+        &["main.c is a text file", "an ELF file was wanted"],
+    );
+    refused(
+        run(&write("image.bin", b"\0\0\x01\x20")),
+        &["image.bin", "neither an ELF nor an Intel HEX", "--raw"],
     );
     refused(
         run(&write("damaged.elf", b"\x7fELF\x01\x01")),

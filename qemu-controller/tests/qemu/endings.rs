@@ -92,7 +92,7 @@ async fn a_reset_request_ends_a_qemu_that_may_not_reboot() {
 async fn a_semihosting_exit_has_the_guest_s_status_and_no_event() {
     let session = Session::start(
         config("semihosting-exit")
-            .with_spec(|spec| spec.semihosting(Semihosting::native()))
+            .with_spec(|spec| spec.semihosting(Semihosting::full()))
             .wait_for_gdb(true),
     )
     .await

@@ -102,7 +102,7 @@ async fn over_a_socket_and_without_a_stub() {
 async fn nothing_listens_unless_it_is_asked_for() {
     let quiet = QemuConfig::default()
         .firmware(image("tick"))
-        .semihosting(Semihosting::native())
+        .semihosting(Semihosting::full())
         .writable_memory(true);
     let session = Session::start(quiet.clone()).await.unwrap();
     assert!(session.gdb().is_none());

@@ -178,7 +178,7 @@ async fn the_semihosting_console_has_what_the_guest_prints() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("console.log");
     let config = config("semihosting-print")
-        .semihosting(Semihosting::native())
+        .semihosting(Semihosting::full())
         .semihosting_log(&path);
     let session = Session::start(config).await.unwrap();
     let console = session.semihosting().unwrap().clone();

@@ -17,8 +17,7 @@ async fn run(config: QemuConfig) -> (Session, Verdict) {
 }
 
 async fn semihosting_exit() {
-    let (session, verdict) =
-        run(config("semihosting-exit").semihosting(Semihosting::native())).await;
+    let (session, verdict) = run(config("semihosting-exit").semihosting(Semihosting::full())).await;
     assert!(
         matches!(verdict, Verdict::Exited { status: 7 }),
         "{verdict}"

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// QEMU's command line. Its `Display` can be pasted into a shell: any POSIX one, or bash, zsh or
-/// ksh where a word is not printable text (`$'…'`). Of a machine with inherited channels it only
-/// shows what was run: the descriptors are QEMU's, and a shell has none under their numbers.
+/// ksh where a word is not printable text (`$'…'`). For a machine with inherited channels it only
+/// shows what was run: the descriptors are QEMU's, and a shell has none of those numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Argv {
     program: PathBuf,
@@ -28,6 +29,16 @@ impl Argv {
     #[must_use]
     pub fn args(&self) -> &[OsString] {
         &self.args
+    }
+}
+
+/// The same program and arguments, for whoever starts QEMU otherwise. Inherited channels are not
+/// passed by it: their descriptors have to be at the numbers that the arguments name.
+impl From<&Argv> for Command {
+    fn from(argv: &Argv) -> Self {
+        let mut command = Self::new(&argv.program);
+        command.args(&argv.args);
+        command
     }
 }
 

@@ -1,76 +1,15 @@
-//! What `extra_args` may not say: an option that a typed one has said already, or one that defeats
-//! the watching.
+//! What `extra_args` may not say: an option that a typed one has set already, or one that lets QEMU
+//! escape its supervision. It catches mistakes and is no boundary; see
+//! [`MachineSpec::extra_args`](crate::MachineSpec::extra_args).
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 
 use crate::error::SpecError;
 
-/// Options that take no value, as `qemu-options.def` of 7.2 and 10.0 has them.
-const FLAGS: &[&str] = &[
-    "h",
-    "help",
-    "version",
-    "S",
-    "s",
-    "snapshot",
-    "usb",
-    "nographic",
-    "full-screen",
-    "portrait",
-    "no-acpi",
-    "no-hpet",
-    "no-reboot",
-    "no-shutdown",
-    "nodefaults",
-    "no-user-config",
-    "daemonize",
-    "mem-prealloc",
-    "enable-kvm",
-    "semihosting",
-    "old-param",
-    "preconfig",
-    "singlestep",
-    "one-insn-per-tb",
-    "only-migratable",
-    "audio-help",
-    "xen-attach",
-    "xen-domid-restrict",
-    "win2k-hack",
-    "no-fd-bootchk",
-    "no-kvm",
-    "enable-fips",
-    "enable-sync-profile",
-    "nouserconfig",
-    "alt-grab",
-    "ctrl-grab",
-    "no-quit",
-    "no-frame",
-    "curses",
-    "sdl",
-    "async-teardown",
-    "perfmap",
-    "jitdump",
-];
-
-/// Options that take the next word for their value, from the same place. Of one that is in neither
-/// table it is not known where the next option stands.
-#[rustfmt::skip]
-const VALUED: &[&str] = &[
-    "machine", "M", "cpu", "accel", "smp", "numa", "add-fd", "set", "global", "boot", "m", "mem-path", "k", "audio",
-    "audiodev", "device", "name", "uuid", "fda", "fdb", "hda", "hdb", "hdc", "hdd", "cdrom", "blockdev", "drive",
-    "mtdblock", "sd", "pflash", "fsdev", "virtfs", "iscsi", "usbdevice", "display", "spice", "rotate", "vga", "g",
-    "vnc", "acpitable", "smbios", "netdev", "nic", "net", "chardev", "tpmdev", "kernel", "append", "initrd", "dtb",
-    "shim", "compat", "fw_cfg", "serial", "parallel", "monitor", "qmp", "qmp-pretty", "mon", "debugcon", "pidfile",
-    "gdb", "d", "D", "dfilter", "seed", "L", "bios", "xen-domid", "option-rom", "rtc", "icount", "watchdog",
-    "watchdog-action", "action", "echr", "loadvm", "chroot", "runas", "prom-env", "semihosting-config", "sandbox",
-    "readconfig", "writeconfig", "trace", "plugin", "qtest", "qtest-log", "run-with", "msg", "dump-vmstate",
-    "overcommit", "incoming", "object", "tb-size", "soundhw",
-];
-
-/// Options that mean the same machine part, under one name each: one of them twice is a
-/// contradiction.
-const SINGLE: &[(&str, &[&str])] = &[
+/// Options that this crate sets, by the part of the machine that they are about: two of one part
+/// contradict each other.
+const PARTS: &[(&str, &[&str])] = &[
     ("the board", &["machine", "M"]),
     ("the CPU", &["cpu"]),
     ("the memory", &["m"]),
@@ -92,54 +31,99 @@ const SINGLE: &[(&str, &[&str])] = &[
     ),
 ];
 
-const DAEMONIZE: &str = "the process would leave whoever watches it";
-const OPEN_STUB: &str = "it listens on every interface; use `gdb(Endpoint::loopback(1234))`";
+/// Options of the above that take no value.
+const FLAGS: &[&str] = &["semihosting", "nographic", "curses", "sdl"];
 
-/// Refuses extra arguments that are no options, defeat the watching, or repeat what `typed` says.
-pub(crate) fn check_extra(typed: &[OsString], extra: &[OsString]) -> Result<(), SpecError> {
-    if extra.is_empty() {
-        return Ok(());
+/// Options whose value is free text, and may look like any other option.
+const TEXT: &[&str] = &["name", "append"];
+
+const DAEMONIZE: &str = "the process would leave the one that supervises it";
+const OPEN_STUB: &str = "it listens on every interface; set the GDB stub's endpoint instead";
+const REMOTE_STUB: &str =
+    "it can be reached from another machine; set the GDB stub's endpoint instead";
+
+/// An option with its value, where it has one.
+type Pair<'a> = (&'a OsStr, Option<&'a OsStr>);
+
+/// The extra arguments without those that only repeat what `typed` says.
+///
+/// # Errors
+/// One is no option, lets QEMU escape its supervision, or contradicts `typed`.
+pub(crate) fn check_extra(
+    typed: &[OsString],
+    extra: &[OsString],
+) -> Result<Vec<OsString>, SpecError> {
+    let mut seen: Vec<Pair<'_>> = pairs(typed).collect();
+    let mut passed = Vec::new();
+    if let Some(word) = extra.first().filter(|word| !is_option(word)) {
+        return Err(SpecError::invalid(
+            "extra argument",
+            format!("{word:?} is no option: one word each, beginning with a dash"),
+        ));
     }
-    let mut seen: Vec<&OsStr> = Vec::new();
-    for found in options(typed) {
-        seen.push(found?.0);
-    }
-    let mut unknown = false;
-    for found in options(extra) {
-        let (option, value) = found?;
-        crate::argv::option::value("extra argument", option)?;
-        refuse(option, value)?;
-        unknown |= !FLAGS.contains(&name(option)) && !VALUED.contains(&name(option));
-        if let Some(value) = value
-            && unknown
-            && value.as_encoded_bytes().first() == Some(&b'-')
-        {
-            // Behind an option that is not known, what was taken for a value may be an option.
-            refuse(value, None)?;
+    for pair in pairs(extra) {
+        let (option, value) = pair;
+        for word in [Some(option), value].into_iter().flatten() {
+            crate::argv::option::value("extra argument", word)?;
         }
-        if let Some((part, names)) = SINGLE
-            .iter()
-            .find(|(_, names)| names.contains(&name(option)))
-            && let Some(first) = seen.iter().find(|seen| names.contains(&name(seen)))
+        if option.as_encoded_bytes().contains(&b' ') {
+            return Err(SpecError::invalid(
+                "extra argument",
+                format!(
+                    "{option:?} is one word with a space; give the option and its value as two"
+                ),
+            ));
+        }
+        refuse(option, value)?;
+        if is_repetition(pair, &seen) {
+            continue;
+        }
+        if let Some((part, names)) = part_of(option)
+            && let Some((first, _)) = seen.iter().find(|(seen, _)| names.contains(&name(seen)))
         {
-            return Err(SpecError::Repeated {
-                part,
-                first: (*first).to_owned(),
-                second: option.to_owned(),
+            return Err(SpecError::Conflict {
+                message: format!(
+                    "the extra argument {option:?} sets {part} again, which {first:?} has set"
+                ),
             });
         }
-        seen.push(option);
+        passed.extend(
+            [Some(option), value]
+                .into_iter()
+                .flatten()
+                .map(OsStr::to_owned),
+        );
+        seen.push(pair);
     }
-    if let Some(nul) = extra
+    Ok(passed)
+}
+
+fn part_of(option: &OsStr) -> Option<&'static (&'static str, &'static [&'static str])> {
+    PARTS
         .iter()
-        .find(|word| word.as_encoded_bytes().contains(&0))
-    {
-        return Err(SpecError::Nul {
-            what: "extra argument",
-            text: nul.clone(),
-        });
+        .find(|(_, names)| names.contains(&name(option)))
+}
+
+/// Whether it says nothing new: the same value again, no monitor where none is the default, no
+/// window where there is none, semihosting where it is served.
+fn is_repetition((option, value): Pair<'_>, seen: &[Pair<'_>]) -> bool {
+    let has = |name_of: &str, value: Option<&str>| {
+        seen.iter().any(|(option, seen)| {
+            name(option) == name_of && value.is_none_or(|value| *seen == Some(OsStr::new(value)))
+        })
+    };
+    match name(option) {
+        "nodefaults" | "no-user-config" => true,
+        "monitor" => value == Some(OsStr::new("none")),
+        "nographic" => has("display", Some("none")),
+        "semihosting" => has("semihosting-config", None),
+        _ => {
+            part_of(option).is_some_and(|(_, names)| {
+                seen.iter()
+                    .any(|(seen, other)| names.contains(&name(seen)) && *other == value)
+            }) && value.is_some()
+        }
     }
-    Ok(())
 }
 
 /// Refuses what is never passed on, whatever else is said.
@@ -149,9 +133,7 @@ fn refuse(option: &OsStr, value: Option<&OsStr>) -> Result<(), SpecError> {
         "daemonize" => DAEMONIZE,
         "run-with" if value.split([',', '=']).any(|word| word == "daemonize") => DAEMONIZE,
         "s" => OPEN_STUB,
-        "gdb" if !stays_here(&value) => {
-            "it can be reached from another machine; use `gdb(Endpoint::loopback(1234))`"
-        }
+        "gdb" if !stays_here(&value) => REMOTE_STUB,
         _ => return Ok(()),
     };
     Err(SpecError::Refused {
@@ -176,9 +158,13 @@ fn stays_here(device: &str) -> bool {
     }
     let host = address.rsplit_once(':').map_or("", |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    // Where UDP is answered is not where it listens.
+    // With UDP, the address that answers are sent to is not the one that QEMU listens on.
     kind != "udp"
         && (host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+}
+
+fn is_option(word: &OsString) -> bool {
+    word.as_encoded_bytes().first() == Some(&b'-')
 }
 
 /// The option's name; QEMU takes one dash or two.
@@ -189,21 +175,15 @@ fn name(option: &OsStr) -> &str {
         .unwrap_or(text)
 }
 
-/// The words in option position and their values, as QEMU's `lookup_opt` walks them.
-fn options(
-    words: &[OsString],
-) -> impl Iterator<Item = Result<(&OsStr, Option<&OsStr>), SpecError>> {
-    let mut words = words.iter();
+/// Each option with its value. Which options take one differs by QEMU's version, so a word is a
+/// value if it does not begin with a dash: no option hides behind one that is not known.
+fn pairs(words: &[OsString]) -> impl Iterator<Item = Pair<'_>> {
+    let mut words = words.iter().peekable();
     std::iter::from_fn(move || {
-        let word = words.next()?;
-        if word.as_encoded_bytes().first() != Some(&b'-') {
-            return Some(Err(SpecError::NotAnOption { word: word.clone() }));
-        }
-        if word.as_encoded_bytes().contains(&b' ') {
-            return Some(Err(SpecError::TwoWordsInOne { word: word.clone() }));
-        }
-        let takes_one = !FLAGS.contains(&name(word));
-        let value = if takes_one { words.next() } else { None };
-        Some(Ok((word.as_os_str(), value.map(OsString::as_os_str))))
+        let option = words.next()?;
+        let takes_any = TEXT.contains(&name(option));
+        let takes_none = FLAGS.contains(&name(option));
+        let value = words.next_if(|word| takes_any || (!takes_none && !is_option(word)));
+        Some((option.as_os_str(), value.map(OsString::as_os_str)))
     })
 }

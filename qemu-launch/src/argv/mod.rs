@@ -5,16 +5,19 @@ mod conflict;
 pub(crate) mod option;
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::SpecError;
 use crate::process::channel::{Channel, Channels};
 use crate::process::environment;
 use crate::spec::device::{
-    Action, Blockdev, Device, Drive, Icount, Log, Nic, Sandbox, Semihosting,
+    Action, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
+    SemihostingLevel,
 };
-use crate::spec::image::LoadedImage;
+use crate::spec::endpoint::Address;
+use crate::spec::image::{Bios, LoadedImage};
 use crate::spec::{MachineSpec, Stdio};
+use crate::target::Target;
 use command_line::Argv;
 use option::OptionList;
 
@@ -28,6 +31,7 @@ pub(crate) struct Plan {
     pub(crate) channels: Vec<Channel>,
     /// It outlives its handle and this program.
     pub(crate) kept: bool,
+    pub(crate) current_dir: Option<PathBuf>,
     pub(crate) stdout_is_channel: bool,
     pub(crate) stdio: Stdio,
 }
@@ -79,24 +83,45 @@ pub(crate) fn plan(
     descriptors: impl Iterator<Item = i32>,
 ) -> Result<Plan, SpecError> {
     environment::check(&spec.environment)?;
+    check_board(spec, program)?;
     let channels = Channels::of(spec, folder, descriptors)?;
     let mut args = Args::default();
     args.flag("-nodefaults");
     args.flag("-no-user-config");
-    args.pair("-display", "none");
+    args.pair("-display", channels.display(spec)?);
     board(spec, &mut args)?;
-    contents(spec, &mut args)?;
+    contents(spec, program, &mut args)?;
     channels.write(spec, &mut args)?;
     storage_and_devices(spec, &mut args)?;
     behaviour(spec, &mut args)?;
-    conflict::check_extra(&args.words, &spec.extra_args)?;
-    args.words.extend(spec.extra_args.iter().cloned());
+    let extra = conflict::check_extra(&args.words, &spec.extra_args)?;
+    args.words.extend(extra);
+    if let Some(folder) = &spec.current_dir {
+        option::value("current folder", folder.as_os_str())?;
+    }
     Ok(Plan {
         argv: Argv::new(program.to_owned(), args.words),
         channels: channels.into_vec(),
         kept: spec.kept,
+        current_dir: spec.current_dir.clone(),
         stdout_is_channel: spec.stdout_is_channel(),
         stdio: spec.stdio.clone(),
+    })
+}
+
+/// The default board is one of Arm's: another QEMU has to be told its board.
+pub(crate) fn check_board(spec: &MachineSpec, program: &Path) -> Result<(), SpecError> {
+    let target = Target::of(spec, program);
+    if !spec.is_default_board() || target.has_default_board() {
+        return Ok(());
+    }
+    Err(SpecError::Invalid {
+        what: "machine",
+        message: format!(
+            "{} has to be told its machine: the default, {}, is one of qemu-system-arm",
+            target.program(),
+            spec.board_name()
+        ),
     })
 }
 
@@ -118,16 +143,19 @@ impl Args {
 }
 
 fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
-    let mut machine = OptionList::new("type", option::word("machine", &spec.machine)?);
-    push_properties(&mut machine, "machine property", &spec.machine_properties)?;
-    args.pair("-machine", machine.finish());
-    match spec.cpu_model() {
-        Some(cpu) => args.pair("-cpu", cpu_model(cpu, &spec.cpu_properties)?),
-        None if spec.cpu_properties.is_empty() => {}
-        None => {
-            return Err(SpecError::CpuPropertyWithoutCpu {
-                property: spec.cpu_properties[0].0.clone(),
-            });
+    let (machine, behind) = properties_behind("machine", &spec.machine)?;
+    let mut list = OptionList::new("type", option::word("machine", machine)?);
+    for (key, value) in behind {
+        push_property(&mut list, "machine property", key, value.as_ref())?;
+    }
+    push_properties(&mut list, "machine property", &spec.machine_properties)?;
+    args.pair("-machine", list.finish());
+    match (spec.cpu_model(), spec.cpu_properties.first()) {
+        (Some(cpu), _) => args.pair("-cpu", cpu_model(cpu, &spec.cpu_properties)?),
+        (None, None) => {}
+        (None, Some((property, _))) => {
+            let problem = format!("{property} needs a CPU model to go with");
+            return Err(SpecError::invalid("CPU property", problem));
         }
     }
     if let Some(memory) = spec.memory_size() {
@@ -139,26 +167,43 @@ fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     Ok(())
 }
 
+/// A name, and the properties behind it.
+type NameAndProperties<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
+/// The `key=value` pairs behind a name, as QEMU's manual writes them: `virt,secure=on`. A value
+/// can't have a comma here.
+fn properties_behind<'a>(
+    what: &'static str,
+    text: &'a str,
+) -> Result<NameAndProperties<'a>, SpecError> {
+    let mut pieces = text.split(',');
+    let name = pieces.next().unwrap_or_default();
+    let pairs: Option<Vec<_>> = pieces.map(|piece| piece.split_once('=')).collect();
+    match pairs {
+        Some(pairs) => Ok((name, pairs)),
+        None => Err(SpecError::bad_name(what, text)),
+    }
+}
+
 fn cpu_model(model: &str, properties: &[(String, String)]) -> Result<String, SpecError> {
+    let (model, behind) = properties_behind("cpu", model)?;
+    let set = properties.iter().map(|(key, value)| (&**key, &**value));
     let mut text = option::word("cpu", model)?.to_owned();
-    for (number, (key, value)) in properties.iter().enumerate() {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (key, value) in behind.into_iter().chain(set) {
         option::key("cpu property", key)?;
-        if let Some((_, first)) = properties[..number].iter().find(|(known, _)| known == key) {
-            return Err(SpecError::PropertyTwice {
-                what: "cpu property",
-                key: key.clone(),
-                first: first.into(),
-                second: value.into(),
-            });
+        if let Some((_, first)) = seen.iter().find(|(known, _)| *known == key) {
+            let (first, value) = (first.as_ref(), value.as_ref());
+            return Err(SpecError::set_twice("cpu property", key, first, value));
         }
         option::value("cpu property", value.as_ref())?;
         if value.contains(',') {
-            return Err(SpecError::CommaInCpuProperty {
-                property: key.clone(),
-                value: value.clone(),
-            });
+            let problem =
+                format!("{key}={value:?} contains a comma, which QEMU's -cpu can't be given");
+            return Err(SpecError::invalid("CPU property", problem));
         }
         text.push_str(&format!(",{key}={value}"));
+        seen.push((key, value));
     }
     Ok(text)
 }
@@ -169,30 +214,50 @@ fn checked_memory(text: &str) -> Result<&str, SpecError> {
     if suffix <= 1 && digits.parse::<u64>().is_ok_and(|n| n > 0) && !digits.starts_with('+') {
         Ok(text)
     } else {
-        Err(SpecError::BadMemory {
-            text: text.to_owned(),
+        Err(SpecError::Invalid {
+            what: "memory",
+            message: format!(
+                "{text:?} is no amount of memory: a number above 0, in MiB unless K, M, G or T follows"
+            ),
         })
     }
 }
 
-fn contents(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+fn contents(spec: &MachineSpec, program: &Path, args: &mut Args) -> Result<(), SpecError> {
+    let target = Target::of(spec, program);
     if let [first, second, ..] = spec.kernels.as_slice() {
-        return Err(SpecError::TwoFirmwares {
-            first: first.path.clone(),
-            second: second.path.clone(),
+        let (first, second) = (first.path.display(), second.path.display());
+        return Err(SpecError::Conflict {
+            message: format!("two firmwares: {first} and {second}"),
         });
     }
     if let Some(kernel) = spec.kernels.first() {
-        args.pair("-kernel", option::path("firmware", &kernel.path)?);
+        let option = target.firmware_option();
+        if option == "-bios" && spec.bios.is_some() {
+            return Err(SpecError::Conflict {
+                message: format!(
+                    "two firmwares: {}, which this target takes as its ROM, and a ROM",
+                    kernel.path.display()
+                ),
+            });
+        }
+        args.pair(option, option::path("firmware", &kernel.path)?);
     }
     for image in &spec.images {
         args.pair("-device", loader(image)?);
     }
-    if let Some(bios) = &spec.bios {
-        args.pair("-bios", option::path("bios", bios)?);
+    match &spec.bios {
+        Some(Bios::File(path)) => args.pair("-bios", option::path("bios", path)?),
+        Some(Bios::None) => args.pair("-bios", "none"),
+        None => {}
     }
-    if let Some(semihosting) = &spec.semihosting {
-        args.pair("-semihosting-config", semihosting_config(semihosting)?);
+    if let Some(semihosting) = &spec.semihosting
+        && semihosting.level != SemihostingLevel::Off
+    {
+        let list = semihosting_config(semihosting)?;
+        if target.has_semihosting() {
+            args.pair("-semihosting-config", list);
+        }
     }
     Ok(())
 }
@@ -270,19 +335,24 @@ fn push_properties(
     properties: &[(String, OsString)],
 ) -> Result<(), SpecError> {
     for (key, value) in properties {
-        option::key(what, key)?;
-        if let Some(first) = list.value_of(key)
-            && !is_list(what, key)
-        {
-            return Err(SpecError::PropertyTwice {
-                what,
-                key: key.clone(),
-                first: first.to_owned(),
-                second: value.clone(),
-            });
-        }
-        list.push(key, option::value(what, value)?);
+        push_property(list, what, key, value)?;
     }
+    Ok(())
+}
+
+fn push_property(
+    list: &mut OptionList,
+    what: &'static str,
+    key: &str,
+    value: &OsStr,
+) -> Result<(), SpecError> {
+    option::key(what, key)?;
+    if let Some(first) = list.value_of(key)
+        && !is_list(what, key)
+    {
+        return Err(SpecError::set_twice(what, key, first, value));
+    }
+    list.push(key, option::value(what, value)?);
     Ok(())
 }
 
@@ -310,19 +380,58 @@ fn behaviour(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     for (driver, property, value) in &spec.globals {
         args.pair("-global", global(driver, property, value)?);
     }
-    if spec.sandbox == Sandbox::Strict {
-        args.pair(
+    match spec.sandbox.unwrap_or_else(|| default_sandbox(spec)) {
+        Sandbox::Off => {}
+        Sandbox::NoSpawn => args.pair("-sandbox", "on,spawn=deny"),
+        Sandbox::Strict => args.pair(
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        );
+        ),
     }
     Ok(())
+}
+
+/// What the machine needs where the caller says nothing; an extra `-sandbox` says something.
+fn default_sandbox(spec: &MachineSpec) -> Sandbox {
+    let is = |word: &OsString, option: &str| {
+        word.to_str()
+            .is_some_and(|word| word.trim_start_matches('-') == option)
+    };
+    if !cfg!(target_os = "linux") || spec.extra_args.iter().any(|word| is(word, "sandbox")) {
+        return Sandbox::Off;
+    }
+    let monitors = spec.monitors.iter().map(Monitor::endpoint);
+    let listens = (spec.qmp.iter().chain(&spec.gdb).chain(monitors))
+        .any(|endpoint| Address::tcp(endpoint).is_some());
+    let listens_by_extra = spec.extra_args.windows(2).any(|pair| {
+        let tcp = ["tcp:", "telnet:", "websocket:"];
+        ["gdb", "qmp", "qmp-pretty", "monitor"]
+            .iter()
+            .any(|option| is(&pair[0], option))
+            && tcp
+                .iter()
+                .any(|kind| pair[1].to_string_lossy().contains(kind))
+    });
+    let console_only = spec
+        .semihosting
+        .as_ref()
+        .is_some_and(|semihosting| semihosting.level == SemihostingLevel::Console);
+    if listens || listens_by_extra || console_only {
+        Sandbox::NoSpawn
+    } else {
+        Sandbox::Off
+    }
 }
 
 fn icount_list(icount: Icount) -> Result<OsString, SpecError> {
     let list = match icount.shift {
         Some(shift @ 0..=10) => OptionList::empty().with("shift", shift.to_string()),
-        Some(shift) => return Err(SpecError::BadIcountShift { shift }),
+        Some(shift) => {
+            return Err(SpecError::Invalid {
+                what: "icount",
+                message: format!("an icount shift of {shift} is outside 0 to 10"),
+            });
+        }
         None => OptionList::empty().with("shift", "auto"),
     };
     Ok(if icount.sleep {
@@ -351,22 +460,25 @@ fn action_list(action: Action) -> Option<OsString> {
 
 fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
     if log.items.is_empty() {
-        return Err(SpecError::NothingToLog);
+        return Err(SpecError::Invalid {
+            what: "log",
+            message: "a log needs at least one item, such as guest_errors".to_owned(),
+        });
     }
     for item in &log.items {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_:*?".contains(&b);
         if item.is_empty() || !item.bytes().all(plain) {
-            return Err(SpecError::BadName {
-                what: "log item",
-                text: item.clone(),
-            });
+            return Err(SpecError::bad_name("log item", item));
         }
     }
     args.pair("-d", log.items.join(","));
     if let Some(file) = &log.file {
         let path = option::path("log file", file)?;
         if path.as_encoded_bytes().contains(&b'%') {
-            return Err(SpecError::PercentInLogFile { path: file.clone() });
+            let file = file.display();
+            let problem =
+                format!("{file} has a % in its absolute path, which QEMU reads as a template");
+            return Err(SpecError::invalid("log file", problem));
         }
         args.pair("-D", path);
     }
@@ -379,10 +491,7 @@ fn global(driver: &str, property: &str, value: &OsStr) -> Result<OsString, SpecE
     for (what, text) in [("global driver", driver), ("global property", property)] {
         option::key(what, text)?;
         if text.len() > 63 || (what == "global driver" && text.contains('.')) {
-            return Err(SpecError::BadName {
-                what,
-                text: text.to_owned(),
-            });
+            return Err(SpecError::bad_name(what, text));
         }
     }
     let mut text = OsString::from(format!("{driver}.{property}="));

@@ -3,10 +3,10 @@
 //!
 //! QEMU has three ways of reading an option's value:
 //!
-//! - *lists* (`-chardev`, `-drive`, `-machine`, ...): `key=value` pairs parted by commas, a comma
+//! - *lists* (`-chardev`, `-drive`, `-machine`, ...): `key=value` pairs separated by commas, a comma
 //!   in a value is doubled (QEMU's `opts_parse` and `keyval_parse`). [`OptionList`] writes these.
-//! - *literal* (`-kernel`, `-bios`, `-D`, the value of `-global`): the whole argument as it stands.
-//! - *features* (`-cpu`): parted by commas with no way to escape one, so a comma is refused.
+//! - *literal* (`-kernel`, `-bios`, `-D`, the value of `-global`): the whole argument as it is.
+//! - *features* (`-cpu`): separated by commas with no way to escape one, so a comma is refused.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -71,6 +71,23 @@ impl OptionList {
     }
 }
 
+/// The properties of a `-device loader,…`, read as QEMU does; `None` for another device.
+pub(crate) fn loader_in(list: &OsStr) -> Option<Vec<(String, OsString)>> {
+    // Only text: what is not Unicode is a loader of which nothing is known.
+    let text = list.to_string_lossy();
+    let joined = text.replace(",,", "\0");
+    let mut pieces = joined.split(',');
+    if !matches!(pieces.next()?, "loader" | "driver=loader") {
+        return None;
+    }
+    let pairs = pieces.filter_map(|piece| piece.split_once('='));
+    Some(
+        pairs
+            .map(|(key, value)| (key.to_owned(), value.replace('\0', ",").into()))
+            .collect(),
+    )
+}
+
 /// Doubles every comma: in a list, `,,` is one comma of the value.
 #[cfg(unix)]
 fn double_commas(value: &OsStr) -> OsString {
@@ -125,10 +142,7 @@ fn name<'a>(
     if text.as_bytes().first().is_some_and(begins) && text.bytes().all(goes_on) {
         Ok(text)
     } else {
-        Err(SpecError::BadName {
-            what,
-            text: text.to_owned(),
-        })
+        Err(SpecError::bad_name(what, text))
     }
 }
 
@@ -136,16 +150,13 @@ fn name<'a>(
 /// looks.
 pub(crate) fn value<'a>(what: &'static str, text: &'a OsStr) -> Result<&'a OsStr, SpecError> {
     if text.as_encoded_bytes().contains(&0) {
-        return Err(SpecError::Nul {
-            what,
-            text: text.to_owned(),
-        });
+        return Err(SpecError::invalid(what, format!("{text:?} contains a NUL")));
     }
     if !cfg!(unix) && text.to_str().is_none() {
-        return Err(SpecError::NotUnicode {
+        return Err(SpecError::invalid(
             what,
-            text: text.to_owned(),
-        });
+            format!("{text:?} is not Unicode, which arguments have to be on this system"),
+        ));
     }
     Ok(text)
 }
@@ -155,10 +166,9 @@ pub(crate) fn path(what: &'static str, path: &Path) -> Result<OsString, SpecErro
     value(what, path.as_os_str())?;
     match std::path::absolute(path) {
         Ok(absolute) => Ok(absolute.into_os_string()),
-        Err(source) => Err(SpecError::Path {
+        Err(error) => Err(SpecError::invalid(
             what,
-            path: path.to_owned(),
-            source,
-        }),
+            format!("{path:?} can't be made an absolute path: {error}"),
+        )),
     }
 }

@@ -1,8 +1,8 @@
 //! Finding QEMU, and asking it for its version and for what it supports.
 //!
 //! A program given as a bare name is looked up in the environment variable of its name in capitals
-//! (`QEMU_SYSTEM_ARM` for `qemu-system-arm`), then in `PATH`. A path with a separator is taken as
-//! it is.
+//! (`QEMU_SYSTEM_ARM` for `qemu-system-arm`), then in `PATH`, of which empty entries are passed over.
+//! A path with a separator is taken as it is.
 
 pub(crate) mod install;
 
@@ -47,8 +47,8 @@ pub enum FindError {
         /// What it is instead.
         found: &'static str,
     },
-    /// It could not be looked at.
-    #[error("{} can't be looked at", path.display())]
+    /// The system refused to let it be looked at, which says nothing about the program itself.
+    #[error("could not look whether {} is a program", path.display())]
     Unreadable {
         /// The path that was tried.
         path: PathBuf,
@@ -99,12 +99,19 @@ fn in_path(program: &Path) -> Result<PathBuf, FindError> {
     let mut file = program.as_os_str().to_owned();
     file.push(std::env::consts::EXE_SUFFIX);
     let mut first_bad = None;
-    for folder in std::env::split_paths(&path) {
+    // An empty entry means the current folder to a shell. Here it means nothing: with PATH unset or
+    // empty, a program of that name in the current folder would be run.
+    let folders = std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty());
+    for folder in folders {
         match runnable(&folder.join(&file)) {
             Ok(Some(found)) => return Ok(found),
-            // As a shell does: a later folder may have a better one, and one that can't be looked
-            // into has none.
-            Ok(None) | Err(FindError::Unreadable { .. }) => {}
+            Ok(None) => {}
+            // As a shell does: a folder that may not be looked into has none.
+            Err(FindError::Unreadable { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied => {}
+            // Such as too many open files: that says nothing about the program.
+            Err(bad @ FindError::Unreadable { .. }) => return Err(bad),
+            // A later folder may have a better one.
             Err(bad) => first_bad = first_bad.or(Some(bad)),
         }
     }
@@ -121,8 +128,8 @@ fn missing(program: &Path, looked_in: &str) -> FindError {
     }
 }
 
-/// Looks whether the system would run it; `None` where nothing is. Not left to `exec`: the C
-/// library hands a file that is no program to a shell, which would run it line by line.
+/// Checks that the system would run it; `None` where there is nothing. This is not left to `exec`:
+/// the C library hands a file that is no program to a shell, which would run it line by line.
 fn runnable(path: &Path) -> Result<Option<PathBuf>, FindError> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     // A bare name would be looked up once more by whoever runs it.

@@ -2,110 +2,148 @@
 
 use std::path::Path;
 
-use object::ReadRef;
-
 use crate::firmware::FirmwareError;
-use crate::firmware::elf::{self, Elf, Segment};
+use crate::firmware::loaded::{Loaded, Vectors};
 
-/// Boards of QEMU 7.2 to 10.0 with the CPU that they have where none is named.
-const BOARDS: &[(&str, &str)] = &[
-    ("ast1030-evb", "cortex-m4"),
-    ("b-l475e-iot01a", "cortex-m4"),
-    ("emcraft-sf2", "cortex-m3"),
-    ("lm3s6965evb", "cortex-m3"),
-    ("lm3s811evb", "cortex-m3"),
-    ("microbit", "cortex-m0"),
-    ("mps2-an385", "cortex-m3"),
-    ("mps2-an386", "cortex-m4"),
-    ("mps2-an500", "cortex-m7"),
-    ("mps2-an505", "cortex-m33"),
-    ("mps2-an511", "cortex-m3"),
-    ("mps2-an521", "cortex-m33"),
-    ("mps3-an524", "cortex-m33"),
-    ("mps3-an547", "cortex-m55"),
-    ("musca-a", "cortex-m33"),
-    ("musca-b1", "cortex-m33"),
-    ("netduino2", "cortex-m3"),
-    ("netduinoplus2", "cortex-m4"),
-    ("olimex-stm32-h405", "cortex-m4"),
-    ("stm32vldiscovery", "cortex-m3"),
+/// A board with a Cortex-M.
+struct Board {
+    name: &'static str,
+    /// The CPU that it has where none is named.
+    cpu: &'static str,
+    /// Where its CPU finds the vector table at reset: one address, and others that show the same
+    /// memory. None where that is not known, or depends on the security state.
+    vectors: &'static [u64],
+}
+
+const fn board(name: &'static str, cpu: &'static str, vectors: &'static [u64]) -> Board {
+    Board { name, cpu, vectors }
+}
+
+/// An STM32's flash, which it shows at 0 as well.
+const STM32: &[u64] = &[0, 0x0800_0000];
+
+/// Boards of QEMU 7.2 to 10.0.
+const BOARDS: &[Board] = &[
+    board("ast1030-evb", "cortex-m4", &[0]),
+    board("b-l475e-iot01a", "cortex-m4", STM32),
+    board("emcraft-sf2", "cortex-m3", &[0, 0x6000_0000]),
+    board("lm3s6965evb", "cortex-m3", &[0]),
+    board("lm3s811evb", "cortex-m3", &[0]),
+    board("microbit", "cortex-m0", &[0]),
+    board("mps2-an385", "cortex-m3", &[0]),
+    board("mps2-an386", "cortex-m4", &[0]),
+    board("mps2-an500", "cortex-m7", &[0]),
+    board("mps2-an505", "cortex-m33", &[]),
+    board("mps2-an511", "cortex-m3", &[0]),
+    board("mps2-an521", "cortex-m33", &[]),
+    board("mps3-an524", "cortex-m33", &[]),
+    board("mps3-an547", "cortex-m55", &[]),
+    board("musca-a", "cortex-m33", &[]),
+    board("musca-b1", "cortex-m33", &[]),
+    board("netduino2", "cortex-m3", STM32),
+    board("netduinoplus2", "cortex-m4", STM32),
+    board("olimex-stm32-h405", "cortex-m4", STM32),
+    board("stm32vldiscovery", "cortex-m3", STM32),
 ];
 
+fn known(name: &str) -> Option<&'static Board> {
+    BOARDS.iter().find(|board| board.name == name)
+}
+
 /// The board's own CPU, where that is known to be a Cortex-M.
-pub(crate) fn of_board(board: &str) -> Option<&'static str> {
-    let row = BOARDS.iter().find(|(name, _)| *name == board);
-    row.map(|&(_, cpu)| cpu)
+pub(crate) fn of_board(name: &str) -> Option<&'static str> {
+    known(name).map(|board| board.cpu)
 }
 
 pub(crate) fn is_one(cpu: &str) -> bool {
     cpu.starts_with("cortex-m")
 }
 
-/// Whether it finds its table at address 0, where something is loaded there. One with a secure
-/// state (Armv8-M) has a table for each, and where the secure one is, is the board's affair.
-fn begins_at_zero(cpu: &str) -> bool {
-    ![
-        "cortex-m23",
-        "cortex-m33",
-        "cortex-m35p",
-        "cortex-m52",
-        "cortex-m55",
-        "cortex-m85",
-    ]
-    .contains(&cpu)
-}
-
-/// Checks the table of a CPU that is known to be a Cortex-M.
-pub(crate) fn check_vectors<'data>(
-    path: &Path,
-    data: impl ReadRef<'data>,
-    elf: &Elf,
-    cpu: Option<&str>,
+/// Checks the vector table that a Cortex-M on this board would begin with. `firmware` is blamed
+/// where nothing is at the board's reset address.
+pub(crate) fn check_vectors(
+    name: &str,
+    loaded: &Loaded,
+    firmware: &Path,
 ) -> Result<(), FirmwareError> {
-    let Some(cpu) = cpu.filter(|cpu| is_one(cpu)) else {
+    if loaded.has_unknown {
         return Ok(());
+    }
+    let addresses = known(name).map_or(&[][..], |board| board.vectors);
+    let Some(first) = addresses.first() else {
+        return check_any_start(loaded);
     };
-    let loaded = || elf.segments.iter().filter(|segment| segment.file_size > 0);
-    let verdict = |segment: &Segment| match elf::first_words(data, segment) {
-        Some((stack, reset)) => vectors(elf, stack, reset),
-        None => Err("the segment is shorter than a table".to_owned()),
-    };
-    let at_zero = loaded().find(|segment| segment.address == 0 && begins_at_zero(cpu));
-    let candidates: Vec<&Segment> = match at_zero {
-        Some(at_zero) => vec![at_zero],
-        None => loaded().collect(),
-    };
-    let mut first_bad = None;
-    for segment in candidates {
-        match verdict(segment) {
-            Ok(()) => return Ok(()),
-            Err(why) => first_bad = first_bad.or(Some((segment.address, why))),
+    for &address in addresses {
+        if let Some((vectors, path)) = loaded.vectors_at(address) {
+            return check_table(loaded, address, vectors, path);
         }
     }
-    match first_bad {
-        Some((address, why)) => Err(FirmwareError::NoVectorTable {
-            path: path.to_owned(),
-            address,
-            why,
-        }),
-        None => Ok(()),
-    }
+    let begins = loaded.starts().map(|(start, _)| start).min().unwrap_or(0);
+    Err(FirmwareError::not_runnable(
+        firmware,
+        format!(
+            "begins at {begins:#x}, and nothing is loaded at {first:#x}, where the CPU of {name} looks for \
+             its vectors: link it for that address, or load its boot loader as well"
+        ),
+    ))
 }
 
-fn vectors(elf: &Elf, stack: u32, reset: u32) -> Result<(), String> {
-    if stack == 0 || !stack.is_multiple_of(4) {
-        return Err(format!("the initial stack pointer would be {stack:#010x}"));
+/// Where the reset address is not known: at 0 if something is loaded there, else at the beginning
+/// of any piece.
+fn check_any_start(loaded: &Loaded) -> Result<(), FirmwareError> {
+    let mut first_bad = None;
+    for (start, path) in loaded.starts() {
+        let verdict = match loaded.vectors_at(start) {
+            Some((vectors, _)) => check_table(loaded, start, vectors, path),
+            None => Err(no_table(path, start, "it is shorter than a table")),
+        };
+        match verdict {
+            Ok(()) => return Ok(()),
+            Err(bad) => first_bad = first_bad.or(Some(bad)),
+        }
+    }
+    first_bad.map_or(Ok(()), Err)
+}
+
+/// The beginning of an ELF file, read as a stack pointer.
+const ELF_MAGIC: u32 = u32::from_le_bytes(*b"\x7fELF");
+
+fn check_table(
+    loaded: &Loaded,
+    address: u64,
+    Vectors { stack, reset }: Vectors,
+    path: &Path,
+) -> Result<(), FirmwareError> {
+    let bad = |why: &str| Err(no_table(path, address, why));
+    if stack == ELF_MAGIC {
+        return bad(
+            "the file's own ELF header is loaded there; link with -Wl,--nmagic (ld -n), which keeps \
+             it out of the first segment",
+        );
+    }
+    if (stack, reset) == (u32::MAX, u32::MAX) {
+        return bad("what is loaded there is erased flash (all ones)");
+    }
+    // The CPU ignores the low two bits, and FreeRTOS's demos set them.
+    if stack & !3 == 0 {
+        return bad(&format!("the initial stack pointer would be {stack:#010x}"));
     }
     if reset.is_multiple_of(2) {
-        return Err(format!(
+        return bad(&format!(
             "the reset vector {reset:#010x} is even, which is not Thumb code"
         ));
     }
-    let code = u64::from(reset - 1);
-    if !elf.segments.iter().any(|segment| segment.holds(code)) {
-        return Err(format!(
+    if !loaded.holds(u64::from(reset - 1)) {
+        return bad(&format!(
             "the reset vector {reset:#010x} points outside what is loaded"
         ));
     }
     Ok(())
+}
+
+fn no_table(path: &Path, address: u64, why: &str) -> FirmwareError {
+    FirmwareError::not_runnable(
+        path,
+        format!("has no vector table for a Cortex-M at {address:#x}: {why}"),
+    )
 }

@@ -1,4 +1,4 @@
-//! Reading an ELF file as far as loading it takes: header, loadable segments, and words in them.
+//! Reading an ELF file as far as loading it takes: header and loadable segments.
 
 use object::elf::{ET_REL, FileHeader32, FileHeader64, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -90,21 +90,4 @@ fn read_class<'data, H: FileHeader<Endian = Endianness>>(
             .map(segment)
             .collect(),
     })
-}
-
-/// The first two words of a segment: of a Cortex-M vector table the initial stack pointer and the
-/// reset vector.
-pub(crate) fn first_words<'data>(
-    data: impl ReadRef<'data>,
-    segment: &Segment,
-) -> Option<(u32, u32)> {
-    if segment.file_size < 8 {
-        return None;
-    }
-    let bytes = data.read_bytes_at(segment.offset, 8).ok()?;
-    let (first, second) = bytes.split_first_chunk::<4>()?;
-    Some((
-        u32::from_le_bytes(*first),
-        u32::from_le_bytes(second.try_into().ok()?),
-    ))
 }

@@ -6,273 +6,189 @@
 pub(crate) mod architecture;
 mod cortex_m;
 pub(crate) mod elf;
+mod error;
 pub(crate) mod format;
 mod intel_hex;
+mod loaded;
 
 use std::fs::{self, File};
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::Path;
 
 use object::{ReadCache, ReadRef};
 
+pub use error::FirmwareError;
+
+use crate::argv::option::loader_in;
 use crate::discover::install::target_of;
 use crate::spec::MachineSpec;
-use crate::spec::image::LoadedImage;
+use crate::spec::image::{Bios, LoadedImage};
+use crate::target::Target;
 use architecture::Architecture;
 use elf::{Bad, Elf};
 use format::Format;
-
-/// The firmware is not what the chosen QEMU can run. Each error says what was found and what was
-/// wanted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FirmwareError {
-    /// There is no such file.
-    #[error("there is no file {}", path.display())]
-    Missing {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is a folder.
-    #[error("{} is a folder; a file was wanted", path.display())]
-    Folder {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It is a device, a pipe or a socket.
-    #[error("{} is a device, pipe or socket; a file was wanted", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It has no bytes.
-    #[error("{} is empty", path.display())]
-    Empty {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It can't be read.
-    #[error("{} can't be read", path.display())]
-    Unreadable {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not an ELF file.
-    #[error("{} is {found}; an ELF file was wanted ({advice})", path.display())]
-    NotElf {
-        /// The path.
-        path: PathBuf,
-        /// What it looks like.
-        found: &'static str,
-        /// What can be done about it.
-        advice: &'static str,
-    },
-    /// It is for another CPU.
-    #[error("{} is for another CPU: {found}; {target} runs {wanted}", path.display())]
-    WrongMachine {
-        /// The path.
-        path: PathBuf,
-        /// What the file is for.
-        found: String,
-        /// What this QEMU runs.
-        wanted: String,
-        /// The QEMU that was chosen.
-        target: String,
-    },
-    /// It is for the right CPU in the other byte order.
-    #[error("{} has the wrong byte order: {found}; {target} runs {wanted}", path.display())]
-    WrongByteOrder {
-        /// The path.
-        path: PathBuf,
-        /// What the file is for.
-        found: String,
-        /// What this QEMU runs.
-        wanted: String,
-        /// The QEMU that was chosen.
-        target: String,
-    },
-    /// It is for the right kind of CPU in another word size.
-    #[error("{} has the wrong word size: {found}; {target} runs {wanted}", path.display())]
-    WrongClass {
-        /// The path.
-        path: PathBuf,
-        /// What the file is for.
-        found: String,
-        /// What this QEMU runs.
-        wanted: String,
-        /// The QEMU that was chosen.
-        target: String,
-    },
-    /// Its end is missing, or its headers point outside it.
-    #[error("{} is cut off or damaged: {what} should be within its {length} bytes", path.display())]
-    Truncated {
-        /// The path.
-        path: PathBuf,
-        /// What lies outside the file.
-        what: String,
-        /// The file's length in bytes.
-        length: u64,
-    },
-    /// There is nothing in it to load.
-    #[error("{} has no loadable segment{}", path.display(), if *relocatable { ": it is an object file, not linked yet" } else { "" })]
-    NothingToLoad {
-        /// The path.
-        path: PathBuf,
-        /// It is a relocatable object file (`.o`).
-        relocatable: bool,
-    },
-    /// It is an Intel HEX file with a line that is no whole record. QEMU would run its text as
-    /// machine code.
-    #[error("{} is damaged in line {line}: {why}", path.display())]
-    BadRecord {
-        /// The path.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// It is an Intel HEX file without the record that ends it.
-    #[error("{} is cut off: the record that ends an Intel HEX file is missing", path.display())]
-    NoEndOfFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Execution would begin outside what is loaded.
-    #[error("{} has its entry at {entry:#x}, which is in no loadable segment", path.display())]
-    NoEntry {
-        /// The path.
-        path: PathBuf,
-        /// The entry.
-        entry: u64,
-    },
-    /// What stands where a Cortex-M looks for its vectors can't be them: it would lock up at once.
-    #[error("{} has no vector table for a Cortex-M at {address:#x}: {why}", path.display())]
-    NoVectorTable {
-        /// The path.
-        path: PathBuf,
-        /// Where the table was looked for.
-        address: u64,
-        /// What is wrong with what stands there.
-        why: String,
-    },
-}
+use intel_hex::IntelHex;
+use loaded::{Loaded, Loader};
 
 /// Checks that the QEMU of this name (`qemu-system-arm`) can run this ELF file on this CPU, as a
 /// start does.
 ///
-/// For a CPU whose name begins with `cortex-m` the vector table is looked at: at address 0 where
-/// something is loaded there, else at the start of any segment, since boards alias their flash. One
-/// with a secure state may have it at the start of any segment in any case. A program whose name
-/// does not begin with `qemu-system-` can't be told its architecture by, so that is not checked.
+/// For a CPU whose name begins with `cortex-m` the vector table is checked: at the beginning of any
+/// segment, since which board it is for is not known here. A program whose name does not begin with
+/// `qemu-system-` does not tell its architecture, so that is not checked.
 ///
 /// # Errors
 /// The first thing that is wrong.
 pub fn check(path: &Path, program: &str, cpu: Option<&str>) -> Result<(), FirmwareError> {
-    let (file, length) = open(path)?;
-    let cache = ReadCache::new(file);
-    let elf = check_elf(path, &cache, length, program, cpu)?;
-    cortex_m::check_vectors(path, &cache, &elf, cpu)
+    let elf = read_elf(path, program, cpu)?;
+    let mut loaded = Loaded::default();
+    loaded.add_elf(path, &elf);
+    match cpu {
+        Some(cpu) if cortex_m::is_one(cpu) => cortex_m::check_vectors("", &loaded, path),
+        _ => Ok(()),
+    }
+}
+
+/// A file that QEMU would misread, and what it gets in its place.
+pub(crate) struct Rewritten {
+    /// The image's place among the machine's images.
+    pub(crate) image: usize,
+    pub(crate) contents: String,
 }
 
 /// Checks everything that the machine loads.
-pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<(), FirmwareError> {
-    let target = target_name(spec, program);
+pub(crate) fn check_all(
+    spec: &MachineSpec,
+    program: &Path,
+) -> Result<Vec<Rewritten>, FirmwareError> {
+    let target = Target::of(spec, program);
     let cpu = spec
         .cpu_model()
-        .or_else(|| cortex_m::of_board(&spec.machine));
+        .or_else(|| cortex_m::of_board(spec.board_name()));
+    let cpu = cpu.map(|cpu| cpu.split(',').next().unwrap_or(cpu));
+    let (mut loaded, mut rewritten) = (Loaded::default(), Vec::new());
+    let mut firmware = None;
     for kernel in &spec.kernels {
-        if kernel.checked {
-            let (file, length) = open(&kernel.path)?;
-            let cache = ReadCache::new(file);
-            let elf = check_elf(&kernel.path, &cache, length, &target, cpu)?;
-            // Another image may bring the vectors, as a boot loader's does.
-            if spec.images.is_empty() {
-                cortex_m::check_vectors(&kernel.path, &cache, &elf, cpu)?;
-            }
+        if kernel.checked && spec.checked {
+            let elf = read_elf(&kernel.path, target.program(), cpu)?;
+            check_size(&kernel.path, &elf, spec, cpu)?;
+            loaded.add_elf(&kernel.path, &elf);
         } else {
             open(&kernel.path)?;
+            loaded.has_unknown = true;
         }
+        firmware = Some(&*kernel.path);
     }
-    spec.images.iter().try_for_each(check_image)?;
-    spec.bios
-        .as_deref()
-        .map_or(Ok(()), |path| open(path).map(drop))
+    for (number, image) in spec.images.iter().enumerate() {
+        let path = image.path();
+        match image {
+            LoadedImage::Raw { address, .. } => loaded.add_raw(path, *address, open(path)?.1),
+            LoadedImage::IntelHex { .. } if !spec.checked => drop(open(path)?),
+            LoadedImage::IntelHex { .. } => {
+                let mut hex = read_hex(path)?;
+                let contents = hex.rewritten.take();
+                rewritten.extend(contents.map(|contents| Rewritten {
+                    image: number,
+                    contents,
+                }));
+                loaded.add_hex(path, hex);
+            }
+        }
+        firmware = firmware.or(Some(path));
+    }
+    if let Some(Bios::File(path)) = &spec.bios {
+        open(path)?;
+        // On some boards it is what the CPU begins with.
+        loaded.has_unknown = true;
+    }
+    add_loaders(spec, &mut loaded);
+    match (cpu, firmware) {
+        (Some(cpu), Some(firmware)) if spec.checked && cortex_m::is_one(cpu) => {
+            cortex_m::check_vectors(spec.board_name(), &loaded, firmware)?;
+        }
+        _ => {}
+    }
+    Ok(rewritten)
 }
 
-fn check_image(image: &LoadedImage) -> Result<(), FirmwareError> {
-    let path = image.path();
-    let (file, _) = open(path)?;
-    let LoadedImage::IntelHex { .. } = image else {
-        return Ok(());
-    };
-    let path = path.to_owned();
-    intel_hex::check(BufReader::new(file)).map_err(|bad| match bad {
-        intel_hex::Bad::Unreadable(source) => FirmwareError::Unreadable { path, source },
-        intel_hex::Bad::Record { line, why } => FirmwareError::BadRecord { path, line, why },
-        intel_hex::Bad::NoEnd => FirmwareError::NoEndOfFile { path },
+/// What generic loaders among devices and extra arguments put into memory. What is wrong with them
+/// is QEMU's to say.
+fn add_loaders(spec: &MachineSpec, loaded: &mut Loaded) {
+    let devices = spec
+        .devices
+        .iter()
+        .filter(|device| device.driver == "loader");
+    let by_device = devices.map(|device| {
+        let properties = device.properties.iter();
+        properties
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    });
+    let by_argument = spec
+        .extra_args
+        .windows(2)
+        .filter(|pair| matches!(pair[0].to_str(), Some("-device" | "--device")))
+        .filter_map(|pair| loader_in(&pair[1]));
+    let all: Vec<Vec<_>> = by_device.chain(by_argument).collect();
+    for properties in &all {
+        let pairs = properties.iter().map(|(key, value)| (&**key, &**value));
+        let known = Loader::of(pairs).and_then(|loader| add_loader(&loader, loaded));
+        loaded.has_unknown |= known.is_none();
+    }
+}
+
+/// As QEMU does: an ELF file or Intel HEX goes where it says, anything else to the address.
+fn add_loader(loader: &Loader<'_>, loaded: &mut Loaded) -> Option<()> {
+    let path = Path::new(loader.file);
+    let (file, length) = open(path).ok()?;
+    match Format::of(path).ok()? {
+        Format::Elf if !loader.is_raw => {
+            let elf = elf::read(&ReadCache::new(file)).ok()?;
+            loaded.add_elf(path, &elf);
+        }
+        Format::IntelHex if !loader.is_raw => loaded.add_hex(path, read_hex(path).ok()?),
+        _ => loaded.add_raw(path, loader.address?, length),
+    }
+    Some(())
+}
+
+fn read_hex(path: &Path) -> Result<IntelHex, FirmwareError> {
+    let (mut file, _) = open(path)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)
+        .map_err(|error| FirmwareError::io(path, error))?;
+    intel_hex::read(&text).map_err(|bad| {
+        let message = match bad.line {
+            Some(line) => format!("is damaged in line {line}: {}", bad.why),
+            None => bad.why,
+        };
+        FirmwareError::damaged(path, message)
     })
 }
 
-/// The name that tells the target: the found program's, or the one that was looked for, where an
-/// environment variable has named a program of another name.
-fn target_name(spec: &MachineSpec, program: &Path) -> String {
-    let name = |path: &Path| {
-        path.file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    };
-    let found = name(program);
-    if target_of(&found).is_some() {
-        found
-    } else {
-        name(&spec.program)
-    }
-}
-
-/// Opens what must be a file with something in it. Looked at first: opening a pipe would wait for
-/// its writer.
+/// Opens what must be a file with something in it. Its kind is looked at first: opening a pipe would
+/// wait for its writer.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
-    let path_buf = || path.to_owned();
-    let unreadable = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => FirmwareError::Missing {
-            path: path.to_owned(),
-        },
-        _ => FirmwareError::Unreadable {
-            path: path.to_owned(),
-            source,
-        },
+    let io = |error| FirmwareError::io(path, error);
+    let metadata = fs::metadata(path).map_err(io)?;
+    let problem = if metadata.is_dir() {
+        "is a folder; a file was wanted"
+    } else if !metadata.is_file() {
+        "is a device, pipe or socket; a file was wanted"
+    } else if metadata.len() == 0 {
+        "is empty"
+    } else {
+        return Ok((File::open(path).map_err(io)?, metadata.len()));
     };
-    let metadata = fs::metadata(path).map_err(unreadable)?;
-    if metadata.is_dir() {
-        return Err(FirmwareError::Folder { path: path_buf() });
-    }
-    if !metadata.is_file() {
-        return Err(FirmwareError::NotAFile { path: path_buf() });
-    }
-    if metadata.len() == 0 {
-        return Err(FirmwareError::Empty { path: path_buf() });
-    }
-    Ok((File::open(path).map_err(unreadable)?, metadata.len()))
+    Err(FirmwareError::unreadable(path, problem))
 }
 
-fn check_elf<'data>(
-    path: &Path,
-    data: impl ReadRef<'data>,
-    length: u64,
-    program: &str,
-    cpu: Option<&str>,
-) -> Result<Elf, FirmwareError> {
-    let elf = elf::read(data).map_err(|bad| match bad {
-        Bad::NotElf => not_elf(path, data),
-        Bad::Headers(what) => FirmwareError::Truncated {
-            path: path.to_owned(),
-            what: what.to_owned(),
-            length,
-        },
+fn read_elf(path: &Path, program: &str, cpu: Option<&str>) -> Result<Elf, FirmwareError> {
+    let (file, length) = open(path)?;
+    let cache = ReadCache::new(file);
+    let elf = elf::read(&cache).map_err(|bad| match bad {
+        Bad::NotElf => not_elf(path, &cache),
+        Bad::Headers(what) => cut_off(path, what, length),
     })?;
     check_architecture(path, elf.architecture, program)?;
     check_segments(path, &elf, length)?;
@@ -282,42 +198,17 @@ fn check_elf<'data>(
 
 fn not_elf<'data>(path: &Path, data: impl ReadRef<'data>) -> FirmwareError {
     let length = data.len().unwrap_or(0).min(1024);
-    let start = data.read_bytes_at(0, length).unwrap_or_default();
-    let text = start
-        .iter()
-        .all(|&b| b.is_ascii_graphic() || b.is_ascii_whitespace());
-    let (found, advice) = match start {
-        _ if is_linux(start) => ("a Linux kernel's image", "say `unchecked_firmware`"),
-        _ if Format::of_start(start) == Format::IntelHex => {
-            ("an Intel HEX file", "or say `intel_hex`")
-        }
-        [b'S', b'0'..=b'9', ..] if text => ("a Motorola S-record file", "convert it with objcopy"),
-        _ if text => (
-            "a text file",
-            "is it the source instead of the build's result?",
-        ),
-        [b'M', b'Z', ..] => ("a Windows program", "build for the bare-metal target"),
-        _ => (
-            "no ELF file",
-            "or say `raw_image` with its address, if that is what it is",
-        ),
-    };
-    FirmwareError::NotElf {
+    let format = Format::of_start(data.read_bytes_at(0, length).unwrap_or_default());
+    FirmwareError::WrongFormat {
         path: path.to_owned(),
-        found,
-        advice,
+        found: format.name(),
+        advice: format.advice(),
     }
 }
 
-/// By the magic words of `Documentation/arch/*/` in Linux: 32-bit Arm's zImage, the Images of
-/// AArch64 and RISC-V, and x86's bzImage. Some of them begin like a Windows program, for EFI's
-/// sake.
-fn is_linux(start: &[u8]) -> bool {
-    let has = |at: usize, magic: &[u8]| start.get(at..at + magic.len()) == Some(magic);
-    has(0x24, &0x016f_2818_u32.to_le_bytes())
-        || has(0x38, b"ARMd")
-        || has(0x38, b"RSC\x05")
-        || has(0x202, b"HdrS")
+fn cut_off(path: &Path, what: &str, length: u64) -> FirmwareError {
+    let message = format!("is cut off or damaged: {what} should be within its {length} bytes");
+    FirmwareError::damaged(path, message)
 }
 
 fn check_architecture(
@@ -331,80 +222,103 @@ fn check_architecture(
     if runs.contains(&found) {
         return Ok(());
     }
-    let wanted = runs
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" or ");
-    let (path, found_text, target) = (path.to_owned(), found.to_string(), program.to_owned());
-    let same_machine: Vec<_> = runs
+    let mut same_machine = runs
         .iter()
         .filter(|runs| runs.machine == found.machine)
-        .collect();
-    Err(if same_machine.is_empty() {
-        FirmwareError::WrongMachine {
-            path,
-            found: found_text,
-            wanted,
-            target,
-        }
-    } else if same_machine.iter().any(|runs| runs.bits == found.bits) {
-        FirmwareError::WrongByteOrder {
-            path,
-            found: found_text,
-            wanted,
-            target,
-        }
+        .peekable();
+    let problem = if same_machine.peek().is_none() {
+        "is for another CPU"
+    } else if same_machine.any(|runs| runs.bits == found.bits) {
+        "has the wrong byte order"
     } else {
-        FirmwareError::WrongClass {
-            path,
-            found: found_text,
-            wanted,
-            target,
-        }
+        "has the wrong word size"
+    };
+    let wanted: Vec<_> = runs.iter().map(ToString::to_string).collect();
+    Err(FirmwareError::WrongCpu {
+        path: path.to_owned(),
+        problem,
+        found: found.to_string(),
+        wanted: wanted.join(" or "),
+        target: program.to_owned(),
     })
 }
 
 fn check_segments(path: &Path, elf: &Elf, length: u64) -> Result<(), FirmwareError> {
     for (number, segment) in elf.segments.iter().enumerate() {
-        if segment
-            .offset
-            .checked_add(segment.file_size)
-            .is_none_or(|end| end > length)
-        {
-            let what = format!(
-                "its loadable segment {number} of {} bytes at offset {}",
-                segment.file_size, segment.offset
-            );
-            return Err(FirmwareError::Truncated {
-                path: path.to_owned(),
-                what,
-                length,
-            });
+        let (offset, size) = (segment.offset, segment.file_size);
+        if offset.checked_add(size).is_none_or(|end| end > length) {
+            let what = format!("its loadable segment {number} of {size} bytes at offset {offset}");
+            return Err(cut_off(path, &what, length));
         }
     }
     if elf.segments.iter().all(|segment| segment.file_size == 0) {
-        return Err(FirmwareError::NothingToLoad {
-            path: path.to_owned(),
-            relocatable: elf.relocatable,
-        });
+        let why = match elf.relocatable {
+            true => ": it is an object file, not linked yet",
+            false => "",
+        };
+        let message = format!("has no loadable segment{why}");
+        return Err(FirmwareError::not_runnable(path, message));
     }
     Ok(())
 }
 
-/// Entry 0 outside what is loaded says 'none'. A Cortex-M needs none, and the board's own CPU may
+/// A microcontroller's memory map gives code and RAM this much each (Armv7-M). Also the least that
+/// any board is taken to have.
+const LARGEST_SEGMENT: u64 = 512 << 20;
+
+/// QEMU would fill a segment larger than all memory with zeros of its own.
+fn check_size(
+    path: &Path,
+    elf: &Elf,
+    spec: &MachineSpec,
+    cpu: Option<&str>,
+) -> Result<(), FirmwareError> {
+    let limit = match spec.memory_size().and_then(bytes_of) {
+        Some(memory) => memory.max(LARGEST_SEGMENT),
+        None if cpu.is_some_and(cortex_m::is_one) => LARGEST_SEGMENT,
+        None => return Ok(()),
+    };
+    let too_large = elf
+        .segments
+        .iter()
+        .find(|segment| segment.memory_size > limit);
+    too_large.map_or(Ok(()), |segment| {
+        Err(FirmwareError::not_runnable(
+            path,
+            format!(
+                "has a segment of {} bytes at {:#x}, more than the machine has memory",
+                segment.memory_size, segment.address
+            ),
+        ))
+    })
+}
+
+/// `64K` and the like, in MiB where there is no suffix.
+fn bytes_of(memory: &str) -> Option<u64> {
+    let digits = memory.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match memory[digits.len()..].to_ascii_uppercase().as_str() {
+        "K" => 10,
+        "" | "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// Entry 0 outside what is loaded means 'none'. A Cortex-M needs none, and the board's own CPU may
 /// be one.
 fn check_entry(path: &Path, elf: &Elf, cpu: Option<&str>) -> Result<(), FirmwareError> {
     let none_needed = cpu.is_none_or(cortex_m::is_one);
     let held = elf.segments.iter().any(|segment| segment.holds(elf.entry));
     if held || (elf.entry == 0 && none_needed) {
-        Ok(())
-    } else {
-        Err(FirmwareError::NoEntry {
-            path: path.to_owned(),
-            entry: elf.entry,
-        })
+        return Ok(());
     }
+    let message = format!(
+        "has its entry at {:#x}, which is in no loadable segment",
+        elf.entry
+    );
+    Err(FirmwareError::not_runnable(path, message))
 }
 
 #[cfg(test)]
@@ -425,7 +339,7 @@ mod tests {
         for found in ["/opt/my-qemu", "/usr/bin/qemu-system-alpha"] {
             assert!(matches!(
                 checked("qemu-system-alpha", found),
-                Err(FirmwareError::WrongMachine { .. })
+                Err(FirmwareError::WrongCpu { .. })
             ));
         }
         checked("my-qemu", "/opt/my-qemu").unwrap();

@@ -1,5 +1,6 @@
-//! The character devices of a machine: their ids, their addresses, and the options that make them.
+//! The channels of a machine: their ids, their addresses, and the options that make them.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,9 +9,14 @@ use crate::argv::Args;
 use crate::argv::option::{self, OptionList};
 use crate::error::SpecError;
 use crate::spec::MachineSpec;
-use crate::spec::device::{Backend, Monitor};
+use crate::spec::device::{Backend, Display, Monitor};
 use crate::spec::endpoint::{Address, Endpoint};
 use crate::spec::incoming::INCOMING;
+
+/// The channel of the VNC display.
+const VNC: &str = "vnc";
+/// Where VNC's displays are counted from.
+const VNC_PORT: u16 = 5900;
 
 /// `sun_path` holds 108 bytes with its NUL on Linux, 104 elsewhere.
 pub(crate) const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
@@ -59,9 +65,10 @@ impl Channels {
 
     /// Writes `-chardev` for each device, and then who uses it.
     pub(crate) fn write(&self, spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
-        let of_state = |id: &str| spec.incoming && id == INCOMING;
-        for (id, resolved) in self.devices.iter().filter(|(id, _)| !of_state(id)) {
-            args.pair("-chardev", chardev(id, resolved)?);
+        for (id, resolved) in &self.devices {
+            if !is_no_chardev(spec, id) {
+                args.pair("-chardev", chardev(id, resolved)?);
+            }
         }
         if spec.incoming {
             args.pair("-incoming", "defer");
@@ -86,6 +93,36 @@ impl Channels {
         Ok(())
     }
 
+    /// The value of `-display`.
+    pub(crate) fn display(&self, spec: &MachineSpec) -> Result<OsString, SpecError> {
+        let address = match &spec.display {
+            Display::None => return Ok("none".into()),
+            Display::Raw(words) => return Ok(option::value("display", words)?.to_owned()),
+            Display::Vnc(_) => self.devices.iter().find(|(id, _)| id == VNC),
+        };
+        match address {
+            Some((_, Resolved::Address(Address::Socket(path)))) => {
+                let mut at = OsString::from("unix:");
+                at.push(path);
+                Ok(OptionList::empty().with("vnc", at).finish())
+            }
+            Some((_, Resolved::Address(Address::Tcp(address)))) if address.port() >= VNC_PORT => {
+                let ip = match address {
+                    SocketAddr::V4(address) => address.ip().to_string(),
+                    SocketAddr::V6(address) => format!("[{}]", address.ip()),
+                };
+                let at = format!("{ip}:{}", address.port() - VNC_PORT);
+                Ok(OptionList::empty().with("vnc", at).finish())
+            }
+            _ => Err(SpecError::Invalid {
+                what: "display",
+                message: format!(
+                    "a VNC display needs a unix socket, or a TCP port of {VNC_PORT} or above"
+                ),
+            }),
+        }
+    }
+
     pub(crate) fn into_vec(self) -> Vec<Channel> {
         self.devices
             .into_iter()
@@ -95,6 +132,11 @@ impl Channels {
             })
             .collect()
     }
+}
+
+/// Whether it is a channel that no `-chardev` makes.
+fn is_no_chardev(spec: &MachineSpec, id: &str) -> bool {
+    (spec.incoming && id == INCOMING) || (matches!(spec.display, Display::Vnc(_)) && id == VNC)
 }
 
 /// How many descriptors QEMU has to inherit.
@@ -129,9 +171,13 @@ fn wanted(spec: &MachineSpec) -> Vec<(String, Backend)> {
     let serials = spec.serials.iter().cloned().enumerate();
     wanted.extend(serials.map(|(n, backend)| (format!("serial{n}"), backend)));
     let monitors = spec.monitors.iter().enumerate();
-    wanted
-        .extend(monitors.map(|(n, monitor)| (format!("monitor{n}"), endpoint_of(monitor).into())));
+    wanted.extend(
+        monitors.map(|(n, monitor)| (format!("monitor{n}"), monitor.endpoint().clone().into())),
+    );
     wanted.extend(spec.chardevs.iter().cloned());
+    if let Display::Vnc(endpoint) = &spec.display {
+        wanted.push((VNC.to_owned(), endpoint.clone().into()));
+    }
     // No character device, but QEMU inherits it as one.
     wanted.extend(
         spec.incoming
@@ -140,29 +186,23 @@ fn wanted(spec: &MachineSpec) -> Vec<(String, Backend)> {
     wanted
 }
 
-fn endpoint_of(monitor: &Monitor) -> Endpoint {
-    match monitor {
-        Monitor::Qmp(endpoint) | Monitor::Human(endpoint) => endpoint.clone(),
-    }
-}
-
-fn mon(chardev: &str, mode: &str) -> std::ffi::OsString {
+fn mon(chardev: &str, mode: &str) -> OsString {
     OptionList::empty()
         .with("chardev", chardev)
         .with("mode", mode)
         .finish()
 }
 
-/// Something of which there is one.
+/// Something that only one device can have.
 #[derive(Debug, PartialEq, Eq)]
-enum Place<'a> {
+enum EndpointKey<'a> {
     Id(&'a str),
     /// A socket's or a file's.
     Path(PathBuf),
     Port(SocketAddr),
 }
 
-impl Place<'_> {
+impl EndpointKey<'_> {
     fn at(path: &Path) -> Self {
         Self::Path(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
     }
@@ -179,7 +219,7 @@ impl Place<'_> {
         }
     }
 
-    /// One port on two addresses is two places, unless one of them stands for all of its family.
+    /// One port on two addresses is two keys, unless one of them stands for all of its family.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Port(a), Self::Port(b)) => {
@@ -193,7 +233,7 @@ impl Place<'_> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for EndpointKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Id(id) => write!(f, "the id {id}"),
@@ -207,23 +247,18 @@ impl fmt::Display for Place<'_> {
 /// file is one as well.
 fn refuse_shared(wanted: &[(String, Backend)], log: Option<&Path>) -> Result<(), SpecError> {
     let devices = wanted.iter().flat_map(|(id, backend)| {
-        let places = [Some(Place::Id(id)), Place::of(backend)];
-        places
-            .into_iter()
+        let keys = [Some(EndpointKey::Id(id)), EndpointKey::of(backend)];
+        keys.into_iter()
             .flatten()
-            .map(move |place| (id.as_str(), place))
+            .map(move |key| (id.as_str(), key))
     });
-    let log = log.map(|path| ("log", Place::at(path)));
-    let mut seen: Vec<(&str, Place<'_>)> = Vec::new();
-    for (id, place) in devices.chain(log) {
-        if let Some((first, _)) = seen.iter().find(|(_, known)| known.overlaps(&place)) {
-            return Err(SpecError::Shared {
-                what: place.to_string(),
-                first: (*first).to_owned(),
-                second: id.to_owned(),
-            });
+    let log = log.map(|path| ("log", EndpointKey::at(path)));
+    let mut seen: Vec<(&str, EndpointKey<'_>)> = Vec::new();
+    for (id, key) in devices.chain(log) {
+        if let Some((first, _)) = seen.iter().find(|(_, known)| known.overlaps(&key)) {
+            return Err(SpecError::shared(key, first, id));
         }
-        seen.push((id, place));
+        seen.push((id, key));
     }
     Ok(())
 }
@@ -266,10 +301,10 @@ fn resolve(
         Backend::File { path, append } => Resolved::File { path, append },
         Backend::RingBuffer { size } if size.is_power_of_two() => Resolved::RingBuffer { size },
         Backend::RingBuffer { size } => {
-            return Err(SpecError::BadRingBuffer {
-                id: id.to_owned(),
-                size,
-            });
+            return Err(SpecError::invalid(
+                "ring buffer",
+                format!("{id} has {size} bytes, which is no power of two"),
+            ));
         }
         Backend::Null => Resolved::Null,
     })
@@ -278,16 +313,18 @@ fn resolve(
 fn socket_path(path: PathBuf) -> Result<PathBuf, SpecError> {
     let length = path.as_os_str().len();
     if length > MAX_SOCKET_PATH {
-        return Err(SpecError::SocketPathTooLong {
-            path,
-            length,
-            max: MAX_SOCKET_PATH,
-        });
+        return Err(SpecError::invalid(
+            "socket path",
+            format!(
+                "{} has {length} bytes, and {MAX_SOCKET_PATH} is the most that the system takes",
+                path.display()
+            ),
+        ));
     }
     Ok(path)
 }
 
-fn chardev(id: &str, resolved: &Resolved) -> Result<std::ffi::OsString, SpecError> {
+fn chardev(id: &str, resolved: &Resolved) -> Result<OsString, SpecError> {
     let socket = || OptionList::new("backend", "socket").with("id", id);
     Ok(match resolved {
         Resolved::Address(Address::Inherited { fd }) => socket().with("fd", fd.to_string()),

@@ -22,7 +22,12 @@ pub(crate) fn check(wanted: &[Wanted]) -> Result<(), SpecError> {
     for (name, value) in wanted {
         let bytes = name.as_encoded_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) {
-            return Err(SpecError::BadVariable { name: name.clone() });
+            return Err(SpecError::Invalid {
+                what: "environment variable",
+                message: format!(
+                    "{name:?} is no name of an environment variable: not empty, without = and NUL"
+                ),
+            });
         }
         if let Some(value) = value {
             option::value("environment variable's value", value)?;

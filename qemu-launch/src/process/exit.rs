@@ -28,9 +28,10 @@ pub enum ExitKind {
     Signalled(i32),
     /// The guest locked up (a fault that its fault handler could not take), upon which QEMU aborts.
     Lockup(Arc<RegisterDump>),
-    /// QEMU refused its options or what they name: status 1 and a line of its own.
+    /// QEMU refused its options or what they name: status 1 and a message of its own.
     OptionError {
-        /// QEMU's own line, without its name in front.
+        /// QEMU's own words without its name in front. Some take several lines, such as those that
+        /// tell which ROM regions overlap.
         line: String,
     },
     /// QEMU aborted by itself: a failed assertion, or another fatal error. GLib's (`g_error`) come
@@ -143,19 +144,33 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }
 
-/// QEMU's `error_report` puts the program's name in front, behind a time or a guest's name if
-/// `-msg` says so; a wrapper's name is not the one of the program that it runs. Warnings and
-/// information are no reason to exit.
+/// QEMU's refusal: its first error, and all that follows it.
 fn option_error(program: &str, stderr: &str) -> Option<String> {
-    let said = |line: &str| {
-        let (front, said) = line.split_once(": ")?;
-        let name = front.rsplit(' ').next()?;
-        (name == program || name.starts_with("qemu-system-")).then(|| said.to_owned())
-    };
-    stderr
-        .lines()
-        .filter_map(said)
-        .find(|said| !said.starts_with("warning:") && !said.starts_with("info:"))
+    let mut lines = stderr.lines().map(|line| (reported(program, line), line));
+    let first = lines.find_map(|(reported, _)| reported.filter(|text| !is_notice(text)))?;
+    let rest = lines.filter_map(|(reported, line)| match reported {
+        Some(text) if is_notice(text) => None,
+        Some(text) => Some(text),
+        None => Some(line),
+    });
+    let text = std::iter::once(first)
+        .chain(rest)
+        .collect::<Vec<_>>()
+        .join("\n");
+    Some(text.trim_end().to_owned())
+}
+
+/// What QEMU's `error_report` says on this line. It puts the program's name in front, behind a time
+/// or a guest's name if `-msg` says so; a wrapper's name is not that of the program that it runs.
+fn reported<'a>(program: &str, line: &'a str) -> Option<&'a str> {
+    let (front, text) = line.split_once(": ")?;
+    let name = front.rsplit(' ').next()?;
+    (name == program || name.starts_with("qemu-system-")).then_some(text)
+}
+
+/// Warnings and information are no reason to exit.
+fn is_notice(text: &str) -> bool {
+    text.starts_with("warning:") || text.starts_with("info:")
 }
 
 fn aborted(stderr: &str) -> ExitKind {
@@ -208,6 +223,11 @@ mod tests {
                 0x100,
                 "/x: No such file\nqemu-system-arm: Could not load kernel '/x'\n",
                 option("Could not load kernel '/x'"),
+            ),
+            (
+                0x100,
+                "qemu-system-arm: Some ROM regions are overlapping\nThese regions:\n  a\n  b\nqemu-system-arm: warning: w\n\n",
+                option("Some ROM regions are overlapping\nThese regions:\n  a\n  b"),
             ),
             (
                 0x100,

@@ -1,5 +1,6 @@
 //! Starting the process: checks, channels, and handing over to a thread that outlives it.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,10 +10,10 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::argv::command_line::Argv;
-use crate::argv::{Plan, plan};
+use crate::argv::{Plan, check_board, plan};
 use crate::discover;
 use crate::error::{SpawnError, SpecError};
-use crate::firmware;
+use crate::firmware::{self, Rewritten};
 use crate::process::channel::{self, Channel};
 use crate::process::environment;
 use crate::process::exec::{self, Failure, Inherited, Standard};
@@ -22,6 +23,7 @@ use crate::process::spawner_thread::{self, spawn_thread};
 use crate::process::supervise::{Attached, SpawnedProcess, end_unserved};
 use crate::process::{Opened, Process};
 use crate::spec::endpoint::Address;
+use crate::spec::image::LoadedImage;
 use crate::spec::{MachineSpec, Stdio};
 
 /// The id of the channel that is QEMU's stdout, where it is one.
@@ -44,14 +46,16 @@ const KEPT_OUTPUT: usize = 64 * 1024;
 /// behind.
 pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     let program = discover::find(&spec.program)?;
-    firmware::check_all(spec, &program)?;
-    let folder = private_folder(spec)?;
+    check_board(spec, &program)?;
+    let rewritten = firmware::check_all(spec, &program)?;
+    let folder = private_folder(spec, !rewritten.is_empty())?;
     let pairs = channel::count_inherited(spec) + usize::from(spec.stdout_is_channel());
     let inherited =
         Inherited::pairs(pairs).map_err(|source| system("make a socket pair", source))?;
     let path = folder
         .as_ref()
         .map_or(Path::new("/"), |folder| folder.path());
+    let spec = &with_rewritten(spec, path, rewritten)?;
     let planned = plan(spec, &program, path, inherited.numbers().into_iter())?;
     refuse_taken_sockets(&planned)?;
     launch(
@@ -104,6 +108,7 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
             argv,
             channels: Vec::new(),
             kept: false,
+            current_dir: None,
             stdout_is_channel: false,
             stdio: Stdio::default(),
         },
@@ -113,9 +118,24 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
     )
 }
 
-/// A folder for private sockets, where one is wanted; mode 0700 from the moment it exists.
-fn private_folder(spec: &MachineSpec) -> Result<Option<TempDir>, SpawnError> {
-    if !channel::wants_folder(spec) {
+/// The machine with what QEMU would misread written anew into its folder.
+fn with_rewritten<'a>(
+    spec: &'a MachineSpec,
+    folder: &Path,
+    rewritten: Vec<Rewritten>,
+) -> Result<Cow<'a, MachineSpec>, SpawnError> {
+    let mut spec = Cow::Borrowed(spec);
+    for Rewritten { image, contents } in rewritten {
+        let path = folder.join(format!("image{image}.hex"));
+        std::fs::write(&path, contents).map_err(|source| system("write a file", source))?;
+        spec.to_mut().images[image] = LoadedImage::IntelHex { path };
+    }
+    Ok(spec)
+}
+
+/// A folder for private sockets and files, where one is wanted; mode 0700 from the moment it exists.
+fn private_folder(spec: &MachineSpec, has_files: bool) -> Result<Option<TempDir>, SpawnError> {
+    if !has_files && !channel::wants_folder(spec) {
         return Ok(None);
     }
     let mut builder = tempfile::Builder::new();
@@ -151,6 +171,7 @@ fn launch(
         argv,
         mut channels,
         kept,
+        current_dir,
         stdout_is_channel,
         stdio,
     } = planned;
@@ -177,6 +198,7 @@ fn launch(
         standard: Standard { stdin, stdout },
         folder,
         sockets,
+        current_dir,
         kept,
     };
     let started = spawner_thread::run(|| start.run()).map_err(no_thread)?;
@@ -216,6 +238,7 @@ struct Start {
     standard: Standard,
     folder: Option<TempDir>,
     sockets: Vec<PathBuf>,
+    current_dir: Option<PathBuf>,
     kept: bool,
 }
 
@@ -227,6 +250,7 @@ impl Start {
             self.environment,
             self.inherited,
             self.standard,
+            self.current_dir.as_deref(),
             self.kept,
         );
         let started = match started {

@@ -1,5 +1,5 @@
-//! The parts a machine can be given beside its board: ports, drives, network, semihosting, clock
-//! and log.
+//! The parts that a machine can be given beside its board: ports, drives, network, semihosting,
+//! display, clock, log and sandbox.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -47,20 +47,72 @@ pub enum Monitor {
     Human(Endpoint),
 }
 
-/// What the guest's semihosting calls may do.
+impl Monitor {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        let (Self::Qmp(endpoint) | Self::Human(endpoint)) = self;
+        endpoint
+    }
+}
+
+/// How much of the host the guest's semihosting calls reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SemihostingLevel {
+    /// Nothing: QEMU does not serve them, and to the guest they are undefined instructions.
+    Off,
+    /// The console, the command line and the exit. Commands (`SYS_SYSTEM`) are denied by QEMU's
+    /// sandbox, which is set for it unless [`sandbox`](crate::MachineSpec::sandbox) was: QEMU 10.0
+    /// fails the guest's call, 7.2 is killed by SIGSYS. **Files of the host stay within reach as
+    /// this user** (`SYS_OPEN`, `SYS_REMOVE`, `SYS_RENAME`): QEMU has no option that denies them.
+    /// Linux only: elsewhere there is no sandbox, and it is the same as `Full`.
+    #[default]
+    Console,
+    /// All that QEMU serves: **the guest can run commands and read and write files as this user.**
+    Full,
+}
+
+/// How the guest's semihosting calls are served: by QEMU (`target=native`), which lets the guest
+/// print, exit with a status of its own, and more, depending on the level.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Semihosting {
+    pub(crate) level: SemihostingLevel,
     pub(crate) arguments: Vec<OsString>,
     pub(crate) chardev: Option<String>,
 }
 
 impl Semihosting {
-    /// Semihosting served by QEMU (`target=native`): **the guest can read and write files as this
-    /// user**, exit QEMU with a status of its own, and print on QEMU's stderr.
+    /// This much of the host.
     #[must_use]
-    pub fn native() -> Self {
-        Self::default()
+    pub fn new(level: SemihostingLevel) -> Self {
+        Self {
+            level,
+            ..Self::default()
+        }
+    }
+
+    /// Not served; see [`SemihostingLevel::Off`].
+    #[must_use]
+    pub fn off() -> Self {
+        Self::new(SemihostingLevel::Off)
+    }
+
+    /// Console, command line and exit; see [`SemihostingLevel::Console`].
+    #[must_use]
+    pub fn console() -> Self {
+        Self::new(SemihostingLevel::Console)
+    }
+
+    /// All of it; see [`SemihostingLevel::Full`].
+    #[must_use]
+    pub fn full() -> Self {
+        Self::new(SemihostingLevel::Full)
+    }
+
+    /// How much of the host the calls reach.
+    #[must_use]
+    pub fn level(&self) -> SemihostingLevel {
+        self.level
     }
 
     /// Adds one word to the command line that the guest can ask for (`arg=`).
@@ -72,16 +124,32 @@ impl Semihosting {
 
     /// Whether the console has been sent to a character device.
     #[must_use]
-    pub fn has_console(&self) -> bool {
+    pub fn has_chardev(&self) -> bool {
         self.chardev.is_some()
     }
 
     /// Sends the guest's semihosting console to the character device of this id.
     #[must_use]
-    pub fn console(mut self, chardev: impl Into<String>) -> Self {
-        self.chardev = Some(chardev.into());
+    pub fn chardev(mut self, id: impl Into<String>) -> Self {
+        self.chardev = Some(id.into());
         self
     }
+}
+
+/// Where the guest's screen is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Display {
+    /// Nowhere (`-display none`). The guest has its graphics all the same.
+    #[default]
+    None,
+    /// Over VNC. **Without a password: whoever can connect sees the screen and types on the
+    /// keyboard.** On TCP the port is 5900 or above, since VNC counts from there. Its channel has
+    /// the id `vnc`.
+    Vnc(Endpoint),
+    /// As QEMU's `-display` takes it, word for word: `gtk,gl=on`. Commas are not escaped, so never
+    /// fill it with strings of others.
+    Raw(OsString),
 }
 
 /// A drive by QEMU's older option `-drive`, which is how boards take SD cards and flash (`if=sd`,
@@ -359,13 +427,16 @@ impl Log {
     }
 }
 
-/// QEMU's own system call filter (`-sandbox`), Linux only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// QEMU's own system call filter (`-sandbox`), Linux only. A QEMU that was built without seccomp
+/// refuses to start with one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sandbox {
-    /// No filter. The default, because a QEMU built without seccomp refuses to start with one.
-    #[default]
+    /// No filter.
     Off,
+    /// No new programs (`on,spawn=deny`), which keeps the bridge helper and `-nic` scripts from
+    /// running as well. QEMU 10.0 fails what would run one, 7.2 is killed by SIGSYS.
+    NoSpawn,
     /// No obsolete system calls, no new privileges, no new programs, no change of scheduling
     /// (`on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny`). QEMU is killed
     /// by SIGSYS when it tries, as with a migration to `exec:`. Costs no measurable start time.

@@ -9,6 +9,14 @@ pub(crate) struct Kernel {
     pub(crate) checked: bool,
 }
 
+/// What `-bios` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bios {
+    /// No ROM, where the board would have one of QEMU's own.
+    None,
+    File(PathBuf),
+}
+
 /// A file for `-device loader`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LoadedImage {

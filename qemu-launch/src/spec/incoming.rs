@@ -2,7 +2,7 @@
 
 use crate::error::SpecError;
 use crate::spec::MachineSpec;
-use crate::spec::device::{Backend, Monitor};
+use crate::spec::device::{Backend, Display, Monitor};
 use crate::spec::endpoint::Endpoint;
 
 /// The channel over which the state comes in.
@@ -30,7 +30,8 @@ impl MachineSpec {
     /// `extra_args` stay as they are.
     ///
     /// # Errors
-    /// [`SpecError::Shared`] where both would write to one file: a serial port's, a character device's or the log's.
+    /// [`SpecError::Conflict`] where both would write to one file: a serial port's, a character
+    /// device's or the log's.
     pub fn with_own_endpoints(mut self) -> Result<Self, SpecError> {
         if let Some(file) = self.log.as_ref().and_then(|log| log.file.as_ref()) {
             return Err(shared("log", file.display()));
@@ -39,6 +40,9 @@ impl MachineSpec {
         self.stdio = super::Stdio::default();
         self.qmp = self.qmp.map(|_| Endpoint::Inherited);
         self.gdb = None;
+        if let Display::Vnc(_) = self.display {
+            self.display = Display::Vnc(Endpoint::PrivateSocket);
+        }
         for monitor in &mut self.monitors {
             let (Monitor::Qmp(endpoint) | Monitor::Human(endpoint)) = monitor;
             *endpoint = own(std::mem::take(endpoint));
@@ -74,11 +78,7 @@ fn own(endpoint: Endpoint) -> Endpoint {
 
 fn shared(id: &str, path: std::path::Display<'_>) -> SpecError {
     let what = format!("the file {path}");
-    SpecError::Shared {
-        what,
-        first: id.to_owned(),
-        second: format!("{id} of the machine beside it"),
-    }
+    SpecError::shared(what, id, &format!("{id} of the machine beside it"))
 }
 
 #[cfg(test)]

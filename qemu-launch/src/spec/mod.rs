@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use device::{
-    Action, Backend, Blockdev, Device, Drive, Icount, Log, Monitor, Nic, Sandbox, Semihosting,
+    Action, Backend, Blockdev, Device, Display, Drive, Icount, Log, Monitor, Nic, Sandbox,
+    Semihosting,
 };
 use endpoint::Endpoint;
-use image::{Kernel, LoadedImage};
+use image::{Bios, Kernel, LoadedImage};
 
 use crate::process::exec::Descriptor;
 
@@ -38,8 +39,10 @@ pub struct MachineSpec {
     pub(crate) memory: Option<String>,
     pub(crate) smp: Option<u32>,
     pub(crate) kernels: Vec<Kernel>,
+    /// Whether what is loaded is checked before the start.
+    pub(crate) checked: bool,
     pub(crate) images: Vec<LoadedImage>,
-    pub(crate) bios: Option<PathBuf>,
+    pub(crate) bios: Option<Bios>,
     pub(crate) semihosting: Option<Semihosting>,
     pub(crate) qmp: Option<Endpoint>,
     pub(crate) gdb: Option<Endpoint>,
@@ -60,7 +63,10 @@ pub struct MachineSpec {
     pub(crate) incoming: bool,
     pub(crate) log: Option<Log>,
     pub(crate) globals: Vec<(String, String, OsString)>,
-    pub(crate) sandbox: Sandbox,
+    pub(crate) display: Display,
+    /// `None` where the caller leaves it to what else is asked for.
+    pub(crate) sandbox: Option<Sandbox>,
+    pub(crate) current_dir: Option<PathBuf>,
     pub(crate) environment: Vec<(OsString, Option<OsString>)>,
     pub(crate) extra_args: Vec<OsString>,
 }
@@ -87,6 +93,7 @@ impl Default for MachineSpec {
             memory: None,
             smp: None,
             kernels: Vec::new(),
+            checked: true,
             images: Vec::new(),
             bios: None,
             semihosting: None,
@@ -109,7 +116,9 @@ impl Default for MachineSpec {
             incoming: false,
             log: None,
             globals: Vec::new(),
-            sandbox: Sandbox::Off,
+            display: Display::None,
+            sandbox: None,
+            current_dir: None,
             environment: Vec::new(),
             extra_args: Vec::new(),
         }
@@ -118,6 +127,13 @@ impl Default for MachineSpec {
 
 /// Program, board and CPU.
 impl MachineSpec {
+    /// A machine of this program and this board, with the board's own CPU and memory: for other
+    /// architectures than the default's, as in `MachineSpec::new("qemu-system-riscv32", "virt")`.
+    #[must_use]
+    pub fn new(program: impl Into<PathBuf>, machine: impl Into<String>) -> Self {
+        Self::board(machine).qemu(program)
+    }
+
     /// A machine of this board, with the board's own CPU and memory instead of the defaults.
     #[must_use]
     pub fn board(machine: impl Into<String>) -> Self {
@@ -136,8 +152,8 @@ impl MachineSpec {
         self
     }
 
-    /// The board (`-machine`). Another board than the default one has its own CPU and memory, unless
-    /// they are named too.
+    /// The board (`-machine`), perhaps with properties behind it as in `virt,secure=on`. Another
+    /// board than the default one has its own CPU and memory, unless they are named too.
     #[must_use]
     pub fn machine(mut self, machine: impl Into<String>) -> Self {
         self.machine = machine.into();
@@ -151,7 +167,8 @@ impl MachineSpec {
         self
     }
 
-    /// The CPU model (`-cpu`). Default `cortex-m3` on the default board, otherwise the board's own.
+    /// The CPU model (`-cpu`), perhaps with properties behind it as in `max,sve=off`. Default
+    /// `cortex-m3` on the default board, otherwise the board's own.
     #[must_use]
     pub fn cpu(mut self, cpu: impl Into<String>) -> Self {
         self.cpu = Some(cpu.into());
@@ -174,8 +191,13 @@ impl MachineSpec {
         self
     }
 
-    fn is_default_board(&self) -> bool {
-        self.machine == DEFAULT_MACHINE && !self.as_board
+    pub(crate) fn is_default_board(&self) -> bool {
+        self.board_name() == DEFAULT_MACHINE && !self.as_board
+    }
+
+    /// The board without the properties behind it.
+    pub(crate) fn board_name(&self) -> &str {
+        self.machine.split(',').next().unwrap_or_default()
     }
 
     /// The CPU model, where it is not the board's own.
@@ -222,6 +244,14 @@ impl MachineSpec {
         self
     }
 
+    /// Leaves out the checks of all files but that they can be read: for a machine of which a check
+    /// is wrong. Intel HEX files are then passed on as they are.
+    #[must_use]
+    pub fn without_firmware_checks(mut self) -> Self {
+        self.checked = false;
+        self
+    }
+
     /// Loads a raw image at this address (`-device loader,force-raw=on`). May be given more than
     /// once.
     #[must_use]
@@ -234,7 +264,8 @@ impl MachineSpec {
     }
 
     /// Loads an Intel HEX file, which names its own addresses (`-device loader`). May be given more
-    /// than once.
+    /// than once. One that QEMU would misread (no newline at its end, comments, a byte order mark,
+    /// several files in one, a micro:bit's Universal Hex) is given to it rewritten.
     #[must_use]
     pub fn intel_hex(mut self, path: impl Into<PathBuf>) -> Self {
         self.images
@@ -242,10 +273,23 @@ impl MachineSpec {
         self
     }
 
-    /// The board's ROM (`-bios`).
+    /// The board's ROM (`-bios`). The word `none` is the same as
+    /// [`without_bios`](Self::without_bios); a file of that name is `./none`.
     #[must_use]
     pub fn bios(mut self, path: impl Into<PathBuf>) -> Self {
-        self.bios = Some(path.into());
+        let path = path.into();
+        self.bios = Some(match path.to_str() {
+            Some("none") => Bios::None,
+            _ => Bios::File(path),
+        });
+        self
+    }
+
+    /// No ROM (`-bios none`), where the board would have one of QEMU's own: RISC-V's `virt` begins
+    /// in OpenSBI otherwise.
+    #[must_use]
+    pub fn without_bios(mut self) -> Self {
+        self.bios = Some(Bios::None);
         self
     }
 
@@ -255,10 +299,15 @@ impl MachineSpec {
         let kernels = self.kernels.iter().map(|kernel| kernel.path.as_path());
         kernels
             .chain(self.images.iter().map(LoadedImage::path))
-            .chain(self.bios.as_deref())
+            .chain(self.bios.iter().filter_map(|bios| match bios {
+                Bios::None => None,
+                Bios::File(path) => Some(path.as_path()),
+            }))
     }
 
-    /// Serves the guest's semihosting calls.
+    /// Serves the guest's semihosting calls. Left out for a QEMU whose target has none and refuses
+    /// the option (AVR, x86, SuperH, RX, TriCore, OpenRISC, MicroBlaze, HPPA, Alpha, s390x,
+    /// LoongArch).
     #[must_use]
     pub fn semihosting(mut self, semihosting: Semihosting) -> Self {
         self.semihosting = Some(semihosting);
@@ -403,6 +452,13 @@ impl MachineSpec {
         self
     }
 
+    /// Where the guest's screen is shown (default: nowhere).
+    #[must_use]
+    pub fn display(mut self, display: Display) -> Self {
+        self.display = display;
+        self
+    }
+
     /// Adds a network card.
     #[must_use]
     pub fn nic(mut self, nic: Nic) -> Self {
@@ -433,10 +489,24 @@ impl MachineSpec {
         self
     }
 
-    /// QEMU's own system call filter (default: [`Sandbox::Off`]).
+    /// QEMU's own system call filter. Default, on Linux: [`Sandbox::NoSpawn`] where a monitor or a
+    /// GDB stub listens on TCP, since whoever reaches it could run commands on this machine, and
+    /// where semihosting is for the [console](crate::SemihostingLevel::Console) alone; else
+    /// [`Sandbox::Off`].
+    ///
+    /// No filter keeps them from **files**: a monitor can write any file that this user can
+    /// (`memsave`, `logfile`, `migrate file:`), and a GDB stub reaches the monitor.
     #[must_use]
     pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
-        self.sandbox = sandbox;
+        self.sandbox = Some(sandbox);
+        self
+    }
+
+    /// The folder that QEMU runs in (default: this program's). Relative paths in this description
+    /// are this program's all the same: they are made absolute before.
+    #[must_use]
+    pub fn current_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.current_dir = Some(folder.into());
         self
     }
 
@@ -467,10 +537,14 @@ impl MachineSpec {
         self
     }
 
-    /// Adds arguments at the end, one word each, as QEMU's manual writes them. What repeats or
-    /// contradicts a typed option is refused, and so are `-daemonize` (the process would escape its
-    /// watcher), `-s` and a `-gdb` on TCP that is not loopback (whoever reaches the stub can run
-    /// commands here).
+    /// Adds arguments at the end, one word each, as QEMU's manual writes them. What only repeats a
+    /// typed option is left out (`-nographic`, the same `-cpu` again), and what contradicts one is
+    /// refused. So are `-daemonize` (the process would escape its supervision), `-s` and a `-gdb` on
+    /// TCP that is not loopback (whoever reaches the stub can run commands here).
+    ///
+    /// **That catches mistakes and is no boundary**: `-gdb chardev:ID`, `-serial mon:…`,
+    /// `-readconfig FILE` and others can still make QEMU listen anywhere. So never fill these words
+    /// with strings of others.
     #[must_use]
     pub fn extra_args<I: IntoIterator<Item: AsRef<OsStr>>>(mut self, args: I) -> Self {
         self.extra_args

@@ -129,7 +129,7 @@ fn a_lockup_comes_with_its_registers() {
 #[test]
 fn a_guest_can_exit_by_semihosting() {
     let ExitKind::Exited(code) =
-        ends(&machine("semihosting-exit").semihosting(Semihosting::native()))
+        ends(&machine("semihosting-exit").semihosting(Semihosting::full()))
     else {
         panic!("not an exit")
     };

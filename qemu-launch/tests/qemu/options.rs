@@ -24,7 +24,7 @@ fn every_kind_of_option_at_once() {
         .start_stopped(true)
         .no_reboot()
         .gdb(Endpoint::free_port())
-        .semihosting(Semihosting::native().argument("one,two").console("console"))
+        .semihosting(Semihosting::full().argument("one,two").chardev("console"))
         .chardev("console", Backend::RingBuffer { size: 4096 })
         .serial(Backend::File {
             path: file("serial,1.log"),

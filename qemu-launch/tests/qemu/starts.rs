@@ -74,7 +74,10 @@ fn what_is_refused_before_there_is_a_process() {
     let absent = MachineSpec::default().firmware(folder.path().join("absent.elf"));
     let error = qemu_launch::spawn(&absent).unwrap_err();
     assert!(
-        matches!(error, SpawnError::Firmware(FirmwareError::Missing { .. })),
+        matches!(
+            error,
+            SpawnError::Firmware(FirmwareError::Unreadable { .. })
+        ),
         "{error:?}"
     );
 

@@ -29,13 +29,14 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::ptr;
 
 use rustix::io::{FdFlags, fcntl_setfd, retry_on_intr};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, getppid, kill_process, set_parent_process_death_signal,
-    setpgid, waitpid,
+    Pid, Signal, WaitOptions, chdir, getpid, getppid, kill_process,
+    set_parent_process_death_signal, setpgid, waitpid,
 };
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
@@ -53,6 +54,7 @@ pub(crate) fn start(
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<OwnedFd>,
     Standard { stdin, stdout }: Standard,
+    current_dir: Option<&Path>,
     kept: bool,
 ) -> Result<Started, Failure> {
     let stdin = match stdin {
@@ -81,6 +83,10 @@ pub(crate) fn start(
             .map_err(Failure::to("write the environment"))?,
         streams: [place(stdin)?, place(stdout)?, place(stderr.into())?],
         inherited,
+        current_dir: current_dir
+            .map(|folder| CString::new(folder.as_os_str().as_bytes()))
+            .transpose()
+            .map_err(Failure::to("write the current folder"))?,
         parent: getpid(),
         kept,
         failure: Cell::new(None),
@@ -141,6 +147,7 @@ struct Task {
     /// What become its stdin, stdout and stderr.
     streams: [OwnedFd; 3],
     inherited: Vec<OwnedFd>,
+    current_dir: Option<CString>,
     parent: Pid,
     kept: bool,
     /// Why there is no QEMU: the child's last word to the parent.
@@ -215,6 +222,9 @@ impl Task {
         remove_handlers();
         forbid_core_dumps().map_err(Failure::to("forbid core dumps"))?;
         set_umask();
+        if let Some(folder) = &self.current_dir {
+            chdir(folder.as_c_str()).map_err(Failure::to("enter the current folder"))?;
+        }
         self.place_descriptors()
             .map_err(Failure::to("place the descriptors"))?;
         if self.kept {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Descriptor, Failure, Standard, Started};
@@ -16,6 +17,7 @@ pub(crate) fn start(
     environment: Vec<(OsString, OsString)>,
     inherited: Vec<Descriptor>,
     Standard { stdin, stdout }: Standard,
+    current_dir: Option<&Path>,
     _kept: bool,
 ) -> Result<Started, Failure> {
     let pipe = || io::pipe().map_err(Failure::to("make a pipe"));
@@ -25,6 +27,9 @@ pub(crate) fn start(
         .env_clear()
         .envs(environment)
         .stdin(stdin.map_or_else(Stdio::null, as_stdio));
+    if let Some(folder) = current_dir {
+        command.current_dir(folder);
+    }
     let stdout = match stdout {
         Some(channel) => {
             command.stdout(as_stdio(channel));

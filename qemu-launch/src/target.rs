@@ -1,0 +1,70 @@
+//! The QEMU target that a program emulates, and what differs by it.
+
+use std::path::Path;
+
+use crate::discover::install::target_of;
+use crate::spec::MachineSpec;
+
+/// The name behind `qemu-system-`, where that can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The name of the program that tells it: the one that was found, or the one that was looked
+    /// for, where an environment variable has named a program of another name.
+    program: String,
+}
+
+impl Target {
+    pub(crate) fn of(spec: &MachineSpec, program: &Path) -> Self {
+        let found = file_name(program);
+        let program = match target_of(&found) {
+            Some(_) => found,
+            None => file_name(&spec.program),
+        };
+        Self { program }
+    }
+
+    pub(crate) fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// The option that takes the firmware: AVR boards ignore `-kernel` without a word.
+    pub(crate) fn firmware_option(&self) -> &'static str {
+        match target_of(&self.program) {
+            Some("avr") => "-bios",
+            _ => "-kernel",
+        }
+    }
+
+    /// Whether this QEMU knows the default board; one whose target is not known may.
+    pub(crate) fn has_default_board(&self) -> bool {
+        matches!(target_of(&self.program), None | Some("arm" | "aarch64"))
+    }
+
+    /// Whether QEMU takes `-semihosting-config`; seen on 7.2 and 10.0.
+    pub(crate) fn has_semihosting(&self) -> bool {
+        !matches!(
+            target_of(&self.program),
+            Some(
+                "avr"
+                    | "x86_64"
+                    | "i386"
+                    | "sh4"
+                    | "sh4eb"
+                    | "rx"
+                    | "tricore"
+                    | "or1k"
+                    | "microblaze"
+                    | "microblazeel"
+                    | "hppa"
+                    | "alpha"
+                    | "s390x"
+                    | "loongarch64"
+            )
+        )
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
