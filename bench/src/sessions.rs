@@ -59,7 +59,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     );
     let mut measured = nothing_yet(&sizes, SESSION, QUANTITIES.len());
     let mut bare = nothing_yet(&sizes, BARE_TOKIO, PROCESSOR_TIMES.len());
-    // Not counted: it starts the lasting thread and fills caches.
+    // Not counted: it fills caches.
     once(&bench.firmware, 1, Duration::ZERO)?;
     bare_loops(&bench.firmware, 1)?;
     for round in 0..rounds {
@@ -237,8 +237,8 @@ pub const ALONE: &str = "sessions";
 pub fn alone(firmware: &Path, size: usize) -> Result<()> {
     let runtime = runtime()?;
     let start = || Session::start(config(firmware, true));
-    // The first one brings along what is there once a program: the runtime's parts, the lasting
-    // thread, allocator arenas.
+    // The first one brings along what is there once a program: the runtime's parts and
+    // allocator arenas.
     let first = runtime.block_on(start())?;
     let before = own_memory_kib()?;
     let sessions = runtime.block_on(try_join_all((0..size).map(|_| start())))?;

@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // neither.
         let (a, b, c) = (launched(&spec)?, commanded(false)?, commanded(true)?);
         commanded(false)?;
-        // The first rounds fill the page cache and start the lasting thread.
+        // The first rounds fill the page cache.
         if round >= 5 {
             ours.push(a);
             plain.push(b);

@@ -57,7 +57,7 @@
 //! the child runs in this program's memory for the moment until it executes QEMU. `Command` without
 //! a descriptor to pass does so too, and takes 0.21 ms. What is more here: the command line, a look
 //! at the program before it is executed, the child's own system calls for signals, group, umask,
-//! core limit, parent-death signal and descriptors, and waking the thread that serves the process.
+//! core limit, parent-death signal and descriptors, and the thread that starts and serves it.
 //!
 //! # Systems
 //! | | Linux | macOS, BSD | Windows |
@@ -70,8 +70,8 @@
 //! | [`ProcessHandle::terminate`] | SIGTERM | SIGTERM | the same as a kill |
 //! | [`Sandbox::Strict`] | where QEMU was built with seccomp | no | no |
 //!
-//! On Linux QEMU is killed when the thread that started it ends, so that is the main thread or one
-//! that this crate keeps for it; the thread that calls [`spawn()`] may end, and so may its runtime.
+//! On Linux QEMU is killed when the thread that started it ends. That is the thread which serves it and
+//! lives as long as it does; the thread that calls [`spawn()`] may end, and so may its runtime.
 //!
 //! What only this program can clear away stays when it is killed, or ends by `process::exit` while
 //! QEMU runs: the folder `qemu-*` of private sockets in the folder for temporary files, and sockets

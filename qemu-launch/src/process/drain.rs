@@ -175,7 +175,7 @@ mod blocking {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::process::spawner_thread::spawn_thread;
+    use crate::process::spawn_thread;
 
     pub(crate) struct Drain {
         readers: Vec<JoinHandle<()>>,

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::process::Pid;
 
 use crate::process::child::await_exit;
-use crate::process::spawner_thread::spawn_thread;
+use crate::process::spawn_thread;
 
 /// # Errors
 /// No descriptor or no thread is left.

@@ -15,13 +15,14 @@ pub(crate) mod registers;
 pub(crate) mod ring;
 pub(crate) mod set_once;
 pub(crate) mod spawn;
-pub(crate) mod spawner_thread;
 pub(crate) mod stop_policy;
 pub(crate) mod supervise;
 
+use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::argv::command_line::Argv;
@@ -296,4 +297,15 @@ impl ProcessHandle {
             out_of_reach: self.shared.child.is_out_of_reach(),
         }
     }
+}
+
+/// A thread with a small stack: those of this crate do little but wait.
+pub(crate) fn spawn_thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 * 1024)
+        .spawn(work)
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use tempfile::TempDir;
 
@@ -19,9 +19,9 @@ use crate::process::environment;
 use crate::process::exec::{self, Failure, Inherited, Standard};
 use crate::process::parent_guard::ParentGuard;
 use crate::process::set_once::SetOnce;
-use crate::process::spawner_thread::{self, spawn_thread};
+use crate::process::spawn_thread;
 use crate::process::supervise::{Attached, SpawnedProcess, end_unserved};
-use crate::process::{Opened, Process};
+use crate::process::{Opened, Process, Shared};
 use crate::spec::endpoint::Address;
 use crate::spec::image::LoadedImage;
 use crate::spec::{MachineSpec, Stdio};
@@ -201,10 +201,7 @@ fn launch(
         current_dir,
         kept,
     };
-    let started = spawner_thread::run(|| start.run()).map_err(no_thread)?;
-    let spawned = started.ok_or_else(panicked)??;
-    let shared = spawned.shared();
-    spawned.serve();
+    let shared = start.on_its_thread()?;
     Ok(Process::new(shared, open_channels(channels, for_us), kept))
 }
 
@@ -230,7 +227,7 @@ fn sockets_outside(folder: Option<&TempDir>, channels: &[Channel]) -> Vec<PathBu
         .collect()
 }
 
-/// The part of a start that is done on a thread which outlives QEMU.
+/// The part of a start that is done on the thread that then serves QEMU.
 struct Start {
     argv: Argv,
     environment: Vec<(OsString, OsString)>,
@@ -243,6 +240,27 @@ struct Start {
 }
 
 impl Start {
+    /// Starts QEMU on a thread of its own, which serves it until it is gone.
+    ///
+    /// `PR_SET_PDEATHSIG` fires when the *thread* that made the child ends, not its process: a QEMU
+    /// that was started by a worker of a runtime would die with that worker. This thread lives
+    /// exactly as long as its QEMU, and one that is held up in `execve`, for example by a network
+    /// file system, holds up no other start.
+    fn on_its_thread(self) -> Result<Arc<Shared>, SpawnError> {
+        let (answer, answered) = mpsc::channel();
+        let work = move || match self.run() {
+            Ok(spawned) => {
+                // The caller waits for it below.
+                let _ = answer.send(Ok(spawned.shared()));
+                drop(answer);
+                spawned.serve();
+            }
+            Err(error) => drop(answer.send(Err(error))),
+        };
+        spawn_thread("qemu-serve", work).map_err(no_thread)?;
+        answered.recv().unwrap_or_else(|_| Err(panicked()))
+    }
+
     fn run(self) -> Result<SpawnedProcess, SpawnError> {
         let argv = self.argv;
         let started = exec::start(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::process::ProcessHandle;
 use crate::process::exit::Exit;
 use crate::process::set_once::SetOnce;
-use crate::process::spawner_thread::spawn_thread;
+use crate::process::spawn_thread;
 
 /// Upper bound of each step, so that `Instant + this` cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);

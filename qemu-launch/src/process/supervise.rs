@@ -17,7 +17,6 @@ use crate::process::output::Tail;
 use crate::process::parent_guard::ParentGuard;
 use crate::process::ring::Ring;
 use crate::process::set_once::SetOnce;
-use crate::process::spawner_thread::spawn_thread;
 
 /// A process that has just been started, with what it takes to serve it.
 pub(crate) struct SpawnedProcess {
@@ -82,17 +81,8 @@ impl SpawnedProcess {
         Arc::clone(&self.shared)
     }
 
-    /// Serves it on a thread of its own. Without one the process would wedge on its output and
-    /// never be reaped, so it is killed where the system has no thread to spare.
+    /// Drains, reaps and cleans up; returns when all of that is done.
     pub(crate) fn serve(self) {
-        let shared = self.shared();
-        if spawn_thread("qemu-serve", move || self.serve_here()).is_err() {
-            shared.child.kill();
-            publish_exit(&shared, shared.child.wait().ok());
-        }
-    }
-
-    fn serve_here(self) {
         let Self {
             shared,
             mut drain,
