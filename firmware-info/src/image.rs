@@ -85,6 +85,8 @@ pub(crate) struct Image {
     pub(crate) is_64: bool,
     pub(crate) entry: u64,
     pub(crate) sections: Vec<Section>,
+    /// Those that are loaded, in the order of their addresses.
+    by_address: Vec<usize>,
     segments: Vec<Segment>,
 }
 
@@ -111,9 +113,12 @@ impl Image {
     }
 
     pub(crate) fn section_at(&self, address: u64) -> Option<&Section> {
-        self.sections
-            .iter()
-            .find(|section| section.contains(address))
+        let begins = |at: &usize| self.sections[*at].address;
+        let after = self.by_address.partition_point(|at| begins(at) <= address);
+        // Sections do not overlap in an honest file, or few do.
+        let near = self.by_address[..after].iter().rev().take(16);
+        let mut near = near.map(|at| &self.sections[*at]);
+        near.find(|section| section.contains(address))
     }
 
     pub(crate) fn is_code(&self, address: u64) -> bool {
@@ -260,6 +265,9 @@ impl Headers {
     }
 
     fn image(self, source: Source) -> Image {
+        let loaded = |at: &usize| self.sections[*at].loaded && self.sections[*at].size > 0;
+        let mut by_address: Vec<usize> = (0..self.sections.len()).filter(loaded).collect();
+        by_address.sort_by_key(|at| self.sections[*at].address);
         Image {
             source,
             architecture: self.architecture,
@@ -267,6 +275,7 @@ impl Headers {
             is_64: self.is_64,
             entry: self.entry,
             sections: self.sections,
+            by_address,
             segments: self.segments,
         }
     }

@@ -1,6 +1,7 @@
 //! The symbol table: what is at an address, and where a name is.
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::sync::{Arc, OnceLock};
 
 use object::read::elf::Sym as _;
@@ -246,7 +247,14 @@ impl Symbols {
 
     /// The symbol that has this name in the file; of several a global one.
     pub(crate) fn exact(&self, image: &Image, name: &str) -> Option<Symbol> {
-        let exact = self.entries.iter().filter(|entry| self.raw(entry) == name);
+        let is_named = |entry: &&Entry| {
+            let rest = self.strings.get(entry.name as usize..).unwrap_or_default();
+            let end = rest
+                .strip_prefix(name.as_bytes())
+                .and_then(|rest| rest.first());
+            end == Some(&0)
+        };
+        let exact = self.entries.iter().filter(is_named);
         exact
             .max_by_key(|entry| entry.global)
             .map(|entry| self.symbol(image, entry))
@@ -348,8 +356,8 @@ fn is_telling(name: &str) -> bool {
 
 fn name_in(strings: &[u8], offset: u32) -> Option<&str> {
     let rest = strings.get(offset as usize..)?;
-    let length = rest.iter().take(MAX_NAME + 1).position(|byte| *byte == 0)?;
-    std::str::from_utf8(&rest[..length]).ok()
+    let name = CStr::from_bytes_until_nul(&rest[..rest.len().min(MAX_NAME + 1)]).ok()?;
+    name.to_str().ok()
 }
 
 /// `module::NAME` is the tail of `crate::module::NAME`.

@@ -22,7 +22,7 @@ use lines::Lines;
 pub(crate) type Bytes = EndianArcSlice<RunTimeEndian>;
 pub(crate) type Result<T, E = DebugInfoError> = std::result::Result<T, E>;
 
-/// A unit without ranges of its own is asked for every address, so there may not be many.
+/// More units than the largest of programs have. Each costs memory, however small it is in the file.
 const MAX_UNITS: usize = 200_000;
 
 /// Code that the linker dropped keeps its debug information, at the address 0 or a little behind. A
@@ -33,6 +33,8 @@ pub(crate) struct Debug {
     pub(crate) dwarf: gimli::Dwarf<Bytes>,
     pub(crate) units: Vec<Unit>,
     ranges: Vec<UnitRange>,
+    /// Units that do not say which addresses they cover. They are asked last, for any address.
+    without_ranges: Vec<usize>,
     budget: Budget,
 }
 
@@ -148,6 +150,7 @@ impl Debug {
             dwarf,
             units: Vec::new(),
             ranges: Vec::new(),
+            without_ranges: Vec::new(),
             budget,
         };
         debug.index(size(SectionId::DebugAbbrev))?;
@@ -173,10 +176,10 @@ impl Debug {
                     }
                 }
             }
-            if found.is_empty() && line_program.is_some() {
-                found.push((0, u64::MAX));
-            }
             let at = self.units.len();
+            if found.is_empty() && line_program.is_some() {
+                self.without_ranges.push(at);
+            }
             self.ranges
                 .extend(found.iter().map(|(begin, end)| UnitRange {
                     begin: *begin,
@@ -207,7 +210,9 @@ impl Debug {
         before
             .take_while(move |range| range.furthest > address)
             .filter(move |range| address < range.end)
-            .map(|range| &self.units[range.unit])
+            .map(|range| range.unit)
+            .chain(self.without_ranges.iter().copied())
+            .map(|at| &self.units[at])
     }
 
     pub(crate) fn lines<'a>(&self, unit: &'a Unit, live: &LiveCode<'_>) -> Result<&'a Lines> {

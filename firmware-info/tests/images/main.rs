@@ -5,6 +5,7 @@
 )]
 
 mod binutils;
+mod crafted;
 mod frames;
 #[cfg(feature = "_testing")]
 mod hostile;
