@@ -1,10 +1,14 @@
 //! Backtraces as a real gdb-multiarch has them, at many stops of many images; `fixtures/record-frames.sh` recorded them.
 
-use firmware_info::{Backtrace, End, Firmware, Frame, Guess, MemoryPieces, Registers};
+use firmware_info::{
+    Architecture, Backtrace, End, Firmware, Frame, Guess, MemoryPieces, Registers,
+};
 
 use crate::{firmware, fixture_text};
 
-const IMAGES: [&str; 10] = [
+const IMAGES: [&str; 12] = [
+    "aprofile/arm",
+    "aprofile/aarch64",
     "c/o0",
     "c/o2",
     "c/os",
@@ -28,7 +32,7 @@ struct Stop<'a> {
     text: Vec<&'a str>,
 }
 
-fn stops(text: &str) -> Vec<Stop<'_>> {
+fn stops(architecture: Architecture, text: &str) -> Vec<Stop<'_>> {
     let mut stops: Vec<Stop<'_>> = Vec::new();
     for line in text.lines().skip(1) {
         if line == "stop" {
@@ -43,7 +47,7 @@ fn stops(text: &str) -> Vec<Stop<'_>> {
         let stop = stops.last_mut().unwrap();
         let (kind, rest) = line.split_once(' ').unwrap();
         match kind {
-            "r" => stop.registers = registers(rest),
+            "r" => stop.registers = registers(architecture, rest),
             "m" => {
                 let (address, bytes) = rest.split_once(' ').unwrap();
                 let bytes = (0..bytes.len())
@@ -79,23 +83,27 @@ fn stops(text: &str) -> Vec<Stop<'_>> {
 /// The recorded stops of an image.
 pub(crate) fn stops_of(name: &str) -> Vec<(Registers, MemoryPieces)> {
     let text = fixture_text(&format!("{name}.frames.txt"));
-    stops(&text)
+    stops(firmware(name).architecture(), &text)
         .into_iter()
         .map(|stop| (stop.registers, stop.memory))
         .collect()
 }
 
-fn registers(words: &str) -> Registers {
+fn registers(architecture: Architecture, words: &str) -> Registers {
     let values: Vec<u64> = words.split(' ').map(hex).collect();
-    if values.len() == 33 {
-        return Registers::riscv(values[32], values[..32].try_into().unwrap());
+    match architecture {
+        Architecture::Riscv32 => Registers::riscv(values[32], values[..32].try_into().unwrap()),
+        Architecture::Aarch64 => {
+            Registers::aarch64(values[32], values[31], values[..31].try_into().unwrap())
+        }
+        _ => {
+            let r: Vec<u32> = values.iter().map(|value| *value as u32).collect();
+            let mut registers = Registers::arm(r[..16].try_into().unwrap());
+            registers.xpsr = r.get(16).copied();
+            (registers.msp, registers.psp) = (values.get(17).copied(), values.get(18).copied());
+            registers
+        }
     }
-    let r: Vec<u32> = values.iter().map(|value| *value as u32).collect();
-    let mut registers = Registers::arm(r[..16].try_into().unwrap());
-    registers.xpsr = Some(r[16]);
-    registers.msp = Some(values[17]);
-    registers.psp = Some(values[18]);
-    registers
 }
 
 fn hex(word: &str) -> u64 {
@@ -153,7 +161,7 @@ struct Comparison {
 
 fn compare(firmware: &Firmware, text: &str) -> Comparison {
     let mut comparison = Comparison::default();
-    for stop in stops(text) {
+    for stop in stops(firmware.architecture(), text) {
         let mut memory = stop.memory.clone();
         let backtrace = firmware.backtrace(&stop.registers, &mut memory);
         let ours = ours(&backtrace);
