@@ -5,6 +5,8 @@
 )]
 
 mod binutils;
+#[path = "../compare/mod.rs"]
+mod compare;
 mod crafted;
 mod frames;
 #[cfg(feature = "_testing")]
