@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use qemu_controller::gdb_port::{ListenState, StubAddress, inspect};
 use qemu_controller::qmp_proto::commands::QueryChardev;
-use qemu_controller::{Endpoint, Session};
+use qemu_controller::{Endpoint, RunState, Session};
 use serde_json::json;
 
 use crate::args::Run;
@@ -48,13 +48,11 @@ pub(crate) async fn left(session: &Session) -> bool {
     let mut was_there = false;
     loop {
         // A session that has ended is somebody else's to see.
-        match is_attached(session).await {
-            Some(true) => was_there = true,
-            Some(false) if was_there => {
-                return session
-                    .query_status()
-                    .await
-                    .is_ok_and(|status| status.running);
+        match (is_attached(session).await, session.query_status().await) {
+            (Some(true), _) => was_there = true,
+            // The firmware was held at its start: only a debugger can have let it run.
+            (Some(false), Ok(state)) if was_there || state.status != RunState::Prelaunch => {
+                return state.running;
             }
             _ => {}
         }

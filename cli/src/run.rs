@@ -367,9 +367,11 @@ impl Running<'_> {
     /// Waits until stdout has the rest, and says what it did not take. A run that came to its own
     /// end waits for its reader, until `--timeout` or a signal.
     async fn finish_output(&self, outcome: &Outcome, signals: &mut Signals) -> Result<(), Failure> {
-        if let Outcome::Ended { verdict, .. } = outcome
-            && !matches!(verdict, Verdict::TimedOut(_))
-        {
+        let by_itself = match outcome {
+            Outcome::Ended { verdict, .. } => !matches!(verdict, Verdict::TimedOut(_)),
+            outcome => matches!(outcome, Outcome::Met),
+        };
+        if by_itself {
             let all = self.output.finish(None);
             tokio::select! {
                 _ = self.limit.starting(all) => {}

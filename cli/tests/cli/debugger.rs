@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::support::{Call, DEADLINE, Said};
+use crate::support::{Call, DEADLINE, Running, Said};
 
 #[test]
 fn the_firmware_waits_until_a_debugger_lets_it_run() {
@@ -52,4 +52,83 @@ fn a_unix_socket_has_no_port_that_could_collide() {
     running.signal(Signal::INT);
     assert_eq!(running.end().status.code(), Some(130));
     assert!(!path.exists());
+}
+
+/// Attaches to a run.
+fn attach(running: &mut Running) -> TcpStream {
+    running.stderr.until("let it `continue`");
+    let said = running.stderr.text();
+    let (_, port) = said.split_once("'target remote 127.0.0.1:").unwrap();
+    let (port, _) = port.split_once('\'').unwrap();
+    let debugger = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    debugger.set_read_timeout(Some(DEADLINE)).unwrap();
+    debugger
+}
+
+fn send(debugger: &mut TcpStream, packet: &str) {
+    let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
+    write!(debugger, "${packet}#{sum:02x}").unwrap();
+}
+
+/// Reads until the stub has answered with this, and acknowledges that once: a further byte would
+/// stop the firmware again.
+fn answered(debugger: &mut TcpStream, answer: &str) {
+    let mut read = String::new();
+    let is_whole = |read: &str| {
+        let rest = read
+            .split_once(answer)
+            .and_then(|(_, rest)| rest.split_once('#'));
+        rest.is_some_and(|(_, sum)| sum.len() == 2)
+    };
+    while !is_whole(&read) {
+        let mut chunk = [0; 512];
+        let length = debugger.read(&mut chunk).unwrap();
+        assert_ne!(length, 0, "no {answer:?} in {read}");
+        read += &String::from_utf8_lossy(&chunk[..length]);
+    }
+    debugger.write_all(b"+").unwrap();
+}
+
+#[test]
+fn once_the_debugger_has_left_the_timeout_counts() {
+    let mut running = Call::image("tick", ["--gdb=free", "--timeout", "2s"]).start();
+    let mut debugger = attach(&mut running);
+    send(&mut debugger, "?");
+    answered(&mut debugger, "$T05");
+    send(&mut debugger, "D;1");
+    answered(&mut debugger, "$OK");
+    drop(debugger);
+    let said = Said::of(&running.end(), 124).stderr;
+    let left = "the debugger has left; the firmware runs on, for 2s at most";
+    assert!(
+        said.contains(left) && said.contains("not over after 2s"),
+        "{said}"
+    );
+}
+
+#[test]
+fn its_reset_resets_and_its_kill_is_an_interruption() {
+    let mut running = Call::image("tick", ["--gdb=free"]).start();
+    let mut debugger = attach(&mut running);
+    send(&mut debugger, "vCont?");
+    send(&mut debugger, "c");
+    running.prints("boot\ntick 1\n");
+    debugger.write_all(b"\x03").unwrap();
+    answered(&mut debugger, "$T02");
+    // `monitor system_reset`
+    send(&mut debugger, "qRcmd,73797374656d5f7265736574");
+    answered(&mut debugger, "$OK");
+    send(&mut debugger, "c");
+    running.prints("boot\ntick 1\ntick 2\n");
+    let is_twice = |all: &str| all.matches("boot\n").count() == 2;
+    running
+        .stdout
+        .as_mut()
+        .unwrap()
+        .until_it("a second boot", is_twice);
+    debugger.write_all(b"\x03").unwrap();
+    answered(&mut debugger, "$T02");
+    send(&mut debugger, "k");
+    let said = Said::of(&running.end(), 130).stderr;
+    assert!(said.contains("the debugger ended the run"), "{said}");
 }

@@ -2,7 +2,9 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::Call;
+use std::time::Instant;
+
+use crate::support::{Call, DEADLINE};
 
 #[test]
 fn the_firmware_s_status_is_the_program_s() {
@@ -110,4 +112,31 @@ fn deterministic_time_runs_a_firmware_faster_than_its_clock() {
         ],
     )
     .ends_with(0);
+}
+
+/// A program that takes QEMU's place.
+fn wrapper(folder: &tempfile::TempDir, script: &str) -> String {
+    let path = folder.path().join("qemu-system-arm");
+    test_support::write_program(&path, format!("#!/bin/sh\n{script}\n"), 0o755);
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_timeout_counts_while_qemu_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let qemu = wrapper(&folder, "exec sleep 60");
+    let said = Call::image("wfi", ["--qemu", &qemu, "--timeout", "500ms"]).ends_with(124);
+    let words = "the run was not over after 500ms: QEMU was still starting";
+    assert!(said.stderr.contains(words), "{}", said.stderr);
+}
+
+#[test]
+fn a_child_of_qemu_that_holds_its_pipes_does_not_hold_up_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    // In a session of its own, so that it is not ended with QEMU.
+    let qemu = wrapper(&folder, "setsid sleep 50 &\nexec qemu-system-arm \"$@\"");
+    let since = Instant::now();
+    let said = Call::image("semihosting-exit", ["--qemu", &qemu]).ends_with(7);
+    assert_eq!(said.stdout, "hello by semihosting\n");
+    assert!(since.elapsed() < DEADLINE / 2, "{:?}", since.elapsed());
 }

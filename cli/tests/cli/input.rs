@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use crate::support::{Call, Running, Said};
+use crate::support::{Call, Running, Said, nonblocking};
 
 /// What `tick` printed, without the lines that it prints by itself: a line may fall between any two
 /// echoes.
@@ -88,4 +88,58 @@ fn terminal() -> (File, File) {
         keyboard.into(),
         options.open(name.to_str().unwrap()).unwrap(),
     )
+}
+
+#[test]
+fn it_reaches_a_firmware_that_reads_by_semihosting_and_so_does_its_end() {
+    let mut running = Call::image("semihosting-echo", [])
+        .stdin(Stdio::piped())
+        .start();
+    running.prints("ready\n");
+    running.type_in(b"hello\n");
+    running.prints("ready\nhello\n");
+    running.close_stdin();
+    let said = Said::of(&running.end(), 0);
+    assert_eq!(said.stdout, "ready\nhello\n");
+    // No input at all is an end at once.
+    assert_eq!(
+        Call::image("semihosting-echo", []).ends_with(0).stdout,
+        "ready\n"
+    );
+}
+
+/// Such a read blocks QEMU whole.
+#[test]
+fn a_firmware_that_waits_for_input_is_ended_by_the_timeout_and_by_a_signal() {
+    let call = |words| Call::image("semihosting-echo", words).stdin(Stdio::piped());
+    let mut running = call(vec!["--timeout", "2s"]).start();
+    running.prints("ready\n");
+    let said = Said::of(&running.end(), 124);
+    assert!(said.stderr.contains("not over after 2s"), "{}", said.stderr);
+
+    let mut running = call(vec![]).start();
+    running.prints("ready\n");
+    running.signal(Signal::TERM);
+    Said::of(&running.end(), 143);
+}
+
+#[test]
+fn it_is_held_back_until_the_firmware_has_printed_a_text() {
+    let words = ["--send-after", "tick 3\n", "--expect", "now"];
+    let mut running = Call::image("tick", words).stdin(Stdio::piped()).start();
+    running.type_in(b"now");
+    let said = Said::of(&running.end(), 0);
+    let all = said.stdout.replace("tick 4\n", "");
+    assert!(all.starts_with("boot\ntick 1\ntick 2\ntick 3\n"), "{all}");
+}
+
+#[test]
+fn a_stdin_that_others_have_made_non_blocking_is_waited_for() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    nonblocking(&reader);
+    let mut running = Call::image("uart-echo", []).stdin(reader).start();
+    running.prints("boot\n");
+    writer.write_all(b"hello").unwrap();
+    running.prints("boot\nhello");
+    assert_eq!(interrupted(running), "boot\nhello");
 }

@@ -10,5 +10,6 @@ mod ending;
 mod input;
 mod machine_readable;
 mod output;
+mod semihosting;
 mod signals;
 mod wrong_input;

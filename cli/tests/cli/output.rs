@@ -2,10 +2,12 @@
 //! the run.
 
 use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, Read as _};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::Call;
+use crate::support::{Call, DEADLINE, Said, nonblocking};
 
 #[test]
 fn it_comes_while_the_firmware_runs() {
@@ -94,4 +96,89 @@ fn qemu_s_own_words_are_shown_on_demand_to_the_last() {
             said.stderr
         );
     }
+}
+
+#[test]
+fn all_of_it_comes_in_the_order_in_which_it_was_printed() {
+    for _ in 0..8 {
+        let said = Call::image("mixed-output", []).ends_with(1);
+        assert_eq!(said.stdout, "uart\noutput\nwrite0\n".repeat(20));
+    }
+}
+
+#[test]
+fn what_it_prints_on_standard_error_is_its_output_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.txt");
+    let said = Call::image("semihosting-print", ["--log", log.to_str().unwrap()]).ends_with(0);
+    assert_eq!(
+        (&*said.stdout, &*said.stderr),
+        ("write0\noutput\n", "error.\n")
+    );
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(
+        log.contains("write0\noutput\n") && log.contains("error.\n"),
+        "{log}"
+    );
+
+    let said = Call::image("semihosting-print", ["--expect", "error.\n"]).ends_with(0);
+    assert_eq!(said.stderr, "error.\n");
+
+    let said = Call::image("semihosting-print", ["--json"]).ends_with(0);
+    let first = said.stderr.lines().next().unwrap();
+    assert_eq!(first, r#"{"event":"stderr","text":"error."}"#);
+}
+
+/// Reads all, a little at a time.
+fn read_slowly(mut reader: PipeReader) -> String {
+    let mut text = Vec::new();
+    let mut chunk = [0; 1024];
+    while let Ok(length @ 1..) = reader.read(&mut chunk) {
+        text.extend_from_slice(&chunk[..length]);
+        // Not synchronisation: this reader is slow.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_slow_reader_slows_the_firmware_and_gets_all() {
+    for is_nonblocking in [false, true] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        if is_nonblocking {
+            nonblocking(&writer);
+        }
+        let call = Call::image("uart-flood", ["--expect", "flood 20000\n"]).stdout(writer);
+        let running = call.start();
+        let printed = std::thread::spawn(move || read_slowly(reader));
+        let said = Said::of(&running.end(), 0);
+        assert_eq!(said.stderr, "", "nothing is said to be lost");
+        let printed = printed.join().unwrap();
+        for (number, line) in printed.lines().take(20_001).enumerate() {
+            assert_eq!(line, format!("flood {number}"));
+        }
+        assert!(printed.contains("flood 20000\n"), "{is_nonblocking}");
+    }
+}
+
+#[test]
+fn a_reader_that_waits_for_the_end_does_not_hold_up_the_timeout() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let since = Instant::now();
+    let said = Call::image("uart-flood", ["--timeout", "2s"])
+        .stdout(writer)
+        .ends_with(124);
+    assert!(since.elapsed() < DEADLINE / 3, "{:?}", since.elapsed());
+    let words = [
+        "stdout did not take ",
+        "not over after 2s: the guest is running at ",
+    ];
+    for words in words {
+        assert!(
+            said.stderr.contains(words),
+            "no {words:?} in {}",
+            said.stderr
+        );
+    }
+    drop(reader);
 }

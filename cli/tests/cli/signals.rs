@@ -167,3 +167,21 @@ fn until_full(reader: &std::io::PipeReader) {
             .filter(|&now| now >= 32_000)
     });
 }
+
+/// Nobody could learn how QEMU ended, if that were not heeded.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_a_child_that_a_parent_has_ignored() {
+    let running = Call::image("semihosting-exit", []).start_in_shell("trap '' CHLD");
+    assert_eq!(running.end().status.code(), Some(7));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_a_parent_has_blocked() {
+    let blocked = r#"exec env --block-signal=TERM "$0" "$@""#;
+    let mut running = Call::image("tick", []).start_in_shell(blocked);
+    running.prints("tick 1");
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().status.code(), Some(143));
+}

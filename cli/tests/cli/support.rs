@@ -329,3 +329,9 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Makes a descriptor non-blocking, as others who share it may.
+pub(crate) fn nonblocking(descriptor: &impl std::os::fd::AsFd) {
+    let flags = rustix::fs::fcntl_getfl(descriptor).unwrap();
+    rustix::fs::fcntl_setfl(descriptor, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+}

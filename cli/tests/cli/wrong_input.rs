@@ -181,3 +181,139 @@ fn a_configuration_file_from_above_is_heeded() {
         "boot\n"
     );
 }
+
+#[test]
+fn an_option_of_qemu_s_that_has_one_here() {
+    for (words, option) in [
+        (&["-s"][..], "--gdb"),
+        (&["-S"], "--gdb"),
+        (&["-machine", "x"], "--machine"),
+        (&["-semihosting"], "--semihosting"),
+    ] {
+        let call = Call::image("tick", []).qemu_args(words);
+        refused(
+            call,
+            &[words[0], &format!("{option} is what sets that here")],
+        );
+    }
+    // A harmless repetition.
+    Call::image("semihosting-exit", [])
+        .qemu_args(&["-nographic"])
+        .ends_with(7);
+}
+
+#[test]
+fn a_configuration_file_says_what_it_decides_and_is_not_taken_from_strangers() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("firmware.log");
+    let path = folder.path().join("qemu-controller.toml");
+    std::fs::write(&path, "log = \"firmware.log\"\n").unwrap();
+    let run = || Call::image("semihosting-exit", []).folder(folder.path());
+    let said = run().ends_with(7).stderr;
+    assert!(
+        said.contains(&format!("{} sets log\n", path.display())),
+        "{said}"
+    );
+    assert!(log.exists());
+
+    std::fs::remove_file(&log).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let said = run().ends_with(7).stderr;
+    let ignored = format!(
+        "{} is not read: somebody else can write its folder",
+        path.display()
+    );
+    assert!(said.contains(&ignored) && !log.exists(), "{said}");
+}
+
+/// An ELF file with these segments, each an address and its bytes, and a symbol at 0x40.
+fn elf(segments: &[(u32, &[u8])], symbol: &[u8]) -> Vec<u8> {
+    fn words(words: &[u32]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+    let strings = [b"\0", symbol, b"\0"].concat();
+    let symbols = [vec![0; 16], words(&[1, 0x41, 2, 0x0001_0012])].concat();
+    let count = u32::try_from(segments.len()).unwrap();
+    let mut offset = 52 + 32 * count;
+    let (mut headers, mut bodies) = (Vec::new(), Vec::new());
+    for (address, bytes) in segments {
+        let length = u32::try_from(bytes.len()).unwrap();
+        headers.extend(words(&[
+            1, offset, *address, *address, length, length, 5, 4,
+        ]));
+        bodies.extend_from_slice(bytes);
+        offset += length;
+    }
+    let (at_symbols, at_strings) = (offset, offset + 32);
+    let length = u32::try_from(strings.len()).unwrap();
+    let at_sections = at_strings + length;
+    let sections = [
+        vec![0; 40],
+        words(&[0, 1, 6, 0x40, 52 + 32 * count, 4, 0, 0, 4, 0]),
+        words(&[0, 2, 0, 0, at_symbols, 32, 3, 1, 4, 16]),
+        words(&[0, 3, 0, 0, at_strings, length, 0, 0, 1, 0]),
+    ];
+    let start = [
+        b"\x7fELF\x01\x01\x01".to_vec(),
+        vec![0; 9],
+        words(&[
+            0x0028_0002,
+            1,
+            0x41,
+            52,
+            at_sections,
+            0x0500_0200,
+            0x0020_0034,
+        ]),
+        words(&[0x0028_0000 | count, 0x0003_0004]),
+    ];
+    [
+        start.concat(),
+        headers,
+        bodies,
+        symbols,
+        strings,
+        sections.concat(),
+    ]
+    .concat()
+}
+
+/// A vector table, all of whose vectors are 0x40, and a loop there.
+fn endless_loop() -> Vec<u8> {
+    let mut code: Vec<u8> = 0x2000_8000_u32.to_le_bytes().to_vec();
+    code.extend([0x41, 0, 0, 0].repeat(15));
+    code.extend([0xfe, 0xe7]);
+    code
+}
+
+#[test]
+fn a_symbol_cannot_forge_a_line_or_reach_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("escape.elf");
+    let symbol = b"x\x1b]0;owned\x07\nqemu-controller: all tests passed";
+    std::fs::write(&path, elf(&[(0, &endless_loop())], symbol)).unwrap();
+    let words = [Path::new("--timeout"), Path::new("1s"), &path];
+    let said = Call::new(words).ends_with(124).stderr;
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let escaped = r"in x\u{1b}]0;owned\u{7}\nqemu-controller: all tests passed";
+    assert!(said.contains(escaped), "{said}");
+}
+
+#[test]
+fn a_refusal_of_several_lines_is_shown_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("overlap.elf");
+    let code = endless_loop();
+    std::fs::write(&path, elf(&[(0, &code), (0x40, &code[..16])], b"loop")).unwrap();
+    let said = Call::new([&path]).ends_with(125).stderr;
+    for words in [
+        "ROM regions are overlapping",
+        "\n      ",
+        "segment 0 (",
+        "segment 1 (",
+    ] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+}
