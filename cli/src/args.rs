@@ -49,6 +49,9 @@ pub(crate) struct Run {
     /// Load the file as it is at this address, such as 0x8000: for raw images
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) raw: Option<u64>,
+    /// Load the firmware without a check that this board can run it
+    #[arg(long)]
+    pub(crate) unchecked: bool,
     /// Hold the firmware until a debugger attaches and continues, and print the line that attaches
     /// one
     ///

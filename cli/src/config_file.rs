@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::escape;
 use crate::report::{Failure, Reporter};
 use crate::settings::Settings;
 
@@ -53,19 +52,24 @@ pub(crate) fn settings(
         let path = path.clone();
         ConfigFileError::Unreadable { path, source }
     })? {
-        let words = format!("{} is not read: {why}; --config reads it", path.display());
+        let words = format!("{} is not read: {why}; --config reads it", shown(&path));
         let object = json!({ "event": "config", "path": path.to_string_lossy(), "ignored": why });
-        reporter.say(Some(&escape::line(&words)), &object)?;
+        reporter.say(Some(&words), &object)?;
         return Ok(Settings::default());
     }
     let settings = read(&path)?;
     let sets = settings.sets_of_weight();
     if !sets.is_empty() {
-        let words = format!("{} sets {}", path.display(), sets.join(", "));
+        let words = format!("{} sets {}", shown(&path), sets.join(", "));
         let object = json!({ "event": "config", "path": path.to_string_lossy(), "sets": sets });
-        reporter.say(Some(&escape::line(&words)), &object)?;
+        reporter.say(Some(&words), &object)?;
     }
     Ok(settings)
+}
+
+/// A path on one line.
+fn shown(path: &Path) -> String {
+    crate::escape::line(&path.display().to_string())
 }
 
 /// The nearest file from this folder upwards, but no higher than the project: its root, the home

@@ -20,8 +20,12 @@ pub(crate) fn line(text: &str) -> String {
 /// The text with its lines, those after the first indented: none of them looks like one of the
 /// program's own.
 pub(crate) fn lines(text: &str) -> String {
-    let lines = text.trim_end().lines().map(line);
-    lines.collect::<Vec<_>>().join("\n    ")
+    let mut lines = text.trim_end().lines().map(line);
+    let first = lines.next().unwrap_or_default();
+    lines.fold(first, |text, line| match line.is_empty() {
+        true => text + "\n",
+        false => format!("{text}\n    {line}"),
+    })
 }
 
 /// Whether a terminal acts on it, or shows what follows it in another order.
@@ -50,8 +54,8 @@ mod tests {
     #[test]
     fn further_lines_are_indented() {
         assert_eq!(
-            lines("one\r\ntwo\n\x1bthree\n\n"),
-            "one\n    two\n    \\u{1b}three"
+            lines("one\r\n\ntwo\n\x1bthree\n\n"),
+            "one\n\n    two\n    \\u{1b}three"
         );
     }
 }

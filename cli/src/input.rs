@@ -54,19 +54,27 @@ impl Input {
         newline: Option<Newline>,
         go: watch::Receiver<bool>,
     ) -> io::Result<Self> {
-        let chunks = stdin(newline)?;
+        let chunks = stdin()?;
+        // A serial terminal sends CR for Enter; who reads a file or a console expects what is typed.
+        let terminal = io::stdin().is_terminal();
+        let of_serial = newline.unwrap_or(if terminal { Newline::Cr } else { Newline::Keep });
+        let of_others = newline.unwrap_or(Newline::Keep);
         let mut tasks = JoinSet::new();
         let mut readers = Vec::new();
-        for port in [session.serial(0), session.semihosting()] {
+        let ports = [
+            (session.serial(0), of_serial),
+            (session.semihosting(), of_others),
+        ];
+        for (port, newline) in ports {
             if let Some(port) = port.cloned() {
-                let (reader, queue) = mpsc::channel(QUEUE_CHUNKS);
-                tasks.spawn(to_port(port, queue));
-                readers.push(reader);
+                let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS);
+                tasks.spawn(to_port(port, newline, chunks));
+                readers.push(queue);
             }
         }
-        let (reader, queue) = mpsc::channel(QUEUE_CHUNKS);
-        tasks.spawn(to_tt(tt, queue));
-        readers.push(reader);
+        let (queue, chunks_of_tt) = mpsc::channel(QUEUE_CHUNKS);
+        tasks.spawn(to_tt(tt, of_others, chunks_of_tt));
+        readers.push(queue);
         tasks.spawn(distribute(chunks, readers, go));
         Ok(Self { _tasks: tasks })
     }
@@ -110,52 +118,48 @@ async fn room(readers: &[mpsc::Sender<Chunk>]) {
     any.await;
 }
 
-async fn to_port(port: Serial, mut queue: mpsc::Receiver<Chunk>) {
-    while let Some(chunk) = queue.recv().await {
-        if port.write(&chunk).await.is_err() {
+async fn to_port(port: Serial, newline: Newline, mut chunks: mpsc::Receiver<Chunk>) {
+    while let Some(chunk) = chunks.recv().await {
+        if port.write(&newline.translate(&chunk)).await.is_err() {
             return;
         }
     }
 }
 
 /// The end of the input is the end of this file; a port has none.
-async fn to_tt(mut tt: pipe::Sender, mut queue: mpsc::Receiver<Chunk>) {
-    while let Some(chunk) = queue.recv().await {
-        if tt.write_all(&chunk).await.is_err() {
+async fn to_tt(mut tt: pipe::Sender, newline: Newline, mut chunks: mpsc::Receiver<Chunk>) {
+    while let Some(chunk) = chunks.recv().await {
+        if tt.write_all(&newline.translate(&chunk)).await.is_err() {
             return;
         }
     }
 }
 
 /// What comes on stdin, until it ends.
-fn stdin(newline: Option<Newline>) -> io::Result<mpsc::Receiver<Vec<u8>>> {
-    let terminal = io::stdin().is_terminal();
-    let newline = newline.unwrap_or(if terminal { Newline::Cr } else { Newline::Keep });
+fn stdin() -> io::Result<mpsc::Receiver<Vec<u8>>> {
     // One chunk waits while another is sent: what the firmware does not take stays with whoever
     // writes it.
     let (sender, receiver) = mpsc::channel(1);
     std::thread::Builder::new()
         .name("stdin".to_owned())
-        .spawn(move || read(terminal, newline, &sender))?;
+        .spawn(move || read(&sender))?;
     Ok(receiver)
 }
 
-fn read(terminal: bool, newline: Newline, sender: &mpsc::Sender<Vec<u8>>) {
+fn read(sender: &mpsc::Sender<Vec<u8>>) {
     // A job in the background that reads its terminal would be stopped. With the signal blocked the
     // read fails.
     let mut reading_in_background = SigSet::empty();
     reading_in_background.add(Signal::SIGTTIN);
     let _ = reading_in_background.thread_block();
     let stdin = io::stdin();
+    let terminal = stdin.is_terminal();
     let mut chunk = [0; CHUNK_BYTES];
     while !sender.is_closed() {
         match rustix::io::read(stdin.as_fd(), &mut chunk) {
             Ok(0) => return,
             Ok(length) => {
-                if sender
-                    .blocking_send(newline.translate(&chunk[..length]))
-                    .is_err()
-                {
+                if sender.blocking_send(chunk[..length].to_vec()).is_err() {
                     return; // the run is over
                 }
             }

@@ -1,14 +1,13 @@
 //! From arguments and settings to the machine that is started, and why it did not start.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
-use qemu_controller::qemu_launch::{Format, Sandbox, Semihosting, SpawnError};
+use qemu_controller::qemu_launch::{Format, MachineSpec, Semihosting, SpawnError};
 use qemu_controller::{QemuConfig, StartError};
 
 use crate::args::Run;
@@ -38,19 +37,17 @@ const OWN_OPTIONS: [(&[&str], &str); 7] = [
     (&["icount"], "--deterministic"),
 ];
 
+/// Makes a character device of QEMU's log to QEMU's stdout.
+const LOG_TO_STDOUT: &str = if cfg!(target_os = "linux") {
+    "logfile=/proc/self/fd/1"
+} else {
+    "logfile=/dev/fd/1"
+};
+
 /// What QEMU gets for its stdin and its stdout.
 pub(crate) struct Streams {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
-}
-
-impl Streams {
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            stdin: self.stdin.try_clone()?,
-            stdout: self.stdout.try_clone()?,
-        })
-    }
 }
 
 /// What is to be started. The firmware is held until all that it prints can be read.
@@ -89,11 +86,15 @@ pub(crate) fn config(
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
-    firmware(config, &run.firmware, run.raw)
+    if run.unchecked {
+        config = config.with_spec(MachineSpec::without_firmware_checks);
+    }
+    firmware(config, run)
 }
 
-fn firmware(config: QemuConfig, path: &Path, raw: Option<u64>) -> Result<QemuConfig, Failure> {
-    if let Some(address) = raw {
+fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
+    let path = &*run.firmware;
+    if let Some(address) = run.raw {
         return Ok(config.with_spec(|spec| spec.raw_image(path, address)));
     }
     match Format::of(path).map_err(Failure::Firmware)? {
@@ -101,7 +102,7 @@ fn firmware(config: QemuConfig, path: &Path, raw: Option<u64>) -> Result<QemuCon
         Format::Unknown => Err(Failure::UnknownFormat {
             path: path.to_owned(),
         }),
-        // QEMU's own checks of an ELF are the library's.
+        // The checks of an ELF are the library's.
         _ => Ok(config.firmware(path)),
     }
 }
@@ -128,7 +129,7 @@ fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> 
         devices.push("semihosting");
     }
     for device in devices {
-        for option in ["logfile=/proc/self/fd/1", "logappend=on"] {
+        for option in [LOG_TO_STDOUT, "logappend=on"] {
             let option = format!("chardev.{device}.{option}");
             words.extend([OsString::from("-set"), option.into()]);
         }
@@ -148,14 +149,7 @@ fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig
     };
     let words =
         std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
-    let config = config.semihosting(words.fold(served, Semihosting::argument));
-    let is_confined = settings.semihosting() == SemihostingMode::Console
-        && !words_of(run, settings).any(|word| name(word) == "sandbox");
-    if is_confined {
-        config.with_spec(|spec| spec.sandbox(Sandbox::Strict))
-    } else {
-        config
-    }
+    config.semihosting(words.fold(served, Semihosting::argument))
 }
 
 /// A word's name, where it is an option of QEMU's, which takes one dash or two.
@@ -185,6 +179,11 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
     {
         return failure;
     }
+    if let StartError::Exited { exit, .. } = &error
+        && exit.stderr().to_string_lossy().contains("sandbox")
+    {
+        return Failure::NoSandbox(Box::new(error));
+    }
     let program = settings
         .qemu
         .as_deref()
@@ -202,16 +201,6 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
             error: Box::new(error),
         },
     }
-}
-
-/// Whether this QEMU cannot serve semihosting, which nobody has asked for.
-pub(crate) fn has_no_semihosting(error: &StartError, settings: &Settings) -> bool {
-    settings.semihosting.is_none()
-        && matches!(error, StartError::Exited { .. })
-        && error.to_string().contains("-semihosting-config")
-        && error
-            .to_string()
-            .contains("Option not supported for this target")
 }
 
 /// The first of the user's words that the library refuses and an option of the program's stands

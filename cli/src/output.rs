@@ -111,10 +111,7 @@ impl Output {
     pub(crate) async fn print(&self, mut phase: watch::Receiver<Phase>) -> Result<(), Cut> {
         tokio::select! {
             printed = self.copy(&mut phase) => printed,
-            error = self.stdout.failed() => Err(match error.kind() {
-                io::ErrorKind::BrokenPipe => Cut::StdoutClosed,
-                _ => Cut::Failed(Failure::Stdout(error)),
-            }),
+            error = self.stdout.failed() => Err(cut(error)),
         }
     }
 
@@ -184,13 +181,24 @@ impl Output {
 
     /// Waits until stdout has taken the rest, or takes nothing for so long; how many bytes it has
     /// not taken.
-    pub(crate) async fn finish(&self, patience: Option<Duration>) -> usize {
+    pub(crate) async fn finish(&self, patience: Option<Duration>) -> Result<usize, Cut> {
         self.stdout.flush(patience).await;
-        self.stdout.backlog() + self.taps().dropped
+        match self.stdout.error() {
+            Some(error) => Err(cut(error)),
+            None => Ok(self.stdout.backlog() + self.taps().dropped),
+        }
     }
 
     fn taps(&self) -> std::sync::MutexGuard<'_, Taps> {
         self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why stdout cannot be written.
+fn cut(error: io::Error) -> Cut {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Cut::StdoutClosed,
+        _ => Cut::Failed(Failure::Stdout(error)),
     }
 }
 

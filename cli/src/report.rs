@@ -35,6 +35,11 @@ pub(crate) enum Failure {
     Regex(#[from] regex::Error),
     #[error("{} is not passed on to QEMU: {} is what sets that here", word, option)]
     OwnOption { word: String, option: &'static str },
+    #[error(
+        "this QEMU has no sandbox, which keeps it from running other programs; \
+         --semihosting=full runs the firmware without"
+    )]
+    NoSandbox(#[source] Box<StartError>),
     #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]
     PortInUse { address: SocketAddr, owner: String },
     #[error(transparent)]
@@ -83,8 +88,8 @@ impl Failure {
         match self {
             Self::Start {
                 said: Some(said), ..
-            } => escape::lines(&format!("{self}\nQEMU said:\n{said}")),
-            _ => escape::lines(&chain(self)),
+            } => format!("{self}\nQEMU said:\n{said}"),
+            _ => chain(self).replace("load it unchecked", "load it with --unchecked"),
         }
     }
 }
@@ -211,7 +216,7 @@ fn words_of(verdict: &Verdict) -> String {
              machine, which --semihosting=full allows"
                 .to_owned()
         }
-        Verdict::QemuFailed(_) => escape::lines(&verdict.to_string()),
+        Verdict::QemuFailed(_) => verdict.to_string(),
         _ => escape::line(&verdict.to_string()),
     }
 }
@@ -266,10 +271,11 @@ impl Reporter {
         !matches!(self.json, Json::Stderr)
     }
 
-    /// Says something in words to people, and as an object to a program.
+    /// Says something in words to people, and as an object to a program. What others wrote in it
+    /// reaches neither the terminal's control nor the beginning of a line.
     pub(crate) fn say(&self, words: Option<&str>, object: &Value) -> Result<(), Failure> {
         if let Some(words) = words {
-            self.pass_on(&format!("qemu-controller: {words}"));
+            self.pass_on(&format!("qemu-controller: {}", escape::lines(words)));
         }
         self.add(object)
     }
@@ -310,7 +316,8 @@ impl Reporter {
         let status = match self.say(outcome.words().as_deref(), &object) {
             Ok(()) => outcome.exit_code(),
             Err(failure) => {
-                self.pass_on(&format!("qemu-controller: {}", failure.words()));
+                let words = escape::lines(&failure.words());
+                self.pass_on(&format!("qemu-controller: {words}"));
                 OWN_FAILURE
             }
         };

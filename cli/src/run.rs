@@ -16,7 +16,7 @@ use crate::input::{self, Input};
 use crate::machine::{self, Streams};
 use crate::output::{Cut, Output, Phase};
 use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
-use crate::settings::{SemihostingMode, Settings, Timeout};
+use crate::settings::{Settings, Timeout};
 use crate::signals::Signals;
 use crate::stderr;
 
@@ -63,7 +63,7 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
 
 async fn in_qemu(
     run: &Run,
-    mut settings: Settings,
+    settings: Settings,
     reporter: &Reporter,
     since: Instant,
 ) -> Result<Outcome, Failure> {
@@ -78,7 +78,7 @@ async fn in_qemu(
     let expecting = expected.is_some();
     let (output, stdout) = Output::new(settings.log.as_deref(), expected, send_after)?;
     let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
-    let mut streams = Streams { stdin, stdout };
+    let streams = Streams { stdin, stdout };
     // A debugger takes its time.
     let limit = Limit::new(&settings, since);
     let limit_of_start = match run.gdb {
@@ -88,28 +88,15 @@ async fn in_qemu(
         },
         None => limit,
     };
-    let session = loop {
-        let spare = streams
-            .try_clone()
-            .map_err(Failure::system("duplicate a descriptor"))?;
-        let config = machine::config(run, &settings, streams)?;
-        let start = limit_of_start.starting(Session::start(config));
-        let started = tokio::select! {
-            started = start => started,
-            // A start that is given up leaves no process.
-            signal = signals.next() => {
-                return Ok(Outcome::Interrupted { signal, place: None });
-            }
-        };
-        match started {
-            Some(Ok(session)) => break session,
-            Some(Err(error)) if machine::has_no_semihosting(&error, &settings) => {
-                settings.semihosting = Some(SemihostingMode::Off);
-                streams = spare;
-            }
-            Some(Err(error)) => return Err(machine::explain(error, run, &settings)),
-            None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
-        }
+    let config = machine::config(run, &settings, streams)?;
+    let started = tokio::select! {
+        started = limit_of_start.wait_for(Session::start(config)) => started,
+        // A start that is given up leaves no process.
+        signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
+    };
+    let session = match started {
+        Some(started) => started.map_err(|error| machine::explain(error, run, &settings))?,
+        None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
     };
     announce(run, &settings, &session, reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
@@ -124,9 +111,7 @@ async fn in_qemu(
     };
     let outcome = running.to_its_end(&mut signals, input, expecting).await;
     session.stop().await?;
-    let outcome = outcome?;
-    running.finish_output(&outcome, &mut signals).await?;
-    Ok(outcome)
+    running.finish_output(outcome?, &mut signals).await
 }
 
 /// Says how the firmware is run, where that was asked for, and where a debugger finds it.
@@ -169,11 +154,11 @@ impl Limit {
         Some(instant.into())
     }
 
-    /// Waits for a start; `None` when the time has passed.
-    async fn starting<T>(self, start: impl Future<Output = T>) -> Option<T> {
+    /// Waits for this; `None` when the time has passed.
+    async fn wait_for<T>(self, future: impl Future<Output = T>) -> Option<T> {
         match self.instant() {
-            Some(instant) => timeout_at(instant, start).await.ok(),
-            None => Some(start.await),
+            Some(instant) => timeout_at(instant, future).await.ok(),
+            None => Some(future.await),
         }
     }
 
@@ -281,7 +266,7 @@ impl Running<'_> {
                 ControlFlow::Continue(verdict)
             }
             Err(_) => ControlFlow::Break(Outcome::TimedOut(
-                limit.words("QEMU does not answer its monitor"),
+                limit.words("QEMU does not answer its monitor; the firmware may wait for stdin"),
             )),
         }
     }
@@ -338,6 +323,16 @@ impl Running<'_> {
 
     /// Where the firmware is, in words.
     async fn place(&self) -> Option<String> {
+        if self.run.gdb.is_some() {
+            // One that a debugger holds must not run for it.
+            let state = timeout(LOOK, self.session.query_status())
+                .await
+                .ok()?
+                .ok()?;
+            if !state.running {
+                return Some(format!("interrupted: the guest is {}", state.status));
+            }
+        }
         let verdict = timeout(LOOK, self.session.run_to_end(Duration::ZERO)).await;
         match verdict {
             Ok(Verdict::TimedOut(hang)) if hang.run_state.is_some() => {
@@ -365,27 +360,35 @@ impl Running<'_> {
     }
 
     /// Waits until stdout has the rest, and says what it did not take. A run that came to its own
-    /// end waits for its reader, until `--timeout` or a signal.
-    async fn finish_output(&self, outcome: &Outcome, signals: &mut Signals) -> Result<(), Failure> {
-        let by_itself = match outcome {
+    /// end waits for its reader, until `--timeout` or a signal; its outcome is another one where
+    /// stdout cannot be written.
+    async fn finish_output(
+        &self,
+        outcome: Outcome,
+        signals: &mut Signals,
+    ) -> Result<Outcome, Failure> {
+        let by_itself = match &outcome {
             Outcome::Ended { verdict, .. } => !matches!(verdict, Verdict::TimedOut(_)),
             outcome => matches!(outcome, Outcome::Met),
         };
         if by_itself {
             let all = self.output.finish(None);
             tokio::select! {
-                _ = self.limit.starting(all) => {}
+                _ = self.limit.wait_for(all) => {}
                 _ = signals.next() => {}
             }
         }
         match self.output.finish(Some(UNREAD)).await {
-            0 => Ok(()),
-            _ if matches!(outcome, Outcome::StdoutClosed) => Ok(()),
-            lost => {
+            Ok(0) => Ok(outcome),
+            Ok(lost) => {
                 let words = format!("stdout did not take {lost} bytes that the firmware printed");
                 let object = json!({ "event": "lost", "bytes": lost });
-                self.reporter.say(Some(&words), &object)
+                self.reporter.say(Some(&words), &object)?;
+                Ok(outcome)
             }
+            Err(_) if !by_itself => Ok(outcome),
+            Err(Cut::Failed(failure)) => Err(failure),
+            Err(Cut::Met | Cut::StdoutClosed) => Ok(Outcome::StdoutClosed),
         }
     }
 }

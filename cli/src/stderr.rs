@@ -23,6 +23,12 @@ pub(crate) async fn print(
 ) -> Result<(), Cut> {
     let mut fatal = false;
     while let Some(line) = lines.next_line().await {
+        if line.dropped_before > 0 {
+            let lost = line.dropped_before;
+            let words = format!("{lost} bytes that came on QEMU's stderr are lost");
+            let object = json!({ "event": "lost", "bytes": lost });
+            reporter.say(Some(&words), &object).map_err(Cut::Failed)?;
+        }
         // A register dump follows.
         fatal |= line.text.starts_with("qemu: fatal: ");
         if fatal || is_qemus(&line.text) {

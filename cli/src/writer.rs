@@ -81,9 +81,17 @@ impl Writer {
 
     /// Waits until nothing can be written any more, and returns why.
     pub(crate) async fn failed(&self) -> io::Error {
-        self.until(|state| state.error.get().is_some()).await;
-        let error = self.state.error.get();
-        error.map_or_else(io::Error::last_os_error, copy)
+        loop {
+            self.until(|state| state.error.get().is_some()).await;
+            if let Some(error) = self.error() {
+                return error;
+            }
+        }
+    }
+
+    /// Why nothing more is written, where that is so.
+    pub(crate) fn error(&self) -> Option<io::Error> {
+        self.state.error.get().map(copy)
     }
 
     /// As [`flush`](Self::flush), where no runtime is.

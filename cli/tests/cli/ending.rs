@@ -140,3 +140,16 @@ fn a_child_of_qemu_that_holds_its_pipes_does_not_hold_up_the_end() {
     assert_eq!(said.stdout, "hello by semihosting\n");
     assert!(since.elapsed() < DEADLINE / 2, "{:?}", since.elapsed());
 }
+
+#[test]
+fn a_qemu_without_a_sandbox_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = "qemu-system-arm: -sandbox: There is no option group 'sandbox'";
+    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
+    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
+    assert!(
+        said.stderr.contains("--semihosting=full"),
+        "{}",
+        said.stderr
+    );
+}

@@ -289,6 +289,16 @@ fn endless_loop() -> Vec<u8> {
 }
 
 #[test]
+fn a_check_can_be_overruled() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("blank.elf");
+    // Vectors of zero: the core would lock up.
+    std::fs::write(&path, elf(&[(0, &[0; 256])], b"blank")).unwrap();
+    refused(Call::new([&path]), &["load it with --unchecked"]);
+    Call::new([Path::new("--unchecked"), &path]).ends_with(134);
+}
+
+#[test]
 fn a_symbol_cannot_forge_a_line_or_reach_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("escape.elf");
