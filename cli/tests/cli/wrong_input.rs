@@ -188,7 +188,6 @@ fn an_option_of_qemu_s_that_has_one_here() {
         (&["-s"][..], "--gdb"),
         (&["-S"], "--gdb"),
         (&["-machine", "x"], "--machine"),
-        (&["-semihosting"], "--semihosting"),
     ] {
         let call = Call::image("tick", []).qemu_args(words);
         refused(
