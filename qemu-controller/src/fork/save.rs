@@ -90,7 +90,7 @@ async fn check(transaction: &Transaction, store: &Store) -> Result<StatusInfo, S
     }
 }
 
-/// QEMU saves into an image of this state's own, whose file has lost its name when this returns.
+/// Has QEMU save into an image of this state's own, whose file has no name.
 async fn save_to_image(
     transaction: &Transaction,
     store: &Store,
@@ -110,7 +110,7 @@ async fn save_to_image(
     }
     saved?;
     closed?;
-    Ok(image.into_file())
+    Ok(image)
 }
 
 fn temporary_file(source: io::Error) -> StateError {

@@ -49,13 +49,18 @@ fn write_empty(file: &File) -> io::Result<()> {
 
 /// Writes an empty image where the user wants it. It has its name only when it is whole, and
 /// nothing that has this name is ever replaced.
-pub(super) fn create(path: &Path) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let file = NamedTempFile::with_prefix_in("qemu-snapshots-", folder)?;
-    write_empty(file.as_file())?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path)?;
-    Ok(())
+pub(super) async fn create(path: &Path) -> io::Result<()> {
+    let path = path.to_owned();
+    let create = move || {
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let file = NamedTempFile::with_prefix_in("qemu-snapshots-", folder)?;
+        write_empty(file.as_file())?;
+        // It may take long, and is waited for on a thread of its own.
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path)?;
+        Ok(())
+    };
+    tokio::task::spawn_blocking(create).await?
 }
 
 /// Whether the user's file is there. Only what this project writes is ever opened for writing.
@@ -85,16 +90,16 @@ fn check_header(path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidData, refused))
 }
 
-/// Makes an image for what does not outlive the session, and opens it as a block node. QEMU needs
-/// the file's name no more; the file is deleted with the value that is returned.
+/// Makes an image for what does not outlive the session, and opens it as a block node. The file has
+/// lost its name when this returns: QEMU has it open then, and never opens it again.
 pub(crate) async fn make_scratch(
     transaction: &Transaction,
     ids: &Ids,
-) -> Result<(NamedTempFile, String), SnapshotError> {
+) -> Result<(File, String), SnapshotError> {
     let file =
-        write_scratch().map_err(|source| SnapshotError::file(&std::env::temp_dir(), source))?;
+        write_scratch().map_err(|error| SnapshotError::file(&std::env::temp_dir(), error))?;
     let node = open(transaction, ids, file.path(), false).await?;
-    Ok((file, node))
+    Ok((file.into_file(), node))
 }
 
 fn write_scratch() -> io::Result<NamedTempFile> {

@@ -8,7 +8,7 @@ use qmp_proto::Command as _;
 use qmp_proto::commands::{Cont, QueryStatus, RunState, SnapshotLoad, Stop};
 
 use super::error::SnapshotError;
-use super::listing::{Precheck, SnapshotEntry, SnapshotListing};
+use super::listing::{Precheck, SnapshotEntry};
 use super::name::{self, Tag};
 use super::store::Store;
 use super::{reset, sd_card};
@@ -102,11 +102,12 @@ pub(super) async fn load(
         _ => Precheck::query(transaction, store).await?,
     };
     match load_checked(transaction, store, &precheck, name, options).await {
+        Ok(()) => Ok(()),
         Err(error) => {
-            let is_there = |now: &SnapshotListing| now.find(name).map(drop);
-            Err(precheck.explain(error, transaction, store, is_there).await)
+            let explain =
+                precheck.explain(error, transaction, store, |now| now.find(name).map(drop));
+            Err(explain.await)
         }
-        loaded => loaded,
     }
 }
 

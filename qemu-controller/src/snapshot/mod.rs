@@ -78,6 +78,13 @@ impl Session {
     /// # Ok(()) }
     /// ```
     ///
+    /// | to | use |
+    /// |---|---|
+    /// | go back to a point, again and again, in this QEMU | [`save_snapshot`](Self::save_snapshot), [`load_snapshot`](Self::load_snapshot) |
+    /// | begin many test cases in one state, one after the other | [`with_fresh_state`](Self::with_fresh_state) |
+    /// | run many cases at once from where this machine is | [`fork`](Self::fork) |
+    /// | go on later, in another program, or with another configuration | [`save_state`](Self::save_state), [`start_from`](Self::start_from) |
+    ///
     /// A name has 1 to 64 characters: ASCII letters, digits, and `.`, `_`, `:`, `-`. Needs QEMU
     /// 6.0. Snapshots of the user's own disks are in these disks and stay there unless they are
     /// deleted.

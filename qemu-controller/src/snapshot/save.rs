@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::delete::delete_tags;
 use super::error::SnapshotError;
-use super::listing::{Precheck, SnapshotListing};
+use super::listing::Precheck;
 use super::name::{self, Tag};
 use super::sd_card;
 use super::store::Store;
@@ -80,11 +80,13 @@ pub(super) async fn save(
         precheck = Precheck::query(transaction, store).await?;
     }
     match save_checked(transaction, store, &precheck, name, overwrite).await {
+        Ok(()) => Ok(()),
         Err(error) => {
-            let is_free = |now: &SnapshotListing| now.check_free(name, overwrite);
-            Err(precheck.explain(error, transaction, store, is_free).await)
+            let explain = precheck.explain(error, transaction, store, |now| {
+                now.check_free(name, overwrite)
+            });
+            Err(explain.await)
         }
-        saved => saved,
     }
 }
 

@@ -75,10 +75,8 @@ pub(crate) async fn find(transaction: &Transaction) -> Result<Vec<SdCard>, Comma
 /// The drive of the first card with a medium, by an answer to `query-block`. Such a card forbids a
 /// save and a load.
 pub(crate) fn drive_with_medium(cards: &[SdCard], blocks: &[BlockInfo]) -> Option<String> {
-    cards
-        .iter()
-        .find_map(|card| card.medium(blocks))
-        .map(str::to_owned)
+    let drive = cards.iter().find_map(|card| card.medium(blocks));
+    drive.map(str::to_owned)
 }
 
 /// Runs a job while the cards, which have no medium, are out, and puts them back however it ends.
@@ -90,8 +88,7 @@ pub(crate) async fn job_without<C: Command>(
     id: &str,
     command: &C,
 ) -> Result<bool, SnapshotError> {
-    let mut out = Vec::new();
-    let mut taken_out = Ok(());
+    let (mut out, mut taken_out) = (Vec::new(), Ok(()));
     for card in cards {
         match card.plug(transaction, false).await {
             Ok(()) => out.push(card),

@@ -137,7 +137,7 @@ impl Store {
     ) -> Result<Option<String>, SnapshotError> {
         let node = lock(&self.node).clone();
         if let (None, Some(path)) = (&node, &self.file)
-            && image::is_there(path).map_err(|source| SnapshotError::file(path, source))?
+            && image::is_there(path).map_err(|error| SnapshotError::file(path, error))?
         {
             require_snapshot_commands(transaction).await?;
             return self.open_file(transaction, path).await.map(Some);
@@ -152,11 +152,12 @@ impl Store {
     ) -> Result<String, SnapshotError> {
         require_snapshot_commands(transaction).await?;
         if let Some(path) = &self.file {
-            image::create(path).map_err(|source| SnapshotError::file(path, source))?;
+            image::create(path)
+                .await
+                .map_err(|error| SnapshotError::file(path, error))?;
             return self.open_file(transaction, path).await;
         }
-        // The file loses its name when this function returns: QEMU has it open then.
-        let (_file, node) = image::make_scratch(transaction, &self.ids).await?;
+        let (_, node) = image::make_scratch(transaction, &self.ids).await?;
         *lock(&self.node) = Some(node.clone());
         Ok(node)
     }

@@ -1,7 +1,7 @@
 //! The session on real QEMU. Needs `qemu-system-arm`, and fails where it is missing.
 //!
-//! With `QEMU_CONTROLLER_LONG` set, each verdict is seen 50 times and the flood that nobody reads
-//! is 10 MB.
+//! With `QEMU_CONTROLLER_LONG` set, each verdict is seen 50 times, the flood that nobody reads is
+//! 10 MB, a save's guest is stopped 500 times, and the random walk takes four minutes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,7 +1,8 @@
 //! A QEMU in memory as far as snapshots need one: jobs, block nodes, an SD card, a run state; and
 //! the faults that it is told to have.
 
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex};
 
 use qemu_controller::Session;
@@ -63,9 +64,10 @@ pub(super) struct State {
     pub(super) is_loaded: bool,
     /// Loads since the guest ran: after more than one its flash memory ends QEMU.
     unsettled: usize,
-    /// What a save puts into the file that was named last, in place of what QEMU would.
+    /// What a save puts into the file that was opened last, in place of what QEMU would.
     pub(super) image: Vec<u8>,
-    file: PathBuf,
+    /// The file that was opened last: it may lose its name then.
+    file: Option<File>,
 }
 
 /// A session with such a machine.
@@ -183,12 +185,8 @@ impl State {
             }
             "blockdev-add" => {
                 self.nodes.push(text("node-name"));
-                let file = [&arguments["filename"], &arguments["file"]["filename"]];
-                self.file = file
-                    .into_iter()
-                    .find_map(Value::as_str)
-                    .unwrap_or_default()
-                    .into();
+                let path = arguments["file"]["filename"].as_str().unwrap();
+                self.file = OpenOptions::new().write(true).open(path).ok();
                 json!({})
             }
             "blockdev-del" => {
@@ -272,7 +270,9 @@ impl State {
                 );
                 self.tags.push(tag);
                 if !self.image.is_empty() {
-                    std::fs::write(&self.file, &self.image).unwrap();
+                    let file = self.file.as_ref().unwrap();
+                    file.set_len(0).unwrap();
+                    file.write_all_at(&self.image, 0).unwrap();
                 }
             }
             "snapshot-delete" => self.tags.retain(|other| *other != tag),
