@@ -219,6 +219,12 @@ impl Client {
         &self.identity
     }
 
+    /// Whether all that was to be sent was written, and acknowledged by the stub.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.link.output().is_empty() && !self.link.is_outstanding()
+    }
+
     /// Takes what the stub sent, cut anywhere.
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.link.handle_input(bytes);

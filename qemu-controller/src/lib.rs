@@ -27,6 +27,7 @@
 //! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Session::wait_for_value`], [`Symbols`] |
 //! | the same run every time | [`QemuConfig::deterministic`] |
 //! | what its display shows | [`Session::screendump`] |
+//! | breakpoints, watchpoints, steps, registers (feature `debugger`) | `Session::debugger`, the module `debug` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -58,6 +59,8 @@ mod session;
 
 mod client;
 mod config;
+#[cfg(feature = "debugger")]
+pub mod debug;
 mod error;
 mod fork;
 mod guest;

@@ -55,6 +55,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "run --package qemu-controller --example debug_firmware -- xtask/firmware/tick/tick.elf",
     ),
     (
+        "example debugger",
+        "run --package qemu-controller --features debugger --example debugger -- xtask/firmware/tick/tick.elf",
+    ),
+    (
         "example attach",
         "run --package qemu-controller --example attach -- xtask/firmware/tick/tick.elf",
     ),

@@ -6,11 +6,13 @@
 //! `session` names them all.*
 
 pub(crate) mod command;
+#[cfg(feature = "debugger")]
+mod descriptor;
 pub(crate) mod driver;
 pub(crate) mod events;
 mod history;
 pub(crate) mod log_sink;
-mod run_state;
+pub(crate) mod run_state;
 pub(crate) mod transaction;
 pub(crate) mod transcript;
 pub(crate) mod transport;
@@ -33,7 +35,7 @@ use tracing::{Span, info};
 use crate::error::SessionEnd;
 use events::{Events, Subscribers};
 use history::History;
-use run_state::RunStateTracker;
+use run_state::{RunRequests, RunStateTracker};
 use transcript::Transcript;
 use transport::BoxTransport;
 
@@ -52,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<Option<SessionEnd>>,
     /// Held by what takes several commands: there is one at a time.
     pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Who asked for which run state, for a debugger.
+    pub(crate) run_requests: RunRequests,
     /// Where the driver runs, and whatever is finished after its caller has gone.
     pub(crate) runtime: Handle,
     /// In which whatever concerns this session is traced.
@@ -141,6 +145,7 @@ impl SessionGuard {
             out_of_band: Semaphore::new(MAX_IN_FLIGHT),
             ended: watch::Sender::new(None),
             turn: Arc::default(),
+            run_requests: RunRequests::default(),
             runtime: Handle::current(),
             span,
         }))

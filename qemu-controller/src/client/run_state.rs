@@ -1,6 +1,50 @@
 //! What each event says of the guest's run state, so that it is known without asking.
 
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
 use qmp_proto::commands::{RunState, TypedEvent};
+
+/// Who asked for which run state. A debugger looks here whether anybody but itself has changed it.
+#[derive(Debug, Default)]
+pub(crate) struct RunRequests {
+    /// How often the turn to change it was taken.
+    pub(crate) turns: AtomicU64,
+    /// The last command of a user: 0 for none since the debugger asked, or one of the others.
+    pub(crate) last: AtomicU8,
+    /// Whether there is a debugger.
+    #[cfg(feature = "debugger")]
+    pub(crate) debugger: tokio::sync::watch::Sender<DebuggerPlace>,
+}
+
+/// A session has one debugger at a time.
+#[cfg(feature = "debugger")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum DebuggerPlace {
+    /// There is none.
+    #[default]
+    Free,
+    /// There is one.
+    Open,
+    /// It was dropped, and its stub is being taken away.
+    Closing,
+}
+
+impl RunRequests {
+    /// The user's last command stopped the guest.
+    pub(crate) const STOP: u8 = 1;
+    /// The user's last command let the guest run.
+    pub(crate) const CONT: u8 = 2;
+
+    /// Notes a command that changes the run state.
+    pub(crate) fn note(&self, command: &str) {
+        let last = match command {
+            "stop" | "s" => Self::STOP,
+            "cont" | "c" => Self::CONT,
+            _ => return,
+        };
+        self.last.store(last, Ordering::Relaxed);
+    }
+}
 
 /// The run state as it is known, from events and from answers to `query-status`.
 #[derive(Debug)]

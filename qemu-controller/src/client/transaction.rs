@@ -13,6 +13,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
@@ -51,11 +52,20 @@ impl Shared {
         deadline: Deadline,
     ) -> Result<Turn, CommandError> {
         let turn = timeout_at(deadline.at, Arc::clone(&self.turn).lock_owned()).await;
+        self.run_requests.turns.fetch_add(1, Relaxed);
         turn.map_err(|_| CommandError::Deadline {
             command: name.to_owned(),
             deadline: deadline.set,
             phase: WaitPhase::Queued,
         })
+    }
+
+    /// The turn, if it is free.
+    #[cfg(feature = "debugger")]
+    pub(crate) fn try_turn(&self) -> Option<Turn> {
+        let turn = Arc::clone(&self.turn).try_lock_owned().ok()?;
+        self.run_requests.turns.fetch_add(1, Relaxed);
+        Some(turn)
     }
 
     /// Runs `work` to its end as a task on the session's own runtime, and waits for its result;

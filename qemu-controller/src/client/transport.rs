@@ -15,9 +15,19 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 /// What a session can speak QMP over.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + 'static {}
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + 'static {
+    /// The unix socket below, which can take a descriptor.
+    #[cfg(feature = "debugger")]
+    fn unix_socket(&self) -> Option<&UnixStream>;
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + 'static> Transport for T {}
+impl<T: AsyncRead + AsyncWrite + Send + 'static> Transport for T {
+    #[cfg(feature = "debugger")]
+    fn unix_socket(&self) -> Option<&UnixStream> {
+        let monitor = (self as &dyn std::any::Any).downcast_ref::<MonitorSocket>()?;
+        Some(monitor.socket.get_ref())
+    }
+}
 
 /// One owned stream, whichever kind it is; a virtual call per read and write is nothing beside the
 /// system call.

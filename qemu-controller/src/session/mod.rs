@@ -211,6 +211,7 @@ impl Session {
     ) -> Result<Option<Turn>, CommandError> {
         if RUN_STATE_COMMANDS.contains(&command) {
             let turn = self.inner.shared.take_turn(command, deadline).await?;
+            self.inner.shared.run_requests.note(command);
             return Ok(Some(turn));
         }
         Ok(None)

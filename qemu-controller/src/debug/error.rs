@@ -1,0 +1,104 @@
+//! Why a debugger could not do what it was asked to.
+
+use std::time::Duration;
+
+use gdb_remote::client::{Closed, RequestError, SendError};
+
+use crate::error::CommandError;
+use crate::guest::memory::MemoryError;
+
+/// Why a debugger could not do what it was asked to. The guest is as it was, unless it says
+/// otherwise.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DebugError {
+    /// There is one debugger of a session at a time.
+    #[error("this session has a debugger already; drop it first")]
+    Busy,
+    /// The machine was started with a stub that listens, which a debugger of ours would close.
+    #[error(
+        "this QEMU has a GDB stub that listens at {0}; a session that debugs itself is started without `QemuConfig::gdb`"
+    )]
+    StubListens(String),
+    /// No descriptor can be passed over this monitor's connection.
+    #[error("the monitor's connection takes no descriptor: only a unix socket does")]
+    NoDescriptor,
+    /// The socket for the stub could not be made, or passed to QEMU.
+    #[error("the socket for the stub could not be given to QEMU: {0}")]
+    Socket(std::io::Error),
+    /// The guest runs: nothing can be asked of it.
+    #[error("the guest runs; pause it first")]
+    Running,
+    /// A place that is not known.
+    #[error(transparent)]
+    Place(MemoryError),
+    /// The guest has no register of this name.
+    #[error("the guest has no register '{name}'; it has {}", .known.join(", "))]
+    NoRegister {
+        /// The name.
+        name: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// The value does not fit the register.
+    #[error("{value:#x} does not fit register '{name}', which has {bits} bits")]
+    TooWide {
+        /// The register.
+        name: String,
+        /// The value.
+        value: u64,
+        /// The register's size.
+        bits: u32,
+    },
+    /// Nothing is there, or it cannot be written.
+    #[error("there is no memory at {address:#x} that can be {verb}")]
+    NoMemory {
+        /// The first address that could not be had.
+        address: u64,
+        /// `read` or `written`.
+        verb: &'static str,
+    },
+    /// A watchpoint that the stub does not take.
+    #[error("QEMU takes no watchpoint of {size} bytes at {address:#x}")]
+    NoWatchpoint {
+        /// The address.
+        address: u64,
+        /// The size in bytes.
+        size: u32,
+    },
+    /// Where the function returns to cannot be told at this place.
+    #[error(
+        "where the function returns to can be told at its first instruction alone, and this is {0}"
+    )]
+    NotAtEntry(String),
+    /// The stub did not answer in time.
+    #[error("the stub did not answer {what} within {deadline:?}")]
+    Deadline {
+        /// What was asked.
+        what: &'static str,
+        /// The deadline.
+        deadline: Duration,
+    },
+    /// The stub refused, or its answer is none.
+    #[error("{what}: {error}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// Its answer.
+        error: RequestError,
+    },
+    /// It cannot be asked.
+    #[error("{what}: {error}")]
+    Invalid {
+        /// What was asked.
+        what: &'static str,
+        /// Why not.
+        error: SendError,
+    },
+    /// The connection to the stub is over, and the session is not: somebody took the stub away.
+    #[error("the connection to the stub is over: {0}")]
+    Closed(Closed),
+    /// QEMU could not be asked; where it has ended, this says how.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}

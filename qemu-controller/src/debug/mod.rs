@@ -1,0 +1,424 @@
+//! A debugger that the session owns: breakpoints, watchpoints, steps, registers and memory, through
+//! a GDB stub that is made when it is asked for and of which nothing is left when it is dropped.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use qemu_controller::debug::Until;
+//! # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut debugger = session.debugger().await?;
+//! let stop = debugger.run_until([Until::reaches("tick")], Duration::from_secs(5)).await?;
+//! println!("{stop}: {:?}", debugger.read_registers().await?);
+//! # Ok(()) }
+//! ```
+//!
+//! One owner of the run state: [`pause`](Session::pause), [`resume`](Session::resume),
+//! [`reset`](Session::reset), loads, saves and forks work while a debugger is open, and each of its
+//! verbs knows what they did. A verb that asks the guest something holds the session's turn, so
+//! that nothing lets the guest run in between: to a running guest nothing is sent.
+
+mod attach;
+mod error;
+mod registers;
+mod run;
+mod step;
+mod stub;
+mod until;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use gdb_remote::client::{Reply, RequestError};
+use gdb_remote::handshake::StubIdentity;
+use gdb_remote::reply::ThreadId;
+use gdb_remote::target::{Register, Target};
+use tracing::Instrument as _;
+
+use crate::client::transaction::Turn;
+use crate::guest::memory::Location;
+use crate::session::Session;
+use attach::{Attachment, CloseOnDrop, Place};
+use stub::Attention;
+
+pub use error::DebugError;
+pub use gdb_remote::reply::{Access, Id};
+pub use registers::Registers;
+pub use until::{Stop, StopReason, Until};
+
+/// How long each step of cleaning up may take after the caller has gone.
+const UNATTENDED: Duration = Duration::from_secs(30);
+
+/// Stands for 'not known': the count of turns never comes so far.
+const UNSURE: u64 = u64::MAX;
+
+/// A debugger of a session's guest; from [`Session::debugger`].
+///
+/// Dropping it, or any of its futures at any point, leaves no breakpoint and no watchpoint, and
+/// the run state that was last asked for: a guest that ran when the debugger came runs on, unless
+/// it was stepped, run until something, or paused since. A run whose future is dropped goes on
+/// without its breakpoints.
+pub struct Debugger {
+    attachment: CloseOnDrop,
+    session: Session,
+    /// The session's count of turns when the guest was last known to be stopped.
+    turns: u64,
+    /// Others had the turn while the guest ran: where it is now may be their doing.
+    is_elsewhere: bool,
+}
+
+/// One verb at work: nobody else changes the run state, and the stub's words are its to hear.
+///
+/// Dropped in the middle, its turn goes to a task that waits for the answer to the last question (a
+/// packet that arrives late would stop a guest that runs again) and takes out what was set. So
+/// whatever is asked of the session next comes after that.
+struct Verb {
+    turn: Option<Turn>,
+    attachment: Arc<Attachment>,
+    attention: Option<Attention>,
+    /// It has set something, or moved the guest, and has not come to its end.
+    is_unfinished: bool,
+}
+
+impl Verb {
+    /// It has come to its end.
+    fn done(mut self) {
+        self.is_unfinished = false;
+    }
+}
+
+impl Drop for Verb {
+    fn drop(&mut self) {
+        let stub = &self.attachment.stub;
+        if !self.is_unfinished && stub.is_idle() {
+            return;
+        }
+        stub.state().is_dirty |= self.is_unfinished;
+        let (attachment, attention) = (Arc::clone(&self.attachment), self.attention.take());
+        let shared = Arc::clone(&attachment.shared);
+        let turn = self.turn.take().or_else(|| shared.try_turn());
+        let span = shared.span.clone();
+        let cleaning = async move {
+            let turn = match turn {
+                Some(turn) => Ok(turn),
+                None => {
+                    let deadline = UNATTENDED.into();
+                    attachment.shared.take_turn("clean up", deadline).await
+                }
+            };
+            if turn.is_ok() && attachment.stub.idle(UNATTENDED).await {
+                // A QEMU that has ended has nothing left to clean up.
+                let _ = attachment.clean_up(UNATTENDED).await;
+            }
+            drop((turn, attention));
+        };
+        shared.runtime.spawn(cleaning.instrument(span));
+    }
+}
+
+impl Session {
+    /// Opens a debugger, for which QEMU makes a GDB stub on a socket pair: nothing listens. **This
+    /// stops a running guest**; it runs on when the debugger is dropped, or asked to run. Takes
+    /// some milliseconds, and a session that has no stub of its own
+    /// ([`QemuConfig::gdb`](crate::QemuConfig::gdb)).
+    ///
+    /// # Errors
+    /// [`DebugError`]; the guest goes on as it was. [`DebugError::Busy`] while there is another one.
+    pub async fn debugger(&self) -> Result<Debugger, DebugError> {
+        let deadline = self.deadline;
+        let shared = self.inner.shared.share();
+        let place = Place::take(Arc::clone(&shared), deadline).await?;
+        let process = self.inner.process.as_ref();
+        let outlived = process.is_none_or(|process| process.is_kept());
+        let keep_alive = outlived.then(|| Arc::clone(&self.inner) as Arc<dyn Any + Send + Sync>);
+        let attachment = self
+            .transaction("debugger", move |_| {
+                Attachment::open(place, shared, keep_alive, deadline)
+            })
+            .await?;
+        Ok(Debugger {
+            attachment,
+            session: self.clone(),
+            turns: UNSURE,
+            is_elsewhere: false,
+        })
+    }
+}
+
+/// What is asked of a guest that is stopped.
+impl Debugger {
+    /// What the stub said of itself: features, architecture, registers.
+    #[must_use]
+    pub fn identity(&self) -> &StubIdentity {
+        self.attachment.identity()
+    }
+
+    /// All general registers of the current thread.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::Running`] where the guest runs, as for every verb here.
+    pub async fn read_registers(&mut self) -> Result<Registers, DebugError> {
+        let _verb = self.begin("read registers").await?;
+        self.registers().await
+    }
+
+    /// One register by its name: any that the target description has, of the system too.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::NoRegister`] names those that there are.
+    pub async fn read_register(&mut self, name: &str) -> Result<u64, DebugError> {
+        let register = self.register(name)?.clone();
+        let _verb = self.begin("read a register").await?;
+        self.value(&register).await
+    }
+
+    /// Sets a register.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::TooWide`] for a value that does not fit.
+    pub async fn write_register(&mut self, name: &str, value: u64) -> Result<(), DebugError> {
+        let register = self.register(name)?.clone();
+        let bytes = registers::encode(value, &register, self.attachment.big_endian);
+        let bytes = bytes.ok_or_else(|| DebugError::TooWide {
+            name: name.to_owned(),
+            value,
+            bits: register.bits,
+        })?;
+        let _verb = self.begin("write a register").await?;
+        self.ask("writing a register", |client| {
+            client.write_register(register.number, &bytes)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Reads memory as the current thread sees it, by symbol or address. Reading a device's
+    /// registers may change the device.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::NoMemory`] if any part of it is no memory.
+    pub async fn read_memory<'a>(
+        &mut self,
+        from: impl Into<Location<'a>>,
+        length: usize,
+    ) -> Result<Vec<u8>, DebugError> {
+        let address = self.address(from.into())?;
+        let _verb = self.begin("read memory").await?;
+        self.memory(address, length).await
+    }
+
+    /// Writes memory, flash too.
+    ///
+    /// # Errors
+    /// [`DebugError`]; of [`DebugError::NoMemory`], whole packets before the address were written.
+    pub async fn write_memory<'a>(
+        &mut self,
+        to: impl Into<Location<'a>>,
+        bytes: &[u8],
+    ) -> Result<(), DebugError> {
+        let address = self.address(to.into())?;
+        let _verb = self.begin("write memory").await?;
+        let written = self
+            .ask("writing memory", |client| {
+                client.write_memory(address, bytes)
+            })
+            .await;
+        match written {
+            Err(DebugError::Refused {
+                error: RequestError::Refused { .. },
+                ..
+            }) => Err(self.no_memory(address, bytes.len(), "written").await),
+            other => other.map(drop),
+        }
+    }
+
+    /// The threads: with QEMU, the cores.
+    ///
+    /// # Errors
+    /// [`DebugError`].
+    pub async fn threads(&mut self) -> Result<Vec<ThreadId>, DebugError> {
+        let _verb = self.begin("list threads").await?;
+        match self.ask("the threads", |client| client.threads()).await? {
+            Reply::Threads(threads) => Ok(threads),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Makes a thread the current one, until the guest runs: whose registers are read and written.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::Refused`] if there is none of this id.
+    pub async fn select_thread(&mut self, thread: ThreadId) -> Result<(), DebugError> {
+        let _verb = self.begin("select a thread").await?;
+        self.ask("selecting a thread", |client| client.select_thread(thread))
+            .await
+            .map(drop)
+    }
+}
+
+impl Debugger {
+    /// Waits for the turn, cleans up after a verb that was dropped, and sees that the guest is
+    /// stopped.
+    async fn begin(&mut self, name: &str) -> Result<Verb, DebugError> {
+        let verb = self.take_turn(name).await?;
+        if self.turns == UNSURE && self.attachment.is_running(self.session.deadline).await? {
+            return Err(DebugError::Running);
+        }
+        self.turns = self.count_of_turns();
+        Ok(verb)
+    }
+
+    /// As [`begin`](Self::begin), with a guest that runs stopped.
+    async fn begin_stopped(&mut self, name: &str) -> Result<Verb, DebugError> {
+        let mut verb = self.take_turn(name).await?;
+        verb.is_unfinished = true;
+        let deadline = self.session.deadline;
+        if self.turns == UNSURE && self.attachment.is_running(deadline).await? {
+            // Whatever comes of this verb, a guest that ran is not left stopped by its half.
+            let mut state = self.attachment.stub.state();
+            (state.should_run, state.is_moving) = (true, true);
+            drop(state);
+            self.attachment.stop(deadline).await?;
+        }
+        self.turns = self.count_of_turns();
+        Ok(verb)
+    }
+
+    async fn take_turn(&mut self, name: &str) -> Result<Verb, DebugError> {
+        let deadline = self.session.deadline;
+        let shared = &self.attachment.shared;
+        let turn = shared.take_turn(name, deadline.into()).await?;
+        let verb = Verb {
+            turn: Some(turn),
+            attachment: self.attachment.share(),
+            attention: Some(Attention::new(&self.attachment.stub)),
+            is_unfinished: false,
+        };
+        let is_dirty = self.attachment.stub.state().is_dirty;
+        // Nobody but us had the turn since: the guest is as we left it.
+        if is_dirty || self.turns.checked_add(1) != Some(self.count_of_turns()) {
+            self.turns = UNSURE;
+        }
+        self.attachment.clean_up(deadline).await?;
+        Ok(verb)
+    }
+
+    fn count_of_turns(&self) -> u64 {
+        self.attachment.shared.run_requests.turns.load(Relaxed)
+    }
+
+    async fn ask(
+        &self,
+        what: &'static str,
+        send: impl FnOnce(&mut gdb_remote::client::Client) -> Result<(), gdb_remote::client::SendError>,
+    ) -> Result<Reply, DebugError> {
+        let deadline = self.session.deadline;
+        self.attachment.stub.ask(what, deadline, send).await
+    }
+
+    fn target(&self) -> &Target {
+        static NONE: Target = Target::EMPTY;
+        self.identity().target.as_ref().unwrap_or(&NONE)
+    }
+
+    fn register(&self, name: &str) -> Result<&Register, DebugError> {
+        let target = self.target();
+        target.register(name).ok_or_else(|| DebugError::NoRegister {
+            name: name.to_owned(),
+            known: target.registers.iter().map(|r| r.name.clone()).collect(),
+        })
+    }
+
+    /// The first register of these names that there is.
+    fn register_of(&self, names: &[&str]) -> Result<Register, DebugError> {
+        let mut known = names.iter().filter_map(|name| self.target().register(name));
+        let first = known.next().cloned();
+        first.map_or_else(|| self.register(names[0]).cloned(), Ok)
+    }
+
+    async fn value(&self, register: &Register) -> Result<u64, DebugError> {
+        let what = "reading a register";
+        let reply = self
+            .ask(what, |client| client.read_register(register.number))
+            .await?;
+        let Reply::Bytes(bytes) = reply else {
+            let error = RequestError::Unsupported;
+            return Err(DebugError::Refused { what, error });
+        };
+        registers::number(&bytes, self.attachment.big_endian).ok_or_else(|| {
+            let error = RequestError::Malformed(bytes);
+            DebugError::Refused { what, error }
+        })
+    }
+
+    async fn pc(&self) -> Result<u64, DebugError> {
+        let register = self.register_of(&["pc", "rip", "eip"])?;
+        self.value(&register).await
+    }
+
+    async fn sp(&self) -> Result<u64, DebugError> {
+        let register = self.register_of(&["sp", "rsp", "esp"])?;
+        self.value(&register).await
+    }
+
+    async fn registers(&self) -> Result<Registers, DebugError> {
+        let reply = self
+            .ask("reading registers", |client| client.read_registers())
+            .await?;
+        let bytes = match reply {
+            Reply::Bytes(bytes) => bytes,
+            _ => Vec::new(),
+        };
+        let big_endian = self.attachment.big_endian;
+        Ok(Registers::new(self.target(), &bytes, big_endian))
+    }
+
+    async fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
+        let read = self
+            .ask("reading memory", |client| {
+                client.read_memory(address, length)
+            })
+            .await;
+        match read {
+            Ok(Reply::Bytes(bytes)) => Ok(bytes),
+            Err(DebugError::Refused {
+                error: RequestError::Refused { .. },
+                ..
+            }) => Err(self.no_memory(address, length, "read").await),
+            other => other.map(|_| Vec::new()),
+        }
+    }
+
+    /// Finds the first address that cannot be read: the stub refuses a whole packet.
+    async fn no_memory(&self, address: u64, length: usize, verb: &'static str) -> DebugError {
+        let (mut from, mut to) = (0, length as u64);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let read = self.ask("reading memory", |client| {
+                client.read_memory(address.wrapping_add(middle), 1)
+            });
+            match read.await {
+                Ok(_) => from = middle + 1,
+                Err(_) => to = middle,
+            }
+        }
+        // What can be read and not written: where it begins.
+        let offset = if from == length as u64 { 0 } else { from };
+        DebugError::NoMemory {
+            address: address.wrapping_add(offset),
+            verb,
+        }
+    }
+
+    fn address(&self, location: Location<'_>) -> Result<u64, DebugError> {
+        self.session.address(location).map_err(DebugError::Place)
+    }
+}
+
+impl fmt::Debug for Debugger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Debugger").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,313 @@
+//! Our end of the stub's socket: one request at a time, and somebody who always reads.
+//!
+//! ```text
+//!   a verb ──poll──▶ ┌─ Stub (one lock) ─┐ ◀──poll── reader task
+//!   (while it asks)  │ socket · Client   │   (while nobody asks)
+//!                    └───────────────────┘
+//! ```
+//!
+//! A stub whose stream nobody reads wedges QEMU 7.2 after 278 stops. So a task reads whenever no
+//! verb does; a verb that begins takes over the socket's wake-ups, and gives them back when it
+//! ends, so that a question costs no hop between tasks.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use gdb_remote::client::{Client, Closed, Event, Phase, PointKind, Reply, SendError};
+use gdb_remote::handshake::{Handshake, StubIdentity};
+use gdb_remote::reply::StopReply;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::error::DebugError;
+
+/// A breakpoint or watchpoint as the stub has it: kind, address, size.
+pub(super) type Point = (PointKind, u64, u32);
+
+pub(super) struct Stub {
+    socket: UnixStream,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    client: Client,
+    /// How many verbs are at it: while there is one, the reader task keeps off.
+    attended: usize,
+    reader: Waker,
+    /// `c` or `s` was sent and not answered. Each is answered once, however the guest stops.
+    pub(super) runs: bool,
+    /// What is set in the stub.
+    pub(super) points: BTreeSet<Point>,
+    /// A verb was dropped in the middle: what it set is to be taken out.
+    pub(super) is_dirty: bool,
+    /// A verb lets the guest run: dropped in the middle, the guest is to run on.
+    pub(super) is_moving: bool,
+    /// Whether the guest is to run when nobody debugs it any more, as far as we know.
+    pub(super) should_run: bool,
+}
+
+/// A verb is at it. What happens meanwhile is the verb's to hear.
+pub(super) struct Attention(Arc<Stub>);
+
+impl Attention {
+    pub(super) fn new(stub: &Arc<Stub>) -> Self {
+        stub.state().attended += 1;
+        Self(Arc::clone(stub))
+    }
+}
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.attended -= 1;
+        state.reader.wake_by_ref();
+    }
+}
+
+/// Gives the request up if it is not answered.
+struct InFlight<'a>(&'a Stub);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.state().client.abandon();
+    }
+}
+
+impl Stub {
+    /// Takes our end of the pair, and reads from now on.
+    pub(super) fn new(socket: UnixStream) -> Arc<Self> {
+        let mut client = Client::new(Handshake::new().multiprocess());
+        // An acknowledgment that QEMU does not wait for any more would stop a running guest.
+        client.stop_acknowledging();
+        let stub = Arc::new(Self {
+            socket,
+            state: Mutex::new(State {
+                client,
+                attended: 0,
+                reader: Waker::noop().clone(),
+                runs: false,
+                points: BTreeSet::new(),
+                is_dirty: false,
+                is_moving: false,
+                should_run: false,
+            }),
+        });
+        let reader = Arc::clone(&stub);
+        tokio::spawn(async move { reader.read_unattended().await });
+        stub
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the end of the handshake.
+    pub(super) async fn connected(&self, deadline: Duration) -> Result<StubIdentity, DebugError> {
+        let what = "who it is";
+        let connected = async {
+            loop {
+                match self.next_event().await {
+                    Event::Connected => return Ok(self.state().client.identity().clone()),
+                    Event::Closed(why) => return Err(DebugError::Closed(why)),
+                    _ => {}
+                }
+            }
+        };
+        timeout(deadline, connected)
+            .await
+            .unwrap_or(Err(DebugError::Deadline { what, deadline }))
+    }
+
+    /// Asks, and waits for the answer. Dropped, the answer will be dropped too.
+    pub(super) async fn ask(
+        &self,
+        what: &'static str,
+        deadline: Duration,
+        send: impl FnOnce(&mut Client) -> Result<(), SendError>,
+    ) -> Result<Reply, DebugError> {
+        let answered = async {
+            poll_fn(|cx| self.poll_until_idle(cx)).await;
+            let _in_flight = InFlight(self);
+            let sent = send(&mut self.state().client);
+            sent.map_err(|error| self.not_sent(what, error))?;
+            loop {
+                match poll_fn(|cx| self.poll_event(cx)).await {
+                    Event::Reply(reply) => {
+                        return reply.map_err(|error| DebugError::Refused { what, error });
+                    }
+                    Event::Closed(why) => return Err(DebugError::Closed(why)),
+                    // What QEMU 7.2 says when the monitor stops the guest.
+                    _ => {}
+                }
+            }
+        };
+        timeout(deadline, answered)
+            .await
+            .unwrap_or(Err(DebugError::Deadline { what, deadline }))
+    }
+
+    /// Lets the guest run, or execute one instruction. A stop will be told once.
+    pub(super) fn run(
+        &self,
+        what: &'static str,
+        send: impl FnOnce(&mut Client) -> Result<(), SendError>,
+    ) -> Result<(), DebugError> {
+        let mut state = self.state();
+        let sent = send(&mut state.client);
+        sent.map_err(|error| match error {
+            SendError::WrongPhase(Phase::Running) => DebugError::Running,
+            error => DebugError::Invalid { what, error },
+        })?;
+        state.runs = true;
+        Ok(())
+    }
+
+    /// Waits until the guest stops, or the connection is over.
+    pub(super) async fn stopped(&self) -> Result<StopReply, DebugError> {
+        loop {
+            match self.next_event().await {
+                Event::Stopped(reply) => return Ok(reply),
+                Event::Reply(Err(error)) => {
+                    let what = "running the guest";
+                    return Err(DebugError::Refused { what, error });
+                }
+                Event::Closed(why) => return Err(DebugError::Closed(why)),
+                _ => {}
+            }
+        }
+    }
+
+    /// The monitor says that the guest runs, or does not: nothing but that is to be relied upon.
+    pub(super) fn note(&self, is_running: bool) {
+        let mut state = self.state();
+        if is_running {
+            state.client.note_running();
+        } else {
+            state.client.note_stopped();
+        }
+    }
+
+    async fn next_event(&self) -> Event {
+        poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn not_sent(&self, what: &'static str, error: SendError) -> DebugError {
+        match error {
+            SendError::WrongPhase(Phase::Running) => DebugError::Running,
+            SendError::WrongPhase(Phase::Closed) => DebugError::Closed(Closed::Eof),
+            error => DebugError::Invalid { what, error },
+        }
+    }
+
+    /// Whether no answer is awaited, and all was written.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state().is_idle()
+    }
+
+    /// Waits until an answer has come that nobody waits for any more; false at the deadline.
+    pub(super) async fn idle(&self, deadline: Duration) -> bool {
+        let idle = poll_fn(|cx| self.poll_until_idle(cx));
+        timeout(deadline, idle).await.is_ok()
+    }
+
+    /// Waits until an answer has come that nobody waits for any more.
+    fn poll_until_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        while !state.is_idle() {
+            let event = state.poll(&self.socket, cx);
+            // An answer that nobody waits for is no event.
+            if event.is_pending() && !state.is_idle() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.state().poll(&self.socket, cx)
+    }
+
+    async fn read_unattended(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state();
+            state.reader = cx.waker().clone();
+            if state.client.phase() == Phase::Closed {
+                return Poll::Ready(());
+            }
+            if state.attended > 0 {
+                return Poll::Pending;
+            }
+            while let Poll::Ready(event) = state.poll(&self.socket, cx) {
+                if let Event::Closed(_) = event {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl State {
+    /// Whether QEMU has had all that we sent, and answered what is to be answered.
+    fn is_idle(&self) -> bool {
+        let phase = self.client.phase();
+        phase == Phase::Closed || phase != Phase::Busy && self.client.is_flushed()
+    }
+
+    /// The next event, after what is to be written was written and what is there was read.
+    fn poll(&mut self, socket: &UnixStream, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            self.write(socket, cx);
+            if let Some(event) = self.client.poll_event() {
+                if let Event::Stopped(_) = event {
+                    self.runs = false;
+                }
+                return Poll::Ready(event);
+            }
+            if self.client.phase() == Phase::Closed {
+                return Poll::Ready(Event::Closed(Closed::Eof));
+            }
+            if self.read(socket, cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn write(&mut self, socket: &UnixStream, cx: &mut Context<'_>) {
+        while !self.client.output().is_empty() {
+            match socket.try_write(self.client.output()) {
+                Ok(written) => self.client.advance_output(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if socket.poll_write_ready(cx).is_pending() {
+                        return;
+                    }
+                }
+                // What QEMU sent before may still be there to be read.
+                Err(_) => self.client.advance_output(usize::MAX),
+            }
+        }
+    }
+
+    fn read(&mut self, socket: &UnixStream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut chunk = [0; 8 * 1024];
+        loop {
+            match socket.try_read(&mut chunk) {
+                Ok(0) => self.client.handle_eof(),
+                Ok(read) => self.client.handle_input(&chunk[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if socket.poll_read_ready(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+                Err(_) => self.client.handle_eof(),
+            }
+            return Poll::Ready(());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A guest or a QEMU that ends while it is debugged: a verdict or a typed error, within the deadline.
+
+use std::time::{Duration, Instant};
+
+use qemu_controller::debug::{DebugError, StopReason, Until};
+use qemu_controller::{Semihosting, Session, Verdict};
+
+use super::{config, run_to_tick, start};
+use crate::support::DEADLINE;
+
+#[tokio::test]
+async fn a_guest_that_ends_is_a_verdict() {
+    let config = config("semihosting-exit").semihosting(Semihosting::native());
+    let session = Session::start(config.start_paused(true)).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let stop = debugger
+        .run_until([Until::reaches(0x10)], DEADLINE)
+        .await
+        .unwrap();
+    let StopReason::Ended(verdict) = stop.reason else {
+        panic!("{stop}")
+    };
+    assert!(matches!(*verdict, Verdict::Exited { .. }), "{verdict}");
+    let error = debugger.read_registers().await.unwrap_err();
+    assert!(
+        matches!(error, DebugError::Command(_) | DebugError::Closed(_)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_lockup_is_a_verdict() {
+    let session = Session::start(config("lockup").start_paused(true))
+        .await
+        .unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let stop = debugger.run_until([], DEADLINE).await.unwrap();
+    let StopReason::Ended(verdict) = stop.reason else {
+        panic!("{stop}")
+    };
+    assert!(matches!(*verdict, Verdict::LockedUp { .. }), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_killed_in_any_phase_is_told() {
+    for phase in 0..4 {
+        let session = start("tick").await;
+        let mut debugger = session.debugger().await.unwrap();
+        run_to_tick(&mut debugger).await;
+        let kill = || session.process().unwrap().kill();
+        let began = Instant::now();
+        match phase {
+            0 => {
+                kill();
+                let stop = debugger.step_instruction().await;
+                assert!(
+                    stop.is_err() || matches!(stop.unwrap().reason, StopReason::Ended(_)),
+                    "no step"
+                );
+            }
+            1 => {
+                let run = debugger.run_until([Until::reaches("hard_fault")], DEADLINE);
+                let (stop, ()) = tokio::join!(run, async {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    kill();
+                });
+                let stop = stop.unwrap();
+                assert!(matches!(stop.reason, StopReason::Ended(_)), "{stop}");
+            }
+            2 => {
+                let read = debugger.read_memory(0, 200_000);
+                let (read, ()) = tokio::join!(read, async { kill() });
+                read.unwrap_err();
+            }
+            _ => {
+                kill();
+                drop(debugger);
+            }
+        }
+        assert!(began.elapsed() < DEADLINE, "phase {phase}");
+    }
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_held_up_is_told_within_the_deadline() {
+    let session = start("tick").await;
+    let mut debugger = session
+        .with_deadline(Duration::from_millis(300))
+        .debugger()
+        .await
+        .unwrap();
+    run_to_tick(&mut debugger).await;
+    let pid = rustix::process::Pid::from_raw(session.pid().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let error = debugger.read_registers().await.unwrap_err();
+    assert!(matches!(error, DebugError::Deadline { .. }), "{error}");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    // The late answer is dropped, and the next question has its own.
+    assert_eq!(debugger.read_memory(0, 4).await.unwrap(), [0, 0, 1, 0x20]);
+}
