@@ -277,9 +277,7 @@ impl Debugger {
         let deadline = self.session.deadline;
         if self.turns == UNSURE && self.attachment.is_running(deadline).await? {
             // Whatever comes of this verb, a guest that ran is not left stopped by its half.
-            let mut state = self.attachment.stub.state();
-            (state.should_run, state.is_moving) = (true, true);
-            drop(state);
+            self.attachment.stub.state().moves();
             self.attachment.stop(deadline).await?;
         }
         self.turns = self.count_of_turns();

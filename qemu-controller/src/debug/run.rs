@@ -321,8 +321,7 @@ impl Debugger {
         let shared = Arc::clone(&self.attachment.shared);
         let stub = Arc::clone(&self.attachment.stub);
         if motion == Motion::Run {
-            let mut state = stub.state();
-            (state.should_run, state.is_moving) = (true, true);
+            stub.state().moves();
         }
         shared.run_requests.last.store(0, Relaxed);
         stub.run("running the guest", |client| match motion {

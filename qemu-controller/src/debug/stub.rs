@@ -253,6 +253,11 @@ impl Stub {
 }
 
 impl State {
+    /// A verb lets the guest run, or has stopped one that ran.
+    pub(super) fn moves(&mut self) {
+        (self.should_run, self.is_moving) = (true, true);
+    }
+
     /// Whether QEMU has had all that we sent, and answered what is to be answered.
     fn is_idle(&self) -> bool {
         let phase = self.client.phase();

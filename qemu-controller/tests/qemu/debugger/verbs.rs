@@ -255,10 +255,19 @@ async fn at_the_deadline_it_says_where_the_guest_is() {
     run_to_tick(&mut debugger).await;
 }
 
+/// What is awaited in other tasks must be able to move between threads.
+fn is_send<T: Send>(value: T) -> T {
+    value
+}
+
 #[tokio::test]
 async fn the_core_is_a_thread() {
     let session = start("tick").await;
-    let mut debugger = session.debugger().await.unwrap();
+    let mut debugger = is_send(session.debugger()).await.unwrap();
+    let nothing = Until::reaches("hard_fault");
+    drop(is_send(debugger.run_until([nothing], DEADLINE)));
+    drop(is_send(debugger.step_over(DEADLINE)));
+    drop(is_send(debugger.finish(DEADLINE)));
     let threads = debugger.threads().await.unwrap();
     assert_eq!(threads.len(), 1);
     debugger.select_thread(threads[0]).await.unwrap();
