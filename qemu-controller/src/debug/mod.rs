@@ -204,7 +204,7 @@ impl Debugger {
         from: impl Into<Location<'a>>,
         length: usize,
     ) -> Result<Vec<u8>, DebugError> {
-        let address = self.address(from.into())?;
+        let address = self.address(from.into()).await?;
         let _verb = self.begin("read memory").await?;
         self.memory(address, length).await
     }
@@ -218,7 +218,7 @@ impl Debugger {
         to: impl Into<Location<'a>>,
         bytes: &[u8],
     ) -> Result<(), DebugError> {
-        let address = self.address(to.into())?;
+        let address = self.address(to.into()).await?;
         let _verb = self.begin("write memory").await?;
         let written = self
             .ask("writing memory", |client| {
@@ -410,8 +410,9 @@ impl Debugger {
         }
     }
 
-    fn address(&self, location: Location<'_>) -> Result<u64, DebugError> {
-        self.session.address(location).map_err(DebugError::Place)
+    async fn address(&self, location: Location<'_>) -> Result<u64, DebugError> {
+        let address = self.session.address(location).await;
+        address.map_err(DebugError::Place)
     }
 }
 

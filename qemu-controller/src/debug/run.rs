@@ -20,6 +20,7 @@ use std::time::Duration;
 use gdb_remote::client::PointKind;
 use gdb_remote::reply::{Access, StopReply};
 use qmp_proto::commands::RunState;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::DebugError;
@@ -27,6 +28,7 @@ use super::until::{Stop, StopReason, Until};
 use super::{Debugger, UNSURE, Verb};
 use crate::client::command::instant_after;
 use crate::client::run_state::RunRequests;
+use crate::guest::memory::Location;
 use crate::verdict::Verdict;
 
 /// GDB's numbers of two signals.
@@ -89,7 +91,7 @@ impl Debugger {
         let at = instant_after(deadline);
         let mut wanted = Vec::new();
         for until in until {
-            let address = self.code_address(&until)?;
+            let address = self.code_address(until.kind, until.at).await?;
             wanted.push(Wanted {
                 until,
                 address,
@@ -120,7 +122,7 @@ impl Debugger {
             (state.should_run, state.is_moving) = (false, false);
         }
         let pc = self.pc().await?;
-        let place = self.session.place(pc);
+        let place = self.session.place(pc).await;
         Ok(Stop {
             reason,
             pc: Some(pc),
@@ -129,10 +131,10 @@ impl Debugger {
     }
 
     /// A Thumb function's address has no bit that says Thumb.
-    fn code_address(&self, until: &Until<'_>) -> Result<u64, DebugError> {
-        let address = self.address(until.at)?;
+    async fn code_address(&self, kind: PointKind, at: Location<'_>) -> Result<u64, DebugError> {
+        let address = self.address(at).await?;
         let is_arm = self.attachment.arch == "arm";
-        let is_code = until.kind == PointKind::Software;
+        let is_code = kind == PointKind::Software;
         Ok(if is_arm && is_code {
             address & !1
         } else {
@@ -348,11 +350,10 @@ impl Debugger {
                     Err(error) => return Err(error),
                 },
                 () = sleep_until(at) => return self.stop_at_deadline(verb).await,
-                stopped = run_state.wait_for(|state| *state != RunState::Running), if by_monitor => {
-                    if stopped.is_err() {
+                is_known = until_stopped(&mut run_state), if by_monitor => {
+                    if !is_known {
                         return self.ended().await;
                     }
-                    drop(stopped);
                     timeout(LATE_WORD, stub.stopped()).await.ok().transpose()?
                 }
             };
@@ -413,6 +414,12 @@ impl Debugger {
             Err(_) => Err(DebugError::Closed(gdb_remote::client::Closed::Eof)),
         }
     }
+}
+
+/// Waits until the guest does not run, as far as events tell; false when the session has ended.
+async fn until_stopped(run_state: &mut watch::Receiver<RunState>) -> bool {
+    let stopped = run_state.wait_for(|state| *state != RunState::Running);
+    stopped.await.is_ok()
 }
 
 impl Wanted<'_> {

@@ -69,7 +69,7 @@ impl Debugger {
     pub async fn finish(&mut self, deadline: Duration) -> Result<Stop, DebugError> {
         let verb = self.begin("finish").await?;
         let pc = self.pc().await?;
-        let place = self.session.place(pc);
+        let place = self.session.place(pc).await;
         if place.as_ref().is_none_or(|place| place.offset != 0) {
             let here = place.map_or(format!("{pc:#x}"), |place| place.to_string());
             return Err(DebugError::NotAtEntry(here));
