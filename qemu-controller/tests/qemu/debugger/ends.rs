@@ -10,7 +10,7 @@ use crate::support::DEADLINE;
 
 #[tokio::test]
 async fn a_guest_that_ends_is_a_verdict() {
-    let config = config("semihosting-exit").semihosting(Semihosting::full());
+    let config = config("semihosting-exit").semihosting(Semihosting::console());
     let session = Session::start(config.start_paused(true)).await.unwrap();
     let mut debugger = session.debugger().await.unwrap();
     let stop = debugger
