@@ -107,6 +107,37 @@ fn its_children_end_with_it() {
     eventually("the child is gone", || !runs(child.parse().unwrap()));
 }
 
+/// A script that runs QEMU without `exec` has it in its group.
+#[test]
+fn a_wrapper_s_child_gets_the_signal_too() {
+    let fake = Fake::new(
+        "trap 'wait $!; exit 5' TERM; \
+         sh -c 'trap \"echo heard; exit 0\" TERM; echo ready; while :; do sleep 0.05; done' & \
+         wait $!",
+    );
+    let (process, _) = start(&fake);
+    let ended = process
+        .end_blocking(StopPolicy::default().terminate_within(Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(ended.exit.kind(), &ExitKind::Exited(5));
+    assert_eq!(process.stdout_tail().to_string_lossy(), "ready\nheard\n");
+}
+
+#[test]
+fn its_current_folder() {
+    let fake = Fake::new("pwd");
+    let folder = fake.folder.path().canonicalize().unwrap();
+    let process = qemu_launch::spawn(&fake.spec().current_dir(&folder)).unwrap();
+    process.wait_blocking(soon()).unwrap();
+    let said = process.stdout_tail().to_string_lossy();
+    assert_eq!(Path::new(said.trim_end()), folder);
+    let error = qemu_launch::spawn(&fake.spec().current_dir(folder.join("absent"))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "could not enter the current folder for QEMU"
+    );
+}
+
 /// A child that has left the group keeps the pipes open; the end is told all the same.
 #[test]
 fn a_child_that_left_the_group_holds_up_nobody() {
@@ -280,20 +311,22 @@ fn a_bare_name_is_looked_up_in_its_variable_then_in_path() {
         }
         return;
     }
+    let (a, b) = (Fake::new("exit 0"), Fake::new("exit 0"));
     let lookup = |variable: Option<&Path>, path: &str| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", NAME, "--nocapture"])
             .env("QEMU_LAUNCH_ROLE", "finder")
             .env("PATH", path);
-        command.env_remove("QEMU_SYSTEM_ARM");
+        command
+            .env_remove("QEMU_SYSTEM_ARM")
+            .current_dir(b.folder.path());
         command.envs(variable.map(|value| ("QEMU_SYSTEM_ARM", value)));
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         text.lines()
             .find_map(|line| Some(line.split_once("found ")?.1.to_owned()))
             .expect("a verdict")
     };
-    let (a, b) = (Fake::new("exit 0"), Fake::new("exit 0"));
     let path = format!(
         "/nonexistent:{}:{}",
         a.folder.path().display(),
@@ -318,6 +351,10 @@ fn a_bare_name_is_looked_up_in_its_variable_then_in_path() {
         nowhere.starts_with("qemu-system-arm was not found in PATH (/nonexistent); "),
         "{nowhere}"
     );
+    // An empty entry, or no PATH at all, is not the current folder: it has such a program.
+    for path in ["", ":/nonexistent"] {
+        assert!(lookup(None, path).contains("was not found"), "{path:?}");
+    }
     let misled = lookup(Some(Path::new("/nonexistent/q")), &path);
     assert!(
         misled.starts_with("/nonexistent/q was not found in the variable QEMU_SYSTEM_ARM"),

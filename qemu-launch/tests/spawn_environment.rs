@@ -260,6 +260,36 @@ fn why_the_system_executes_no_program() {
     });
 }
 
+/// What fails is said to fail: QEMU is where it was.
+#[test]
+fn out_of_descriptors_is_not_a_qemu_that_is_missing() {
+    alone("out_of_descriptors_is_not_a_qemu_that_is_missing", || {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let fake = Fake::new("exit 0");
+        let before = getrlimit(Resource::Nofile);
+        // One is free, to be taken by what is not the last step.
+        for free in 0..8 {
+            let current = Some(entries("/proc/self/fd") as u64 - 1 + free);
+            setrlimit(Resource::Nofile, Rlimit { current, ..before }).unwrap();
+            let spawned = qemu_launch::spawn(&fake.spec());
+            setrlimit(Resource::Nofile, before).unwrap();
+            if let Err(error) = spawned {
+                let mut cause: &dyn std::error::Error = &error;
+                while let Some(source) = cause.source() {
+                    cause = source;
+                }
+                let system = cause
+                    .downcast_ref::<std::io::Error>()
+                    .expect("the system's");
+                assert_eq!(system.raw_os_error(), Some(libc::EMFILE), "{free}: {error}");
+            } else {
+                assert!(free > 2, "{free}");
+            }
+        }
+        qemu_launch::spawn(&fake.spec()).unwrap();
+    });
+}
+
 /// After a `fork` a program pays once more for each page that it writes to, and before it for the
 /// tables of all.
 #[test]

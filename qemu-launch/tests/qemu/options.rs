@@ -1,14 +1,16 @@
 //! Real QEMU takes what the types write.
 
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
 
 use qemu_launch::{
-    Action, Backend, Blockdev, Device, Drive, Endpoint, ExitKind, Icount, Log, MachineSpec,
-    Monitor, Nic, Semihosting,
+    Action, Address, Backend, Blockdev, Device, Display, Drive, Endpoint, ExitKind, Icount, Log,
+    MachineSpec, Monitor, Nic, Semihosting,
 };
 use serde_json::json;
 
-use test_support::{eventually, image, soon};
+use test_support::{PATIENCE, eventually, image, soon};
 
 use crate::support::{machine, start};
 
@@ -157,5 +159,51 @@ fn boards_with_their_own_cpu_run_their_images() {
             fs::metadata(&serial).is_ok_and(|file| file.len() > 0)
         });
         assert!(process.try_wait().is_none(), "{board}");
+    }
+}
+
+/// What a launcher of virtual machines describes, without extra arguments.
+#[test]
+fn machines_of_other_architectures() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk.img");
+    fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let pc = MachineSpec::new("qemu-system-x86_64", "q35")
+        .memory("64M")
+        .drive(Drive::raw("virtio", &disk))
+        .nic(Nic::user_restricted().property("model", "virtio-net-pci"))
+        .display(Display::Vnc(Endpoint::PrivateSocket))
+        // Left out there: QEMU would refuse it.
+        .semihosting(Semihosting::full());
+    let (process, mut qmp) = start(&pc);
+    assert_eq!(qmp.run_state(), "running");
+    let Some(Address::Socket(path)) = process.address("vnc") else {
+        panic!("no VNC")
+    };
+    let mut greeting = [0; 8];
+    let mut vnc = UnixStream::connect(path).unwrap();
+    vnc.set_read_timeout(Some(PATIENCE)).unwrap();
+    vnc.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"RFB 003.");
+
+    // `b .` and `rjmp .`: they run for ever.
+    let (riscv, avr) = (
+        folder.path().join("riscv.bin"),
+        folder.path().join("avr.bin"),
+    );
+    fs::write(&riscv, 0x0000_006f_u32.to_le_bytes()).unwrap();
+    fs::write(&avr, 0xcfff_u16.to_le_bytes()).unwrap();
+    let boards = [
+        MachineSpec::new("qemu-system-riscv32", "virt,aclint=off")
+            .without_bios()
+            .raw_image(&riscv, 0x8000_0000),
+        MachineSpec::new("qemu-system-avr", "uno")
+            .unchecked_firmware(&avr)
+            .semihosting(Semihosting::console())
+            .extra_args(["-nographic"]),
+    ];
+    for board in boards {
+        let (_process, mut qmp) = start(&board);
+        assert_eq!(qmp.run_state(), "running");
     }
 }

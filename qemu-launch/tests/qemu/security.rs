@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use qemu_launch::{Address, Backend, Endpoint, Sandbox};
+use qemu_launch::{Address, Backend, Endpoint, ExitKind, MachineSpec, Sandbox, Semihosting};
 use serde_json::json;
 
 use test_support::procfs::{descriptors, runs, stat, status};
@@ -238,7 +238,58 @@ fn the_sandbox_stops_programs_from_being_run() {
     } else {
         // QEMU is killed by it, so the reply may be lost.
         let exit = process.wait_blocking(soon()).unwrap();
-        assert_eq!(exit.kind(), &qemu_launch::ExitKind::Crashed(31), "SIGSYS");
+        assert_eq!(exit.kind(), &ExitKind::Crashed(31), "SIGSYS");
         assert!(!runs(process.pid()));
     }
+}
+
+/// Vectors, a call of semihosting's SYS_SYSTEM with this command, and SYS_EXIT.
+fn runs_on_the_host(command: &str) -> Vec<u8> {
+    let mut image = Vec::new();
+    let words = |image: &mut Vec<u8>, words: &[u32]| {
+        image.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    };
+    words(&mut image, &[0x2000_8000, 0x41]);
+    image.resize(0x40, 0);
+    // movs r0, #0x12; ldr r1, [pc, #12]; bkpt 0xab; movs r0, #0x18; ldr r1, [pc, #8]; bkpt 0xab; b .
+    let code: [u16; 8] = [0x2012, 0x4903, 0xbeab, 0x2018, 0x4902, 0xbeab, 0xe7fe, 0];
+    image.extend(code.iter().flat_map(|half| half.to_le_bytes()));
+    words(&mut image, &[0x58, 0x20026, 0x60, command.len() as u32]);
+    image.extend(command.as_bytes());
+    image.push(0);
+    image
+}
+
+#[test]
+fn a_guest_that_may_use_the_console_alone_runs_no_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, proof) = (folder.path().join("image.bin"), folder.path().join("proof"));
+    fs::write(
+        &image,
+        runs_on_the_host(&format!("echo > {}", proof.display())),
+    )
+    .unwrap();
+    let ends = |semihosting: Semihosting| {
+        let spec = MachineSpec::default()
+            .raw_image(&image, 0)
+            .semihosting(semihosting);
+        let process = qemu_launch::spawn(&spec).unwrap();
+        let exit = process.wait_blocking(soon()).unwrap();
+        (exit.kind().clone(), proof.exists())
+    };
+    let by_console = if qemu_version() >= (10, 0) {
+        ExitKind::Exited(0)
+    } else {
+        ExitKind::Crashed(31)
+    };
+    assert_eq!(ends(Semihosting::console()), (by_console, false));
+    assert_eq!(ends(Semihosting::full()), (ExitKind::Exited(0), true));
+}
+
+#[test]
+fn a_stub_on_tcp_has_a_sandbox() {
+    let (process, _qmp) = start(&machine("tick").gdb(Endpoint::free_port()));
+    assert_eq!(status(process.pid(), "Seccomp").as_deref(), Some("2"));
+    let (process, _qmp) = start(&machine("tick").gdb(Endpoint::Inherited));
+    assert_eq!(status(process.pid(), "Seccomp").as_deref(), Some("0"));
 }
