@@ -9,11 +9,12 @@ use qemu_controller::{Endpoint, RunState, Session};
 use serde_json::json;
 
 use crate::args::Run;
+use crate::limit::Limit;
 use crate::report::{Failure, Reporter};
 use crate::settings::{Settings, Timeout};
 
 /// How often QEMU is asked whether a debugger is there: it has no event for that.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Says how to attach a debugger.
 pub(crate) fn announce(
@@ -60,8 +61,31 @@ pub(crate) async fn left(session: &Session) -> bool {
     }
 }
 
+/// Waits until a debugger is there.
+pub(crate) async fn attached(session: &Session) {
+    while is_attached(session).await != Some(true) {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Says that the debugger has left, and whether the firmware runs on.
+pub(crate) fn say_left(runs: bool, limit: Limit, reporter: &Reporter) -> Result<(), Failure> {
+    let mut words = match runs {
+        true => "the debugger has left; the firmware runs on".to_owned(),
+        false => {
+            "the debugger has left; the firmware is stopped, until one attaches again".to_owned()
+        }
+    };
+    words += &match limit.timeout {
+        Some(timeout) => format!(", for {timeout:?} at most"),
+        None => String::new(),
+    };
+    let object = json!({ "event": "gdb-left", "running": runs });
+    reporter.say(Some(&words), &object)
+}
+
 /// Whether a debugger is there, by QEMU's own socket; `None` where it does not say.
-pub(crate) async fn is_attached(session: &Session) -> Option<bool> {
+async fn is_attached(session: &Session) -> Option<bool> {
     let devices = session.command(&QueryChardev).await.ok()?;
     let stub = devices.iter().find(|device| device.label == "gdb")?;
     Some(!stub.filename.starts_with("disconnected:"))

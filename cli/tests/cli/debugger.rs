@@ -107,6 +107,24 @@ fn once_the_debugger_has_left_the_timeout_counts() {
 }
 
 #[test]
+fn a_firmware_that_it_has_left_stopped_is_not_waited_for_either() {
+    let mut running = Call::image("tick", ["--gdb=free", "--timeout", "1s"]).start();
+    let mut debugger = attach(&mut running);
+    send(&mut debugger, "c");
+    running.prints("tick 1\n");
+    debugger.write_all(b"\x03").unwrap();
+    answered(&mut debugger, "$T02");
+    drop(debugger);
+    let said = Said::of(&running.end(), 124).stderr;
+    let words = "the debugger has left; the firmware is stopped, until one attaches again, for 1s";
+    assert!(said.contains(words), "{said}");
+    assert!(
+        said.contains("not over after 1s: the debugger had left"),
+        "{said}"
+    );
+}
+
+#[test]
 fn its_reset_resets_and_its_kill_is_an_interruption() {
     let mut running = Call::image("tick", ["--gdb=free"]).start();
     let mut debugger = attach(&mut running);

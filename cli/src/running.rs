@@ -1,0 +1,256 @@
+//! A run with a session: until the firmware is over, its output is cut, a debugger or a signal ends
+//! it, or the time has passed.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use qemu_controller::{Session, Verdict};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::{timeout, timeout_at};
+
+use crate::args::Run;
+use crate::debugger;
+use crate::input::Input;
+use crate::limit::Limit;
+use crate::output::{Cut, Output, Phase};
+use crate::report::{Failure, Outcome, Reporter};
+use crate::signals::Signals;
+use crate::stderr;
+
+/// How long the guest is looked at after `--timeout`, and after Ctrl-C: it takes some milliseconds,
+/// where QEMU answers.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a stdout that takes nothing is waited for once the run is to end.
+const UNREAD: Duration = Duration::from_millis(500);
+
+/// What QEMU writes to stderr when it is gone, it has written: a child of its may hold the pipe.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Why the place is not known.
+const UNKNOWN_PLACE: &str = "where the firmware is could not be found out in time \
+                             (one that waits for stdin holds QEMU up)";
+
+/// A run with a session.
+pub(crate) struct Running<'a> {
+    run: &'a Run,
+    session: &'a Session,
+    reporter: &'a Reporter,
+    output: &'a Output,
+    limit: Limit,
+    phase: watch::Sender<Phase>,
+}
+
+impl<'a> Running<'a> {
+    pub(crate) fn new(
+        run: &'a Run,
+        session: &'a Session,
+        reporter: &'a Reporter,
+        output: &'a Output,
+        limit: Limit,
+    ) -> Self {
+        let phase = watch::Sender::new(Phase::Running);
+        Self {
+            run,
+            session,
+            reporter,
+            output,
+            limit,
+            phase,
+        }
+    }
+
+    /// Runs the firmware and prints what it prints, until both are at their end or the output is
+    /// cut.
+    pub(crate) async fn to_its_end(
+        &self,
+        signals: &mut Signals,
+        input: Input,
+        expecting: bool,
+    ) -> Result<Outcome, Failure> {
+        let control = async {
+            let outcome = self.control(signals, expecting).await?;
+            // QEMU may wait for its stdin.
+            drop(input);
+            // QEMU goes: what the pipes hold is all there will be.
+            self.session
+                .stop()
+                .await
+                .map_err(|error| Cut::Failed(error.into()))?;
+            self.phase.send_replace(Phase::Ended);
+            Ok(outcome)
+        };
+        let printed = self.output.print(self.phase.subscribe());
+        match tokio::try_join!(control, printed, self.print_stderr()) {
+            Ok((outcome, (), ())) => Ok(outcome),
+            Err(Cut::Met) => Ok(Outcome::Met),
+            Err(Cut::StdoutClosed) => Ok(Outcome::StdoutClosed),
+            Err(Cut::Failed(failure)) => Err(failure),
+        }
+    }
+
+    /// Lets the firmware run, until it is over or is to be ended.
+    async fn control(&self, signals: &mut Signals, expecting: bool) -> Result<Outcome, Cut> {
+        let verdict = async {
+            match self.run.gdb {
+                Some(_) => self.debugged().await,
+                None => Ok(self.run_until(self.limit).await),
+            }
+        };
+        let signal = tokio::select! {
+            biased;
+            signal = signals.next() => signal,
+            ended = verdict => return Ok(match ended.map_err(Cut::Failed)? {
+                ControlFlow::Continue(_) if self.was_killed_by_debugger() => Outcome::KilledByDebugger,
+                ControlFlow::Continue(verdict) => Outcome::Ended { verdict, unmet: expecting },
+                ControlFlow::Break(outcome) => outcome,
+            }),
+        };
+        self.phase.send_replace(Phase::Ending);
+        // By Ctrl-C somebody wants to know where it hangs; another signal ends that, too.
+        let place = match signal == nix::sys::signal::Signal::SIGINT as u8 {
+            true => tokio::select! {
+                place = self.place() => place,
+                _ = signals.next() => None,
+            },
+            false => None,
+        };
+        Ok(Outcome::Interrupted { signal, place })
+    }
+
+    /// Runs the firmware until the time has passed; where it is then, is in the verdict.
+    async fn run_until(&self, limit: Limit) -> ControlFlow<Outcome, Verdict> {
+        let run = self.session.run_to_end(limit.left());
+        let Some(instant) = limit.instant() else {
+            return ControlFlow::Continue(run.await);
+        };
+        tokio::pin!(run);
+        let mut verdict = match timeout_at(instant, &mut run).await {
+            Ok(verdict) => verdict,
+            Err(_) => {
+                // QEMU may be held up by a stdout that nobody reads, and could not be asked.
+                self.phase.send_replace(Phase::Ending);
+                match timeout(LOOK, run).await {
+                    Ok(verdict) => verdict,
+                    Err(_) => {
+                        return ControlFlow::Break(Outcome::TimedOut(limit.words(UNKNOWN_PLACE)));
+                    }
+                }
+            }
+        };
+        if let Verdict::TimedOut(hang) = &mut verdict {
+            // Not what was left of it when the firmware began to run.
+            hang.deadline = limit.timeout.unwrap_or(hang.deadline);
+        }
+        ControlFlow::Continue(verdict)
+    }
+
+    /// The debugger lets it run, and takes its time; once it has left, the time counts.
+    async fn debugged(&self) -> Result<ControlFlow<Outcome, Verdict>, Failure> {
+        loop {
+            let runs = tokio::select! {
+                verdict = self.session.wait() => return Ok(ControlFlow::Continue(verdict)),
+                runs = debugger::left(self.session) => runs,
+            };
+            debugger::say_left(runs, self.limit, self.reporter)?;
+            tokio::select! {
+                ended = self.left_alone(runs, self.limit.renewed()) => return Ok(ended),
+                () = debugger::attached(self.session) => {}
+            }
+        }
+    }
+
+    /// Waits for the end of a firmware that runs, or that the debugger has left stopped.
+    async fn left_alone(&self, runs: bool, limit: Limit) -> ControlFlow<Outcome, Verdict> {
+        if runs {
+            return self.run_until(limit).await;
+        }
+        match limit.wait_for(self.session.wait()).await {
+            Some(verdict) => ControlFlow::Continue(verdict),
+            None => {
+                let words = limit.words("the debugger had left the firmware stopped");
+                ControlFlow::Break(Outcome::TimedOut(words))
+            }
+        }
+    }
+
+    fn was_killed_by_debugger(&self) -> bool {
+        let process = self.session.process().filter(|_| self.run.gdb.is_some());
+        process.is_some_and(|process| {
+            let said = process.stderr_tail().to_string_lossy();
+            said.contains("Terminated via GDBstub")
+        })
+    }
+
+    /// Where the firmware is, in words.
+    async fn place(&self) -> Option<String> {
+        if self.run.gdb.is_some() {
+            // One that a debugger holds must not run for it.
+            let state = timeout(LOOK, self.session.query_status())
+                .await
+                .ok()?
+                .ok()?;
+            if !state.running {
+                return Some(format!("interrupted: the guest is {}", state.status));
+            }
+        }
+        let verdict = timeout(LOOK, self.session.run_to_end(Duration::ZERO)).await;
+        match verdict {
+            Ok(Verdict::TimedOut(hang)) if hang.run_state.is_some() => {
+                let words = hang.to_string();
+                let (_, place) = words.split_once(": ")?;
+                Some(format!("interrupted: {place}"))
+            }
+            _ => None,
+        }
+    }
+
+    async fn print_stderr(&self) -> Result<(), Cut> {
+        let Some(process) = self.session.process() else {
+            return Ok(());
+        };
+        let lines = process.stderr_lines();
+        let printed = stderr::print(lines, self.run.verbose, self.output, self.reporter);
+        tokio::pin!(printed);
+        let mut phase = self.phase.subscribe();
+        tokio::select! {
+            printed = &mut printed => return printed,
+            _ = phase.wait_for(|&phase| phase == Phase::Ended) => {}
+        }
+        timeout(LAST_WORDS, printed).await.unwrap_or(Ok(()))
+    }
+
+    /// Waits until stdout has the rest, and says what it did not take. A run that came to its own
+    /// end waits for its reader, until `--timeout` or a signal; its outcome is another one where
+    /// stdout cannot be written.
+    pub(crate) async fn finish_output(
+        &self,
+        outcome: Outcome,
+        signals: &mut Signals,
+    ) -> Result<Outcome, Failure> {
+        let by_itself = match &outcome {
+            Outcome::Ended { verdict, .. } => !matches!(verdict, Verdict::TimedOut(_)),
+            outcome => matches!(outcome, Outcome::Met),
+        };
+        if by_itself {
+            let all = self.output.finish(None);
+            tokio::select! {
+                _ = self.limit.wait_for(all) => {}
+                _ = signals.next() => {}
+            }
+        }
+        match self.output.finish(Some(UNREAD)).await {
+            Ok(0) => Ok(outcome),
+            Ok(lost) => {
+                let words = format!("stdout did not take {lost} bytes that the firmware printed");
+                let object = json!({ "event": "lost", "bytes": lost });
+                self.reporter.say(Some(&words), &object)?;
+                Ok(outcome)
+            }
+            Err(_) if !by_itself => Ok(outcome),
+            Err(Cut::Failed(failure)) => Err(failure),
+            Err(Cut::Met | Cut::StdoutClosed) => Ok(Outcome::StdoutClosed),
+        }
+    }
+}
