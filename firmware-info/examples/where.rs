@@ -1,6 +1,7 @@
 //! What is at an address, as `addr2line -fip` tells it: function, line, and what was inlined.
 //!
-//! `cargo run -p firmware-info --example where -- firmware.elf 0x1234 …`; without addresses it reads them from stdin.
+//! `cargo run -p firmware-info --example where -- firmware.elf 0x1234 …`; without addresses it
+//! reads them from stdin.
 
 use std::error::Error;
 use std::io::{BufWriter, Write, stdin, stdout};

@@ -14,7 +14,8 @@ pub enum OpenError {
     NotElf(String),
 }
 
-/// A part of the file cannot be used. Other parts may be fine, and asking again gives the same answer.
+/// A part of the file cannot be used. Other parts may be fine, and asking again gives the same
+/// answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DebugInfoError {

@@ -14,7 +14,7 @@
 //!
 //! // Of a stopped core: its registers, and whatever reads its memory.
 //! let mut memory = |address: u64, buffer: &mut [u8]| firmware.loaded(address, buffer);
-//! let registers = Registers::arm([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x2000_fff0, 0, main.address as u32]);
+//! let registers = Registers::arm([main.address as u32; 16]); // r0 to r15
 //! println!("{}", firmware.backtrace(&registers, &mut memory)); // #0 0x0000020c in main at …
 //! println!("{}", firmware.static_value("matrix", &mut memory).unwrap_or_default());
 //!
@@ -34,14 +34,15 @@
 //! | which handlers, which stack | [`Firmware::vector_table`], [`Firmware::stack_bounds`], [`Firmware::sections`] |
 //! | why did it fault | [`cortex_m_fault`], [`armv7_data_abort`], [`armv7_prefetch_abort`], [`riscv_trap`] |
 //!
-//! - **Lazy.** Opening reads the headers. The symbol table, the debug information and the call frame
-//!   information are read by the first who asks, each unit of the debug information by the first who asks
-//!   for an address in it. A [`Firmware`] is shared between threads by reference.
-//! - **Bounded.** Any bytes end in an error or in an answer, in time and memory proportional to the file.
-//!   What a hostile file could multiply, an honest one needs once, and that is the limit.
-//! - **Texts are the file's.** Names and paths are as long as 8,192 bytes and may hold any character:
-//!   escape them where they are shown.
-//! - **Guesses are said to be ones** ([`Guess`]), and a backtrace that ends early says why ([`End`]).
+//! - **Lazy.** Opening reads the headers. The symbol table, the debug information and the call
+//!   frame information are read by the first who asks, each unit of the debug information by the
+//!   first who asks for an address in it. A [`Firmware`] is shared between threads by reference.
+//! - **Bounded.** Any bytes end in an error or in an answer, in time and memory proportional to the
+//!   file. What a hostile file could multiply, an honest one needs once, and that is the limit.
+//! - **Texts are the file's.** Names and paths are as long as 8,192 bytes and may hold any
+//!   character: escape them where they are shown.
+//! - **Guesses are said to be ones** ([`Guess`]), and a backtrace that ends early says why
+//!   ([`End`]).
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -198,5 +199,14 @@ impl Firmware {
             image: &self.image,
             symbols: self.all_symbols(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_firmware_is_shared_between_threads() {
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<super::Firmware>();
     }
 }

@@ -42,8 +42,8 @@ pub struct FunctionRanges {
 }
 
 impl Firmware {
-    /// The functions at an address, the innermost first: those inlined there, then the one whose code
-    /// it is. None where the debug information knows no code there.
+    /// The functions at an address, the innermost first: those inlined there, then the one whose
+    /// code it is. None where the debug information knows no code there.
     ///
     /// Of a return address ask for the address before it: the call is what is meant.
     ///

@@ -100,7 +100,8 @@ impl Entry {
 pub(crate) struct Symbols {
     strings: Arc<[u8]>,
     entries: Vec<Entry>,
-    /// For each entry the furthest end of it and all before, so that a walk back knows when to stop.
+    /// For each entry the furthest end of it and all before, so that a walk back knows when to
+    /// stop.
     furthest: Vec<u64>,
     demangled: OnceLock<HashMap<String, Vec<u32>>>,
 }

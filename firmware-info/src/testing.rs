@@ -33,7 +33,8 @@ pub fn ask_everything(bytes: &[u8]) {
         }
         let mut registers = Registers::arm([address as u32 | 1; 16]);
         (registers.xpsr, registers.psp) = (Some(address as u32), Some(address));
-        // Any memory: words that are addresses of this firmware, now and then one that cannot be read.
+        // Any memory: words that are addresses of this firmware, now and then one that cannot be
+        // read.
         let mut count = 0_u64;
         let mut memory = |at: u64, buffer: &mut [u8]| {
             count += 1;

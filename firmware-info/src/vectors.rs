@@ -6,7 +6,8 @@ use crate::Firmware;
 use crate::image::Architecture;
 use crate::symbols::SymbolKind;
 
-/// Exceptions and interrupts that the architecture has room for, the stack pointer in slot 0 included.
+/// Exceptions and interrupts that the architecture has room for, the stack pointer in slot 0
+/// included.
 const MAX_VECTORS: u64 = 16 + 496;
 
 /// How a table is called in the start-up code of vendors, of CMSIS, Zephyr and Rust's cortex-m-rt.
@@ -96,7 +97,8 @@ impl StackBounds {
     }
 }
 
-/// What the architecture calls an exception of a Cortex-M; `None` for an interrupt and what is reserved.
+/// What the architecture calls an exception of a Cortex-M; `None` for an interrupt and what is
+/// reserved.
 #[must_use]
 pub fn exception_name(number: u16) -> Option<&'static str> {
     Some(match number {
@@ -127,9 +129,9 @@ impl VectorTable {
 }
 
 impl Firmware {
-    /// The vector table, if the file is for a Cortex-M and has one: at a symbol or in a section with one of the
-    /// usual names, or else where the lowest section begins. A table is one by its contents: a stack pointer, a
-    /// reset handler in code.
+    /// The vector table, if the file is for a Cortex-M and has one: at a symbol or in a section
+    /// with one of the usual names, or else where the lowest section begins. A table is one by its
+    /// contents: a stack pointer, a reset handler in code.
     #[must_use]
     pub fn vector_table(&self) -> Option<&VectorTable> {
         self.vectors
@@ -207,8 +209,8 @@ impl Firmware {
             .then(|| u32::from_le_bytes(word).into())
     }
 
-    /// Where the main stack is: its top by the vector table or a linker script's symbol, its limit by such a
-    /// symbol, or else by the one that says where the data below it ends.
+    /// Where the main stack is: its top by the vector table or a linker script's symbol, its limit
+    /// by such a symbol, or else by the one that says where the data below it ends.
     #[must_use]
     pub fn stack_bounds(&self) -> Option<StackBounds> {
         let table = self.vector_table().map(|table| table.initial_sp);

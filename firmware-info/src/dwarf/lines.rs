@@ -113,9 +113,9 @@ impl Lines {
         }
     }
 
-    /// The row that an address belongs to: of the last rows at or before it one that begins a statement, as
-    /// gdb chooses, or else the last. Behind several statements that have the same address compilers add
-    /// rows that only refine a position within one.
+    /// The row that an address belongs to: of the last rows at or before it one that begins a
+    /// statement, as gdb chooses, or else the last. Behind several statements that have the same
+    /// address compilers add rows that only refine a position within one.
     pub(crate) fn row(&self, address: u64) -> Option<&Row> {
         let after = self
             .sequences

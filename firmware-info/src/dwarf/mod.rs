@@ -1,4 +1,5 @@
-//! The debug information: its units, which addresses each covers, and what each knows of an address.
+//! The debug information: its units, which addresses each covers, and what each knows of an
+//! address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,7 +23,8 @@ use lines::Lines;
 pub(crate) type Bytes = EndianArcSlice<RunTimeEndian>;
 pub(crate) type Result<T, E = DebugInfoError> = std::result::Result<T, E>;
 
-/// More units than the largest of programs have. Each costs memory, however small it is in the file.
+/// More units than the largest of programs have. Each costs memory, however small it is in the
+/// file.
 const MAX_UNITS: usize = 200_000;
 
 /// Code that the linker dropped keeps its debug information, at the address 0 or a little behind. A
@@ -53,8 +55,8 @@ struct UnitRange {
     unit: usize,
 }
 
-/// What an honest file of this size can ask for at most, so that parts which many units share do not
-/// multiply.
+/// What an honest file of this size can ask for at most, so that parts which many units share do
+/// not multiply.
 pub(crate) struct Budget {
     /// Rows of line programs: each byte of a program makes one at most.
     pub(crate) rows: Allowance,
@@ -125,8 +127,18 @@ impl Debug {
         } else {
             RunTimeEndian::Big
         };
-        let load =
-            |id: SectionId| -> Result<Bytes> { Ok(Bytes::new(section_data(image, id)?, endian)) };
+        let load = |id: SectionId| -> Result<Bytes> {
+            let data = match id {
+                // Large, and never asked.
+                SectionId::DebugAranges
+                | SectionId::DebugMacinfo
+                | SectionId::DebugMacro
+                | SectionId::DebugNames
+                | SectionId::DebugTypes => Arc::from([]),
+                _ => section_data(image, id)?,
+            };
+            Ok(Bytes::new(data, endian))
+        };
         let sections = DwarfSections::load(load)?;
         let dwarf = sections.borrow(Clone::clone);
         let size = |id: SectionId| {
@@ -250,8 +262,8 @@ impl Debug {
     }
 }
 
-/// A debug section's bytes, whether compressed as ELF has it or as GNU had it before; none where the
-/// file has no such section.
+/// A debug section's bytes, whether compressed as ELF has it or as GNU had it before; none where
+/// the file has no such section.
 pub(crate) fn section_data(image: &Image, id: SectionId) -> Result<Arc<[u8]>> {
     let name = id.name();
     let section = image

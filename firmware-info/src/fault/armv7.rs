@@ -2,7 +2,8 @@
 
 use super::{Cause, FaultReport};
 
-/// DFSR and DFAR of a data abort in words. Both descriptor formats of the A-profile and the R-profile's codes.
+/// DFSR and DFAR of a data abort in words. Both descriptor formats of the A-profile and the
+/// R-profile's codes.
 #[must_use]
 pub fn armv7_data_abort(dfsr: u32, dfar: u32) -> FaultReport {
     let (name, meaning) = status(dfsr);

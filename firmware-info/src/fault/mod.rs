@@ -1,4 +1,5 @@
-//! Fault status registers in words: what happened, at which address, and what it was escalated from.
+//! Fault status registers in words: what happened, at which address, and what it was escalated
+//! from.
 
 use std::fmt;
 
@@ -10,13 +11,13 @@ pub use armv7::{armv7_data_abort, armv7_prefetch_abort};
 pub use cortex_m::{CortexMFaults, cortex_m_fault};
 pub use riscv::riscv_trap;
 
-/// A fault in words. Displayed as one line, `UsageFault: a division by zero (DIVBYZERO); HardFault, since …`;
-/// with `{:#}` as a report of several.
+/// A fault in words. Displayed as one line, `UsageFault: a division by zero (DIVBYZERO); HardFault,
+/// since …`; with `{:#}` as a report of several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FaultReport {
-    /// What happened: one line for each bit that is set, as the registers hold what came before too until
-    /// somebody clears them. Empty where the registers tell of no fault.
+    /// What happened: one line for each bit that is set, as the registers hold what came before too
+    /// until somebody clears them. Empty where the registers tell of no fault.
     pub causes: Vec<Cause>,
     /// The address of the access, where the registers hold it.
     pub address: Option<u64>,

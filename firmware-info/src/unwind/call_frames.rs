@@ -219,7 +219,8 @@ impl Firmware {
         Ok(Step::Called(registers))
     }
 
-    /// The innermost frame, or an interrupted one, may be of a function that calls nobody and saves nothing.
+    /// The innermost frame, or an interrupted one, may be of a function that calls nobody and saves
+    /// nothing.
     fn without_rules(&self, frame: &Frame, memory: &mut impl Memory) -> Result<Step, End> {
         let architecture = self.architecture();
         let none = End::NoCallFrames { pc: frame.pc };
@@ -238,7 +239,8 @@ impl Firmware {
         }
     }
 
-    /// The return address is lost. Within an exception's handler the exception's frame can be looked for.
+    /// The return address is lost. Within an exception's handler the exception's frame can be
+    /// looked for.
     fn lost(&self, registers: &Registers, cfa: u64, memory: &mut impl Memory) -> Result<Step, End> {
         if self.architecture() != Architecture::Arm {
             return Err(End::ReturnAddressLost);

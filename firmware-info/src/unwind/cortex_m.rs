@@ -29,8 +29,8 @@ const NO_ADDITIONAL: u64 = 1 << 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExceptionEntry {
-    /// Its number: 3 for HardFault, 15 for SysTick, 16 and more for interrupts. `None` where the handler's
-    /// xPSR is not known.
+    /// Its number: 3 for HardFault, 15 for SysTick, 16 and more for interrupts. `None` where the
+    /// handler's xPSR is not known.
     pub number: Option<u16>,
     /// What the core put into LR; `None` where the handler lost it.
     pub exc_return: Option<u32>,
@@ -87,8 +87,8 @@ pub(super) fn exception(
     Ok(stacked.step(registers, cfa, false))
 }
 
-/// What was interrupted where EXC_RETURN is lost: the frame is on the main stack where the handler began,
-/// or else on the process stack, and looks like one.
+/// What was interrupted where EXC_RETURN is lost: the frame is on the main stack where the handler
+/// began, or else on the process stack, and looks like one.
 pub(super) fn guess(
     firmware: &Firmware,
     registers: &Registers,

@@ -14,9 +14,9 @@ impl<F: FnMut(u64, &mut [u8]) -> bool> Memory for F {
     }
 }
 
-/// Pieces of memory that were fetched before, for a caller that cannot read at once: ask, fetch what
-/// [`missing`](Self::take_missing) says, and ask again. One piece, from the stack pointer up, is most often
-/// enough.
+/// Pieces of memory that were fetched before, for a caller that cannot read at once: ask, fetch
+/// what [`missing`](Self::take_missing) says, and ask again. One piece, from the stack pointer up,
+/// is most often enough.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryPieces {
     /// By address; no two overlap in what is asked of them first.

@@ -38,13 +38,13 @@ pub struct Backtrace {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Frame {
-    /// Where it stands: the innermost and an interrupted one at the next instruction, any other one behind
-    /// its call.
+    /// Where it stands: the innermost and an interrupted one at the next instruction, any other one
+    /// behind its call.
     pub pc: u64,
     /// Its registers, as far as they are known.
     pub registers: Registers,
-    /// The functions there, innermost first: those inlined, then the one whose frame it is. From the debug
-    /// information, or else from the symbols; empty where neither knows the address.
+    /// The functions there, innermost first: those inlined, then the one whose frame it is. From
+    /// the debug information, or else from the symbols; empty where neither knows the address.
     pub functions: Vec<SourceFrame>,
     /// The symbol there.
     pub symbol: Option<SymbolOffset>,
@@ -52,7 +52,8 @@ pub struct Frame {
     pub interrupted_by: Option<ExceptionEntry>,
     /// How it was found, where that was a guess.
     pub guess: Option<Guess>,
-    /// The address of the frame: the stack pointer before its call. Known once its caller was looked for.
+    /// The address of the frame: the stack pointer before its call. Known once its caller was
+    /// looked for.
     pub(crate) cfa: Option<u64>,
     /// `pc` is that of the next instruction, not of a return address.
     exact: bool,
@@ -62,7 +63,8 @@ pub struct Frame {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Guess {
-    /// The function within has no call frame information; its caller is where the link register points.
+    /// The function within has no call frame information; its caller is where the link register
+    /// points.
     LinkRegister,
     /// The handler within lost EXC_RETURN; an exception's frame was looked for on the stacks.
     LostExcReturn,
@@ -74,7 +76,8 @@ pub enum Guess {
 pub enum End {
     /// The reset handler or the entry point: nothing called it.
     Reset,
-    /// The call frame information says that nothing called this function, or its return address is 0.
+    /// The call frame information says that nothing called this function, or its return address is
+    /// 0.
     Outermost,
     /// The core locked up: there is no code where it stands.
     LockedUp,
@@ -121,8 +124,8 @@ impl End {
 impl Firmware {
     /// The frames of a core that has stopped with these registers.
     ///
-    /// It takes what it can read: an answer that ends early says why. `memory` is asked for words of
-    /// the stack, and may refuse; where memory cannot be read at once, see [`MemoryPieces`].
+    /// It takes what it can read: an answer that ends early says why. `memory` is asked for words
+    /// of the stack, and may refuse; where memory cannot be read at once, see [`MemoryPieces`].
     pub fn backtrace(&self, registers: &Registers, memory: &mut impl Memory) -> Backtrace {
         let mut frames = vec![self.frame(registers.clone(), true)];
         if self.architecture() == Architecture::Arm && cortex_m::is_lockup(registers.pc()) {

@@ -15,8 +15,8 @@ pub struct Registers {
     pub xpsr: Option<u32>,
     /// The main stack pointer of a Cortex-M, where the debugger tells it.
     pub msp: Option<u64>,
-    /// The process stack pointer of a Cortex-M, where the debugger tells it. Without it a backtrace ends at
-    /// an exception that came from that stack.
+    /// The process stack pointer of a Cortex-M, where the debugger tells it. Without it a backtrace
+    /// ends at an exception that came from that stack.
     pub psp: Option<u64>,
 }
 
@@ -114,8 +114,8 @@ pub(crate) fn link(architecture: Architecture) -> u16 {
     }
 }
 
-/// A call may change it, so what it holds within a call says nothing of the caller. (The procedure call
-/// standards of Arm, AArch64 and RISC-V.)
+/// A call may change it, so what it holds within a call says nothing of the caller. (The procedure
+/// call standards of Arm, AArch64 and RISC-V.)
 pub(crate) fn is_scratch(architecture: Architecture, number: u16) -> bool {
     match architecture {
         Architecture::Arm => matches!(number, 0..=3 | 12),

@@ -21,7 +21,7 @@ use print::Printer;
 const MAX_SIZE: u64 = 1 << 16;
 
 /// How many entries are read for one value: its types, and theirs.
-const MAX_ENTRIES: u64 = 200_000;
+const MAX_ENTRIES: u64 = 1_000_000;
 
 /// A frame has no more variables than are shown.
 const MAX_LOCALS: usize = 256;
@@ -64,7 +64,8 @@ pub struct Local {
     pub function: usize,
     /// It is a parameter.
     pub is_parameter: bool,
-    /// Its value as its language writes it; `None` where the compiler kept none that can be told here.
+    /// Its value as its language writes it; `None` where the compiler kept none that can be told
+    /// here.
     pub value: Option<String>,
 }
 
@@ -83,9 +84,11 @@ impl fmt::Display for Local {
 pub(crate) type Statics = HashMap<u64, (usize, UnitOffset)>;
 
 impl Firmware {
-    /// The value of a static, as its language writes it. The name is as for [`symbol`](Self::symbol).
+    /// The value of a static, as its language writes it. The name is as for
+    /// [`symbol`](Self::symbol).
     ///
-    /// What memory refuses, and the file has, is taken from the file: what is behind a `&str` in flash.
+    /// What memory refuses, and the file has, is taken from the file: what is behind a `&str` in
+    /// flash.
     ///
     /// # Errors
     /// [`ValueError`].
@@ -118,8 +121,8 @@ impl Firmware {
         Ok(self.print(debug, unit, entry, &bytes, memory)?)
     }
 
-    /// The parameters and variables of a frame that are in scope where it stands, those of the innermost
-    /// function first.
+    /// The parameters and variables of a frame that are in scope where it stands, those of the
+    /// innermost function first.
     ///
     /// # Errors
     /// The debug information cannot be used. What cannot be told of one variable is no error.

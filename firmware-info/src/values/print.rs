@@ -151,6 +151,9 @@ impl<'a, M: Memory> Printer<'a, M> {
             self.quoted(&bytes[..end], false);
             return Ok(());
         }
+        if counts.len() > MAX_DEPTH {
+            return Err(DebugInfoError::Limit("an array has too many dimensions"));
+        }
         self.dimensions(&element, &counts, bytes)
     }
 

@@ -4,7 +4,8 @@ use firmware_info::{
     Architecture, Backtrace, End, Firmware, Frame, Guess, MemoryPieces, Registers,
 };
 
-/// One frame: `N` for a function's, `I` for an inlined one, `S` for an exception's; function, file, line.
+/// One frame: `N` for a function's, `I` for an inlined one, `S` for an exception's; function, file,
+/// line.
 type Line = (char, String, String, u32);
 
 pub(crate) struct Stop<'a> {
@@ -45,8 +46,8 @@ pub(crate) fn stops(architecture: Architecture, text: &str) -> Vec<Stop<'_>> {
                 let mut words = rest.splitn(3, '|');
                 let (file, line) = (words.next().unwrap(), words.next().unwrap());
                 let kind = kind.chars().next().unwrap();
-                // A function that ended in a jump to the next one: its frame is gone. gdb infers it from what the
-                // caller could have called.
+                // A function that ended in a jump to the next one: its frame is gone. gdb infers it
+                // from what the caller could have called.
                 if kind == 'T' {
                     continue;
                 }
@@ -103,8 +104,8 @@ fn ours(backtrace: &Backtrace) -> Vec<(Line, &Frame)> {
     lines
 }
 
-/// The last segment of a path without what is in angle brackets; of a closure that of its function too. gdb
-/// writes `core::slice::iter::{impl#171}::fold<u16>` for `<Iter<T> as Iterator>::fold`.
+/// The last segment of a path without what is in angle brackets; of a closure that of its function
+/// too. gdb writes `core::slice::iter::{impl#171}::fold<u16>` for `<Iter<T> as Iterator>::fold`.
 fn name(path: &str) -> String {
     let (mut depth, mut plain) = (0, String::new());
     for letter in path.replace("->", "").chars() {
@@ -168,8 +169,8 @@ fn known_difference(
     theirs: Option<&Line>,
 ) -> bool {
     let Some(theirs) = theirs else {
-        // gdb gives up where a handler lost EXC_RETURN (here is a guess, said to be one), and at some
-        // instructions of libgcc's assembly, where the frames here go on to the reset handler.
+        // gdb gives up where a handler lost EXC_RETURN (here is a guess, said to be one), and at
+        // some instructions of libgcc's assembly, where the frames here go on to the reset handler.
         let guess = Some(Guess::LostExcReturn);
         let guessed = backtrace.frames.iter().any(|frame| frame.guess == guess);
         return guessed || backtrace.end == End::Reset;
@@ -182,8 +183,8 @@ fn known_difference(
     let Some(symbol) = &frame.symbol else {
         return false;
     };
-    // Several names for one address, as the arithmetic of libgcc has them, or a function that is exported under
-    // another name than the source has.
+    // Several names for one address, as the arithmetic of libgcc has them, or a function that is
+    // exported under another name than the source has.
     let aliases = firmware
         .symbols()
         .filter(|other| other.address == symbol.symbol.address);

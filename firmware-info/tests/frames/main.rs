@@ -1,7 +1,7 @@
 //! Backtraces beside those of a gdb-multiarch that runs now, on the QEMU that is in the path.
 //!
-//! `FRAMES=FOLDER` compares what `fixtures/record-frames.sh STOPS FOLDER` recorded there instead: 200 stops of each
-//! image take half an hour.
+//! `FRAMES=FOLDER` compares what `fixtures/record-frames.sh STOPS FOLDER` recorded there instead:
+//! 200 stops of each image take half an hour.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../compare/mod.rs"]
@@ -16,7 +16,8 @@ use test_support::until;
 
 const CORTEX_M: &str = "qemu-system-arm -M lm3s6965evb";
 
-/// Image, instructions between two stops, where the first is, QEMU. Not the exceptions: QEMU tells PSP since 8.1 only.
+/// Image, instructions between two stops, where the first is, QEMU. Not the exceptions: QEMU tells
+/// PSP since 8.1 only.
 const IMAGES: [(&str, &str, &str, &str); 2] = [
     ("c/o2", "100", "round_of", CORTEX_M),
     ("rust/release", "100", "calls::round", CORTEX_M),

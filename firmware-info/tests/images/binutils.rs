@@ -1,4 +1,5 @@
-//! Symbols and source lines as binutils has them, on real images; `fixtures/record-lines.sh` recorded them.
+//! Symbols and source lines as binutils has them, on real images; `fixtures/record-lines.sh`
+//! recorded them.
 
 use crate::{firmware, fixture_text};
 use firmware_info::SourceFrame;
@@ -65,8 +66,8 @@ fn lines_and_inlined_functions_are_those_of_addr2line() {
                 .iter()
                 .map(ours)
                 .collect();
-            // Of several rows for one address addr2line takes the last, gdb and this crate the last that begins
-            // a statement: the innermost place may differ, and nothing else.
+            // Of several rows for one address addr2line takes the last, gdb and this crate the last
+            // that begins a statement: the innermost place may differ, and nothing else.
             let same_place = (&found[0].1, &found[0].2) == (&wanted[0].1, &wanted[0].2);
             wanted[0] = (wanted[0].0.clone(), found[0].1.clone(), found[0].2.clone());
             assert_eq!(found, wanted, "{name} at {address:#x}");

@@ -113,7 +113,8 @@ fn unit(abbreviations: u32, entries: &[u8]) -> Vec<u8> {
     unit
 }
 
-/// 1: a unit with low_pc, high_pc (its size), stmt_list. 2: a function with low_pc and high_pc. 3: something inlined.
+/// 1: a unit with low_pc, high_pc (its size), stmt_list. 2: a function with low_pc and high_pc. 3:
+/// something inlined.
 const ABBREVIATIONS: [u8; 28] = [
     1, 0x11, 1, 0x11, 0x01, 0x12, 0x06, 0x10, 0x17, 0, 0, 2, 0x2e, 1, 0x11, 0x01, 0x12, 0x06, 0, 0,
     3, 0x1d, 1, 0x31, 0x13, 0, 0, 0,

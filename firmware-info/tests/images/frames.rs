@@ -1,4 +1,5 @@
-//! Backtraces as a real gdb-multiarch has them, at many stops of many images; `fixtures/record-frames.sh` recorded them.
+//! Backtraces as a real gdb-multiarch has them, at many stops of many images;
+//! `fixtures/record-frames.sh` recorded them.
 
 use firmware_info::{End, MemoryPieces, Registers};
 
@@ -88,7 +89,8 @@ fn exceptions_of_each_kind_are_gone_through() {
     assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
 }
 
-/// Without PSP, which QEMU before 8.1 does not tell, a backtrace ends at the exception and says why.
+/// Without PSP, which QEMU before 8.1 does not tell, a backtrace ends at the exception and says
+/// why.
 #[test]
 fn an_unknown_psp_ends_a_backtrace_in_words() {
     let firmware = firmware("exceptions/usage");

@@ -1,4 +1,5 @@
-//! What a caller asks besides: addresses of a line, ranges of a function, names that are not there, addresses that are nowhere.
+//! What a caller asks besides: addresses of a line, ranges of a function, names that are not there,
+//! addresses that are nowhere.
 
 use crate::firmware;
 use firmware_info::{Architecture, NameError, SymbolKind};

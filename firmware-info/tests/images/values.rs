@@ -1,4 +1,5 @@
-//! Statics and locals as their language writes them; the values are those of `gdb-multiarch -batch -ex 'print NAME' IMAGE` in its words.
+//! Statics and locals as their language writes them; the values are those of `gdb-multiarch -batch
+//! -ex 'print NAME' IMAGE` in its words.
 
 use firmware_info::{Firmware, Local, Registers, ValueError};
 
@@ -119,4 +120,39 @@ fn locals_of_c() {
             .unwrap(),
         [] as [Local; 0]
     );
+}
+
+/// A recursion counts its depth up, frame by frame, and the values are those of each frame's own
+/// stack.
+#[test]
+fn locals_of_rust() {
+    let firmware = firmware("rust/debug");
+    let mut steps = 0;
+    for (registers, mut memory) in stops_of("rust/debug") {
+        let backtrace = firmware.backtrace(&registers, &mut memory);
+        let mut inner = None;
+        // The innermost may stand before it has put its parameters on the stack.
+        for frame in backtrace.frames.iter().skip(1) {
+            let function = frame.functions.last().and_then(|at| at.function.as_deref());
+            if function != Some("calls::numbers::collatz") {
+                inner = None;
+                continue;
+            }
+            let locals = firmware.locals(frame, &mut memory).unwrap();
+            let local = |name: &str| locals.iter().find(|local| local.name == name).unwrap();
+            let depth = local("depth");
+            assert!(
+                depth.is_parameter && local("next").value.is_some(),
+                "{locals:?}"
+            );
+            let depth: u32 = depth.value.as_ref().unwrap().parse().unwrap();
+            assert!(
+                inner.is_none_or(|inner| inner == depth + 1),
+                "{inner:?} {depth}"
+            );
+            steps += u32::from(inner.is_some());
+            inner = Some(depth);
+        }
+    }
+    assert!(steps > 20, "{steps}");
 }
