@@ -19,13 +19,14 @@ use crate::{
 /// answer to the command that was given up is then dropped when it comes.
 ///
 /// ```no_run
-/// use qmp_proto::{Blocking, commands::{Cont, QueryStatus}};
+/// use qmp_proto::{Blocking, commands::QueryStatus};
 /// use std::{os::unix::net::UnixStream, time::Duration};
 ///
 /// let stream = UnixStream::connect("/run/vm/qmp.sock")?;
 /// stream.set_read_timeout(Some(Duration::from_secs(5)))?;
 /// let mut qmp = Blocking::connect(stream)?;
-/// println!("QEMU {} is {}", qmp.greeting().version, qmp.command(&QueryStatus)?.status);
+/// let status = qmp.command(&QueryStatus)?.status;
+/// println!("QEMU {} is {status}", qmp.greeting().version);
 /// qmp.execute("device_del", &serde_json::json!({"id": "nic0"}))?;
 /// println!("{}", qmp.next_event()?.name);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

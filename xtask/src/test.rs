@@ -71,8 +71,24 @@ const EXAMPLES: &[(&str, &str)] = &[
         "run --package qemu-controller --example forked_cases -- xtask/firmware/tick/tick.elf",
     ),
     (
+        "example of qmp-proto: async_io",
+        "run --package qmp-proto --example async_io",
+    ),
+    (
         "example of qmp-proto: blocking",
         "run --package qmp-proto --example blocking",
+    ),
+    (
+        "example of qmp-proto: fake_server",
+        "run --package qmp-proto --example fake_server",
+    ),
+    (
+        "example of qmp-proto: proxy",
+        "run --package qmp-proto --example proxy",
+    ),
+    (
+        "example of qmp-proto: threads",
+        "run --package qmp-proto --example threads",
     ),
     (
         "example of qmp-proto: tokio",

@@ -5,8 +5,8 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{Op, cut, decode_pieces, run_against_model};
 use crate::{
-    Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Limits, MAX_COMMAND_DEPTH,
-    QmpEvent, RawJson, ServerMessage,
+    Capability, Codec, CommandId, Connection, DecodeErrorKind, EncodeError, Greeting, Limits,
+    MAX_COMMAND_DEPTH, QmpEvent, RawJson, ServerMessage, Version, server,
 };
 
 /// Limits small enough to be met by fuzzed input.
@@ -21,6 +21,7 @@ fn small_limits() -> Limits {
 /// Any bytes, whole, byte by byte and in random pieces: the same messages and the same error, and
 /// what is taken for JSON or not is what `serde_json` takes for it.
 pub fn decode(bytes: &[u8]) {
+    decode_raw(bytes);
     let seed = bytes.iter().fold(bytes.len() as u64, |seed, &byte| {
         seed.wrapping_mul(31).wrapping_add(byte.into())
     });
@@ -52,6 +53,40 @@ pub fn decode(bytes: &[u8]) {
             check_refusal(bytes, messages.len());
         }
     }
+}
+
+/// The same bytes as texts and as a client's commands: the texts are the stream's own, also byte by
+/// byte, and a server that reads them does not panic.
+fn decode_raw(bytes: &[u8]) {
+    let mut texts = [Vec::new(), Vec::new()];
+    for (texts, size) in texts.iter_mut().zip([bytes.len().max(1), 1]) {
+        let mut codec = Codec::new(small_limits());
+        for piece in bytes.chunks(size) {
+            codec.feed(piece);
+            while let Ok(Some(message)) = codec.next_raw() {
+                let range = message.range();
+                let (start, end) = (range.start as usize, range.end as usize);
+                assert_eq!(message.as_bytes(), &bytes[start..end]);
+                let _ = (message.to_request(), message.to_server_message());
+                texts.push(message);
+            }
+        }
+    }
+    assert_eq!(texts[0], texts[1]);
+    let greeting = Greeting::new(Version::new(1, 2, 3), [Capability::Oob]);
+    let mut server = server::Connection::new(&greeting, small_limits());
+    server.handle_input(b"{\"execute\": \"qmp_capabilities\"}");
+    server.handle_input(bytes);
+    server.handle_eof();
+    while let Ok(Some(request)) = server.poll_command() {
+        server
+            .reply(&request, &request.arguments)
+            .expect("JSON serialises");
+    }
+    // All that it says is a client's to read.
+    let mut codec = Codec::new(Limits::default());
+    codec.feed(server.output());
+    while codec.next_message().expect("a server's messages").is_some() {}
 }
 
 /// What a message holds is JSON to `serde_json` too.

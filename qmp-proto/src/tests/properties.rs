@@ -3,7 +3,7 @@
 use proptest::{collection::vec, prelude::any, prop_assert_eq, proptest};
 
 use crate::{
-    Limits,
+    Limits, RawJson,
     testing::{self, cut, decode_pieces, run_against_model, strategies},
 };
 
@@ -11,6 +11,13 @@ proptest! {
     #[test]
     fn a_message_in_any_spelling_is_decoded((text, message) in strategies::message()) {
         prop_assert_eq!(decode_pieces(Limits::default(), [text.as_bytes()]), (vec![message], None));
+    }
+
+    #[test]
+    fn a_message_that_is_written_can_be_read_back((_, message) in strategies::message()) {
+        let text = RawJson::from_value(&message).expect("a message serialises");
+        let decoded = decode_pieces(Limits::default(), [text.as_bytes()]);
+        prop_assert_eq!(decoded, (vec![message], None));
     }
 
     #[test]
