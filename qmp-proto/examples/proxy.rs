@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     thread::spawn(|| pass(client, server, refuse_quit));
     let mut qmp = Blocking::connect(ours)?;
     println!("it is {}", qmp.command(&QueryStatus)?.status);
-    println!("quit: {}", qmp.execute("quit", &()).unwrap_err());
-    (qemu.kill()?, qemu.wait()?);
+    println!("quit: {:?}", qmp.execute("quit", &()));
+    qemu.kill().and_then(|()| qemu.wait())?;
     Ok(std::fs::remove_file(socket)?)
 }

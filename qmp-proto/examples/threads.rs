@@ -28,10 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (read, input) = channel::<Vec<u8>>();
     thread::spawn(move || {
         let mut buffer = [0; 4096];
-        // The channel ends with the stream.
-        while let Ok(count @ 1..) = reads.read(&mut buffer)
-            && read.send(buffer[..count].into()).is_ok()
-        {}
+        while let Ok(count @ 1..) = reads.read(&mut buffer) {
+            let _ = read.send(buffer[..count].into()); // The channel ends with the stream.
+        }
     });
     let (output, to_write) = channel::<Vec<u8>>();
     thread::spawn(move || {
@@ -49,9 +48,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             match received {
                 Received::Greeting(_) => qmp.negotiate(&[])?,
                 Received::Negotiated(_) => {
-                    (qmp.command(&QueryStatus)?, qmp.command(&Quit)?);
+                    qmp.command(&QueryStatus)?;
+                    qmp.command(&Quit)?;
                 }
-                Received::Closed => return Ok(println!("qemu ended: {}", qemu.wait()?)),
+                Received::Closed => return Ok(qemu.wait().map(drop)?),
                 other => println!("{other:?}"),
             }
         }

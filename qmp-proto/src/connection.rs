@@ -481,12 +481,13 @@ impl Connection {
     }
 
     fn handle_answer(&mut self, id: MessageId, result: Result<RawReturn, ServerError>) -> Received {
-        if let MessageId::Command(id) = id
-            && let Some(index) = self.index_of(id)
-        {
-            self.complete(index, id, result)
-        } else {
-            Received::Dropped(Dropped::UnknownId(id))
+        let ours = match id {
+            MessageId::Command(id) => self.index_of(id).map(|index| (index, id)),
+            MessageId::Foreign(_) => None,
+        };
+        match ours {
+            Some((index, id)) => self.complete(index, id, result),
+            None => Received::Dropped(Dropped::UnknownId(id)),
         }
     }
 

@@ -72,11 +72,10 @@ pub(crate) fn bounded(json: &[u8], limit: usize) -> Result<&[u8], DecodeErrorKin
 pub(crate) fn read_name(member: &'static str, json: &[u8]) -> Result<String, DecodeErrorKind> {
     let json = bounded(json, MAX_NAME_BYTES)?;
     // The JSON reader takes twice as long for a name without an escape.
-    if let [b'"', name @ .., b'"'] = json
-        && skip_plain(name, 0) == name.len()
-        && let Ok(name) = str::from_utf8(name)
-    {
-        return Ok(name.into());
+    match json {
+        [b'"', name @ .., b'"'] if skip_plain(name, 0) == name.len() => {
+            Ok(str::from_utf8(name).expect("plain text is ASCII").into())
+        }
+        _ => serde_json::from_slice(json).map_err(|error| invalid(member)(error.to_string())),
     }
-    serde_json::from_slice(json).map_err(|error| invalid(member)(error.to_string()))
 }

@@ -202,12 +202,11 @@ impl Scanner {
                 break Ok(None);
             };
             if byte == b'"' && matches!(state, ScanState::Key | ScanState::FirstKey) {
-                if state == ScanState::FirstKey
-                    && self.open.len() == 1
-                    && let Some(end) = self.read_timestamp(bytes, pos)
-                {
-                    (pos, state) = (end, ScanState::AfterValue);
-                    continue;
+                if state == ScanState::FirstKey && self.open.len() == 1 {
+                    if let Some(end) = self.read_timestamp(bytes, pos) {
+                        (pos, state) = (end, ScanState::AfterValue);
+                        continue;
+                    }
                 }
                 let end = self.skip(skip_plain, bytes, pos + 1);
                 if bytes.get(end) != Some(&b'"') {
@@ -500,10 +499,11 @@ impl Scanner {
 
     #[inline]
     fn end_value(&mut self, end: usize) {
-        if self.open.len() == 1
-            && let Some(key) = self.member
-        {
-            self.members.set_span(key, self.value_start, end);
+        match self.member {
+            Some(key) if self.open.len() == 1 => {
+                self.members.set_span(key, self.value_start, end);
+            }
+            _ => {}
         }
     }
 }

@@ -33,12 +33,8 @@ pub(crate) fn skip_plain(bytes: &[u8], at: usize) -> usize {
         }
         rest = after;
     }
-    while let [byte, after @ ..] = rest
-        && is_plain(*byte)
-    {
-        rest = after;
-    }
-    bytes.len() - rest.len()
+    let plain = rest.iter().take_while(|byte| is_plain(**byte)).count();
+    bytes.len() - rest.len() + plain
 }
 
 #[inline]

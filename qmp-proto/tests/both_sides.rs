@@ -255,9 +255,11 @@ fn the_end_after_quit_is_closed_however_the_socket_says_it() {
     ));
 }
 
+type ScriptedRead = io::Result<Vec<u8>>;
+
 /// A stream whose reads are scripted, and whose writes fail from the n-th on.
 struct Scripted {
-    reads: Vec<io::Result<Vec<u8>>>,
+    reads: Vec<ScriptedRead>,
     writes_left: usize,
 }
 
@@ -295,7 +297,7 @@ fn an_end_a_reset_a_broken_pipe_and_an_interruption_while_a_command_waits() {
     let bytes = |bytes: &[u8]| Ok(bytes.to_vec());
     let reset = || Err(io::ErrorKind::ConnectionReset.into());
     let interrupted = || Err(io::ErrorKind::Interrupted.into());
-    let cases: [(usize, Vec<io::Result<Vec<u8>>>, &str); 7] = [
+    let cases: [(usize, Vec<ScriptedRead>, &str); 7] = [
         (9, vec![], "the server closed the connection"),
         (9, vec![reset()], "the server closed the connection"),
         (1, vec![], "the server closed the connection"),
