@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::discover::install::target_of;
 use crate::spec::MachineSpec;
 
-/// The name behind `qemu-system-`, where that can be told.
+/// The target in the name `qemu-system-TARGET`, where the program has such a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// The name of the program that tells it: the one that was found, or the one that was looked
-    /// for, where an environment variable has named a program of another name.
+    /// The program's name: that of the one that was found, or of the one that was looked for, where
+    /// an environment variable has named a program of another name.
     program: String,
 }
 

@@ -32,7 +32,7 @@ impl Argv {
     }
 }
 
-/// The same program and arguments, for whoever starts QEMU otherwise. Inherited channels are not
+/// The same program and arguments, to start QEMU by other means. Inherited channels are not
 /// passed by it: their descriptors have to be at the numbers that the arguments name.
 impl From<&Argv> for Command {
     fn from(argv: &Argv) -> Self {

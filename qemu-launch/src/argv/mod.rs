@@ -391,7 +391,7 @@ fn behaviour(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// What the machine needs where the caller says nothing; an extra `-sandbox` says something.
+/// The sandbox where the caller sets none, be it by an extra argument.
 fn default_sandbox(spec: &MachineSpec) -> Sandbox {
     let is = |word: &OsString, option: &str| {
         word.to_str()
@@ -485,7 +485,7 @@ fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// `driver.property=value`, where QEMU takes the value as it stands; it reads 63 bytes of each
+/// `driver.property=value`, where QEMU takes the value as it is; it reads 63 bytes of each
 /// name.
 fn global(driver: &str, property: &str, value: &OsStr) -> Result<OsString, SpecError> {
     for (what, text) in [("global driver", driver), ("global property", property)] {

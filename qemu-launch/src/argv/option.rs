@@ -146,8 +146,7 @@ fn name<'a>(
     }
 }
 
-/// Checks free text that goes into an argument: no NUL, which would end the argument where nobody
-/// looks.
+/// Checks free text that goes into an argument: no NUL, which would silently end the argument.
 pub(crate) fn value<'a>(what: &'static str, text: &'a OsStr) -> Result<&'a OsStr, SpecError> {
     if text.as_encoded_bytes().contains(&0) {
         return Err(SpecError::invalid(what, format!("{text:?} contains a NUL")));

@@ -132,7 +132,7 @@ fn missing(program: &Path, looked_in: &str) -> FindError {
 /// the C library hands a file that is no program to a shell, which would run it line by line.
 fn runnable(path: &Path) -> Result<Option<PathBuf>, FindError> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-    // A bare name would be looked up once more by whoever runs it.
+    // A bare name would be looked up once more when it is executed.
     let absolute = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let bad = |found| FindError::NotAProgram {
         path: path.to_owned(),
@@ -154,7 +154,7 @@ fn runnable(path: &Path) -> Result<Option<PathBuf>, FindError> {
         return Err(bad("a folder"));
     }
     if !metadata.is_file() {
-        // To open a pipe would wait for whoever writes into it.
+        // Opening a pipe would wait for a writer.
         return Err(bad("a device, pipe or socket"));
     }
     if !may_execute(path, &metadata) {
@@ -174,8 +174,8 @@ fn runnable(path: &Path) -> Result<Option<PathBuf>, FindError> {
     }
 }
 
-/// What the file is instead of a program, by its first bytes. They are read again when its size or
-/// its modification time is another: to open and read it takes as long as all the rest of the look.
+/// What the file is instead of a program, by its first bytes. They are read again only when its size
+/// or its modification time has changed: opening and reading it takes as long as all other checks.
 fn what_instead(path: &Path, metadata: &fs::Metadata) -> io::Result<Option<&'static str>> {
     static LAST_PROGRAM: Mutex<Option<(PathBuf, u64, SystemTime)>> = Mutex::new(None);
     let last = || LAST_PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +205,7 @@ fn may_execute(_: &Path, metadata: &fs::Metadata) -> bool {
     metadata.is_file()
 }
 
-/// What it is instead of a program, by its first bytes; `None` for an ELF, Mach-O or Windows
+/// What a file with these first bytes is instead of a program; `None` for an ELF, Mach-O or Windows
 /// program, and for a script with an interpreter's line.
 fn no_program(start: &[u8]) -> Option<&'static str> {
     const MACH_O: [[u8; 4]; 3] = [

@@ -1,4 +1,4 @@
-//! What kind of file a firmware is, told by what is in it, never by its name.
+//! What kind of file a firmware is, by its contents and never by its name.
 
 use std::fmt;
 use std::io::Read as _;
@@ -37,7 +37,7 @@ pub enum Format {
 const START_BYTES: u64 = 1024;
 
 impl Format {
-    /// Tells what a file holds by its beginning.
+    /// What a file holds, by its beginning.
     ///
     /// # Errors
     /// There is no such file, it is none, it is empty, or it can't be read.
@@ -50,7 +50,7 @@ impl Format {
         }
     }
 
-    /// Tells it by the first bytes.
+    /// By the first bytes.
     pub(crate) fn of_start(start: &[u8]) -> Self {
         match start {
             [0x7f, b'E', b'L', b'F', ..] => Self::Elf,
@@ -149,7 +149,7 @@ mod tests {
     use crate::firmware::FirmwareError;
 
     #[test]
-    fn told_by_what_is_in_it() {
+    fn by_contents() {
         let rows: [(&[u8], Format); 14] = [
             (b"\x7fELF\x01", Format::Elf),
             (b":020000040000FA\r\n:10", Format::IntelHex),

@@ -21,7 +21,7 @@ const VNC_PORT: u16 = 5900;
 /// `sun_path` holds 108 bytes with its NUL on Linux, 104 elsewhere.
 pub(crate) const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
-/// A character device that somebody can talk to.
+/// A character device that can be reached, and where.
 #[derive(Debug, Clone)]
 pub(crate) struct Channel {
     pub(crate) id: String,
@@ -328,7 +328,7 @@ fn chardev(id: &str, resolved: &Resolved) -> Result<OsString, SpecError> {
     let socket = || OptionList::new("backend", "socket").with("id", id);
     Ok(match resolved {
         Resolved::Address(Address::Inherited { fd }) => socket().with("fd", fd.to_string()),
-        // `wait=off`: QEMU itself would stand still until somebody connects.
+        // `wait=off`: QEMU itself would block until a client connects.
         Resolved::Address(Address::Socket(path)) => {
             socket().with("path", path).on("server").off("wait")
         }

@@ -1,4 +1,4 @@
-//! How a QEMU process ended, told apart from its status and what it wrote on stderr.
+//! How a QEMU process ended, by its status and by what it wrote on stderr.
 
 use std::fmt;
 use std::process::ExitStatus;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::process::lockup::RegisterDump;
 use crate::process::output::Tail;
 
-/// How the process ended. Cheap to clone: everybody who waits gets a copy.
+/// How the process ended. Cheap to clone: each one that waits gets a copy.
 #[derive(Debug, Clone)]
 pub struct Exit {
     kind: ExitKind,
@@ -59,7 +59,7 @@ mod signal {
 }
 
 impl Exit {
-    /// Tells from the status (`None` where it could not be had) and stderr how `program` ended.
+    /// How `program` ended, by its status (`None` where it could not be had) and its stderr.
     pub(crate) fn new(program: &str, status: Option<ExitStatus>, stderr: Tail) -> Self {
         let (code, signal) =
             status.map_or((None, None), |status| (status.code(), signal_of(status)));

@@ -1,5 +1,4 @@
-//! What QEMU wrote on stdout and stderr: drained from the first byte to the last, kept in part,
-//! followed by line.
+//! What QEMU wrote on stdout and stderr: its last bytes, and the stream line by line.
 
 use std::fmt;
 use std::sync::Arc;
@@ -66,7 +65,7 @@ pub struct Line {
 }
 
 /// Follows an output stream line by line, from its first byte unless that is gone already. A slow
-/// reader holds up nobody: it misses lines, and is told how many bytes.
+/// reader delays nothing: it misses lines, and each line says how many bytes were dropped before it.
 #[derive(Debug, Clone)]
 pub struct Lines {
     ring: Arc<Ring>,
@@ -102,8 +101,7 @@ impl Lines {
         }
     }
 
-    /// As [`next_line`](Self::next_line), blocking at most until the deadline; `Err` when it is
-    /// over.
+    /// As [`next_line`](Self::next_line), blocking at most until the deadline.
     ///
     /// # Errors
     /// [`TimedOut`] when no line came by then. Nothing is lost by it.
@@ -117,7 +115,7 @@ impl Lines {
         }
     }
 
-    /// `Some(None)` at the end, `None` where one has to wait.
+    /// `Some(None)` at EOF, `None` where no line is complete yet.
     fn poll_line(&mut self) -> Option<Option<Line>> {
         if let Some(line) = self.take_pending() {
             return Some(Some(line));
@@ -163,9 +161,9 @@ impl Lines {
     }
 }
 
-/// A blocking wait's deadline is over; what was waited for may still come.
+/// The deadline of a blocking wait has passed; what was waited for may still come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the deadline is over")]
+#[error("the deadline has passed")]
 pub struct TimedOut;
 
 #[cfg(test)]
@@ -205,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_is_told_what_it_missed() {
+    fn a_slow_reader_learns_what_it_missed() {
         let ring = Arc::new(Ring::new(8));
         let mut lines = Lines::new(Arc::clone(&ring));
         ring.push(b"abc");

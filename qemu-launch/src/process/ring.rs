@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use event_listener::{Event, EventListener};
 
-/// The last bytes of a stream that somebody else writes to the end.
+/// The last bytes of a stream, written by one thread and read by any number.
 #[derive(Debug)]
 pub(crate) struct Ring {
     state: Mutex<State>,
@@ -75,7 +75,8 @@ impl Ring {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic half-way, so a poisoned lock still guards a whole state.
+        // No holder of the lock can panic in the middle of a change, so a poisoned lock guards a
+        // consistent state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,10 +100,10 @@ mod tests {
     use super::Ring;
 
     proptest! {
-        /// However it is written and whenever it is read: the reader gets the stream, less what it
-        /// is told is missing.
+        /// However it is written and whenever it is read: the reader gets the stream, less the bytes
+        /// that are counted as dropped.
         #[test]
-        fn a_reader_loses_only_what_it_is_told(
+        fn a_reader_loses_only_what_is_counted(
             capacity in 1_usize..20,
             pieces in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..30), any::<bool>()), 0..20),
         ) {

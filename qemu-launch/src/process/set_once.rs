@@ -1,5 +1,4 @@
-//! A value that is set once and waited for by any number of tasks and threads, whatever their
-//! runtime.
+//! A value that is set once, and that any number of tasks and threads wait for, on any runtime.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,20 +19,20 @@ impl<T> SetOnce<T> {
         }
     }
 
-    /// Sets the value and tells everybody.
+    /// Sets the value and wakes all who wait.
     pub(crate) fn set(&self, value: T) {
         *self.lock() = Some(value);
         self.set.notify(usize::MAX);
     }
 
-    /// Waits for the value and takes it: for the only one who waits.
+    /// Waits for the value and takes it. Only one may wait in this way.
     pub(crate) async fn take(&self) -> T {
         self.wait_for(Option::take).await
     }
 
     async fn wait_for<R>(&self, look: impl Fn(&mut Option<T>) -> Option<R>) -> R {
         loop {
-            // Listening before looking: a value that is set in between is not missed.
+            // Listening first: a value that is set after the check wakes this task.
             let set = self.set.listen();
             let found = look(&mut self.lock());
             if let Some(found) = found {
@@ -57,7 +56,7 @@ impl<T: Clone> SetOnce<T> {
         self.wait_for(|value| value.clone()).await
     }
 
-    /// Blocks; `None` when the deadline is over, which never comes where there is none.
+    /// Blocks, at most until the deadline; `None` when that has passed.
     pub(crate) fn wait_blocking(&self, deadline: Option<Instant>) -> Option<T> {
         loop {
             let set = self.set.listen();

@@ -118,7 +118,7 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
     )
 }
 
-/// The machine with what QEMU would misread written anew into its folder.
+/// The machine with the files that QEMU would misread replaced by what was rewritten.
 fn with_rewritten<'a>(
     spec: &'a MachineSpec,
     folder: &Path,
@@ -148,7 +148,7 @@ fn private_folder(spec: &MachineSpec, has_files: bool) -> Result<Option<TempDir>
         .map_err(|source| system("make a private folder", source))
 }
 
-/// QEMU removes whatever stands at the path of a socket that it is to listen on.
+/// QEMU would remove whatever is at the path of a socket that it is to listen on.
 fn refuse_taken_sockets(planned: &Plan) -> Result<(), SpecError> {
     for channel in &planned.channels {
         if let Address::Socket(path) = &channel.address

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::argv::command_line::Argv;
 use crate::process::Shared;
+use crate::process::child::Child;
 use crate::process::drain::Drain;
 use crate::process::exec::Started;
 use crate::process::exit::Exit;
@@ -91,24 +92,24 @@ impl SpawnedProcess {
         drain.until_exit();
         let status = shared.child.wait().ok();
         drain.rest();
-        // Before anybody is told, so that whoever waited finds it gone.
+        // Before the exit is published, so that who waited for it finds folder and sockets gone.
         attached.clean_up();
         publish_exit(&shared, status);
     }
 }
 
 #[cfg(unix)]
-fn exit_notice(child: &crate::process::child::Child) -> io::Result<std::os::fd::OwnedFd> {
+fn exit_notice(child: &Child) -> io::Result<std::os::fd::OwnedFd> {
     crate::process::exit_notice::exit_notice(child.pid())
 }
 
 #[cfg(not(unix))]
-fn exit_notice(_: &crate::process::child::Child) -> io::Result<()> {
+fn exit_notice(_: &Child) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills and reaps a child that nobody will serve.
-pub(crate) fn end_unserved(child: &crate::process::child::Child) {
+/// Kills and reaps a child that no thread will serve.
+pub(crate) fn end_unserved(child: &Child) {
     child.kill();
     // What can fail is that something else has reaped it.
     let _ = child.wait();
@@ -132,8 +133,8 @@ impl Attached {
     }
 }
 
-/// A QEMU that was killed leaves its sockets. One that is listened on is somebody else's by now, and
-/// stays.
+/// A QEMU that was killed leaves its sockets. One that is listened on belongs to another process
+/// by now, and stays.
 #[cfg(unix)]
 fn remove_stale_socket(path: &Path) {
     use std::os::unix::fs::FileTypeExt;

@@ -10,9 +10,9 @@ use crate::spec::endpoint::Endpoint;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// To this program or to whoever connects. **Read it until the process is gone**: an unread
+    /// To this program or to the client that connects. **Read it until the process is gone**: an unread
     /// UART stalls QEMU after 278 bytes on a unix socket or socket pair. A socket that QEMU listens
-    /// on drops what is printed before somebody connects; an inherited one drops nothing.
+    /// on drops what is printed before a client connects; an inherited one drops nothing.
     Endpoint(Endpoint),
     /// Into a file, which is emptied first unless `append` is set.
     File {
@@ -379,21 +379,21 @@ impl Action {
         self
     }
 
-    /// A guest that shuts down is paused, and QEMU stays for a look (`shutdown=pause`).
+    /// A guest that shuts down is paused, and QEMU stays to be inspected (`shutdown=pause`).
     #[must_use]
     pub fn pause_on_shutdown(mut self) -> Self {
         self.shutdown = Some("pause");
         self
     }
 
-    /// A guest that panics is paused, and QEMU stays for a look (`panic=pause`).
+    /// A guest that panics is paused, and QEMU stays to be inspected (`panic=pause`).
     #[must_use]
     pub fn pause_on_panic(mut self) -> Self {
         self.panic = Some("pause");
         self
     }
 
-    /// A watchdog that fires pauses the guest, and QEMU stays for a look (`watchdog=pause`).
+    /// A watchdog that fires pauses the guest, and QEMU stays to be inspected (`watchdog=pause`).
     #[must_use]
     pub fn pause_on_watchdog(mut self) -> Self {
         self.watchdog = Some("pause");

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// [`Inherited`](Endpoint::Inherited).
 ///
 /// A QMP client that connects to a monitor which QEMU listens for, while QEMU still starts, hangs
-/// QEMU once in some thousand times: QEMU greets, and then waits in `accept` for somebody else. One
+/// QEMU once in some thousand times: QEMU greets, and then waits in `accept` for another client. One
 /// more connection, closed at once, frees it, as a session of `qemu-controller` does by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -25,10 +25,9 @@ pub enum Endpoint {
     /// process. It stays when this program is killed or ends by `process::exit` before QEMU has
     /// ended.
     PrivateSocket,
-    /// A unix socket that QEMU listens on, at this path. QEMU removes whatever stands at the path,
-    /// so a path at which something stands is refused. The folder's mode decides who may connect.
-    /// Once the process has ended the socket is removed, unless somebody else listens there by
-    /// then.
+    /// A unix socket that QEMU listens on, at this path. QEMU removes whatever is at the path, so a
+    /// path that exists is refused. The folder's mode decides who may connect. Once the process has
+    /// ended the socket is removed, unless another process listens there by then.
     Socket(PathBuf),
     /// TCP on 127.0.0.1, which every local user can connect to. Port 0 takes a free port, which
     /// QMP's `query-chardev` tells.
@@ -55,7 +54,7 @@ impl Endpoint {
     }
 }
 
-/// Where a channel of a given process is: an [`Endpoint`] with the open questions answered.
+/// Where a channel of a process is: its [`Endpoint`], with path or port filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Address {

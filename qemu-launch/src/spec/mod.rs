@@ -511,10 +511,9 @@ impl MachineSpec {
     }
 
     /// Lets QEMU outlive the [`Process`](crate::Process) and this program (default: it ends with
-    /// either). It can still be ended through a handle while there is one; after that only by
-    /// whoever reaches its monitor, so give it one that is not inherited. Nobody drains its output
-    /// once this program has ended: what it then writes is lost, and a private folder of its
-    /// sockets is left for it.
+    /// either). It can still be ended through a handle while there is one; after that only by its
+    /// monitor, so give it one that is not inherited. Its output is no longer drained once this
+    /// program has ended: what it then writes is lost, and the private folder of its sockets stays.
     #[must_use]
     pub fn keep_running(mut self) -> Self {
         self.kept = true;

@@ -6,7 +6,7 @@
 //! (glibc's `spawni.c`, musl's `posix_spawn.c`), and those three as well:
 //!
 //! - The child runs in this program's memory (`CLONE_VM`), on a stack of its own, while the thread
-//!   that made it stands still until the child has become QEMU or has ended (`CLONE_VFORK`). So
+//!   that made it waits until the child has become QEMU or has ended (`CLONE_VFORK`). So
 //!   they share what belongs to the thread (thread-local variables, `errno`) without ever using it
 //!   at once, and what the child has written the parent reads.
 //! - All other threads go on, and may hold any lock for as long as they like. So the child makes
@@ -14,9 +14,8 @@
 //!   descriptors) is made before.
 //! - Descriptors, signal dispositions, umask, limits and process group are the child's own:
 //!   `CLONE_FILES`, `CLONE_SIGHAND`, `CLONE_FS` and `CLONE_THREAD` are not asked for.
-//! - A handler of this program that ran in the child would work on this program's data and believe
-//!   itself at home. So all signals are blocked from before the `clone` until no handler is left in
-//!   the child.
+//! - A signal handler of this program that ran in the child would run on this program's memory. So
+//!   all signals are blocked from before the `clone` until no handler is left in the child.
 //! - Should this program die meanwhile, its memory stays for as long as the child uses it, and the
 //!   child is killed.
 
@@ -150,7 +149,7 @@ struct Task {
     current_dir: Option<CString>,
     parent: Pid,
     kept: bool,
-    /// Why there is no QEMU: the child's last word to the parent.
+    /// Why there is no QEMU: the child writes it for the parent.
     failure: Cell<Option<Failure>>,
 }
 
@@ -165,7 +164,7 @@ impl Task {
         let stack = Stack::new().map_err(Failure::to("make a stack"))?;
         let blocked = Blocked::all();
         let task = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: for this thread, which stands still until the child uses this memory no more, it
+        // SAFETY: for this thread, which waits until the child uses this memory no more, it
         // is a call of `in_child` with a reference to `self`, on another stack, which is alive,
         // aligned, writable, used by nobody else and far larger than the few hundred bytes that
         // system calls take. That `self` is lent and not moved, and the result written through a
@@ -276,7 +275,7 @@ impl Task {
 /// Gives every signal that has a handler its default, and SIGPIPE, which Rust programs ignore; any
 /// other that is ignored stays so, as with every other way to start a process.
 ///
-/// Two signals are the C library's own, which it lets nobody see; their handlers only act on what
+/// Two signals are the C library's own, which it hides from us; their handlers only act on what
 /// comes from their process. For SIGABRT some C libraries take a lock, which another thread has
 /// while it asks the same, or until this program has aborted, and then the child is killed.
 #[expect(unsafe_code, reason = "`std` and rustix have nothing for it")]
@@ -300,7 +299,7 @@ fn remove_handlers() {
     }
 }
 
-/// QEMU is to hear every signal, whatever the thread that starts it blocks.
+/// No signal is blocked in QEMU, whatever the thread that starts it blocks.
 #[expect(unsafe_code, reason = "`std` and rustix have nothing for it")]
 fn unblock_signals() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();

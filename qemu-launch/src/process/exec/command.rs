@@ -11,7 +11,7 @@ use crate::process::child::Child;
 
 /// Starts the program with exactly this environment (of a name's values the last) and these
 /// descriptors beside the standard streams. Returns once it executes. That it ends with this
-/// program is the guard's business.
+/// program is left to [`ParentGuard`](crate::process::parent_guard::ParentGuard).
 pub(crate) fn start(
     argv: &Argv,
     environment: Vec<(OsString, OsString)>,
