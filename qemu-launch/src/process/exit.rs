@@ -144,7 +144,10 @@ fn signal_of(_: ExitStatus) -> Option<i32> {
     None
 }
 
-/// QEMU's refusal: its first error, and all that follows it.
+/// QEMU's longest refusals have about ten lines.
+const REFUSAL_LINES: usize = 30;
+
+/// QEMU's refusal: its first error, and what follows it.
 fn option_error(program: &str, stderr: &str) -> Option<String> {
     let mut lines = stderr.lines().map(|line| (reported(program, line), line));
     let first = lines.find_map(|(reported, _)| reported.filter(|text| !is_notice(text)))?;
@@ -153,10 +156,11 @@ fn option_error(program: &str, stderr: &str) -> Option<String> {
         Some(text) => Some(text),
         None => Some(line),
     });
-    let text = std::iter::once(first)
+    let lines: Vec<_> = std::iter::once(first)
         .chain(rest)
-        .collect::<Vec<_>>()
-        .join("\n");
+        .take(REFUSAL_LINES)
+        .collect();
+    let text = lines.join("\n");
     Some(text.trim_end().to_owned())
 }
 
