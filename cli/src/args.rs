@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 
@@ -23,27 +24,29 @@ pub(crate) enum Verb {
 
 /// Run a firmware, show what it prints, and end as it ends
 ///
-/// Runs a firmware in QEMU. What it prints (first serial port, semihosting console) goes to stdout
-/// byte for byte and as it comes; stdin goes to its first serial port, and the end of stdin does
-/// not end the run. Everything else is said on stderr. The exit status is the firmware's own.
+/// Runs a firmware in QEMU. What it prints (first serial port, semihosting) goes to stdout byte for
+/// byte and in its order; stdin goes to whatever it reads of these, and the end of stdin does not
+/// end the run. stderr has what the firmware prints on semihosting's standard error, and everything
+/// else that there is to say. The exit status is the firmware's own.
 ///
 /// It serves as Cargo's runner: with `runner = "qemu-controller run --machine lm3s6965evb"` in
 /// `.cargo/config.toml`, `cargo run` and `cargo test` of an embedded crate run in QEMU.
 #[derive(Args, Debug)]
 #[command(args_override_self = true, after_long_help = AFTER_HELP)]
 pub(crate) struct Run {
-    /// The firmware: an ELF or Intel HEX file, told apart by what is in it
+    /// The firmware: an ELF or Intel HEX file; its content says which
     #[arg(value_name = "FIRMWARE")]
     pub(crate) firmware: PathBuf,
-    /// Words for a firmware that asks for its command line by semihosting
+    /// Words for a firmware that asks for its command line by semihosting; `--nocapture` and the
+    /// like too
     #[arg(value_name = "ARGUMENT")]
     pub(crate) arguments: Vec<OsString>,
     /// Further arguments for QEMU, after `--`
     #[arg(value_name = "QEMU ARGUMENT", last = true)]
     pub(crate) qemu_args: Vec<OsString>,
 
-    /// Read this configuration file [default: qemu-controller.toml in this folder or the nearest
-    /// above]
+    /// Read this configuration file [default: qemu-controller.toml in this folder, or the nearest
+    /// above it in the project]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Load the file as it is at this address, such as 0x8000: for raw images
@@ -56,12 +59,14 @@ pub(crate) struct Run {
     /// one
     ///
     /// ADDRESS is where the GDB stub listens: a loopback port or address (default 127.0.0.1:1234),
-    /// `free` for any free port, or `unix:PATH`.
-    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = "1234",
-          value_parser = gdb)]
+    /// `free` for any free port, or `unix:PATH`. A reset starts the firmware over. --timeout counts
+    /// once the debugger has left.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1234", value_parser = gdb)]
     pub(crate) gdb: Option<Endpoint>,
     /// Succeed as soon as the firmware prints this text; fail when it ends before
-    #[arg(long, value_name = "TEXT", conflicts_with = "expect_regex", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TEXT", conflicts_with = "expect_regex",
+          value_parser = NonEmptyStringValueParser::new())]
     pub(crate) expect: Option<String>,
     /// The same with a regular expression
     ///
@@ -70,13 +75,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "REGEX")]
     pub(crate) expect_regex: Option<String>,
     /// Hold input back until the firmware has printed this text
-    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) send_after: Option<String>,
     /// Say how it ended as JSON on stderr, or into this file
     ///
-    /// One object a line, the verdict last. On stderr they come in the place of all that is said in
-    /// words.
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    /// One object a line, the verdict last. On stderr they take the place of words.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
     /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
     #[arg(long, short)]
@@ -95,22 +100,24 @@ Exit status:
   121              it told QEMU that it panicked
   124              --timeout passed
   125              QEMU or qemu-controller failed, which says nothing of the firmware
-  129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run
+  129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run; 130 also a debugger
   134              the core locked up
   141              stdout was closed
 
 Configuration file:
-  Those options are set in it by their names; the further arguments for QEMU are `qemu-args`:
+  It sets those options by their names; the further arguments for QEMU are `qemu-args`:
 
     machine = \"lm3s6965evb\"
     timeout = \"10s\"
     qemu-args = [\"-d\", \"guest_errors\"]
 
-  What the command line says counts more. Relative paths start at the file's folder.
+  The command line takes precedence. Relative paths start at the file's folder. A file that somebody else owns or can
+  write is not read, unless --config names it.
 
 Input:
-  A terminal stays in its line mode: a line is sent when Enter is pressed, which the firmware receives as CR, as from a
-  serial terminal (--newline). Other input is passed on unchanged.";
+  The first serial port, the semihosting console and the file `:tt` get all of it. A terminal stays in its line mode: a
+  line is sent when Enter is pressed, which a serial port receives as CR, as from a serial terminal (--newline). Other
+  input is passed on unchanged.";
 
 /// Reads the command line.
 ///

@@ -30,8 +30,12 @@ pub(crate) fn lines(text: &str) -> String {
 
 /// Whether a terminal acts on it, or shows what follows it in another order.
 fn is_unsafe(character: char) -> bool {
-    let reorders = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    character.is_control() || reorders || matches!(character, '\u{2028}' | '\u{2029}')
+    let ends_line = matches!(character, '\u{2028}' | '\u{2029}');
+    let reorders = matches!(
+        character,
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    character.is_control() || ends_line || reorders
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Input {
         go: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let chunks = stdin()?;
-        // A serial terminal sends CR for Enter; who reads a file or a console expects what is typed.
+        // A serial terminal sends CR for Enter; a file or a console has the line's own end.
         let terminal = io::stdin().is_terminal();
         let of_serial = newline.unwrap_or(if terminal { Newline::Cr } else { Newline::Keep });
         let of_others = newline.unwrap_or(Newline::Keep);

@@ -18,8 +18,8 @@ use crate::settings::{SemihostingMode, Settings};
 /// How long QEMU may take to be ready: ample also where a whole test suite starts at once.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL: a `--timeout` is not to be
-/// followed by a long wait.
+/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL: no long wait is to follow
+/// a `--timeout`.
 const STOP: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(1),
@@ -113,7 +113,7 @@ fn words_of<'a>(run: &'a Run, settings: &'a Settings) -> impl Iterator<Item = &'
     file.chain(run.qemu_args.iter().map(|word| &**word))
 }
 
-/// What follows `--` and stands in the configuration file, and what brings all output into one pipe.
+/// The words for QEMU, and before them what brings all output into one pipe.
 fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> {
     let is_set = |option| words_of(run, settings).any(|word| name(word) == option);
     if is_set("S") {

@@ -45,7 +45,8 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Firmware(FirmwareError),
     #[error(
-        "{} is neither an ELF nor an Intel HEX file; a raw image needs --raw with the address to load it at",
+        "{} is neither an ELF nor an Intel HEX file; \
+         a raw image needs --raw with the address to load it at",
         path.display()
     )]
     UnknownFormat { path: PathBuf },
@@ -212,8 +213,9 @@ fn details(verdict: &Verdict, object: &mut Value) {
 fn words_of(verdict: &Verdict) -> String {
     match verdict {
         Verdict::QemuFailed(exit) if exit.kind() == &ExitKind::Crashed(SIGSYS) => {
-            "QEMU ended by its sandbox: the firmware asked by semihosting for a command of this \
-             machine, which --semihosting=full allows"
+            "QEMU was ended by its sandbox, because it was asked to run a program of this machine: \
+             by the firmware's semihosting, which --semihosting=full allows, or by whoever reached \
+             its GDB stub"
                 .to_owned()
         }
         Verdict::QemuFailed(_) => verdict.to_string(),

@@ -102,9 +102,9 @@ impl<'a> Running<'a> {
             biased;
             signal = signals.next() => signal,
             ended = verdict => return Ok(match ended.map_err(Cut::Failed)? {
-                ControlFlow::Continue(_) if self.was_killed_by_debugger() => Outcome::KilledByDebugger,
-                ControlFlow::Continue(verdict) => Outcome::Ended { verdict, unmet: expecting },
                 ControlFlow::Break(outcome) => outcome,
+                ControlFlow::Continue(_) if self.debugger_killed_it() => Outcome::KilledByDebugger,
+                ControlFlow::Continue(verdict) => Outcome::Ended { verdict, unmet: expecting },
             }),
         };
         self.phase.send_replace(Phase::Ending);
@@ -175,7 +175,7 @@ impl<'a> Running<'a> {
         }
     }
 
-    fn was_killed_by_debugger(&self) -> bool {
+    fn debugger_killed_it(&self) -> bool {
         let process = self.session.process().filter(|_| self.run.gdb.is_some());
         process.is_some_and(|process| {
             let said = process.stderr_tail().to_string_lossy();

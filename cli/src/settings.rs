@@ -24,25 +24,25 @@ pub(crate) struct Settings {
     /// The QEMU to run, a name or a path [default: qemu-system-arm]
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) qemu: Option<PathBuf>,
-    /// End the run after this time, such as 10s or 1m30s, with status 124; `none` for no end
-    /// [default: none]
+    /// End the run after this time, start included, such as 10s or 1m30s, with status 124; `none`
+    /// for no end [default: none]
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<Timeout>,
     /// Let a firmware that asks for a reset start over, as the board would; else the run ends with
     /// that
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
     pub(crate) reboot: Option<bool>,
     /// Virtual time by instructions, 2^SHIFT ns each, and no waiting while the firmware sleeps: the
     /// same run every time, as fast as it goes [default with --deterministic: 6]
-    #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true, default_missing_value = "6",
-          value_parser = clap::value_parser!(u8).range(0..=10))]
+    #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true,
+          default_missing_value = "6", value_parser = clap::value_parser!(u8).range(0..=10))]
     pub(crate) deterministic: Option<u8>,
-    /// What the firmware reaches by semihosting: nothing; printing, its arguments and its exit; or
-    /// also the commands and files of this machine [default: console]
+    /// What the firmware reaches by semihosting [default: console]
     ///
     /// `console` keeps QEMU from running other programs (its `-sandbox`). QEMU has nothing that keeps
-    /// the firmware from opening files: it can read and write yours with `console` too. Run no
-    /// firmware that you do not trust but with `off`.
+    /// the firmware from opening files: it can read and write yours with `console` too. Firmware
+    /// that you do not trust needs `off`.
     #[arg(long, value_name = "WHAT")]
     pub(crate) semihosting: Option<SemihostingMode>,
     /// Write what the firmware prints into this file as well
@@ -115,7 +115,7 @@ pub(crate) enum SemihostingMode {
     Off,
     /// Printing, its arguments, its exit
     Console,
-    /// The commands and files of this machine, too
+    /// The commands of this machine, too
     Full,
 }
 

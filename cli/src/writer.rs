@@ -1,5 +1,5 @@
-//! stdout and stderr, each written by a thread of its own: nothing can interrupt a write, and neither
-//! a signal nor a deadline must wait for one.
+//! stdout and stderr, each written by a thread of its own: nothing can interrupt a write, and
+//! neither a signal nor a deadline must wait for one.
 
 use std::io;
 use std::os::fd::AsFd;
