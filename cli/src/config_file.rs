@@ -75,7 +75,6 @@ fn shown(path: &Path) -> String {
 /// The nearest file from this folder upwards, but no higher than the project: its root, the home
 /// folder, the file system.
 fn nearest(folder: &Path, home: Option<&Path>) -> Option<PathBuf> {
-    let device = |folder: &Path| folder.metadata().ok().map(|metadata| metadata.dev());
     let own = device(folder)?;
     for folder in folder.ancestors() {
         if device(folder) != Some(own) {
@@ -91,6 +90,11 @@ fn nearest(folder: &Path, home: Option<&Path>) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// The file system that a folder is on.
+fn device(folder: &Path) -> Option<u64> {
+    folder.metadata().ok().map(|metadata| metadata.dev())
 }
 
 /// Why a file that nobody named is not to decide what runs: somebody else may have written it.

@@ -94,7 +94,7 @@ async fn is_attached(session: &Session) -> Option<bool> {
 /// Who listens where the stub was to listen.
 pub(crate) fn port_in_use(gdb: Option<&Endpoint>) -> Option<Failure> {
     let address = address(gdb?)?;
-    // Asked as if this process had to listen: then its owner is told of anybody else.
+    // Asked as if this process should listen there: any other owner is then named.
     match inspect(&StubAddress::Tcp(address), Some(std::process::id())) {
         ListenState::OtherProcess { pid } => Some(Failure::PortInUse {
             address,

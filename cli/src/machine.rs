@@ -26,7 +26,7 @@ const STOP: [Duration; 3] = [
     Duration::from_secs(5),
 ];
 
-/// QEMU's options that an option of the program's stands for.
+/// QEMU's options, and the program's option that sets the same.
 const OWN_OPTIONS: [(&[&str], &str); 7] = [
     (&["s", "S", "gdb"], "--gdb"),
     (&["kernel"], "FIRMWARE"),
@@ -113,15 +113,19 @@ fn words_of<'a>(run: &'a Run, settings: &'a Settings) -> impl Iterator<Item = &'
     file.chain(run.qemu_args.iter().map(|word| &**word))
 }
 
+/// Whether the words for QEMU have an option of this name.
+fn is_set(option: &str, run: &Run, settings: &Settings) -> bool {
+    words_of(run, settings).any(|word| name(word) == option)
+}
+
 /// The words for QEMU, and before them what brings all output into one pipe.
 fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> {
-    let is_set = |option| words_of(run, settings).any(|word| name(word) == option);
-    if is_set("S") {
+    if is_set("S", run, settings) {
         return Err(own_option("-S", "--gdb"));
     }
     let mut words = Vec::new();
     // Its log would come between what the firmware prints on stderr.
-    if is_set("d") && !is_set("D") && !run.verbose {
+    if is_set("d", run, settings) && !is_set("D", run, settings) && !run.verbose {
         words.extend(["-D", "/dev/null"].map(OsString::from));
     }
     let mut devices = vec!["serial0"];
@@ -203,13 +207,12 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
     }
 }
 
-/// The first of the user's words that the library refuses and an option of the program's stands
-/// for.
+/// The first of the user's words that the library refuses and that the program has an option for.
 fn refused_word(text: &str, run: &Run, settings: &Settings) -> Option<Failure> {
     let mut words = words_of(run, settings).filter(|word| text.contains(&format!("{word:?}")));
     words.find_map(|word| {
-        let stands = |(names, _): &&(&[&str], &str)| names.contains(&name(word));
-        let (_, option) = OWN_OPTIONS.iter().find(stands)?;
+        let mut options = OWN_OPTIONS.iter();
+        let (_, option) = options.find(|(names, _)| names.contains(&name(word)))?;
         Some(own_option(&word.to_string_lossy(), option))
     })
 }

@@ -236,7 +236,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     })
 }
 
-/// Where all that is not the firmware's output is said.
+/// Where the program says all that is not the firmware's output.
 pub(crate) struct Reporter {
     stderr: Writer,
     json: Json,

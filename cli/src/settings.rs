@@ -150,7 +150,7 @@ impl TryFrom<String> for Timeout {
     }
 }
 
-/// What stands for the end of a line.
+/// What the firmware receives for the end of an input line.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Newline {

@@ -29,7 +29,7 @@ pub(crate) struct Args {
 /// The firmware of all machines: it waits for interrupts that do not come.
 const FIRMWARE: &str = "xtask/firmware/wfi/wfi.elf";
 
-/// Between these lines of `docs/performance.md` stands the newest table.
+/// The newest table is between these lines of `docs/performance.md`.
 const BEGIN: &str = "<!-- the table begins: written by `cargo xtask bench --write-docs` -->";
 const END: &str = "<!-- the table ends -->";
 

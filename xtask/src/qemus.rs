@@ -43,7 +43,7 @@ pub(crate) struct Named {
 }
 
 impl Further {
-    /// The installed QEMU and the further ones, in this order; each has told its version.
+    /// The installed QEMU and the further ones, in this order, with their versions.
     pub(crate) fn variants(&self) -> anyhow::Result<Vec<Variant>> {
         let installed = Variant {
             version: version(Path::new(NAME))?,

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to hold before a change goes in, in one command.
 //!
 //! Which test targets there are is read from `cargo metadata`: a new one cannot be forgotten, and
-//! what a target needs is told by its `required-features`. All steps that compile tests select the
+//! its `required-features` say what a target needs. All steps that compile tests select the
 //! same packages and features, so that nothing is compiled twice for them; the examples are run as
 //! a reader would, with a selection of their own.
 
