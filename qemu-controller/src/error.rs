@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use qemu_launch::Exit;
 use qmp_proto::{DecodeError, ParseError, SendError, ServerError};
+use tokio::time::Instant;
 
 /// Why a command has no result. The session goes on after all of these but [`SessionEnd`](Self::Ended).
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,20 @@ pub enum CommandError {
     },
 }
 
+/// A deadline that is noticed so much too late was missed by this program, not by QEMU.
+const HELD_UP: Duration = Duration::from_secs(1);
+
+impl WaitPhase {
+    /// This phase, or that the program was held up past a deadline at that instant.
+    pub(crate) fn at_deadline(self, deadline: Instant) -> Self {
+        if Instant::now().saturating_duration_since(deadline) > HELD_UP {
+            Self::HeldUp
+        } else {
+            self
+        }
+    }
+}
+
 impl CommandError {
     /// How the session ended, where that is the reason.
     pub fn ended(&self) -> Option<&SessionEnd> {
@@ -111,6 +126,11 @@ pub enum WaitPhase {
     Sent,
     /// Answered, but the event that shows its effect did not come.
     Effect,
+    /// QEMU has closed its monitor, or the connection was lost, and how QEMU ended is not known yet.
+    MonitorClosed,
+    /// This program itself was held up past the deadline, by a debugger or a busy machine; that says
+    /// nothing of QEMU.
+    HeldUp,
 }
 
 impl std::fmt::Display for WaitPhase {
@@ -119,6 +139,8 @@ impl std::fmt::Display for WaitPhase {
             Self::Queued => "it was never sent, since what was begun before it was not done",
             Self::Sent => "it was sent, QEMU did not answer",
             Self::Effect => "QEMU accepted it, but its effect did not show",
+            Self::MonitorClosed => "the monitor was closed, and QEMU's process has not exited",
+            Self::HeldUp => "this program itself was held up, which says nothing of QEMU",
         })
     }
 }
@@ -130,9 +152,9 @@ pub enum SessionEnd {
     /// QEMU ended, by itself or by us.
     #[error("{0}")]
     Exited(Exit),
-    /// The monitor was closed while no process is ours to ask: the session was attached, or QEMU
-    /// lives on without a monitor.
-    #[error("QEMU closed its monitor")]
+    /// The connection to the monitor was closed, by QEMU's end or otherwise, and no process is ours
+    /// to ask: the session was attached, or QEMU lives on without a monitor.
+    #[error("the connection to QEMU's monitor was closed")]
     Closed,
     /// The stream to the monitor failed.
     #[error("the connection to the monitor failed: {0}")]

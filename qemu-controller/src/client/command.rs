@@ -42,7 +42,7 @@ pub(crate) async fn call(
                 deadline,
                 phase,
             },
-            Fault::Ended(phase) => {
+            Fault::Ended => {
                 match timeout_at(until.max(Instant::now() + EXIT_STATUS_GRACE), shared.end()).await
                 {
                     Ok(ended) => CommandError::Ended { command, ended },
@@ -50,7 +50,7 @@ pub(crate) async fn call(
                     Err(_) => CommandError::Deadline {
                         command,
                         deadline,
-                        phase,
+                        phase: WaitPhase::MonitorClosed,
                     },
                 }
             }
@@ -84,15 +84,15 @@ async fn answer(
     span: &Span,
     encode: impl FnOnce(&mut Connection) -> Result<CommandId, SendError>,
 ) -> Result<Answer, Fault> {
-    let queued = |_| Fault::Deadline(WaitPhase::Queued);
-    let ended = Fault::Ended(WaitPhase::Queued);
+    let queued = |_| Fault::Deadline(WaitPhase::Queued.at_deadline(until));
+    let ended = Fault::Ended;
     let slot = timeout_at(until, shared.slot(band))
         .await
         .map_err(queued)?
         .ok_or(ended)?;
     let refused = |error| {
         if is_over(&error) {
-            Fault::Ended(WaitPhase::Queued)
+            Fault::Ended
         } else {
             Fault::Send(error)
         }
@@ -102,14 +102,14 @@ async fn answer(
     debug!("sent");
     let in_flight = InFlight { shared, id };
     let answer = match timeout_at(until, &mut answer).await {
-        Ok(answer) => answer.map_err(|_| Fault::Ended(WaitPhase::Sent))?,
+        Ok(answer) => answer.map_err(|_| Fault::Ended)?,
         Err(_) => {
             let is_over = shared.poll_once();
             let none = |_| {
                 if is_over {
-                    Fault::Ended(WaitPhase::Sent)
+                    Fault::Ended
                 } else {
-                    Fault::Deadline(WaitPhase::Sent)
+                    Fault::Deadline(WaitPhase::Sent.at_deadline(until))
                 }
             };
             answer.try_recv().map_err(none)?
@@ -172,8 +172,8 @@ pub(crate) async fn command<C: Command>(
 enum Fault {
     Deadline(WaitPhase),
     Send(SendError),
-    /// The session is over; whether the command had been sent.
-    Ended(WaitPhase),
+    /// The session is over.
+    Ended,
 }
 
 /// Gives the command up when its future is dropped before the answer came.

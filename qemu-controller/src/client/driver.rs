@@ -110,7 +110,10 @@ impl State {
                     }
                     self.connection.handle_input(chunk.filled());
                 }
-                Some(_) => self.connection.handle_eof(),
+                Some(_) => {
+                    shared.set_closed();
+                    self.connection.handle_eof();
+                }
             }
             let routed = self.route();
             shared.free_slots(self);
@@ -223,7 +226,10 @@ pub(crate) async fn drive(shared: Arc<Shared>, process: Option<ProcessHandle>) {
         ended = &mut stream => ended,
         exit = process.wait() => {
             // What QEMU wrote before it ended is still in the socket.
-            let _ = timeout(DRAIN_AFTER_EXIT, stream).await;
+            if timeout(DRAIN_AFTER_EXIT, stream).await.is_err() {
+                // What exited was a wrapper, and QEMU a child of it.
+                shared.send_quit();
+            }
             return shared.finish(SessionEnd::Exited(exit));
         }
     };

@@ -19,11 +19,12 @@ pub(crate) mod transport;
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use qmp_proto::Command as _;
-use qmp_proto::commands::{QueryStatus, RunState};
+use qmp_proto::commands::{QueryStatus, Quit, RunState};
 use qmp_proto::{
     Capability, CommandId, Connection, Greeting, MAX_IN_FLIGHT, Phase, RawReturn, SendError,
     ServerError,
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     in_band: Semaphore,
     /// The same for out-of-band commands.
     out_of_band: Semaphore,
+    /// The monitor's end of the stream is closed; how QEMU ended may not be known yet.
+    closed: AtomicBool,
     /// Set once, when the session has ended.
     pub(crate) ended: watch::Sender<Option<SessionEnd>>,
     /// Held by what takes several commands: there is one at a time.
@@ -143,6 +146,7 @@ impl SessionGuard {
             }),
             in_band: Semaphore::new(MAX_IN_FLIGHT),
             out_of_band: Semaphore::new(MAX_IN_FLIGHT),
+            closed: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             turn: Arc::default(),
             run_requests: RunRequests::default(),
@@ -272,6 +276,28 @@ impl Shared {
     /// How the session ended, if it has.
     pub(crate) fn how_it_ended(&self) -> Option<SessionEnd> {
         self.ended.borrow().clone()
+    }
+
+    /// Whether the monitor's end of the stream was seen to be closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Asks QEMU to end, and waits for nothing: one that a wrapper started is not our child, and
+    /// would outlive the wrapper.
+    pub(crate) fn send_quit(&self) {
+        let mut state = self.state();
+        // Where it cannot be sent, its process is all there is.
+        if state
+            .encode(|connection| connection.execute(Quit::NAME, &()))
+            .is_ok()
+        {
+            state.write_from_submit();
+        }
     }
 
     /// Waits for the end of the session.

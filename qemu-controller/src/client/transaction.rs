@@ -56,7 +56,7 @@ impl Shared {
         turn.map_err(|_| CommandError::Deadline {
             command: name.to_owned(),
             deadline: deadline.set,
-            phase: WaitPhase::Queued,
+            phase: WaitPhase::Queued.at_deadline(deadline.at),
         })
     }
 
@@ -114,7 +114,7 @@ impl Shared {
             Err(_) => Err(CommandError::Deadline {
                 command,
                 deadline: deadline.set,
-                phase: WaitPhase::Sent,
+                phase: WaitPhase::Sent.at_deadline(deadline.at),
             }
             .into()),
         }

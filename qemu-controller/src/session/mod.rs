@@ -75,6 +75,19 @@ pub(crate) struct Inner {
     pub(crate) stopped: OnceCell<StopReport>,
 }
 
+impl Drop for Inner {
+    /// The process is killed next; a QEMU that is not our child would not notice.
+    fn drop(&mut self) {
+        let kept = self
+            .process
+            .as_ref()
+            .is_none_or(|process| process.is_kept());
+        if !kept && self.shared.how_it_ended().is_none() {
+            self.shared.send_quit();
+        }
+    }
+}
+
 /// What is asked of QEMU by command.
 impl Session {
     pub(crate) fn new(inner: Inner) -> Self {

@@ -32,7 +32,7 @@ use crate::client::transcript::Transcript;
 use crate::client::transport::{self, BoxTransport, MonitorSocket, tokio_stream};
 use crate::client::{SessionGuard, Shared};
 use crate::config::{QTEST, QemuConfig, SEMIHOSTING};
-use crate::error::{CommandError, SessionEnd};
+use crate::error::{CommandError, SessionEnd, WaitPhase};
 use crate::fork::{self, LoadError, MachineState};
 use crate::guest::gdb;
 use crate::guest::memory::Firmware;
@@ -112,6 +112,9 @@ pub(super) struct Progress {
     /// The QEMU or the monitor, as errors call it.
     qemu: String,
     process: Option<ProcessHandle>,
+    since: Instant,
+    /// There from the connection on.
+    shared: Option<Arc<Shared>>,
 }
 
 impl Drop for Progress {
@@ -127,6 +130,8 @@ impl Progress {
             phase: StartPhase::Launching,
             qemu: "QEMU".to_owned(),
             process: None,
+            since: Instant::now(),
+            shared: None,
         }
     }
 
@@ -136,6 +141,8 @@ impl Progress {
             phase: StartPhase::Connecting,
             qemu: monitor,
             process: None,
+            since: Instant::now(),
+            shared: None,
         }
     }
 
@@ -204,6 +211,18 @@ impl Progress {
         if let Some(exit) = own.and_then(ProcessHandle::try_wait) {
             return self.ended(SessionEnd::Exited(exit));
         }
+        if self
+            .shared
+            .as_ref()
+            .is_some_and(|shared| shared.is_closed())
+        {
+            return self.ended(SessionEnd::Closed);
+        }
+        let missed = self.since + deadline.min(A_YEAR);
+        let held_up = match WaitPhase::Sent.at_deadline(missed) {
+            WaitPhase::HeldUp => "; this program itself was held up, which says nothing of QEMU",
+            _ => "",
+        };
         let said = self.process.as_ref().map(ProcessHandle::stderr_tail);
         let said = said.map_or_else(String::new, |tail| its_stderr(&tail.to_string_lossy()));
         // A monitor serves one client; a second one hears nothing until the first has left.
@@ -217,7 +236,7 @@ impl Progress {
             qemu: self.qemu.clone(),
             phase: self.phase,
             deadline,
-            details: format!("{held}{said}{}", self.details()).into(),
+            details: format!("{held}{held_up}{said}{}", self.details()).into(),
         }
     }
 }
@@ -346,6 +365,7 @@ pub(super) async fn handshake(
     let span = info_span!("qemu", pid = process.as_ref().map(ProcessHandle::pid));
     let connection = Connection::new(Limits::default());
     let shared = SessionGuard::new(transport, connection, transcript, span);
+    progress.shared = Some(shared.share());
     let greeting = shared.greeting();
     tokio::spawn(drive(shared.share(), process).instrument(shared.span.clone()));
     let Ok(greeting) = greeting.await else {

@@ -118,8 +118,7 @@ impl Session {
         let command = Quit::NAME.to_owned();
         match shared.how_it_ended() {
             None => {}
-            Some(SessionEnd::Closed) => return stopped(StoppedBy::Itself),
-            // The connection is lost or was let go, which says nothing of QEMU.
+            // The connection is lost, closed or let go, which says nothing of QEMU.
             Some(ended) => return unheeded(CommandError::Ended { command, ended }),
         }
         match self.command(&Quit).await {

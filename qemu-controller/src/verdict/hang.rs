@@ -26,6 +26,8 @@ pub struct Hang {
     /// Another operation of the session, a long save for example, was not done; the guest was not
     /// looked at.
     pub busy: bool,
+    /// The monitor was closed, and QEMU's process has not exited.
+    pub monitor_closed: bool,
     /// The program counter of CPU 0.
     pub pc: Option<u64>,
     /// The symbol at or before the program counter, where the firmware's symbols are known.
@@ -117,6 +119,9 @@ impl Session {
                 phase: WaitPhase::Queued,
                 ..
             }) => hang.busy = true,
+            Err(CommandError::Deadline { phase, .. }) => {
+                hang.monitor_closed = phase == WaitPhase::MonitorClosed;
+            }
             Err(_) => {}
         }
         hang.guest_resets = self.inner.shared.state().history.guest_resets;
@@ -147,7 +152,11 @@ impl fmt::Display for Hang {
             );
         }
         let Some(run_state) = &self.run_state else {
-            return f.write_str("QEMU does not answer its monitor");
+            return f.write_str(if self.monitor_closed {
+                "QEMU has closed its monitor, and its process has not exited"
+            } else {
+                "QEMU does not answer its monitor"
+            });
         };
         write!(f, "the guest is {run_state}")?;
         if let Some(pc) = self.pc {

@@ -78,6 +78,8 @@ pub enum Interruption {
     KilledBySignal(i32),
     /// Another client of one of its monitors, or the user of a window.
     OtherClient,
+    /// A debugger at its GDB stub: by `kill`, or by a reset of a machine that does not reboot.
+    Debugger,
 }
 
 /// What is known of a run that is facts.
@@ -95,6 +97,10 @@ pub(crate) struct RunFacts {
     pub(crate) signalled: bool,
     /// The guest can exit by semihosting.
     pub(crate) semihosting: bool,
+    /// There is a GDB stub …
+    pub(crate) gdb: bool,
+    /// … and no monitor but this session's.
+    pub(crate) only_monitor: bool,
 }
 
 impl Verdict {
@@ -147,6 +153,12 @@ impl Verdict {
             ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset if facts.asked => {
                 Self::Stopped
             }
+            // By way of the stub's human monitor.
+            ShutdownCause::HostQmpQuit | ShutdownCause::HostQmpSystemReset
+                if facts.gdb && facts.only_monitor =>
+            {
+                Self::Interrupted(Interruption::Debugger)
+            }
             ShutdownCause::HostQmpQuit
             | ShutdownCause::HostQmpSystemReset
             | ShutdownCause::HostUi => Self::Interrupted(Interruption::OtherClient),
@@ -170,6 +182,9 @@ impl Verdict {
             // so.
             (ExitKind::OptionError { .. }, _) if !facts.semihosting => {
                 Self::QemuFailed(exit.clone())
+            }
+            (_, Some(0)) if facts.gdb && says_killed_by_debugger(exit) => {
+                Self::Interrupted(Interruption::Debugger)
             }
             (_, Some(0)) if facts.asked && !facts.semihosting => Self::Stopped,
             (_, Some(status)) => Self::Exited { status },
@@ -221,6 +236,13 @@ impl Verdict {
     }
 }
 
+/// A debugger's `kill` makes QEMU exit with status 0 and without an event.
+fn says_killed_by_debugger(exit: &Exit) -> bool {
+    let said = exit.stderr().to_string_lossy();
+    said.lines()
+        .any(|line| line.ends_with("QEMU: Terminated via GDBstub"))
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -258,6 +280,7 @@ impl fmt::Display for Interruption {
             Self::AskedBySignal => f.write_str("a signal asked QEMU to end"),
             Self::KilledBySignal(signal) => write!(f, "signal {signal} killed QEMU"),
             Self::OtherClient => f.write_str("another client of its monitor ended QEMU"),
+            Self::Debugger => f.write_str("a debugger ended QEMU"),
         }
     }
 }

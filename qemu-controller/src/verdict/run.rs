@@ -121,6 +121,8 @@ impl Session {
             Some(pc) => self.place(pc).await,
             None => None,
         };
+        let words = process.as_ref().map(|process| process.argv().args());
+        let words = words.unwrap_or_default();
         RunFacts {
             place,
             ended,
@@ -130,8 +132,9 @@ impl Session {
             signalled: process
                 .as_ref()
                 .is_some_and(|process| process.was_signalled()),
-            semihosting: process
-                .is_some_and(|process| process.argv().args().iter().any(semihosting)),
+            semihosting: words.iter().any(semihosting),
+            gdb: words.iter().any(|word| word == "-gdb" || word == "-s"),
+            only_monitor: words.iter().filter(|word| *word == "-mon").count() == 1,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! QEMU's end, from every cause: who waits is told at once, how.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qemu_controller::{Address, CommandError, Endpoint, ExitKind, Session, SessionEnd, StoppedBy};
 use qemu_launch::{Monitor, Semihosting};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{DEADLINE, config, gone, start};
+use crate::support::{DEADLINE, config, gone, processes_with, start};
 
 fn signal(session: &Session, signal: Signal) {
     let pid = Pid::from_raw(session.pid().unwrap() as i32).unwrap();
@@ -158,6 +158,39 @@ async fn another_client_quits() {
     })
     .await;
     assert!(matches!(other.ended().await, SessionEnd::Closed));
+}
+
+/// A wrapper that does not `exec` is what is killed; QEMU is its child.
+#[tokio::test]
+async fn a_qemu_that_is_no_direct_child_ends_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrapper = folder.path().join("qemu-system-arm");
+    let script = "#!/bin/sh\nqemu-system-arm \"$@\" &\nwait\n";
+    test_support::write_program(&wrapper, script, 0o700);
+    for end in ["stop", "drop", "wrapper dies"] {
+        let marker = format!("marker-wrapped-{}", std::process::id());
+        let wrapped = config("tick").qemu(&wrapper).extra_args(["-name", &marker]);
+        let session = Session::start(wrapped).await.unwrap();
+        let wrapper = session.pid().unwrap();
+        match end {
+            "stop" => drop(session.stop().await.unwrap()),
+            "drop" => drop(session),
+            _ => {
+                signal(&session, Signal::KILL);
+                session.ended().await;
+            }
+        }
+        assert!(gone(wrapper).await, "{end}");
+        let until = Instant::now() + DEADLINE;
+        while !processes_with(&marker).is_empty() {
+            assert!(
+                Instant::now() < until,
+                "{end} left {:?}",
+                processes_with(&marker)
+            );
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -196,6 +196,19 @@ async fn a_qemu_that_is_to_keep_running_needs_a_session_first() {
 }
 
 #[tokio::test]
+async fn a_monitor_that_was_closed_is_not_hung() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("qemu-system-arm");
+    let script = "#!/bin/bash\n[[ $* =~ id=qmp,fd=([0-9]+) ]]\neval \"exec ${BASH_REMATCH[1]}>&-\"\nexec sleep 1000\n";
+    write_program(&path, script, 0o700);
+    let closed = config("tick")
+        .qemu(&path)
+        .start_deadline(Duration::from_secs(2));
+    let error = check(closed, "closed", &["monitor was closed"]).await;
+    assert!(matches!(error, StartError::Ended { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn what_only_stderr_tells_is_in_the_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("qemu-system-arm");

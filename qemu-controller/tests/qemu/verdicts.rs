@@ -7,6 +7,8 @@ use qemu_controller::{
 };
 use qemu_launch::{Action, Monitor};
 use rustix::process::Signal;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::{DEADLINE, Held, config, long, start};
 
@@ -206,3 +208,27 @@ async fn a_qemu_that_hangs_is_said_to() {
     );
     held.signal(Signal::CONT).await;
 }
+
+/// What a debugger does at its stub: `kill`, and `monitor system_reset` where that is the end.
+#[tokio::test]
+async fn a_debugger_ends_it() {
+    for (does, packet) in [("kill", "$k#6b"), ("monitor system_reset", SYSTEM_RESET)] {
+        let session = Session::start(config("tick").no_reboot(true))
+            .await
+            .unwrap();
+        let Some(gdb_port::StubAddress::Tcp(address)) = session.gdb() else {
+            panic!("no port")
+        };
+        let mut debugger = TcpStream::connect(address).await.unwrap();
+        debugger.write_all(packet.as_bytes()).await.unwrap();
+        let verdict = session.wait().await;
+        assert!(
+            matches!(verdict, Verdict::Interrupted(Interruption::Debugger)),
+            "{does}: {verdict}"
+        );
+        assert_eq!(verdict.exit_code(), 143, "{does}");
+    }
+}
+
+/// `qRcmd,` and `system_reset` in hexadecimal digits.
+const SYSTEM_RESET: &str = "$qRcmd,73797374656d5f7265736574#86";

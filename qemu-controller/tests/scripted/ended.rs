@@ -18,11 +18,9 @@ async fn every_call_after_every_end() {
         }
         let ended = session.ended().await;
         check_every_call(&session, &ended).await;
-        match session.stop().await {
-            Ok(stopped) => assert!(end == "eof" && stopped.exit.is_none(), "{end}: {stopped}"),
-            // Nobody knows whether QEMU still runs.
-            Err(error) => assert!(end != "eof" && of_the_end(&error, &ended), "{end}: {error}"),
-        }
+        // Nobody knows whether QEMU still runs: a relay may have gone, and not QEMU.
+        let error = session.stop().await.unwrap_err();
+        assert!(of_the_end(&error, &ended), "{end}: {error}");
     }
     let (session, _peer) = connected().await;
     session.detach().unwrap();

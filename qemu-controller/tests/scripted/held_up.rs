@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use qemu_controller::{Session, SessionEnd};
+use qemu_controller::{CommandError, Session, SessionEnd, WaitPhase};
 use serde_json::{Value, json};
 
 use crate::peer::GREETING;
@@ -75,6 +75,42 @@ async fn an_answer_that_has_come_counts() {
         );
     }
     drop((session, look));
+    server.join().unwrap();
+}
+
+/// As where a debugger stops the program.
+async fn nothing_runs() {
+    let since = Instant::now();
+    tokio::task::yield_now().await;
+    while since.elapsed() < Duration::from_millis(1200) {}
+}
+
+#[tokio::test]
+async fn a_deadline_that_only_this_program_missed_is_told_as_such() {
+    let (client, server) = UnixStream::pair().unwrap();
+    client.set_nonblocking(true).unwrap();
+    (&server).write_all(GREETING.as_bytes()).unwrap();
+    let stream = tokio::net::UnixStream::from_std(client).unwrap();
+    let (error, ()) = tokio::join!(Session::attach_stream(stream, SHORT), nothing_runs());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("this program itself was held up"), "{error}");
+
+    let (session, look, server) = begin().await;
+    let hasty = session.with_deadline(SHORT);
+    // It is answered by an event alone.
+    let (error, ()) = tokio::join!(hasty.execute("x-tell", &()), nothing_runs());
+    let error = error.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CommandError::Deadline {
+                phase: WaitPhase::HeldUp,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    drop((session, hasty, look));
     server.join().unwrap();
 }
 

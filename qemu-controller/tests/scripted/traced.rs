@@ -42,6 +42,6 @@ async fn each_command_each_event_and_the_end() {
     drop(session);
     assert_eq!(
         collected.line_with(&["session ended"]),
-        "INFO qemu{}: session ended ended=QEMU closed its monitor"
+        "INFO qemu{}: session ended ended=the connection to QEMU's monitor was closed"
     );
 }
