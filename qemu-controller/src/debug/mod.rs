@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use gdb_remote::client::{Reply, RequestError};
 use gdb_remote::handshake::StubIdentity;
-use gdb_remote::reply::ThreadId;
+use gdb_remote::reply::{StopReply, ThreadId};
 use gdb_remote::target::{Register, Target};
 use tracing::Instrument as _;
 
@@ -65,6 +65,8 @@ pub struct Debugger {
     session: Session,
     /// The session's count of turns when the guest was last known to be stopped.
     turns: u64,
+    /// The thread that stopped last, or was selected: it is the one that steps.
+    thread: Option<ThreadId>,
     /// Others had the turn while the guest ran: where it is now may be their doing.
     is_elsewhere: bool,
 }
@@ -138,7 +140,9 @@ impl Session {
                 Attachment::open(place, shared, keep_alive, deadline)
             })
             .await?;
+        let stop = attachment.identity().stop.as_ref();
         Ok(Debugger {
+            thread: stop.and_then(StopReply::thread),
             attachment,
             session: self.clone(),
             turns: UNSURE,
@@ -246,15 +250,17 @@ impl Debugger {
         }
     }
 
-    /// Makes a thread the current one, until the guest runs: whose registers are read and written.
+    /// Makes a thread the current one, until the guest runs: whose registers are read and
+    /// written, and which steps.
     ///
     /// # Errors
     /// [`DebugError`]; [`DebugError::Refused`] if there is none of this id.
     pub async fn select_thread(&mut self, thread: ThreadId) -> Result<(), DebugError> {
         let _verb = self.begin("select a thread").await?;
         self.ask("selecting a thread", |client| client.select_thread(thread))
-            .await
-            .map(drop)
+            .await?;
+        self.thread = Some(thread);
+        Ok(())
     }
 }
 

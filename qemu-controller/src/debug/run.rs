@@ -326,8 +326,10 @@ impl Debugger {
             stub.state().moves();
         }
         shared.run_requests.last.store(0, Relaxed);
+        let thread = self.thread;
         stub.run("running the guest", |client| match motion {
-            Motion::Step => client.step(None),
+            // The others stand still meanwhile.
+            Motion::Step => client.step(thread),
             Motion::Run => client.resume(),
         })?;
         let before = std::mem::replace(&mut self.turns, UNSURE);
@@ -340,7 +342,10 @@ impl Debugger {
                 biased;
                 reply = stub.stopped() => match reply {
                     Ok(StopReply::Exited(_) | StopReply::Terminated(_)) => return self.ended().await,
-                    Ok(reply) => Some(reply),
+                    Ok(reply) => {
+                        self.thread = reply.thread().or(self.thread);
+                        Some(reply)
+                    }
                     Err(DebugError::Closed(why)) => {
                         return match self.ended().await {
                             Err(DebugError::Closed(_)) => Err(DebugError::Closed(why)),

@@ -1,5 +1,6 @@
 //! The session's own debugger on real QEMU.
 
+mod boards;
 mod ends;
 mod shared_state;
 mod verbs;

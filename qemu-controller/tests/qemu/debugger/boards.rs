@@ -1,0 +1,147 @@
+//! Other architectures: a program of three instructions, written into their RAM by the debugger.
+
+use qemu_controller::debug::{Access, StopReason, Until};
+use qemu_controller::{QemuConfig, Session};
+
+use crate::support::DEADLINE;
+
+/// A board, and a loop on it: add one to a register, store it where a second register points, go
+/// back.
+struct Board {
+    qemu: &'static str,
+    machine: &'static str,
+    cpu: &'static str,
+    args: &'static [&'static str],
+    ram: u64,
+    program: [u32; 3],
+    counter: &'static str,
+    pointer: &'static str,
+}
+
+const BOARDS: [Board; 4] = [
+    Board {
+        qemu: "qemu-system-arm",
+        machine: "virt",
+        cpu: "cortex-a15",
+        args: &[],
+        ram: 0x4000_0000,
+        program: [0xe280_0001, 0xe581_0000, 0xeaff_fffc],
+        counter: "r0",
+        pointer: "r1",
+    },
+    Board {
+        qemu: "qemu-system-aarch64",
+        machine: "virt",
+        cpu: "cortex-a57",
+        // The second core is off until the first one turns it on.
+        args: &["-smp", "2"],
+        ram: 0x4000_0000,
+        program: [0x9100_0400, 0xb900_0020, 0x17ff_fffe],
+        counter: "x0",
+        pointer: "x1",
+    },
+    Board {
+        qemu: "qemu-system-riscv32",
+        machine: "virt",
+        cpu: "rv32",
+        args: &["-bios", "none"],
+        ram: 0x8000_0000,
+        program: [0x0012_8293, 0x0053_2023, 0xff9f_f06f],
+        counter: "t0",
+        pointer: "t1",
+    },
+    Board {
+        qemu: "qemu-system-riscv64",
+        machine: "virt",
+        cpu: "rv64",
+        args: &["-bios", "none"],
+        ram: 0x8000_0000,
+        program: [0x0012_8293, 0x0053_2023, 0xff9f_f06f],
+        counter: "t0",
+        pointer: "t1",
+    },
+];
+
+#[tokio::test]
+async fn a_and_risc_v_profiles_are_debugged_alike() {
+    for board in &BOARDS {
+        let name = board.qemu;
+        let config = QemuConfig::default()
+            .qemu(name)
+            .machine(board.machine)
+            .cpu(board.cpu)
+            .memory("128M")
+            .extra_args(board.args)
+            .start_paused(true)
+            .start_deadline(DEADLINE)
+            .command_deadline(DEADLINE);
+        let session = Session::start(config).await.unwrap();
+        let mut debugger = session.debugger().await.unwrap();
+        let program: Vec<u8> = board
+            .program
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        // Beyond the device tree, which some put at the beginning.
+        let data = board.ram + 0x40_0000;
+        debugger.write_memory(board.ram, &program).await.unwrap();
+        debugger.write_register(board.counter, 41).await.unwrap();
+        debugger.write_register(board.pointer, data).await.unwrap();
+        debugger.write_register("pc", board.ram).await.unwrap();
+        let registers = debugger.read_registers().await.unwrap();
+        assert_eq!(
+            registers.get("pc"),
+            Some(board.ram),
+            "{name}: {registers:?}"
+        );
+
+        let stop = debugger.step_instruction().await.unwrap();
+        assert_eq!(stop.pc, Some(board.ram + 4), "{name}: {stop}");
+        assert_eq!(
+            debugger.read_register(board.counter).await.unwrap(),
+            42,
+            "{name}"
+        );
+        // The store has not been executed: its watchpoint is met first.
+        let stop = debugger
+            .run_until([Until::writes(data, 4)], DEADLINE)
+            .await
+            .unwrap();
+        let StopReason::Watched {
+            access: Access::Write,
+            address,
+            old,
+            new,
+            ..
+        } = &stop.reason
+        else {
+            panic!("{name}: {stop:?}")
+        };
+        assert_eq!(
+            (*address, &old[..], &new[..]),
+            (data, &[0; 4][..], &[42, 0, 0, 0][..]),
+            "{name}"
+        );
+        assert_eq!(stop.pc, Some(board.ram + 8), "{name}");
+        let stop = debugger
+            .run_until([Until::reaches(board.ram).skip(9)], DEADLINE)
+            .await
+            .unwrap();
+        assert!(
+            matches!(stop.reason, StopReason::Reached { hits: 10, .. }),
+            "{name}: {stop:?}"
+        );
+        assert_eq!(
+            debugger.read_memory(data, 4).await.unwrap(),
+            [51, 0, 0, 0],
+            "{name}"
+        );
+        let threads = debugger.threads().await.unwrap();
+        let cores = if board.args.contains(&"-smp") { 2 } else { 1 };
+        assert_eq!(threads.len(), cores, "{name}: {threads:?}");
+        for thread in threads {
+            debugger.select_thread(thread).await.unwrap();
+            debugger.read_register("pc").await.unwrap();
+        }
+    }
+}
