@@ -117,9 +117,30 @@ impl SnapshotError {
     }
 }
 
+/// An image can have any text as a name.
 fn listed(names: &[String]) -> String {
-    match names {
-        [] => "is none at all".to_owned(),
-        names => format!("are: {}", names.join(", ")),
+    if names.is_empty() {
+        return "is none at all".to_owned();
+    }
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| name.escape_debug().to_string())
+        .collect();
+    format!("are: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_others_gave_are_escaped() {
+        let available = ["boot", "a\x1b[31m\nb"].map(str::to_owned).to_vec();
+        let name = "x".to_owned();
+        let error = SnapshotError::Missing { name, available }.to_string();
+        assert!(
+            error.ends_with(r"there are: boot, a\u{1b}[31m\nb"),
+            "{error}"
+        );
     }
 }

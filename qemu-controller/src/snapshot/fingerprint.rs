@@ -50,7 +50,9 @@ pub(crate) fn joined(mismatches: &[MachineMismatch]) -> String {
 
 impl fmt::Display for MachineMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} and not {}", self.what, self.saved, self.now)
+        // A tag can have any text.
+        let (saved, now) = (self.saved.escape_debug(), self.now.escape_debug());
+        write!(f, "{} {saved} and not {now}", self.what)
     }
 }
 
