@@ -122,3 +122,42 @@ async fn a_later_session_saves_under_the_same_name() {
         session.stop().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_disk_that_was_added_since_the_last_save_takes_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = disk(folder.path(), "qcow2").await;
+    let session = Session::start(config("tick")).await.unwrap();
+    session.save_snapshot("without").await.unwrap();
+    let line = format!(
+        "drive_add 0 if=none,id=disk,format=qcow2,file={}",
+        path.display()
+    );
+    assert_eq!(
+        session.human_monitor_command(&line).await.unwrap(),
+        "OK\r\n"
+    );
+    for value in [1, 2] {
+        pattern(&session, "write", value).await;
+        session.save_snapshot("with").overwrite().await.unwrap();
+    }
+    let in_disk = session
+        .human_monitor_command("info block -v disk")
+        .await
+        .unwrap();
+    assert!(
+        in_disk.contains("with;") && !in_disk.contains("without;"),
+        "{in_disk}"
+    );
+    let names: Vec<_> = session
+        .list_snapshots()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
+    assert_eq!(names, ["without", "with"]);
+    session.load_snapshot("with").await.unwrap();
+    assert!(counts(&session).await);
+    check_put_back(&session).await;
+}
