@@ -17,15 +17,15 @@ use crate::{
 /// Decodes what the server sends and encodes what the client sends.
 ///
 /// Most want [`Connection`](crate::Connection), which adds the phases, the ids and what is in
-/// flight. A codec alone is for tools that look at QMP traffic, and for callers that keep that state
-/// elsewhere.
+/// flight. A codec alone is for tools that look at QMP traffic, and for callers that keep that
+/// state elsewhere.
 ///
-/// Each byte is scanned once, however the stream is cut. Between messages the memory used is at most
-/// 64 KiB; inside one it is the message so far and one read. Taking a message out shares that memory
-/// with a value that makes up much of it; other values are copied, which adds half as much at most.
-/// Reading the text of an `error` adds up to three times its size, which is limited to 1 MiB. All
-/// this holds only if [`next_message`](Self::next_message) is called until it has no more after each
-/// [`feed`](Self::feed).
+/// Each byte is scanned once, however the stream is cut. Between messages the memory used is at
+/// most 64 KiB; inside one it is the message so far and one read. Taking a message out shares that
+/// memory with a value that makes up much of it; other values are copied, which adds half as much
+/// at most. Reading the text of an `error` adds up to three times its size, which is limited to 1
+/// MiB. All this holds only if [`next_message`](Self::next_message) is called until it has no more
+/// after each [`feed`](Self::feed).
 ///
 /// ```
 /// use qmp_proto::{Codec, Limits, ServerMessage};
@@ -53,8 +53,8 @@ impl Codec {
         }
     }
 
-    /// Takes what was read. Empty input does nothing, and neither does input after an error or after
-    /// [`feed_eof`](Self::feed_eof).
+    /// Takes what was read. Empty input does nothing, and neither does input after an error or
+    /// after [`feed_eof`](Self::feed_eof).
     ///
     /// A single byte inside a message is scanned together with those that follow: at the next `}`,
     /// after 128 bytes, or at the end of the stream. A fault is then reported that much later, with
@@ -64,8 +64,8 @@ impl Codec {
         self.framer.feed(bytes);
     }
 
-    /// The stream has ended. Complete messages can still be taken; a message that is cut off is then
-    /// a [`DecodeErrorKind::Truncated`].
+    /// The stream has ended. Complete messages can still be taken; a message that is cut off is
+    /// then a [`DecodeErrorKind::Truncated`].
     pub fn feed_eof(&mut self) {
         self.framer.feed_eof();
     }

@@ -78,7 +78,8 @@ pub struct CommandId {
 
 impl CommandId {
     /// The id with this prefix and number. Only who uses [`Codec`](crate::Codec) without a
-    /// [`Connection`](crate::Connection) makes ids, and must then see to it that none is used twice.
+    /// [`Connection`](crate::Connection) makes ids, and must then see to it that none is used
+    /// twice.
     pub const fn new(prefix: u32, number: u64) -> Self {
         Self { prefix, number }
     }

@@ -27,7 +27,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// No greeting has come yet. Nothing may be sent: QEMU could still run it as an earlier client's.
+    /// No greeting has come yet. Nothing may be sent: QEMU could still run it as an earlier
+    /// client's.
     AwaitingGreeting,
     /// The greeting came: [`Connection::negotiate`] is next.
     Greeted,
@@ -125,8 +126,8 @@ struct InFlight {
 /// 4. call [`negotiate`](Self::negotiate) after the greeting, and [`command`](Self::command) or
 ///    [`execute`](Self::execute) when [`phase`](Self::phase) is [`Phase::Ready`].
 ///
-/// With `std`, [`write_to`](Self::write_to) and [`read_from`](Self::read_from) are steps 1 and 2 for
-/// anything that is `Write` and `Read`.
+/// With `std`, [`write_to`](Self::write_to) and [`read_from`](Self::read_from) are steps 1 and 2
+/// for anything that is `Write` and `Read`.
 ///
 /// QMP has no timers, and neither has this. A caller that has waited long enough for a reply calls
 /// [`abandon`](Self::abandon). Every id comes back just once: in a [`Received::Reply`], by the
@@ -134,10 +135,10 @@ struct InFlight {
 ///
 /// # How a connection ends
 /// QEMU sends `SHUTDOWN` and the reply to `quit`, then closes the stream. What the client's socket
-/// says depends on what was under way: an end of file as a rule; `ECONNRESET` from a read where QEMU
-/// left input unread, a newline after `quit` for example; `EPIPE` from a write. All of them mean that
-/// the server is gone. Only a read tells the end: after `EPIPE` read on, as the last messages may
-/// still be there.
+/// says depends on what was under way: an end of file as a rule; `ECONNRESET` from a read where
+/// QEMU left input unread, a newline after `quit` for example; `EPIPE` from a write. All of them
+/// mean that the server is gone. Only a read tells the end: after `EPIPE` read on, as the last
+/// messages may still be there.
 #[derive(Debug)]
 pub struct Connection {
     limits: Limits,
@@ -188,8 +189,8 @@ impl Connection {
 
     /// Takes what was read from the server. Empty input does nothing, and neither does input after
     /// the connection's end. Call [`poll`](Self::poll) until it returns `None` afterwards: what is
-    /// not polled stays in memory. In bytes that come one at a time a fault may be reported a little
-    /// late, see [`Codec::feed`].
+    /// not polled stays in memory. In bytes that come one at a time a fault may be reported a
+    /// little late, see [`Codec::feed`].
     pub fn handle_input(&mut self, bytes: &[u8]) {
         self.codec.feed(bytes);
     }
@@ -267,8 +268,8 @@ impl Connection {
         self.send(name, false, arguments)
     }
 
-    /// Puts a typed command into the output, to be run at once, out of band. QEMU takes few commands
-    /// so and answers others with a `GenericError`.
+    /// Puts a typed command into the output, to be run at once, out of band. QEMU takes few
+    /// commands so and answers others with a `GenericError`.
     ///
     /// # Errors
     /// As [`command`](Self::command), and [`SendError::OobNotEnabled`].
@@ -333,8 +334,8 @@ impl Connection {
     /// reported.
     ///
     /// # Errors
-    /// [`DecodeError`] where the peer broke the protocol: the same at every later call. The phase is
-    /// then [`Phase::Failed`], and [`take_lost`](Self::take_lost) has the commands that were in
+    /// [`DecodeError`] where the peer broke the protocol: the same at every later call. The phase
+    /// is then [`Phase::Failed`], and [`take_lost`](Self::take_lost) has the commands that were in
     /// flight.
     pub fn poll(&mut self) -> Result<Option<Received>, DecodeError> {
         if self.phase == Phase::Closed {

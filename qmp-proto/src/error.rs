@@ -7,16 +7,16 @@ use core::fmt;
 
 use crate::Phase;
 
-/// The peer broke the protocol. Fatal: whoever met it gets the same error at every later call, and
+/// The peer broke the protocol. Fatal: every later call returns the same error, and
 /// no byte after it is looked at.
 ///
 /// Cheap to clone, so that everyone who waits for this connection can be given a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DecodeError {
     inner: Arc<ErrorParts>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 struct ErrorParts {
     kind: DecodeErrorKind,
     offset: u64,
@@ -79,6 +79,16 @@ impl DecodeError {
     /// message its first ones.
     pub fn seen(&self) -> &[u8] {
         &self.inner.seen
+    }
+}
+
+impl fmt::Debug for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DecodeError")
+            .field("kind", self.kind())
+            .field("offset", &self.offset())
+            .field("seen", &format_args!("\"{}\"", self.seen().escape_ascii()))
+            .finish()
     }
 }
 

@@ -1,5 +1,5 @@
-//! Bytes to messages: the buffer of one direction of a stream, its limits and its end. What a message
-//! means is for [`Message::read`].
+//! Bytes to messages: the buffer of one direction of a stream, its limits and its end. What a
+//! message means is for [`Message::read`].
 
 use alloc::vec::Vec;
 use core::{mem, ops::Range};

@@ -1,4 +1,4 @@
-//! Sans-IO QMP, the QEMU Machine Protocol: bytes in, messages out. No socket, no clock, no task.
+//! QMP, the QEMU Machine Protocol, sans-IO: bytes in, messages out. No socket, no clock, no task.
 //!
 //! ```
 //! use qmp_proto::{Connection, Limits, Received, commands::QueryStatus, parse_return};
@@ -45,8 +45,10 @@
 //!
 //! # The parts
 //!
-//! - [`Connection`]: phases, ids, what is in flight, events, the end. Start here.
-//! - [`Codec`]: bytes to messages and back, without any of that.
+//! - [`Blocking`]: a client on a blocking stream, the shortest way. Needs `std`.
+//! - [`Connection`]: a client without its socket: phases, ids, what is in flight, events, the end.
+//! - [`server::Connection`]: the other side, for fakes of QEMU and programs that offer QMP.
+//! - [`Codec`]: bytes to messages and back, without any of that; [`RawMessage`] for proxies.
 //! - [`commands`]: typed commands and event data. [`Command`] adds one in a few lines, and any
 //!   other goes by name.
 //! - [`Schema`]: what this QEMU knows, from its own description.
@@ -61,8 +63,15 @@
 //!
 //! # Features
 //!
-//! - `std` (default): [`Connection::new`]; without it the crate is `no_std` with `alloc`.
-//! - `tokio-codec`: `tokio_util::codec::{Decoder, Encoder}` over the same core.
+//! - `std` (default): [`Blocking`], [`Connection::new`], `read_from` and `write_to`. Without it the
+//!   crate is `no_std` with `alloc`, for targets with atomic compare-and-swap (thumbv7em, not
+//!   thumbv6m), which `bytes` needs.
+//! - `tokio-codec`: `tokio_util::codec::{Decoder, Encoder}` for [`Codec`].
+//!
+//! # Public dependencies
+//!
+//! `serde`, `serde_json` (its `Error`) and, with `tokio-codec`, `tokio-util` and `bytes`: a new
+//! major version of one of them is a new one of this crate.
 // Tests have `std` in any case.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 

@@ -33,8 +33,8 @@ pub(crate) const MAX_GREETING_BYTES: usize = 16 * 1024;
 /// smaller also when each character is escaped.
 pub(crate) const MAX_ERROR_BYTES: usize = 1024 * 1024;
 
-/// Largest name of an event or a command, in bytes with its quotes: 1 KiB. The longest that QEMU has
-/// is below 40.
+/// Largest name of an event or a command, in bytes with its quotes: 1 KiB. The longest that QEMU
+/// has is below 40.
 pub(crate) const MAX_NAME_BYTES: usize = 1024;
 
 /// Largest `timestamp` that is read, in bytes: 1 KiB.
@@ -59,7 +59,8 @@ pub const MAX_COMMAND_DEPTH: usize = 128;
 #[non_exhaustive]
 pub struct Limits {
     /// Largest message taken from the server, in bytes. A larger one is a fatal
-    /// [`DecodeErrorKind::TooLarge`](crate::DecodeErrorKind::TooLarge). Default [`MAX_MESSAGE_BYTES`].
+    /// [`DecodeErrorKind::TooLarge`](crate::DecodeErrorKind::TooLarge). Default
+    /// [`MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
     /// Deepest nesting of objects and arrays in a message, the message itself counted. A deeper one
     /// is a fatal

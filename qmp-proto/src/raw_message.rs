@@ -1,4 +1,4 @@
-//! One message as its text, for whoever passes it on.
+//! One message as its text, for proxies and logs.
 
 use core::{fmt, ops::Range};
 

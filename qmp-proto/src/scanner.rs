@@ -112,8 +112,8 @@ pub(crate) struct Scanner {
     /// Bytes of the message that have been looked at.
     pos: usize,
     state: ScanState,
-    /// Where in a token that is read byte by byte. Not in `ScanState`, which stays small enough for a
-    /// register.
+    /// Where in a token that is read byte by byte. Not in `ScanState`, which stays small enough for
+    /// a register.
     inside: Inside,
     number: Number,
     literal: (Literal, usize),
@@ -411,7 +411,7 @@ impl Scanner {
         self.open.last().copied().unwrap_or_default()
     }
 
-    /// What could have stood where something else stands, between tokens.
+    /// What was expected between tokens in this state.
     fn expected(&self, state: ScanState) -> DecodeErrorKind {
         expected(match state {
             ScanState::Start => "a JSON object",

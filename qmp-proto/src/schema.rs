@@ -13,7 +13,7 @@ use crate::{
     raw::{RawJson, RawReturn},
 };
 
-/// What one QEMU can be told and can tell, so that a client decides by what is there and not by the
+/// The commands and events that one QEMU has, so that a client decides by them and not by the
 /// version.
 ///
 /// Paths name a member, a member of that, and so on, with `/` between: `file/cache/direct`. Lists

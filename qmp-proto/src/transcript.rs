@@ -51,7 +51,7 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// A line that is neither said by somebody nor a remark.
+/// A line that is neither a speaker's nor a remark.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {number} of the transcript begins with none of '> ', '< ' and '#'")]
 pub struct LineError {

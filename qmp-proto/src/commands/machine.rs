@@ -13,7 +13,7 @@ command! {
     QueryChardev = "query-chardev" -> Vec<ChardevInfo>;
     /// `query-commands`: the names of all commands.
     QueryCommands = "query-commands" -> Vec<CommandInfo>;
-    /// `query-qmp-schema`: everything that this QEMU can be told and can tell. About 0.2 MB, as raw
+    /// `query-qmp-schema`: all commands, events and types of this QEMU. About 0.2 MB, as raw
     /// JSON: read it with
     /// [`Schema::read`](crate::Schema::read).
     QueryQmpSchema = "query-qmp-schema" -> RawJson;

@@ -1,6 +1,6 @@
 //! Typed commands and event data, by the chapters of QEMU's own QMP reference. They are those that
-//! steering a machine needs; [`Connection::execute`](crate::Connection::execute) runs any other, and
-//! the crate `qapi-qmp` has a type for each.
+//! steering a machine needs; [`Connection::execute`](crate::Connection::execute) runs any other,
+//! and the crate `qapi-qmp` has a type for each.
 //!
 //! Fields that a QEMU version adds are ignored, and fields that some version lacks are an `Option`.
 //! A name that this crate does not know is kept as text. Where QEMU's reference has an object

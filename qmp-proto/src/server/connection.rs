@@ -47,8 +47,8 @@ pub enum Phase {
 /// [`output`](Self::output), hand what was read to [`handle_input`](Self::handle_input), call
 /// [`poll_command`](Self::poll_command) until it returns `None`, and answer with
 /// [`reply`](Self::reply) or [`reply_error`](Self::reply_error). The greeting is in the output from
-/// the beginning. `qmp_capabilities` is answered here, as QEMU answers it, and so is everything that
-/// comes before it.
+/// the beginning. `qmp_capabilities` is answered here, as QEMU answers it, and so is everything
+/// that comes before it.
 ///
 /// Unlike QEMU, which answers input that is not JSON and goes on, this ends with an error there.
 ///

@@ -349,6 +349,11 @@ fn an_error_tells_what_where_and_near_what() {
         "invalid JSON, expected a value at byte 30 of the stream, near '{\"return\": \\x01'"
     );
     assert_eq!(error.seen(), b"{\"return\": \x01");
+    let debug = format!("{error:?}");
+    assert!(
+        debug.ends_with(r#"offset: 30, seen: "{\"return\": \x01" }"#),
+        "{debug}"
+    );
 }
 
 #[test]
