@@ -207,10 +207,9 @@ impl<'a> Running<'a> {
     }
 
     async fn print_stderr(&self) -> Result<(), Cut> {
-        let Some(process) = self.session.process() else {
+        let Some(lines) = self.session.stderr() else {
             return Ok(());
         };
-        let lines = process.stderr_lines();
         let printed = stderr::print(lines, self.run.verbose, self.output, self.reporter);
         tokio::pin!(printed);
         let mut phase = self.phase.subscribe();

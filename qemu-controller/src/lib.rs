@@ -23,6 +23,7 @@
 //! | join a QEMU that runs already | [`Session::attach`], [`AttachConfig`] |
 //! | the machine's whole state, saved and brought back | [`Session::save_snapshot`], [`Session::load_snapshot`], [`Session::with_fresh_state`] |
 //! | what the firmware prints and reads | [`Serial`], from [`Session::serial`] and [`Session::semihosting`] |
+//! | what it prints on standard error | [`Session::stderr`], apart from QEMU's own messages |
 //! | how its run ended, with an exit code for CI | [`Session::run_to_end`], [`Session::wait`], [`Verdict`] |
 //! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Session::wait_for_value`], [`Symbols`] |
 //! | the same run every time | [`QemuConfig::deterministic`] |
@@ -92,6 +93,7 @@ pub use serial::{Expected, Pattern, SERIAL_BUFFER_BYTES, Serial, SerialError, Se
 pub use session::Session;
 pub use session::attach::AttachConfig;
 pub use session::error::{DetachError, StartError, StartPhase, StopError};
+pub use session::stderr::{StderrLine, StderrLines};
 pub use session::stop::{StopReport, StoppedBy};
 pub use snapshot::{
     AfterLoad, InvalidName, LoadSnapshot, MachineFingerprint, MachineMismatch, SaveSnapshot,

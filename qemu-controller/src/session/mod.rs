@@ -6,6 +6,7 @@ pub(crate) mod start;
 pub(crate) mod attach;
 pub mod blocking;
 pub(crate) mod error;
+pub(crate) mod stderr;
 pub(crate) mod stop;
 
 use std::any::Any;

@@ -59,6 +59,21 @@ async fn input_from_before_the_uart_is_enabled_arrives() {
 }
 
 #[tokio::test]
+async fn standard_error_of_semihosting_is_the_firmware_s() {
+    let config = config("semihosting-print").semihosting(Semihosting::console());
+    let session = Session::start(config.start_paused(true)).await.unwrap();
+    let mut stderr = session.stderr().unwrap();
+    assert!(session.run_to_end(DEADLINE).await.success());
+    let mut printed = Vec::new();
+    while let Some(line) = stderr.next().await {
+        if line.is_firmwares {
+            printed.push(line.text);
+        }
+    }
+    assert_eq!(printed, ["error."]);
+}
+
+#[tokio::test]
 async fn a_second_port_and_the_default_deadline() {
     let config = config("tick")
         .add_serial()
