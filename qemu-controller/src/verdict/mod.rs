@@ -125,6 +125,10 @@ impl Verdict {
                 ExitKind::Aborted { .. } | ExitKind::Crashed(_) | ExitKind::Unknown => {
                     return Self::QemuFailed(exit.clone());
                 }
+                // QEMU 10.0 sends a SHUTDOWN as of the guest before, 7.2 none.
+                ExitKind::Exited(0) if facts.gdb && says_killed_by_debugger(exit) => {
+                    return Self::Interrupted(Interruption::Debugger);
+                }
                 _ => {}
             }
         }
@@ -183,9 +187,6 @@ impl Verdict {
             (ExitKind::OptionError { .. }, _) if !facts.semihosting => {
                 Self::QemuFailed(exit.clone())
             }
-            (_, Some(0)) if facts.gdb && says_killed_by_debugger(exit) => {
-                Self::Interrupted(Interruption::Debugger)
-            }
             (_, Some(0)) if facts.asked && !facts.semihosting => Self::Stopped,
             (_, Some(status)) => Self::Exited { status },
             (_, None) => Self::QemuFailed(exit.clone()),
@@ -236,7 +237,7 @@ impl Verdict {
     }
 }
 
-/// A debugger's `kill` makes QEMU exit with status 0 and without an event.
+/// A debugger's `kill` makes QEMU exit with status 0.
 fn says_killed_by_debugger(exit: &Exit) -> bool {
     let said = exit.stderr().to_string_lossy();
     said.lines()
