@@ -1,5 +1,5 @@
-//! Statics and locals as their language writes them; the values are those of `gdb-multiarch -batch
-//! -ex 'print NAME' IMAGE` in its words.
+//! Statics and locals as their language writes them; what is expected was written from the fixtures'
+//! sources.
 
 use firmware_info::{Firmware, Local, Registers, ValueError};
 
