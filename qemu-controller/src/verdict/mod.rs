@@ -86,7 +86,7 @@ pub enum Interruption {
 pub(crate) struct RunFacts {
     /// Where the core locked up.
     pub(crate) place: Option<SymbolOffset>,
-    /// `None` for a guest that final_state still for good, in a QEMU that stays …
+    /// `None` for a guest that is stopped for good, in a QEMU that stays …
     pub(crate) ended: Option<SessionEnd>,
     /// … and in this state.
     pub(crate) final_state: Option<RunState>,

@@ -16,7 +16,7 @@ use crate::session::Session;
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 impl Session {
-    /// Lets the guest run if it final_state still, waits for the end of the run, and tells how it ended.
+    /// Lets the guest run if it is stopped, waits for the end of the run, and tells how it ended.
     /// All that the firmware printed is in the buffers of its [ports](Self::serial) then.
     ///
     /// A deadline that passes is a verdict too, [`Verdict::TimedOut`]: QEMU still runs then and can
@@ -46,7 +46,7 @@ impl Session {
     }
 
     /// Waits for the end of the run, however long that takes, and tells how it ended, as
-    /// [`run_to_end`](Self::run_to_end) does; a guest that final_state still is left so. After the end it answers at
+    /// [`run_to_end`](Self::run_to_end) does; a guest that is stopped is left so. After the end it answers at
     /// once, with the same.
     pub async fn wait(&self) -> Verdict {
         let final_state = tokio::select! {
