@@ -6,7 +6,7 @@
 //!                              └─no──────────────────────────────────────────► Done
 //! ```
 //!
-//! How a running guest is told from a stopped one. QEMU's stub stops the guest when it accepts a
+//! How a running guest is distinguished from a stopped one: QEMU's stub stops the guest when it accepts a
 //! connection; up to 8.0 it then sends a stop reply that nobody asked for (`T02`), and only if the
 //! guest ran. From 8.1 on it does not, so there the caller's word ([`ProbeOptions::guest`])
 //! decides. Without either, the guest is left as it is: stopped.
@@ -252,7 +252,7 @@ impl Probe {
     pub fn detach_packet(&self) -> Vec<u8> {
         let mut frame = Vec::new();
         if !self.asked_to_resume && self.ran_before() == Some(true) && self.leave == Leave::RunOn {
-            // QEMU takes this form whatever was agreed; the reply that would tell cannot be waited
+            // QEMU takes this form whatever was agreed; the reply that would say cannot be waited
             // for.
             encode(b"D;1", &mut frame);
         }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use gdb_remote::handshake::StubIdentity;
 
-/// Whether a debugger could attach, told apart by what to do about it.
+/// Whether a debugger could attach; one variant for each thing to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reachability {
@@ -17,7 +17,7 @@ pub enum Reachability {
     /// A GDB stub answered.
     Answers(Box<StubIdentity>),
     /// Another client is attached, or waits already to be accepted. A debugger that connects now
-    /// hears nothing until it leaves.
+    /// gets no answer until it leaves.
     HeldByAnotherClient,
     /// It accepted the connection, or holds it in its queue, and said nothing until the deadline.
     Silent {
@@ -32,7 +32,7 @@ pub enum Reachability {
         /// Who listens, where that can be seen.
         pid: Option<u32>,
     },
-    /// It cannot be told from here without connecting, and connecting was not safe.
+    /// It cannot be known from here without connecting, and connecting was not safe.
     Unknown(UnknownReason),
 }
 
@@ -134,14 +134,14 @@ pub enum GuestEffect {
     PausedThenResumed,
     /// It ran; the probe stopped it and left it stopped.
     LeftPaused,
-    /// It is stopped now. Whether it ran before was not said by the caller and the stub did not
-    /// tell, so it was left so.
+    /// It is stopped now, and was left so: neither the caller nor the stub said whether it ran
+    /// before.
     LeftStopped,
-    /// It ran; the probe stopped it and asked the stub to let it run on, but heard no confirmation.
+    /// It ran; the probe stopped it and asked the stub to let it run on, but got no confirmation.
     ResumeUnconfirmed,
     /// The connection waits in the listener's queue. When it is accepted, it stops the guest.
     Pending,
-    /// It connected and heard nothing, or no answer before the deadline: a stub would have stopped
+    /// It connected and got nothing, or no answer before the deadline: a stub would have stopped
     /// the guest.
     Unknown,
 }

@@ -11,8 +11,8 @@ use crate::options::{GuestState, Leave, ProbeOptions};
 use crate::reachability::GuestEffect;
 use crate::{Chardev, StubAddress};
 
-/// A probe ends at its deadline whatever it hears, resumes only a guest that ran, and says nothing
-/// after that.
+/// A probe ends at its deadline whatever it receives, resumes only a guest that ran, and sends
+/// nothing after that.
 pub fn probe(bytes: &[u8]) {
     let [settings, cut, input @ ..] = bytes else {
         return;

@@ -61,7 +61,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// Done; there is nothing to tell.
+    /// Done; there is no result.
     Done,
     /// Registers or memory, in the target's byte order.
     Bytes(Vec<u8>),
@@ -683,7 +683,7 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// Pairs of digits; `x` stands for what cannot be had (a register) and is read as 0.
+/// Pairs of digits; `x` is a digit of a register that cannot be read, and counts as 0.
 fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
     if digits.len() % 2 != 0 {
         return None;

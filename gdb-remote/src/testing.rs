@@ -88,8 +88,8 @@ pub fn encode_with_runs(payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("#{sum:02x}").as_bytes());
 }
 
-/// A link hears the same events however its input is cut, answers in bounded measure, and keeps
-/// silent once broken.
+/// A link reads the same events however its input is cut, sends a bounded number of answers, and
+/// sends nothing once broken.
 pub fn link(bytes: &[u8]) {
     let Some((&cut, input)) = bytes.split_first() else {
         return;
@@ -125,8 +125,8 @@ pub fn link(bytes: &[u8]) {
     assert_eq!(hear(usize::from(cut) + 1), (events, output));
 }
 
-/// Whatever a stub sends: a client keeps to its phases, answers each request once at most, says
-/// nothing while the guest runs, and hears the same however its input is cut.
+/// Whatever a stub sends: a client keeps to its phases, answers each request once at most, sends
+/// nothing while the guest runs, and reads the same events however its input is cut.
 pub fn client(bytes: &[u8]) {
     let Some((&cut, input)) = bytes.split_first() else {
         return;
@@ -171,7 +171,7 @@ pub fn client(bytes: &[u8]) {
     assert_eq!(hear(1), hear(usize::from(cut) + 1));
 }
 
-/// Makes the request that a byte stands for; whether it was sent.
+/// Makes the request that a byte selects; whether it was sent.
 fn request(client: &mut Client, byte: u8) -> bool {
     let sent = match byte % 12 {
         0 => client.read_registers(),

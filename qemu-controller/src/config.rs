@@ -138,9 +138,9 @@ impl QemuConfig {
     /// Serves the guest's semihosting calls. Their console is
     /// [`Session::semihosting`](crate::Session::semihosting), unless `semihosting` names another:
     /// what is written by SYS_WRITEC and SYS_WRITE0, and to the file `:tt` as standard output.
-    /// `:tt` as standard error is QEMU's own
-    /// ([`process().stderr_tail()`](crate::Session::process)). **The guest can then read and write
-    /// files as this user.**
+    /// `:tt` as standard error is [`Session::stderr`](crate::Session::stderr). **At every level but
+    /// [`Off`](qemu_launch::SemihostingLevel::Off) the guest can then read and write files as this
+    /// user.**
     pub fn semihosting(mut self, semihosting: Semihosting) -> Self {
         self.semihosting = Some(semihosting);
         self
@@ -236,15 +236,14 @@ impl QemuConfig {
         self
     }
 
-    /// How long a command may take, its wait for a place among those in flight included. Default 5
-    /// s;
-    /// [`Session::with_deadline`](crate::Session::with_deadline) sets it for one call.
+    /// How long a command may take, its wait for a place among those in flight included. Default
+    /// 5 s; [`Session::with_deadline`](crate::Session::with_deadline) sets it for one call.
     pub fn command_deadline(mut self, deadline: Duration) -> Self {
         self.deadlines.command = deadline;
         self
     }
 
-    /// How long [`stop`](crate::Session::stop) waits on each rung: after `quit`, after SIGTERM,
+    /// How long each step of [`stop`](crate::Session::stop) may take: after `quit`, after SIGTERM,
     /// after SIGKILL. Default 2 s, 2 s, 5 s; `quit` takes 9 ms at the median and 152 ms on a loaded
     /// machine. Zero leaves out `quit` or SIGTERM.
     pub fn stop_policy(mut self, quit: Duration, terminate: Duration, kill: Duration) -> Self {

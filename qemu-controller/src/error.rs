@@ -1,4 +1,4 @@
-//! Why a command has no result, and how a session ended: what every part of the session tells alike.
+//! Why a command has no result, and how a session ended: the errors that all its modules share.
 //!
 //! An error's text has its first cause in it and is whole without `source()`.
 
@@ -10,7 +10,7 @@ use qemu_launch::Exit;
 use qmp_proto::{DecodeError, ParseError, SendError, ServerError};
 use tokio::time::Instant;
 
-/// Why a command has no result. The session goes on after all of these but [`SessionEnd`](Self::Ended).
+/// Why a command has no result. The session goes on after all of these but [`Ended`](Self::Ended).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
@@ -115,11 +115,11 @@ fn lagged(missed: u64) -> String {
     }
 }
 
-/// Where a command stood when its deadline passed.
+/// How far a command had come when its deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitPhase {
-    /// Not sent yet: QEMU had not answered the commands before it, or another operation of the
+    /// Not sent yet: QEMU had not answered the commands before it, or another transaction of the
     /// session, a save for example, was not done.
     Queued,
     /// Sent, and not answered.

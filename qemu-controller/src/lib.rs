@@ -42,11 +42,12 @@
 //! | run test cases from the same state at once | [`Session::fork`] | memory and devices; each case has a QEMU of its own |
 //! | begin another session, another day, from a state | [`Session::save_state`], [`MachineState::persist`], [`Session::start_from`] | memory and devices, in a file |
 //!
-//! Features: `regex` lets [`Serial::expect`] take a regular expression, `qapi` adds `Session::qapi`
-//! for every typed command that QEMU has. Examples in the repository: `debug_firmware`,
-//! `parallel_tests`, `fresh_state`, `forked_cases`, `attach`, `blocking`.
+//! Features: `debugger` adds `Session::debugger`, `regex` lets [`Serial::expect`] take a regular
+//! expression, `qapi` adds `Session::qapi` for every typed command that QEMU has. Examples in the
+//! repository: `debug_firmware`, `debugger`, `parallel_tests`, `fresh_state`, `forked_cases`,
+//! `attach`, `blocking`.
 //!
-//! With a `tracing` subscriber, starts, ends and readiness are told at level `info`, each command
+//! With a `tracing` subscriber, starts, ends and readiness are logged at level `info`, each command
 //! and event at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
 //!
 //! **No call hangs:** each command, start and stop has a deadline, and its error says where it

@@ -29,7 +29,7 @@ pub enum Speaker {
     Server,
 }
 
-/// One line of a conversation. Its `Display` is the line as it stands in a transcript, newline
+/// One line of a conversation. Its `Display` is the line as it is in a transcript, newline
 /// included; text with line ends in it becomes as many lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {

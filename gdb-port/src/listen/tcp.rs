@@ -1,6 +1,6 @@
 //! Who listens on a TCP address, and who is connected to it.
 //!
-//! A connection that the listener has not accepted has no inode yet: that is how the queue is told
+//! A connection that the listener has not accepted has no inode yet: that distinguishes the queued
 //! from the attached.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};

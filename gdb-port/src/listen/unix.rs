@@ -45,8 +45,8 @@ pub(super) fn inspect(path: &Path, owner: Option<u32>) -> ListenState {
     })
 }
 
-/// A file that may not be seen is not called absent: what a link or a relative path leads to cannot
-/// be told then, either.
+/// A file that may not be seen is not called absent: what a link or a relative path leads to is not
+/// known then, either.
 fn is_there(path: &Path) -> io::Result<bool> {
     match path.try_exists() {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),

@@ -59,15 +59,16 @@ enum Turn {
 }
 
 impl State {
-    /// Writes what is waiting, from whichever task has the lock; the rest is the driver's, whose
-    /// waker the socket gets.
+    /// Writes from whichever task has the lock; what the socket does not take is left to the driver,
+    /// whose waker the socket gets.
     pub(crate) fn write_from_submit(&mut self) {
         let driver = self.driver.clone();
         self.write(&mut Context::from_waker(&driver));
     }
 
-    /// That QEMU has hung up is not the end yet: its last words may still be there to be read. Any
-    /// other failure is ours, and nobody would hear of it from a QEMU that is well.
+    /// Writes what is waiting. That QEMU has hung up (EPIPE, ECONNRESET) is not the end yet: unread
+    /// input may still hold its last messages. Any other failure is on our side and ends the session,
+    /// since a QEMU that is well would not close the stream.
     fn write(&mut self, cx: &mut Context<'_>) {
         let Some(transport) = &mut self.transport else {
             return;
@@ -127,14 +128,14 @@ impl State {
         Poll::Ready(Turn::More)
     }
 
-    /// Hands on what the connection has understood so far.
+    /// Routes what the connection has decoded so far.
     fn route(&mut self) -> Result<(), DecodeError> {
         let routed = self.route_each();
         self.flush_events();
         routed
     }
 
-    /// Events are queued: handing them on one by one would cost more than to read them.
+    /// Events are queued: to deliver them one by one would cost more than to read them.
     fn route_each(&mut self) -> Result<(), DecodeError> {
         while let Some(received) = self.connection.poll()? {
             match received {
@@ -173,7 +174,7 @@ impl State {
         Ok(())
     }
 
-    /// Tells the events that have come so far, and the run state that they led to: before any
+    /// Delivers the events that have come so far, and the run state that they led to: before any
     /// answer that came after them.
     fn flush_events(&mut self) {
         if let Some(run_state) = &self.run_state {
@@ -189,8 +190,8 @@ impl State {
         }
     }
 
-    /// What an answer to `query-status` tells. The same text as that of the last one tells the
-    /// same: whoever asks often is mostly told that nothing has changed.
+    /// Notes the run state in an answer to `query-status`. The same text as that of the last answer
+    /// is not parsed again: whoever asks often mostly gets the same one.
     fn note_status(&mut self, answer: &Answer) {
         let Ok(value) = answer else { return };
         if let Some((text, status)) = &self.last_status
@@ -211,7 +212,7 @@ fn has_hung_up(error: &io::Error) -> bool {
     )
 }
 
-/// Runs a session until its stream ends, then tells everybody how. `process` is QEMU's, where it is
+/// Runs a session until its stream ends, then publishes how. `process` is QEMU's, where it is
 /// ours.
 pub(crate) async fn drive(shared: Arc<Shared>, process: Option<ProcessHandle>) {
     let guard = EndOnDrop(shared);

@@ -30,7 +30,7 @@ const KEPT_EVENTS: usize = 256;
 /// how many ([`MissedEvents`]), and slows nobody. The stream ends with the session.
 pub struct Events {
     queue: Arc<Queue>,
-    /// Taken out of the queue and not yet handed on.
+    /// Taken out of the queue and not yet returned.
     taken: VecDeque<QmpEvent>,
 }
 
@@ -59,7 +59,7 @@ struct Waiting {
     events: VecDeque<QmpEvent>,
     /// What `events` counts towards the bound.
     bytes: usize,
-    /// Dropped since the subscriber was last told.
+    /// Dropped since the last [`MissedEvents`].
     missed: u64,
     ended: bool,
     subscriber: Option<Waker>,

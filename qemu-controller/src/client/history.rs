@@ -1,4 +1,4 @@
-//! What a run has told so far by events and commands, kept for the verdict on it.
+//! What events and commands have shown of a run so far, kept for the verdict on it.
 
 use qmp_proto::Command as _;
 use qmp_proto::commands::{Quit, ShutdownCause, ShutdownEvent, SystemReset, TypedEvent};

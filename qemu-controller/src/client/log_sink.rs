@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where a log is to be written. The sessions of one configuration share a writer; each begins the
-/// file anew.
+/// Where a log is to be written. The sessions of one configuration share a writer; each
+/// truncates the file.
 #[derive(Clone)]
 pub(crate) enum LogSink {
     File(PathBuf),

@@ -76,19 +76,19 @@ pub(crate) struct State {
     pub(crate) negotiated: Option<oneshot::Sender<Result<(), ServerError>>>,
     /// None when the session has ended.
     pub(crate) subscribers: Option<Subscribers>,
-    /// The run state that those who watch have been told.
+    /// The run state as those who watch it have seen it.
     pub(crate) run_state: Option<watch::Sender<RunState>>,
-    /// Kept from events and from answers to `query-status`; told when what came with it is handed
-    /// on.
+    /// Kept from events and from answers to `query-status`; published with the events that came
+    /// with it.
     pub(crate) latest: RunStateTracker,
-    /// The last answer to `query-status`, and what it told.
+    /// The last answer to `query-status`, and the run state in it.
     pub(crate) last_status: Option<(RawReturn, RunState)>,
     /// Kept when the session has ended.
     pub(crate) history: History,
     pub(crate) transcript: Option<Transcript>,
     /// A write failed; what is still to be read comes first, and tells why.
     pub(crate) write_failed: bool,
-    /// The stream is over, and the driver has not heard of it yet.
+    /// How the session is to end after a failed write; the driver takes it.
     pub(crate) pending_end: Option<SessionEnd>,
     pub(crate) driver: Waker,
 }
@@ -96,7 +96,7 @@ pub(crate) struct State {
 /// Somebody who waits for an answer.
 pub(crate) struct Waiter {
     answer: oneshot::Sender<Answer>,
-    /// The answer tells the run state.
+    /// It is an answer to `query-status`, with the run state in it.
     pub(crate) is_status: bool,
 }
 
@@ -329,7 +329,7 @@ impl Shared {
         });
     }
 
-    /// Tells everybody how it ended; only the first word counts.
+    /// Publishes how the session ended; the first caller wins.
     pub(crate) fn finish(&self, ended: SessionEnd) {
         let waiters = {
             let mut state = self.state();

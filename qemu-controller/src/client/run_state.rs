@@ -89,7 +89,7 @@ fn after(current: &RunState, event: TypedEvent) -> Option<RunState> {
     Some(match event {
         TypedEvent::Stop if *current == RunState::Running => RunState::Paused,
         TypedEvent::Resume | TypedEvent::Wakeup => RunState::Running,
-        // A machine that stands still waits at its reset vector then.
+        // A machine that is stopped waits at its reset vector then.
         TypedEvent::Reset(_) if *current != RunState::Running => RunState::Prelaunch,
         TypedEvent::Shutdown(_) => RunState::Shutdown,
         TypedEvent::Suspend => RunState::Suspended,

@@ -154,7 +154,7 @@ impl AsyncWrite for MonitorSocket {
                     full.insert(register(socket.get_ref().try_clone()?, Interest::WRITABLE)?)
                 }
             };
-            // What was told before this write is not of now.
+            // The answer from before this write is out of date.
             ready!(room.poll_write_ready(cx))?.clear_ready();
         }
     }

@@ -221,7 +221,7 @@ impl Attachment {
         let id = name.clone();
         command(&shared, deadline, &AddChardev { id, backend }).await?;
         let stub = Stub::new(tokio_stream(ours).map_err(DebugError::Socket)?);
-        // The handshake's events are heard here, and not by the reader task.
+        // The handshake's events are read here, and not by the reader task.
         let _attention = Attention::new(&stub);
         stub.state().should_run = was_running;
         shared.run_requests.last.store(0, Relaxed);
@@ -265,7 +265,7 @@ impl Attachment {
         self.identity.get_or_init(StubIdentity::default)
     }
 
-    /// Stops the guest if it runs, and hears the stub's word on it. The turn is the caller's.
+    /// Stops the guest if it runs, and reads the stub's stop reply. The turn is the caller's.
     pub(super) async fn stop(&self, deadline: Duration) -> Result<Option<StopReply>, DebugError> {
         // What lets the guest run may still be on its way.
         self.stub.idle(deadline).await;

@@ -66,7 +66,7 @@ pub enum DebugError {
         /// The size in bytes.
         size: u32,
     },
-    /// Where the function returns to cannot be told at this place.
+    /// Where the function returns to is not known at this place.
     #[error(
         "where the function returns to can be told at its first instruction alone, and this is {0}"
     )]

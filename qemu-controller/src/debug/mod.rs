@@ -71,7 +71,8 @@ pub struct Debugger {
     is_elsewhere: bool,
 }
 
-/// One verb at work: nobody else changes the run state, and the stub's words are its to hear.
+/// One verb in progress. It holds the session's turn, so nobody else changes the run state, and the
+/// reader task leaves the stub's stream to it.
 ///
 /// Dropped in the middle, its turn goes to a task that waits for the answer to the last question (a
 /// packet that arrives late would stop a guest that runs again) and takes out what was set. So

@@ -8,8 +8,8 @@
 //!                                                                └─► points out ─► Stop
 //! ```
 //!
-//! The turn is free while the guest runs, so that others may pause, reset, save or load. A stop is
-//! told once by the stub, since it answers each `c` once. Where somebody else had the turn
+//! The turn is free while the guest runs, so that others may pause, reset, save or load. The stub
+//! reports a stop once, since it answers each `c` once. Where somebody else had the turn
 //! meanwhile, QEMU is asked what the guest does now: after a save it runs again, and a later stop
 //! shows in the run state alone (QEMU 10.0 sends nothing then).
 
@@ -38,8 +38,8 @@ const SIGTRAP: u8 = 5;
 /// How long QEMU may take to end after its stub's stream has.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// How long the stub's word on a stop is waited for that the monitor has told: it comes at the
-/// same time or not at all.
+/// How long to wait for the stub's stop reply once the monitor has reported the stop: it comes at
+/// the same time or not at all.
 const LATE_WORD: Duration = Duration::from_millis(50);
 
 /// QEMU's targets whose watchpoints stop after the access; those of all others stop before.
@@ -65,7 +65,7 @@ pub(super) enum Motion {
 
 /// What became of it.
 pub(super) enum Moved {
-    /// It stopped, with the stub's word on it where there was one.
+    /// It stopped, with the stub's stop reply where there was one.
     Stopped(Option<StopReply>),
     DeadlinePassed,
     Ended(Box<Verdict>),

@@ -65,7 +65,7 @@ impl Debugger {
     ///
     /// # Errors
     /// [`DebugError`]; [`DebugError::NotAtEntry`] anywhere but at a function's first instruction,
-    /// where alone it can be told without unwinding where it returns to.
+    /// the one place where its return address is known without unwinding.
     pub async fn finish(&mut self, deadline: Duration) -> Result<Stop, DebugError> {
         let verb = self.begin("finish").await?;
         let pc = self.pc().await?;
@@ -118,7 +118,7 @@ impl Debugger {
         Ok(registers::number(&word, self.attachment.big_endian).unwrap_or_default())
     }
 
-    /// The length of the instruction at an address, where it can be told from its first bytes.
+    /// The length of the instruction at an address, where its first bytes show it.
     async fn instruction_length(&self, address: u64) -> Result<Option<u64>, DebugError> {
         let first = self.memory(address, 2).await?;
         let first = registers::number(&first, self.attachment.big_endian).unwrap_or_default();

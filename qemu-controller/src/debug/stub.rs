@@ -35,7 +35,7 @@ pub(super) struct Stub {
 
 pub(super) struct State {
     client: Client,
-    /// How many verbs are at it: while there is one, the reader task keeps off.
+    /// How many verbs are in progress: while there is one, the reader task does not read.
     attended: usize,
     reader: Waker,
     /// `c` or `s` was sent and not answered. Each is answered once, however the guest stops.
@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) should_run: bool,
 }
 
-/// A verb is at it. What happens meanwhile is the verb's to hear.
+/// Held by a verb in progress. The events of the stub are the verb's to read meanwhile.
 pub(super) struct Attention(Arc<Stub>);
 
 impl Attention {
@@ -150,7 +150,7 @@ impl Stub {
             .unwrap_or(Err(DebugError::Deadline { what, deadline }))
     }
 
-    /// Lets the guest run, or execute one instruction. A stop will be told once.
+    /// Lets the guest run, or execute one instruction. [`Event::Stopped`] comes once.
     pub(super) fn run(
         &self,
         what: &'static str,

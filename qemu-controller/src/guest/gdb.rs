@@ -81,7 +81,7 @@ impl Session {
     }
 
     /// Connects to the GDB stub, asks who it is, and leaves in order. **This pauses a running guest
-    /// for some milliseconds**; then it runs on, and one that stood still stands still. It never
+    /// for some milliseconds**; then it runs on, and one that was stopped stays stopped. It never
     /// connects while a debugger is attached.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Session {
     /// The guest may see a long piece half written, or have read what was there before and store
     /// over what is written; [`pause`](Self::pause) it where that matters. What was there is read
     /// before and after, to tell memory from what is none; so this is not for the registers of
-    /// devices. Code that the guest has run is translated anew.
+    /// devices. Code that the guest has run is translated again.
     ///
     /// # Errors
     /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the configuration does not allow it,

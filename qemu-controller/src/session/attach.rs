@@ -74,13 +74,13 @@ impl From<Duration> for AttachConfig {
 
 impl Session {
     /// Joins a QEMU that runs already, at the unix socket or TCP address of its QMP monitor, within
-    /// a
-    /// [`Duration`] or as an [`AttachConfig`] says. That QEMU is not this session's: dropping the last handle
-    /// closes the connection and leaves it running, and [`stop`](Self::stop) can only ask.
+    /// a [`Duration`] or as an [`AttachConfig`] says. That QEMU is not this session's: dropping the
+    /// last handle closes the connection and leaves it running, and [`stop`](Self::stop) can only
+    /// ask.
     ///
     /// # Errors
-    /// [`StartError`], after the deadline at the latest. A monitor serves one client at a time: another one's
-    /// makes this one hear nothing, and nothing was sent then that could run later.
+    /// [`StartError`], after the deadline at the latest. A monitor serves one client at a time: while
+    /// it has another one, this session gets no greeting, and sends nothing that could run later.
     pub async fn attach(
         address: Address,
         config: impl Into<AttachConfig>,

@@ -49,8 +49,8 @@ const RUN_STATE_COMMANDS: [&str; 5] = ["stop", "cont", "system_reset", "s", "c"]
 /// attached to or is to [keep running](crate::QemuConfig::keep_running); it waits up to 250 ms for
 /// that, a few milliseconds in practice, so prefer [`stop`](Self::stop) where other tasks share the
 /// thread. Every future may be dropped at any point and the session stays in step; every call has a
-/// deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits is
-/// told at once how ([`SessionEnd`]).
+/// deadline ([`with_deadline`](Self::with_deadline)); and when QEMU dies, everybody who waits
+/// learns at once how ([`SessionEnd`]).
 #[derive(Clone)]
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
@@ -142,7 +142,8 @@ impl Session {
     /// Where `-action` makes a shutdown of a reset, it returns when the machine has been shut down.
     ///
     /// # Errors
-    /// [`CommandError`]; [`SessionEnd`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot` for example.
+    /// [`CommandError`]; [`Ended`](CommandError::Ended) where a reset ends QEMU, by `-no-reboot`
+    /// for example.
     pub async fn reset(&self) -> Result<(), CommandError> {
         let event = self
             .until(
@@ -297,8 +298,8 @@ impl Session {
     /// to provoke it.
     ///
     /// # Errors
-    /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the session ends
-    /// first; both name `what`.
+    /// [`CommandError::NoEvent`] after the session's deadline, [`CommandError::Ended`] when the
+    /// session ends first; both name `what`.
     pub fn wait_for_event<F: FnMut(&QmpEvent) -> bool>(
         &self,
         what: &str,

@@ -225,7 +225,7 @@ impl Progress {
         };
         let said = self.process.as_ref().map(ProcessHandle::stderr_tail);
         let said = said.map_or_else(String::new, |tail| its_stderr(&tail.to_string_lossy()));
-        // A monitor serves one client; a second one hears nothing until the first has left.
+        // A monitor serves one client; a second one gets no greeting until the first has left.
         let held = match (&self.process, self.phase) {
             (None, StartPhase::Greeting) => {
                 "; another client may hold it, a monitor serves one at a time"
@@ -253,7 +253,7 @@ async fn begin(
         spec = spec.incoming();
     }
     let firmware = Arc::new(Firmware::new(config.symbols_file(&spec)));
-    // What stood still when it was saved, stands still.
+    // A guest that was paused when it was saved stays paused.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());
     let mut process = qemu_launch::spawn_async(spec.start_stopped(true)).await?;
@@ -320,7 +320,7 @@ async fn begin(
             .await
             .map_err(|error| progress.command(error))?;
     }
-    // A fork has none, and the caller's writers are let go with what writes to them.
+    // A fork gets neither, and the caller's writers are dropped with the tasks that write to them.
     config.transcript = None;
     config.logs = Vec::new();
     let snapshots = Store::new(config.snapshot_file.clone(), loaded);

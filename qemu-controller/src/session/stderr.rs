@@ -47,8 +47,8 @@ impl StderrLines {
 
 impl Session {
     /// What is written to QEMU's stderr, from the beginning as far as it is still kept: the
-    /// firmware's standard error of [semihosting](crate::QemuConfig::semihosting), told apart from
-    /// QEMU's own messages by their text. `None` for a session that was attached.
+    /// firmware's standard error of [semihosting](crate::QemuConfig::semihosting), distinguished
+    /// from QEMU's own messages by their text. `None` for a session that was attached.
     #[must_use]
     pub fn stderr(&self) -> Option<StderrLines> {
         let lines = self.process()?.stderr_lines();

@@ -33,20 +33,20 @@ pub enum StoppedBy {
     Itself,
     /// QMP's `quit`.
     Quit,
-    /// SIGTERM: `quit` went unheard, or could not be sent.
+    /// SIGTERM: `quit` had no effect in time, or could not be sent.
     Terminate,
-    /// SIGKILL: SIGTERM went unheard.
+    /// SIGKILL: SIGTERM had no effect in time.
     Kill,
 }
 
 impl Session {
     /// Ends QEMU: `quit`, then SIGTERM, then SIGKILL, each with its deadline
     /// ([`QemuConfig::stop_policy`](crate::QemuConfig::stop_policy)). When this returns, QEMU is
-    /// gone and reaped, and everybody else who waits for the session has been told.
+    /// gone and reaped, and everybody else who waits for the session has learnt how it ended.
     ///
     /// May be called twice, from several tasks, and after QEMU has ended by itself: all get the
-    /// same answer. Once begun, the ladder is climbed even if the future is dropped. A QEMU that
-    /// was attached to is not this session's to kill: it is only asked, within the session's
+    /// same answer. Once begun, the steps are carried out even if the future is dropped. A QEMU
+    /// that was attached to is not this session's to kill: it is only asked, within the session's
     /// deadline.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Session {
     async fn end(&self, process: &Process) -> Result<StopReport, StopError> {
         let shared = &self.inner.shared;
         if let Some(exit) = process.try_wait() {
-            // So that whoever asks the session afterwards hears the same.
+            // So that whoever asks the session afterwards gets the same answer.
             shared.end().await;
             return Ok(StopReport {
                 by: StoppedBy::Itself,

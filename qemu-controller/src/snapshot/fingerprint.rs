@@ -132,7 +132,7 @@ impl MachineFingerprint {
     }
 }
 
-/// As it stands in a tag.
+/// As it is in a tag.
 impl fmt::Display for MachineFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -23,7 +23,7 @@ pub(super) struct Concluded<'a> {
     course: Course,
 }
 
-/// What a job's events showed. The default, nothing, stands for events that were missed.
+/// What a job's events showed. The default, nothing, is for events that were missed.
 #[derive(Clone, Copy, Default)]
 struct Course {
     succeeded: bool,

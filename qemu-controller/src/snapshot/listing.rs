@@ -19,7 +19,7 @@ use crate::error::CommandError;
 /// A snapshot in the image.
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotEntry {
-    /// Its tag as it stands in the image, and parsed.
+    /// Its tag as it is in the image, and parsed.
     pub(super) text: String,
     pub(super) tag: Tag,
 }

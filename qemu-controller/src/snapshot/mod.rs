@@ -93,7 +93,7 @@ impl Session {
     /// changes that image by other commands (`savevm`, `delvm`, a debugger's `monitor`) is noticed
     /// only where something fails by it: a snapshot of the same name stays beside the new one.
     ///
-    /// The future may be dropped at any point: what was begun is finished, and the next operation
+    /// The future may be dropped at any point: what was begun is finished, and the next transaction
     /// waits for it. The session's deadline is that of the whole; give a machine with much memory
     /// [more](Self::with_deadline).
     ///

@@ -23,8 +23,8 @@ pub struct Hang {
     /// The run state; `None` where QEMU itself does not answer, or the session was
     /// [busy](Self::busy).
     pub run_state: Option<RunState>,
-    /// Another operation of the session, a long save for example, was not done; the guest was not
-    /// looked at.
+    /// Another transaction of the session, a long save for example, was not done; the guest was
+    /// not looked at.
     pub busy: bool,
     /// The monitor was closed, and QEMU's process has not exited.
     pub monitor_closed: bool,
@@ -83,7 +83,7 @@ impl Exception {
 }
 
 impl Session {
-    /// Looks where the guest is. One that runs stands still for it, some milliseconds: while it
+    /// Looks where the guest is. One that runs is stopped for it, some milliseconds: while it
     /// runs, QEMU's program counter is that of the last time it left its translated code.
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
         let session = self.with_deadline(LOOK);

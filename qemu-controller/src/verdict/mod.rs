@@ -61,7 +61,7 @@ pub enum Verdict {
     Stopped,
     /// Somebody else ended it.
     Interrupted(Interruption),
-    /// It ran on when the deadline was facts. QEMU still runs, and the guest is as it was.
+    /// It still ran when the deadline passed. QEMU still runs, and the guest is as it was.
     TimedOut(Box<Hang>),
     /// The session was lost, so nobody can say: attached to a QEMU whose end has no event, the
     /// connection broken, or the session let go.
@@ -82,13 +82,13 @@ pub enum Interruption {
     Debugger,
 }
 
-/// What is known of a run that is facts.
+/// What is known of a run that has ended.
 pub(crate) struct RunFacts {
     /// Where the core locked up.
     pub(crate) place: Option<SymbolOffset>,
-    /// `None` for a guest that is stopped for good, in a QEMU that stays …
+    /// How the session ended; `None` where QEMU stays and only the guest has come to its end …
     pub(crate) ended: Option<SessionEnd>,
-    /// … and in this state.
+    /// … which is then in this state.
     pub(crate) final_state: Option<RunState>,
     pub(crate) shutdown: Option<ShutdownEvent>,
     /// This session asked QEMU to end, by command …

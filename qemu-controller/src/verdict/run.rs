@@ -23,7 +23,7 @@ impl Session {
     /// be looked at, and [`stop`](Self::stop) ends it. A guest that resets itself runs on, as on
     /// hardware, and the report counts how often it did; with
     /// [`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot) its first reset is the end of the
-    /// run. A guest that shut down in a QEMU that is told to stay (`-no-shutdown`) has come to its
+    /// run. A guest that shut down in a QEMU that stays after that (`-no-shutdown`) has come to its
     /// end as well.
     pub async fn run_to_end(&self, deadline: Duration) -> Verdict {
         let until = instant_after(deadline);

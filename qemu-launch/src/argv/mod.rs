@@ -109,7 +109,7 @@ pub(crate) fn plan(
     })
 }
 
-/// The default board is one of Arm's: another QEMU has to be told its board.
+/// The default board is one of Arm's: any other QEMU needs a board to be named.
 pub(crate) fn check_board(spec: &MachineSpec, program: &Path) -> Result<(), SpecError> {
     let target = Target::of(spec, program);
     if !spec.is_default_board() || target.has_default_board() {

@@ -84,7 +84,7 @@ struct Reader {
 impl Reader {
     fn take(&mut self, kind: u8, address: u16, data: &[u8]) -> Result<(), String> {
         if self.ended {
-            // Another file in the same one, whose addresses begin anew.
+            // Another file in the same one, whose addresses begin at 0 again.
             (self.ended, self.misread, self.base) = (false, true, 0);
             self.lines.push(BASE_ZERO.to_owned());
         }

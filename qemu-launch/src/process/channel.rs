@@ -219,7 +219,7 @@ impl EndpointKey<'_> {
         }
     }
 
-    /// One port on two addresses is two keys, unless one of them stands for all of its family.
+    /// One port on two addresses is two keys, unless one of them is its family's wildcard.
     fn overlaps(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Port(a), Self::Port(b)) => {

@@ -314,7 +314,7 @@ impl MachineSpec {
         self
     }
 
-    /// Does not run the guest until it is told to, by QMP's `cont` or by a debugger (`-S`).
+    /// Does not run the guest until QMP's `cont` or a debugger starts it (`-S`).
     #[must_use]
     pub fn start_stopped(mut self, stopped: bool) -> Self {
         self.start_stopped = stopped;
