@@ -18,8 +18,8 @@ use crate::settings::{SemihostingMode, Settings};
 /// How long QEMU may take to be ready: ample also where a whole test suite starts at once.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL: no long wait is to follow
-/// a `--timeout`.
+/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL: no long wait is to
+/// follow a `--timeout`.
 const STOP: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(1),

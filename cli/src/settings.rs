@@ -40,9 +40,9 @@ pub(crate) struct Settings {
     pub(crate) deterministic: Option<u8>,
     /// What the firmware reaches by semihosting [default: console]
     ///
-    /// `console` keeps QEMU from running other programs (its `-sandbox`). QEMU has nothing that keeps
-    /// the firmware from opening files: it can read and write yours with `console` too. Firmware
-    /// that you do not trust needs `off`.
+    /// `console` keeps QEMU from running other programs (its `-sandbox`). QEMU has nothing that
+    /// keeps the firmware from opening files: it can read and write yours with `console` too.
+    /// Firmware that you do not trust needs `off`.
     #[arg(long, value_name = "WHAT")]
     pub(crate) semihosting: Option<SemihostingMode>,
     /// Write what the firmware prints into this file as well

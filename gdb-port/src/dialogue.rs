@@ -6,10 +6,10 @@
 //!                              └─no──────────────────────────────────────────► Done
 //! ```
 //!
-//! How a running guest is distinguished from a stopped one: QEMU's stub stops the guest when it accepts a
-//! connection; up to 8.0 it then sends a stop reply that nobody asked for (`T02`), and only if the
-//! guest ran. From 8.1 on it does not, so there the caller's word ([`ProbeOptions::guest`])
-//! decides. Without either, the guest is left as it is: stopped.
+//! How a running guest is distinguished from a stopped one: QEMU's stub stops the guest when it
+//! accepts a connection; up to 8.0 it then sends a stop reply that nobody asked for (`T02`), and
+//! only if the guest ran. From 8.1 on it does not, so there the caller's word
+//! ([`ProbeOptions::guest`]) decides. Without either, the guest is left as it is: stopped.
 //!
 //! The letter that lets it run on is `D`. After `multiprocess+` was agreed it must be `D;1`, and
 //! QEMU remembers that from any earlier client; the stop reply's thread id (`p01.01`) shows it. Any

@@ -48,9 +48,9 @@ pub enum Broken {
 ///
 /// Feed [`handle_input`](Self::handle_input), poll [`poll_event`](Self::poll_event) until `None`,
 /// then write
-/// [`output`](Self::output) and report what was written with [`advance_output`](Self::advance_output). The order matters
-/// in one case: acknowledgments are made when bytes are fed, so whatever is sent after that follows
-/// them.
+/// [`output`](Self::output) and report what was written with
+/// [`advance_output`](Self::advance_output). The order matters in one case: acknowledgments are
+/// made when bytes are fed, so whatever is sent after that follows them.
 #[derive(Debug)]
 pub struct Link {
     decoder: Decoder,

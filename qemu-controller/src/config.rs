@@ -29,8 +29,8 @@ const GDB_PORT: u16 = 1234;
 /// and the deadlines.
 ///
 /// The defaults: `qemu-system-arm` (found as [`qemu_launch::discover`] says), board `lm3s6965evb`
-/// with a `cortex-m3` and `64K`, QMP over a socket pair that QEMU inherits, one serial port that the
-/// session reads ([`Session::serial`](crate::Session::serial)), no firmware, and nothing that
+/// with a `cortex-m3` and `64K`, QMP over a socket pair that QEMU inherits, one serial port that
+/// the session reads ([`Session::serial`](crate::Session::serial)), no firmware, and nothing that
 /// listens: a GDB stub is there when it is asked for, by [`gdb`](Self::gdb) or
 /// [`wait_for_gdb`](Self::wait_for_gdb).
 ///

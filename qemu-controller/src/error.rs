@@ -126,10 +126,11 @@ pub enum WaitPhase {
     Sent,
     /// Answered, but the event that shows its effect did not come.
     Effect,
-    /// QEMU has closed its monitor, or the connection was lost, and how QEMU ended is not known yet.
+    /// QEMU has closed its monitor, or the connection was lost, and how QEMU ended is not known
+    /// yet.
     MonitorClosed,
-    /// This program itself was held up past the deadline, by a debugger or a busy machine; that says
-    /// nothing of QEMU.
+    /// This program itself was held up past the deadline, by a debugger or a busy machine; that
+    /// says nothing of QEMU.
     HeldUp,
 }
 

@@ -16,8 +16,8 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`CommandError`]; [`Return`](CommandError::Return) where this QEMU's return is not what the crate,
-    /// made from another version's schema, expects.
+    /// [`CommandError`]; [`Return`](CommandError::Return) where this QEMU's return is not what the
+    /// crate, made from another version's schema, expects.
     pub async fn qapi<C: QmpCommand>(&self, command: &C) -> Result<C::Ok, CommandError> {
         let value = self.execute(C::NAME, command).await?;
         value.parse().map_err(|error| CommandError::Return {

@@ -38,13 +38,13 @@
 //! [`MachineSpec::inherit_env`] name; no descriptor but the standard streams and its channels.
 //! stdout and stderr are drained from the first byte to the last, 64 KiB of each are kept, and the
 //! rest is counted. Nothing listens where another machine could reach it, unless
-//! [`Endpoint::Exposed`] says so. Where a monitor or a GDB stub listens on TCP, QEMU's sandbox keeps
-//! it from running other programs; see [`MachineSpec::sandbox`] for what that does not cover.
+//! [`Endpoint::Exposed`] says so. Where a monitor or a GDB stub listens on TCP, QEMU's sandbox
+//! keeps it from running other programs; see [`MachineSpec::sandbox`] for what that does not cover.
 //!
 //! No string becomes an option or a second file: each is escaped as QEMU reads the option that it
-//! is in, or refused. None becomes a property either, but those behind the name of a board or a CPU,
-//! as in `virt,secure=on`. [`MachineSpec::extra_args`] and [`Display::Raw`] are options by their
-//! nature, so never fill them with strings of others.
+//! is in, or refused. None becomes a property either, but those behind the name of a board or a
+//! CPU, as in `virt,secure=on`. [`MachineSpec::extra_args`] and [`Display::Raw`] are options by
+//! their nature, so never fill them with strings of others.
 //!
 //! # What a start costs
 //! [`spawn()`] takes 0.27 ms, half as long as `std::process::Command` with the same arguments and
@@ -61,7 +61,8 @@
 //! the child runs in this program's memory for the moment until it executes QEMU. `Command` without
 //! a descriptor to pass does so too, and takes 0.21 ms. What is more here: the command line, the
 //! check of the program before it is executed, the child's own system calls for signals, group,
-//! umask, core limit, parent-death signal and descriptors, and the thread that starts and serves it.
+//! umask, core limit, parent-death signal and descriptors, and the thread that starts and serves
+//! it.
 //!
 //! # Systems
 //! | | Linux | macOS, BSD | Windows |

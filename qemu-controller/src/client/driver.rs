@@ -59,16 +59,16 @@ enum Turn {
 }
 
 impl State {
-    /// Writes from whichever task has the lock; what the socket does not take is left to the driver,
-    /// whose waker the socket gets.
+    /// Writes from whichever task has the lock; what the socket does not take is left to the
+    /// driver, whose waker the socket gets.
     pub(crate) fn write_from_submit(&mut self) {
         let driver = self.driver.clone();
         self.write(&mut Context::from_waker(&driver));
     }
 
     /// Writes what is waiting. That QEMU has hung up (EPIPE, ECONNRESET) is not the end yet: unread
-    /// input may still hold its last messages. Any other failure is on our side and ends the session,
-    /// since a QEMU that is well would not close the stream.
+    /// input may still hold its last messages. Any other failure is on our side and ends the
+    /// session, since a QEMU that is well would not close the stream.
     fn write(&mut self, cx: &mut Context<'_>) {
         let Some(transport) = &mut self.transport else {
             return;

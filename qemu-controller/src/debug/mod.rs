@@ -128,7 +128,8 @@ impl Session {
     /// ([`QemuConfig::gdb`](crate::QemuConfig::gdb)).
     ///
     /// # Errors
-    /// [`DebugError`]; the guest goes on as it was. [`DebugError::Busy`] while there is another one.
+    /// [`DebugError`]; the guest goes on as it was. [`DebugError::Busy`] while there is another
+    /// one.
     pub async fn debugger(&self) -> Result<Debugger, DebugError> {
         let deadline = self.deadline;
         let shared = self.inner.shared.share();

@@ -229,7 +229,8 @@ impl Debugger {
                         return Ok(StopReason::Reached { index, hits });
                     }
                 }
-                // It was reset or loaded while it stood at a breakpoint: the run goes on from there.
+                // It was reset or loaded while it stood at a breakpoint: the run goes on from
+                // there.
                 None if signal == SIGTRAP && self.is_elsewhere => leave = false,
                 _ if signal == SIGINT || reply.is_none() => return Ok(StopReason::Paused),
                 _ => return Ok(StopReason::Signal(signal)),

@@ -36,8 +36,8 @@ impl MachineState {
             .map_err(|source| StateError::file(path, source))
     }
 
-    /// Opens a state that was [persisted](Self::persist). Blocks while the file is read once: damage
-    /// is noticed here, and not by a guest.
+    /// Opens a state that was [persisted](Self::persist). Blocks while the file is read once:
+    /// damage is noticed here, and not by a guest.
     ///
     /// # Errors
     /// [`StateError::File`], also where the file is no state or is damaged.

@@ -26,8 +26,8 @@ pub(super) fn can_begin(run_state: &RunState) -> bool {
     )
 }
 
-/// Replaces this run state by `paused` in a saved state. Returns false, and changes nothing, where it
-/// is not there exactly once.
+/// Replaces this run state by `paused` in a saved state. Returns false, and changes nothing, where
+/// it is not there exactly once.
 pub(super) fn pause(state: &File, bytes: u64, run_state: &RunState) -> io::Result<bool> {
     let named = named(run_state.as_str());
     let Some(at) = find_once(state, bytes, &named)? else {

@@ -27,8 +27,8 @@ impl Session {
     /// and the same QEMUs can do it. The session's deadline is that of QEMU's part.
     ///
     /// # Errors
-    /// [`StateError`]. Disks that the guest can write to are refused, by name: a state does not have
-    /// what is on them. So is a medium in an SD card on an SPI bus, which QEMU cannot restore;
+    /// [`StateError`]. Disks that the guest can write to are refused, by name: a state does not
+    /// have what is on them. So is a medium in an SD card on an SPI bus, which QEMU cannot restore;
     /// without a medium the card is taken out for the moment of the save.
     pub async fn save_state(&self) -> Result<MachineState, StateError> {
         let store = Arc::clone(&self.inner.snapshots);

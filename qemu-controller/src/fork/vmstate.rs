@@ -2,8 +2,8 @@
 //!
 //! It is, byte for byte, the stream that `migrate` would send (7.2 and 10.0). `migrate` itself
 //! leaves its traces: the machine is in `postmigrate` with its block nodes inactive, which only
-//! `cont` ends. The image is our own, made a moment ago, so only what QEMU makes of it by default is
-//! read; anything else is an error. The format: QEMU's `docs/interop/qcow2.txt`.
+//! `cont` ends. The image is our own, made a moment ago, so only what QEMU makes of it by default
+//! is read; anything else is an error. The format: QEMU's `docs/interop/qcow2.txt`.
 
 use std::fs::File;
 use std::io;

@@ -58,7 +58,8 @@ impl Session {
     /// that the port is this QEMU's. Nothing is connected and the guest is not touched.
     ///
     /// # Errors
-    /// [`GdbError`]. That a debugger could *not* attach is no error, but in [`GdbCheck::reachability`].
+    /// [`GdbError`]. That a debugger could *not* attach is no error, but in
+    /// [`GdbCheck::reachability`].
     pub async fn check_gdb(&self) -> Result<GdbCheck, GdbError> {
         let before = self.query_status().await?;
         let said = stub(&self.inner.shared, self.deadline).await?;

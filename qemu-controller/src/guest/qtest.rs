@@ -61,9 +61,9 @@ impl Session {
     /// devices. Code that the guest has run is translated again.
     ///
     /// # Errors
-    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the configuration does not allow it,
-    /// [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What lay before the place
-    /// that failed may be written.
+    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the configuration does not
+    /// allow it, [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What
+    /// lay before the place that failed may be written.
     pub async fn write_memory<'a>(
         &self,
         to: impl Into<Location<'a>>,

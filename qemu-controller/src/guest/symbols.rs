@@ -1,7 +1,7 @@
 //! The firmware's symbols: addresses by name, and the name nearest to an address.
 //!
-//! A file's names are kept as they are in it, once, and a symbol is where its name begins: an ELF of
-//! 10 MB can have half a million symbols that share one name of 4,000 bytes.
+//! A file's names are kept as they are in it, once, and a symbol is where its name begins: an ELF
+//! of 10 MB can have half a million symbols that share one name of 4,000 bytes.
 
 use std::borrow::Cow;
 use std::fmt;

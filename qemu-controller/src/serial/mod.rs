@@ -195,7 +195,8 @@ impl Serial {
     }
 
     /// The port as a stream: [`AsyncRead`](tokio::io::AsyncRead) from the same buffer, and
-    /// [`AsyncWrite`](tokio::io::AsyncWrite). With [`BufReader`](tokio::io::BufReader) it gives lines.
+    /// [`AsyncWrite`](tokio::io::AsyncWrite). With [`BufReader`](tokio::io::BufReader) it gives
+    /// lines.
     #[must_use]
     pub fn stream(&self) -> SerialStream {
         SerialStream::new(Arc::clone(&self.port))

@@ -101,9 +101,9 @@ const HEADER: usize = 16;
 /// `struct unix_diag_msg`.
 const MESSAGE: usize = 16;
 
-/// How much memory the kernel holds for bytes that the other end of a unix socket has not read: zero
-/// if it has read them all. By `NETLINK_SOCK_DIAG` (`linux/unix_diag.h`), since the `ioctl` that
-/// tells it cannot be had without `unsafe`.
+/// How much memory the kernel holds for bytes that the other end of a unix socket has not read:
+/// zero if it has read them all. By `NETLINK_SOCK_DIAG` (`linux/unix_diag.h`), since the `ioctl`
+/// that tells it cannot be had without `unsafe`.
 fn unread(socket: &impl AsFd) -> io::Result<u32> {
     let inode = rustix::fs::fstat(socket)?.st_ino as u32;
     let kernel = socket_with(

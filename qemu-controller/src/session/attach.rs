@@ -79,8 +79,9 @@ impl Session {
     /// ask.
     ///
     /// # Errors
-    /// [`StartError`], after the deadline at the latest. A monitor serves one client at a time: while
-    /// it has another one, this session gets no greeting, and sends nothing that could run later.
+    /// [`StartError`], after the deadline at the latest. A monitor serves one client at a time:
+    /// while it has another one, this session gets no greeting, and sends nothing that could run
+    /// later.
     pub async fn attach(
         address: Address,
         config: impl Into<AttachConfig>,

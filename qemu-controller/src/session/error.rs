@@ -18,8 +18,8 @@ pub enum StartError {
     /// The machine's description cannot work, or QEMU could not be run: nothing was started.
     #[error(transparent)]
     Launch(#[from] SpawnError),
-    /// The configuration contradicts itself in what concerns the session; the text says how. Nothing
-    /// is left of what was started.
+    /// The configuration contradicts itself in what concerns the session; the text says how.
+    /// Nothing is left of what was started.
     #[error("{0}")]
     Config(String),
     /// A log, of the QMP traffic or of a port, cannot be written; nothing was started.

@@ -172,8 +172,8 @@ impl Session {
     /// and changes between versions.
     ///
     /// # Errors
-    /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a success;
-    /// else [`CommandError`].
+    /// [`CommandError::HumanMonitor`] where the monitor printed an error, which QMP itself calls a
+    /// success; else [`CommandError`].
     pub async fn human_monitor_command(&self, line: &str) -> Result<String, CommandError> {
         let deadline = self.deadline.into();
         let verb = line.split_whitespace().next().unwrap_or_default();
@@ -236,7 +236,8 @@ impl Session {
     /// refuses the others.
     ///
     /// # Errors
-    /// [`CommandError`]; [`Invalid`](CommandError::Invalid) with a QEMU that offers no out-of-band execution.
+    /// [`CommandError`]; [`Invalid`](CommandError::Invalid) with a QEMU that offers no out-of-band
+    /// execution.
     pub async fn execute_oob<A: Serialize + ?Sized>(
         &self,
         command: &str,
@@ -347,8 +348,8 @@ impl Session {
 
     /// Leaves QEMU running on purpose: one that was attached to, or that is configured to [keep
     /// running](crate::QemuConfig::keep_running). The session is over then for all its handles
-    /// ([`SessionEnd::Released`]); its monitor is free for the next client. A save or load that is under
-    /// way is finished first, or QEMU would be left half taken apart.
+    /// ([`SessionEnd::Released`]); its monitor is free for the next client. A save or load that is
+    /// under way is finished first, or QEMU would be left half taken apart.
     ///
     /// # Errors
     /// [`DetachError`] for a QEMU that would end with this session; nothing has changed.

@@ -58,8 +58,8 @@ impl Session {
     /// and lives in it.
     ///
     /// # Errors
-    /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been ended then, as
-    /// it has when this future is dropped.
+    /// [`StartError`], with QEMU's own words where it has ended. Whatever was started has been
+    /// ended then, as it has when this future is dropped.
     pub async fn start(config: QemuConfig) -> Result<Self, StartError> {
         Self::begin_from(config, None).await
     }
@@ -105,8 +105,8 @@ fn config_error(text: impl Into<String>) -> StartError {
     StartError::Config(text.into())
 }
 
-/// How far a start has come, and of what. Dropped before its end, it leaves no process, not even one
-/// that is to keep running.
+/// How far a start has come, and of what. Dropped before its end, it leaves no process, not even
+/// one that is to keep running.
 pub(super) struct Progress {
     pub(super) phase: StartPhase,
     /// The QEMU or the monitor, as errors call it.
@@ -203,8 +203,8 @@ impl Progress {
         }
     }
 
-    /// The deadline of the start has passed. A program that was held up past it may not have seen an
-    /// end of QEMU's that was not its own doing.
+    /// The deadline of the start has passed. A program that was held up past it may not have seen
+    /// an end of QEMU's that was not its own doing.
     pub(super) fn deadline(&self, deadline: Duration) -> StartError {
         let own = self.process.as_ref();
         let own = own.filter(|process| !process.was_signalled());

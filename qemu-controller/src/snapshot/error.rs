@@ -8,9 +8,9 @@ use super::name::InvalidName;
 use crate::error::{CommandError, SessionEnd};
 
 /// Why an operation on snapshots failed. The guest's run state is as before, and every earlier
-/// snapshot is still there. One thing is not undone: a machine that was shut down has been reset for
-/// a load that then failed ([`Job`](Self::Job), [`Command`](Self::Command)), and waits in the run
-/// state `prelaunch`.
+/// snapshot is still there. One thing is not undone: a machine that was shut down has been reset
+/// for a load that then failed ([`Job`](Self::Job), [`Command`](Self::Command)), and waits in the
+/// run state `prelaunch`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {

@@ -155,8 +155,8 @@ pub(super) struct Precheck {
 }
 
 impl Precheck {
-    /// Asks QEMU, and records the answer. Opens the user's file if that is there. A medium in the SD
-    /// card is refused here: QEMU would abort at the load.
+    /// Asks QEMU, and records the answer. Opens the user's file if that is there. A medium in the
+    /// SD card is refused here: QEMU would abort at the load.
     pub(super) async fn query(
         transaction: &Transaction,
         store: &Store,

@@ -102,10 +102,10 @@ impl Session {
     /// end.
     ///
     /// # Errors
-    /// [`SnapshotError`]; the run state is as it was and nothing that was saved before is lost. An SD card on an SPI
-    /// bus is refused while it has a medium: QEMU aborts when it restores one, so what was saved
-    /// could never be loaded. Without a medium, as on `lm3s6965evb` by default, it is taken out for
-    /// the moment of the save.
+    /// [`SnapshotError`]; the run state is as it was and nothing that was saved before is lost. An
+    /// SD card on an SPI bus is refused while it has a medium: QEMU aborts when it restores one, so
+    /// what was saved could never be loaded. Without a medium, as on `lm3s6965evb` by default, it
+    /// is taken out for the moment of the save.
     pub fn save_snapshot<'a>(&'a self, name: &'a str) -> SaveSnapshot<'a> {
         SaveSnapshot::new(self, name)
     }
@@ -115,10 +115,10 @@ impl Session {
     /// (`-no-shutdown`) is reset first: QEMU would not let it run otherwise.
     ///
     /// # Errors
-    /// [`SnapshotError`]. After a load that QEMU failed in the middle ([`SnapshotError::Job`]) the run state is as
-    /// before (`prelaunch` where it was shut down), but memory and devices may be partly the
-    /// snapshot's. What does not fit, by what the snapshot says it was taken with, is refused
-    /// before.
+    /// [`SnapshotError`]. After a load that QEMU failed in the middle ([`SnapshotError::Job`]) the
+    /// run state is as before (`prelaunch` where it was shut down), but memory and devices may be
+    /// partly the snapshot's. What does not fit, by what the snapshot says it was taken with, is
+    /// refused before.
     pub fn load_snapshot<'a>(&'a self, name: &'a str) -> LoadSnapshot<'a> {
         LoadSnapshot::new(self, name)
     }

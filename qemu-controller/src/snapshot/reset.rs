@@ -25,7 +25,8 @@ impl Command for SetAction {
     type Return = qmp_proto::Empty;
 }
 
-/// Resets a machine in a run state that only a reset leaves: what is loaded into it could never run.
+/// Resets a machine in a run state that only a reset leaves: what is loaded into it could never
+/// run.
 pub(super) async fn reset_if_shut_down(
     transaction: &Transaction,
     state: &RunState,

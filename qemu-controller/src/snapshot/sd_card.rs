@@ -114,8 +114,8 @@ pub(crate) async fn job_without<C: Command>(
     Ok(resumed)
 }
 
-/// Before `sd-card-spi` was a type of its own, a property said so. A card without the property is on
-/// another bus.
+/// Before `sd-card-spi` was a type of its own, a property said so. A card without the property is
+/// on another bus.
 async fn is_true(transaction: &Transaction, path: &str) -> Result<bool, CommandError> {
     match transaction.command(&QomGet::new(path, "spi")).await {
         Ok(value) => Ok(value.as_str() == "true"),

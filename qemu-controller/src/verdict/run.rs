@@ -46,8 +46,8 @@ impl Session {
     }
 
     /// Waits for the end of the run, however long that takes, and tells how it ended, as
-    /// [`run_to_end`](Self::run_to_end) does; a guest that is stopped is left so. After the end it answers at
-    /// once, with the same.
+    /// [`run_to_end`](Self::run_to_end) does; a guest that is stopped is left so. After the end it
+    /// answers at once, with the same.
     pub async fn wait(&self) -> Verdict {
         let final_state = tokio::select! {
             _ = self.ended() => None,

@@ -43,7 +43,8 @@ impl MachineSpec {
     /// Nothing is looked up or opened; the description and the current folder, from which relative
     /// paths are made absolute, are all that it depends on. Inherited channels are shown with the
     /// descriptors 3, 4, ..., in the order QMP, GDB, serial ports, monitors, other character
-    /// devices; a started process has numbers of its own (see [`ProcessHandle::argv`](crate::ProcessHandle::argv)).
+    /// devices; a started process has numbers of its own (see
+    /// [`ProcessHandle::argv`](crate::ProcessHandle::argv)).
     ///
     /// # Errors
     /// Whatever contradicts itself, or can't be passed to QEMU unharmed.

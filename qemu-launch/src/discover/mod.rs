@@ -1,8 +1,8 @@
 //! Finding QEMU, and asking it for its version and for what it supports.
 //!
 //! A program given as a bare name is looked up in the environment variable of its name in capitals
-//! (`QEMU_SYSTEM_ARM` for `qemu-system-arm`), then in `PATH`, of which empty entries are passed over.
-//! A path with a separator is taken as it is.
+//! (`QEMU_SYSTEM_ARM` for `qemu-system-arm`), then in `PATH`, of which empty entries are passed
+//! over. A path with a separator is taken as it is.
 
 pub(crate) mod install;
 
@@ -174,8 +174,9 @@ fn runnable(path: &Path) -> Result<Option<PathBuf>, FindError> {
     }
 }
 
-/// What the file is instead of a program, by its first bytes. They are read again only when its size
-/// or its modification time has changed: opening and reading it takes as long as all other checks.
+/// What the file is instead of a program, by its first bytes. They are read again only when its
+/// size or its modification time has changed: opening and reading it takes as long as all other
+/// checks.
 fn what_instead(path: &Path, metadata: &fs::Metadata) -> io::Result<Option<&'static str>> {
     static LAST_PROGRAM: Mutex<Option<(PathBuf, u64, SystemTime)>> = Mutex::new(None);
     let last = || LAST_PROGRAM.lock().unwrap_or_else(PoisonError::into_inner);

@@ -31,7 +31,7 @@ const START_LINEAR: u8 = 5;
 /// boards whose loader does not take plain data.
 const UNIVERSAL: std::ops::RangeInclusive<u8> = 0x0a..=0x0e;
 
-/// Begins the addresses of a file anew.
+/// A record that sets the base of the addresses to 0, as at the beginning of a file.
 const BASE_ZERO: &str = ":020000040000FA";
 const END_RECORD: &str = ":00000001FF";
 

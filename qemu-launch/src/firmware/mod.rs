@@ -166,8 +166,8 @@ fn read_hex(path: &Path) -> Result<IntelHex, FirmwareError> {
     })
 }
 
-/// Opens what must be a file with something in it. Its kind is looked at first: opening a pipe would
-/// wait for its writer.
+/// Opens what must be a file with something in it. Its kind is looked at first: opening a pipe
+/// would wait for its writer.
 pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
     let io = |error| FirmwareError::io(path, error);
     let metadata = fs::metadata(path).map_err(io)?;

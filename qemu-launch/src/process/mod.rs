@@ -43,8 +43,8 @@ const DROP_WAIT: Duration = Duration::from_millis(250);
 /// until QEMU is gone, which takes some milliseconds, and for 250 ms at most;
 /// [`ProcessHandle::end`] spares async code even that.
 ///
-/// Everything that needs no ownership is in [`ProcessHandle`], to which this dereferences, and which
-/// can be cloned and outlive it.
+/// Everything that needs no ownership is in [`ProcessHandle`], to which this dereferences, and
+/// which can be cloned and outlive it.
 #[derive(Debug)]
 pub struct Process {
     handle: ProcessHandle,
@@ -250,9 +250,9 @@ impl ProcessHandle {
 
     /// Asks it to end: SIGTERM to its process group, upon which QEMU sends SHUTDOWN (`host-signal`)
     /// and exits with status 0. In its first 50 ms or so QEMU has no handler for SIGTERM yet, and
-    /// signal 15 ends it: then [`Exit::signal`] is 15 and there is no exit status. A process that was
-    /// stopped (SIGSTOP) is continued, since it would not react otherwise. Does nothing once it has
-    /// ended. On Windows the same as [`kill`](Self::kill).
+    /// signal 15 ends it: then [`Exit::signal`] is 15 and there is no exit status. A process that
+    /// was stopped (SIGSTOP) is continued, since it would not react otherwise. Does nothing once it
+    /// has ended. On Windows the same as [`kill`](Self::kill).
     pub fn terminate(&self) {
         self.shared.signalled.store(true, Ordering::Relaxed);
         self.shared.child.terminate();
@@ -271,8 +271,8 @@ impl ProcessHandle {
         self.shared.signalled.load(Ordering::Relaxed)
     }
 
-    /// Ends it, step by step, and returns which step it took. That begins with this call, whether or
-    /// not the future is polled, and goes on if the future is dropped.
+    /// Ends it, step by step, and returns which step it took. That begins with this call, whether
+    /// or not the future is polled, and goes on if the future is dropped.
     pub fn end(
         &self,
         policy: StopPolicy,

@@ -65,7 +65,8 @@ pub struct Line {
 }
 
 /// Follows an output stream line by line, from its first byte unless that is gone already. A slow
-/// reader delays nothing: it misses lines, and each line says how many bytes were dropped before it.
+/// reader delays nothing: it misses lines, and each line says how many bytes were dropped before
+/// it.
 #[derive(Debug, Clone)]
 pub struct Lines {
     ring: Arc<Ring>,

@@ -53,7 +53,8 @@ fn assignment(word: &str) -> Option<(String, u64)> {
         .then(|| (name.to_owned(), value))
 }
 
-/// ` x0/zero 0000000000000000 x1/ra    0000000080000000`, and ` pc       0000000080000000` on a line of its own.
+/// ` x0/zero 0000000000000000 x1/ra    0000000080000000`, and ` pc       0000000080000000` on a
+/// line of its own.
 fn pairs(line: &str) -> impl Iterator<Item = (String, u64)> {
     let words: Vec<_> = line.split_whitespace().collect();
     let pair = |pair: &[&str]| {

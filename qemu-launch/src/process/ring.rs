@@ -100,8 +100,8 @@ mod tests {
     use super::Ring;
 
     proptest! {
-        /// However it is written and whenever it is read: the reader gets the stream, less the bytes
-        /// that are counted as dropped.
+        /// However it is written and whenever it is read: the reader gets the stream, less the
+        /// bytes that are counted as dropped.
         #[test]
         fn a_reader_loses_only_what_is_counted(
             capacity in 1_usize..20,

@@ -67,8 +67,8 @@ pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
 }
 
 /// As [`spawn`], for async code: the checks and the start are done on another thread, and no
-/// particular runtime is needed. If the future is dropped, no process stays, not even one that is to
-/// [keep running](MachineSpec::keep_running).
+/// particular runtime is needed. If the future is dropped, no process stays, not even one that is
+/// to [keep running](MachineSpec::keep_running).
 ///
 /// # Errors
 /// As [`spawn`].
@@ -78,8 +78,8 @@ pub async fn spawn_async(spec: MachineSpec) -> Result<Process, SpawnError> {
     let starter = {
         let done = Arc::clone(&done);
         move || {
-            // A panic must not leave the caller waiting. A process that nobody takes is dropped, and
-            // ends with that.
+            // A panic must not leave the caller waiting. A process that nobody takes is dropped,
+            // and ends with that.
             let outcome = catch_unwind(AssertUnwindSafe(|| Ok(spawn(&spec)?.keep(false))));
             done.set(outcome.unwrap_or_else(|_| Err(panicked())));
         }
@@ -133,7 +133,8 @@ fn with_rewritten<'a>(
     Ok(spec)
 }
 
-/// A folder for private sockets and files, where one is wanted; mode 0700 from the moment it exists.
+/// A folder for private sockets and files, where one is wanted; mode 0700 from the moment it
+/// exists.
 fn private_folder(spec: &MachineSpec, has_files: bool) -> Result<Option<TempDir>, SpawnError> {
     if !has_files && !channel::wants_folder(spec) {
         return Ok(None);

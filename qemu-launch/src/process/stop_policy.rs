@@ -17,8 +17,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopPolicy {
-    /// How long it may take to exit by itself, before SIGTERM: for a caller that has just sent QMP's
-    /// `quit`. Default: zero.
+    /// How long it may take to exit by itself, before SIGTERM: for a caller that has just sent
+    /// QMP's `quit`. Default: zero.
     pub exit: Duration,
     /// How long SIGTERM may take, before SIGKILL. Default: 2 s (QEMU needs 10 ms; 150 ms on a
     /// loaded machine).

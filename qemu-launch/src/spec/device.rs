@@ -10,9 +10,9 @@ use crate::spec::endpoint::Endpoint;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backend {
-    /// To this program or to the client that connects. **Read it until the process is gone**: an unread
-    /// UART stalls QEMU after 278 bytes on a unix socket or socket pair. A socket that QEMU listens
-    /// on drops what is printed before a client connects; an inherited one drops nothing.
+    /// To this program or to the client that connects. **Read it until the process is gone**: an
+    /// unread UART stalls QEMU after 278 bytes on a unix socket or socket pair. A socket that QEMU
+    /// listens on drops what is printed before a client connects; an inherited one drops nothing.
     Endpoint(Endpoint),
     /// Into a file, which is emptied first unless `append` is set.
     File {

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 /// [`Inherited`](Endpoint::Inherited).
 ///
 /// A QMP client that connects to a monitor which QEMU listens for, while QEMU still starts, hangs
-/// QEMU once in some thousand times: QEMU greets, and then waits in `accept` for another client. One
-/// more connection, closed at once, frees it, as a session of `qemu-controller` does by itself.
+/// QEMU once in some thousand times: QEMU greets, and then waits in `accept` for another client.
+/// One more connection, closed at once, frees it, as a session of `qemu-controller` does by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Endpoint {

@@ -15,19 +15,19 @@ impl MachineSpec {
     /// inherits, the channel `incoming`: QMP's `migrate-incoming` with `fd:N`, where N is the
     /// descriptor of
     /// [`Process::address`](crate::Process::address), makes QEMU read it, and
-    /// [`Process::take`](crate::Process::take) has the end to write it to. A state that does not fit ends QEMU
-    /// with status 1 and the reason on stderr. Unix only.
+    /// [`Process::take`](crate::Process::take) has the end to write it to. A state that does not
+    /// fit ends QEMU with status 1 and the reason on stderr. Unix only.
     #[must_use]
     pub fn incoming(mut self) -> Self {
         self.incoming = true;
         self
     }
 
-    /// The same machine with endpoints of its own, so that it can run beside this one. Nothing of it
-    /// listens but where its user alone can connect: sockets at a path and TCP ports become private
-    /// sockets, the QMP monitor an inherited socket pair, and there is no GDB stub. Its stdin
-    /// and stdout are the defaults. It ends with its handle, even where this one is to keep running.
-    /// `extra_args` stay as they are.
+    /// The same machine with endpoints of its own, so that it can run beside this one. Nothing of
+    /// it listens but where its user alone can connect: sockets at a path and TCP ports become
+    /// private sockets, the QMP monitor an inherited socket pair, and there is no GDB stub. Its
+    /// stdin and stdout are the defaults. It ends with its handle, even where this one is to keep
+    /// running. `extra_args` stay as they are.
     ///
     /// # Errors
     /// [`SpecError::Conflict`] where both would write to one file: a serial port's, a character

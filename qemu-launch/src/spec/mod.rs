@@ -183,8 +183,8 @@ impl MachineSpec {
     }
 
     /// The guest's memory as QEMU writes it: a number, in MiB unless a suffix `K`, `M`, `G` or `T`
-    /// follows. Default `64K` on the default board, otherwise the board's own. Some boards, among them
-    /// `lm3s6965evb`, have a fixed memory and ignore it.
+    /// follows. Default `64K` on the default board, otherwise the board's own. Some boards, among
+    /// them `lm3s6965evb`, have a fixed memory and ignore it.
     #[must_use]
     pub fn memory(mut self, memory: impl Into<String>) -> Self {
         self.memory = Some(memory.into());
@@ -521,8 +521,8 @@ impl MachineSpec {
     }
 
     /// Sets an environment variable for QEMU, beside the short list that it gets (see
-    /// [`spawn`](crate::spawn())). A name that is empty or has a `=` or NUL in it is refused, and so
-    /// is a value with a NUL.
+    /// [`spawn`](crate::spawn())). A name that is empty or has a `=` or NUL in it is refused, and
+    /// so is a value with a NUL.
     #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), Some(value.into())));
@@ -538,8 +538,8 @@ impl MachineSpec {
 
     /// Adds arguments at the end, one word each, as QEMU's manual writes them. What only repeats a
     /// typed option is left out (`-nographic`, the same `-cpu` again), and what contradicts one is
-    /// refused. So are `-daemonize` (the process would escape its supervision), `-s` and a `-gdb` on
-    /// TCP that is not loopback (whoever reaches the stub can run commands here).
+    /// refused. So are `-daemonize` (the process would escape its supervision), `-s` and a `-gdb`
+    /// on TCP that is not loopback (whoever reaches the stub can run commands here).
     ///
     /// **That catches mistakes and is no boundary**: `-gdb chardev:ID`, `-serial mon:…`,
     /// `-readconfig FILE` and others can still make QEMU listen anywhere. So never fill these words
