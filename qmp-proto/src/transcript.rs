@@ -7,10 +7,10 @@
 //! - `#` begins a remark. It and empty lines mean nothing. A log puts its times there.
 //!
 //! ```
-//! use qmp_proto::transcript::{Line, Speaker, lines};
+//! use qmp_proto::transcript::{TranscriptLine, Speaker, lines};
 //!
 //! let text = "# 0.031 s\n> {\"execute\":\"stop\",\"id\":\"0000002a-2\"}\n< {\"return\": {}, \"id\": \"0000002a-2\"}\n";
-//! let said: Vec<Line<'_>> = lines(text).collect::<Result<_, _>>()?;
+//! let said: Vec<TranscriptLine<'_>> = lines(text).collect::<Result<_, _>>()?;
 //! assert_eq!(said[0].speaker, Speaker::Client);
 //! assert_eq!(said[1].text, "{\"return\": {}, \"id\": \"0000002a-2\"}");
 //! assert!(text.ends_with(&said[1].to_string()));
@@ -32,14 +32,14 @@ pub enum Speaker {
 /// One line of a conversation. Its `Display` is the line as it is in a transcript, newline
 /// included; text with line ends in it becomes as many lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
+pub struct TranscriptLine<'a> {
     /// Who said it.
     pub speaker: Speaker,
     /// What was said, without the line end.
     pub text: &'a str,
 }
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for TranscriptLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = match self.speaker {
             Speaker::Client => '>',
@@ -60,18 +60,18 @@ pub struct LineError {
 }
 
 /// What was said in a transcript, in order.
-pub fn lines(transcript: &str) -> impl Iterator<Item = Result<Line<'_>, LineError>> {
+pub fn lines(transcript: &str) -> impl Iterator<Item = Result<TranscriptLine<'_>, LineError>> {
     transcript
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         .map(
             |(index, line)| match (line.strip_prefix("> "), line.strip_prefix("< ")) {
-                (Some(text), _) => Ok(Line {
+                (Some(text), _) => Ok(TranscriptLine {
                     speaker: Speaker::Client,
                     text,
                 }),
-                (_, Some(text)) => Ok(Line {
+                (_, Some(text)) => Ok(TranscriptLine {
                     speaker: Speaker::Server,
                     text,
                 }),
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_pretty_printed_message_is_as_many_lines_and_comes_back() {
-        let message = Line {
+        let message = TranscriptLine {
             speaker: Speaker::Server,
             text: "{\r\n    \"return\": 1\r\n}\r\n",
         };
@@ -118,7 +118,7 @@ mod tests {
         let said: Vec<_> = lines("# remark\n\n> {}\nhello\n").collect();
         assert_eq!(
             said[0],
-            Ok(Line {
+            Ok(TranscriptLine {
                 speaker: Speaker::Client,
                 text: "{}"
             })

@@ -97,7 +97,7 @@ async fn demo(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn steps(args: &Args, show: &mut Show, started: &mut Option<Session>) -> anyhow::Result<()> {
     let qemu = Qemu::find(&args.qemu)?;
-    let qemu_launch::discover::Version {
+    let qemu_launch::discover::QemuVersion {
         major,
         minor,
         micro,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use qemu_launch::discover::{Qemu, Version};
+use qemu_launch::discover::{Qemu, QemuVersion};
 use tempfile::TempDir;
 
 /// The name that the tests look for.
@@ -92,7 +92,7 @@ impl Variant {
 }
 
 fn version(program: &Path) -> anyhow::Result<String> {
-    let Version {
+    let QemuVersion {
         major,
         minor,
         micro,

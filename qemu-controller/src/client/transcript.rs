@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Instant;
 
-use qmp_proto::transcript::{Line, Speaker};
+use qmp_proto::transcript::{Speaker, TranscriptLine};
 use tracing::warn;
 
 /// Writes down what is said, each line with a remark of its time. Stops at the first write that
@@ -46,7 +46,7 @@ impl Transcript {
         };
         let seconds = self.since.elapsed().as_secs_f64();
         let text = String::from_utf8_lossy(text);
-        let line = Line {
+        let line = TranscriptLine {
             speaker,
             text: &text,
         };

@@ -17,7 +17,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// QEMU's version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Version {
+pub struct QemuVersion {
     /// The first number: 7 of `7.2.22`.
     pub major: u32,
     /// The second number: 2 of `7.2.22`.
@@ -100,7 +100,7 @@ impl Qemu {
     ///
     /// # Errors
     /// It can't be asked, or is no QEMU.
-    pub fn version(&self) -> Result<Version, AskError> {
+    pub fn version(&self) -> Result<QemuVersion, AskError> {
         let answer = self.ask(&["-version"])?;
         parse_version(&answer).ok_or_else(|| self.not_qemu("-version", &answer))
     }
@@ -168,7 +168,7 @@ impl Qemu {
 }
 
 /// `QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)`.
-fn parse_version(answer: &str) -> Option<Version> {
+fn parse_version(answer: &str) -> Option<QemuVersion> {
     let rest = answer
         .lines()
         .next()?
@@ -183,7 +183,7 @@ fn parse_version(answer: &str) -> Option<Version> {
             .unwrap_or(number.len());
         number[..digits].parse().ok()
     });
-    Some(Version {
+    Some(QemuVersion {
         major: numbers.next()??,
         minor: numbers.next()??,
         micro: numbers.next().flatten().unwrap_or(0),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-pub use ask::{AskError, Machine, Qemu, Version};
+pub use ask::{AskError, Machine, Qemu, QemuVersion};
 
 use install::install_command;
 

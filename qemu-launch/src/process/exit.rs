@@ -11,8 +11,8 @@ use crate::process::output::Tail;
 #[derive(Debug, Clone)]
 pub struct Exit {
     kind: ExitKind,
-    code: Option<i32>,
-    signal: Option<i32>,
+    status: Option<ExitStatus>,
+    by_this_program: bool,
     stderr: Tail,
 }
 
@@ -60,7 +60,13 @@ mod signal {
 
 impl Exit {
     /// How `program` ended, by its status (`None` where it could not be had) and its stderr.
-    pub(crate) fn new(program: &str, status: Option<ExitStatus>, stderr: Tail) -> Self {
+    /// `signalled`: this program has sent it a signal to end it.
+    pub(crate) fn new(
+        program: &str,
+        status: Option<ExitStatus>,
+        signalled: bool,
+        stderr: Tail,
+    ) -> Self {
         let (code, signal) =
             status.map_or((None, None), |status| (status.code(), signal_of(status)));
         let text = stderr.to_string_lossy();
@@ -82,8 +88,8 @@ impl Exit {
         };
         Self {
             kind,
-            code,
-            signal,
+            status,
+            by_this_program: signalled,
             stderr,
         }
     }
@@ -97,19 +103,19 @@ impl Exit {
     /// The exit status, unless a signal ended the process.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
-        self.code
+        self.status?.code()
     }
 
     /// The signal that ended the process, if one did.
     #[must_use]
     pub fn signal(&self) -> Option<i32> {
-        self.signal
+        self.status.and_then(signal_of)
     }
 
     /// It exited with status 0.
     #[must_use]
     pub fn success(&self) -> bool {
-        self.code == Some(0)
+        self.code() == Some(0)
     }
 
     /// The end of what it wrote on stderr.
@@ -123,6 +129,9 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExitKind::Exited(code) => write!(f, "QEMU exited with status {code}"),
+            ExitKind::Signalled(signal) if self.by_this_program => {
+                write!(f, "QEMU was ended by this program, with signal {signal}")
+            }
             ExitKind::Signalled(signal) => write!(f, "QEMU was ended by signal {signal}"),
             ExitKind::Lockup(dump) => write!(f, "the guest locked up: {dump}"),
             ExitKind::OptionError { line } => write!(f, "QEMU refused to start: {line}"),
@@ -204,6 +213,7 @@ mod tests {
         Exit::new(
             "qemu-system-arm",
             Some(ExitStatus::from_raw(wait_status)),
+            false,
             Tail::of(&ring),
         )
         .kind()
@@ -280,8 +290,18 @@ mod tests {
     }
 
     #[test]
+    fn a_signal_of_this_program_is_not_blamed_on_somebody_else() {
+        let text = |signalled| {
+            let killed = Some(ExitStatus::from_raw(9));
+            Exit::new("qemu-system-arm", killed, signalled, Tail::default()).to_string()
+        };
+        assert_eq!(text(true), "QEMU was ended by this program, with signal 9");
+        assert_eq!(text(false), "QEMU was ended by signal 9");
+    }
+
+    #[test]
     fn an_exit_without_a_status_is_unknown() {
-        let exit = Exit::new("qemu-system-arm", None, Tail::default());
+        let exit = Exit::new("qemu-system-arm", None, true, Tail::default());
         assert_eq!(
             (exit.kind(), exit.code(), exit.signal()),
             (&ExitKind::Unknown, None, None)

@@ -9,7 +9,7 @@ use event_listener::Listener;
 use crate::process::ring::Ring;
 
 /// The end of an output stream.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Tail {
     bytes: Arc<[u8]>,
     dropped: u64,
@@ -40,6 +40,16 @@ impl Tail {
     #[must_use]
     pub fn to_string_lossy(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+/// As text: errors that hold one are printed with `Debug` by `unwrap` and `main`.
+impl fmt::Debug for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tail")
+            .field("text", &self.to_string_lossy())
+            .field("dropped", &self.dropped)
+            .finish()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tempfile::TempDir;
 
@@ -118,9 +118,9 @@ pub(crate) fn end_unserved(child: &Child) {
 fn publish_exit(shared: &Shared, status: Option<std::process::ExitStatus>) {
     let program = shared.argv.program().file_name().unwrap_or_default();
     let stderr = Tail::of(&shared.stderr);
-    shared
-        .exit
-        .set(Exit::new(&program.to_string_lossy(), status, stderr));
+    let signalled = shared.signalled.load(Ordering::Relaxed);
+    let exit = Exit::new(&program.to_string_lossy(), status, signalled, stderr);
+    shared.exit.set(exit);
 }
 
 impl Attached {
