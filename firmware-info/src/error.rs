@@ -41,7 +41,7 @@ impl From<gimli::Error> for DebugInfoError {
     }
 }
 
-/// A name that stands for no symbol, or for several.
+/// A name that no symbol has, or several.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {

@@ -296,7 +296,7 @@ fn read_section<'data>(section: &impl object::ObjectSection<'data>) -> Section {
             size: range.compressed_size,
             format: range.format,
         },
-        // The header of the compression is damaged, which whoever needs the bytes is told.
+        // The header of the compression is damaged: an error for whoever needs the bytes.
         Err(_) => Stored {
             offset: 0,
             size: 0,

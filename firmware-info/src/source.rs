@@ -71,8 +71,8 @@ impl Firmware {
     }
 
     /// Where the code of a line begins. The file is named by the end of its path: `main.rs`,
-    /// `src/main.rs`. A line that has no code stands for the next one that has some, as for a
-    /// breakpoint; the line it is then comes along.
+    /// `src/main.rs`. For a line that has no code it is the next one that has some, as for a
+    /// breakpoint; the answer says which line that is.
     ///
     /// # Errors
     /// The debug information cannot be used.

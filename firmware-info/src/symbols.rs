@@ -25,7 +25,7 @@ const NEAR: usize = 256;
 /// How many names an error shows.
 const SHOWN: usize = 5;
 
-/// What a symbol stands for.
+/// What kind of thing a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SymbolKind {
@@ -49,7 +49,7 @@ pub struct Symbol {
     pub address: u64,
     /// Its size in bytes; 0 where the file does not say.
     pub size: u64,
-    /// What it stands for.
+    /// What kind of thing it names.
     pub kind: SymbolKind,
     /// The section it is in; `None` for an absolute value, such as one of a linker script.
     pub section: Option<String>,

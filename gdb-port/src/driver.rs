@@ -38,7 +38,7 @@ impl QueuedConnection {
 }
 
 /// Probes the stub on `endpoint`: **this stops a running guest**, and the report says so. One that
-/// is let run on stood still for about 1 ms (QEMU 7.2 on an idle machine).
+/// is let run on was stopped for about 1 ms (QEMU 7.2 on an idle machine).
 ///
 /// Looks first. Only if somebody listens (the process `options.owner`, if named) and no client is
 /// attached or waiting does it connect. Where looks see nothing (another platform than Linux, an

@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .wait_for_gdb(true);
     let session = Session::start(config).await?;
 
-    // The guest stands before its first instruction.
+    // The guest is stopped before its first instruction.
     println!("run state: {}", session.query_status().await?.status);
     let check = session.check_gdb().await?;
     println!("GDB stub at {}: {}", check.endpoint, check.reachability);

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let booted = since.elapsed();
 
-    // Each case begins where this one stands still.
+    // Each case begins where this one is paused.
     warm.pause().await?;
     let since = Instant::now();
     let forks = warm.fork(cases).await?;
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         serial.write(&[input]).await?;
         fork.resume().await?;
         serial.expect_within([input], DEADLINE).await?;
-        // It has not booted again, and heard nothing that another was given.
+        // It has not booted again, and got no input that another was given.
         let rest = serial.expect_within("tick 4\n", DEADLINE).await?.before;
         if rest.windows(4).any(|word| word == b"boot") {
             return Err("a fork has booted".into());

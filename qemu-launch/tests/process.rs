@@ -97,7 +97,7 @@ fn its_children_end_with_it() {
     process.wait_blocking(soon()).unwrap();
     eventually("the child is gone", || !runs(child.parse().unwrap()));
     // The other way round: it exits by itself, and a child that stays is ended before the exit is
-    // told.
+    // published.
     let fake = Fake::new("sleep 1000 & echo $!; exit 7");
     let (process, child) = start(&fake);
     assert_eq!(
@@ -138,7 +138,7 @@ fn its_current_folder() {
     );
 }
 
-/// A child that has left the group keeps the pipes open; the end is told all the same.
+/// A child that has left the group keeps the pipes open; the exit is published all the same.
 #[test]
 fn a_child_that_left_the_group_holds_up_nobody() {
     let fake = Fake::new(
@@ -155,7 +155,7 @@ fn a_child_that_left_the_group_holds_up_nobody() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// As long as something comes, the end is not told without it.
+/// As long as something comes, the exit is not published without it.
 #[test]
 fn output_that_comes_late_is_waited_for() {
     let late =

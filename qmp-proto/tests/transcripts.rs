@@ -1,5 +1,5 @@
 //! Conversations with a real QEMU, replayed: cut at every offset they give the same messages, and a
-//! connection that is told the same sends the same.
+//! connection that is used the same way sends the same.
 #![expect(clippy::unwrap_used, reason = "a test that meets an error is to fail")]
 
 use std::{collections::BTreeMap, path::Path};

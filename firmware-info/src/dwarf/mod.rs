@@ -28,7 +28,7 @@ pub(crate) type Result<T, E = DebugInfoError> = std::result::Result<T, E>;
 const MAX_UNITS: usize = 200_000;
 
 /// Code that the linker dropped keeps its debug information, at the address 0 or a little behind. A
-/// firmware with code there is told apart by its symbols.
+/// firmware that has code there is recognised by its symbols.
 const DROPPED_BELOW: u64 = 0x1_0000;
 
 pub(crate) struct Debug {

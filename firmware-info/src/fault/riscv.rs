@@ -28,7 +28,7 @@ pub fn riscv_trap(mcause: u64, mtval: u64, bits: u32) -> FaultReport {
             name,
             meaning,
         }],
-        // An implementation may leave mtval 0, which no access would be told from.
+        // An implementation may leave mtval 0, which cannot be distinguished from an access to 0.
         address: (has_address && (mtval != 0 || matches!(code, 5 | 7 | 13 | 15))).then_some(mtval),
         notes,
         registers: vec![("mcause", mcause), ("mtval", mtval)],

@@ -44,7 +44,7 @@ pub struct ExceptionEntry {
     pub realigned: bool,
 }
 
-/// Where a core that locked up stands.
+/// Whether this is the program counter of a core that locked up.
 pub(super) fn is_lockup(pc: u64) -> bool {
     pc | 1 == 0xffff_ffff
 }

@@ -38,8 +38,8 @@ pub struct Backtrace {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Frame {
-    /// Where it stands: the innermost and an interrupted one at the next instruction, any other one
-    /// behind its call.
+    /// The program counter: of the innermost and of an interrupted frame the next instruction, of
+    /// any other one the instruction behind its call.
     pub pc: u64,
     /// Its registers, as far as they are known.
     pub registers: Registers,
@@ -79,7 +79,7 @@ pub enum End {
     /// The call frame information says that nothing called this function, or its return address is
     /// 0.
     Outermost,
-    /// The core locked up: there is no code where it stands.
+    /// The core locked up: there is no code at its program counter.
     LockedUp,
     /// The code has no call frame information, as of assembly.
     NoCallFrames {

@@ -13,11 +13,11 @@ use crate::unwind::{Context, Frame, Memory};
 const MAX_LOCALS: usize = 256;
 
 impl Firmware {
-    /// The parameters and variables of a frame that are in scope where it stands, those of the
-    /// innermost function first.
+    /// The parameters and variables of a frame that are in scope at its program counter, those of
+    /// the innermost function first.
     ///
     /// # Errors
-    /// The debug information cannot be used. What cannot be told of one variable is no error.
+    /// The debug information cannot be used. A variable that cannot be read is no error.
     pub fn locals(&self, frame: &Frame, memory: &mut impl Memory) -> Result<Vec<Local>> {
         let debug = self.debug()?;
         let live = self.live_code();
@@ -112,7 +112,7 @@ impl Firmware {
         }
     }
 
-    /// `None` where the compiler kept no value, or where it cannot be told.
+    /// `None` where the compiler kept no value, or where it cannot be read.
     fn local_value(
         &self,
         debug: &Debug,
@@ -148,7 +148,7 @@ impl Firmware {
         self.print(debug, unit, entry, bytes, memory).ok()
     }
 
-    /// The expression of an attribute that holds where a frame stands.
+    /// The expression of an attribute that holds at a frame's program counter.
     fn expression(
         &self,
         debug: &Debug,

@@ -24,11 +24,11 @@ const MAX_SIZE: u64 = 1 << 16;
 /// How many entries are read for one value: its types, and theirs.
 const MAX_ENTRIES: u64 = 1_000_000;
 
-/// A static's value cannot be told.
+/// A static's value cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
-    /// The name stands for no symbol, or for several.
+    /// No symbol has the name, or several have.
     #[error(transparent)]
     Name(#[from] NameError),
     /// The debug information does not say what is there.
@@ -62,7 +62,7 @@ pub struct Local {
     pub function: usize,
     /// It is a parameter.
     pub is_parameter: bool,
-    /// Its value as its language writes it; `None` where the compiler kept none that can be told
+    /// Its value as its language writes it; `None` where the compiler kept none that can be read
     /// here.
     pub value: Option<String>,
 }

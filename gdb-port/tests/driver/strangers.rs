@@ -1,4 +1,4 @@
-//! What listens and is no GDB stub: each is told apart, within its deadline.
+//! What listens and is no GDB stub: each is distinguished, within its deadline.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -140,7 +140,7 @@ async fn a_listener_that_never_accepts() {
         }
     );
     assert_eq!(report.effect, GuestEffect::Pending);
-    // The connection waits; whoever looks or probes now is told so, and adds none.
+    // The connection waits; whoever looks or probes now sees that, and adds none.
     assert_eq!(
         inspect(&endpoint, None).reachability(),
         Reachability::HeldByAnotherClient

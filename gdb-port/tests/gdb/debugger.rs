@@ -23,7 +23,7 @@ const DONE: &str = "-- done --";
 
 fn gdb() -> Command {
     let mut command = Command::new("gdb-multiarch");
-    // No start-up files, no questions, no pages; and a gdb that hears nothing gives up after so
+    // No start-up files, no questions, no pages; and a gdb that gets no answer gives up after so
     // many seconds.
     command.args([
         "-nx",
@@ -44,7 +44,7 @@ fn gdb() -> Command {
     command
 }
 
-/// How long one batch or one command may take. A gdb that hears nothing ends by itself before.
+/// How long one batch or one command may take. A gdb that gets no answer ends by itself before.
 const LIMIT: Duration = PATIENCE.saturating_mul(3);
 
 /// A gdb process. Killed and reaped when dropped, and killed when it takes too long over one thing.

@@ -22,7 +22,7 @@ fn items(bytes: &[u8]) -> Vec<Item> {
         .collect()
 }
 
-/// A probe that hears a recorded stub in these pieces: what it asks, how often it acknowledges, and
+/// A probe that reads a recorded stub in these pieces: what it asks, how often it acknowledges, and
 /// what it finds.
 fn through_a_probe<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Item>, usize, Outcome) {
     let mut probe = Timed::new(&ProbeOptions::default().leave(Leave::RunOn));

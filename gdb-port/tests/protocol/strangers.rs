@@ -1,4 +1,4 @@
-//! What is no stub: each is told apart by what it sent, and the guest's state is not guessed.
+//! What is no stub: each is distinguished by what it sent, and the guest's state is not guessed.
 
 use gdb_port::{GuestEffect, GuestState, Leave, ProbeOptions, Reachability, WrongAnswer};
 

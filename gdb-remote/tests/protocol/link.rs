@@ -3,7 +3,7 @@
 use gdb_remote::link::{Broken, Event, Link, MAX_RESENDS};
 use gdb_remote::packet::Damage;
 
-/// What the link says when it hears these bytes, and what it tells.
+/// What the link sends when it reads these bytes, and its events.
 fn hear(link: &mut Link, bytes: &[u8]) -> (String, Vec<Event>) {
     link.handle_input(bytes);
     let events = std::iter::from_fn(|| link.poll_event()).collect();

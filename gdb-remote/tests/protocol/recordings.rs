@@ -130,7 +130,7 @@ fn through_a_link<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Event>, Ve
 #[test]
 fn either_side_cut_at_any_offset_or_delivered_byte_by_byte_is_the_same() {
     for session in sessions() {
-        // A link is the client's end, but what it hears of a client it takes apart in the same way.
+        // A link is the client's end, but it reads what a client sends in the same way.
         for (side, bytes) in [("debugger", &session.debugger), ("stub", &session.stub)] {
             let name = format!("{} {side}", session.name);
             let whole = through_a_link(std::iter::once(bytes.as_slice()));

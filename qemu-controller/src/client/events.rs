@@ -44,7 +44,7 @@ pub struct MissedEvents(pub u64);
 #[derive(Default)]
 pub(crate) struct Subscribers {
     queues: Vec<Weak<Queue>>,
-    /// Not handed on yet.
+    /// Not delivered yet.
     queued: Vec<QmpEvent>,
 }
 
@@ -74,7 +74,7 @@ impl Subscribers {
         events
     }
 
-    /// Takes an event for everybody, to be [handed on](Self::flush) with others.
+    /// Takes an event for everybody, to be [delivered](Self::flush) with others.
     pub(crate) fn queue(&mut self, event: QmpEvent) {
         if !self.queues.is_empty() {
             self.queued.push(event);

@@ -374,7 +374,7 @@ impl State {
 }
 
 impl Waiter {
-    /// Hands the answer on; its future may have been dropped this very moment.
+    /// Delivers the answer; its future may have been dropped this very moment.
     pub(crate) fn answer(self, answer: Answer) {
         let _ = self.answer.send(answer);
     }

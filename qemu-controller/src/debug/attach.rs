@@ -251,7 +251,7 @@ impl Attachment {
         Ok(command(&self.shared, deadline, &HumanMonitor { line }).await?)
     }
 
-    /// Whether the guest runs, by QEMU's own word. The turn is the caller's.
+    /// Whether the guest runs, as QEMU answers. The turn is the caller's.
     pub(super) async fn is_running(&self, deadline: Duration) -> Result<bool, DebugError> {
         let is_running = command(&self.shared, deadline, &QueryStatus).await?.running;
         if !self.stub.state().runs {

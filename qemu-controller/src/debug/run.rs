@@ -229,7 +229,7 @@ impl Debugger {
                         return Ok(StopReason::Reached { index, hits });
                     }
                 }
-                // It was reset or loaded while it stood at a breakpoint: the run goes on from
+                // It was reset or loaded while it was at a breakpoint: the run goes on from
                 // there.
                 None if signal == SIGTRAP && self.is_elsewhere => leave = false,
                 _ if signal == SIGINT || reply.is_none() => return Ok(StopReason::Paused),
@@ -329,7 +329,7 @@ impl Debugger {
         shared.run_requests.last.store(0, Relaxed);
         let thread = self.thread;
         stub.run("running the guest", |client| match motion {
-            // The others stand still meanwhile.
+            // The others stay stopped meanwhile.
             Motion::Step => client.step(thread),
             Motion::Run => client.resume(),
         })?;

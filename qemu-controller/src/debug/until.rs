@@ -122,7 +122,7 @@ pub enum StopReason {
         hits: u64,
         /// Read or write; `Either` where both were watched for.
         access: Access,
-        /// The address, as QEMU tells it.
+        /// The address, as QEMU reports it.
         address: u64,
         /// What was there before.
         old: Vec<u8>,

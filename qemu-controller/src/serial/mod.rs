@@ -66,7 +66,7 @@ struct Port {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Expected {
-    /// All that stood before the match and was not read yet.
+    /// All that came before the match and was not read yet.
     pub before: Vec<u8>,
     /// What matched.
     pub matched: Vec<u8>,
@@ -107,7 +107,7 @@ impl Serial {
     }
 
     /// Waits until the guest has printed what is wanted, a text or (feature `regex`) a regular
-    /// expression over bytes, and returns it with all that stood before; both are then read. It
+    /// expression over bytes, and returns it with all that came before; both are then read. It
     /// waits for the session's [command deadline](crate::QemuConfig::command_deadline), by default
     /// 5 s; [`expect_within`](Self::expect_within) has its own.
     ///

@@ -35,7 +35,7 @@ impl Session {
     /// each.
     ///
     /// # Errors
-    /// [`SnapshotError`]: the case did not run. What the case itself returns is handed on.
+    /// [`SnapshotError`]: the case did not run. What the case itself returns is passed on.
     pub async fn with_fresh_state<T>(
         &self,
         name: &str,

@@ -218,7 +218,7 @@ impl Precheck {
     }
 }
 
-/// What is in the image of this node, as QEMU tells it.
+/// What is in the image of this node, as QEMU lists it.
 pub(super) async fn snapshots(
     transaction: &Transaction,
     node: &str,

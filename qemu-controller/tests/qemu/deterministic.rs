@@ -51,7 +51,7 @@ impl Debugger {
     }
 
     /// Lets the guest run until it comes to this address; from there it takes a step of its own
-    /// first, since a breakpoint where it stands would hold it.
+    /// first, since a breakpoint at its program counter would hold it.
     async fn run_to(&mut self, address: u64) {
         assert!(self.ask("s").await.starts_with('T'));
         assert_eq!(self.ask(&format!("Z0,{address:x},2")).await, "OK");

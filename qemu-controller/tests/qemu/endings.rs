@@ -1,4 +1,4 @@
-//! QEMU's end, from every cause: who waits is told at once, how.
+//! QEMU's end, from every cause: who waits learns at once, how.
 
 use std::time::{Duration, Instant};
 
@@ -123,7 +123,7 @@ async fn a_loop_in_the_fault_handler_is_a_guest_that_runs() {
     assert_eq!(session.stop().await.unwrap().by, StoppedBy::Quit);
 }
 
-/// Sees that QEMU ends with status 0 and this reason, and that everybody hears of it.
+/// Sees that QEMU ends with status 0 and this reason, and that everybody learns of it.
 async fn check_shutdown(session: &Session, reason: &str, end: impl Future<Output = ()>) {
     let shutdown = session.wait_for_event("SHUTDOWN", |event| event.name == "SHUTDOWN");
     let never = session.wait_for_event("an event that never comes", |_| false);

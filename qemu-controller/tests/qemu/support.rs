@@ -165,7 +165,7 @@ impl Held {
         }
     }
 
-    /// Sends a signal; after SIGSTOP, waits until the process stands still.
+    /// Sends a signal; after SIGSTOP, waits until the process is stopped.
     pub(crate) async fn signal(&self, signal: Signal) {
         pidfd_send_signal(&self.process, signal).unwrap();
         if signal == Signal::STOP {

@@ -157,7 +157,7 @@ async fn the_run_state_is_known_without_asking() {
         state.changed().await.unwrap();
         assert_eq!(*state.borrow_and_update(), expected);
     }
-    // An answer corrects what no event told.
+    // An answer corrects what no event said.
     let asked = tokio::spawn({
         let session = session.clone();
         async move { session.query_status().await }

@@ -1,4 +1,4 @@
-//! Each fault in each phase: who waits is told the right thing, and what can go on goes on.
+//! Each fault in each phase: who waits gets the right error, and what can go on goes on.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Outcome {
             Fault::BrokenStream => Self::Io,
             Fault::Stall => Self::Deadline,
             Fault::Garbage | Fault::Oversize => Self::Protocol,
-            // The peer goes on, hears `quit`, and closes the stream.
+            // The peer goes on, reads `quit`, and closes the stream.
             Fault::StaleId | Fault::WrongId | Fault::Flood if phase == Phase::Stopping => {
                 Self::Closed
             }

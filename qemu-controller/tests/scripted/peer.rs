@@ -18,7 +18,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": ""}, "capabilities": ["oob"]}}"#;
 
-/// The server's end of the stream, and what it has heard and not answered.
+/// The server's end of the stream, and what it has read and not answered.
 pub(crate) struct Peer {
     stream: DuplexStream,
     heard: Vec<u8>,

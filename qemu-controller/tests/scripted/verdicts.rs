@@ -35,7 +35,7 @@ async fn what_shutdown_says_is_the_verdict() {
             "{reason}: {verdict}"
         );
         assert_eq!(verdict.success(), code == 0);
-        // Whoever asks later is told the same, also with a deadline.
+        // Whoever asks later gets the same, also with a deadline.
         assert_eq!(session.run_to_end(RUN).await.name(), name);
     }
 }
@@ -90,7 +90,7 @@ async fn a_guest_that_stays_after_its_shutdown_has_ended() {
     assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
 }
 
-/// No event tells a session that joins a machine which stands still already.
+/// No event comes to a session that joins a machine which is stopped already.
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_stood_before_the_session_came() {
     for (status, name) in [("shutdown", "shut-down"), ("guest-panicked", "panicked")] {

@@ -1,4 +1,4 @@
-//! How QEMU ends, told apart; and ending it.
+//! How QEMU ends, each way distinguished; and ending it.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn a_stopped_process_is_killed() {
     );
 }
 
-/// A serial port that nobody reads stalls QEMU's main loop: it hears neither its monitor nor
+/// A serial port that nobody reads stalls QEMU's main loop: it reacts to neither its monitor nor
 /// SIGTERM.
 #[test]
 fn a_wedged_process_is_killed() {

@@ -1,4 +1,4 @@
-//! When a message or a fault is told where bytes come one at a time, and are put by to be scanned
+//! When a message or a fault is reported where bytes come one at a time, and are kept to be scanned
 //! together.
 
 use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
@@ -6,8 +6,8 @@ use qmp_proto::{Codec, DecodeErrorKind, Limits, ServerMessage};
 /// A fault's kind and place.
 type Fault = (DecodeErrorKind, u64);
 
-/// Feeds a new codec a byte at a time: at which byte the first message or fault is told, and what
-/// it is.
+/// Feeds a new codec a byte at a time: at which byte the first message or fault is reported, and
+/// what it is.
 fn told_at(limits: Limits, stream: &[u8]) -> Option<(usize, Result<ServerMessage, Fault>)> {
     told_by(&mut Codec::new(limits), stream)
 }
@@ -43,7 +43,7 @@ fn a_message_is_told_at_its_last_byte() {
 #[test]
 fn a_fault_is_told_at_a_brace_or_128_bytes_on() {
     let limits = Limits::default();
-    // What cannot begin a message is told at once, also where the buffer has room.
+    // What cannot begin a message is reported at once, also where the buffer has room.
     let long = format!("{{\"event\": \"{}\"}}", "x".repeat(200));
     for (before, stream) in [
         ("", "SSH-2.0"),

@@ -26,7 +26,7 @@ const QEMU_GROWTH_KIB: u64 = 8 * 1024;
 /// bounded, and what the allocator needs for it.
 const GROWTH_KIB: u64 = 2 * EVENT_BACKLOG_BYTES as u64 / 1024;
 
-/// A guest that resets without end. One reader sees every event or is told how many it missed;
+/// A guest that resets without end. One reader sees every event or learns how many it missed;
 /// another never reads.
 pub(super) async fn events(time: Duration) -> anyhow::Result<Row> {
     let count = Arc::new(AtomicU64::new(0));

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(super) struct Progress {
     bar: ProgressBar,
     part: &'static str,
-    /// The tenth that was told last, where there is no terminal.
+    /// The tenth that was printed last, where there is no terminal.
     told: u64,
 }
 

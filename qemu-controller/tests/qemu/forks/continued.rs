@@ -32,7 +32,7 @@ async fn printed(session: &Session, input: &[u8], last_line: u32) -> Vec<u8> {
         .collect()
 }
 
-/// Twenty of them stand where the parent stands; each then does what the others do and answers its
+/// Twenty of them are where the parent is; each then does what the others do and answers its
 /// own input.
 async fn twenty(config: QemuConfig, peripherals: &[u64]) {
     let parent = Session::start(config).await.unwrap();

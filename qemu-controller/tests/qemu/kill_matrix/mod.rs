@@ -1,5 +1,6 @@
-//! The kill matrix: QEMU killed or stopped in each phase of a session. Who waits is told, and nothing
-//! is left. What ends QEMU otherwise differs in its `ExitKind` alone, which has its own test.
+//! The kill matrix: QEMU killed or stopped in each phase of a session. Who waits learns of it, and
+//! nothing is left. What ends QEMU otherwise differs in its `ExitKind` alone, which has its own
+//! test.
 //!
 //! What holds a phase is never luck: a QEMU that reads its options from a FIFO does not listen yet,
 //! one that loads a FIFO has greeted and answers nothing, one that dumps memory into a FIFO is in
@@ -18,7 +19,7 @@ mod starting;
 
 const SIGNALS: [Signal; 2] = [Signal::KILL, Signal::STOP];
 
-/// A deadline that is part of what is tested with SIGSTOP, after which QEMU hears nothing; out of
+/// A deadline that is part of what is tested with SIGSTOP, after which QEMU reads nothing; out of
 /// reach with the others.
 fn patience(signal: Signal, short: Duration) -> Duration {
     if signal == Signal::STOP {

@@ -44,7 +44,7 @@ async fn the_session_stays_in_step() {
     assert!(counts(&session).await);
 }
 
-/// At its deadline the caller is told; when QEMU comes back, what was begun is finished.
+/// At its deadline the caller gets an error; when QEMU comes back, what was begun is finished.
 #[tokio::test]
 async fn a_qemu_that_hears_nothing_for_a_while() {
     let session = start("tick").await;

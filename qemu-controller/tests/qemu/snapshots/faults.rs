@@ -164,7 +164,7 @@ async fn what_was_replaced_cannot_be_deleted() {
     check_put_back(&session).await;
 }
 
-/// The places in a file where a text stands.
+/// The places in a file where a text is.
 fn places(bytes: &[u8], text: &[u8]) -> Vec<usize> {
     (0..bytes.len() - text.len())
         .filter(|&at| bytes[at..].starts_with(text))

@@ -63,7 +63,7 @@ impl Scene {
         }
     }
 
-    /// Everybody is told; after SIGSTOP, what was begun is finished when QEMU goes on.
+    /// Everybody learns of it; after SIGSTOP, what was begun is finished when QEMU goes on.
     async fn check(
         self,
         told: &[String],

@@ -46,7 +46,7 @@ async fn word(session: &Session, address: u64) -> u32 {
     u32::from_str_radix(text.split("0x").last().unwrap().trim(), 16).unwrap()
 }
 
-/// All that can be seen of a machine that stands still: RAM, core registers, and words of
+/// All that can be seen of a machine that is stopped: RAM, core registers, and words of
 /// peripherals that reading does not change.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Fingerprint {

@@ -1,5 +1,5 @@
 //! A QEMU in memory as far as snapshots need one: jobs, block nodes, an SD card, a run state; and
-//! the faults that it is told to have.
+//! the faults that a test gives it.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
@@ -48,7 +48,7 @@ pub(super) enum Reboot {
     ShutsDown,
 }
 
-/// What the machine is at the end, and all that it was told.
+/// What the machine is at the end, and all commands that it got.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) told: Vec<String>,
@@ -89,7 +89,7 @@ impl Scene {
         }
     }
 
-    /// Waits until the machine has heard all that there was to hear.
+    /// Waits until the machine has read all that was sent.
     pub(super) async fn end(self) -> State {
         drop(self.session);
         self.served.await.unwrap();
