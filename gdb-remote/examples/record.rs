@@ -4,7 +4,7 @@
 //! cargo run -p gdb-remote --example record -- 127.0.0.1:PORT_OF_THE_STUB session.gdb-session
 //! ```
 //!
-//! It prints the address where it listens; connect gdb there. `tests/recordings/README.md` tells
+//! It prints the address where it listens; connect gdb there. `tests/recordings/README.md` has
 //! the form.
 
 use std::fs::File;

@@ -15,7 +15,7 @@ pub fn status(pid: u32, field: &str) -> Option<String> {
 }
 
 /// The fields of `/proc/PID/stat` from the third one on, which is the state: the second one is the
-/// program's name, in which anything may stand. Empty when the process is gone.
+/// program's name, which may hold anything. Empty when the process is gone.
 #[must_use]
 pub fn stat(pid: u32) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -152,7 +152,7 @@ async fn elsewhere(
 }
 
 async fn work(args: &Args) -> anyhow::Result<ExitCode> {
-    // What is made once and stays: the thread that starts processes, the runtime's descriptors.
+    // What is made once and stays, the runtime's descriptors for example, is made here.
     let session = qemu_controller::Session::start(config("tick")).await?;
     session.stop().await?;
     let mut rows = Vec::new();

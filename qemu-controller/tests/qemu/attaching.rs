@@ -26,7 +26,7 @@ async fn joins_and_leaves_without_a_trace() {
         drop(guest);
     }
 
-    // One monitor, one client: the second one is told, and has sent nothing.
+    // One monitor, one client: the second one gets an error, and has sent nothing.
     let first = Session::attach(Address::Socket(path.clone()), DEADLINE)
         .await
         .unwrap();

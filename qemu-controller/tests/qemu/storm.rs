@@ -283,8 +283,7 @@ fn alone(name: &str, body: impl Future<Output = ()>) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        // What is made once and kept: the thread that starts processes, the runtime's own
-        // descriptors.
+        // What is made once and kept, for example the runtime's own descriptors.
         Session::start(patient("tick"))
             .await
             .unwrap()

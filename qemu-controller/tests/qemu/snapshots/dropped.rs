@@ -21,7 +21,7 @@ async fn the_session_stays_in_step() {
             let name = format!("{polls}-{turn}");
             finished +=
                 usize::from(drop_after(polls, session.save_snapshot(&name).into_future()).await);
-            // The next operation waits for the one that was dropped.
+            // The next transaction waits for the one that was dropped.
             let list = session.list_snapshots().await.unwrap();
             let begun = list.iter().any(|snapshot| snapshot.name == name);
             assert_eq!(begun, polls > 0, "{name}");
@@ -82,7 +82,7 @@ async fn the_last_handle_dropped_in_the_middle() {
     }
 }
 
-/// The runtime that drove the session is gone, and with it what was to finish an operation.
+/// The runtime that drove the session is gone, and with it what was to finish a transaction.
 #[test]
 fn from_another_runtime() {
     let first = tokio::runtime::Builder::new_multi_thread()

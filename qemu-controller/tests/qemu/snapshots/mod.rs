@@ -73,7 +73,7 @@ impl Fingerprint {
     }
 }
 
-/// Nothing of an operation is left: no job, and the SD card is where it was.
+/// Nothing of a transaction is left: no job, and the SD card is where it was.
 pub(crate) async fn check_put_back(session: &Session) {
     let jobs: Value = session
         .execute("query-jobs", &())

@@ -241,7 +241,7 @@ async fn a_medium_in_the_sd_card_forbids_both() {
     );
     assert!(counts(&session).await);
 
-    // With one that can hold snapshots, what there is can be told and deleted all the same.
+    // With one that can hold snapshots, what there is can be listed and deleted all the same.
     let medium = disk(folder.path(), "qcow2").await;
     session
         .human_monitor_command(&format!("change sd0 {}", medium.display()))
