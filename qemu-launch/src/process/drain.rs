@@ -144,7 +144,7 @@ mod unix {
             drop(polled);
             let exited = notice_of(&mut ready, self.streams.len());
             let output = ready.contains(&true);
-            // As much as two threads had for a buffer each: small, for there is one for each QEMU.
+            // Small, for each QEMU has a thread with one.
             let mut buffer = [0; 8 * 1024];
             let mut ready = ready.into_iter();
             self.streams
