@@ -47,11 +47,11 @@
 //! their nature, so never fill them with strings of others.
 //!
 //! # What a start costs
-//! [`spawn()`] takes 0.27 ms, half as long as `std::process::Command` with the same arguments and
-//! the same inherited descriptor (0.51 ms; medians of 150 on two idle cores of x86-64), and the
-//! monitor's greeting comes after 19.5 ms with both. With 500 MiB in use, as a fuzzer or a large
-//! test suite may have, it still takes 0.27 ms, `Command` 27 ms, and the greeting comes after 19 ms
-//! instead of 47 ms. Measured by
+//! [`spawn()`] takes 0.40 ms, `std::process::Command` with the same arguments and the same inherited
+//! descriptor 0.50 ms (medians of 150 on two cores of x86-64, nearly idle), and the monitor's
+//! greeting comes after 21 ms with both. With 500 MiB in use, as a fuzzer or a large test suite may
+//! have, it takes 0.44 ms, `Command` 26 ms, and the greeting comes after 24 ms instead of 48 ms.
+//! Measured by
 //! `cargo run --release -p qemu-launch --features qemu-tests --example start_cost 150`, and
 //! `60 500` for the second. A QEMU that runs takes one thread and 20 KiB of this program, and wakes
 //! it only by its output and its exit.

@@ -148,7 +148,7 @@ impl fmt::Display for Hang {
         write!(f, "the run was not over after {:?}: ", self.deadline)?;
         if self.busy {
             return f.write_str(
-                "another operation of the session was not done, so the guest was not looked at",
+                "another transaction of the session was not done, so the guest was not looked at",
             );
         }
         let Some(run_state) = &self.run_state else {

@@ -243,7 +243,7 @@ async fn a_deadline_that_passes_during_another_operation() {
     let said = timed_out(&session).await;
     assert!(
         said.ends_with(
-            "another operation of the session was not done, so the guest was not looked at"
+            "another transaction of the session was not done, so the guest was not looked at"
         ),
         "{said}"
     );
