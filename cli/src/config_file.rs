@@ -154,7 +154,11 @@ mod tests {
     use crate::settings::{Newline, SemihostingMode, Timeout};
 
     fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, Failure> {
-        super::settings(named, folder, &Reporter::new(None).unwrap())
+        super::settings(
+            named,
+            folder,
+            &Reporter::new(None, Path::new("firmware.elf")).unwrap(),
+        )
     }
 
     #[test]

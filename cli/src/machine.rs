@@ -123,6 +123,9 @@ fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> 
     if is_set("S", run, settings) {
         return Err(own_option("-S", "--gdb"));
     }
+    if is_set("sandbox", run, settings) && settings.semihosting() != SemihostingMode::Full {
+        return Err(own_option("-sandbox", "--semihosting"));
+    }
     let mut words = Vec::new();
     // Its log would come between what the firmware prints on stderr.
     if is_set("d", run, settings) && !is_set("D", run, settings) && !run.verbose {

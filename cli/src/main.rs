@@ -18,7 +18,9 @@ mod settings;
 mod signals;
 mod stderr;
 mod writer;
+mod written;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -32,12 +34,17 @@ fn main() -> ExitCode {
     })
 }
 
-/// Prints the help that was asked for, or what is wrong with the arguments.
+/// Prints the help that was asked for, or what is wrong with the arguments, which it quotes.
 fn say(error: &clap::Error) -> u8 {
-    let printed = error.print();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if printed.is_ok() => 0,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if error.print().is_ok() => 0,
         // Not clap's own 2, which a firmware may well exit with.
-        _ => OWN_FAILURE,
+        _ => {
+            let words = error.render().to_string();
+            let lines: Vec<_> = words.lines().map(escape::line).collect();
+            // Without a stderr there is nobody to say it to.
+            let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
+            OWN_FAILURE
+        }
     }
 }

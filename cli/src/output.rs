@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::expectation::Expectation;
 use crate::report::Failure;
 use crate::writer::Writer;
+use crate::written;
 
 /// How much one read takes.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -83,10 +84,11 @@ impl Output {
     /// Makes the log, and replaces one that is there. Also returned: QEMU's end of the pipe.
     pub(crate) fn new(
         log: Option<&Path>,
+        firmware: &Path,
         expected: Option<Expectation>,
         send_after: Option<Expectation>,
     ) -> Result<(Self, OwnedFd), Failure> {
-        let log = log.map(create_log).transpose()?;
+        let log = log.map(|log| create_log(log, firmware)).transpose()?;
         let (ours, qemus) = pipe().map_err(Failure::system("make a pipe"))?;
         let output = Self {
             pipe: ours,
@@ -206,8 +208,8 @@ fn met(wanted: &mut Option<Expectation>, bytes: &[u8]) -> bool {
     wanted.as_mut().is_some_and(|wanted| wanted.met_by(bytes))
 }
 
-fn create_log(path: &Path) -> Result<(PathBuf, File), Failure> {
-    match File::create(path) {
+fn create_log(path: &Path, firmware: &Path) -> Result<(PathBuf, File), Failure> {
+    match written::create(path, firmware) {
         Ok(file) => Ok((path.to_owned(), file)),
         Err(source) => Err(Failure::Log {
             path: path.to_owned(),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::config_file::ConfigFileError;
 use crate::escape;
 use crate::writer::Writer;
+use crate::written;
 
 /// How QEMU's sandbox ends it.
 const SIGSYS: i32 = nix::sys::signal::Signal::SIGSYS as i32;
@@ -166,15 +167,15 @@ impl Outcome {
     }
 
     /// For a program.
-    fn to_json(&self) -> Value {
+    fn to_json(&self, expecting: bool) -> Value {
         let mut object = json!({
             "event": "end",
             "verdict": self.name(),
             "exit_code": self.exit_code(),
             "expected": match self {
                 Self::Met => Some(true),
-                Self::Ended { unmet: true, .. } => Some(false),
-                _ => None,
+                // Whatever else ended the run: it came before what was expected.
+                _ => expecting.then_some(false),
             },
             "message": self.words(),
         });
@@ -252,11 +253,11 @@ enum Json {
 
 impl Reporter {
     /// As `--json` says; `-` is stderr.
-    pub(crate) fn new(json: Option<&Path>) -> Result<Self, Failure> {
+    pub(crate) fn new(json: Option<&Path>, firmware: &Path) -> Result<Self, Failure> {
         let json = match json {
             None => Json::Nowhere,
             Some(path) if path == Path::new("-") => Json::Stderr,
-            Some(path) => match File::create(path) {
+            Some(path) => match written::create(path, firmware) {
                 Ok(file) => Json::File(path.to_owned(), file),
                 Err(source) => {
                     let path = path.to_owned();
@@ -312,8 +313,8 @@ impl Reporter {
     }
 
     /// Says how the run ended, and returns the exit status.
-    pub(crate) fn end(self, outcome: &Outcome, took: Duration) -> u8 {
-        let mut object = outcome.to_json();
+    pub(crate) fn end(self, outcome: &Outcome, expecting: bool, took: Duration) -> u8 {
+        let mut object = outcome.to_json(expecting);
         object["seconds"] = json!(took.as_secs_f64());
         let status = match self.say(outcome.words().as_deref(), &object) {
             Ok(()) => outcome.exit_code(),

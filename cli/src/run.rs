@@ -21,18 +21,19 @@ use crate::signals::Signals;
 /// Runs it all; the exit status.
 pub(crate) fn run(run: Run) -> u8 {
     let since = Instant::now();
-    let (reporter, outcome) = match Reporter::new(run.json.as_deref()) {
+    let (reporter, outcome) = match Reporter::new(run.json.as_deref(), &run.firmware) {
         Ok(reporter) => {
             let outcome = outcome(&run, &reporter, since);
             (reporter, outcome.unwrap_or_else(Outcome::Failed))
         }
-        Err(failure) => match Reporter::new(None) {
+        Err(failure) => match Reporter::new(None, &run.firmware) {
             Ok(reporter) => (reporter, Outcome::Failed(failure)),
             // Without a thread for stderr there is nobody to say so.
             Err(_) => return OWN_FAILURE,
         },
     };
-    reporter.end(&outcome, since.elapsed())
+    let expecting = run.expect.is_some() || run.expect_regex.is_some();
+    reporter.end(&outcome, expecting, since.elapsed())
 }
 
 fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Failure> {
@@ -64,7 +65,8 @@ async fn in_qemu(
         .map(Expectation::text)
         .transpose()?;
     let expecting = expected.is_some();
-    let (output, stdout) = Output::new(settings.log.as_deref(), expected, send_after)?;
+    let (output, stdout) =
+        Output::new(settings.log.as_deref(), &run.firmware, expected, send_after)?;
     let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
     let streams = Streams { stdin, stdout };
     let limit = Limit::new(&settings, since);

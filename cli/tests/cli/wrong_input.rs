@@ -326,3 +326,44 @@ fn a_refusal_of_several_lines_is_shown_whole() {
         assert!(said.contains(words), "no {words:?} in {said}");
     }
 }
+
+#[test]
+fn the_firmware_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let firmware = folder.path().join("hello.elf");
+    std::fs::copy(image("tick"), &firmware).unwrap();
+    let other = folder.path().join("other");
+    std::os::unix::fs::symlink(&firmware, &other).unwrap();
+    for option in ["--log", "--json"] {
+        for path in [&firmware, &other] {
+            let option = format!("{option}={}", path.display());
+            let words = [option.as_ref(), firmware.as_os_str()];
+            refused(Call::new(words), &["it is the firmware"]);
+        }
+    }
+    assert_eq!(
+        std::fs::read(&firmware).unwrap(),
+        std::fs::read(image("tick")).unwrap()
+    );
+}
+
+#[test]
+fn no_escape_sequence_of_an_argument_reaches_the_terminal() {
+    for words in [
+        ["--timeout", "\u{1b}]0;x\u{7}", "firmware.elf"],
+        ["--bogus\u{1b}[31m\u{9b}2J", "--timeout=1s", "firmware.elf"],
+    ] {
+        let Said { stderr, .. } = Call::new(words).ends_with(125);
+        assert!(stderr.contains("error: "), "{stderr}");
+        let is_plain = |character: char| character == '\n' || !character.is_control();
+        assert!(stderr.chars().all(is_plain), "{stderr:?}");
+    }
+}
+
+#[test]
+fn the_sandbox_is_taken_off_by_name_alone() {
+    refused(
+        Call::image("tick", []).qemu_args(&["-sandbox", "off"]),
+        &["-sandbox is not passed on", "--semihosting"],
+    );
+}
