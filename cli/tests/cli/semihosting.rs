@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Call, image};
+use crate::support::{Call, Said, image};
 
 /// Runs the image that asks for a command, in a folder of its own: the status, stderr, and whether
 /// the command ran.
@@ -50,4 +50,14 @@ fn words_of_a_test_harness_are_the_firmware_s() {
         let said = Call::new(words).ends_with(7);
         assert_eq!(said.stdout, "hello by semihosting\n");
     }
+}
+
+/// QEMU's own words are not the firmware's, and meet no expectation.
+#[test]
+fn without_semihosting_nothing_on_stderr_is_the_firmware_s() {
+    let words = ["--semihosting=off", "--timeout=1s", "--expect=pl011_write"];
+    let Said { stdout, .. } = Call::image("tick", words)
+        .qemu_args(&["-trace", "pl011_write"])
+        .ends_with(124);
+    assert!(!stdout.contains("pl011_write"), "{stdout}");
 }

@@ -15,6 +15,8 @@ const OF_BOARDS: [&str; 1] = ["Timer with period zero, disabling"];
 #[derive(Debug)]
 pub struct StderrLines {
     lines: Lines,
+    /// Without semihosting the firmware has no standard error.
+    has_semihosting: bool,
     /// QEMU is about to abort: what follows is its register dump.
     is_fatal: bool,
 }
@@ -38,7 +40,7 @@ impl StderrLines {
         let line = self.lines.next_line().await?;
         self.is_fatal |= line.text.starts_with("qemu: fatal: ");
         Some(StderrLine {
-            is_firmwares: !self.is_fatal && !is_qemus(&line.text),
+            is_firmwares: self.has_semihosting && !self.is_fatal && !is_qemus(&line.text),
             text: line.text,
             dropped_before: line.dropped_before,
         })
@@ -51,9 +53,11 @@ impl Session {
     /// from QEMU's own messages by their text. `None` for a session that was attached.
     #[must_use]
     pub fn stderr(&self) -> Option<StderrLines> {
-        let lines = self.process()?.stderr_lines();
+        let process = self.process()?;
+        let mut words = process.argv().args().iter();
         Some(StderrLines {
-            lines,
+            has_semihosting: words.any(|word| word.to_string_lossy().starts_with("-semihosting")),
+            lines: process.stderr_lines(),
             is_fatal: false,
         })
     }
