@@ -61,6 +61,10 @@ pub(crate) struct Run {
     /// ADDRESS is where the GDB stub listens: a loopback port or address (default 127.0.0.1:1234),
     /// `free` for any free port, or `unix:PATH`. A reset starts the firmware over. --timeout counts
     /// once the debugger has left.
+    ///
+    /// While a TCP port listens, every user of this machine and every web page in its browsers can
+    /// reach it, and through the stub write files as you; it runs no programs. `unix:PATH` in a folder
+    /// of yours keeps them out.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1234", value_parser = gdb)]
     pub(crate) gdb: Option<Endpoint>,
