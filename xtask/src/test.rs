@@ -94,6 +94,14 @@ const EXAMPLES: &[(&str, &str)] = &[
         "example of qmp-proto: tokio",
         "run --package qmp-proto --features tokio-codec --example tokio",
     ),
+    (
+        "example of qemu-launch: vm_launcher",
+        "run --package qemu-launch --example vm_launcher",
+    ),
+    (
+        "example of firmware-info: where",
+        "run --package firmware-info --example where -- firmware-info/fixtures/c/o2.elf 0x50",
+    ),
     // Tests, as its reader would run them.
     (
         "example parallel_tests",

@@ -4,7 +4,7 @@
 //! 200 stops of each image take half an hour.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../compare/mod.rs"]
+#[path = "../images/compare.rs"]
 mod compare;
 
 use std::path::Path;

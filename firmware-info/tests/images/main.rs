@@ -5,7 +5,6 @@
 )]
 
 mod binutils;
-#[path = "../compare/mod.rs"]
 mod compare;
 mod crafted;
 mod frames;
