@@ -95,6 +95,17 @@ pub(crate) struct Run {
     pub(crate) settings: Settings,
 }
 
+impl Run {
+    /// The files that it reads, and what they are.
+    pub(crate) fn inputs(&self) -> Vec<(&Path, &'static str)> {
+        let config = self.config.as_deref();
+        let config = config.map(|config| (config, "the configuration file"));
+        std::iter::once((&*self.firmware, "the firmware"))
+            .chain(config)
+            .collect()
+    }
+}
+
 const AFTER_HELP: &str = "\
 Exit status:
   the firmware's   it exited by semihosting; 0 also when it shut the machine down
@@ -106,7 +117,7 @@ Exit status:
   125              QEMU or qemu-controller failed, which says nothing of the firmware
   129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run; 130 also a debugger
   134              the core locked up
-  141              stdout was closed
+  141              the reader of stdout or stderr is gone
 
 Configuration file:
   It sets those options by their names; the further arguments for QEMU are `qemu-args`:

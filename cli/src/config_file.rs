@@ -1,23 +1,29 @@
 //! The configuration file: where it is looked for, whose it may be, and how it is read.
 
-use std::fs::File;
+use std::fmt;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Gid, Group, Uid, User};
+use rustix::fs::OFlags;
 use serde_json::json;
 
 use crate::report::{Failure, Reporter};
 use crate::settings::Settings;
 
 /// The name that is looked for.
-const NAME: &str = "qemu-controller.toml";
+pub(crate) const NAME: &str = "qemu-controller.toml";
 
 /// What marks the root of a project: nothing above it belongs to it.
 const PROJECT_ROOTS: [&str; 5] = [".git", ".hg", ".jj", ".svn", ".bzr"];
 
 /// More is no configuration file.
 const MAX_BYTES: u64 = 1024 * 1024;
+
+/// So many characters of a line are quoted.
+const QUOTED: usize = 200;
 
 /// The configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +35,25 @@ pub(crate) enum ConfigFileError {
 }
 
 /// What is wrong in the file, with the line that it is in.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", .0.to_string().trim_end())]
+#[derive(Debug)]
 pub(crate) struct Wrong(toml::de::Error);
+
+impl std::error::Error for Wrong {}
+
+impl fmt::Display for Wrong {
+    /// It quotes the line, which may be of any length.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let short = text
+            .trim_end()
+            .lines()
+            .map(|line| match line.char_indices().nth(QUOTED) {
+                Some((end, _)) => format!("{}…", line[..end].trim_end()),
+                None => line.to_owned(),
+            });
+        f.write_str(&short.collect::<Vec<_>>().join("\n"))
+    }
+}
 
 /// What the file says: the one that is named, or the nearest of the project, if there is one.
 ///
@@ -44,7 +66,8 @@ pub(crate) fn settings(
     if let Some(path) = named {
         return Ok(read(path)?);
     }
-    let home = std::env::var_os("HOME").map(PathBuf::from);
+    // The current folder has no symbolic link in it.
+    let home = std::env::var_os("HOME").and_then(|home| Path::new(&home).canonicalize().ok());
     let Some(path) = nearest(folder, home.as_deref()) else {
         return Ok(Settings::default());
     };
@@ -52,7 +75,10 @@ pub(crate) fn settings(
         let path = path.clone();
         ConfigFileError::Unreadable { path, source }
     })? {
-        let words = format!("{} is not read: {why}; --config reads it", shown(&path));
+        let words = format!(
+            "{} is not read: {why}; --config reads it all the same",
+            shown(&path)
+        );
         let object = json!({ "event": "config", "path": path.to_string_lossy(), "ignored": why });
         reporter.say(Some(&words), &object)?;
         return Ok(Settings::default());
@@ -99,23 +125,41 @@ fn device(folder: &Path) -> Option<u64> {
 
 /// Why a file that nobody named is not to decide what runs: somebody else may have written it.
 fn distrust(path: &Path) -> io::Result<Option<&'static str>> {
-    let user = rustix::process::geteuid().as_raw();
-    let group = rustix::process::getegid().as_raw();
+    let user = Uid::effective();
     let folder = path.parent().unwrap_or(Path::new("/"));
-    for (place, what) in [
-        (path, "somebody else can write it"),
-        (folder, "somebody else can write its folder"),
+    for (place, by_all, by_group) in [
+        (
+            path,
+            "somebody else can write it (chmod o-w mends that)",
+            "its group can write it (chmod g-w mends that)",
+        ),
+        (
+            folder,
+            "somebody else can write its folder (chmod o-w mends that)",
+            "its folder's group can write there (chmod g-w mends that)",
+        ),
     ] {
         let metadata = place.metadata()?;
-        if ![user, 0].contains(&metadata.uid()) {
+        if ![user.as_raw(), 0].contains(&metadata.uid()) {
             return Ok(Some("it or its folder belongs to somebody else"));
         }
-        let by_group = metadata.mode() & 0o020 != 0 && metadata.gid() != group;
-        if metadata.mode() & 0o002 != 0 || by_group {
-            return Ok(Some(what));
+        if metadata.mode() & 0o002 != 0 {
+            return Ok(Some(by_all));
+        }
+        if metadata.mode() & 0o020 != 0 && !is_private(Gid::from_raw(metadata.gid()), user) {
+            return Ok(Some(by_group));
         }
     }
     Ok(None)
+}
+
+/// Whether a group is the user's own and nobody else's, as many systems give one to each user: it
+/// has the user's name, and no other member. What cannot be looked up is not.
+fn is_private(group: Gid, user: Uid) -> bool {
+    let (Ok(Some(group)), Ok(Some(user))) = (Group::from_gid(group), User::from_uid(user)) else {
+        return false;
+    };
+    group.name == user.name && group.mem.iter().all(|member| *member == user.name)
 }
 
 fn read(path: &Path) -> Result<Settings, ConfigFileError> {
@@ -132,11 +176,22 @@ fn read(path: &Path) -> Result<Settings, ConfigFileError> {
     }
 }
 
+/// Opens what can be read without waiting: a pipe may have no writer, or one that says nothing.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    match file.metadata()?.file_type().is_fifo() {
+        true => Err(io::Error::other("it is a pipe; a file was wanted")),
+        false => Ok(file),
+    }
+}
+
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(path)?
-        .take(MAX_BYTES + 1)
-        .read_to_string(&mut text)?;
+    open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
         let why = format!("it has more than {} KiB", MAX_BYTES / 1024);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
@@ -154,11 +209,7 @@ mod tests {
     use crate::settings::{Newline, SemihostingMode, Timeout};
 
     fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, Failure> {
-        super::settings(
-            named,
-            folder,
-            &Reporter::new(None, Path::new("firmware.elf")).unwrap(),
-        )
+        super::settings(named, folder, &Reporter::new(None, &[]).unwrap())
     }
 
     #[test]
@@ -223,6 +274,9 @@ mod tests {
             ("\ntimeout = '10'\n", "line 2", "time unit needed"),
             ("timeout = 10\n", "line 1", "expected a string"),
             ("newline = 'lf'\n", "line 1", "unknown variant `lf`"),
+            ("deterministic = 100\n", "line 1", "from 0 to 10"),
+            ("\nqemu = ''\n", "line 2", "is empty"),
+            ("machine = ''\n", "line 1", "is empty"),
             ("machine = 'x'\nmachine = 'y'\n", "line 2", "duplicate key"),
             ("machine\n", "line 1", "="),
         ];
@@ -273,6 +327,13 @@ mod tests {
             (0o777, 0o644, false),
             (0o1777, 0o644, false),
             (0o755, 0o666, false),
+            // Another's group; the user's own is looked up below.
+            (
+                0o775,
+                0o644,
+                is_private(of(folder.path()), Uid::effective()),
+            ),
+            (0o755, 0o664, is_private(of(&path), Uid::effective())),
         ] {
             mode(folder.path(), of_folder);
             mode(&path, of_file);
@@ -283,6 +344,39 @@ mod tests {
             );
             assert!(machine(Some(&path)).is_some());
         }
+    }
+
+    fn of(path: &Path) -> Gid {
+        Gid::from_raw(path.metadata().unwrap().gid())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_group_is_private_that_has_the_user_s_name_and_nobody_else() {
+        let root = Uid::from_raw(0);
+        assert!(is_private(Gid::from_raw(0), root));
+        assert!(!is_private(Gid::from_raw(1), root), "daemon's");
+        assert!(!is_private(Gid::from_raw(4_000_000_000), root), "no group");
+    }
+
+    #[test]
+    fn a_long_line_is_not_quoted_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        std::fs::write(&path, format!("machine = '{}\n", "ü".repeat(50_000))).unwrap();
+        let error = settings(Some(&path), folder.path()).unwrap_err();
+        let source = error.source().unwrap().to_string();
+        assert!(source.len() < 2000 && source.contains("line 1"), "{source}");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_nothing_waits_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let error = settings(Some(&path), folder.path()).unwrap_err();
+        assert!(error.source().unwrap().to_string().contains("pipe"));
+        assert_eq!(settings(None, folder.path()).unwrap(), Settings::default());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `--expect`: whether what was hoped for has been printed.
 
-use regex::bytes::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use crate::args::Run;
 
@@ -8,10 +8,14 @@ use crate::args::Run;
 /// search of all that.
 const REGEX_SEES_BYTES: usize = 4 * 1024;
 
+/// How large a compiled regular expression may be: a search takes time in proportion, and memory.
+const REGEX_BYTES: usize = 1024 * 1024;
+
 /// A text or a regular expression, in a stream of bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Expectation {
     pattern: Regex,
+    is_fast: bool,
     /// How many bytes before the new ones a match may begin.
     back: usize,
     /// Those, and one before them for what looks behind (`^`, `\b`).
@@ -32,16 +36,25 @@ impl Expectation {
 
     /// This text.
     pub(crate) fn text(text: &str) -> Result<Self, regex::Error> {
-        Self::new(&regex::escape(text), text.len())
+        Ok(Self {
+            is_fast: true,
+            ..Self::new(&regex::escape(text), text.len())?
+        })
     }
 
     fn new(pattern: &str, back: usize) -> Result<Self, regex::Error> {
         Ok(Self {
-            pattern: Regex::new(pattern)?,
+            pattern: RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build()?,
+            is_fast: false,
             back,
             recent: Vec::new(),
             cut: false,
         })
+    }
+
+    /// Whether a search takes no time to speak of, as of a text.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.is_fast
     }
 
     /// Whether it has come with these bytes, which follow those before.

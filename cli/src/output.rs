@@ -8,18 +8,22 @@
 //! ```
 //!
 //! All of it comes through one pipe, so that it has one order: the first serial port and the
-//! semihosting console log to QEMU's stdout, where the file `:tt` is written anyway. While stdout
-//! takes nothing, the pipe is not read, and the firmware waits.
+//! semihosting console log to QEMU's stdout, where the file `:tt` is written anyway. While stdout,
+//! the log or a slow search takes nothing, the pipe is not read, and the firmware waits.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::future::pending;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::expectation::Expectation;
 use crate::report::Failure;
@@ -29,11 +33,14 @@ use crate::written;
 /// How much one read takes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// So much may wait for stdout when the firmware is not held up any more.
+/// How long a search may go on once the run is over.
+const SEARCH: Duration = Duration::from_millis(500);
+
+/// So much may wait for stdout or the log when the firmware is not held up any more.
 const LEFT_BYTES: usize = 1024 * 1024;
 
 /// How far the run is, for who reads the output.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) enum Phase {
     /// The firmware waits for stdout.
     Running,
@@ -58,19 +65,47 @@ pub(crate) enum Cut {
 pub(crate) struct Output {
     pipe: pipe::Receiver,
     stdout: Writer,
-    taps: Mutex<Taps>,
+    log: Option<Log>,
+    phase: watch::Sender<Phase>,
+    /// One for each stream: a match has no bytes of the other in it.
+    expected: [Mutex<Option<Expectation>>; 2],
+    send_after: [Mutex<Option<Expectation>>; 2],
+    /// How many bytes stdout was not asked to take.
+    dropped: AtomicUsize,
     /// Whether the text for `--send-after` has come.
     go: watch::Sender<bool>,
 }
 
-/// Who sees what the firmware prints, beside stdout and stderr.
-struct Taps {
-    log: Option<(PathBuf, File)>,
-    /// One for each stream: a match has no bytes of the other in it.
-    expected: [Option<Expectation>; 2],
-    send_after: [Option<Expectation>; 2],
-    /// How many bytes stdout was not asked to take.
-    dropped: usize,
+/// `--log`: all that the firmware prints, in a file.
+struct Log {
+    path: PathBuf,
+    file: File,
+    writer: Writer,
+    dropped: AtomicUsize,
+}
+
+impl Log {
+    fn open(path: &Path, others: &[(&Path, &str)]) -> Result<Self, Failure> {
+        let opened = written::open(path, others).and_then(|file| {
+            let writer = Writer::file("log", file.try_clone()?)?;
+            Ok((file, writer))
+        });
+        let path = path.to_owned();
+        match opened {
+            Ok((file, writer)) => Ok(Self {
+                path,
+                file,
+                writer,
+                dropped: AtomicUsize::new(0),
+            }),
+            Err(source) => Err(Failure::Log { path, source }),
+        }
+    }
+
+    fn failure(&self, source: io::Error) -> Failure {
+        let path = self.path.clone();
+        Failure::Log { path, source }
+    }
 }
 
 /// Where the firmware printed it.
@@ -81,27 +116,44 @@ pub(crate) enum Stream {
 }
 
 impl Output {
-    /// Makes the log, and replaces one that is there. Also returned: QEMU's end of the pipe.
+    /// Opens the log, which must be none of the `others`. Also returned: QEMU's end of the pipe.
     pub(crate) fn new(
         log: Option<&Path>,
-        firmware: &Path,
+        others: &[(&Path, &str)],
         expected: Option<Expectation>,
         send_after: Option<Expectation>,
     ) -> Result<(Self, OwnedFd), Failure> {
-        let log = log.map(|log| create_log(log, firmware)).transpose()?;
+        let log = log.map(|log| Log::open(log, others)).transpose()?;
         let (ours, qemus) = pipe().map_err(Failure::system("make a pipe"))?;
         let output = Self {
             pipe: ours,
             stdout: Writer::stdout().map_err(Failure::system("start a thread for stdout"))?,
+            log,
+            phase: watch::Sender::new(Phase::Running),
             go: watch::Sender::new(send_after.is_none()),
-            taps: Mutex::new(Taps {
-                log,
-                expected: [expected.clone(), expected],
-                send_after: [send_after.clone(), send_after],
-                dropped: 0,
-            }),
+            expected: [expected.clone(), expected].map(Mutex::new),
+            send_after: [send_after.clone(), send_after].map(Mutex::new),
+            dropped: AtomicUsize::new(0),
         };
         Ok((output, qemus))
+    }
+
+    /// The firmware is about to run: the log of the run before is not needed any more.
+    pub(crate) fn begin(&self) -> Result<(), Failure> {
+        let Some(log) = &self.log else { return Ok(()) };
+        written::empty(&log.file).map_err(|error| log.failure(error))
+    }
+
+    /// How far the run is.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Waits until the run is so far.
+    pub(crate) async fn reached(&self, wanted: Phase) {
+        let mut phase = self.phase.subscribe();
+        // The sender is here, so that it cannot fail.
+        let _ = phase.wait_for(|&phase| phase >= wanted).await;
     }
 
     /// Becomes true when input may be sent.
@@ -110,19 +162,36 @@ impl Output {
     }
 
     /// Prints what comes, until QEMU is gone.
-    pub(crate) async fn print(&self, mut phase: watch::Receiver<Phase>) -> Result<(), Cut> {
+    pub(crate) async fn print(&self) -> Result<(), Cut> {
         tokio::select! {
-            printed = self.copy(&mut phase) => printed,
+            printed = self.copy() => printed,
             error = self.stdout.failed() => Err(cut(error)),
+            failure = self.log_failed() => Err(Cut::Failed(failure)),
         }
     }
 
-    async fn copy(&self, phase: &mut watch::Receiver<Phase>) -> Result<(), Cut> {
+    async fn log_failed(&self) -> Failure {
+        match &self.log {
+            Some(log) => log.failure(log.writer.failed().await),
+            None => pending().await,
+        }
+    }
+
+    /// Waits until stdout and the log take more.
+    async fn room(&self) {
+        self.stdout.room().await;
+        if let Some(log) = &self.log {
+            log.writer.room().await;
+        }
+    }
+
+    async fn copy(&self) -> Result<(), Cut> {
         let mut chunk = vec![0; CHUNK_BYTES];
+        let mut phase = self.phase.subscribe();
         loop {
             tokio::select! {
-                () = self.stdout.room() => {}
-                _ = phase.wait_for(|&phase| phase != Phase::Running) => {}
+                () = self.room() => {}
+                () = self.reached(Phase::Ending) => {}
             }
             let ended = *phase.borrow_and_update() == Phase::Ended;
             let read = if ended {
@@ -134,7 +203,7 @@ impl Output {
             match read {
                 Ok(0) => return Ok(()),
                 Ok(length) => {
-                    self.print_bytes(&chunk[..length])?;
+                    self.print_bytes(&chunk[..length]).await?;
                     tokio::task::coop::consume_budget().await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -152,47 +221,90 @@ impl Output {
         }
     }
 
-    fn print_bytes(&self, bytes: &[u8]) -> Result<(), Cut> {
-        let met = self.tap(Stream::Stdout, bytes);
+    async fn print_bytes(&self, bytes: &[u8]) -> Result<(), Cut> {
         if self.stdout.backlog() < LEFT_BYTES {
             self.stdout.send(bytes);
         } else {
-            self.taps().dropped += bytes.len();
+            self.dropped.fetch_add(bytes.len(), Ordering::Relaxed);
         }
-        met
+        self.tap(Stream::Stdout, bytes).await
     }
 
     /// Shows bytes that the firmware printed to who else wants them.
-    pub(crate) fn tap(&self, stream: Stream, bytes: &[u8]) -> Result<(), Cut> {
-        let mut taps = self.taps();
-        if let Some((path, log)) = &mut taps.log {
-            log.write_all(bytes).map_err(|source| {
-                let path = path.clone();
-                Cut::Failed(Failure::Log { path, source })
-            })?;
+    pub(crate) async fn tap(&self, stream: Stream, bytes: &[u8]) -> Result<(), Cut> {
+        if let Some(log) = &self.log {
+            if log.writer.backlog() < LEFT_BYTES {
+                log.writer.send(bytes);
+            } else {
+                log.dropped.fetch_add(bytes.len(), Ordering::Relaxed);
+            }
         }
         let number = stream as usize;
-        if met(&mut taps.send_after[number], bytes) {
+        if self.met(&self.send_after[number], bytes).await {
             self.go.send_replace(true);
         }
-        match met(&mut taps.expected[number], bytes) {
+        match self.met(&self.expected[number], bytes).await {
             true => Err(Cut::Met),
             false => Ok(()),
         }
     }
 
-    /// Waits until stdout has taken the rest, or takes nothing for so long; how many bytes it has
-    /// not taken.
-    pub(crate) async fn finish(&self, patience: Option<Duration>) -> Result<usize, Cut> {
-        self.stdout.flush(patience).await;
-        match self.stdout.error() {
-            Some(error) => Err(cut(error)),
-            None => Ok(self.stdout.backlog() + self.taps().dropped),
-        }
+    /// Whether it has come with these bytes. A regular expression may take its time, in which
+    /// `--timeout` and signals count: so another thread searches, and is left alone where the run
+    /// is over and it has not ended soon.
+    async fn met(&self, wanted: &Mutex<Option<Expectation>>, bytes: &[u8]) -> bool {
+        let taken = wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut expectation) = taken else {
+            return false;
+        };
+        let (met, expectation) = if expectation.is_fast() {
+            (expectation.met_by(bytes), expectation)
+        } else {
+            let bytes = bytes.to_vec();
+            let search = spawn_blocking(move || (expectation.met_by(&bytes), expectation));
+            let too_long = async {
+                self.reached(Phase::Ended).await;
+                sleep(SEARCH).await;
+            };
+            tokio::select! {
+                Ok(searched) = search => searched,
+                () = too_long => return false,
+            }
+        };
+        *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(expectation);
+        met
     }
 
-    fn taps(&self) -> std::sync::MutexGuard<'_, Taps> {
-        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until stdout and the log have taken the rest, or take nothing for so long; what has
+    /// not taken how many bytes.
+    pub(crate) async fn finish(
+        &self,
+        patience: Option<Duration>,
+    ) -> Result<Vec<(&'static str, usize)>, Cut> {
+        let streams = [("stdout", &self.stdout, &self.dropped)].into_iter();
+        let log = self
+            .log
+            .iter()
+            .map(|log| ("the log", &log.writer, &log.dropped));
+        let mut lost = Vec::new();
+        for (name, writer, dropped) in streams.chain(log) {
+            writer.flush(patience).await;
+            let left = writer.backlog() + dropped.load(Ordering::Relaxed);
+            if left > 0 {
+                lost.push((name, left));
+            }
+        }
+        if let Some(error) = self.stdout.error() {
+            return Err(cut(error));
+        }
+        match self
+            .log
+            .as_ref()
+            .and_then(|log| Some((log, log.writer.error()?)))
+        {
+            Some((log, error)) => Err(Cut::Failed(log.failure(error))),
+            None => Ok(lost),
+        }
     }
 }
 
@@ -201,20 +313,6 @@ fn cut(error: io::Error) -> Cut {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Cut::StdoutClosed,
         _ => Cut::Failed(Failure::Stdout(error)),
-    }
-}
-
-fn met(wanted: &mut Option<Expectation>, bytes: &[u8]) -> bool {
-    wanted.as_mut().is_some_and(|wanted| wanted.met_by(bytes))
-}
-
-fn create_log(path: &Path, firmware: &Path) -> Result<(PathBuf, File), Failure> {
-    match written::create(path, firmware) {
-        Ok(file) => Ok((path.to_owned(), file)),
-        Err(source) => Err(Failure::Log {
-            path: path.to_owned(),
-            source,
-        }),
     }
 }
 

@@ -1,8 +1,7 @@
 //! How a run ended: as an exit status, in words, and as JSON.
 
 use std::error::Error;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +24,9 @@ const UNREAD: Duration = Duration::from_secs(2);
 /// The exit status for our own failures: as of `timeout`, `env` and others that run a program.
 pub(crate) const OWN_FAILURE: u8 = 125;
 
+/// Nobody reads what is printed: the exit status of a program that SIGPIPE ends.
+const CLOSED: u8 = 128 + 13;
+
 /// What prevented a run, or cut it short without being the firmware's doing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -32,7 +34,7 @@ pub(crate) enum Failure {
     ConfigFile(#[from] ConfigFileError),
     #[error("the current folder is gone")]
     Folder(#[source] io::Error),
-    #[error("--expect-regex is no regular expression")]
+    #[error("--expect-regex cannot be used")]
     Regex(#[from] regex::Error),
     #[error("{} is not passed on to QEMU: {} is what sets that here", word, option)]
     OwnOption { word: String, option: &'static str },
@@ -127,8 +129,7 @@ impl Outcome {
             // As of Ctrl-C: somebody wanted no more of it.
             Self::KilledByDebugger => 128 + 2,
             Self::TimedOut(_) => 124,
-            // As of a program that SIGPIPE ends.
-            Self::StdoutClosed => 128 + 13,
+            Self::StdoutClosed => CLOSED,
             Self::Failed(_) => OWN_FAILURE,
         }
     }
@@ -248,22 +249,26 @@ enum Json {
     Nowhere,
     /// On stderr, one object a line and with nothing else there.
     Stderr,
-    File(PathBuf, File),
+    File(PathBuf, Writer),
 }
 
 impl Reporter {
-    /// As `--json` says; `-` is stderr.
-    pub(crate) fn new(json: Option<&Path>, firmware: &Path) -> Result<Self, Failure> {
+    /// As `--json` says: `-` is stderr; a file must be none of the others.
+    pub(crate) fn new(json: Option<&Path>, others: &[(&Path, &str)]) -> Result<Self, Failure> {
         let json = match json {
             None => Json::Nowhere,
             Some(path) if path == Path::new("-") => Json::Stderr,
-            Some(path) => match written::create(path, firmware) {
-                Ok(file) => Json::File(path.to_owned(), file),
-                Err(source) => {
-                    let path = path.to_owned();
-                    return Err(Failure::Json { path, source });
+            Some(path) => {
+                let opened = written::open(path, others).and_then(|file| {
+                    written::empty(&file)?;
+                    Writer::file("json", file)
+                });
+                let path = path.to_owned();
+                match opened {
+                    Ok(writer) => Json::File(path, writer),
+                    Err(source) => return Err(Failure::Json { path, source }),
                 }
-            },
+            }
         };
         let stderr = Writer::stderr().map_err(Failure::system("start a thread for stderr"))?;
         Ok(Self { stderr, json })
@@ -301,30 +306,61 @@ impl Reporter {
         match &self.json {
             Json::Nowhere => {}
             Json::Stderr => self.stderr.send(format!("{object}\n").as_bytes()),
-            Json::File(path, file) => {
-                let mut file = file;
-                writeln!(file, "{object}").map_err(|source| Failure::Json {
-                    path: path.clone(),
-                    source,
-                })?;
+            Json::File(_, writer) => {
+                writer.send(format!("{object}\n").as_bytes());
+                self.written()?;
             }
         }
         Ok(())
+    }
+
+    /// Whether the verdict's file takes what is written.
+    fn written(&self) -> Result<(), Failure> {
+        match &self.json {
+            Json::File(path, writer) => writer.error().map_or(Ok(()), |source| {
+                let path = path.clone();
+                Err(Failure::Json { path, source })
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until all that was said is written, but for what nobody takes.
+    fn flush(&self) -> Result<(), Failure> {
+        self.stderr.flush_blocking(UNREAD);
+        let Json::File(path, writer) = &self.json else {
+            return Ok(());
+        };
+        writer.flush_blocking(UNREAD);
+        self.written()?;
+        match writer.backlog() {
+            0 => Ok(()),
+            bytes => Err(Failure::Json {
+                path: path.clone(),
+                source: io::Error::other(format!("it did not take the last {bytes} bytes")),
+            }),
+        }
     }
 
     /// Says how the run ended, and returns the exit status.
     pub(crate) fn end(self, outcome: &Outcome, expecting: bool, took: Duration) -> u8 {
         let mut object = outcome.to_json(expecting);
         object["seconds"] = json!(took.as_secs_f64());
-        let status = match self.say(outcome.words().as_deref(), &object) {
+        let said = self.say(outcome.words().as_deref(), &object);
+        let status = match said.and_then(|()| self.flush()) {
             Ok(()) => outcome.exit_code(),
             Err(failure) => {
                 let words = escape::lines(&failure.words());
                 self.pass_on(&format!("qemu-controller: {words}"));
+                self.stderr.flush_blocking(UNREAD);
                 OWN_FAILURE
             }
         };
-        self.stderr.flush_blocking(UNREAD);
-        status
+        match self.stderr.error() {
+            // There is nobody to say it to.
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => CLOSED,
+            Some(_) => OWN_FAILURE,
+            None => status,
+        }
     }
 }

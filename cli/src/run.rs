@@ -21,12 +21,12 @@ use crate::signals::Signals;
 /// Runs it all; the exit status.
 pub(crate) fn run(run: Run) -> u8 {
     let since = Instant::now();
-    let (reporter, outcome) = match Reporter::new(run.json.as_deref(), &run.firmware) {
+    let (reporter, outcome) = match Reporter::new(run.json.as_deref(), &run.inputs()) {
         Ok(reporter) => {
             let outcome = outcome(&run, &reporter, since);
             (reporter, outcome.unwrap_or_else(Outcome::Failed))
         }
-        Err(failure) => match Reporter::new(None, &run.firmware) {
+        Err(failure) => match Reporter::new(None, &[]) {
             Ok(reporter) => (reporter, Outcome::Failed(failure)),
             // Without a thread for stderr there is nobody to say so.
             Err(_) => return OWN_FAILURE,
@@ -65,8 +65,9 @@ async fn in_qemu(
         .map(Expectation::text)
         .transpose()?;
     let expecting = expected.is_some();
-    let (output, stdout) =
-        Output::new(settings.log.as_deref(), &run.firmware, expected, send_after)?;
+    let mut others = run.inputs();
+    others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
+    let (output, stdout) = Output::new(settings.log.as_deref(), &others, expected, send_after)?;
     let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
     let streams = Streams { stdin, stdout };
     let limit = Limit::new(&settings, since);
@@ -85,6 +86,7 @@ async fn in_qemu(
         Some(started) => started.map_err(|error| machine::explain(error, run, &settings))?,
         None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
     };
+    output.begin()?;
     announce(run, &settings, &session, reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
         .map_err(Failure::system("start a thread for stdin"))?;

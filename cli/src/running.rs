@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use qemu_controller::{Session, Verdict};
 use serde_json::json;
-use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 
 use crate::args::Run;
@@ -39,7 +38,6 @@ pub(crate) struct Running<'a> {
     reporter: &'a Reporter,
     output: &'a Output,
     limit: Limit,
-    phase: watch::Sender<Phase>,
 }
 
 impl<'a> Running<'a> {
@@ -50,14 +48,12 @@ impl<'a> Running<'a> {
         output: &'a Output,
         limit: Limit,
     ) -> Self {
-        let phase = watch::Sender::new(Phase::Running);
         Self {
             run,
             session,
             reporter,
             output,
             limit,
-            phase,
         }
     }
 
@@ -78,10 +74,10 @@ impl<'a> Running<'a> {
                 .stop()
                 .await
                 .map_err(|error| Cut::Failed(error.into()))?;
-            self.phase.send_replace(Phase::Ended);
+            self.output.enter(Phase::Ended);
             Ok(outcome)
         };
-        let printed = self.output.print(self.phase.subscribe());
+        let printed = self.output.print();
         match tokio::try_join!(control, printed, self.print_stderr()) {
             Ok((outcome, (), ())) => Ok(outcome),
             Err(Cut::Met) => Ok(Outcome::Met),
@@ -107,7 +103,7 @@ impl<'a> Running<'a> {
                 ControlFlow::Continue(verdict) => Outcome::Ended { verdict, unmet: expecting },
             }),
         };
-        self.phase.send_replace(Phase::Ending);
+        self.output.enter(Phase::Ending);
         // By Ctrl-C somebody wants to know where it hangs; another signal ends that, too.
         let place = match signal == nix::sys::signal::Signal::SIGINT as u8 {
             true => tokio::select! {
@@ -130,7 +126,7 @@ impl<'a> Running<'a> {
             Ok(verdict) => verdict,
             Err(_) => {
                 // QEMU may be held up by a stdout that nobody reads, and could not be asked.
-                self.phase.send_replace(Phase::Ending);
+                self.output.enter(Phase::Ending);
                 match timeout(LOOK, run).await {
                     Ok(verdict) => verdict,
                     Err(_) => {
@@ -212,10 +208,9 @@ impl<'a> Running<'a> {
         };
         let printed = stderr::print(lines, self.run.verbose, self.output, self.reporter);
         tokio::pin!(printed);
-        let mut phase = self.phase.subscribe();
         tokio::select! {
             printed = &mut printed => return printed,
-            _ = phase.wait_for(|&phase| phase == Phase::Ended) => {}
+            () = self.output.reached(Phase::Ended) => {}
         }
         timeout(LAST_WORDS, printed).await.unwrap_or(Ok(()))
     }
@@ -240,11 +235,13 @@ impl<'a> Running<'a> {
             }
         }
         match self.output.finish(Some(UNREAD)).await {
-            Ok(0) => Ok(outcome),
             Ok(lost) => {
-                let words = format!("stdout did not take {lost} bytes that the firmware printed");
-                let object = json!({ "event": "lost", "bytes": lost });
-                self.reporter.say(Some(&words), &object)?;
+                for (stream, bytes) in lost {
+                    let words =
+                        format!("{stream} did not take {bytes} bytes that the firmware printed");
+                    let object = json!({ "event": "lost", "stream": stream, "bytes": bytes });
+                    self.reporter.say(Some(&words), &object)?;
+                }
                 Ok(outcome)
             }
             Err(_) if !by_itself => Ok(outcome),

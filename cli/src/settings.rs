@@ -1,11 +1,14 @@
 //! What may be said both on the command line and in the configuration file, under the same names.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 
 /// All unset means: the library's defaults.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
@@ -13,16 +16,20 @@ use serde::Deserialize;
 #[command(next_help_heading = "Options that the configuration file may set as well")]
 pub(crate) struct Settings {
     /// QEMU's name of the board [default: lm3s6965evb]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    #[serde(deserialize_with = "not_empty")]
     pub(crate) machine: Option<String>,
     /// CPU model [default: cortex-m3 on lm3s6965evb, else the board's own]
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
+    #[serde(deserialize_with = "not_empty")]
     pub(crate) cpu: Option<String>,
     /// Memory, such as 64K or 16M [default: 64K on lm3s6965evb, else the board's own]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = NonEmptyStringValueParser::new())]
+    #[serde(deserialize_with = "not_empty")]
     pub(crate) memory: Option<String>,
     /// The QEMU to run, a name or a path [default: qemu-system-arm]
     #[arg(long, value_name = "PROGRAM")]
+    #[serde(deserialize_with = "not_empty")]
     pub(crate) qemu: Option<PathBuf>,
     /// End the run after this time, start included, such as 10s or 1m30s, with status 124; `none`
     /// for no end [default: none]
@@ -36,7 +43,9 @@ pub(crate) struct Settings {
     /// Virtual time by instructions, 2^SHIFT ns each, and no waiting while the firmware sleeps: the
     /// same run every time, as fast as it goes [default with --deterministic: 6]
     #[arg(long, value_name = "SHIFT", num_args = 0..=1, require_equals = true,
-          default_missing_value = "6", value_parser = clap::value_parser!(u8).range(0..=10))]
+          default_missing_value = "6",
+          value_parser = clap::value_parser!(u8).range(0..=MAX_SHIFT as i64))]
+    #[serde(deserialize_with = "shift")]
     pub(crate) deterministic: Option<u8>,
     /// What the firmware reaches by semihosting [default: console]
     ///
@@ -46,7 +55,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "WHAT")]
     pub(crate) semihosting: Option<SemihostingMode>,
     /// Write what the firmware prints into this file as well
+    ///
+    /// It is emptied when the firmware begins to run. A log that takes nothing slows the firmware,
+    /// as stdout does.
     #[arg(long, value_name = "FILE")]
+    #[serde(deserialize_with = "not_empty")]
     pub(crate) log: Option<PathBuf>,
     /// What the firmware receives for the end of an input line [default: cr from a terminal, else
     /// keep]
@@ -104,6 +117,31 @@ impl Settings {
         });
         self.log = self.log.map(|log| folder.join(log));
         self
+    }
+}
+
+/// The slowest virtual clock that QEMU has, by `-icount shift=`.
+const MAX_SHIFT: u8 = 10;
+
+fn shift<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u8>, D::Error> {
+    match u8::deserialize(from)? {
+        shift @ 0..=MAX_SHIFT => Ok(Some(shift)),
+        _ => Err(D::Error::custom("a shift is a number from 0 to 10")),
+    }
+}
+
+/// A name or a path, which has to be one.
+fn not_empty<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + AsRef<OsStr>,
+{
+    let text = T::deserialize(from)?;
+    match text.as_ref().is_empty() {
+        true => Err(D::Error::custom(
+            "it is empty; leave it out for the default",
+        )),
+        false => Ok(Some(text)),
     }
 }
 

@@ -33,7 +33,9 @@ pub(crate) async fn print(
         reporter
             .firmware_said(&line.text, &object)
             .map_err(Cut::Failed)?;
-        output.tap(Stream::Stderr, format!("{}\n", line.text).as_bytes())?;
+        output
+            .tap(Stream::Stderr, format!("{}\n", line.text).as_bytes())
+            .await?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! stdout and stderr, each written by a thread of its own: nothing can interrupt a write, and
-//! neither a signal nor a deadline must wait for one.
+//! stdout, stderr and the files that are written, each by a thread of its own: nothing can
+//! interrupt a write, and neither a signal nor a deadline must wait for one.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +30,7 @@ struct State {
     changed: Notify,
 }
 
-/// One of the two.
+/// One of them.
 pub(crate) struct Writer {
     chunks: Sender<Vec<u8>>,
     state: Arc<State>,
@@ -42,6 +43,11 @@ impl Writer {
 
     pub(crate) fn stderr() -> io::Result<Self> {
         Self::new("stderr", io::stderr())
+    }
+
+    /// A file. What is still to be written when the program ends is lost: see [`flush`](Self::flush).
+    pub(crate) fn file(name: &str, file: File) -> io::Result<Self> {
+        Self::new(name, file)
     }
 
     fn new(name: &str, stream: impl AsFd + Send + 'static) -> io::Result<Self> {

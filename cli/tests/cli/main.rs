@@ -7,6 +7,7 @@ mod support;
 mod cargo_runner;
 mod debugger;
 mod ending;
+mod files;
 mod input;
 mod machine_readable;
 mod output;

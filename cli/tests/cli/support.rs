@@ -79,6 +79,11 @@ impl Call {
         self
     }
 
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.command.stderr(stderr);
+        self
+    }
+
     pub(crate) fn qemu_args(mut self, words: &[&str]) -> Self {
         self.qemu_args = words.iter().map(|word| (*word).to_owned()).collect();
         self
@@ -92,7 +97,7 @@ impl Call {
         let mut child = self.command.spawn().unwrap();
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().map(Stream::new);
-        let stderr = child.stderr.take().map(Stream::new).unwrap();
+        let stderr = child.stderr.take().map_or_else(Stream::empty, Stream::new);
         Running {
             child,
             marker: self.marker,

@@ -171,6 +171,11 @@ fn read_hex(path: &Path) -> Result<IntelHex, FirmwareError> {
 pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
     let io = |error| FirmwareError::io(path, error);
     let metadata = fs::metadata(path).map_err(io)?;
+    if is_of_a_process(path) {
+        let problem =
+            "is a file that this program has open, and QEMU has not: name the file itself";
+        return Err(FirmwareError::unreadable(path, problem));
+    }
     let problem = if metadata.is_dir() {
         "is a folder; a file was wanted"
     } else if !metadata.is_file() {
@@ -181,6 +186,34 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
         return Ok((File::open(path).map_err(io)?, metadata.len()));
     };
     Err(FirmwareError::unreadable(path, problem))
+}
+
+/// Whether it leads through `/proc`, as `/dev/stdin` and `/dev/fd/3` do: QEMU would look into its
+/// own, and wait for ever for a stdin that has no firmware.
+fn is_of_a_process(path: &Path) -> bool {
+    // As many as Linux follows.
+    const MAX_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Some(name) = path.file_name() else {
+            return false;
+        };
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let Ok(folder) = folder.canonicalize() else {
+            return false;
+        };
+        if folder.starts_with("/proc") {
+            return true;
+        }
+        match fs::read_link(folder.join(name)) {
+            Ok(target) => path = folder.join(target),
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 fn read_elf(path: &Path, program: &str, cpu: Option<&str>) -> Result<Elf, FirmwareError> {
