@@ -1,56 +1,65 @@
 //! Names as the source has them: Rust's two manglings, and C++'s.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
 
 /// Longer names stay as they are. Demangling may multiply the length.
+#[cfg(feature = "demangle")]
 const MAX_MANGLED: usize = 4096;
 
 /// A demangled name is cut here. Honest ones of generic code have some hundred bytes.
+#[cfg(feature = "demangle")]
 const MAX_DEMANGLED: usize = 8192;
 
 /// A name as the source has it: `crate::module::function` without Rust's hash, C++ with its
-/// parameters, and any other name as it is.
+/// parameters, and any other name as it is. Without the feature `demangle` each is as it is.
 #[must_use]
 pub fn demangle(name: &str) -> Cow<'_, str> {
-    if name.len() > MAX_MANGLED {
-        return Cow::Borrowed(name);
-    }
-    if let Ok(rust) = rustc_demangle::try_demangle(name) {
-        let mut text = Bounded::default();
-        // The alternate form leaves the hash out. What did not fit is cut.
-        let _ = write!(text, "{rust:#}");
-        return Cow::Owned(text.0);
-    }
-    if name.starts_with("_Z")
-        && let Ok(symbol) = cpp_demangle::BorrowedSymbol::new(name.as_bytes())
-    {
-        let mut text = Bounded::default();
-        if symbol
-            .structured_demangle(&mut text, &cpp_demangle::DemangleOptions::new())
-            .is_ok()
-        {
-            return Cow::Owned(text.0);
-        }
+    #[cfg(feature = "demangle")]
+    if let Some(name) = demangled(name) {
+        return Cow::Owned(name);
     }
     Cow::Borrowed(name)
 }
 
+#[cfg(feature = "demangle")]
+fn demangled(name: &str) -> Option<String> {
+    use std::fmt::Write as _;
+
+    if name.len() > MAX_MANGLED {
+        return None;
+    }
+    let mut text = Bounded::default();
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        // The alternate form leaves the hash out. What did not fit is cut.
+        let _ = write!(text, "{rust:#}");
+        return Some(text.0);
+    }
+    if !name.starts_with("_Z") {
+        return None;
+    }
+    let symbol = cpp_demangle::BorrowedSymbol::new(name.as_bytes()).ok()?;
+    let options = cpp_demangle::DemangleOptions::new();
+    symbol.structured_demangle(&mut text, &options).ok()?;
+    Some(text.0)
+}
+
 /// Takes no more than so much text.
+#[cfg(feature = "demangle")]
 #[derive(Default)]
 struct Bounded(String);
 
-impl fmt::Write for Bounded {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+#[cfg(feature = "demangle")]
+impl std::fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
         if self.0.len() + text.len() > MAX_DEMANGLED {
-            return Err(fmt::Error);
+            return Err(std::fmt::Error);
         }
         self.0.push_str(text);
         Ok(())
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "demangle"))]
 mod tests {
     use super::demangle;
 

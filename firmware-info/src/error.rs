@@ -35,6 +35,7 @@ pub enum DebugInfoError {
     Limit(&'static str),
 }
 
+#[cfg(feature = "dwarf")]
 impl From<gimli::Error> for DebugInfoError {
     fn from(error: gimli::Error) -> Self {
         Self::Damaged(error.to_string())
@@ -46,7 +47,7 @@ impl From<gimli::Error> for DebugInfoError {
 #[non_exhaustive]
 pub enum NameError {
     /// No symbol has this name.
-    #[error("no symbol is named {name:?}{}", hint(similar))]
+    #[error("the firmware has no symbol '{}'{}", name.escape_debug(), hint(similar))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -54,7 +55,7 @@ pub enum NameError {
         similar: Vec<String>,
     },
     /// Several symbols end with this name.
-    #[error("{name:?} could be {}; say which", candidates.join(" or "))]
+    #[error("'{}' could be {}; say which", name.escape_debug(), candidates.join(" or "))]
     Ambiguous {
         /// What was asked for.
         name: String,
@@ -66,6 +67,6 @@ pub enum NameError {
 fn hint(similar: &[String]) -> String {
     match similar {
         [] => String::new(),
-        names => format!("; similar are {}", names.join(", ")),
+        names => format!("; similar ones: {}", names.join(", ")),
     }
 }

@@ -97,7 +97,10 @@ enum Source {
 
 impl Image {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let file = File::open(path)?;
+        Self::of(File::open(path)?)
+    }
+
+    pub(crate) fn of(file: File) -> Result<Self, OpenError> {
         let cache = ReadCache::new(&file);
         let headers = Headers::parse(&cache)?;
         Ok(headers.image(Source::File(Mutex::new(file))))
@@ -152,10 +155,7 @@ impl Image {
             CompressionFormat::None => Ok(bytes),
             CompressionFormat::Zlib => {
                 let limit = usize::try_from(section.size).unwrap_or(usize::MAX);
-                let inflated =
-                    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(&bytes, limit)
-                        .map_err(|error| failed(error.to_string()))?;
-                Ok(inflated.into())
+                inflate(&bytes, limit).map_err(failed)
             }
             _ => Err(failed(
                 "it is compressed, but not with zlib, or damaged; \
@@ -217,6 +217,19 @@ impl Image {
             }
         }
     }
+}
+
+#[cfg(feature = "dwarf")]
+fn inflate(bytes: &[u8], limit: usize) -> Result<Arc<[u8]>, String> {
+    miniz_oxide::inflate::decompress_to_vec_zlib_with_limit(bytes, limit)
+        .map(Arc::from)
+        .map_err(|error| error.to_string())
+}
+
+/// A linker compresses debug sections only.
+#[cfg(not(feature = "dwarf"))]
+fn inflate(_: &[u8], _: usize) -> Result<Arc<[u8]>, String> {
+    Err("it is compressed, which only the feature `dwarf` reads".to_owned())
 }
 
 /// What the headers say.

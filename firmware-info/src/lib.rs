@@ -44,20 +44,26 @@
 //! - **Guesses are said to be ones** ([`Guess`]), and a backtrace that ends early says why
 //!   ([`End`]).
 
+use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::OnceLock;
 
 mod demangle;
+#[cfg(feature = "dwarf")]
 mod dwarf;
 mod error;
 mod fault;
 mod image;
 mod similar;
+#[cfg(feature = "dwarf")]
 mod source;
 mod symbols;
 #[cfg(feature = "_testing")]
 pub mod testing;
+#[cfg(feature = "dwarf")]
 mod unwind;
+#[cfg(feature = "dwarf")]
 mod values;
 mod vectors;
 
@@ -68,25 +74,34 @@ pub use fault::{
     riscv_trap,
 };
 pub use image::{Architecture, Section};
-pub use source::{FunctionRanges, LineAddresses, Location, SourceFrame};
+#[cfg(feature = "dwarf")]
+pub use source::{FunctionRanges, LineAddresses, SourceFrame, SourceLocation};
 pub use symbols::{Symbol, SymbolKind, SymbolOffset};
+#[cfg(feature = "dwarf")]
 pub use unwind::{Backtrace, End, ExceptionEntry, Frame, Guess, Memory, MemoryPieces, Registers};
+#[cfg(feature = "dwarf")]
 pub use values::{Local, ValueError};
 pub use vectors::{StackBounds, Vector, VectorTable, exception_name};
 
+#[cfg(feature = "dwarf")]
 use dwarf::{Debug, LiveCode};
 use image::Image;
 use symbols::Symbols;
+#[cfg(feature = "dwarf")]
 use unwind::CallFrames;
+#[cfg(feature = "dwarf")]
 use values::Statics;
 
 /// A firmware's ELF file.
 pub struct Firmware {
     image: Image,
     symbols: OnceLock<Symbols>,
+    #[cfg(feature = "dwarf")]
     debug: OnceLock<Result<Debug, DebugInfoError>>,
+    #[cfg(feature = "dwarf")]
     call_frames: OnceLock<Result<CallFrames, DebugInfoError>>,
     vectors: OnceLock<Option<VectorTable>>,
+    #[cfg(feature = "dwarf")]
     statics: OnceLock<Result<Statics, DebugInfoError>>,
 }
 
@@ -98,6 +113,14 @@ impl Firmware {
     /// [`OpenError`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         Ok(Self::new(Image::open(path.as_ref())?))
+    }
+
+    /// The same of a file that is open. Whoever else reads it by the same position gets in the way.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn from_file(file: File) -> Result<Self, OpenError> {
+        Ok(Self::new(Image::of(file)?))
     }
 
     /// An ELF file that is in memory already.
@@ -112,9 +135,12 @@ impl Firmware {
         Self {
             image,
             symbols: OnceLock::new(),
+            #[cfg(feature = "dwarf")]
             debug: OnceLock::new(),
+            #[cfg(feature = "dwarf")]
             call_frames: OnceLock::new(),
             vectors: OnceLock::new(),
+            #[cfg(feature = "dwarf")]
             statics: OnceLock::new(),
         }
     }
@@ -123,6 +149,12 @@ impl Firmware {
     #[must_use]
     pub fn architecture(&self) -> Architecture {
         self.image.architecture
+    }
+
+    /// Whether its words begin with their lowest byte.
+    #[must_use]
+    pub fn is_little_endian(&self) -> bool {
+        self.image.little_endian
     }
 
     /// Its entry point, as the header has it.
@@ -167,6 +199,13 @@ impl Firmware {
         self.all_symbols().named(&self.image, name)
     }
 
+    /// The symbol that has this name in the file, as the compiler mangled it; of several a global
+    /// one.
+    #[must_use]
+    pub fn raw_symbol(&self, name: &str) -> Option<Symbol> {
+        self.all_symbols().exact(&self.image, name)
+    }
+
     /// All symbols, in the order of their addresses.
     pub fn symbols(&self) -> impl Iterator<Item = Symbol> + '_ {
         self.all_symbols().iter(&self.image)
@@ -176,6 +215,7 @@ impl Firmware {
         self.symbols.get_or_init(|| Symbols::read(&self.image))
     }
 
+    #[cfg(feature = "dwarf")]
     pub(crate) fn debug(&self) -> Result<&Debug, DebugInfoError> {
         self.debug
             .get_or_init(|| Debug::load(&self.image))
@@ -183,6 +223,7 @@ impl Firmware {
             .map_err(Clone::clone)
     }
 
+    #[cfg(feature = "dwarf")]
     pub(crate) fn call_frames(&self) -> Result<&CallFrames, DebugInfoError> {
         let frames = self
             .call_frames
@@ -190,15 +231,20 @@ impl Firmware {
         frames.as_ref().map_err(Clone::clone)
     }
 
-    pub(crate) fn exact_symbol(&self, name: &str) -> Option<Symbol> {
-        self.all_symbols().exact(&self.image, name)
-    }
-
+    #[cfg(feature = "dwarf")]
     pub(crate) fn live_code(&self) -> LiveCode<'_> {
         LiveCode {
             image: &self.image,
             symbols: self.all_symbols(),
         }
+    }
+}
+
+impl fmt::Debug for Firmware {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Firmware")
+            .field("architecture", &self.architecture())
+            .finish_non_exhaustive()
     }
 }
 

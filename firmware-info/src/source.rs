@@ -14,7 +14,7 @@ pub struct SourceFrame {
     /// The function, as the source has it; of one without debug information the symbol's name.
     pub function: Option<Arc<str>>,
     /// The line: of the innermost function that of the address, of the others that of the call.
-    pub location: Option<Location>,
+    pub location: Option<SourceLocation>,
     /// The compiler put this function's code into its caller.
     pub inlined: bool,
 }
@@ -22,7 +22,7 @@ pub struct SourceFrame {
 /// A place in the source. Displayed as `src/main.rs:12:5`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Location {
+pub struct SourceLocation {
     /// The file's path as the compiler knew it.
     pub file: Arc<str>,
     /// The line, from 1; 0 for code that the compiler made up.
@@ -120,12 +120,12 @@ impl Firmware {
         unit: &Unit,
         live: &LiveCode<'_>,
         address: u64,
-    ) -> Result<Option<Location>> {
+    ) -> Result<Option<SourceLocation>> {
         let lines = debug.lines(unit, live)?;
         let Some(row) = lines.row(address) else {
             return Ok(None);
         };
-        Ok(lines.path(row.file).map(|file| Location {
+        Ok(lines.path(row.file).map(|file| SourceLocation {
             file,
             line: row.line,
             column: row.column,
@@ -149,7 +149,7 @@ fn frames(
     function: &Function,
     live: &LiveCode<'_>,
     address: u64,
-    mut location: Option<Location>,
+    mut location: Option<SourceLocation>,
 ) -> Result<Vec<SourceFrame>> {
     let scopes = function.scopes(&debug.dwarf, &unit.unit, debug.budget())?;
     let mut frames = Vec::new();
@@ -165,7 +165,7 @@ fn frames(
         let call = debug
             .lines(unit, live)?
             .path(inlined.call_file)
-            .map(|file| Location {
+            .map(|file| SourceLocation {
                 file,
                 line: inlined.call_line,
                 column: inlined.call_column,
@@ -207,7 +207,7 @@ impl fmt::Display for SourceFrame {
     }
 }
 
-impl fmt::Display for Location {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
         match (self.line, self.column) {

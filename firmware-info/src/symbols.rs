@@ -141,10 +141,12 @@ impl Symbols {
         }
     }
 
+    #[cfg(feature = "dwarf")]
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    #[cfg(feature = "dwarf")]
     /// Whether a function begins here.
     pub(crate) fn function_begins(&self, address: u64) -> bool {
         let first = self

@@ -144,7 +144,7 @@ impl Firmware {
             return None;
         }
         let symbols = TABLE_SYMBOLS.iter().filter_map(|name| {
-            self.exact_symbol(name)
+            self.raw_symbol(name)
                 .filter(|symbol| symbol.kind != SymbolKind::Function)
         });
         let sections = TABLE_SECTIONS
@@ -224,7 +224,7 @@ impl Firmware {
 
     fn first_of(&self, names: &[&str]) -> Option<(u64, String)> {
         names.iter().find_map(|name| {
-            let symbol = self.exact_symbol(name)?;
+            let symbol = self.raw_symbol(name)?;
             Some((symbol.address, symbol.raw_name))
         })
     }

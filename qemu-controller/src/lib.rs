@@ -25,7 +25,7 @@
 //! | what the firmware prints and reads | [`Serial`], from [`Session::serial`] and [`Session::semihosting`] |
 //! | what it prints on standard error | [`Session::stderr`], apart from QEMU's own messages |
 //! | how its run ended, with an exit code for CI | [`Session::run_to_end`], [`Session::wait`], [`Verdict`] |
-//! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Session::wait_for_value`], [`Symbols`] |
+//! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Session::wait_for_value`], [`Session::firmware_info`] |
 //! | the same run every time | [`QemuConfig::deterministic`] |
 //! | what its display shows | [`Session::screendump`] |
 //! | breakpoints, watchpoints, steps, registers (feature `debugger`) | `Session::debugger`, the module `debug` |
@@ -42,7 +42,7 @@
 //! | run test cases from the same state at once | [`Session::fork`] | memory and devices; each case has a QEMU of its own |
 //! | begin another session, another day, from a state | [`Session::save_state`], [`MachineState::persist`], [`Session::start_from`] | memory and devices, in a file |
 //!
-//! Features: `debugger` adds `Session::debugger`, `regex` lets [`Serial::expect`] take a regular
+//! Features: `source` gives symbols the source's names, `debugger` adds `Session::debugger`, `regex` lets [`Serial::expect`] take a regular
 //! expression, `qapi` adds `Session::qapi` for every typed command that QEMU has. Examples in the
 //! repository: `debug_firmware`, `debugger`, `parallel_tests`, `fresh_state`, `forked_cases`,
 //! `attach`, `blocking`.
@@ -77,7 +77,7 @@ pub use qapi_qmp;
 #[cfg(feature = "regex")]
 pub use regex;
 
-pub use {gdb_port, qemu_launch, qmp_proto};
+pub use {firmware_info, gdb_port, qemu_launch, qmp_proto};
 
 pub use client::events::{EVENT_BACKLOG_BYTES, Events, MissedEvents};
 pub use config::QemuConfig;
@@ -86,7 +86,7 @@ pub use fork::{MachineState, StateError};
 pub use guest::gdb::{GdbCheck, GdbError};
 pub use guest::memory::{Location, MemoryError};
 pub use guest::screendump::ScreendumpError;
-pub use guest::symbols::{Symbol, SymbolOffset, Symbols, SymbolsError};
+pub use guest::symbols::SymbolsError;
 pub use qemu_launch::{Address, Endpoint, Exit, ExitKind, RegisterDump, Semihosting, StopPolicy};
 pub use qmp_proto::commands::{CpuInfoFast, RunState, StatusInfo, TypedEvent};
 pub use qmp_proto::{QmpEvent, ServerError};

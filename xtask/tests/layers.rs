@@ -20,6 +20,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "qemu-launch",
             "gdb-port",
             "gdb-remote",
+            "firmware-info",
             "test-support",
         ],
     ),

@@ -79,7 +79,7 @@ fn names_are_found_as_written_and_others_are_proposed() {
     assert!(
         error
             .to_string()
-            .starts_with("no symbol is named \"calls::TICK\"; similar are calls::TICKS")
+            .starts_with("the firmware has no symbol 'calls::TICK'; similar ones: calls::TICKS")
     );
     assert!(matches!(
         firmware.symbol("fmt"),

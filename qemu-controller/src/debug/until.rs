@@ -2,12 +2,12 @@
 
 use std::fmt;
 
+use firmware_info::SymbolOffset;
 use gdb_remote::client::PointKind;
 use gdb_remote::reply::Access;
 
 use super::registers::Registers;
 use crate::guest::memory::Location;
-use crate::guest::symbols::SymbolOffset;
 use crate::verdict::Verdict;
 
 /// A condition on the registers at a stop.

@@ -1,15 +1,14 @@
 //! The guest's memory by symbol or address, read while the guest runs.
 
-use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use firmware_info::NameError;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::command::instant_after;
 use crate::error::CommandError;
-use crate::guest::symbols::{SymbolOffset, Symbols, SymbolsError};
+use crate::guest::symbols::SymbolsError;
 use crate::session::Session;
 
 /// How many bytes one command reads: QEMU answers in a millisecond, and serves others in between.
@@ -24,7 +23,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 /// A Cortex-M's register that says where its vector table is.
 const VTOR: u64 = 0xe000_ed08;
 
-/// A place in the guest's memory: a symbol's name, or an address as the program sees it.
+/// A place in the guest's memory: a symbol's name, or an address as the program sees it. A name is
+/// the file's, or with the feature `source` the source's: `crate::module::NAME`, or the end of that
+/// (`NAME`) where only one symbol has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location<'a> {
     /// Where this symbol is.
@@ -52,14 +53,9 @@ pub enum MemoryError {
     /// The firmware's symbols cannot be read.
     #[error(transparent)]
     Symbols(#[from] SymbolsError),
-    /// The firmware has no symbol of this name.
-    #[error("the firmware has no symbol '{name}'{}", suggest(.similar))]
-    NoSymbol {
-        /// The name.
-        name: String,
-        /// Symbols whose names contain it or differ in case only; a few at the most.
-        similar: Vec<String>,
-    },
+    /// The firmware has no symbol of this name, or several; it says which are similar.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// Nothing is there.
     #[error("there is no memory at {address:#x}")]
     Unmapped {
@@ -114,71 +110,8 @@ pub enum MemoryError {
     },
 }
 
-fn suggest(names: &[String]) -> String {
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!("; similar ones: {}", names.join(", "))
-    }
-}
-
-/// Where a session's symbols come from: the file as it was at the start, even if another takes its
-/// place.
-#[derive(Debug, Default)]
-pub(crate) struct Firmware {
-    /// Its one position is shared by all who read it: they take turns.
-    file: Option<Mutex<File>>,
-    symbols: OnceLock<Symbols>,
-}
-
-impl Firmware {
-    pub(crate) fn new(file: Option<File>) -> Self {
-        Self {
-            file: file.map(Mutex::new),
-            symbols: OnceLock::new(),
-        }
-    }
-
-    fn symbols(&self) -> Result<&Symbols, SymbolsError> {
-        if let Some(symbols) = self.symbols.get() {
-            return Ok(symbols);
-        }
-        let file = self.file.as_ref().ok_or(SymbolsError::NoFile)?;
-        let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(symbols) = self.symbols.get() {
-            return Ok(symbols);
-        }
-        let file = file.try_clone().map_err(SymbolsError::Unreadable)?;
-        let symbols = Symbols::of(file)?;
-        Ok(self.symbols.get_or_init(|| symbols))
-    }
-}
-
-/// The firmware's symbols and the guest's memory.
+/// The guest's memory.
 impl Session {
-    /// The symbols of the firmware, read at the first call from the file that the session was
-    /// started with.
-    ///
-    /// # Errors
-    /// [`SymbolsError`]; a session that was attached knows no file.
-    pub fn symbols(&self) -> Result<&Symbols, SymbolsError> {
-        self.inner.firmware.symbols()
-    }
-
-    /// The same for who must not hold the runtime's thread up, should the file be large.
-    pub(crate) async fn load_symbols(&self) -> Result<&Symbols, SymbolsError> {
-        if self.inner.firmware.symbols.get().is_none() {
-            let firmware = Arc::clone(&self.inner.firmware);
-            let reading = move || firmware.symbols().map(drop);
-            let read = self.inner.shared.runtime.spawn_blocking(reading).await;
-            // Otherwise the runtime is shut down.
-            if let Ok(read) = read {
-                read?;
-            }
-        }
-        self.symbols()
-    }
-
     /// Reads the guest's memory, by symbol or by address as CPU 0 sees it, without stopping the
     /// guest (the human monitor's `x`; some 2 MB/s). What the guest writes meanwhile may be in it
     /// by half:
@@ -268,7 +201,7 @@ impl Session {
         let (location, until) = (from.into(), instant_after(self.deadline));
         let address = self.address(location).await?;
         let size = match location {
-            Location::Symbol(name) => self.symbols()?.symbol(name).map_or(4, |symbol| symbol.size),
+            Location::Symbol(name) => self.symbol(name).await?.size,
             Location::Address(_) => 4,
         };
         let letter = match size {
@@ -309,12 +242,7 @@ impl Session {
             Location::Address(address) => return Ok(address),
             Location::Symbol(name) => name,
         };
-        let symbols = self.load_symbols().await?;
-        let found = symbols.symbol(name).map(|symbol| symbol.address);
-        found.ok_or_else(|| MemoryError::NoSymbol {
-            name: name.to_owned(),
-            similar: symbols.similar(name),
-        })
+        Ok(self.symbol(name).await?.address)
     }
 
     /// So many numbers of this size, as the human monitor shows them.
@@ -329,11 +257,6 @@ impl Session {
         }
     }
 
-    /// The symbol at or before an address of code, where the firmware's symbols are known.
-    pub(crate) async fn place(&self, address: u64) -> Option<SymbolOffset> {
-        self.load_symbols().await.ok()?.at(address)
-    }
-
     /// The function that a Cortex-M's vector table names for an exception.
     pub(crate) async fn handler(&self, exception: u16) -> Option<String> {
         let table = self.read_u32(VTOR).await.ok()?;
@@ -341,7 +264,7 @@ impl Session {
             .read_u32(u64::from(table) + 4 * u64::from(exception))
             .await
             .ok()?;
-        Some(self.place(u64::from(vector & !1)).await?.symbol)
+        Some(self.place(u64::from(vector & !1)).await?.symbol.name)
     }
 }
 
@@ -391,22 +314,5 @@ mod tests {
                 "{text}"
             );
         }
-    }
-
-    #[test]
-    fn all_who_ask_for_the_symbols_at_once_get_them() {
-        // A large one, so that they meet while they read.
-        let path = std::env::current_exe().unwrap();
-        let alone = Symbols::read(&path).unwrap().names().count();
-        let firmware = Firmware::new(Some(File::open(path).unwrap()));
-        let asked = std::sync::Barrier::new(4);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    asked.wait();
-                    assert_eq!(firmware.symbols().unwrap().names().count(), alone);
-                });
-            }
-        });
     }
 }

@@ -187,8 +187,9 @@ impl Session {
 
     /// The guest's byte order: that of its firmware, or else as QEMU reads what is there.
     async fn is_big_endian(&self, at: Location<'_>) -> Result<bool, MemoryError> {
-        if let Ok(symbols) = self.load_symbols().await {
-            return Ok(symbols.is_big_endian());
+        let file = self.ask_firmware(|firmware| firmware.is_little_endian());
+        if let Ok(is_little_endian) = file.await {
+            return Ok(!is_little_endian);
         }
         let bytes = self.read_memory(at, 2).await?;
         let read = self.read_u16(at).await?.to_be_bytes();

@@ -33,8 +33,8 @@ use crate::client::transaction::{Transaction, Turn};
 use crate::client::{Band, SessionGuard, Shared};
 use crate::config::{Deadlines, QemuConfig};
 use crate::error::{CommandError, SessionEnd, WaitPhase};
-use crate::guest::memory::Firmware;
 use crate::guest::qtest::Qtest;
+use crate::guest::symbols::ElfFile;
 use crate::serial::Serial;
 use crate::snapshot;
 use error::DetachError;
@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) config: Option<QemuConfig>,
     pub(crate) serials: Vec<Option<Serial>>,
     pub(crate) semihosting: Option<Serial>,
-    pub(crate) firmware: Arc<Firmware>,
+    pub(crate) firmware: Arc<ElfFile>,
     /// The snapshots, and what is known for them.
     pub(crate) snapshots: Arc<snapshot::Store>,
     pub(crate) qtest: Option<Qtest>,

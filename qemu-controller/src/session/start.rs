@@ -35,8 +35,8 @@ use crate::config::{QTEST, QemuConfig, SEMIHOSTING};
 use crate::error::{CommandError, SessionEnd, WaitPhase};
 use crate::fork::{self, LoadError, MachineState};
 use crate::guest::gdb;
-use crate::guest::memory::Firmware;
 use crate::guest::qtest::Qtest;
+use crate::guest::symbols::ElfFile;
 use crate::serial::{Logs, PortName, Serial};
 use crate::session::error::{StartError, StartPhase, its_stderr};
 use crate::session::{Inner, Session};
@@ -252,7 +252,7 @@ async fn begin(
     if state.is_some() {
         spec = spec.incoming();
     }
-    let firmware = Arc::new(Firmware::new(config.symbols_file(&spec)));
+    let firmware = Arc::new(ElfFile::new(config.symbols_file(&spec)));
     // A guest that was paused when it was saved stays paused.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());

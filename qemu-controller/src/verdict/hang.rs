@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use firmware_info::SymbolOffset;
 use qemu_launch::Registers;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
 use crate::client::transaction::Transaction;
 use crate::error::{CommandError, WaitPhase};
-use crate::guest::symbols::SymbolOffset;
 use crate::session::Session;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
@@ -66,19 +66,7 @@ impl Exception {
     /// Its name in the architecture; `None` for an interrupt.
     #[must_use]
     pub fn name(&self) -> Option<&'static str> {
-        Some(match self.number {
-            2 => "NMI",
-            3 => "HardFault",
-            4 => "MemManage",
-            5 => "BusFault",
-            6 => "UsageFault",
-            7 => "SecureFault",
-            11 => "SVCall",
-            12 => "DebugMonitor",
-            14 => "PendSV",
-            15 => "SysTick",
-            _ => return None,
-        })
+        firmware_info::exception_name(self.number)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use firmware_info::SymbolOffset;
 use qemu_launch::{Exit, ExitKind, RegisterDump};
 use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 
 use crate::error::SessionEnd;
-use crate::guest::symbols::SymbolOffset;
 
 mod hang;
 mod run;

@@ -63,7 +63,12 @@ impl Debugger {
 /// The hash of the guest's RAM at the arrival.
 async fn state_at_arrival(config: QemuConfig) -> u64 {
     let session = Session::start(config.wait_for_gdb(true)).await.unwrap();
-    let tick = session.symbols().unwrap().symbol("tick").unwrap().address;
+    let tick = session
+        .firmware_info()
+        .unwrap()
+        .symbol("tick")
+        .unwrap()
+        .address;
     let mut debugger = Debugger::attach(&session).await;
     for _ in 0..ARRIVAL {
         debugger.run_to(tick).await;

@@ -37,10 +37,33 @@ async fn it_is_read_by_name_while_the_guest_runs() {
     // says Thumb.
     let vectors = session.read_memory("vectors", 8).await.unwrap();
     assert_eq!(vectors[..4], 0x2001_0000_u32.to_le_bytes());
-    let symbols = session.symbols().unwrap();
-    let reset = symbols.symbol("reset").unwrap().address;
+    let firmware = session.firmware_info().unwrap();
+    let reset = firmware.symbol("reset").unwrap().address;
     assert_eq!(vectors[4..], (reset as u32 | 1).to_le_bytes());
-    assert_eq!(symbols.at(reset + 2).unwrap().to_string(), "reset+0x2");
+    assert_eq!(
+        firmware.symbol_at(reset + 2).unwrap().to_string(),
+        "reset+0x2"
+    );
+}
+
+#[tokio::test]
+async fn a_rust_program_s_variables_have_the_source_s_names() {
+    let image = "../firmware-info/fixtures/rust/release.elf";
+    let config = QemuConfig::default().firmware(image).start_paused(true);
+    let session = Session::start(config).await.unwrap();
+    let firmware = session.firmware_info().unwrap();
+    let ticks = firmware.symbol("calls::TICKS").unwrap();
+    assert_ne!(ticks.raw_name, ticks.name);
+    for name in ["calls::TICKS", "TICKS", &ticks.raw_name] {
+        assert_eq!(session.read_u32(name).await.unwrap(), 0, "{name}");
+    }
+    let error = session.read_u32("calls::TICK").await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("the firmware has no symbol 'calls::TICK'; similar ones: calls::TICKS"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

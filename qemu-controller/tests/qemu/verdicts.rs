@@ -48,7 +48,7 @@ async fn lockup() {
         panic!("{verdict}")
     };
     assert!(dump.pc().is_some(), "{verdict}");
-    assert_eq!(place.as_ref().unwrap().symbol, "hard_fault");
+    assert_eq!(place.as_ref().unwrap().symbol.name, "hard_fault");
     assert_eq!(session.serial(0).unwrap().take(), b"boot\n");
 }
 
@@ -66,7 +66,7 @@ async fn hardfault_loop() {
         panic!("{verdict}")
     };
     assert!(hang.in_fault_handler(), "{verdict}");
-    assert_eq!(hang.place.as_ref().unwrap().symbol, "hard_fault");
+    assert_eq!(hang.place.as_ref().unwrap().symbol.name, "hard_fault");
     assert_eq!(
         hang.exception.as_ref().unwrap().handler.as_deref(),
         Some("hard_fault")

@@ -84,7 +84,7 @@ async fn hits_are_counted_conditions_are_asked_and_several_are_told_apart() {
         matches!(stop.reason, StopReason::Reached { index: 1, .. }),
         "{stop:?}"
     );
-    assert_eq!(stop.place.unwrap().symbol, "print_string");
+    assert_eq!(stop.place.unwrap().symbol.name, "print_string");
 }
 
 #[tokio::test]
@@ -108,8 +108,8 @@ async fn steps_go_one_instruction_over_calls_and_out() {
         assert!(matches!(stop.reason, StopReason::Stepped), "{stop}");
         steps += 1;
         let place = stop.place.unwrap();
-        if place.symbol != "tick" {
-            assert_eq!(place.symbol, "main_loop");
+        if place.symbol.name != "tick" {
+            assert_eq!(place.symbol.name, "main_loop");
             break;
         }
         assert!(steps < 100);
@@ -154,7 +154,7 @@ async fn watchpoints_tell_the_access_and_both_values() {
         assert_eq!(*address, symbol("tick", "tick_count"));
         assert_eq!(*old, before.to_le_bytes());
         assert_eq!(*new, (before + 1).to_le_bytes());
-        assert_eq!(stop.place.unwrap().symbol, "tick");
+        assert_eq!(stop.place.unwrap().symbol.name, "tick");
     }
     let stop = debugger
         .run_until([Until::reads("tick_count", 4).skip(2)], DEADLINE)
