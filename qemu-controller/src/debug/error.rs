@@ -66,6 +66,12 @@ pub enum DebugError {
         /// The size in bytes.
         size: u32,
     },
+    /// The firmware's file has no symbols: the functions that a panic comes to cannot be found.
+    #[error("the firmware has no symbols, so the functions that a panic comes to are not known")]
+    Stripped,
+    /// Where the faults of this architecture go is not known.
+    #[error("where a fault of this guest goes is not known: QEMU calls its architecture {0}")]
+    NoFaults(String),
     /// Where the function returns to is not known at this place.
     #[error(
         "where the function returns to can be told at its first instruction alone, and this is {0}"

@@ -19,13 +19,17 @@
 
 mod attach;
 mod error;
+mod panics;
 mod registers;
 mod run;
 mod step;
 mod stub;
 mod until;
+mod vectors;
+mod wanted;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -41,12 +45,13 @@ use crate::client::transaction::Turn;
 use crate::guest::memory::Location;
 use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
-use stub::Attention;
+use stub::{Attention, Point};
 
 pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
 pub use registers::Registers;
 pub use until::{Stop, StopReason, Until};
+pub use vectors::Fault;
 
 /// How long each step of cleaning up may take after the caller has gone.
 const UNATTENDED: Duration = Duration::from_secs(30);
@@ -69,6 +74,10 @@ pub struct Debugger {
     thread: Option<ThreadId>,
     /// Others had the turn while the guest ran: where it is now may be their doing.
     is_elsewhere: bool,
+    /// Of those that are set: what is there to follow the vectors of faults.
+    guards: BTreeSet<Point>,
+    /// Once they were looked for.
+    panic_functions: Option<Vec<u64>>,
 }
 
 /// One verb in progress. It holds the session's turn, so nobody else changes the run state, and the
@@ -149,6 +158,8 @@ impl Session {
             session: self.clone(),
             turns: UNSURE,
             is_elsewhere: false,
+            guards: BTreeSet::new(),
+            panic_functions: None,
         })
     }
 }

@@ -17,18 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use gdb_remote::client::PointKind;
 use gdb_remote::reply::{Access, StopReply};
 use qmp_proto::commands::RunState;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::DebugError;
+use super::stub::Point;
 use super::until::{Stop, StopReason, Until};
+use super::wanted::Wanted;
 use super::{Debugger, UNSURE, Verb};
 use crate::client::command::instant_after;
 use crate::client::run_state::RunRequests;
-use crate::guest::memory::Location;
 use crate::verdict::Verdict;
 
 /// GDB's numbers of two signals.
@@ -46,15 +46,6 @@ const LATE_WORD: Duration = Duration::from_millis(50);
 const STOPS_AFTER: [&str; 7] = [
     "i386", "x86_64", "s390x", "sparc", "sparc64", "m68k", "alpha",
 ];
-
-/// One of those that were given, with its place found.
-struct Wanted<'a> {
-    until: Until<'a>,
-    address: u64,
-    hits: u64,
-    /// Of a watchpoint: what was there when it was last looked at.
-    last: Vec<u8>,
-}
 
 /// How the guest is moved.
 #[derive(Clone, Copy, PartialEq)]
@@ -91,15 +82,10 @@ impl Debugger {
         let at = instant_after(deadline);
         let mut wanted = Vec::new();
         for until in until {
-            let address = self.code_address(until.kind, until.at).await?;
-            wanted.push(Wanted {
-                until,
-                address,
-                hits: 0,
-                last: Vec::new(),
-            });
+            wanted.push(self.find(until).await?);
         }
         let mut verb = self.begin_stopped("run_until").await?;
+        self.guards.clear();
         self.insert(&mut wanted).await?;
         let reason = self.run(&mut wanted, at, &mut verb).await?;
         let stop = self.end(reason).await?;
@@ -130,54 +116,6 @@ impl Debugger {
         })
     }
 
-    /// A Thumb function's address has no bit that says Thumb.
-    async fn code_address(&self, kind: PointKind, at: Location<'_>) -> Result<u64, DebugError> {
-        let address = self.address(at).await?;
-        let is_arm = self.attachment.arch == "arm";
-        let is_code = kind == PointKind::Software;
-        Ok(if is_arm && is_code {
-            address & !1
-        } else {
-            address
-        })
-    }
-
-    async fn insert(&mut self, wanted: &mut [Wanted<'_>]) -> Result<(), DebugError> {
-        for wanted in wanted {
-            let (kind, address) = (wanted.until.kind, wanted.address);
-            let is_code = kind == PointKind::Software;
-            let size = if is_code { 2 } else { wanted.until.size };
-            // QEMU takes a breakpoint anywhere: one where nothing is would never be reached.
-            wanted.last = self.memory(address, size as usize).await?;
-            self.insert_point(kind, address, size).await?;
-        }
-        Ok(())
-    }
-
-    async fn insert_point(
-        &self,
-        kind: PointKind,
-        address: u64,
-        size: u32,
-    ) -> Result<(), DebugError> {
-        let point = (kind, address, size);
-        if !self.attachment.stub.state().points.insert(point) {
-            return Ok(());
-        }
-        let inserted = self
-            .ask("setting a breakpoint", |client| {
-                client.insert(kind, address, size)
-            })
-            .await;
-        match inserted {
-            Err(DebugError::Refused { .. }) => {
-                self.attachment.stub.state().points.remove(&point);
-                Err(DebugError::NoWatchpoint { address, size })
-            }
-            other => other.map(drop),
-        }
-    }
-
     async fn run(
         &mut self,
         wanted: &mut [Wanted<'_>],
@@ -188,8 +126,7 @@ impl Debugger {
         // Whether a breakpoint at `pc` is to be left behind, or to be met.
         let mut leave = true;
         loop {
-            let is_here = |wanted: &Wanted<'_>| wanted.is_code() && wanted.address == pc;
-            let motion = match leave && wanted.iter().any(is_here) {
+            let motion = match leave && wanted.iter().any(|wanted| wanted.is_at(pc)) {
                 true => Motion::Step,
                 false => Motion::Run,
             };
@@ -198,7 +135,7 @@ impl Debugger {
                 Moved::DeadlinePassed => return Ok(StopReason::DeadlinePassed),
                 Moved::Ended(verdict) => return Ok(StopReason::Ended(verdict)),
             };
-            pc = self.pc().await?;
+            let before = std::mem::replace(&mut pc, self.pc().await?);
             leave = true;
             if let Some((access, address)) = reply.as_ref().and_then(StopReply::watchpoint) {
                 match self.watched(wanted, access, address, at, verb).await? {
@@ -216,40 +153,24 @@ impl Debugger {
                 _ => SIGTRAP,
             };
             if motion == Motion::Step && signal == SIGTRAP {
-                leave = false;
+                // A handler that is a loop of one instruction takes no fault each time.
+                leave = pc == before && self.leave_loop(wanted, pc).await?;
                 continue;
             }
-            let reached = wanted
-                .iter()
-                .position(|one| one.is_code() && one.address == pc);
-            match reached {
-                Some(index) if signal == SIGTRAP => {
-                    if self.is_wanted(&mut wanted[index]).await? {
-                        let hits = wanted[index].hits;
-                        return Ok(StopReason::Reached { index, hits });
+            let is_at_one = wanted.iter().any(|wanted| wanted.is_at(pc));
+            match is_at_one {
+                true if signal == SIGTRAP => {
+                    if let Some(reason) = self.reached(wanted, pc).await? {
+                        return Ok(reason);
                     }
                 }
                 // It was reset or loaded while it was at a breakpoint: the run goes on from
                 // there.
-                None if signal == SIGTRAP && self.is_elsewhere => leave = false,
+                false if signal == SIGTRAP && self.is_elsewhere => leave = false,
                 _ if signal == SIGINT || reply.is_none() => return Ok(StopReason::Paused),
                 _ => return Ok(StopReason::Signal(signal)),
             }
         }
-    }
-
-    /// Counts a hit; whether it is one to stop for.
-    async fn is_wanted(&self, wanted: &mut Wanted<'_>) -> Result<bool, DebugError> {
-        wanted.hits += 1;
-        if let Some(condition) = &mut wanted.until.condition {
-            let registers = self.registers().await?;
-            if !condition(&registers) {
-                return Ok(false);
-            }
-        }
-        let skip = wanted.until.skip;
-        wanted.until.skip = skip.saturating_sub(1);
-        Ok(skip == 0)
     }
 
     /// Lets the access be done, and tells what it did, if it is one to stop for.
@@ -261,57 +182,70 @@ impl Debugger {
         at: Instant,
         verb: &mut Verb,
     ) -> Result<Option<StopReason>, DebugError> {
-        let Some(index) = wanted.iter().position(|one| one.watches(access, address)) else {
+        let is_guard = self.is_guard(address);
+        let watching: Vec<usize> = (0..wanted.len())
+            .filter(|&index| wanted[index].watches(access, address))
+            .collect();
+        if watching.is_empty() && !is_guard {
             return Ok(Some(StopReason::Signal(SIGTRAP)));
+        }
+        let mut told = None;
+        for &index in &watching {
+            // Each of them is counted, and the first is told.
+            if self.is_wanted(&mut wanted[index]).await? {
+                told = told.or(Some(index));
+            }
+        }
+        let old = match told {
+            Some(index) if self.stops_after() => wanted[index].last.clone(),
+            Some(index) => self.watched_bytes(wanted[index].data).await?,
+            None => Vec::new(),
         };
-        let (watched_at, size) = (wanted[index].address, wanted[index].until.size as usize);
-        let is_wanted = self.is_wanted(&mut wanted[index]).await?;
-        let stops_after = STOPS_AFTER.contains(&self.attachment.arch.as_str());
-        let old = match stops_after {
-            true => wanted[index].last.clone(),
-            false => self.memory(watched_at, size).await?,
-        };
-        if !stops_after {
+        if !self.stops_after() {
             let watches = self.take_watches().await?;
             match self.advance(Motion::Step, at, verb).await? {
                 Moved::Stopped(_) => {}
                 Moved::DeadlinePassed => return Ok(Some(StopReason::DeadlinePassed)),
                 Moved::Ended(verdict) => return Ok(Some(StopReason::Ended(verdict))),
             }
-            if !is_wanted {
-                for (kind, address, size) in watches {
-                    self.insert_point(kind, address, size).await?;
+            if told.is_none() {
+                for watch in watches {
+                    self.insert_point(watch).await?;
                 }
             }
         }
-        let new = self.memory(watched_at, size).await?;
-        wanted[index].last.clone_from(&new);
-        let hits = wanted[index].hits;
-        Ok(is_wanted.then_some(StopReason::Watched {
-            index,
-            hits,
-            access,
-            address,
-            old,
-            new,
-        }))
+        if let Some(index) = told {
+            let new = self.watched_bytes(wanted[index].data).await?;
+            let hits = wanted[index].hits;
+            return Ok(Some(StopReason::Watched {
+                index,
+                hits,
+                access,
+                address,
+                old,
+                new,
+            }));
+        }
+        if is_guard {
+            self.insert_faults(wanted).await?;
+        }
+        if self.stops_after() {
+            for index in watching {
+                wanted[index].last = self.watched_bytes(wanted[index].data).await?;
+            }
+        }
+        Ok(None)
     }
 
-    /// Takes the watchpoints out, to let an access pass.
-    async fn take_watches(&self) -> Result<Vec<super::stub::Point>, DebugError> {
-        let points = self.attachment.stub.state().points.clone();
-        let watches = points
-            .into_iter()
-            .filter(|(kind, ..)| *kind != PointKind::Software);
-        let watches: Vec<_> = watches.collect();
-        for point @ (kind, address, size) in &watches {
-            self.ask("taking a watchpoint out", |client| {
-                client.remove(*kind, *address, *size)
-            })
-            .await?;
-            self.attachment.stub.state().points.remove(point);
+    async fn watched_bytes(&self, watch: Option<Point>) -> Result<Vec<u8>, DebugError> {
+        match watch {
+            Some((_, address, size)) => self.memory(address, size as usize).await,
+            None => Ok(Vec::new()),
         }
-        Ok(watches)
+    }
+
+    fn stops_after(&self) -> bool {
+        STOPS_AFTER.contains(&self.attachment.arch.as_str())
     }
 
     /// Moves the guest, and waits until it is stopped again; the turn is free meanwhile.
@@ -426,21 +360,4 @@ impl Debugger {
 async fn until_stopped(run_state: &mut watch::Receiver<RunState>) -> bool {
     let stopped = run_state.wait_for(|state| *state != RunState::Running);
     stopped.await.is_ok()
-}
-
-impl Wanted<'_> {
-    fn is_code(&self) -> bool {
-        self.until.kind == PointKind::Software
-    }
-
-    fn watches(&self, access: Access, address: u64) -> bool {
-        let is_kind = match self.until.kind {
-            PointKind::Write => access == Access::Write,
-            PointKind::Read => access == Access::Read,
-            PointKind::Access => true,
-            _ => false,
-        };
-        let size = u64::from(self.until.size);
-        is_kind && address.wrapping_sub(self.address) < size
-    }
 }

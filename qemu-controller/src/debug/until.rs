@@ -7,13 +7,27 @@ use gdb_remote::client::PointKind;
 use gdb_remote::reply::Access;
 
 use super::registers::Registers;
+use super::vectors::Fault;
 use crate::guest::memory::Location;
 use crate::verdict::Verdict;
 
 /// A condition on the registers at a stop.
 pub(super) type Condition<'a> = Box<dyn FnMut(&Registers) -> bool + Send + 'a>;
 
-/// A breakpoint or a watchpoint of one run: what the guest runs until.
+/// What is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum What<'a> {
+    Code(Location<'a>),
+    Data {
+        kind: PointKind,
+        at: Location<'a>,
+        size: u32,
+    },
+    Fault,
+    Panic,
+}
+
+/// A breakpoint or a watchpoint of one run, or several of one purpose: what the guest runs until.
 ///
 /// ```
 /// use qemu_controller::debug::Until;
@@ -21,48 +35,77 @@ pub(super) type Condition<'a> = Box<dyn FnMut(&Registers) -> bool + Send + 'a>;
 /// let third = Until::reaches("tick").skip(2);
 /// let with_five = Until::reaches(0x122).when(|registers| registers.get("r0") == Some(5));
 /// let written = Until::writes("counter", 4);
+/// let gone_wrong = [Until::faults(), Until::panics()];
 /// ```
 pub struct Until<'a> {
-    pub(super) kind: PointKind,
-    pub(super) at: Location<'a>,
-    pub(super) size: u32,
+    pub(super) what: What<'a>,
     pub(super) condition: Option<Condition<'a>>,
     pub(super) skip: u64,
 }
 
 impl<'a> Until<'a> {
-    fn new(kind: PointKind, at: Location<'a>, size: u32) -> Self {
+    fn new(what: What<'a>) -> Self {
         Self {
-            kind,
-            at,
-            size,
+            what,
             condition: None,
             skip: 0,
         }
     }
 
+    fn data(kind: PointKind, at: Location<'a>, size: u32) -> Self {
+        Self::new(What::Data { kind, at, size })
+    }
+
     /// Until the instruction at this symbol or address is about to be executed.
     #[must_use]
     pub fn reaches(at: impl Into<Location<'a>>) -> Self {
-        Self::new(PointKind::Software, at.into(), 0)
+        Self::new(What::Code(at.into()))
     }
 
     /// Until so many bytes at this symbol or address are written, or some of them.
     #[must_use]
     pub fn writes(at: impl Into<Location<'a>>, size: u32) -> Self {
-        Self::new(PointKind::Write, at.into(), size)
+        Self::data(PointKind::Write, at.into(), size)
     }
 
     /// Until they are read.
     #[must_use]
     pub fn reads(at: impl Into<Location<'a>>, size: u32) -> Self {
-        Self::new(PointKind::Read, at.into(), size)
+        Self::data(PointKind::Read, at.into(), size)
     }
 
     /// Until they are read or written.
     #[must_use]
     pub fn accesses(at: impl Into<Location<'a>>, size: u32) -> Self {
-        Self::new(PointKind::Access, at.into(), size)
+        Self::data(PointKind::Access, at.into(), size)
+    }
+
+    /// Until the guest takes a fault, before the first instruction of the handler: the registers
+    /// and the stack are as the fault left them, and nothing has locked up.
+    ///
+    /// - Cortex-M: HardFault, MemManage, BusFault, UsageFault, SecureFault, of each core, where the
+    ///   vector table says. A table that is moved or changed meanwhile is followed.
+    /// - A profile: undefined instructions and aborts, where the vector base registers (VBAR) say
+    ///   at the start of the run.
+    /// - RISC-V: exceptions but breakpoints and calls of the environment, where mtvec and stvec say
+    ///   at the start of the run.
+    ///
+    /// Another exception that has the same handler is none. A fault that has no handler to go to
+    /// (a second one inside HardFault, a vector table that cannot be read) ends QEMU
+    /// ([`Verdict::LockedUp`]). On other architectures [`DebugError::NoFaults`].
+    ///
+    /// [`DebugError::NoFaults`]: super::DebugError::NoFaults
+    #[must_use]
+    pub fn faults() -> Self {
+        Self::new(What::Fault)
+    }
+
+    /// Until the firmware gives itself up: at the first instruction of the function that a panic
+    /// of Rust (`#[panic_handler]`), a failed assertion of C or `abort` comes to, as far as the
+    /// firmware's symbols have them. A firmware that has none of them never stops for this.
+    #[must_use]
+    pub fn panics() -> Self {
+        Self::new(What::Panic)
     }
 
     /// Only where the registers are so; the guest runs on otherwise.
@@ -83,9 +126,7 @@ impl<'a> Until<'a> {
 impl fmt::Debug for Until<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Until")
-            .field("kind", &self.kind)
-            .field("at", &self.at)
-            .field("size", &self.size)
+            .field("what", &self.what)
             .field("skip", &self.skip)
             .finish_non_exhaustive()
     }
@@ -129,6 +170,24 @@ pub enum StopReason {
         /// What is there now.
         new: Vec<u8>,
     },
+    /// It took a fault, and is about to execute the first instruction of the handler.
+    Faulted {
+        /// Which of those that were given, from 0 on.
+        index: usize,
+        /// How many faults were taken in this run, those included that were passed over.
+        hits: u64,
+        /// Which fault.
+        fault: Fault,
+    },
+    /// It has given itself up, and is about to execute the first instruction of this function.
+    Panicked {
+        /// Which of those that were given, from 0 on.
+        index: usize,
+        /// How often in this run, those times included that were passed over.
+        hits: u64,
+        /// The function's name; as the source has it with the feature `source`.
+        function: String,
+    },
     /// It executed what it was to step.
     Stepped,
     /// A monitor stopped it: [`Session::pause`](crate::Session::pause), or another client.
@@ -162,6 +221,10 @@ impl fmt::Display for StopReason {
                 f,
                 "accessed {address:#x}, {old:02x?} before and {new:02x?} now,"
             ),
+            Self::Faulted { fault, .. } => {
+                write!(f, "took a fault ({fault}), and its handler begins")
+            }
+            Self::Panicked { .. } => f.write_str("panicked"),
             Self::Stepped => f.write_str("stepped"),
             Self::Paused => f.write_str("paused"),
             Self::Signal(signal) => write!(f, "stopped by signal {signal}"),

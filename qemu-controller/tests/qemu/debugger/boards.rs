@@ -7,18 +7,18 @@ use crate::support::DEADLINE;
 
 /// A board, and a loop on it: add one to a register, store it where a second register points, go
 /// back.
-struct Board {
-    qemu: &'static str,
+pub(super) struct Board {
+    pub(super) qemu: &'static str,
     machine: &'static str,
     cpu: &'static str,
     args: &'static [&'static str],
-    ram: u64,
+    pub(super) ram: u64,
     program: [u32; 3],
-    counter: &'static str,
+    pub(super) counter: &'static str,
     pointer: &'static str,
 }
 
-const BOARDS: [Board; 4] = [
+pub(super) const BOARDS: [Board; 4] = [
     Board {
         qemu: "qemu-system-arm",
         machine: "virt",
@@ -62,20 +62,25 @@ const BOARDS: [Board; 4] = [
     },
 ];
 
+/// Paused, and with nothing in its memory.
+pub(super) async fn start_board(board: &Board) -> Session {
+    let config = QemuConfig::default()
+        .qemu(board.qemu)
+        .machine(board.machine)
+        .cpu(board.cpu)
+        .memory("128M")
+        .extra_args(board.args)
+        .start_paused(true)
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE);
+    Session::start(config).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_and_risc_v_profiles_are_debugged_alike() {
     for board in &BOARDS {
         let name = board.qemu;
-        let config = QemuConfig::default()
-            .qemu(name)
-            .machine(board.machine)
-            .cpu(board.cpu)
-            .memory("128M")
-            .extra_args(board.args)
-            .start_paused(true)
-            .start_deadline(DEADLINE)
-            .command_deadline(DEADLINE);
-        let session = Session::start(config).await.unwrap();
+        let session = start_board(board).await;
         let mut debugger = session.debugger().await.unwrap();
         let program: Vec<u8> = board
             .program

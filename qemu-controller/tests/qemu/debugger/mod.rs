@@ -2,6 +2,7 @@
 
 mod boards;
 mod ends;
+mod faults;
 mod shared_state;
 mod verbs;
 

@@ -1,0 +1,266 @@
+//! Where a guest's faults go, and which fault it has taken.
+//!
+//! | guest | where from | which fault |
+//! |---|---|---|
+//! | Cortex-M | the vector table at VTOR, both banks | IPSR |
+//! | A profile, 32 bit | VBAR, slots 1, 3 and 4 | the slot, in the mode of that exception |
+//! | A profile, 64 bit | VBAR of each level, the synchronous and SError slots | ESR's class |
+//! | RISC-V | mtvec, stvec | mcause, scause |
+//!
+//! QEMU meets a breakpoint before it fetches the instruction: a handler that is nowhere, or not
+//! Thumb, is met before it locks the core up.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use gdb_remote::client::PointKind;
+
+use super::error::DebugError;
+use super::stub::Point;
+use super::{Debugger, registers};
+
+/// The vector table's address: of the state that the core is in, and of the non-secure state as the
+/// secure one sees it.
+const VTORS: [u64; 2] = [0xe000_ed08, 0xe002_ed08];
+
+/// The exceptions of a Cortex-M that are faults, from HardFault to SecureFault.
+const CORTEX_M_FAULTS: std::ops::RangeInclusive<u64> = 3..=7;
+
+/// A fault that a guest has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The architecture's number of it: the exception's of a Cortex-M (3 for HardFault), the slot
+    /// of the vector table of a 32 bit A profile, the class (EC) in ESR of a 64 bit one, the cause
+    /// in mcause of RISC-V.
+    pub number: u64,
+    /// What the architecture calls it.
+    pub name: &'static str,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Where faults go now.
+#[derive(Default)]
+pub(super) struct FaultPlaces {
+    /// The first instructions of the handlers.
+    pub(super) handlers: BTreeSet<u64>,
+    /// What is watched, since a write there changes where faults go.
+    pub(super) guards: Vec<Point>,
+}
+
+/// How an architecture takes faults.
+#[derive(Clone, Copy, PartialEq)]
+enum Family {
+    CortexM,
+    Arm,
+    Aarch64,
+    RiscV,
+}
+
+impl Debugger {
+    /// By the registers: an executable of QEMU for 64 bit has cores of 32 bit as well.
+    fn family(&self) -> Option<Family> {
+        let has = |name| self.target().register(name).is_some();
+        if has("xpsr") {
+            Some(Family::CortexM)
+        } else if has("cpsr") {
+            Some(if has("x30") {
+                Family::Aarch64
+            } else {
+                Family::Arm
+            })
+        } else {
+            self.attachment
+                .arch
+                .starts_with("riscv")
+                .then_some(Family::RiscV)
+        }
+    }
+
+    /// Whether bit 0 of an address of code says Thumb.
+    pub(super) fn has_thumb(&self) -> bool {
+        matches!(self.family(), Some(Family::CortexM | Family::Arm))
+    }
+
+    /// Reads where faults go. The guest is stopped, and the turn is the caller's.
+    pub(super) async fn fault_places(&self) -> Result<FaultPlaces, DebugError> {
+        let no_faults = || DebugError::NoFaults(self.attachment.arch.clone());
+        let family = self.family().ok_or_else(no_faults)?;
+        let mut places = FaultPlaces::default();
+        match family {
+            Family::CortexM => self.vector_tables(&mut places).await?,
+            Family::Arm => {
+                let base = self.system_register("VBAR").await?.unwrap_or(0);
+                let high = self.system_register("SCTLR").await?.unwrap_or(0) >> 13 & 1 == 1;
+                let base = if high { 0xffff_0000 } else { base };
+                places
+                    .handlers
+                    .extend(ARM_SLOTS.map(|(slot, ..)| base + 4 * slot));
+            }
+            Family::Aarch64 => {
+                for level in ["VBAR", "VBAR_EL1", "VBAR_EL2", "VBAR_EL3"] {
+                    if let Some(base) = self.system_register(level).await? {
+                        // Synchronous, and SError; from the same level and from lower ones.
+                        let slots = (0..0x800).step_by(0x80);
+                        let faults = slots.filter(|slot| matches!(slot & 0x180, 0 | 0x180));
+                        places
+                            .handlers
+                            .extend(faults.map(|slot| base.wrapping_add(slot)));
+                    }
+                }
+            }
+            Family::RiscV => {
+                for name in ["mtvec", "stvec"] {
+                    if let Some(base) = self.system_register(name).await? {
+                        // The low bits say whether interrupts have slots of their own.
+                        places.handlers.insert(base & !3);
+                    }
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    /// Which fault the guest has just taken, at the first instruction of a handler; `None` if it
+    /// came here otherwise.
+    pub(super) async fn fault(&self) -> Result<Option<Fault>, DebugError> {
+        Ok(match self.family() {
+            Some(Family::CortexM) => {
+                let xpsr = self.system_register("xpsr").await?.unwrap_or(0);
+                cortex_m_fault(xpsr & 0x1ff)
+            }
+            Some(Family::Arm) => {
+                let pc = self.pc().await?;
+                let mode = self.system_register("cpsr").await?.unwrap_or(0) & 0x1f;
+                arm_fault(pc >> 2 & 7, mode)
+            }
+            Some(Family::Aarch64) => {
+                let level = self.system_register("cpsr").await?.unwrap_or(0) >> 2 & 3;
+                let pc = self.pc().await?;
+                let esr = match level {
+                    3 => "ESR_EL3",
+                    2 => "ESR_EL2",
+                    _ => "ESR_EL1",
+                };
+                let class = self.system_register(esr).await?.unwrap_or(0) >> 26 & 0x3f;
+                aarch64_fault(pc & 0x180 == 0x180, class)
+            }
+            Some(Family::RiscV) => {
+                let is_machine = self
+                    .system_register("priv")
+                    .await?
+                    .is_none_or(|mode| mode & 3 == 3);
+                let name = if is_machine { "mcause" } else { "scause" };
+                let bits = self.register(name)?.bits;
+                let cause = self.system_register(name).await?.unwrap_or(0);
+                riscv_fault(cause, cause >> (bits - 1) & 1 == 1)
+            }
+            None => None,
+        })
+    }
+
+    /// The tables of all cores.
+    async fn vector_tables(&self, places: &mut FaultPlaces) -> Result<(), DebugError> {
+        for vtor in VTORS {
+            // A core without the other bank has nothing there, or zero.
+            let Ok(base) = self.memory(vtor, 4).await else {
+                continue;
+            };
+            let base = registers::number(&base, false).unwrap_or(0);
+            if vtor != VTORS[0] && base == 0 {
+                continue;
+            }
+            let (first, last) = (*CORTEX_M_FAULTS.start(), *CORTEX_M_FAULTS.end());
+            let (from, size) = (base + 4 * first, 4 * (last - first + 1));
+            places.guards.push((PointKind::Write, vtor, 4));
+            // A table that is nowhere locks the core up at any fault.
+            let Ok(table) = self.memory(from, size as usize).await else {
+                continue;
+            };
+            places.guards.push((PointKind::Write, from, size as u32));
+            let words = table.chunks_exact(4);
+            let vectors = words.filter_map(|word| registers::number(word, false));
+            places.handlers.extend(vectors.map(|vector| vector & !1));
+        }
+        Ok(())
+    }
+
+    /// A register that this core may have.
+    async fn system_register(&self, name: &str) -> Result<Option<u64>, DebugError> {
+        match self.target().register(name) {
+            Some(register) => self.value(&register.clone()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+fn cortex_m_fault(number: u64) -> Option<Fault> {
+    let name = match number {
+        3 => "HardFault",
+        4 => "MemManage",
+        5 => "BusFault",
+        6 => "UsageFault",
+        7 => "SecureFault",
+        _ => return None,
+    };
+    Some(Fault { number, name })
+}
+
+/// Slot of the table, mode of the processor, name.
+const ARM_SLOTS: [(u64, u64, &str); 3] = [
+    (1, 0b11011, "undefined instruction"),
+    (3, 0b10111, "prefetch abort"),
+    (4, 0b10111, "data abort"),
+];
+
+fn arm_fault(slot: u64, mode: u64) -> Option<Fault> {
+    let known = ARM_SLOTS
+        .iter()
+        .find(|(known, in_mode, _)| *known == slot && *in_mode == mode);
+    let &(number, _, name) = known?;
+    Some(Fault { number, name })
+}
+
+fn aarch64_fault(is_serror: bool, class: u64) -> Option<Fault> {
+    let name = match class {
+        _ if is_serror => "SError",
+        0x00 => "undefined instruction",
+        0x0d => "branch target exception",
+        0x0e => "illegal execution state",
+        0x20 | 0x21 => "instruction abort",
+        0x22 => "misaligned PC",
+        0x24 | 0x25 => "data abort",
+        0x26 => "misaligned SP",
+        _ => return None,
+    };
+    Some(Fault {
+        number: class,
+        name,
+    })
+}
+
+fn riscv_fault(cause: u64, is_interrupt: bool) -> Option<Fault> {
+    let name = match cause {
+        _ if is_interrupt => return None,
+        0 => "instruction address misaligned",
+        1 => "instruction access fault",
+        2 => "illegal instruction",
+        4 => "load address misaligned",
+        5 => "load access fault",
+        6 => "store address misaligned",
+        7 => "store access fault",
+        12 => "instruction page fault",
+        13 => "load page fault",
+        15 => "store page fault",
+        _ => return None,
+    };
+    Some(Fault {
+        number: cause,
+        name,
+    })
+}

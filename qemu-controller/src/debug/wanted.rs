@@ -1,0 +1,246 @@
+//! What one run is until, with its places found, and what counts as a hit.
+
+use gdb_remote::client::{PointKind, Reply};
+use gdb_remote::reply::Access;
+
+use super::error::DebugError;
+use super::stub::Point;
+use super::until::{StopReason, Until, What};
+use super::{Debugger, panics};
+use crate::guest::memory::Location;
+
+/// One of those that were given.
+pub(super) struct Wanted<'a> {
+    pub(super) until: Until<'a>,
+    /// Of breakpoints: where they are.
+    pub(super) code: Vec<u64>,
+    /// Of a watchpoint.
+    pub(super) data: Option<Point>,
+    pub(super) hits: u64,
+    /// Of a watchpoint: what was there when it was last looked at.
+    pub(super) last: Vec<u8>,
+}
+
+impl Wanted<'_> {
+    pub(super) fn is_at(&self, pc: u64) -> bool {
+        self.code.contains(&pc)
+    }
+
+    pub(super) fn is_for_faults(&self) -> bool {
+        matches!(self.until.what, What::Fault)
+    }
+
+    pub(super) fn watches(&self, access: Access, address: u64) -> bool {
+        let Some((kind, from, size)) = self.data else {
+            return false;
+        };
+        let is_kind = match kind {
+            PointKind::Write => access == Access::Write,
+            PointKind::Read => access == Access::Read,
+            _ => true,
+        };
+        is_kind && address.wrapping_sub(from) < u64::from(size)
+    }
+}
+
+impl Debugger {
+    /// Finds the places, and sets what is to be set there.
+    pub(super) async fn find<'a>(&mut self, until: Until<'a>) -> Result<Wanted<'a>, DebugError> {
+        let mut wanted = Wanted {
+            code: Vec::new(),
+            data: None,
+            hits: 0,
+            last: Vec::new(),
+            until,
+        };
+        match wanted.until.what {
+            What::Code(at) => wanted.code.push(self.code_address(at).await?),
+            What::Data { kind, at, size } => {
+                wanted.data = Some((kind, self.address(at).await?, size));
+            }
+            What::Panic => wanted.code = self.panic_functions().await?,
+            // Found when the guest is stopped.
+            What::Fault => {}
+        }
+        Ok(wanted)
+    }
+
+    async fn panic_functions(&mut self) -> Result<Vec<u64>, DebugError> {
+        if self.panic_functions.is_none() {
+            let found = self.session.ask_firmware(panics::functions).await;
+            self.panic_functions = Some(found.map_err(|error| DebugError::Place(error.into()))??);
+        }
+        Ok(self.panic_functions.clone().unwrap_or_default())
+    }
+
+    /// A Thumb function's address has no bit that says Thumb.
+    async fn code_address(&self, at: Location<'_>) -> Result<u64, DebugError> {
+        let address = self.address(at).await?;
+        Ok(if self.has_thumb() {
+            address & !1
+        } else {
+            address
+        })
+    }
+
+    pub(super) async fn insert(&mut self, wanted: &mut [Wanted<'_>]) -> Result<(), DebugError> {
+        for wanted in wanted.iter_mut() {
+            for &address in &wanted.code {
+                // QEMU takes a breakpoint anywhere: one where nothing is would never be reached.
+                self.memory(address, 2).await?;
+                self.insert_point((PointKind::Software, address, 2)).await?;
+            }
+            if let Some(point @ (_, address, size)) = wanted.data {
+                wanted.last = self.memory(address, size as usize).await?;
+                self.insert_point(point).await?;
+            }
+        }
+        if wanted.iter().any(Wanted::is_for_faults) {
+            self.insert_faults(wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Sets breakpoints where faults go now; those that are set already stay, for a reset.
+    pub(super) async fn insert_faults(
+        &mut self,
+        wanted: &mut [Wanted<'_>],
+    ) -> Result<(), DebugError> {
+        let places = self.fault_places().await?;
+        for &handler in &places.handlers {
+            self.insert_point((PointKind::Software, handler, 2)).await?;
+            let faults = wanted.iter_mut().filter(|wanted| wanted.is_for_faults());
+            for wanted in faults.filter(|wanted| !wanted.code.contains(&handler)) {
+                wanted.code.push(handler);
+            }
+        }
+        for &guard in &places.guards {
+            self.insert_point(guard).await?;
+            self.guards.insert(guard);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn insert_point(&self, point: Point) -> Result<(), DebugError> {
+        let (kind, address, size) = point;
+        if !self.attachment.stub.state().points.insert(point) {
+            return Ok(());
+        }
+        let inserted = self
+            .ask("setting a breakpoint", |client| {
+                client.insert(kind, address, size)
+            })
+            .await;
+        match inserted {
+            Err(DebugError::Refused { .. }) => {
+                self.attachment.stub.state().points.remove(&point);
+                Err(DebugError::NoWatchpoint { address, size })
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Takes the watchpoints out, to let an access pass.
+    pub(super) async fn take_watches(&self) -> Result<Vec<Point>, DebugError> {
+        let points = self.attachment.stub.state().points.clone();
+        let watches = points
+            .into_iter()
+            .filter(|(kind, ..)| *kind != PointKind::Software);
+        let watches: Vec<_> = watches.collect();
+        for &watch in &watches {
+            self.remove_point(watch).await?;
+        }
+        Ok(watches)
+    }
+
+    pub(super) async fn remove_point(&self, point: Point) -> Result<Reply, DebugError> {
+        let (kind, address, size) = point;
+        let removed = self
+            .ask("taking a breakpoint out", |client| {
+                client.remove(kind, address, size)
+            })
+            .await?;
+        self.attachment.stub.state().points.remove(&point);
+        Ok(removed)
+    }
+
+    /// Whether a write there changes where faults go.
+    pub(super) fn is_guard(&self, address: u64) -> bool {
+        let mut guards = self.guards.iter();
+        guards.any(|(_, from, size)| address.wrapping_sub(*from) < u64::from(*size))
+    }
+
+    /// Of a fault's handler that goes round at its first instruction: it is not stopped there again
+    /// for each round, and is left for good unless something else is waited for there.
+    pub(super) async fn leave_loop(
+        &self,
+        wanted: &mut [Wanted<'_>],
+        pc: u64,
+    ) -> Result<bool, DebugError> {
+        let is_other = |one: &Wanted<'_>| one.is_at(pc) && !one.is_for_faults();
+        let is_fault = !wanted.iter().any(is_other);
+        if !is_fault || self.fault().await?.is_none() {
+            return Ok(false);
+        }
+        self.remove_point((PointKind::Software, pc, 2)).await?;
+        for wanted in wanted {
+            wanted.code.retain(|address| *address != pc);
+        }
+        Ok(true)
+    }
+
+    /// Which of those at a place is to be stopped for, and why; `None` if none of them is.
+    pub(super) async fn reached(
+        &self,
+        wanted: &mut [Wanted<'_>],
+        pc: u64,
+    ) -> Result<Option<StopReason>, DebugError> {
+        let mut reason = None;
+        for (index, one) in wanted.iter_mut().enumerate() {
+            if !one.is_at(pc) {
+                continue;
+            }
+            let fault = match one.is_for_faults() {
+                true => match self.fault().await? {
+                    Some(fault) => Some(fault),
+                    // Another exception has the same handler, or the program has called it.
+                    None => continue,
+                },
+                false => None,
+            };
+            // Each of them is counted, and the first is told.
+            if !self.is_wanted(one).await? || reason.is_some() {
+                continue;
+            }
+            let (hits, is_panic) = (one.hits, matches!(one.until.what, What::Panic));
+            reason = Some(match fault {
+                Some(fault) => StopReason::Faulted { index, hits, fault },
+                None if is_panic => {
+                    let place = self.session.place(pc).await;
+                    let function = place.map_or(String::new(), |place| place.symbol.name);
+                    StopReason::Panicked {
+                        index,
+                        hits,
+                        function,
+                    }
+                }
+                None => StopReason::Reached { index, hits },
+            });
+        }
+        Ok(reason)
+    }
+
+    /// Counts a hit; whether it is one to stop for.
+    pub(super) async fn is_wanted(&self, wanted: &mut Wanted<'_>) -> Result<bool, DebugError> {
+        wanted.hits += 1;
+        if let Some(condition) = &mut wanted.until.condition {
+            let registers = self.registers().await?;
+            if !condition(&registers) {
+                return Ok(false);
+            }
+        }
+        let skip = wanted.until.skip;
+        wanted.until.skip = skip.saturating_sub(1);
+        Ok(skip == 0)
+    }
+}

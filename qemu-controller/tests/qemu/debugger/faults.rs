@@ -1,0 +1,196 @@
+//! Stops at a fault and at a panic, before anything is lost.
+
+use qemu_controller::debug::{DebugError, Debugger, StopReason, Until};
+use qemu_controller::{QemuConfig, Semihosting, Session, Verdict};
+
+use super::boards::{BOARDS, start_board};
+use super::{config, start};
+use crate::support::{DEADLINE, symbol};
+
+/// Runs until a fault, and says which and where its handler is.
+async fn run_to_fault(debugger: &mut Debugger) -> (&'static str, u64, u64) {
+    let stop = debugger
+        .run_until([Until::faults()], DEADLINE)
+        .await
+        .unwrap();
+    let StopReason::Faulted {
+        index: 0,
+        hits: 1,
+        fault,
+        ..
+    } = &stop.reason
+    else {
+        panic!("{stop}")
+    };
+    (fault.name, fault.number, stop.pc.unwrap())
+}
+
+#[tokio::test]
+async fn a_fault_is_met_before_it_locks_the_core_up() {
+    let session = Session::start(config("lockup").start_paused(true))
+        .await
+        .unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let handler = symbol("lockup", "hard_fault") & !1;
+    assert_eq!(run_to_fault(&mut debugger).await, ("HardFault", 3, handler));
+    // The frame that the fault pushed is still there: the stacked pc is that of the instruction.
+    let sp = debugger.read_register("sp").await.unwrap();
+    let pc = debugger.read_memory(sp + 24, 4).await.unwrap();
+    let pc = u64::from(u32::from_le_bytes(pc.try_into().unwrap()));
+    assert_eq!(debugger.read_memory(pc, 2).await.unwrap(), [0x00, 0xde]);
+    // After a reset it is met again, and without a breakpoint it is the end.
+    session.reset().await.unwrap();
+    assert_eq!(run_to_fault(&mut debugger).await.0, "HardFault");
+    let stop = debugger
+        .run_until([Until::faults()], DEADLINE)
+        .await
+        .unwrap();
+    let StopReason::Ended(verdict) = &stop.reason else {
+        panic!("{stop}")
+    };
+    assert!(matches!(**verdict, Verdict::LockedUp { .. }), "{stop}");
+}
+
+/// Code in RAM, with r0 to r7 and where to begin; the guest's firmware is `tick`'s.
+async fn prepare(debugger: &mut Debugger, code: &[u16], registers: &[u64]) {
+    let bytes: Vec<u8> = code.iter().flat_map(|half| half.to_le_bytes()).collect();
+    debugger.write_memory(CODE, &bytes).await.unwrap();
+    for (number, value) in registers.iter().enumerate() {
+        let name = format!("r{number}");
+        debugger.write_register(&name, *value).await.unwrap();
+    }
+    debugger.write_register("pc", CODE).await.unwrap();
+}
+
+const CODE: u64 = 0x2000_4000;
+const TABLE: u64 = 0x2000_6000;
+const HANDLER: u64 = 0x2000_7000;
+const VTOR: u64 = 0xe000_ed08;
+const SHCSR: u64 = 0xe000_ed24;
+
+#[tokio::test]
+async fn a_vector_table_that_is_moved_and_changed_is_followed() {
+    let session = Session::start(config("tick").start_paused(true))
+        .await
+        .unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let handlers = [0x46c0_u16, 0xe7fe].map(u16::to_le_bytes).concat();
+    debugger.write_memory(HANDLER, &handlers).await.unwrap();
+    // str r0, [r1] (VTOR); str r2, [r0, #12]; str r3, [r0, #24]; str r4, [r5]; udf
+    let moved = [0x6008, 0x60c2, 0x6183, 0x602c, 0xde00];
+    let enabled = |usage: u64| [TABLE, VTOR, HANDLER | 1, HANDLER | 1, usage << 18, SHCSR];
+    for (usage, expected) in [
+        (0, ("HardFault", 3, HANDLER)),
+        (1, ("UsageFault", 6, HANDLER)),
+    ] {
+        prepare(&mut debugger, &moved, &enabled(usage)).await;
+        assert_eq!(run_to_fault(&mut debugger).await, expected);
+        session.reset().await.unwrap();
+    }
+    // A handler that is nowhere would lock the core up.
+    let nowhere = [TABLE, VTOR, 0, 0, 0, SHCSR];
+    prepare(&mut debugger, &moved, &nowhere).await;
+    assert_eq!(run_to_fault(&mut debugger).await, ("HardFault", 3, 0));
+    session.reset().await.unwrap();
+
+    // The same function called by the program is no fault: nop; nop; bx r2
+    let mut registers = enabled(0);
+    prepare(&mut debugger, &[0x6008, 0x60c2, 0x4710], &registers).await;
+    let both = [Until::faults(), Until::reaches(HANDLER + 2)];
+    let stop = debugger.run_until(both, DEADLINE).await.unwrap();
+    let reached = matches!(stop.reason, StopReason::Reached { index: 1, .. });
+    assert!(reached, "{stop}");
+
+    // A handler that is a loop of one instruction is one fault, and no more.
+    registers[2] = (HANDLER + 2) | 1;
+    session.reset().await.unwrap();
+    prepare(&mut debugger, &moved, &registers).await;
+    assert_eq!(run_to_fault(&mut debugger).await.2, HANDLER + 2);
+    let again = [Until::faults()];
+    let short = std::time::Duration::from_millis(100);
+    let stop = debugger.run_until(again, short).await.unwrap();
+    assert!(matches!(stop.reason, StopReason::DeadlinePassed), "{stop}");
+    assert_eq!(stop.pc, Some(HANDLER + 2));
+}
+
+#[tokio::test]
+async fn a_and_risc_v_profiles_take_their_faults_where_their_vectors_are() {
+    for board in &BOARDS {
+        let session = start_board(board).await;
+        let mut debugger = session.debugger().await.unwrap();
+        let (undefined, expected): (u32, _) = match board.counter {
+            "r0" => (0xe7f0_00f0, ("undefined instruction", 1, 4)),
+            "x0" => (0, ("undefined instruction", 0, 0x200)),
+            _ => {
+                // Without a vector an exception goes to 0, where nothing is.
+                debugger
+                    .write_register("mtvec", board.ram + 0x100)
+                    .await
+                    .unwrap();
+                (0, ("illegal instruction", 2, board.ram + 0x100))
+            }
+        };
+        let code = undefined.to_le_bytes();
+        debugger.write_memory(board.ram, &code).await.unwrap();
+        debugger.write_register("pc", board.ram).await.unwrap();
+        assert_eq!(
+            run_to_fault(&mut debugger).await,
+            expected,
+            "{}",
+            board.qemu
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_faults_go_on_other_architectures_is_not_known() {
+    let config = QemuConfig::default()
+        .qemu("qemu-system-avr")
+        .machine("uno")
+        .cpu("avr5-avr-cpu")
+        .start_paused(true)
+        .command_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let faults = [Until::faults()];
+    let error = debugger.run_until(faults, DEADLINE).await.unwrap_err();
+    assert!(matches!(&error, DebugError::NoFaults(arch) if arch == "avr"));
+}
+
+#[tokio::test]
+async fn a_panic_is_met_where_the_symbols_have_its_handler() {
+    // In the second one the handler was inlined.
+    for (name, function) in [
+        ("debug", "rust_begin_unwind"),
+        ("release", "panic_bounds_check"),
+    ] {
+        let elf = format!(
+            "{}/../firmware-info/fixtures/rust/{name}.elf",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let config = QemuConfig::default()
+            .firmware(elf)
+            .semihosting(Semihosting::console())
+            .start_paused(true);
+        let session = Session::start(config).await.unwrap();
+        let mut debugger = session.debugger().await.unwrap();
+        let gone_wrong = [Until::faults(), Until::panics()];
+        let stop = debugger.run_until(gone_wrong, DEADLINE).await.unwrap();
+        let StopReason::Panicked {
+            index: 1,
+            hits: 1,
+            function: found,
+        } = &stop.reason
+        else {
+            panic!("{stop}")
+        };
+        assert!(found.contains(function), "{found}");
+    }
+    // One that cannot panic does not.
+    let session = start("tick").await;
+    let mut debugger = session.debugger().await.unwrap();
+    let both = [Until::panics(), Until::reaches("tick")];
+    let stop = debugger.run_until(both, DEADLINE).await.unwrap();
+    let reached = matches!(stop.reason, StopReason::Reached { index: 1, .. });
+    assert!(reached, "{stop}");
+}
