@@ -117,6 +117,7 @@ Exit status:
   125              QEMU or qemu-controller failed, which says nothing of the firmware
   129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run; 130 also a debugger
   134              the core locked up
+  137              SIGKILL ended QEMU (the system sends it where memory has run out)
   141              the reader of stdout or stderr is gone
 
 Configuration file:

@@ -119,19 +119,31 @@ async fn room(readers: &[mpsc::Sender<Chunk>]) {
 }
 
 async fn to_port(port: Serial, newline: Newline, mut chunks: mpsc::Receiver<Chunk>) {
+    let mut before = None;
     while let Some(chunk) = chunks.recv().await {
-        if port.write(&newline.translate(&chunk)).await.is_err() {
+        if port
+            .write(&newline.translate(before, &chunk))
+            .await
+            .is_err()
+        {
             return;
         }
+        before = chunk.last().copied();
     }
 }
 
 /// The end of the input is the end of this file; a port has none.
 async fn to_tt(mut tt: pipe::Sender, newline: Newline, mut chunks: mpsc::Receiver<Chunk>) {
+    let mut before = None;
     while let Some(chunk) = chunks.recv().await {
-        if tt.write_all(&newline.translate(&chunk)).await.is_err() {
+        if tt
+            .write_all(&newline.translate(before, &chunk))
+            .await
+            .is_err()
+        {
             return;
         }
+        before = chunk.last().copied();
     }
 }
 

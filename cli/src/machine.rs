@@ -128,7 +128,10 @@ fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> 
     }
     let mut words = Vec::new();
     // Its log would come between what the firmware prints on stderr.
-    if is_set("d", run, settings) && !is_set("D", run, settings) && !run.verbose {
+    let has_log = ["d", "trace"]
+        .iter()
+        .any(|option| is_set(option, run, settings));
+    if has_log && !is_set("D", run, settings) && !run.verbose {
         words.extend(["-D", "/dev/null"].map(OsString::from));
     }
     let mut devices = vec!["serial0"];

@@ -16,8 +16,8 @@ use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -26,7 +26,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::expectation::Expectation;
-use crate::report::Failure;
+use crate::report::{Failure, Outcome};
 use crate::writer::Writer;
 use crate::written;
 
@@ -62,6 +62,17 @@ pub(crate) enum Cut {
     Failed(Failure),
 }
 
+impl Cut {
+    /// How the run ended with that.
+    pub(crate) fn outcome(self) -> Result<Outcome, Failure> {
+        match self {
+            Self::Met => Ok(Outcome::Met),
+            Self::StdoutClosed => Ok(Outcome::StdoutClosed),
+            Self::Failed(failure) => Err(failure),
+        }
+    }
+}
+
 pub(crate) struct Output {
     pipe: pipe::Receiver,
     stdout: Writer,
@@ -72,6 +83,9 @@ pub(crate) struct Output {
     send_after: [Mutex<Option<Expectation>>; 2],
     /// How many bytes stdout was not asked to take.
     dropped: AtomicUsize,
+    has_printed: AtomicBool,
+    /// The last byte on stdout ended no line.
+    in_a_line: Arc<AtomicBool>,
     /// Whether the text for `--send-after` has come.
     go: watch::Sender<bool>,
 }
@@ -122,6 +136,7 @@ impl Output {
         others: &[(&Path, &str)],
         expected: Option<Expectation>,
         send_after: Option<Expectation>,
+        in_a_line: Arc<AtomicBool>,
     ) -> Result<(Self, OwnedFd), Failure> {
         let log = log.map(|log| Log::open(log, others)).transpose()?;
         let (ours, qemus) = pipe().map_err(Failure::system("make a pipe"))?;
@@ -134,6 +149,8 @@ impl Output {
             expected: [expected.clone(), expected].map(Mutex::new),
             send_after: [send_after.clone(), send_after].map(Mutex::new),
             dropped: AtomicUsize::new(0),
+            has_printed: AtomicBool::new(false),
+            in_a_line,
         };
         Ok((output, qemus))
     }
@@ -142,6 +159,11 @@ impl Output {
     pub(crate) fn begin(&self) -> Result<(), Failure> {
         let Some(log) = &self.log else { return Ok(()) };
         written::empty(&log.file).map_err(|error| log.failure(error))
+    }
+
+    /// Whether anything came for stdout.
+    pub(crate) fn has_printed(&self) -> bool {
+        self.has_printed.load(Ordering::Relaxed)
     }
 
     /// How far the run is.
@@ -224,6 +246,9 @@ impl Output {
     async fn print_bytes(&self, bytes: &[u8]) -> Result<(), Cut> {
         if self.stdout.backlog() < LEFT_BYTES {
             self.stdout.send(bytes);
+            self.has_printed.store(true, Ordering::Relaxed);
+            self.in_a_line
+                .store(!bytes.ends_with(b"\n"), Ordering::Relaxed);
         } else {
             self.dropped.fetch_add(bytes.len(), Ordering::Relaxed);
         }

@@ -1,13 +1,17 @@
 //! How a run ended: as an exit status, in words, and as JSON.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::firmware::FirmwareError;
-use qemu_controller::{ExitKind, StartError, StopError, Verdict};
+use qemu_controller::{ExitKind, Interruption, StartError, StopError, Verdict};
+use rustix::fs::fstat;
 use serde_json::{Value, json};
 
 use crate::config_file::ConfigFileError;
@@ -105,10 +109,10 @@ pub(crate) enum Outcome {
     Ended { verdict: Verdict, unmet: bool },
     /// It printed what was expected.
     Met,
+    /// QEMU printed what it was asked for (`-machine help`) instead of a run.
+    Listed,
     /// This signal asked us to end; where the firmware was, if that was looked at.
     Interrupted { signal: u8, place: Option<String> },
-    /// A debugger ended it (`kill`).
-    KilledByDebugger,
     /// `--timeout` passed, and nobody can say where the firmware was: why.
     TimedOut(String),
     /// Nobody reads what it prints.
@@ -120,14 +124,17 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
+            // As of Ctrl-C: somebody wanted no more of it.
+            Self::Ended {
+                verdict: Verdict::Interrupted(Interruption::Debugger),
+                ..
+            } => 128 + 2,
             Self::Ended { verdict, unmet } => match verdict.exit_code() {
                 0 => u8::from(*unmet),
                 code => code,
             },
-            Self::Met => 0,
+            Self::Met | Self::Listed => 0,
             Self::Interrupted { signal, .. } => 128 + signal,
-            // As of Ctrl-C: somebody wanted no more of it.
-            Self::KilledByDebugger => 128 + 2,
             Self::TimedOut(_) => 124,
             Self::StdoutClosed => CLOSED,
             Self::Failed(_) => OWN_FAILURE,
@@ -139,7 +146,8 @@ impl Outcome {
         match self {
             Self::Ended { verdict, .. } => verdict.name(),
             Self::Met => "met",
-            Self::Interrupted { .. } | Self::KilledByDebugger => "interrupted",
+            Self::Listed => "listed",
+            Self::Interrupted { .. } => "interrupted",
             Self::TimedOut(_) => "timed-out",
             Self::StdoutClosed => "stdout-closed",
             Self::Failed(_) => "failed",
@@ -160,9 +168,8 @@ impl Outcome {
                 unmet: false,
             } => (!verdict.success()).then(|| words_of(verdict)),
             Self::Interrupted { place, .. } => place.as_deref().map(escape::line),
-            Self::KilledByDebugger => Some("the debugger ended the run".to_owned()),
             Self::TimedOut(why) => Some(escape::line(why)),
-            Self::Met | Self::StdoutClosed => None,
+            Self::Met | Self::Listed | Self::StdoutClosed => None,
             Self::Failed(failure) => Some(failure.words()),
         }
     }
@@ -215,12 +222,13 @@ fn details(verdict: &Verdict, object: &mut Value) {
 fn words_of(verdict: &Verdict) -> String {
     match verdict {
         Verdict::QemuFailed(exit) if exit.kind() == &ExitKind::Crashed(SIGSYS) => {
-            "QEMU was ended by its sandbox, because it was asked to run a program of this machine: \
-             by the firmware's semihosting, which --semihosting=full allows, or by whoever reached \
-             its GDB stub"
+            "the system ended QEMU for a system call that its sandbox does not allow (SIGSYS), as \
+             to run a program is. Where the firmware asked for that by semihosting and may have it, \
+             --semihosting=full lets it"
                 .to_owned()
         }
         Verdict::QemuFailed(_) => verdict.to_string(),
+        Verdict::Interrupted(Interruption::Debugger) => "the debugger ended the run".to_owned(),
         _ => escape::line(&verdict.to_string()),
     }
 }
@@ -242,6 +250,17 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 pub(crate) struct Reporter {
     stderr: Writer,
     json: Json,
+    /// The last byte on stdout ended no line.
+    in_a_line: Arc<AtomicBool>,
+    /// stdout and stderr are one terminal, file or pipe.
+    is_one_stream: bool,
+}
+
+/// Whether stdout and stderr are one.
+fn is_one_stream() -> io::Result<bool> {
+    let [stdout, stderr] = [fstat(io::stdout())?, fstat(io::stderr())?];
+    let of = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino, stat.st_rdev);
+    Ok(of(stdout) == of(stderr))
 }
 
 /// Where a program reads of the run.
@@ -271,7 +290,25 @@ impl Reporter {
             }
         };
         let stderr = Writer::stderr().map_err(Failure::system("start a thread for stderr"))?;
-        Ok(Self { stderr, json })
+        Ok(Self {
+            stderr,
+            json,
+            in_a_line: Arc::default(),
+            is_one_stream: is_one_stream().unwrap_or(false),
+        })
+    }
+
+    /// Where the output notes whether stdout is in the middle of a line.
+    pub(crate) fn in_a_line(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.in_a_line)
+    }
+
+    /// A line of its own on stderr, also behind an unfinished one of the firmware's.
+    fn line(&self, line: &dyn fmt::Display) {
+        let begun = self.is_one_stream && self.in_a_line.swap(false, Ordering::Relaxed);
+        let end_of_other = if begun { "\n" } else { "" };
+        self.stderr
+            .send(format!("{end_of_other}{line}\n").as_bytes());
     }
 
     /// Whether stderr is for people.
@@ -297,7 +334,7 @@ impl Reporter {
     /// Passes a line on to people.
     pub(crate) fn pass_on(&self, line: &str) {
         if self.speaks_in_words() {
-            self.stderr.send(format!("{line}\n").as_bytes());
+            self.line(&line);
         }
     }
 
@@ -305,7 +342,7 @@ impl Reporter {
     fn add(&self, object: &Value) -> Result<(), Failure> {
         match &self.json {
             Json::Nowhere => {}
-            Json::Stderr => self.stderr.send(format!("{object}\n").as_bytes()),
+            Json::Stderr => self.line(object),
             Json::File(_, writer) => {
                 writer.send(format!("{object}\n").as_bytes());
                 self.written()?;

@@ -1,8 +1,9 @@
 //! `run`: from the arguments to the exit status.
 
+use std::future::pending;
 use std::time::Instant;
 
-use qemu_controller::Session;
+use qemu_controller::{Session, StartError};
 use serde_json::json;
 
 use crate::args::Run;
@@ -12,7 +13,7 @@ use crate::expectation::Expectation;
 use crate::input::{self, Input};
 use crate::limit::Limit;
 use crate::machine::{self, Streams};
-use crate::output::Output;
+use crate::output::{Output, Phase};
 use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
 use crate::running::Running;
 use crate::settings::Settings;
@@ -67,7 +68,13 @@ async fn in_qemu(
     let expecting = expected.is_some();
     let mut others = run.inputs();
     others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
-    let (output, stdout) = Output::new(settings.log.as_deref(), &others, expected, send_after)?;
+    let (output, stdout) = Output::new(
+        settings.log.as_deref(),
+        &others,
+        expected,
+        send_after,
+        reporter.in_a_line(),
+    )?;
     let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
     let streams = Streams { stdin, stdout };
     let limit = Limit::new(&settings, since);
@@ -81,9 +88,26 @@ async fn in_qemu(
         started = limit_of_start.wait_for(Session::start(config)) => started,
         // A start that is given up leaves no process.
         signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
+        outcome = print_list(&output) => return outcome,
     };
     let session = match started {
-        Some(started) => started.map_err(|error| machine::explain(error, run, &settings))?,
+        Some(Ok(session)) => session,
+        Some(Err(StartError::Exited { exit, .. })) if exit.success() && output.has_printed() => {
+            output.enter(Phase::Ended);
+            let all = async {
+                output.print().await?;
+                output.finish(None).await
+            };
+            let printed = tokio::select! {
+                printed = limit.wait_for(all) => printed,
+                _ = signals.next() => None,
+            };
+            return match printed {
+                Some(Err(cut)) => cut.outcome(),
+                _ => Ok(Outcome::Listed),
+            };
+        }
+        Some(Err(error)) => return Err(machine::explain(error, run, &settings)),
         None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
     };
     output.begin()?;
@@ -94,6 +118,15 @@ async fn in_qemu(
     let outcome = running.to_its_end(&mut signals, input, expecting).await;
     session.stop().await?;
     running.finish_output(outcome?, &mut signals).await
+}
+
+/// Prints what QEMU was asked for in place of a run (`-machine help`): nothing else comes before it
+/// is ready.
+async fn print_list(output: &Output) -> Result<Outcome, Failure> {
+    match output.print().await {
+        Ok(()) => pending().await,
+        Err(cut) => cut.outcome(),
+    }
 }
 
 /// Says how the firmware is run, where that was asked for, and where a debugger finds it.

@@ -80,9 +80,7 @@ impl<'a> Running<'a> {
         let printed = self.output.print();
         match tokio::try_join!(control, printed, self.print_stderr()) {
             Ok((outcome, (), ())) => Ok(outcome),
-            Err(Cut::Met) => Ok(Outcome::Met),
-            Err(Cut::StdoutClosed) => Ok(Outcome::StdoutClosed),
-            Err(Cut::Failed(failure)) => Err(failure),
+            Err(cut) => cut.outcome(),
         }
     }
 
@@ -99,7 +97,6 @@ impl<'a> Running<'a> {
             signal = signals.next() => signal,
             ended = verdict => return Ok(match ended.map_err(Cut::Failed)? {
                 ControlFlow::Break(outcome) => outcome,
-                ControlFlow::Continue(_) if self.debugger_killed_it() => Outcome::KilledByDebugger,
                 ControlFlow::Continue(verdict) => Outcome::Ended { verdict, unmet: expecting },
             }),
         };
@@ -171,35 +168,13 @@ impl<'a> Running<'a> {
         }
     }
 
-    fn debugger_killed_it(&self) -> bool {
-        let process = self.session.process().filter(|_| self.run.gdb.is_some());
-        process.is_some_and(|process| {
-            let said = process.stderr_tail().to_string_lossy();
-            said.contains("Terminated via GDBstub")
-        })
-    }
-
     /// Where the firmware is, in words.
     async fn place(&self) -> Option<String> {
-        if self.run.gdb.is_some() {
-            // One that a debugger holds must not run for it.
-            let state = timeout(LOOK, self.session.query_status())
-                .await
-                .ok()?
-                .ok()?;
-            if !state.running {
-                return Some(format!("interrupted: the guest is {}", state.status));
-            }
-        }
-        let verdict = timeout(LOOK, self.session.run_to_end(Duration::ZERO)).await;
-        match verdict {
-            Ok(Verdict::TimedOut(hang)) if hang.run_state.is_some() => {
-                let words = hang.to_string();
-                let (_, place) = words.split_once(": ")?;
-                Some(format!("interrupted: {place}"))
-            }
-            _ => None,
-        }
+        let found = timeout(LOOK, self.session.look()).await.ok()?;
+        found
+            .run_state
+            .is_some()
+            .then(|| format!("interrupted: {found}"))
     }
 
     async fn print_stderr(&self) -> Result<(), Cut> {

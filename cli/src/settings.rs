@@ -201,15 +201,21 @@ pub(crate) enum Newline {
 }
 
 impl Newline {
-    /// The bytes to send for these bytes of input.
-    pub(crate) fn translate(self, input: &[u8]) -> Vec<u8> {
-        let end: &[u8] = match self {
-            Self::Keep => return input.to_vec(),
-            Self::Cr => b"\r",
-            Self::Crlf => b"\r\n",
-        };
-        let lines: Vec<&[u8]> = input.split(|&byte| byte == b'\n').collect();
-        lines.join(end)
+    /// The bytes to send for these bytes of input, which follow `before`: a line may end in CR and
+    /// LF already, and they may come in two pieces.
+    pub(crate) fn translate(self, before: Option<u8>, input: &[u8]) -> Vec<u8> {
+        let mut sent = Vec::with_capacity(input.len());
+        let mut before = before;
+        for &byte in input {
+            match (self, byte) {
+                (Self::Cr, b'\n') if before == Some(b'\r') => {}
+                (Self::Cr, b'\n') => sent.push(b'\r'),
+                (Self::Crlf, b'\n') if before != Some(b'\r') => sent.extend(b"\r\n"),
+                _ => sent.push(byte),
+            }
+            before = Some(byte);
+        }
+        sent
     }
 }
 
@@ -293,15 +299,22 @@ mod tests {
 
     #[test]
     fn ends_of_lines() {
-        let rows: [(Newline, &[u8], &[u8]); 5] = [
+        let rows: [(Newline, &[u8], &[u8]); 7] = [
             (Newline::Keep, b"a\r\nb\n\0\xff", b"a\r\nb\n\0\xff"),
             (Newline::Cr, b"a\nb", b"a\rb"),
             (Newline::Cr, b"\n", b"\r"),
             (Newline::Crlf, b"a\n\n", b"a\r\n\r\n"),
             (Newline::Crlf, b"", b""),
+            (Newline::Cr, b"a\r\n\nb\r", b"a\r\rb\r"),
+            (Newline::Crlf, b"a\r\n\nb\r", b"a\r\n\r\nb\r"),
         ];
         for (newline, input, expected) in rows {
-            assert_eq!(newline.translate(input), expected, "{newline:?} {input:?}");
+            for cut in 0..=input.len() {
+                let (first, second) = input.split_at(cut);
+                let mut sent = newline.translate(None, first);
+                sent.extend(newline.translate(first.last().copied(), second));
+                assert_eq!(sent, expected, "{newline:?} {input:?} cut at {cut}");
+            }
         }
     }
 }

@@ -150,3 +150,12 @@ fn its_reset_resets_and_its_kill_is_an_interruption() {
     let said = Said::of(&running.end(), 130).stderr;
     assert!(said.contains("the debugger ended the run"), "{said}");
 }
+
+#[test]
+fn its_monitor_s_quit_is_an_interruption_too() {
+    let mut running = Call::image("tick", ["--gdb=free"]).start();
+    let mut debugger = attach(&mut running);
+    send(&mut debugger, "qRcmd,71756974");
+    let said = Said::of(&running.end(), 130).stderr;
+    assert!(said.contains("the debugger ended the run"), "{said}");
+}

@@ -130,6 +130,43 @@ fn what_it_prints_on_standard_error_is_its_output_too() {
     assert_eq!(first, r#"{"event":"stderr","text":"error."}"#);
 }
 
+/// Where both are one terminal or file, a message begins a line of its own.
+#[test]
+fn a_message_does_not_begin_in_the_firmware_s_unfinished_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("both");
+    let both = File::options()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .unwrap();
+    let input = folder.path().join("input");
+    std::fs::write(&input, "no end").unwrap();
+    Call::image("uart-echo", ["--timeout=2s"])
+        .stdin(File::open(&input).unwrap())
+        .stdout(both.try_clone().unwrap())
+        .stderr(both)
+        .ends_with(124);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("no end\nqemu-controller: "), "{text:?}");
+}
+
+#[test]
+fn a_list_of_qemu_s_is_shown() {
+    let rows: [(&[&str], &[&str], &str); 4] = [
+        (&["--machine", "help"], &[], "lm3s6965evb"),
+        (&["--cpu", "help"], &[], "cortex-m3"),
+        (&[], &["-h"], "-semihosting"),
+        (&[], &["-device", "help"], "name \"loader\""),
+    ];
+    for (words, qemu_args, expected) in rows {
+        let call = Call::image("tick", words.iter().copied()).qemu_args(qemu_args);
+        let said = call.ends_with(0);
+        assert!(said.stdout.contains(expected), "{words:?}: {}", said.stdout);
+        assert_eq!(said.stderr, "", "{words:?} {qemu_args:?}");
+    }
+}
+
 /// Reads all, a little at a time.
 fn read_slowly(mut reader: PipeReader) -> String {
     let mut text = Vec::new();

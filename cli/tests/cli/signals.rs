@@ -106,12 +106,14 @@ fn is_caught(process: u32, signal: Signal) -> bool {
 #[cfg(target_os = "linux")]
 #[test]
 fn nohup_is_heeded_and_other_signals_that_were_ignored_before_are_too() {
-    let mut running = Call::image("tick", []).start_in_shell("trap '' HUP INT");
-    running.prints("tick 1");
-    running.signal(Signal::HUP);
-    running.prints("tick 3");
-    running.signal(Signal::INT);
-    assert_eq!(running.end().status.code(), Some(130));
+    for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut running = Call::image("tick", []).start_in_shell("trap '' HUP INT TERM");
+        running.prints("tick 1");
+        running.signal(Signal::HUP);
+        running.prints("tick 3");
+        running.signal(signal);
+        assert_eq!(running.end().status.code(), Some(status));
+    }
 }
 
 #[test]

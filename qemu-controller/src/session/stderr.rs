@@ -1,22 +1,33 @@
 //! QEMU's stderr: what the firmware prints there by semihosting (the file `:tt`, opened to append),
 //! and QEMU's own messages.
 //!
-//! Both come through one descriptor, and nothing but their text distinguishes them.
+//! Both come through one descriptor, and nothing but their text distinguishes them. QEMU's log
+//! (`-d`, `-trace`) has no mark at all: where it goes to stderr, nothing there is taken for the
+//! firmware's, or an expected text could be found in the log.
+
+use std::ffi::OsString;
 
 use qemu_launch::Lines;
 
 use crate::session::Session;
 
-/// Messages of QEMU's boards that have no prefix, and come in good runs.
-const OF_BOARDS: [&str; 1] = ["Timer with period zero, disabling"];
+/// What QEMU's boards and libraries (sound, GLib) say without QEMU's name in front, also in good
+/// runs. Others that a firmware could say as well (`audio: …`) are taken for the firmware's.
+const OF_PARTS: [&str; 4] = [
+    "Timer with period zero, disabling",
+    "ALSA lib ",
+    "(qemu-system-",
+    "** (qemu-system-",
+];
 
 /// The lines of QEMU's stderr, each with who wrote it as far as that can be known; by
 /// [`Session::stderr`].
 #[derive(Debug)]
 pub struct StderrLines {
     lines: Lines,
-    /// Without semihosting the firmware has no standard error.
-    has_semihosting: bool,
+    /// Without semihosting the firmware has no standard error; beside QEMU's log it cannot be told
+    /// from that.
+    can_be_firmwares: bool,
     /// QEMU is about to abort: what follows is its register dump.
     is_fatal: bool,
 }
@@ -28,7 +39,8 @@ pub struct StderrLine {
     /// The line.
     pub text: String,
     /// It is the firmware's, by semihosting's standard error: the message of a panic or a failed
-    /// assertion, for example. Otherwise it is QEMU's own.
+    /// assertion, for example. Otherwise it is QEMU's own, or cannot be told from that: QEMU's log
+    /// (`-d`, `-trace`) comes here unless `-D` names a file.
     pub is_firmwares: bool,
     /// Bytes before this line that were gone before they could be read.
     pub dropped_before: u64,
@@ -40,7 +52,7 @@ impl StderrLines {
         let line = self.lines.next_line().await?;
         self.is_fatal |= line.text.starts_with("qemu: fatal: ");
         Some(StderrLine {
-            is_firmwares: self.has_semihosting && !self.is_fatal && !is_qemus(&line.text),
+            is_firmwares: self.can_be_firmwares && !self.is_fatal && !is_qemus(&line.text),
             text: line.text,
             dropped_before: line.dropped_before,
         })
@@ -54,13 +66,23 @@ impl Session {
     #[must_use]
     pub fn stderr(&self) -> Option<StderrLines> {
         let process = self.process()?;
-        let mut words = process.argv().args().iter();
+        let words = process.argv().args();
+        let has_log = has(words, "d") || has(words, "trace");
         Some(StderrLines {
-            has_semihosting: words.any(|word| word.to_string_lossy().starts_with("-semihosting")),
+            can_be_firmwares: (has(words, "semihosting") || has(words, "semihosting-config"))
+                && (!has_log || has(words, "D")),
             lines: process.stderr_lines(),
             is_fatal: false,
         })
     }
+}
+
+/// Whether an option is among QEMU's arguments, with one dash or two.
+fn has(words: &[OsString], option: &str) -> bool {
+    words.iter().filter_map(|word| word.to_str()).any(|word| {
+        let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+        name == Some(option)
+    })
 }
 
 /// As far as it can be known.
@@ -69,7 +91,7 @@ fn is_qemus(line: &str) -> bool {
     program.starts_with("qemu-system-") && !program.contains(' ')
         || line.starts_with("qemu: ")
         || line.starts_with("QEMU: ")
-        || OF_BOARDS.contains(&line)
+        || OF_PARTS.iter().any(|start| line.starts_with(start))
 }
 
 #[cfg(test)]
@@ -84,6 +106,8 @@ mod tests {
             "qemu: fatal: Lockup: can't escalate 3 to HardFault (current priority -1)",
             "QEMU: Terminated via GDBstub",
             "Timer with period zero, disabling",
+            "ALSA lib confmisc.c:855:(parse_card) cannot find card '0'",
+            "(qemu-system-arm:77): GLib-WARNING **: 05:00:00.000: x",
         ] {
             assert!(is_qemus(line), "{line}");
         }

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(8);
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Hang {
-    /// The deadline that was set.
+    /// The deadline that was set; zero where there was none ([`Session::look`]).
     pub deadline: Duration,
     /// The run state; `None` where QEMU itself does not answer, or the session was
     /// [busy](Self::busy).
@@ -71,6 +71,16 @@ impl Exception {
 }
 
 impl Session {
+    /// Where the guest is: its run state, program counter, symbol and exception. A guest that runs
+    /// is stopped for some milliseconds and runs on; one that is stopped, or that a debugger holds,
+    /// stays so. Waits at most 8 s for a QEMU that does not answer, and says so in the result.
+    ///
+    /// [`run_to_end`](Self::run_to_end) answers with the same once its deadline has passed, but
+    /// lets a guest run that was stopped.
+    pub async fn look(&self) -> Hang {
+        self.hang(Duration::ZERO).await
+    }
+
     /// Looks where the guest is. One that runs is stopped for it, some milliseconds: while it
     /// runs, QEMU's program counter is that of the last time it left its translated code.
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
@@ -133,7 +143,9 @@ impl Session {
 
 impl fmt::Display for Hang {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the run was not over after {:?}: ", self.deadline)?;
+        if !self.deadline.is_zero() {
+            write!(f, "the run was not over after {:?}: ", self.deadline)?;
+        }
         if self.busy {
             return f.write_str(
                 "another transaction of the session was not done, so the guest was not looked at",

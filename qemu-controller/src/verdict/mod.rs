@@ -237,6 +237,9 @@ impl Verdict {
     }
 }
 
+/// The signal that leaves no choice; the same number everywhere.
+const SIGKILL: i32 = 9;
+
 /// A debugger's `kill` makes QEMU exit with status 0.
 fn says_killed_by_debugger(exit: &Exit) -> bool {
     let said = exit.stderr().to_string_lossy();
@@ -279,6 +282,9 @@ impl fmt::Display for Interruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AskedBySignal => f.write_str("a signal asked QEMU to end"),
+            Self::KilledBySignal(SIGKILL) => {
+                f.write_str("signal 9 killed QEMU, as the system sends it where memory has run out")
+            }
             Self::KilledBySignal(signal) => write!(f, "signal {signal} killed QEMU"),
             Self::OtherClient => f.write_str("another client of its monitor ended QEMU"),
             Self::Debugger => f.write_str("a debugger ended QEMU"),

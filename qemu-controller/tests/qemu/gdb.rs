@@ -3,6 +3,7 @@
 use gdb_port::{GuestEffect, Reachability};
 use qemu_controller::{Endpoint, GdbError, QemuConfig, RunState, Semihosting, Session};
 use test_support::procfs;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::{config, counts, image, start};
@@ -117,6 +118,41 @@ async fn nothing_listens_unless_it_is_asked_for() {
     let state = parent.save_state().await.unwrap();
     let continued = Session::start_from(quiet, &state).await.unwrap();
     assert_eq!(listeners(continued.pid().unwrap()), 0);
+}
+
+/// What any web page can send to a port of this machine: a POST whose body has a packet for the
+/// stub, here `monitor migrate "exec:touch FILE"`. QEMU's sandbox keeps it from running that.
+#[tokio::test]
+async fn a_web_page_runs_no_command_through_the_stub() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("was-here");
+    let command = format!("migrate \"exec:touch {}\"", file.display());
+    let digits: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let packet = format!("qRcmd,{digits}");
+    let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
+    let body = format!("+${packet}#{sum:02x}");
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let session = start("tick").await;
+    let Some(gdb_port::StubAddress::Tcp(address)) = session.gdb() else {
+        panic!("no port")
+    };
+    let mut page = TcpStream::connect(address).await.unwrap();
+    page.write_all(request.as_bytes()).await.unwrap();
+    // 7.2 is ended by its sandbox, 10.0 refuses; either has taken the packet by then.
+    let mut answer = Vec::new();
+    let mut chunk = [0; 512];
+    while !answer.ends_with(b"#9a") {
+        match page.read(&mut chunk).await {
+            Ok(length @ 1..) => answer.extend_from_slice(&chunk[..length]),
+            _ => break,
+        }
+    }
+    drop(page);
+    session.stop().await.unwrap();
+    assert!(!file.exists(), "{}", answer.escape_ascii());
 }
 
 /// How many sockets of a process take connections, TCP and unix.
