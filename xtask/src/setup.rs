@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Install gdb-multiarch as well, which some tests attach to QEMU
     #[arg(long)]
     gdb: bool,
-    /// Unpack a newer qemu-system-arm from Debian's backports beside the installed one, and print
+    /// Unpack a newer QEMU from Debian's backports beside the installed one, and print
     /// its path
     ///
     /// For `cargo xtask test --qemu` and the like. Nothing is installed [default folder:

@@ -20,6 +20,9 @@ const FIRST_PAUSE: Duration = Duration::from_micros(500);
 /// … to this: a read takes 0.1 ms of QEMU's main loop.
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
+/// The least page of any memory management unit.
+const PAGE: u64 = 1024;
+
 /// A Cortex-M's register that says where its vector table is.
 const VTOR: u64 = 0xe000_ed08;
 
@@ -245,9 +248,66 @@ impl Session {
         Ok(self.symbol(name).await?.address)
     }
 
-    /// So many numbers of this size, as the human monitor shows them.
+    /// So many numbers of this size, as the CPU sees them.
     async fn examine(&self, address: u64, count: u64, size: char) -> Result<Vec<u64>, MemoryError> {
-        let line = format!("x /{count}{size}x {address:#x}");
+        match self.numbers("x", address, count, size).await {
+            Err(MemoryError::Unmapped { address: at }) if is_sign_extended(at) => {
+                self.examine_by_page(address, count, size).await
+            }
+            numbers => numbers,
+        }
+    }
+
+    /// The same by physical addresses, as QEMU translates those of the CPU.
+    async fn examine_by_page(
+        &self,
+        address: u64,
+        count: u64,
+        size: char,
+    ) -> Result<Vec<u64>, MemoryError> {
+        let width = width(size);
+        let mut numbers = Vec::new();
+        while (numbers.len() as u64) < count {
+            let at = address + numbers.len() as u64 * width;
+            let rest = PAGE - at % PAGE;
+            let physical = self.physical(at).await?;
+            if rest < width && self.physical(at + rest).await? != physical + rest {
+                // One number in two places.
+                return Err(MemoryError::Unmapped { address: at + rest });
+            }
+            let here = (rest / width).clamp(1, count - numbers.len() as u64);
+            let read = self.numbers("xp", physical, here, size).await;
+            numbers.extend(read.map_err(|error| match error {
+                MemoryError::Unmapped { address } => MemoryError::Unmapped {
+                    address: at + address.saturating_sub(physical),
+                },
+                other => other,
+            })?);
+        }
+        Ok(numbers)
+    }
+
+    /// Where the CPU's address is in physical memory.
+    async fn physical(&self, address: u64) -> Result<u64, MemoryError> {
+        let text = self
+            .human_monitor_command(&format!("gva2gpa {address:#x}"))
+            .await?;
+        // Otherwise it says "Unmapped".
+        let physical = text.trim_end().strip_prefix("gpa: 0x");
+        physical
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .ok_or(MemoryError::Unmapped { address })
+    }
+
+    /// So many numbers of this size, as the human monitor's `x` or `xp` shows them.
+    async fn numbers(
+        &self,
+        command: &str,
+        address: u64,
+        count: u64,
+        size: char,
+    ) -> Result<Vec<u64>, MemoryError> {
+        let line = format!("{command} /{count}{size}x {address:#x}");
         let text = self.human_monitor_command(&line).await?;
         let values = values(&text)?;
         if values.len() as u64 == count {
@@ -265,6 +325,22 @@ impl Session {
             .await
             .ok()?;
         Some(self.place(u64::from(vector & !1)).await?.symbol.name)
+    }
+}
+
+/// Whether QEMU 10.0 may not have found what is at this address: on 32-bit targets it extends the
+/// sign of the address that `x` gets.
+fn is_sign_extended(address: u64) -> bool {
+    (0x8000_0000..=0xffff_ffff).contains(&address)
+}
+
+/// The bytes of one number, by the letter that the human monitor has for them.
+fn width(size: char) -> u64 {
+    match size {
+        'b' => 1,
+        'h' => 2,
+        'w' => 4,
+        _ => 8,
     }
 }
 

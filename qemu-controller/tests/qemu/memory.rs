@@ -224,3 +224,36 @@ async fn a_counter_that_is_written_counts_on_from_there() {
     assert!(counts(&session).await);
     assert!(session.read_u32("counter").await.unwrap() >= 0x8000_0000);
 }
+
+/// QEMU 10.0 extends the sign of the address that its monitor's `x` gets on a 32-bit target.
+#[tokio::test]
+async fn it_is_found_in_the_upper_half_of_32_bits() {
+    let config = QemuConfig::default()
+        .machine("virt")
+        .cpu("cortex-a15")
+        .memory("2G")
+        .writable_memory(true)
+        .start_paused(true)
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let at = 0x8000_0ffd;
+    let bytes: Vec<u8> = (1..=250).collect();
+    session.write_memory(at, &bytes).await.unwrap();
+    assert_eq!(session.read_memory(at, 250).await.unwrap(), bytes);
+    assert_eq!(session.read_u8(at).await.unwrap(), 1);
+    assert_eq!(session.read_u32(at).await.unwrap(), 0x0403_0201);
+    assert_eq!(
+        session.read_u64(at + 3).await.unwrap(),
+        0x0b0a_0908_0706_0504
+    );
+    let end = 0xc000_0000;
+    session.write_memory(end - 4, [1, 2, 3, 4]).await.unwrap();
+    for (from, len) in [(end - 4, 8), (end, 1)] {
+        let error = session.read_memory(from, len).await.unwrap_err();
+        assert!(
+            matches!(error, MemoryError::Unmapped { address } if address == end),
+            "{error}"
+        );
+    }
+}

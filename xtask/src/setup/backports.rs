@@ -14,7 +14,14 @@ use qemu_launch::discover::Qemu;
 /// Debian's own, as every mirror has what it has.
 const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The program that the tests start, and the packages of the targets that `sweep` walks.
 const PROGRAM: &str = "qemu-system-arm";
+const PACKAGES: [&str; 4] = [
+    PROGRAM,
+    "qemu-system-misc",
+    "qemu-system-mips",
+    "qemu-system-x86",
+];
 
 /// Fetches and unpacks it into `folder`; the path of the program to run.
 pub(super) fn unpack(folder: &Path) -> anyhow::Result<PathBuf> {
@@ -34,7 +41,8 @@ pub(super) fn unpack(folder: &Path) -> anyhow::Result<PathBuf> {
             .arg(package?.path())
             .arg(&folder))?;
     }
-    let program = write_program(&folder)?;
+    write_programs(&folder)?;
+    let program = folder.join(PROGRAM);
     let version = Qemu::find(&program)?
         .version()
         .with_context(|| format!("{}", program.display()))?;
@@ -110,12 +118,12 @@ impl Apt {
 
     /// The packages that would be installed: QEMU's own, and libraries that are missing or too old.
     fn wanted(&self) -> anyhow::Result<Vec<String>> {
-        let plan =
-            run(&mut self.command(&["--simulate", "install", "--no-install-recommends", PROGRAM]))?;
+        let mut install = self.command(&["--simulate", "install", "--no-install-recommends"]);
+        let plan = run(install.args(PACKAGES))?;
         let names = to_install(&plan);
         ensure!(
             !names.is_empty(),
-            "{PROGRAM} of {} is installed already: nothing to unpack",
+            "QEMU of {} is installed already: nothing to unpack",
             self.backports
         );
         Ok(names)
@@ -135,25 +143,35 @@ fn to_install(plan: &str) -> Vec<String> {
         .collect()
 }
 
-/// The program to run: a script, because QEMU would load the installed one's modules, and the
+/// The programs to run: scripts, because QEMU would load the installed one's modules, and the
 /// libraries that were unpacked too are not where the system looks.
-fn write_program(folder: &Path) -> anyhow::Result<PathBuf> {
+fn write_programs(folder: &Path) -> anyhow::Result<()> {
     let libraries = fs::read_dir(folder.join("usr/lib"))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.join("qemu").is_dir())
         .context("the packages hold no QEMU modules")?;
-    let (libraries, folder) = (libraries.display(), folder.display());
-    let program = PathBuf::from(format!("{folder}/{PROGRAM}"));
-    // Under the name it was called by, and in the same process: its id, its descriptors, and what
-    // ends it with its parent stay.
-    let script = format!(
+    for program in fs::read_dir(folder.join("usr/bin"))? {
+        let program = program?;
+        let name = program.file_name().to_string_lossy().into_owned();
+        if name.starts_with("qemu-system-") {
+            write_script(&folder.join(name), &program.path(), &libraries)?;
+        }
+    }
+    Ok(())
+}
+
+/// Under the name it was called by, and in the same process: its id, its descriptors, and what ends
+/// it with its parent stay.
+fn write_script(script: &Path, program: &Path, libraries: &Path) -> anyhow::Result<()> {
+    let (program, libraries) = (program.display(), libraries.display());
+    let text = format!(
         "#!/bin/bash\n\
          export QEMU_MODULE_DIR='{libraries}/qemu' LD_LIBRARY_PATH='{libraries}'\n\
-         exec -a \"$0\" '{folder}/usr/bin/{PROGRAM}' \"$@\"\n"
+         exec -a \"$0\" '{program}' \"$@\"\n"
     );
-    fs::write(&program, script)?;
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
-    Ok(program)
+    fs::write(script, text)?;
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }
 
 /// Runs a command to its end; what it printed.
