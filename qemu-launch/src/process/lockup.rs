@@ -12,16 +12,17 @@ pub struct RegisterDump {
 }
 
 impl RegisterDump {
-    /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, then lines of `NAME=hex`.
+    /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, or as a 68040 has it
+    /// `qemu: fatal: DOUBLE MMU FAULT`, then the registers.
     pub(crate) fn parse(stderr: &str) -> Option<Self> {
-        let start = stderr.rfind("qemu: fatal: Lockup: ")?;
+        let (start, _) = stderr
+            .rmatch_indices("qemu: fatal: ")
+            .find(|(start, fatal)| is_lockup(&stderr[start + fatal.len()..]))?;
         let (reason, rest) = stderr[start..]
             .split_once('\n')
             .unwrap_or((&stderr[start..], ""));
-        let reason = reason
-            .trim_start_matches("qemu: fatal: Lockup: ")
-            .trim_end()
-            .to_owned();
+        let reason = reason.trim_start_matches("qemu: fatal: ");
+        let reason = reason.trim_start_matches("Lockup: ").trim_end().to_owned();
         Some(Self {
             reason,
             registers: Registers::parse(rest),
@@ -47,7 +48,7 @@ impl RegisterDump {
         self.registers.register(name)
     }
 
-    /// The program counter (`R15` on Arm).
+    /// The program counter.
     #[must_use]
     pub fn pc(&self) -> Option<u64> {
         self.registers.pc()
@@ -57,13 +58,20 @@ impl RegisterDump {
 impl fmt::Display for RegisterDump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)?;
-        for name in ["R13", "R14", "R15", "XPSR"] {
+        for name in ["R13", "R14", "R15", "XPSR", "PC", "SR"] {
             if let Some(value) = self.register(name) {
                 write!(f, " {name}={value:08x}")?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a fatal error of QEMU's is the guest's: its core can do nothing any more.
+fn is_lockup(reason: &str) -> bool {
+    ["Lockup: ", "DOUBLE MMU FAULT"]
+        .iter()
+        .any(|lockup| reason.starts_with(lockup))
 }
 
 #[cfg(test)]
@@ -97,6 +105,15 @@ FPSCR: 00000000
             dump.to_string(),
             "can't escalate 3 to HardFault (current priority -1) R13=ffffffe0 R14=fffffff9 R15=00000010 XPSR=40000003"
         );
+    }
+
+    #[test]
+    fn a_68040_s_double_fault() {
+        let stderr = "qemu: fatal: DOUBLE MMU FAULT\n\nD0 = 00000000   A0 = 90000000\nPC = 0001000a   SR = 2700 T:0 I:7 SI -----\n";
+        let dump = RegisterDump::parse(stderr).unwrap();
+        assert_eq!(dump.to_string(), "DOUBLE MMU FAULT PC=0001000a SR=00002700");
+        let other = format!("{stderr}qemu: fatal: out of tea\n");
+        assert_eq!(RegisterDump::parse(&other).unwrap().pc(), Some(0x1_000a));
     }
 
     #[test]

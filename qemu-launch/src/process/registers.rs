@@ -6,17 +6,19 @@
 pub struct Registers(Vec<(String, u64)>);
 
 impl Registers {
-    /// Reads every word of the form `NAME=hex`, as in `R15=0000010a` and ` PC=0000000040000000`,
-    /// and RISC-V's lines of `name hex` pairs. What is neither is passed over.
+    /// Reads what each architecture prints: `R15=0000010a`, `PC = 40000000`, `pc=0x80100008`,
+    /// AVR's `PC:    027ccc`, x86's `CS =f000 ffff0000` (its second number is `CS.base`), and lines
+    /// of `name hex` pairs, as RISC-V's. What is none of these is passed over.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut registers = Vec::new();
         for line in text.lines() {
-            let assigned: Vec<_> = line.split_whitespace().filter_map(assignment).collect();
+            let words: Vec<_> = line.split_whitespace().collect();
+            let assigned = assignments(&words);
             if assigned.is_empty() {
-                registers.extend(pairs(line))
+                registers.extend(pairs(&words));
             } else {
-                registers.extend(assigned)
+                registers.extend(assigned);
             }
         }
         Self(registers)
@@ -36,38 +38,63 @@ impl Registers {
         self.0.iter().map(|(name, value)| (name.as_str(), *value))
     }
 
-    /// The program counter: `R15` or `PC` on Arm, `pc` on RISC-V.
+    /// The program counter: `PC`, or `R15` on 32-bit Arm; on x86 the linear address.
     #[must_use]
     pub fn pc(&self) -> Option<u64> {
-        self.register("R15").or_else(|| self.register("PC"))
+        let x86 = self.register("RIP").or_else(|| self.register("EIP"));
+        x86.map(|offset| offset.wrapping_add(self.register("CS.base").unwrap_or(0)))
+            .or_else(|| self.register("PC"))
+            .or_else(|| self.register("R15"))
     }
 }
 
-/// `R00=0000001f` and `FPSCR:` alike begin with a name; only the first has a value in the same
-/// word.
-fn assignment(word: &str) -> Option<(String, u64)> {
-    let (name, value) = word.split_once('=')?;
-    let value = u64::from_str_radix(value, 16).ok()?;
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric())
-        .then(|| (name.to_owned(), value))
+/// The registers of a line that has an equals sign for each. `FPSCR: 00000000` is none.
+fn assignments(mut words: &[&str]) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    while let [word, rest @ ..] = words {
+        words = rest;
+        match (word.split_once('='), rest) {
+            (Some((name, value)), _) if !name.is_empty() => found.extend(register(name, value)),
+            (None, ["=", value, rest @ ..]) => {
+                found.extend(register(word, value));
+                words = rest;
+            }
+            (None, [selector, base, ..]) if selector.starts_with('=') => {
+                found.extend(register(word, &selector[1..]));
+                found.extend(hex(base).map(|base| (format!("{word}.base"), base)));
+            }
+            (None, [value, ..]) if *word == "PC:" => found.extend(register("PC", value)),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn register(name: &str, value: &str) -> Option<(String, u64)> {
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    Some((name.to_owned(), hex(value).filter(|_| is_name)?))
+}
+
+fn hex(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits.strip_prefix("0x").unwrap_or(digits), 16).ok()
 }
 
 /// ` x0/zero 0000000000000000 x1/ra    0000000080000000`, and ` pc       0000000080000000` on a
-/// line of its own.
-fn pairs(line: &str) -> impl Iterator<Item = (String, u64)> {
-    let words: Vec<_> = line.split_whitespace().collect();
-    let pair = |pair: &[&str]| {
-        let [name, value] = pair else { return None };
-        let wide = matches!(value.len(), 8 | 16) && !name.ends_with(':');
-        let value = u64::from_str_radix(value, 16).ok().filter(|_| wide)?;
-        Some((name.rsplit('/').next()?.to_owned(), value))
-    };
-    words
-        .chunks(2)
-        .filter_map(pair)
-        .collect::<Vec<_>>()
-        .into_iter()
+/// line of its own. A word that is no name of a number, such as MIPS's `CP0`, is passed over.
+fn pairs(mut words: &[&str]) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    while let [name, value, rest @ ..] = words {
+        let wide = matches!(value.trim_start_matches("0x").len(), 8 | 16) && !name.ends_with(':');
+        match hex(value).filter(|_| wide) {
+            Some(value) => {
+                let alias = name.rsplit('/').next().unwrap_or(name);
+                found.push((alias.to_owned(), value));
+                words = rest;
+            }
+            None => words = &words[1..],
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -91,5 +118,24 @@ mod tests {
             (riscv.pc(), riscv.register("sp")),
             (Some(0x8000_0010), Some(0x8020_0000))
         );
+        let mips = "pc=0x80100008 HI=0x00000000 LO=0x00000000 ds 10000090 00000000 0\nGPR00: r0 00000000 at 00000001\nCP0 Status  0x00400004 Cause   0x00000010 EPC    0x80100004\n";
+        let mips = Registers::parse(mips);
+        assert_eq!(
+            (mips.pc(), mips.register("at"), mips.register("cause")),
+            (Some(0x8010_0008), Some(1), Some(0x10))
+        );
+        let m68k = "D0 = 00000007   A0 = 00000000   F0 = 7fff ffffffffffffffff  (         nan)\nPC = 40000000   SR = 2700 T:0 I:7 SI -----\n";
+        let m68k = Registers::parse(m68k);
+        assert_eq!(
+            (m68k.pc(), m68k.register("d0"), m68k.register("SR")),
+            (Some(0x4000_0000), Some(7), Some(0x2700))
+        );
+        let avr = "\nPC:    027ccc\nSP:      08ff\nSREG:    [ - - - - - - - - ]\n";
+        assert_eq!(Registers::parse(avr).pc(), Some(0x2_7ccc));
+        let real_mode =
+            "EIP=0000fff0 EFL=00000002 [-------] CPL=0\nCS =f000 ffff0000 0000ffff 00009b00\n";
+        assert_eq!(Registers::parse(real_mode).pc(), Some(0xffff_fff0));
+        let x86 = "R14=0000000000000000 R15=00000000000000aa\nRIP=0000000000101234 RFL=00000002\nCS =0008 0000000000000000 00000000 00209a00\n";
+        assert_eq!(Registers::parse(x86).pc(), Some(0x10_1234));
     }
 }
