@@ -14,8 +14,8 @@ use crate::serial::PortName;
 /// The character device of the semihosting console.
 pub(crate) const SEMIHOSTING: &str = "semihosting";
 
-/// The character device of QEMU's test protocol, by which memory is written: QEMU 7.2 looks for one
-/// of this very name.
+/// The character device of QEMU's test protocol, by which memory and the registers of devices are
+/// written: QEMU 7.2 looks for one of this very name.
 pub(crate) const QTEST: &str = "qtest";
 
 /// The arguments that make QEMU serve it: with TCG it changes nothing else. Its log would go to
@@ -52,7 +52,7 @@ pub struct QemuConfig {
     spec: MachineSpec,
     symbols: Option<PathBuf>,
     semihosting: Option<Semihosting>,
-    writable_memory: bool,
+    pub(crate) strict_snapshots: bool,
     wait_for_gdb: bool,
     no_reboot: bool,
     keep_running: bool,
@@ -87,7 +87,7 @@ impl Default for QemuConfig {
             spec: MachineSpec::default().serial(Endpoint::Inherited),
             symbols: None,
             semihosting: None,
-            writable_memory: false,
+            strict_snapshots: false,
             wait_for_gdb: false,
             no_reboot: false,
             keep_running: false,
@@ -146,11 +146,11 @@ impl QemuConfig {
         self
     }
 
-    /// Allows [`Session::write_memory`](crate::Session::write_memory), through QEMU's own test
-    /// protocol on a further private socket pair (`-qtest`). Default false: QEMU does not serve the
-    /// protocol.
-    pub fn writable_memory(mut self, writable: bool) -> Self {
-        self.writable_memory = writable;
+    /// Refuses to save a machine with devices that a load does not bring back
+    /// ([`SnapshotError::LostDevices`](crate::SnapshotError::LostDevices)), instead of naming them.
+    /// Default false. It counts for snapshots, states and forks.
+    pub fn strict_snapshots(mut self, strict: bool) -> Self {
+        self.strict_snapshots = strict;
         self
     }
 
@@ -336,11 +336,9 @@ impl QemuConfig {
         if self.keep_running {
             spec = spec.keep_running();
         }
-        if self.writable_memory {
-            spec = spec
-                .chardev(QTEST, Endpoint::Inherited)
-                .extra_args(QTEST_ARGS);
-        }
+        spec = spec
+            .chardev(QTEST, Endpoint::Inherited)
+            .extra_args(QTEST_ARGS);
         match &self.semihosting {
             Some(semihosting) if semihosting.has_chardev() => spec.semihosting(semihosting.clone()),
             Some(semihosting) => spec

@@ -97,8 +97,8 @@ pub use session::error::{DetachError, StartError, StartPhase, StopError};
 pub use session::stderr::{StderrLine, StderrLines};
 pub use session::stop::{StopReport, StoppedBy};
 pub use snapshot::{
-    AfterLoad, InvalidName, LoadSnapshot, MachineFingerprint, MachineMismatch, SaveSnapshot,
-    Snapshot, SnapshotError,
+    AfterLoad, InvalidName, LoadSnapshot, LostDevice, MachineFingerprint, MachineMismatch,
+    SaveSnapshot, Snapshot, SnapshotError,
 };
 pub use verdict::{Exception, Hang, Interruption, Verdict};
 

@@ -15,7 +15,8 @@ const NAME: &str = "qemu-system-arm";
 /// The option that names further QEMUs.
 #[derive(clap::Args, Default)]
 pub(crate) struct Further {
-    /// A qemu-system-arm to run on as well as on the installed one; may be given again
+    /// A qemu-system-arm to run on as well as on the installed one, with those of other targets that
+    /// are beside it; may be given again
     ///
     /// `cargo xtask setup --qemu-backports` unpacks a newer one beside the installed one, and says
     /// its path.
@@ -66,6 +67,7 @@ impl Variant {
         let folder = tempfile::tempdir()?;
         std::os::unix::fs::symlink(&program, folder.path().join(NAME))
             .context("cannot link to the program")?;
+        link_others(&program, folder.path())?;
         let old = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(
             std::iter::once(folder.path().to_owned()).chain(std::env::split_paths(&old)),
@@ -89,6 +91,20 @@ impl Variant {
                 ]
             })
     }
+}
+
+/// Links to what is beside it for other targets: they are of the same version.
+fn link_others(program: &Path, folder: &Path) -> anyhow::Result<()> {
+    let beside = program.parent().context("a program is in a folder")?;
+    for entry in std::fs::read_dir(beside)? {
+        let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+        let is_qemu = name.to_string_lossy().starts_with("qemu-system-");
+        let link = folder.join(&name);
+        if is_qemu && !link.exists() {
+            std::os::unix::fs::symlink(path, link).context("cannot link to the program")?;
+        }
+    }
+    Ok(())
 }
 
 fn version(program: &Path) -> anyhow::Result<String> {

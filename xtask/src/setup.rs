@@ -52,7 +52,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.gdb {
         ensure_gdb(args.no_install)?;
     }
-    for tool in [Tool::Qemu, Tool::Gdb] {
+    for tool in [ARM, Tool::Gdb] {
         match tool.find()? {
             Some(path) => println!("{}: {}", tool.name(), path.display()),
             None => println!("{}: not installed", tool.name()),
@@ -63,7 +63,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 /// Makes sure that `qemu-system-arm` is there; installs it where that is allowed and possible.
 pub(crate) fn ensure_qemu(no_install: bool) -> anyhow::Result<()> {
-    ensure(Tool::Qemu, no_install)
+    ensure(ARM, no_install)
+}
+
+/// Makes sure that the QEMU of each architecture that the tests run is there.
+pub(crate) fn ensure_boards(no_install: bool) -> anyhow::Result<()> {
+    let mut programs = BOARDS.iter();
+    programs.try_for_each(|program| ensure(Tool::Qemu(program), no_install))
 }
 
 /// Makes sure that `gdb-multiarch` is there; installs it where that is allowed and possible.
@@ -75,8 +81,8 @@ pub(crate) fn ensure_gdb(no_install: bool) -> anyhow::Result<()> {
 /// allowed and possible.
 pub(crate) fn ensure_foreign(no_install: bool) -> anyhow::Result<()> {
     let needed = [
-        Tool::Qemu,
-        Tool::QemuAarch64,
+        Tool::Qemu("qemu-system-arm"),
+        Tool::Qemu("qemu-system-aarch64"),
         Tool::MicroPython,
         Tool::UBoot,
     ];
@@ -90,11 +96,22 @@ pub(crate) fn gdb_is_installed() -> anyhow::Result<bool> {
     Ok(Tool::Gdb.find()?.is_some())
 }
 
+const ARM: Tool = Tool::Qemu("qemu-system-arm");
+
+/// The architectures that the session's tests run.
+const BOARDS: [&str; 5] = [
+    "qemu-system-arm",
+    "qemu-system-aarch64",
+    "qemu-system-riscv32",
+    "qemu-system-riscv64",
+    "qemu-system-avr",
+];
+
 /// What the project needs and cannot build.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Tool {
-    Qemu,
-    QemuAarch64,
+    /// This program.
+    Qemu(&'static str),
     Gdb,
     /// Firmware for machine `microbit`, an Intel HEX file.
     MicroPython,
@@ -106,8 +123,7 @@ impl Tool {
     /// The program's name, or how people call it.
     fn name(self) -> &'static str {
         match self {
-            Self::Qemu => "qemu-system-arm",
-            Self::QemuAarch64 => "qemu-system-aarch64",
+            Self::Qemu(program) => program,
             Self::Gdb => "gdb-multiarch",
             Self::MicroPython => "MicroPython for the micro:bit",
             Self::UBoot => "U-Boot for QEMU",
@@ -117,15 +133,15 @@ impl Tool {
     /// The QEMU whose package tells which package manager this system has.
     fn qemu(self) -> &'static str {
         match self {
-            Self::QemuAarch64 => self.name(),
-            _ => Self::Qemu.name(),
+            Self::Qemu(program) => program,
+            _ => ARM.name(),
         }
     }
 
     /// The file that its package installs; nothing for a program, which is looked up.
     fn file(self) -> Option<&'static Path> {
         match self {
-            Self::Qemu | Self::QemuAarch64 | Self::Gdb => None,
+            Self::Qemu(_) | Self::Gdb => None,
             Self::MicroPython => Some(Path::new(
                 "/usr/share/firmware-microbit-micropython/firmware.hex",
             )),

@@ -126,7 +126,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     // Until all have run: a variant has the folder by which the tests find it.
     let qemus;
     if matches!(args.part, None | Some(Part::Integration)) {
-        setup::ensure_qemu(args.no_install)?;
+        setup::ensure_boards(args.no_install)?;
         let insist = args.gdb || std::env::var_os("CI").is_some_and(|value| value == "true");
         if insist && !targets.gdb.is_empty() {
             setup::ensure_gdb(args.no_install)?;

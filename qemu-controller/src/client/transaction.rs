@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
 use qmp_proto::{Command, Version};
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
@@ -149,6 +150,11 @@ impl Transaction {
     /// The run state by what has been read: an event that QEMU sent before the last answer counts.
     pub(crate) fn known_run_state(&self) -> RunState {
         self.shared.run_state().borrow().clone()
+    }
+
+    /// The session's runtime.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
     }
 
     /// QEMU's version as numbers.

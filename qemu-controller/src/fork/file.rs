@@ -1,6 +1,7 @@
 //! The file of a state: without a name and a header while only this program uses it, and with one
 //! line before the state when it is persisted:
-//! `qemu-machine-state-1 BYTES CHECKSUM RUNNING TAKEN-WITH`.
+//! `qemu-machine-state-2 BYTES CHECKSUM RUNNING REGISTERS LOST TAKEN-WITH`. Lists have commas between
+//! their items, and begin with one.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,14 +12,14 @@ use tempfile::NamedTempFile;
 
 use super::error::StateError;
 use super::{MachineState, StateFile};
-use crate::snapshot::MachineFingerprint;
 use crate::snapshot::loaded_files::Fnv;
+use crate::snapshot::{LostDevice, MachineFingerprint};
 
 /// What a persisted state begins with, and the version of its format.
-const MAGIC: &str = "qemu-machine-state-1";
+const MAGIC: &str = "qemu-machine-state-2";
 
 /// More bytes than the first line can have.
-const MAX_LINE: usize = 1024;
+const MAX_LINE: usize = 64 * 1024;
 
 const CHUNK: usize = 64 * 1024;
 
@@ -66,11 +67,25 @@ impl MachineState {
         let StateFile {
             bytes,
             running,
+            registers,
+            lost_devices,
             taken_with,
             ..
         } = &*self.inner;
+        let registers: String = registers
+            .iter()
+            .map(|value| format!(",{value:x}"))
+            .collect();
+        let lost: String = lost_devices
+            .iter()
+            .map(|device| format!(",{}@{:x}", device.kind, device.address))
+            .collect();
         let checksum = self.checksum()?;
-        writeln!(file, "{MAGIC} {bytes} {checksum} {running} {taken_with}")?;
+        let lists = format!("{registers} {lost}");
+        writeln!(
+            file,
+            "{MAGIC} {bytes} {checksum} {running} {lists} {taken_with}"
+        )?;
         self.each_chunk(|chunk| file.write_all(chunk))?;
         file.persist_noclobber(path)?;
         Ok(())
@@ -91,13 +106,15 @@ impl MachineState {
             .position(|&byte| byte == b'\n')
             .ok_or_else(no_state)?;
         let line = std::str::from_utf8(&line[..end]).map_err(|_| no_state())?;
-        let parts: Vec<_> = line.splitn(5, ' ').collect();
-        let [MAGIC, bytes, checksum, running, taken_with] = parts[..] else {
+        let parts: Vec<_> = line.splitn(7, ' ').collect();
+        let [MAGIC, bytes, checksum, running, registers, lost, taken_with] = parts[..] else {
             return Err(no_state());
         };
-        let (Ok(bytes), Ok(running), Some(taken_with)) = (
+        let (Ok(bytes), Ok(running), Some(registers), Some(lost_devices), Some(taken_with)) = (
             bytes.parse(),
             running.parse(),
+            items(registers, hex),
+            items(lost, lost_device),
             MachineFingerprint::parse(taken_with),
         ) else {
             return Err(no_state());
@@ -111,6 +128,8 @@ impl MachineState {
             start,
             bytes,
             running,
+            registers,
+            lost_devices,
             taken_with,
         });
         match state.checksum()? == checksum {
@@ -121,6 +140,9 @@ impl MachineState {
 
     fn checksum(&self) -> io::Result<String> {
         let mut hash = Fnv::default();
+        for register in &self.inner.registers {
+            hash.write(&register.to_le_bytes());
+        }
         self.each_chunk(|chunk| {
             hash.write(chunk);
             Ok(())
@@ -138,6 +160,26 @@ impl MachineState {
             at += CHUNK as u64;
         }
     }
+}
+
+/// A list with a comma before each item.
+fn items<T>(list: &str, parse: fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    match list.strip_prefix(',') {
+        Some(items) => items.split(',').map(parse).collect(),
+        None => list.is_empty().then(Vec::new),
+    }
+}
+
+fn hex(digits: &str) -> Option<u64> {
+    u64::from_str_radix(digits, 16).ok()
+}
+
+fn lost_device(item: &str) -> Option<LostDevice> {
+    let (kind, address) = item.split_once('@')?;
+    Some(LostDevice {
+        kind: kind.to_owned(),
+        address: hex(address)?,
+    })
 }
 
 fn damaged(what: &'static str) -> io::Error {
@@ -158,6 +200,11 @@ mod tests {
             start: 0,
             bytes: contents.len() as u64,
             running: true,
+            registers: vec![0, u64::MAX],
+            lost_devices: vec![LostDevice {
+                kind: "mcf-uart".to_owned(),
+                address: 0xfc06_0000,
+            }],
             taken_with: MachineFingerprint::sample(),
         })
     }
@@ -183,6 +230,8 @@ mod tests {
                 (read.bytes(), read.taken_with()),
                 (length as u64, saved.taken_with())
             );
+            assert_eq!(read.inner.registers, saved.inner.registers);
+            assert_eq!(read.lost_devices(), saved.lost_devices());
             let mut back = Vec::new();
             read.each_chunk(|chunk| back.write_all(chunk)).unwrap();
             assert_eq!(back, contents);
@@ -226,7 +275,7 @@ mod tests {
             "",
             "\n",
             "QFI\u{fb}",
-            "qemu-machine-state-2 0 0 true a;b;1;c;d\n",
+            "qemu-machine-state-1 0 0 true a;b;1;c;d\n",
         ] {
             fs::write(&path, text).unwrap();
             assert!(refusal(&path).contains("no saved state"), "{text}");

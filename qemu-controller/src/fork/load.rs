@@ -17,7 +17,9 @@ use crate::client::Shared;
 use crate::client::transaction::Transaction;
 use crate::client::transport::tokio_stream;
 use crate::error::CommandError;
-use crate::snapshot::{LoadedFiles, MachineFingerprint, MachineMismatch};
+use crate::guest::qtest::Qtest;
+use crate::snapshot::devices::Devices;
+use crate::snapshot::{LoadedFiles, MachineFingerprint, MachineMismatch, SnapshotError};
 
 /// The channel that [`MachineSpec::incoming`](qemu_launch::MachineSpec::incoming) makes.
 const INCOMING: &str = "incoming";
@@ -46,6 +48,15 @@ impl From<CommandError> for LoadError {
     }
 }
 
+impl From<SnapshotError> for LoadError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Command(error) => Self::Command(error),
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
 impl From<io::Error> for LoadError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -61,6 +72,7 @@ pub(crate) async fn load(
     process: &mut Process,
     loaded: LoadedFiles,
     state: &MachineState,
+    qtest: Option<&Qtest>,
 ) -> Result<(), LoadError> {
     let transaction = Transaction::first(shared, qemu);
     let now = MachineFingerprint::ask(&transaction, loaded).await?;
@@ -83,6 +95,11 @@ pub(crate) async fn load(
     }
     // QEMU sends no event for the new run state; this makes it known.
     transaction.command(&QueryStatus).await?;
+    let registers = &state.inner.registers;
+    if let (Some(qtest), false) = (qtest, registers.is_empty()) {
+        let devices = Devices::find(&transaction).await?;
+        devices.write(&transaction, qtest, registers).await?;
+    }
     Ok(())
 }
 

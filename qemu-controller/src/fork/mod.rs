@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use error::StateError;
 pub(crate) use load::{LoadError, load};
 
-use crate::snapshot::MachineFingerprint;
+use crate::snapshot::{LostDevice, MachineFingerprint};
 
 /// The whole state of a machine, memory and devices, at one moment: what
 /// [`Session::start_from`](crate::Session::start_from) continues from, any number of times.
@@ -39,6 +39,10 @@ struct StateFile {
     start: u64,
     bytes: u64,
     running: bool,
+    /// Of the devices that QEMU does not save whole.
+    registers: Vec<u64>,
+    /// Those that are not as they were in what continues from this.
+    lost_devices: Vec<LostDevice>,
     taken_with: MachineFingerprint,
 }
 
@@ -58,6 +62,12 @@ impl MachineState {
     #[must_use]
     pub fn was_running(&self) -> bool {
         self.inner.running
+    }
+
+    /// The devices that are not as they were in a machine that continues from this.
+    #[must_use]
+    pub fn lost_devices(&self) -> &[LostDevice] {
+        &self.inner.lost_devices
     }
 
     /// How many bytes it has. Memory that is all zero takes hardly any.

@@ -40,9 +40,15 @@ impl Session {
 async fn save(transaction: &Transaction, store: &Store) -> Result<MachineState, StateError> {
     let before = check(transaction, store).await?;
     let taken_with = store.fingerprint(transaction).await?.clone();
-    let image = save_to_image(transaction, store, &before).await?;
+    let lost_devices = store.check_devices(transaction).await?;
+    let (image, registers) = save_to_image(transaction, store, &before).await?;
     let running = before.running;
-    let extracted = tokio::task::spawn_blocking(move || extract(&image, before.status));
+    // Where registers were read the guest was paused before, and so says the state.
+    let run_state = match registers {
+        Some(_) if running => RunState::Paused,
+        _ => before.status,
+    };
+    let extracted = tokio::task::spawn_blocking(move || extract(&image, run_state));
     let (file, bytes) = match extracted.await {
         Ok(extracted) => extracted?,
         Err(panic) => return Err(temporary_file(io::Error::other(panic))),
@@ -52,6 +58,8 @@ async fn save(transaction: &Transaction, store: &Store) -> Result<MachineState, 
         start: 0,
         bytes,
         running,
+        registers: registers.unwrap_or_default(),
+        lost_devices,
         taken_with,
     }))
 }
@@ -95,22 +103,17 @@ async fn save_to_image(
     transaction: &Transaction,
     store: &Store,
     before: &StatusInfo,
-) -> Result<File, StateError> {
+) -> Result<(File, Option<Vec<u64>>), StateError> {
     let (image, node) = image::make_scratch(transaction, &store.ids).await?;
     let id = store.ids.next();
     let devices = [&*node];
     let command = SnapshotSave::new(&id, TAG, &node, &devices);
-    let cards = store.cards(transaction).await?;
-    let saved = sd_card::job_without(transaction, cards, &id, &command).await;
+    let saved = store.save(transaction, &id, &command, before.running).await;
     // Also where the save failed. What QEMU still has in its own caches is in the file then.
     let closed = transaction.command(&BlockdevDel::new(&node)).await;
-    if saved.is_err() {
-        // A save that succeeds puts the run state back itself.
-        transaction.run(before.running).await?;
-    }
-    saved?;
+    let registers = saved?;
     closed?;
-    Ok(image)
+    Ok((image, registers))
 }
 
 fn temporary_file(source: io::Error) -> StateError {

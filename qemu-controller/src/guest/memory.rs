@@ -73,9 +73,9 @@ pub enum MemoryError {
         /// How many bytes were wanted.
         len: u64,
     },
-    /// The configuration does not allow it: no monitor command writes memory, and a debugger's
-    /// write stops the guest.
-    #[error("this session cannot write memory; start it with `QemuConfig::writable_memory`")]
+    /// The session was attached: no monitor command writes memory, and a debugger's write stops the
+    /// guest.
+    #[error("an attached session cannot write memory while the guest runs; a debugger can")]
     NotWritable,
     /// It is there, and writing it changes nothing: flash or another memory that is read-only.
     #[error("the memory at {address:#x} did not change: it is read-only")]

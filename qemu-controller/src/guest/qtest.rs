@@ -21,6 +21,29 @@ use crate::session::Session;
 /// How many bytes one request writes.
 const CHUNK: usize = 4096;
 
+/// How many short requests are sent before their answers are read: both fit into a socket.
+const PIPELINED: usize = 64;
+
+/// A device's register in physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Register {
+    pub(crate) address: u64,
+    /// 1, 2, 4 or 8 bytes.
+    pub(crate) size: u8,
+}
+
+impl Register {
+    /// The letter that the protocol has for its size.
+    fn letter(self) -> char {
+        match self.size {
+            1 => 'b',
+            2 => 'w',
+            4 => 'l',
+            _ => 'q',
+        }
+    }
+}
+
 /// The way to write memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Qtest(Arc<Mutex<BufReader<UnixStream>>>);
@@ -30,30 +53,73 @@ impl Qtest {
         Self(Arc::new(Mutex::new(BufReader::new(stream))))
     }
 
-    /// One request and its answer, in a task of their own on the session's runtime: dropped
-    /// half-way, or with the caller's runtime, the next one would get this one's answer.
-    async fn request(&self, runtime: &Handle, line: String) -> io::Result<()> {
+    /// Requests and an answer to each, in a task of their own on the session's runtime: dropped
+    /// half-way, or with the caller's runtime, the next one would get this one's answer. The answer
+    /// is what follows `OK`.
+    async fn request(&self, runtime: &Handle, lines: Vec<String>) -> io::Result<Vec<String>> {
         let stream = Arc::clone(&self.0);
         let exchange = runtime.spawn(async move {
             let mut stream = stream.lock().await;
-            stream.write_all(line.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_line(&mut answer).await?;
-            match answer.trim_end() {
-                "OK" => Ok(()),
-                "" => Err(io::ErrorKind::UnexpectedEof.into()),
-                other => Err(io::Error::other(format!("QEMU answered '{other}'"))),
+            let mut answers = Vec::with_capacity(lines.len());
+            for lines in lines.chunks(PIPELINED) {
+                stream.write_all(lines.concat().as_bytes()).await?;
+                for _ in lines {
+                    let mut answer = String::new();
+                    stream.read_line(&mut answer).await?;
+                    match answer.trim_end().strip_prefix("OK") {
+                        Some(value) => answers.push(value.trim().to_owned()),
+                        None if answer.is_empty() => {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                        None => return Err(io::Error::other(format!("QEMU answered {answer:?}"))),
+                    }
+                }
             }
+            Ok(answers)
         });
         exchange
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
     }
+
+    /// Reads registers in this order.
+    pub(crate) async fn read(
+        &self,
+        runtime: &Handle,
+        registers: &[Register],
+    ) -> io::Result<Vec<u64>> {
+        let line =
+            |register: &Register| format!("read{} {:#x}\n", register.letter(), register.address);
+        let lines = registers.iter().map(line).collect();
+        let answers = self.request(runtime, lines).await?;
+        answers.iter().map(|answer| number(answer)).collect()
+    }
+
+    /// Writes registers in this order.
+    pub(crate) async fn write(
+        &self,
+        runtime: &Handle,
+        values: &[(Register, u64)],
+    ) -> io::Result<()> {
+        let line = |(register, value): &(Register, u64)| {
+            let letter = register.letter();
+            format!("write{letter} {:#x} {value:#x}\n", register.address)
+        };
+        let lines = values.iter().map(line).collect();
+        self.request(runtime, lines).await.map(drop)
+    }
+}
+
+/// `0x0000000000001234`.
+fn number(answer: &str) -> io::Result<u64> {
+    let digits = answer.strip_prefix("0x").unwrap_or(answer);
+    u64::from_str_radix(digits, 16)
+        .map_err(|_| io::Error::other(format!("QEMU answered {answer:?}, which is no number")))
 }
 
 impl Session {
     /// Writes the guest's memory, by symbol or by physical address, without stopping the guest.
-    /// Only where the configuration has [`writable_memory`](crate::QemuConfig::writable_memory).
+    /// It takes a session that has started its QEMU.
     ///
     /// The guest may see a long piece half written, or have read what was there before and store
     /// over what is written; [`pause`](Self::pause) it where that matters. What was there is read
@@ -61,8 +127,7 @@ impl Session {
     /// devices. Code that the guest has run is translated again.
     ///
     /// # Errors
-    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the configuration does not
-    /// allow it, [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What
+    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the session was attached, [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What
     /// lay before the place that failed may be written.
     pub async fn write_memory<'a>(
         &self,
@@ -86,7 +151,7 @@ impl Session {
             });
             line.push('\n');
             let (request, deadline) = (
-                qtest.request(&self.inner.shared.runtime, line),
+                qtest.request(&self.inner.shared.runtime, vec![line]),
                 self.deadline,
             );
             let written = timeout(deadline, request)
@@ -213,7 +278,7 @@ mod tests {
                 .enable_time()
                 .build()
                 .unwrap();
-            let request = first.request(&runtime, "first\n".to_owned());
+            let request = first.request(&runtime, vec!["first\n".to_owned()]);
             caller.block_on(async { timeout(Duration::from_millis(10), request).await.is_err() })
         });
         assert!(left.await.unwrap(), "nobody has answered");
@@ -226,7 +291,8 @@ mod tests {
                 theirs.write_all(answer.as_bytes()).await.unwrap();
             }
         };
-        let (second, ()) = tokio::join!(qtest.request(&session, "second\n".to_owned()), answer);
-        second.unwrap();
+        let (second, ()) =
+            tokio::join!(qtest.request(&session, vec!["second\n".to_owned()]), answer);
+        assert_eq!(second.unwrap(), [""]);
     }
 }

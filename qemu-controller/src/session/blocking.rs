@@ -33,7 +33,7 @@ use crate::serial::{Expected, Pattern, SerialError};
 use crate::session::attach::AttachConfig;
 use crate::session::error::{StartError, StopError};
 use crate::session::stop::StopReport;
-use crate::snapshot::SnapshotError;
+use crate::snapshot::{LostDevice, SnapshotError};
 use crate::verdict::Verdict;
 use crate::{MachineState, QemuConfig, StateError};
 
@@ -172,8 +172,8 @@ impl Session {
         fn reset() -> Result<(), CommandError>;
         fn stop() -> Result<StopReport, StopError>;
         fn check_gdb() -> Result<GdbCheck, GdbError>;
-        fn save_snapshot(name: &str) -> Result<(), SnapshotError>;
-        fn load_snapshot(name: &str) -> Result<(), SnapshotError>;
+        fn save_snapshot(name: &str) -> Result<Vec<LostDevice>, SnapshotError>;
+        fn load_snapshot(name: &str) -> Result<Vec<LostDevice>, SnapshotError>;
         fn delete_snapshot(name: &str) -> Result<(), SnapshotError>;
         fn save_state() -> Result<MachineState, StateError>;
     }

@@ -306,7 +306,9 @@ async fn begin(
     if let Some(state) = &state {
         progress.phase = StartPhase::State;
         let version = greeting.version.clone();
-        fork::load(shared.share(), version, &mut process, loaded.clone(), state)
+        let loaded = loaded.clone();
+        let qtest = qtest.as_ref();
+        fork::load(shared.share(), version, &mut process, loaded, state, qtest)
             .await
             .map_err(|error| match error {
                 LoadError::OtherMachine(mismatches) => StartError::OtherMachine { mismatches },
@@ -323,7 +325,7 @@ async fn begin(
     // A fork gets neither, and the caller's writers are dropped with the tasks that write to them.
     config.transcript = None;
     config.logs = Vec::new();
-    let snapshots = Store::new(config.snapshot_file.clone(), loaded);
+    let snapshots = Store::new(&config, loaded, qtest.clone());
     if state.is_some() {
         snapshots.set_loaded(!held);
     }

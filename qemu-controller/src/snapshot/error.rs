@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::devices::{self, LostDevice};
 use super::fingerprint::{MachineMismatch, joined};
 use super::name::InvalidName;
 use crate::error::{CommandError, SessionEnd};
@@ -49,6 +50,13 @@ pub enum SnapshotError {
     CardWithMedium {
         /// The drive that holds the medium.
         drive: String,
+    },
+    /// The machine has devices that a load does not bring back, and the configuration is
+    /// [strict](crate::QemuConfig::strict_snapshots); nothing was changed.
+    #[error("a load would not bring back {}", devices::listed(.devices))]
+    LostDevices {
+        /// The devices.
+        devices: Vec<LostDevice>,
     },
     /// The snapshot was taken with something else and cannot be expected to fit; nothing was
     /// changed.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use qmp_proto::Command as _;
 use qmp_proto::commands::{Cont, QueryStatus, RunState, SnapshotLoad, Stop};
 
+use super::devices::LostDevice;
 use super::error::SnapshotError;
 use super::listing::{Precheck, SnapshotEntry};
 use super::name::{self, Tag};
@@ -75,7 +76,7 @@ impl<'a> LoadSnapshot<'a> {
 }
 
 impl<'a> IntoFuture for LoadSnapshot<'a> {
-    type Output = Result<(), SnapshotError>;
+    type Output = Result<Vec<LostDevice>, SnapshotError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -94,7 +95,7 @@ pub(super) async fn load(
     store: &Store,
     name: &str,
     options: &Options,
-) -> Result<(), SnapshotError> {
+) -> Result<Vec<LostDevice>, SnapshotError> {
     let precheck = match store.record() {
         Some(record) if record.find(name).is_ok() => {
             Precheck::from_record(transaction, record).await?
@@ -102,7 +103,7 @@ pub(super) async fn load(
         _ => Precheck::query(transaction, store).await?,
     };
     match load_checked(transaction, store, &precheck, name, options).await {
-        Ok(()) => Ok(()),
+        Ok(lost) => Ok(lost),
         Err(error) => {
             let explain =
                 precheck.explain(error, transaction, store, |now| now.find(name).map(drop));
@@ -117,7 +118,7 @@ async fn load_checked(
     precheck: &Precheck,
     name: &str,
     options: &Options,
-) -> Result<(), SnapshotError> {
+) -> Result<Vec<LostDevice>, SnapshotError> {
     let (node, SnapshotEntry { text, tag }) = precheck.listing.find(name)?;
     if !options.unchecked {
         check_fits(transaction, store, tag).await?;
@@ -138,18 +139,29 @@ async fn load_checked(
         store.cards(transaction).await?
     };
     let devices = precheck.listing.devices(node);
+    let registers = store.registers_of(text);
     loop {
         // QEMU lets a guest that ran run on at once.
-        let runs_on = before == RunState::Running && run && options.without_output.is_none();
+        let runs_on = before == RunState::Running
+            && run
+            && options.without_output.is_none()
+            && registers.is_none();
         if !runs_on {
             pause_for_load(transaction, store, &before).await?;
         }
         let id = store.ids.next();
         let command = SnapshotLoad::new(&id, text, node, &devices);
         let loaded = sd_card::job_without(transaction, cards, &id, &command).await;
+        let loaded = match loaded {
+            Ok(resumed) => {
+                let lost = store.write_registers(transaction, registers.as_deref());
+                lost.await.map(|lost| (resumed, lost))
+            }
+            Err(error) => Err(error),
+        };
         // Until the guest is known to run.
         store.set_loaded(false);
-        match loaded {
+        let lost = match loaded {
             Err(error) => {
                 transaction.run(ran).await?;
                 store.set_loaded(ran);
@@ -157,15 +169,15 @@ async fn load_checked(
             }
             // QEMU did not let it run: something else had stopped it, which had not been read when
             // the run state was checked. Or events were missed.
-            Ok(false) if runs_on => match transaction.command(&QueryStatus).await?.status {
-                RunState::Running => {}
+            Ok((false, lost)) if runs_on => match transaction.command(&QueryStatus).await?.status {
+                RunState::Running => lost,
                 stopped => {
                     before = stopped;
                     continue;
                 }
             },
-            Ok(_) => {}
-        }
+            Ok((_, lost)) => lost,
+        };
         for port in options.without_output.iter().flatten() {
             port.take();
         }
@@ -173,7 +185,7 @@ async fn load_checked(
             transaction.command(&Cont).await?;
         }
         store.set_loaded(run);
-        return Ok(());
+        return Ok(lost);
     }
 }
 

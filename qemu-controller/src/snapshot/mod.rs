@@ -10,6 +10,7 @@
 //! ([`listing`]).
 
 mod delete;
+pub(crate) mod devices;
 pub(crate) mod disks;
 pub(crate) mod error;
 pub(crate) mod fingerprint;
@@ -32,6 +33,7 @@ use std::time::{Duration, SystemTime};
 
 use qmp_proto::commands::SnapshotInfo;
 
+pub use devices::LostDevice;
 pub use error::SnapshotError;
 pub use fingerprint::{MachineFingerprint, MachineMismatch};
 pub use load::{AfterLoad, LoadSnapshot};
@@ -101,6 +103,11 @@ impl Session {
     /// block node named `snap….N`, without a name in the file system, until `blockdev-del` or its
     /// end.
     ///
+    /// Returns the devices that a load does not bring back, as QEMU saves nothing of them or only a
+    /// part: after it they are as after a reset. Those that can be put right, as RISC-V's timers, are
+    /// not among them. In a snapshot *file* their registers are not: another session names them
+    /// when it loads it. [`strict_snapshots`](crate::QemuConfig::strict_snapshots) refuses instead.
+    ///
     /// # Errors
     /// [`SnapshotError`]; the run state is as it was and nothing that was saved before is lost. An
     /// SD card on an SPI bus is refused while it has a medium: QEMU aborts when it restores one, so
@@ -113,6 +120,8 @@ impl Session {
     /// Brings a saved state back. The guest then runs if it ran before the call
     /// ([`then`](LoadSnapshot::then) says otherwise). A machine that was shut down and stays
     /// (`-no-shutdown`) is reset first: QEMU would not let it run otherwise.
+    ///
+    /// Returns the devices that are not as they were, as [`save_snapshot`](Self::save_snapshot) does.
     ///
     /// # Errors
     /// [`SnapshotError`]. After a load that QEMU failed in the middle ([`SnapshotError::Job`]) the

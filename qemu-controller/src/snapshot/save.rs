@@ -9,10 +9,10 @@ use qmp_proto::commands::{QueryBlock, RunState, SnapshotSave};
 use tracing::debug;
 
 use super::delete::delete_tags;
+use super::devices::LostDevice;
 use super::error::SnapshotError;
 use super::listing::Precheck;
 use super::name::{self, Tag};
-use super::sd_card;
 use super::store::Store;
 use crate::client::transaction::Transaction;
 use crate::session::Session;
@@ -45,7 +45,7 @@ impl<'a> SaveSnapshot<'a> {
 }
 
 impl<'a> IntoFuture for SaveSnapshot<'a> {
-    type Output = Result<(), SnapshotError>;
+    type Output = Result<Vec<LostDevice>, SnapshotError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -64,7 +64,7 @@ pub(super) async fn save(
     store: &Store,
     name: &str,
     overwrite: bool,
-) -> Result<(), SnapshotError> {
+) -> Result<Vec<LostDevice>, SnapshotError> {
     let record = store
         .record()
         .filter(|record| record.check_free(name, overwrite).is_ok());
@@ -80,7 +80,7 @@ pub(super) async fn save(
         precheck = Precheck::query(transaction, store).await?;
     }
     match save_checked(transaction, store, &precheck, name, overwrite).await {
-        Ok(()) => Ok(()),
+        Ok(lost) => Ok(lost),
         Err(error) => {
             let explain = precheck.explain(error, transaction, store, |now| {
                 now.check_free(name, overwrite)
@@ -96,7 +96,7 @@ async fn save_checked(
     precheck: &Precheck,
     name: &str,
     overwrite: bool,
-) -> Result<(), SnapshotError> {
+) -> Result<Vec<LostDevice>, SnapshotError> {
     let listing = &precheck.listing;
     listing.check_free(name, overwrite)?;
     let Some(node) = &listing.node else {
@@ -112,17 +112,13 @@ async fn save_checked(
     let devices = listing.devices(node);
     let (id, text) = (store.ids.next(), tag.to_string());
     let command = SnapshotSave::new(&id, &text, node, &devices);
-    let cards = store.cards(transaction).await?;
-    if let Err(error) = sd_card::job_without(transaction, cards, &id, &command).await {
-        // A save that succeeds puts the run state back itself.
-        transaction.run(running).await?;
-        return Err(error);
-    }
-    store.record_saved(&text);
+    let lost = store.check_devices(transaction).await?;
+    let registers = store.save(transaction, &id, &command, running).await?;
+    store.record_saved(&text, registers);
     let replaced = listing.with_name(name);
     if let Err(error) = delete_tags(transaction, store, replaced, &devices).await {
         // The new one counts already; the next save over it tries again.
         debug!(%error, "the replaced snapshot is still there");
     }
-    Ok(())
+    Ok(lost)
 }

@@ -4,13 +4,15 @@
 //! Without a file of the user's choice the image is a scratch image. Its file loses its name before
 //! the first snapshot is in it, so it is gone with the session, however that ends.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use qmp_proto::commands::QueryCommands;
+use qmp_proto::commands::{QueryCommands, SnapshotSave};
 use tokio::sync::OnceCell;
 
+use super::devices::{Devices, LostDevice};
 use super::error::SnapshotError;
 use super::fingerprint::MachineFingerprint;
 use super::ids::Ids;
@@ -19,7 +21,9 @@ use super::loaded_files::LoadedFiles;
 use super::sd_card::{self, SdCard};
 use super::{image, pflash};
 use crate::client::transaction::Transaction;
+use crate::config::QemuConfig;
 use crate::error::CommandError;
+use crate::guest::qtest::Qtest;
 
 /// What a session keeps for its snapshots. Used by one transaction at a time.
 #[derive(Default)]
@@ -39,13 +43,26 @@ pub(crate) struct Store {
     /// Something was loaded, and the guest has not run since, as far as is known here.
     paused_after_load: AtomicBool,
     fingerprint: OnceCell<MachineFingerprint>,
+    devices: OnceCell<Devices>,
+    /// The way to their registers; none where QEMU was not started by this session.
+    qtest: Option<Qtest>,
+    /// What they were when each snapshot of this session was saved, by its tag.
+    registers: Mutex<HashMap<String, Vec<u64>>>,
+    /// Whether a machine with devices that a load does not bring back is not to be saved.
+    strict: bool,
 }
 
 impl Store {
     /// For a QEMU that this session has started.
-    pub(crate) fn new(file: Option<PathBuf>, loaded_files: LoadedFiles) -> Self {
+    pub(crate) fn new(
+        config: &QemuConfig,
+        loaded_files: LoadedFiles,
+        qtest: Option<Qtest>,
+    ) -> Self {
         Self {
-            file,
+            file: config.snapshot_file.clone(),
+            strict: config.strict_snapshots,
+            qtest,
             loaded_files,
             ids: Ids::for_own_qemu(),
             ..Self::default()
@@ -56,6 +73,80 @@ impl Store {
     pub(crate) async fn cards(&self, transaction: &Transaction) -> Result<&[SdCard], CommandError> {
         let cards = self.cards.get_or_try_init(|| sd_card::find(transaction));
         cards.await.map(Vec::as_slice)
+    }
+
+    /// What QEMU does not save of the machine's devices.
+    async fn devices(&self, transaction: &Transaction) -> Result<&Devices, CommandError> {
+        let devices = self.devices.get_or_try_init(|| Devices::find(transaction));
+        devices.await
+    }
+
+    /// Before a save: the devices that a load will not bring back.
+    pub(crate) async fn check_devices(
+        &self,
+        transaction: &Transaction,
+    ) -> Result<Vec<LostDevice>, SnapshotError> {
+        let devices = self.devices(transaction).await?.lost(self.qtest.is_some());
+        if self.strict && !devices.is_empty() {
+            return Err(SnapshotError::LostDevices { devices });
+        }
+        Ok(devices)
+    }
+
+    /// Runs the job of a save, without the SD cards in the machine, and leaves the run state as it
+    /// was. Returns the registers that were read before it, if there are any to read.
+    pub(crate) async fn save(
+        &self,
+        transaction: &Transaction,
+        id: &str,
+        command: &SnapshotSave<'_>,
+        running: bool,
+    ) -> Result<Option<Vec<u64>>, SnapshotError> {
+        let saved = self.read_and_save(transaction, id, command).await;
+        // A save that succeeds puts the run state back that it found.
+        if !matches!(saved, Ok(None)) {
+            transaction.run(running).await?;
+        }
+        saved
+    }
+
+    async fn read_and_save(
+        &self,
+        transaction: &Transaction,
+        id: &str,
+        command: &SnapshotSave<'_>,
+    ) -> Result<Option<Vec<u64>>, SnapshotError> {
+        let devices = self.devices(transaction).await?;
+        let registers = match &self.qtest {
+            Some(qtest) if devices.has_registers() => {
+                transaction.run(false).await?;
+                Some(devices.read(transaction, qtest).await?)
+            }
+            _ => None,
+        };
+        let cards = self.cards(transaction).await?;
+        sd_card::job_without(transaction, cards, id, command).await?;
+        Ok(registers)
+    }
+
+    /// What was read when the snapshot with this tag was saved.
+    pub(super) fn registers_of(&self, tag: &str) -> Option<Vec<u64>> {
+        lock(&self.registers).get(tag).cloned()
+    }
+
+    /// After a load, while the guest is paused: writes what was read before the save, and returns
+    /// the devices that are not as they were.
+    pub(super) async fn write_registers(
+        &self,
+        transaction: &Transaction,
+        values: Option<&[u64]>,
+    ) -> Result<Vec<LostDevice>, SnapshotError> {
+        let devices = self.devices(transaction).await?;
+        let (Some(qtest), Some(values)) = (&self.qtest, values) else {
+            return Ok(devices.lost(false));
+        };
+        devices.write(transaction, qtest, values).await?;
+        Ok(devices.lost(true))
     }
 
     /// Prepares flash memory for a load into a machine that may be paused where another load has
@@ -111,8 +202,11 @@ impl Store {
         *lock(&self.record) = recordable.then(|| listing.clone());
     }
 
-    /// Notes a save under this tag.
-    pub(super) fn record_saved(&self, tag: &str) {
+    /// Notes a save under this tag, and the registers that were read before it.
+    pub(super) fn record_saved(&self, tag: &str, registers: Option<Vec<u64>>) {
+        if let Some(registers) = registers {
+            lock(&self.registers).insert(tag.to_owned(), registers);
+        }
         if let Some(listing) = &mut *lock(&self.record) {
             listing.entries.push(SnapshotEntry::parse(tag));
         }
@@ -120,6 +214,7 @@ impl Store {
 
     /// Notes that the snapshot with this tag was deleted.
     pub(super) fn record_deleted(&self, tag: &str) {
+        lock(&self.registers).remove(tag);
         if let Some(listing) = &mut *lock(&self.record) {
             listing.entries.retain(|entry| entry.text != tag);
         }

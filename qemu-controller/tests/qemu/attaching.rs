@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use qemu_controller::{
-    Address, DetachError, Endpoint, Session, SessionEnd, StartError, StartPhase, StoppedBy,
+    Address, DetachError, Endpoint, MemoryError, Session, SessionEnd, StartError, StartPhase,
+    StoppedBy,
 };
 use qemu_launch::Monitor;
 
@@ -23,6 +24,8 @@ async fn joins_and_leaves_without_a_trace() {
             .unwrap();
         assert!(guest.query_status().await.unwrap().running);
         assert!(guest.pid().is_none());
+        let error = guest.write_u32(0x2000_0000, 0).await.unwrap_err();
+        assert!(matches!(error, MemoryError::NotWritable), "{error}");
         drop(guest);
     }
 

@@ -7,7 +7,7 @@ use crate::support::config;
 
 #[test]
 fn the_main_job_without_async() {
-    let session = Session::start(config("tick").writable_memory(true)).unwrap();
+    let session = Session::start(config("tick")).unwrap();
     let serial = session.serial(0).unwrap();
     assert_eq!(serial.line().unwrap(), "boot");
     serial.write_line("echoed").unwrap();

@@ -103,8 +103,7 @@ async fn over_a_socket_and_without_a_stub() {
 async fn nothing_listens_unless_it_is_asked_for() {
     let quiet = QemuConfig::default()
         .firmware(image("tick"))
-        .semihosting(Semihosting::full())
-        .writable_memory(true);
+        .semihosting(Semihosting::full());
     let session = Session::start(quiet.clone()).await.unwrap();
     assert!(session.gdb().is_none());
     assert!(matches!(session.check_gdb().await, Err(GdbError::NoStub)));

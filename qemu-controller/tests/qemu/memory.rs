@@ -9,10 +9,6 @@ use tokio::sync::Notify;
 
 use crate::support::{DEADLINE, Held, config, counts, start, symbol};
 
-fn writable(image: &str) -> QemuConfig {
-    config(image).writable_memory(true)
-}
-
 #[tokio::test]
 async fn it_is_read_by_name_while_the_guest_runs() {
     let session = start("tick").await;
@@ -94,7 +90,7 @@ async fn a_value_is_waited_for() {
 
 #[tokio::test]
 async fn numbers_of_each_size_are_written() {
-    let session = Session::start(writable("wfi")).await.unwrap();
+    let session = Session::start(config("wfi")).await.unwrap();
     let place = 0x2000_0100;
     for old in [[0_u8; 8], [1, 2, 3, 4, 5, 6, 7, 8]] {
         session.write_memory(place, old).await.unwrap();
@@ -146,13 +142,11 @@ async fn what_is_no_memory_is_said() {
             .contains("'Counter'; similar ones: counter"),
         "{error}"
     );
-    let error = session.write_u32("counter", 0).await.unwrap_err();
-    assert!(matches!(error, MemoryError::NotWritable), "{error}");
 }
 
 #[tokio::test]
 async fn it_is_written_while_the_guest_runs() {
-    let session = Session::start(writable("wfi")).await.unwrap();
+    let session = Session::start(config("wfi")).await.unwrap();
     session
         .serial(0)
         .unwrap()
@@ -180,7 +174,7 @@ async fn it_is_written_while_the_guest_runs() {
 #[tokio::test]
 async fn a_qemu_that_is_killed_meanwhile_is_told_with_how() {
     for micros in [0, 100, 300, 1000, 3000] {
-        let session = Session::start(writable("wfi")).await.unwrap();
+        let session = Session::start(config("wfi")).await.unwrap();
         let begun = Arc::new(Notify::new());
         let writing = tokio::spawn({
             let (session, begun) = (session.clone(), Arc::clone(&begun));
@@ -209,7 +203,7 @@ async fn a_qemu_that_is_killed_meanwhile_is_told_with_how() {
 
 #[tokio::test]
 async fn a_counter_that_is_written_counts_on_from_there() {
-    let session = Session::start(writable("tick")).await.unwrap();
+    let session = Session::start(config("tick")).await.unwrap();
     session
         .serial(0)
         .unwrap()
@@ -232,7 +226,6 @@ async fn it_is_found_in_the_upper_half_of_32_bits() {
         .machine("virt")
         .cpu("cortex-a15")
         .memory("2G")
-        .writable_memory(true)
         .start_paused(true)
         .start_deadline(DEADLINE)
         .command_deadline(DEADLINE);

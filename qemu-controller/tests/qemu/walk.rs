@@ -110,13 +110,10 @@ impl Verb {
             }
             Self::Save { name, overwrite } => {
                 let save = session.save_snapshot(name);
-                if overwrite {
-                    save.overwrite().await
-                } else {
-                    save.await
-                }
+                let save = if overwrite { save.overwrite() } else { save };
+                save.await.map(drop)
             }
-            Self::Load(name, then) => session.load_snapshot(name).then(then).await,
+            Self::Load(name, then) => session.load_snapshot(name).then(then).await.map(drop),
             Self::Delete(name) => session.delete_snapshot(name).await,
             Self::Fresh(name) => session.with_fresh_state(name, async |_| ()).await,
         };
@@ -292,7 +289,7 @@ impl Walk {
 
 /// Walks in one session; without a file the snapshots are gone with it.
 async fn walk(rng: &mut Rng, file: Option<&Path>, saved: &mut Vec<BTreeMap<String, Machine>>) {
-    let mut config = config("tick").writable_memory(true);
+    let mut config = config("tick");
     config = match file {
         Some(path) => config.snapshot_file(path),
         None => config,

@@ -223,7 +223,8 @@ mod tests {
         fs::create_dir_all(&bin).unwrap();
         let inner = "#!/bin/bash\ntr '\\0' ' ' < /proc/$$/cmdline; echo \"$QEMU_MODULE_DIR\"\n";
         test_support::write_program(&bin.join(PROGRAM), inner, 0o755);
-        let program = write_program(folder.path()).unwrap();
+        write_programs(folder.path()).unwrap();
+        let program = folder.path().join(PROGRAM);
         // Read and not executed: a child of another test may still have it open for writing.
         let said = run(Command::new("bash").arg(&program).args(["a b", "c"])).unwrap();
         assert!(said.contains("a b c"), "{said}");

@@ -86,7 +86,7 @@ fn commands(tool: Tool, install_qemu: &[String]) -> Option<Vec<String>> {
     let (qemu_package, install) = install_qemu.split_last()?;
     let manager = install.first()?.as_str();
     let package = match (tool, manager) {
-        (Tool::Qemu | Tool::QemuAarch64, _) => qemu_package,
+        (Tool::Qemu(_), _) => qemu_package,
         // Elsewhere the ordinary GDB speaks ARM as well, but is not called `gdb-multiarch`.
         (Tool::Gdb, "apt-get" | "apk") => "gdb-multiarch",
         // Debian's and its descendants', where they are built from source.
@@ -119,6 +119,7 @@ fn commands(tool: Tool, install_qemu: &[String]) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::setup::ARM;
 
     const DNF: &str = "dnf install -y qemu-system-arm";
     const APT: &str = "apt-get install -y qemu-system-arm";
@@ -174,7 +175,7 @@ mod tests {
             (apk, &["apk update", apk]),
         ];
         for (install_qemu, expected) in rows {
-            let facts = as_root(Tool::Qemu, install_qemu);
+            let facts = as_root(ARM, install_qemu);
             installs(&facts, expected);
             // Root does not use `sudo`, not even where it would work.
             installs(
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn others_go_through_sudo_without_a_question_or_read_what_to_run() {
-        let facts = missing(Tool::Qemu, DNF);
+        let facts = missing(ARM, DNF);
         refuses(
             &facts,
             &["needs root", "    sudo dnf install -y qemu-system-arm\n"],
@@ -202,12 +203,12 @@ mod tests {
             &["sudo -n dnf install -y qemu-system-arm"],
         );
         let both = format!("sudo apt-get update && sudo {NONINTERACTIVE} qemu-system-arm");
-        refuses(&missing(Tool::Qemu, APT), &[&both]);
+        refuses(&missing(ARM, APT), &[&both]);
     }
 
     #[test]
     fn brew_runs_as_its_owner_only() {
-        let facts = missing(Tool::Qemu, BREW);
+        let facts = missing(ARM, BREW);
         installs(&facts, &[BREW]);
         installs(
             &Facts {
@@ -216,10 +217,7 @@ mod tests {
             },
             &[BREW],
         );
-        refuses(
-            &as_root(Tool::Qemu, BREW),
-            &["as root", "    brew install qemu"],
-        );
+        refuses(&as_root(ARM, BREW), &["as root", "    brew install qemu"]);
     }
 
     #[test]
@@ -235,7 +233,7 @@ mod tests {
                 no_install: true,
                 root,
                 sudo,
-                ..missing(Tool::Qemu, install_qemu)
+                ..missing(ARM, install_qemu)
             };
             refuses(&facts, &["--no-install", expected]);
         }
@@ -260,7 +258,7 @@ mod tests {
     fn on_an_unknown_system_there_is_no_command_to_name() {
         let facts = Facts {
             install_qemu: None,
-            ..as_root(Tool::Qemu, APT)
+            ..as_root(ARM, APT)
         };
         refuses(&facts, &["by hand"]);
     }

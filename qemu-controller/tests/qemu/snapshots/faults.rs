@@ -68,7 +68,7 @@ async fn the_disk_full_during_a_save() {
                 failed += 1;
             }
             Err(other) => panic!("{other:?}"),
-            Ok(()) => break,
+            Ok(_) => break,
         }
         assert!(counts(&session).await, "the guest goes on");
         check_put_back(&session).await;

@@ -75,7 +75,7 @@ impl Scene {
         if told.iter().any(|name| name == "snapshot-delete") && matches!(result, Some(Ok(()))) {
             // With the new one whole, that the old one is still there is no failure; the next call
             // says more.
-            result = Some(self.session.save_snapshot("next").await);
+            result = Some(self.session.save_snapshot("next").await.map(drop));
         }
         if signal == Signal::STOP {
             assert!(result.is_none(), "{what}");
@@ -149,7 +149,7 @@ async fn save(session: &Session) {
 async fn in_each_phase_of_the_first_save() {
     let nothing = async |_: &Session| ();
     let all = at_each_command(None, nothing, async |session| {
-        session.save_snapshot("boot").await
+        session.save_snapshot("boot").await.map(drop)
     })
     .await;
     let times = |name: &str| all.iter().filter(|told| *told == name).count();
@@ -159,7 +159,7 @@ async fn in_each_phase_of_the_first_save() {
 
 #[tokio::test]
 async fn in_each_phase_of_a_save_over_another() {
-    let over = async |session: &Session| session.save_snapshot("boot").overwrite().await;
+    let over = async |session: &Session| session.save_snapshot("boot").overwrite().await.map(drop);
     let all = at_each_command(Some("boot"), save, over).await;
     let from = all.iter().position(|name| name == "qom-set").unwrap();
     let expected = [
@@ -175,7 +175,7 @@ async fn in_each_phase_of_a_save_over_another() {
 
 #[tokio::test]
 async fn in_each_phase_of_a_load() {
-    let load = async |session: &Session| session.load_snapshot("boot").await;
+    let load = async |session: &Session| session.load_snapshot("boot").await.map(drop);
     let all = at_each_command(Some("boot"), save, load).await;
     assert_eq!(all[all.len() - 2..], ["snapshot-load", "job-dismiss"]);
     assert!(all.iter().any(|name| name == "query-block"), "{all:?}");

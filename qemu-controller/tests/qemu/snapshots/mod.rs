@@ -2,6 +2,7 @@
 //! was there.
 
 mod boards;
+mod devices;
 mod disks;
 mod dropped;
 mod faults;

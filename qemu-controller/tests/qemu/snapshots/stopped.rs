@@ -27,7 +27,7 @@ enum Save {
 impl Save {
     async fn run(self, session: &Session) {
         match self {
-            Self::Snapshot => session.save_snapshot("boot").await.unwrap(),
+            Self::Snapshot => drop(session.save_snapshot("boot").await.unwrap()),
             Self::State => drop(session.save_state().await.unwrap()),
             Self::Fork => {
                 let forks = session.fork(1).await.unwrap();
