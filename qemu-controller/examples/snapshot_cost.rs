@@ -69,8 +69,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn since<E>(
-    verb: impl IntoFuture<Output = std::result::Result<(), E>>,
+async fn since<T, E>(
+    verb: impl IntoFuture<Output = std::result::Result<T, E>>,
 ) -> std::result::Result<Duration, E> {
     let start = Instant::now();
     verb.await?;
