@@ -29,6 +29,7 @@
 //! |---|---|
 //! | what is at an address, where is a name | [`Firmware::symbol_at`], [`Firmware::symbol`] |
 //! | which line, which inlined functions; which addresses has a line | [`Firmware::source_frames`], [`Firmware::line_addresses`], [`Firmware::function_at`] |
+//! | which code has which line, which functions are there | [`Firmware::code_lines`], [`Firmware::source_functions`] |
 //! | how did it come here | [`Firmware::backtrace`] |
 //! | what is in a variable | [`Firmware::static_value`], [`Firmware::locals`] |
 //! | which handlers, which stack | [`Firmware::vector_table`], [`Firmware::stack_bounds`], [`Firmware::sections`] |
@@ -49,6 +50,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::OnceLock;
 
+#[cfg(feature = "dwarf")]
+mod code_lines;
 mod demangle;
 #[cfg(feature = "dwarf")]
 mod dwarf;
@@ -67,6 +70,8 @@ mod unwind;
 mod values;
 mod vectors;
 
+#[cfg(feature = "dwarf")]
+pub use code_lines::{CodeLine, SourceFunction};
 pub use demangle::demangle;
 pub use error::{DebugInfoError, NameError, OpenError};
 pub use fault::{

@@ -60,6 +60,8 @@ pub struct QemuConfig {
     pub(crate) transcript: Option<LogSink>,
     pub(crate) snapshot_file: Option<PathBuf>,
     pub(crate) logs: Vec<(PortName, LogSink)>,
+    #[cfg(feature = "coverage")]
+    pub(crate) coverage: bool,
 }
 
 /// How long a session waits, by what for.
@@ -95,6 +97,8 @@ impl Default for QemuConfig {
             transcript: None,
             snapshot_file: None,
             logs: Vec::new(),
+            #[cfg(feature = "coverage")]
+            coverage: false,
         }
     }
 }
@@ -304,6 +308,16 @@ impl QemuConfig {
     pub fn snapshot_file(mut self, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         self.snapshot_file = Some(std::path::absolute(&path).unwrap_or(path));
+        self
+    }
+
+    /// Records which code of the firmware runs, for
+    /// [`Session::executed_code`](crate::Session::executed_code) and
+    /// [`Coverage`](crate::coverage::Coverage). It takes QEMU's own log (`-d`, `-D`), so there can be
+    /// no other. Default false. A fork records its own.
+    #[cfg(feature = "coverage")]
+    pub fn coverage(mut self, coverage: bool) -> Self {
+        self.coverage = coverage;
         self
     }
 

@@ -29,6 +29,7 @@
 //! | the same run every time | [`QemuConfig::deterministic`] |
 //! | what its display shows | [`Session::screendump`] |
 //! | breakpoints, watchpoints, steps, registers (feature `debugger`) | `Session::debugger`, the module `debug` |
+//! | which lines of the firmware ran (feature `coverage`) | `QemuConfig::coverage`, the module `coverage` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -42,7 +43,8 @@
 //! | run test cases from the same state at once | [`Session::fork`] | memory and devices; each case has a QEMU of its own |
 //! | begin another session, another day, from a state | [`Session::save_state`], [`MachineState::persist`], [`Session::start_from`] | memory and devices, in a file |
 //!
-//! Features: `source` gives symbols the source's names, `debugger` adds `Session::debugger`, `regex` lets [`Serial::expect`] take a regular
+//! Features: `source` gives symbols the source's names, `debugger` adds `Session::debugger`,
+//! `coverage` adds `QemuConfig::coverage`, `regex` lets [`Serial::expect`] take a regular
 //! expression, `qapi` adds `Session::qapi` for every typed command that QEMU has. Examples in the
 //! repository: `debug_firmware`, `debugger`, `parallel_tests`, `fresh_state`, `forked_cases`,
 //! `attach`, `blocking`.
@@ -61,6 +63,8 @@ mod session;
 
 mod client;
 mod config;
+#[cfg(feature = "coverage")]
+pub mod coverage;
 #[cfg(feature = "debugger")]
 pub mod debug;
 mod error;

@@ -35,7 +35,7 @@ pub(crate) struct Scope {
     pub(crate) offset: UnitOffset,
     pub(crate) parent: Option<usize>,
     pub(crate) inlined: Option<Inlined>,
-    ranges: Vec<Range>,
+    pub(crate) ranges: Vec<Range>,
 }
 
 pub(crate) struct Inlined {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use gimli::{AttributeValue, ColumnType, DebugLineOffset, Reader as _, Section as _};
 
 use super::{Budget, Bytes, LiveCode, Result};
+use crate::code_lines::CodeLine;
 use crate::error::DebugInfoError;
 
 /// A longer path is cut.
@@ -125,9 +126,36 @@ impl Lines {
             .filter(|sequence| address < sequence.end)?;
         let after = sequence.rows.partition_point(|row| row.address <= address);
         let last = sequence.rows[..after].last()?;
-        let same = sequence.rows[..after].iter().rev();
-        let mut same = same.take_while(|row| row.address == last.address);
-        same.find(|row| row.is_statement).or(Some(last))
+        let first = sequence
+            .rows
+            .partition_point(|row| row.address < last.address);
+        Some(chosen(&sequence.rows[first..after], last))
+    }
+
+    /// All pieces of code that come from a line, each with the row that [`row`](Self::row) chooses.
+    pub(crate) fn code(&self, found: &mut Vec<CodeLine>) {
+        for sequence in &self.sequences {
+            let mut rows = &sequence.rows[..];
+            while let Some(first) = rows.first() {
+                let count = rows.partition_point(|row| row.address == first.address);
+                let (same, rest) = rows.split_at(count);
+                rows = rest;
+                let end = rest.first().map_or(sequence.end, |row| row.address);
+                let row = same.last().map_or(first, |last| chosen(same, last));
+                if row.line == 0 || first.address >= end {
+                    continue;
+                }
+                let Some(file) = self.path(row.file) else {
+                    continue;
+                };
+                found.push(CodeLine {
+                    range: first.address..end,
+                    file,
+                    line: row.line,
+                    begins_statement: row.is_statement,
+                });
+            }
+        }
     }
 
     /// Where the code of a line begins, for each piece of code it has.
@@ -216,6 +244,12 @@ impl Lines {
         }
         path
     }
+}
+
+/// Of the rows that have one address.
+fn chosen<'a>(same: &'a [Row], last: &'a Row) -> &'a Row {
+    let statement = same.iter().rev().find(|row| row.is_statement);
+    statement.unwrap_or(last)
 }
 
 fn join(path: &mut String, part: &str) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use gimli::{AttributeValue, Reader as _, UnitOffset};
 
-use super::{Bytes, Debug, Result};
+use super::{Bytes, Debug, LiveCode, Result, Unit};
 use crate::demangle::demangle;
 
 /// How many entries are gone through: an instance, its abstract form, its declaration, and some.
@@ -50,11 +50,39 @@ pub(crate) fn function(
     Ok(plain.map(Into::into))
 }
 
+/// Where a function is declared: the file's path and the line.
+pub(crate) fn declared(
+    debug: &Debug,
+    unit: &Unit,
+    live: &LiveCode<'_>,
+    offset: UnitOffset,
+) -> Result<Option<(Arc<str>, u32)>> {
+    let (mut unit, mut offset) = (unit, offset);
+    for _ in 0..MAX_STEPS {
+        let entry = Names::read(&unit.unit, offset)?;
+        if let (Some(AttributeValue::FileIndex(file)), Some(line)) = (entry.file, entry.line) {
+            let path = debug.lines(unit, live)?.path(file);
+            return Ok(path.map(|path| (path, line)));
+        }
+        match entry.origin {
+            Some(AttributeValue::UnitRef(at)) => offset = at,
+            Some(AttributeValue::DebugInfoRef(at)) => match debug.unit_of(at) {
+                Some(other) => (unit, offset) = other,
+                None => break,
+            },
+            _ => break,
+        }
+    }
+    Ok(None)
+}
+
 #[derive(Default)]
 struct Names {
     linkage: Option<AttributeValue<Bytes>>,
     name: Option<AttributeValue<Bytes>>,
     origin: Option<AttributeValue<Bytes>>,
+    file: Option<AttributeValue<Bytes>>,
+    line: Option<u32>,
 }
 
 impl Names {
@@ -71,6 +99,11 @@ impl Names {
                     names.linkage = Some(attribute.value());
                 }
                 gimli::DW_AT_name => names.name = Some(attribute.value()),
+                gimli::DW_AT_decl_file => names.file = Some(attribute.value()),
+                gimli::DW_AT_decl_line => {
+                    let line = attribute.udata_value().filter(|line| *line > 0);
+                    names.line = line.and_then(|line| u32::try_from(line).ok());
+                }
                 gimli::DW_AT_abstract_origin | gimli::DW_AT_specification => {
                     names.origin = Some(attribute.value());
                 }

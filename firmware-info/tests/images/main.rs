@@ -5,6 +5,7 @@
 )]
 
 mod binutils;
+mod code_lines;
 mod compare;
 mod crafted;
 mod frames;

@@ -72,6 +72,9 @@ pub(crate) struct Inner {
     /// The snapshots, and what is known for them.
     pub(crate) snapshots: Arc<snapshot::Store>,
     pub(crate) qtest: Option<Qtest>,
+    /// What code ran.
+    #[cfg(feature = "coverage")]
+    pub(crate) code_log: Option<crate::coverage::CodeLog>,
     /// How it was stopped, for whoever asks again.
     pub(crate) stopped: OnceCell<StopReport>,
 }

@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gdb_port::{WaitError, wait_until_listening};
+#[cfg(feature = "coverage")]
+use qemu_launch::MachineSpec;
 use qemu_launch::{Address, Process, ProcessHandle};
 use qmp_proto::commands::{Cont, QueryStatus};
 use qmp_proto::{Capability, Connection, Greeting, Limits};
@@ -32,6 +34,8 @@ use crate::client::transcript::Transcript;
 use crate::client::transport::{self, BoxTransport, MonitorSocket, tokio_stream};
 use crate::client::{SessionGuard, Shared};
 use crate::config::{QTEST, QemuConfig, SEMIHOSTING};
+#[cfg(feature = "coverage")]
+use crate::coverage::LogPipe;
 use crate::error::{CommandError, SessionEnd, WaitPhase};
 use crate::fork::{self, LoadError, MachineState};
 use crate::guest::gdb;
@@ -252,6 +256,11 @@ async fn begin(
     if state.is_some() {
         spec = spec.incoming();
     }
+    #[cfg(feature = "coverage")]
+    let log_pipe = match config.coverage {
+        true => Some(code_log_pipe(&mut spec)?),
+        false => None,
+    };
     let firmware = Arc::new(ElfFile::new(config.symbols_file(&spec)));
     // A guest that was paused when it was saved stays paused.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
@@ -297,6 +306,12 @@ async fn begin(
     let address = process.qmp_address().cloned();
     let begun = handshake(transport, address, watch, transcript, deadline, progress);
     let (shared, greeting) = begun.await?;
+    // QEMU has greeted: it has opened its log.
+    #[cfg(feature = "coverage")]
+    let code_log = log_pipe
+        .map(LogPipe::read)
+        .transpose()
+        .map_err(code_log_error)?;
     progress.phase = StartPhase::GdbAddress;
     let gdb = gdb::endpoint(&shared, deadline, process.gdb_address())
         .await
@@ -341,8 +356,32 @@ async fn begin(
         firmware,
         snapshots: Arc::new(snapshots),
         qtest,
+        #[cfg(feature = "coverage")]
+        code_log,
         stopped: OnceCell::new(),
     }))
+}
+
+#[cfg(feature = "coverage")]
+fn code_log_error(error: io::Error) -> StartError {
+    StartError::Log {
+        log: "the pipe for QEMU's log of the code that runs".to_owned(),
+        error,
+    }
+}
+
+/// Has QEMU log the code that it runs into a pipe.
+#[cfg(feature = "coverage")]
+fn code_log_pipe(spec: &mut MachineSpec) -> Result<LogPipe, StartError> {
+    if spec.has_log() {
+        return Err(config_error(
+            "coverage takes QEMU's log, and the configuration has one already",
+        ));
+    }
+    let pipe = LogPipe::new().map_err(code_log_error)?;
+    let log = qemu_launch::Log::items(["in_asm"]).to_file(pipe.path());
+    *spec = spec.clone().log(log);
+    Ok(pipe)
 }
 
 /// Lets the guest run. One that ends QEMU at once, and may take the answer with it, has been

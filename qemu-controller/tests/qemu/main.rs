@@ -11,6 +11,7 @@ mod trap;
 mod attaching;
 mod blocking;
 mod cancelling;
+mod coverage;
 mod debugger;
 mod deterministic;
 mod endings;

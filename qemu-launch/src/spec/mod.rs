@@ -476,6 +476,12 @@ impl MachineSpec {
         self
     }
 
+    /// Whether QEMU is to log anything.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        self.log.is_some()
+    }
+
     /// Sets a property of every device of a driver (`-global driver.property=value`).
     #[must_use]
     pub fn global(
