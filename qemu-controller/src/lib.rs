@@ -30,6 +30,7 @@
 //! | what its display shows | [`Session::screendump`] |
 //! | breakpoints, watchpoints, steps, registers (feature `debugger`) | `Session::debugger`, the module `debug` |
 //! | which lines of the firmware ran (feature `coverage`) | `QemuConfig::coverage`, the module `coverage` |
+//! | the firmware's semihosting calls, answered by the program (feature `debugger`) | `Session::semihosting_host`, the module `semihosting` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -72,6 +73,8 @@ mod fork;
 mod guest;
 #[cfg(feature = "qapi")]
 mod qapi;
+#[cfg(feature = "debugger")]
+pub mod semihosting;
 mod serial;
 mod snapshot;
 mod verdict;

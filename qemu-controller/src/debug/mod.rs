@@ -22,6 +22,7 @@ mod error;
 mod panics;
 mod registers;
 mod run;
+mod standing;
 mod step;
 mod stub;
 mod until;
@@ -50,6 +51,7 @@ use stub::{Attention, Point};
 pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
 pub use registers::Registers;
+pub(crate) use standing::Arrival;
 pub use until::{Stop, StopReason, Until};
 pub use vectors::Fault;
 
@@ -170,6 +172,19 @@ impl Debugger {
     #[must_use]
     pub fn identity(&self) -> &StubIdentity {
         self.attachment.identity()
+    }
+
+    /// QEMU's name of the architecture, such as `arm` or `riscv32`.
+    pub(crate) fn architecture(&self) -> &str {
+        &self.attachment.arch
+    }
+
+    pub(crate) fn is_big_endian(&self) -> bool {
+        self.attachment.big_endian
+    }
+
+    pub(crate) fn has_register(&self, name: &str) -> bool {
+        self.target().register(name).is_some()
     }
 
     /// All general registers of the current thread.

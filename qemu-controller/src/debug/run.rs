@@ -32,8 +32,8 @@ use crate::client::run_state::RunRequests;
 use crate::verdict::Verdict;
 
 /// GDB's numbers of two signals.
-const SIGINT: u8 = 2;
-const SIGTRAP: u8 = 5;
+pub(super) const SIGINT: u8 = 2;
+pub(super) const SIGTRAP: u8 = 5;
 
 /// How long QEMU may take to end after its stub's stream has.
 const ENDING: Duration = Duration::from_secs(20);

@@ -23,6 +23,7 @@ mod main_job;
 mod memory;
 mod observing;
 mod screendump;
+mod semihosting;
 mod serial;
 mod snapshots;
 mod start_errors;

@@ -1,0 +1,79 @@
+//! Breakpoints that stay set from one run to the next, for who stops thousands of times at the same
+//! places: setting and taking out cost as much as a stop does.
+
+use gdb_remote::client::PointKind;
+use gdb_remote::reply::StopReply;
+use tokio::time::Instant;
+
+use super::error::DebugError;
+use super::run::{Motion, Moved, SIGINT, SIGTRAP};
+use super::until::StopReason;
+use super::{Debugger, Registers, Verb};
+
+/// Where a run to a standing breakpoint ended.
+pub(crate) enum Arrival {
+    /// At one of them, before its instruction.
+    At {
+        /// The address.
+        pc: u64,
+        /// The registers there.
+        registers: Registers,
+    },
+    /// For another reason; no breakpoint is set any more.
+    Elsewhere(StopReason),
+}
+
+impl Debugger {
+    /// Lets the guest run until it is about to execute one of these instructions, or until the
+    /// deadline. The breakpoints stay set until a run ends for another reason, or until
+    /// [`run_until`](Self::run_until) or dropping the debugger takes them out; they are in force
+    /// after a load too. One at the very place where the guest is now is stepped over.
+    pub(crate) async fn run_to_standing(
+        &mut self,
+        addresses: &[u64],
+        at: Instant,
+    ) -> Result<Arrival, DebugError> {
+        let mut verb = self.begin_stopped("run_until").await?;
+        for &address in addresses {
+            self.insert_point((PointKind::Software, address, 2)).await?;
+        }
+        let mut motion = match addresses.contains(&self.pc().await?) {
+            true => Motion::Step,
+            false => Motion::Run,
+        };
+        loop {
+            let reply = match self.advance(motion, at, &mut verb).await? {
+                Moved::Stopped(reply) => reply,
+                Moved::DeadlinePassed => {
+                    return self.elsewhere(StopReason::DeadlinePassed, verb).await;
+                }
+                Moved::Ended(verdict) => {
+                    return self.elsewhere(StopReason::Ended(verdict), verb).await;
+                }
+            };
+            let registers = self.registers().await?;
+            let pc = registers.get("pc").unwrap_or_default();
+            if addresses.contains(&pc) {
+                verb.done();
+                return Ok(Arrival::At { pc, registers });
+            }
+            match reply {
+                Some(StopReply::Signal {
+                    signal: SIGTRAP, ..
+                }) if motion == Motion::Step => {
+                    motion = Motion::Run;
+                }
+                Some(StopReply::Signal { signal, .. }) if signal != SIGINT => {
+                    return self.elsewhere(StopReason::Signal(signal), verb).await;
+                }
+                _ => return self.elsewhere(StopReason::Paused, verb).await,
+            }
+        }
+    }
+
+    async fn elsewhere(&mut self, reason: StopReason, verb: Verb) -> Result<Arrival, DebugError> {
+        let stop = self.end(reason).await?;
+        verb.done();
+        Ok(Arrival::Elsewhere(stop.reason))
+    }
+}

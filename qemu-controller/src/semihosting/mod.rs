@@ -1,0 +1,209 @@
+//! The firmware's semihosting calls, answered by this program instead of QEMU: its command line,
+//! what it prints, its exit, and whatever else a caller wants to answer itself.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use qemu_controller::semihosting::{Event, Request};
+//! # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
+//! let mut host = session.semihosting_host().await?;
+//! loop {
+//!     match host.next(Duration::from_secs(5)).await? {
+//!         Event::Call(call) => match &call.request {
+//!             Request::CommandLine { .. } => host.answer_command_line(&call, "app --fast").await?,
+//!             Request::Print(text) => print!("{}", String::from_utf8_lossy(text)),
+//!             Request::Exit { status } => break println!("exit with {status}"),
+//!             _ => {} // what is not answered, QEMU serves
+//!         },
+//!         Event::Stopped(why) => break println!("{why}"),
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! How: a breakpoint at each semihosting instruction of the firmware's ELF file stops the guest
+//! before the call is made. So the exit does not end QEMU, and a machine whose firmware has exited
+//! can be loaded back to any snapshot; and a machine that was started without
+//! [semihosting](crate::QemuConfig::semihosting) reaches this program alone. A call costs some
+//! 0.5 ms of the host's time, the guest's clock is stopped meanwhile.
+//!
+//! | architecture | the instruction |
+//! |---|---|
+//! | Cortex-M | `bkpt #0xab` |
+//! | other 32-bit ARM | `svc #0x123456`, `hlt #0xf000`; in Thumb `svc #0xab`, `hlt #0x3c` |
+//! | AArch64 | `hlt #0xf000` |
+//! | RISC-V | `slli x0, x0, 0x1f; ebreak; srai x0, x0, 7` |
+
+mod call;
+mod console;
+mod sites;
+
+use std::time::Duration;
+
+use firmware_info::Firmware;
+
+pub use call::{Call, Request};
+pub use console::Printed;
+
+use crate::client::command::instant_after;
+use crate::debug::{Arrival, DebugError, Debugger, StopReason};
+use crate::guest::symbols::SymbolsError;
+use crate::session::Session;
+use call::Convention;
+
+/// Answers the firmware's semihosting calls; from [`Session::semihosting_host`].
+///
+/// It has the session's debugger, and drops it: nothing of it is left afterwards, and QEMU itself
+/// serves what it is configured to.
+#[derive(Debug)]
+pub struct Host {
+    debugger: Debugger,
+    convention: Convention,
+    sites: Vec<u64>,
+}
+
+/// What a guest did next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It makes a call, and waits for the answer.
+    Call(Call),
+    /// It stopped for another reason: the deadline passed, somebody paused it, it has ended.
+    Stopped(StopReason),
+}
+
+/// Why the calls cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The firmware's ELF file has no semihosting instruction.
+    #[error("the firmware has no semihosting instruction of {0}")]
+    NoCalls(&'static str),
+    /// The firmware's ELF file cannot be read.
+    #[error(transparent)]
+    Firmware(#[from] SymbolsError),
+    /// The guest's architecture has no semihosting that is known here.
+    #[error("no semihosting calls of the architecture '{0}' are known")]
+    UnknownArchitecture(String),
+    /// The command line has more bytes than the firmware's buffer.
+    #[error("the firmware has room for {room} bytes of its command line, and it has {length}")]
+    CommandLine {
+        /// The buffer's size, the zero at the end not counted.
+        room: u64,
+        /// The command line's.
+        length: usize,
+    },
+    /// The debugger could not do it.
+    #[error(transparent)]
+    Debug(#[from] DebugError),
+}
+
+impl Session {
+    /// Opens a [debugger](Self::debugger) that answers the firmware's semihosting calls. **This
+    /// stops a running guest**, which makes no call before [`Host::next`] lets it run. To see the
+    /// first call too, start the machine [paused](crate::QemuConfig::start_paused).
+    ///
+    /// # Errors
+    /// [`HostError`]; the guest goes on as it was.
+    pub async fn semihosting_host(&self) -> Result<Host, HostError> {
+        let debugger = self.debugger().await?;
+        let convention = Convention::of(&debugger)?;
+        let find = move |firmware: &Firmware| sites::find(firmware, convention.instructions);
+        let sites = self.ask_firmware(find).await?;
+        if sites.is_empty() {
+            return Err(HostError::NoCalls(convention.name));
+        }
+        Ok(Host {
+            debugger,
+            convention,
+            sites,
+        })
+    }
+}
+
+impl Host {
+    /// The addresses of the semihosting instructions that were found.
+    #[must_use]
+    pub fn sites(&self) -> &[u64] {
+        &self.sites
+    }
+
+    /// The debugger, to look at a guest that waits for an answer.
+    pub fn debugger(&mut self) -> &mut Debugger {
+        &mut self.debugger
+    }
+
+    /// Lets the guest run until its next call. A call that was not answered is left to QEMU, which
+    /// serves it as [configured](crate::QemuConfig::semihosting).
+    ///
+    /// # Errors
+    /// [`HostError::Debug`].
+    pub async fn next(&mut self, deadline: Duration) -> Result<Event, HostError> {
+        let at = instant_after(deadline);
+        match self.debugger.run_to_standing(&self.sites, at).await? {
+            Arrival::At { pc, registers } => {
+                let call = call::read(&mut self.debugger, self.convention, pc, &registers).await?;
+                Ok(Event::Call(call))
+            }
+            Arrival::Elsewhere(reason) => Ok(Event::Stopped(reason)),
+        }
+    }
+
+    /// Returns this value to the firmware, which goes on behind the call with the next
+    /// [`next`](Self::next). A call can be answered again after a snapshot that was saved at it
+    /// was loaded.
+    ///
+    /// # Errors
+    /// [`HostError::Debug`].
+    pub async fn answer(&mut self, call: &Call, value: i64) -> Result<(), HostError> {
+        let Convention { result, word, .. } = self.convention;
+        let value = match word {
+            4 => u64::from(value as u32),
+            _ => value as u64,
+        };
+        self.debugger.write_register(result, value).await?;
+        self.debugger.write_register("pc", call.after).await?;
+        Ok(())
+    }
+
+    /// Answers [`Request::CommandLine`].
+    ///
+    /// # Errors
+    /// [`HostError::CommandLine`], with the call not answered; [`HostError::Debug`].
+    pub async fn answer_command_line(&mut self, call: &Call, line: &str) -> Result<(), HostError> {
+        let Request::CommandLine { buffer, size } = call.request else {
+            return self.answer(call, -1).await;
+        };
+        if line.len() as u64 >= size {
+            let (room, length) = (size.saturating_sub(1), line.len());
+            return Err(HostError::CommandLine { room, length });
+        }
+        let mut bytes = line.as_bytes().to_vec();
+        bytes.push(0);
+        self.debugger.write_memory(buffer, &bytes).await?;
+        let length = self
+            .convention
+            .encode(line.len() as u64, self.debugger.is_big_endian());
+        let second = call.parameter + self.convention.word as u64;
+        self.debugger.write_memory(second, &length).await?;
+        self.answer(call, 0).await
+    }
+
+    /// Answers [`Request::Read`] with these bytes, as many as the firmware has room for; none are
+    /// the end of the file.
+    ///
+    /// # Errors
+    /// [`HostError::Debug`].
+    pub async fn answer_read(&mut self, call: &Call, bytes: &[u8]) -> Result<(), HostError> {
+        let Request::Read { buffer, size, .. } = call.request else {
+            return self.answer(call, -1).await;
+        };
+        let bytes = &bytes[..bytes.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
+        if !bytes.is_empty() {
+            self.debugger.write_memory(buffer, bytes).await?;
+        }
+        // The call returns how many bytes are missing.
+        self.answer(call, (size - bytes.len() as u64).cast_signed())
+            .await
+    }
+}
