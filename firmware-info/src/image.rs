@@ -70,6 +70,16 @@ impl Section {
     }
 }
 
+/// What is in a section; from [`Firmware::section_data`](crate::Firmware::section_data).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SectionData {
+    /// Its address; 0 where it is not loaded, mostly.
+    pub address: u64,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
 /// A piece of the file that is loaded into the target.
 #[derive(Clone, Copy, Debug)]
 struct Segment {

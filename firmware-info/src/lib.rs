@@ -78,7 +78,7 @@ pub use fault::{
     Cause, CortexMFaults, FaultReport, armv7_data_abort, armv7_prefetch_abort, cortex_m_fault,
     riscv_trap,
 };
-pub use image::{Architecture, Section};
+pub use image::{Architecture, Section, SectionData};
 #[cfg(feature = "dwarf")]
 pub use source::{FunctionRanges, LineAddresses, SourceFrame, SourceLocation};
 pub use symbols::{Symbol, SymbolKind, SymbolOffset};
@@ -172,6 +172,17 @@ impl Firmware {
     #[must_use]
     pub fn sections(&self) -> &[Section] {
         &self.image.sections
+    }
+
+    /// A section by its name, and its bytes, decompressed; one that is not loaded too. `None` where
+    /// there is none, or it cannot be read.
+    #[must_use]
+    pub fn section_data(&self, name: &str) -> Option<SectionData> {
+        let section = self.image.section(name)?;
+        Some(SectionData {
+            address: section.address,
+            bytes: self.image.data(section).ok()?,
+        })
     }
 
     /// The section at an address of the target's memory.

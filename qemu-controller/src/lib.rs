@@ -31,6 +31,7 @@
 //! | breakpoints, watchpoints, steps, registers (feature `debugger`) | `Session::debugger`, the module `debug` |
 //! | which lines of the firmware ran (feature `coverage`) | `QemuConfig::coverage`, the module `coverage` |
 //! | the firmware's semihosting calls, answered by the program (feature `debugger`) | `Session::semihosting_host`, the module `semihosting` |
+//! | the tests of an `embedded-test` binary (feature `tests`) | the module `testing` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -77,6 +78,8 @@ mod qapi;
 pub mod semihosting;
 mod serial;
 mod snapshot;
+#[cfg(feature = "tests")]
+pub mod testing;
 mod verdict;
 
 #[cfg(feature = "qapi")]

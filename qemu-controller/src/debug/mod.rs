@@ -19,7 +19,7 @@
 
 mod attach;
 mod error;
-mod panics;
+pub(crate) mod panics;
 mod registers;
 mod run;
 mod standing;

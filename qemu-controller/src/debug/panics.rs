@@ -23,7 +23,7 @@ const C: [&str; 8] = [
 ];
 
 /// Where they are. A firmware with symbols and none of these cannot panic, which is no error.
-pub(super) fn functions(firmware: &Firmware) -> Result<Vec<u64>, DebugError> {
+pub(crate) fn functions(firmware: &Firmware) -> Result<Vec<u64>, DebugError> {
     let (mut handlers, mut core, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut is_stripped = true;
     for symbol in firmware.symbols() {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::error::DebugError;
 use super::run::{Motion, Moved, SIGINT, SIGTRAP};
-use super::until::StopReason;
+use super::until::{Stop, StopReason};
 use super::{Debugger, Registers, Verb};
 
 /// Where a run to a standing breakpoint ended.
@@ -20,7 +20,7 @@ pub(crate) enum Arrival {
         registers: Registers,
     },
     /// For another reason; no breakpoint is set any more.
-    Elsewhere(StopReason),
+    Elsewhere(Stop),
 }
 
 impl Debugger {
@@ -74,6 +74,6 @@ impl Debugger {
     async fn elsewhere(&mut self, reason: StopReason, verb: Verb) -> Result<Arrival, DebugError> {
         let stop = self.end(reason).await?;
         verb.done();
-        Ok(Arrival::Elsewhere(stop.reason))
+        Ok(Arrival::Elsewhere(stop))
     }
 }

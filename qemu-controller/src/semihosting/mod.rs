@@ -46,7 +46,7 @@ pub use call::{Call, Request};
 pub use console::Printed;
 
 use crate::client::command::instant_after;
-use crate::debug::{Arrival, DebugError, Debugger, StopReason};
+use crate::debug::{Arrival, DebugError, Debugger, Registers, Stop};
 use crate::guest::symbols::SymbolsError;
 use crate::session::Session;
 use call::Convention;
@@ -60,6 +60,8 @@ pub struct Host {
     debugger: Debugger,
     convention: Convention,
     sites: Vec<u64>,
+    /// The sites, and where else it is to stop.
+    stops: Vec<u64>,
 }
 
 /// What a guest did next.
@@ -68,8 +70,10 @@ pub struct Host {
 pub enum Event {
     /// It makes a call, and waits for the answer.
     Call(Call),
+    /// It is about to execute this instruction, one of those that [`Host::stop_at`] was given.
+    Reached(u64),
     /// It stopped for another reason: the deadline passed, somebody paused it, it has ended.
-    Stopped(StopReason),
+    Stopped(Stop),
 }
 
 /// Why the calls cannot be answered.
@@ -116,6 +120,7 @@ impl Session {
         Ok(Host {
             debugger,
             convention,
+            stops: sites.clone(),
             sites,
         })
     }
@@ -140,13 +145,35 @@ impl Host {
     /// [`HostError::Debug`].
     pub async fn next(&mut self, deadline: Duration) -> Result<Event, HostError> {
         let at = instant_after(deadline);
-        match self.debugger.run_to_standing(&self.sites, at).await? {
-            Arrival::At { pc, registers } => {
-                let call = call::read(&mut self.debugger, self.convention, pc, &registers).await?;
-                Ok(Event::Call(call))
-            }
-            Arrival::Elsewhere(reason) => Ok(Event::Stopped(reason)),
+        match self.debugger.run_to_standing(&self.stops, at).await? {
+            Arrival::At { pc, .. } if !self.sites.contains(&pc) => Ok(Event::Reached(pc)),
+            Arrival::At { pc, registers } => Ok(Event::Call(self.call(pc, &registers).await?)),
+            Arrival::Elsewhere(stop) => Ok(Event::Stopped(stop)),
         }
+    }
+
+    /// Stops before these instructions too, with [`Event::Reached`]; the next
+    /// [`next`](Self::next) goes on from there.
+    pub fn stop_at(&mut self, addresses: impl IntoIterator<Item = u64>) {
+        self.stops.extend(addresses);
+    }
+
+    /// The call that a stopped guest is about to make, if it is at one: after a load, or in a
+    /// machine that [began](Session::start_from) there.
+    ///
+    /// # Errors
+    /// [`HostError::Debug`].
+    pub async fn current(&mut self) -> Result<Option<Call>, HostError> {
+        let registers = self.debugger.read_registers().await?;
+        let pc = registers.get("pc").unwrap_or_default();
+        match self.sites.contains(&pc) {
+            true => Ok(Some(self.call(pc, &registers).await?)),
+            false => Ok(None),
+        }
+    }
+
+    async fn call(&mut self, pc: u64, registers: &Registers) -> Result<Call, HostError> {
+        call::read(&mut self.debugger, self.convention, pc, registers).await
     }
 
     /// Returns this value to the firmware, which goes on behind the call with the next

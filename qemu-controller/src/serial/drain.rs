@@ -17,11 +17,17 @@ pub(super) async fn drain(port: Arc<Port>, number: usize, socket: std::os::unix:
     let port = &draining.port;
     let mut chunk = vec![0; CHUNK];
     while port.sockets[number].readable().await.is_ok() {
-        match port.sockets[number].try_read(&mut chunk) {
-            Ok(length @ 1..) => {
-                port.buffer().push(&chunk[..length]);
-                port.changed.notify_waiters();
+        let read = {
+            // From the read on: `take_written` reads too.
+            let mut buffer = port.buffer();
+            let read = port.sockets[number].try_read(&mut chunk);
+            if let Ok(length) = read {
+                buffer.push(&chunk[..length]);
             }
+            read
+        };
+        match read {
+            Ok(1..) => port.changed.notify_waiters(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             _ => break,
         }

@@ -164,6 +164,20 @@ impl Serial {
         self.port.buffer().take(usize::MAX)
     }
 
+    /// As [`take`](Self::take), with what QEMU has written and the runtime has not noticed yet: of
+    /// a guest that is stopped all that it has printed.
+    #[cfg(feature = "tests")]
+    pub(crate) fn take_written(&self) -> Vec<u8> {
+        let mut buffer = self.port.buffer();
+        let mut chunk = [0; 4096];
+        for socket in &self.port.sockets {
+            while let Ok(length @ 1..) = rustix::io::read(socket, &mut chunk) {
+                buffer.push(&chunk[..length]);
+            }
+        }
+        buffer.take(usize::MAX)
+    }
+
     /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more:
     /// put a deadline around it. Dropped, it has sent the beginning. What comes before the firmware
     /// has enabled its UART waits for that.

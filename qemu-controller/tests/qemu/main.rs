@@ -28,5 +28,6 @@ mod serial;
 mod snapshots;
 mod start_errors;
 mod storm;
+mod testing;
 mod verdicts;
 mod walk;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use qemu_controller::debug::StopReason;
+use qemu_controller::debug::{Stop, StopReason};
 use qemu_controller::qemu_launch::MachineSpec;
 use qemu_controller::semihosting::{Call, Event, Host, HostError, Printed, Request};
 use qemu_controller::{AfterLoad, QemuConfig, Semihosting, Session, Verdict};
@@ -180,7 +180,10 @@ async fn what_is_not_answered_qemu_serves() {
         }
     };
     match host.next(DEADLINE).await.unwrap() {
-        Event::Stopped(StopReason::Ended(verdict)) => {
+        Event::Stopped(Stop {
+            reason: StopReason::Ended(verdict),
+            ..
+        }) => {
             assert!(
                 matches!(*verdict, Verdict::Exited { status: s } if s == status),
                 "{verdict}"

@@ -1,0 +1,228 @@
+//! One machine that runs tests: booted to where the firmware asks for its command line, and back
+//! there before each.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::capture::Capture;
+use super::outcome::{Failure, Outcome, Panic, TestResult};
+use super::run::TestRunError;
+use super::{Isolation, TestCase};
+use crate::config::QemuConfig;
+use crate::debug::{Stop, StopReason, panics};
+use crate::fork::MachineState;
+use crate::semihosting::{Call, Event, Host, HostError, Printed, Request};
+use crate::session::Session;
+use crate::snapshot::AfterLoad;
+
+/// The snapshot that is restored.
+const BOOTED: &str = "booted-for-tests";
+
+pub(super) struct Machine {
+    session: Session,
+    host: Host,
+    /// The firmware's question for its command line.
+    question: Call,
+    /// A test has run since the boot or the last restore.
+    is_used: bool,
+}
+
+/// Where a run from one call to the next came to.
+enum Step {
+    Exit(u8),
+    Question(Call),
+    Panic,
+    Stopped(Stop),
+}
+
+impl Machine {
+    /// Starts one, and lets the firmware come to its question.
+    pub(super) async fn boot(
+        config: &QemuConfig,
+        isolation: Isolation,
+        deadline: Duration,
+    ) -> Result<Self, TestRunError> {
+        let config = config.clone().start_paused(true).no_reboot(false);
+        let session = Session::start(config).await?;
+        let mut host = session.semihosting_host().await?;
+        let mut output = Capture::default();
+        let until = Instant::now() + deadline;
+        let question = match step(&session, &mut host, &mut output, until).await? {
+            Step::Question(call) => call,
+            other => return Err(TestRunError::boot(other.words(deadline), output)),
+        };
+        if isolation == Isolation::Restore {
+            session.save_snapshot(BOOTED).await?;
+        }
+        discard(&session);
+        Ok(Self::new(session, host, question).await)
+    }
+
+    /// The state for others to begin from.
+    pub(super) async fn save(&self) -> Result<MachineState, TestRunError> {
+        Ok(self.session.save_state().await?)
+    }
+
+    /// Starts one from a state that was saved at the question.
+    pub(super) async fn fork(
+        config: &QemuConfig,
+        isolation: Isolation,
+        state: &MachineState,
+    ) -> Result<Self, TestRunError> {
+        let config = config.clone().start_paused(true).no_reboot(false);
+        let session = Session::start_from(config, state).await?;
+        let mut host = session.semihosting_host().await?;
+        let question = host.current().await?;
+        let question = question.filter(|call| matches!(call.request, Request::CommandLine { .. }));
+        let Some(question) = question else {
+            let why = "the saved state is of another moment".to_owned();
+            return Err(TestRunError::boot(why, Capture::default()));
+        };
+        if isolation == Isolation::Restore {
+            session.save_snapshot(BOOTED).await?;
+        }
+        Ok(Self::new(session, host, question).await)
+    }
+
+    async fn new(session: Session, mut host: Host, question: Call) -> Self {
+        let panics = session.ask_firmware(|firmware| panics::functions(firmware).ok());
+        // One that was stripped tells less of its failures.
+        host.stop_at(panics.await.ok().flatten().unwrap_or_default());
+        Self {
+            session,
+            host,
+            question,
+            is_used: false,
+        }
+    }
+
+    /// Runs one test. An error says nothing of the test; the machine is of no use then, nor is it
+    /// after [`Failure::Ended`].
+    pub(super) async fn run(
+        &mut self,
+        test: &TestCase,
+        deadline: Duration,
+    ) -> Result<TestResult, TestRunError> {
+        if std::mem::replace(&mut self.is_used, true) {
+            let load = self.session.load_snapshot(BOOTED);
+            load.then(AfterLoad::Paused).await?;
+            discard(&self.session);
+        }
+        let line = format!("run_addr {}", test.address);
+        self.host.answer_command_line(&self.question, &line).await?;
+        let since = Instant::now();
+        let mut output = Capture::default();
+        let outcome = self.outcome(test, deadline, &mut output).await?;
+        let duration = since.elapsed();
+        drain(&self.session, &mut output);
+        let (output, dropped) = output.finish();
+        Ok(TestResult {
+            outcome,
+            output,
+            dropped,
+            duration,
+        })
+    }
+
+    async fn outcome(
+        &mut self,
+        test: &TestCase,
+        deadline: Duration,
+        output: &mut Capture,
+    ) -> Result<Outcome, TestRunError> {
+        let until = Instant::now() + deadline;
+        let mut panic = None;
+        let failure = loop {
+            match step(&self.session, &mut self.host, output, until).await? {
+                Step::Panic if test.should_panic || panic.is_some() => {}
+                Step::Panic => panic = self.panic().await.map(Box::new),
+                Step::Exit(0) if test.should_panic => break Failure::DidNotPanic,
+                Step::Exit(0) => return Ok(Outcome::Passed),
+                Step::Exit(_) if test.should_panic => return Ok(Outcome::Passed),
+                Step::Exit(status) => break Failure::Exited { status, panic },
+                Step::Question(_) => break Failure::Reset,
+                Step::Stopped(stop) => {
+                    break match stop.reason {
+                        StopReason::DeadlinePassed => Failure::timed_out(deadline, &stop),
+                        StopReason::Ended(verdict) => Failure::Ended(verdict),
+                        _ => Failure::Stopped(stop.to_string()),
+                    };
+                }
+            }
+        };
+        Ok(Outcome::Failed(failure))
+    }
+
+    /// Where the firmware panics, which it is about to do. That this fails is no failure of the
+    /// test.
+    async fn panic(&mut self) -> Option<Panic> {
+        let pc = self.host.debugger().read_register("pc").await.ok()?;
+        let place = self.session.place(pc).await?.to_string();
+        Some(Panic {
+            place,
+            backtrace: None,
+        })
+    }
+}
+
+impl Step {
+    /// Why it is not the question.
+    fn words(self, deadline: Duration) -> String {
+        match self {
+            Self::Exit(status) => format!("it exited with status {status}"),
+            Self::Question(_) => "it asked".to_owned(),
+            Self::Panic => "it panicked".to_owned(),
+            Self::Stopped(stop) => match stop.reason {
+                StopReason::DeadlinePassed => Failure::timed_out(deadline, &stop).to_string(),
+                StopReason::Ended(verdict) => verdict.to_string(),
+                _ => stop.to_string(),
+            },
+        }
+    }
+}
+
+/// Runs to the next exit, question or stop; what is printed meanwhile is captured in its order.
+async fn step(
+    session: &Session,
+    host: &mut Host,
+    output: &mut Capture,
+    until: Instant,
+) -> Result<Step, HostError> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let call = match host.next(left).await? {
+            Event::Call(call) => call,
+            Event::Reached(_) => return Ok(Step::Panic),
+            Event::Stopped(stop) => return Ok(Step::Stopped(stop)),
+        };
+        match call.request {
+            Request::Exit { status } => return Ok(Step::Exit(status)),
+            Request::CommandLine { .. } => return Ok(Step::Question(call)),
+            _ => {}
+        }
+        match host.answer_console(&call).await? {
+            Printed::Stdout(bytes) | Printed::Stderr(bytes) if !bytes.is_empty() => {
+                drain(session, output);
+                output.push(&bytes);
+            }
+            // What is no console's is QEMU's to serve.
+            _ => {}
+        }
+    }
+}
+
+/// Takes what the guest, which is stopped, has printed on its ports.
+fn drain(session: &Session, output: &mut Capture) {
+    for port in session.inner.serials.iter().flatten() {
+        output.push(&port.take_written());
+    }
+    if let Some(console) = &session.inner.semihosting {
+        output.push(&console.take_written());
+    }
+}
+
+/// Drops what was printed before.
+fn discard(session: &Session) {
+    drain(session, &mut Capture::default());
+}

@@ -1,0 +1,72 @@
+//! Tests that run in the firmware: listed from its ELF file, and run one by one on machines that
+//! boot once.
+//!
+//! ```no_run
+//! use qemu_controller::QemuConfig;
+//! use qemu_controller::testing::{TestRun, embedded_tests};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let firmware = "target/thumbv7m-none-eabi/debug/deps/tests-0123";
+//! let tests = embedded_tests(firmware)?.expect("it is a test binary");
+//! let config = QemuConfig::default().firmware(firmware);
+//! let results = TestRun::new(config).run(&tests, |_| {}).await?;
+//! for (test, result) in tests.iter().zip(&results) {
+//!     println!("{}: {}", test.name, result.outcome);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! The tests are those of the crate [`embedded-test`](https://docs.rs/embedded-test), which runs
+//! them on hardware with probe-rs; the binary is the same.
+//!
+//! ```text
+//!   start ─▶ runs until it asks for its command line ─▶ save
+//!              ┌───────────────────────────────────────────┘
+//!              ▼
+//!   for each test: restore ─▶ answer `run_addr N` ─▶ runs until its exit, a reset, its end or the deadline
+//! ```
+//!
+//! So each test begins where the firmware asks which one is wanted, and none sees what another did
+//! ([`Isolation`]). Several machines work side by side. A test that hangs, locks up, resets, exits
+//! or ends QEMU fails with that for a reason, and the next one runs.
+
+mod capture;
+mod embedded_test;
+mod machine;
+mod outcome;
+mod run;
+
+use std::time::Duration;
+
+pub use embedded_test::{TestListError, embedded_tests};
+pub use outcome::{Failure, Outcome, TestResult};
+pub use run::{Progress, TestRun, TestRunError};
+
+/// A test in the firmware.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TestCase {
+    /// Its name with the modules that it is in, the crate's left out, as Rust's own tests have it.
+    pub name: String,
+    /// It is to be run only where that is asked for.
+    pub ignored: bool,
+    /// It passes if it panics, and fails if it does not.
+    pub should_panic: bool,
+    /// How long it may take, if it says so itself.
+    pub timeout: Option<Duration>,
+    /// The address of the function that runs it.
+    address: u64,
+}
+
+/// How tests are kept apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// One machine for many tests; it is restored before each. The fastest: some 5 ms a test.
+    #[default]
+    Restore,
+    /// A machine for each test, which continues from one that booted.
+    Fork,
+    /// A machine for each test, which boots.
+    Boot,
+}

@@ -1,0 +1,143 @@
+//! How a test ended, and why it failed.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::debug::Stop;
+use crate::verdict::Verdict;
+
+/// What became of a test.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TestResult {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it printed by semihosting and on the first serial port, in this order of time; of a
+    /// test that printed more than 256 KiB the end.
+    pub output: Vec<u8>,
+    /// How many bytes came before those.
+    pub dropped: u64,
+    /// From when it began to run to its end; the restore before is not in it.
+    pub duration: Duration,
+}
+
+/// How a test ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// As it should.
+    Passed,
+    /// Not as it should.
+    Failed(Failure),
+    /// It was not run: it says that it is to be ignored.
+    Ignored,
+}
+
+/// Why a test failed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It exited with this status: after a panic, mostly 134.
+    Exited {
+        /// The status.
+        status: u8,
+        /// Where it panicked, where it did.
+        panic: Option<Box<Panic>>,
+    },
+    /// It should have panicked, and did not.
+    DidNotPanic,
+    /// It still ran at its deadline.
+    TimedOut {
+        /// The deadline.
+        after: Duration,
+        /// Where it was.
+        place: String,
+    },
+    /// The firmware was reset and started over.
+    Reset,
+    /// The machine came to its end: locked up, shut down, killed.
+    Ended(Box<Verdict>),
+    /// It was stopped by something else than the run.
+    Stopped(String),
+    /// The machine could not be started, restored or asked; says nothing of the test.
+    Machine(String),
+}
+
+/// Where a firmware panicked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Panic {
+    /// The function that the panic came to.
+    pub place: String,
+    /// The calls that led there, a frame a line, where the firmware's debug information tells.
+    pub backtrace: Option<String>,
+}
+
+impl Outcome {
+    /// It did not fail.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        !matches!(self, Self::Failed(_))
+    }
+}
+
+impl Failure {
+    pub(super) fn timed_out(after: Duration, stop: &Stop) -> Self {
+        let place = match (stop.pc, &stop.place) {
+            (Some(pc), Some(place)) => format!("{pc:#x} ({place})"),
+            (Some(pc), None) => format!("{pc:#x}"),
+            (None, _) => "a place that is not known".to_owned(),
+        };
+        Self::TimedOut { after, place }
+    }
+
+    /// The failure in one word that stays as it is, for reports that programs read.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Exited { .. } => "exited",
+            Self::DidNotPanic => "did-not-panic",
+            Self::TimedOut { .. } => "timed-out",
+            Self::Reset => "reset",
+            Self::Ended(verdict) => verdict.name(),
+            Self::Stopped(_) => "stopped",
+            Self::Machine(_) => "machine",
+        }
+    }
+}
+
+/// `ok`, `ignored`, or why it failed.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("ok"),
+            Self::Ignored => f.write_str("ignored"),
+            Self::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { status, panic } => {
+                match panic {
+                    Some(_) => write!(f, "panicked (status {status})"),
+                    None => write!(f, "exited with status {status}"),
+                }?;
+                match panic.as_ref().and_then(|panic| panic.backtrace.as_ref()) {
+                    Some(backtrace) => write!(f, "\n{}", backtrace.trim_end()),
+                    None => Ok(()),
+                }
+            }
+            Self::DidNotPanic => f.write_str("did not panic as expected"),
+            Self::TimedOut { after, place } => {
+                write!(f, "timed out after {after:?}, at {place}")
+            }
+            Self::Reset => f.write_str("reset the machine, which started over"),
+            Self::Ended(verdict) => verdict.fmt(f),
+            Self::Stopped(why) => write!(f, "was stopped from outside: {why}"),
+            Self::Machine(error) => write!(f, "the machine failed: {error}"),
+        }
+    }
+}

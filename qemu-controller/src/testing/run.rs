@@ -1,0 +1,272 @@
+//! A run of tests on several machines side by side.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::capture::Capture;
+use super::machine::Machine;
+use super::outcome::{Failure, Outcome, TestResult};
+use super::{Isolation, TestCase};
+use crate::config::QemuConfig;
+use crate::fork::{MachineState, StateError};
+use crate::semihosting::HostError;
+use crate::session::error::StartError;
+use crate::snapshot::SnapshotError;
+
+/// How long a test may take that does not say so itself, as with probe-rs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How often in a row a machine may fail to boot before no more is tried.
+const MOST_FAILED_BOOTS: usize = 3;
+
+/// A run of tests that has not begun: [`run`](Self::run) it, or set more before.
+#[derive(Clone, Debug)]
+pub struct TestRun {
+    config: QemuConfig,
+    isolation: Isolation,
+    threads: usize,
+    deadline: Duration,
+}
+
+/// What happens in a run, as it happens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Progress<'a> {
+    /// This test begins to run.
+    Started(usize),
+    /// This test is over.
+    Finished(usize, &'a TestResult),
+}
+
+/// Why a run could not be done. What is a test's own is in its [`Outcome`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TestRunError {
+    /// QEMU did not start.
+    #[error("QEMU did not start")]
+    Start(#[from] StartError),
+    /// The firmware did not come to where it asks which test is wanted.
+    #[error(
+        "the firmware did not come to ask which test it is to run: {why}{}",
+        printed(output)
+    )]
+    Boot {
+        /// Why not.
+        why: String,
+        /// What it had printed.
+        output: Vec<u8>,
+    },
+    /// Its calls cannot be answered.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The booted machine cannot be saved or restored. [`Isolation::Boot`] needs neither.
+    #[error("the booted machine cannot be saved or restored; an isolation by boot needs neither")]
+    Snapshot(#[from] SnapshotError),
+    /// The booted machine's state cannot be passed on. [`Isolation::Boot`] does without.
+    #[error("the booted machine's state cannot be passed on; an isolation by boot does without")]
+    State(#[from] StateError),
+}
+
+impl TestRunError {
+    pub(super) fn boot(why: String, output: Capture) -> Self {
+        let (output, _) = output.finish();
+        Self::Boot { why, output }
+    }
+}
+
+/// What a firmware printed, for an error.
+fn printed(output: &[u8]) -> String {
+    match output {
+        [] => String::new(),
+        output => format!(
+            "\nit printed:\n{}",
+            String::from_utf8_lossy(output).trim_end()
+        ),
+    }
+}
+
+impl TestRun {
+    /// Of the firmware of this configuration. The machine's endpoints are its own; whether it
+    /// starts paused, and whether a reset ends it, the run decides.
+    #[must_use]
+    pub fn new(config: QemuConfig) -> Self {
+        Self {
+            config,
+            isolation: Isolation::default(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// How tests are kept apart. Default: [`Isolation::Restore`].
+    #[must_use]
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// How many machines work side by side. Default: one for each processor.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
+    }
+
+    /// How long a test may take that does not say so itself, and the boot. Default: 60 s, as with
+    /// probe-rs.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Runs these tests, in their order as far as several machines keep one, and returns their
+    /// results in it. Those that say that they are to be ignored are run too: leave out what is
+    /// not wanted.
+    ///
+    /// Dropped, it ends all its machines.
+    ///
+    /// # Errors
+    /// [`TestRunError`], where no test could be run. Later a machine that cannot be had is the
+    /// [failure](Failure::Machine) of the test that it was for.
+    pub async fn run(
+        self,
+        tests: &[TestCase],
+        mut progress: impl FnMut(Progress<'_>),
+    ) -> Result<Vec<TestResult>, TestRunError> {
+        if tests.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The first machine shows whether there can be any.
+        let first = Machine::boot(&self.config, self.isolation, self.deadline).await?;
+        let state = match self.isolation {
+            Isolation::Fork => Some(first.save().await?),
+            _ => None,
+        };
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let queue = tests.iter().cloned().enumerate().collect::<VecDeque<_>>();
+        let worker = Worker {
+            run: Arc::new(self.clone()),
+            state,
+            queue: Arc::new(Mutex::new(queue)),
+            events: sender,
+        };
+        let mut workers = JoinSet::new();
+        let mut first = Some(first);
+        for _ in 0..self.threads.min(tests.len()) {
+            workers.spawn(worker.clone().work(first.take()));
+        }
+        drop(worker);
+        let mut results: Vec<Option<TestResult>> = vec![None; tests.len()];
+        while let Some((index, result)) = events.recv().await {
+            match result {
+                None => progress(Progress::Started(index)),
+                Some(result) => {
+                    progress(Progress::Finished(index, &result));
+                    results[index] = Some(result);
+                }
+            }
+        }
+        while let Some(worker) = workers.join_next().await {
+            if let Err(panic) = worker.map_err(tokio::task::JoinError::try_into_panic) {
+                std::panic::resume_unwind(
+                    panic.unwrap_or_else(|_| Box::new("a worker was cancelled")),
+                );
+            }
+        }
+        let failed = || Failure::Machine("it was not run".to_owned());
+        let result = |result: Option<TestResult>| result.unwrap_or_else(|| without_run(failed()));
+        Ok(results.into_iter().map(result).collect())
+    }
+}
+
+/// What one machine after the other works through.
+#[derive(Clone)]
+struct Worker {
+    run: Arc<TestRun>,
+    state: Option<MachineState>,
+    queue: Arc<Mutex<VecDeque<(usize, TestCase)>>>,
+    events: mpsc::UnboundedSender<(usize, Option<TestResult>)>,
+}
+
+impl Worker {
+    async fn work(self, mut machine: Option<Machine>) {
+        let mut failed_boots = 0;
+        while let Some((index, test)) = self.next_test() {
+            let _ = self.events.send((index, None));
+            let result = match machine.take() {
+                Some(machine) => Ok(machine),
+                None if failed_boots == MOST_FAILED_BOOTS => {
+                    Err("it does not boot any more".to_owned())
+                }
+                None => self.machine().await.map_err(|error| {
+                    failed_boots += 1;
+                    chain(&error)
+                }),
+            };
+            let result = match result {
+                Ok(mut ready) => {
+                    failed_boots = 0;
+                    let deadline = test.timeout.unwrap_or(self.run.deadline);
+                    match ready.run(&test, deadline).await {
+                        Ok(result) => {
+                            let is_over = matches!(
+                                result.outcome,
+                                Outcome::Failed(Failure::Ended(_) | Failure::Stopped(_))
+                            );
+                            if self.run.isolation == Isolation::Restore && !is_over {
+                                machine = Some(ready);
+                            }
+                            result
+                        }
+                        Err(error) => without_run(Failure::Machine(chain(&error))),
+                    }
+                }
+                Err(why) => without_run(Failure::Machine(why)),
+            };
+            let _ = self.events.send((index, Some(result)));
+        }
+    }
+
+    fn next_test(&self) -> Option<(usize, TestCase)> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.pop_front()
+    }
+
+    async fn machine(&self) -> Result<Machine, TestRunError> {
+        let TestRun {
+            config,
+            isolation,
+            deadline,
+            ..
+        } = &*self.run;
+        match &self.state {
+            Some(state) => Machine::fork(config, *isolation, state).await,
+            None => Machine::boot(config, *isolation, *deadline).await,
+        }
+    }
+}
+
+fn without_run(failure: Failure) -> TestResult {
+    TestResult {
+        outcome: Outcome::Failed(failure),
+        output: Vec::new(),
+        dropped: 0,
+        duration: Duration::ZERO,
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,103 @@
+//! The tests of an `embedded-test` binary, one by one on machines that boot once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use qemu_controller::testing::{Isolation, Outcome, TestCase, TestResult, TestRun, embedded_tests};
+use qemu_controller::{QemuConfig, Semihosting};
+
+use crate::support::{DEADLINE, image, long};
+
+fn fixture(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/embedded-test");
+    folder.join(format!("{name}.elf"))
+}
+
+fn config(firmware: PathBuf) -> QemuConfig {
+    QemuConfig::default()
+        .firmware(firmware)
+        .semihosting(Semihosting::console())
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE)
+        .stop_policy(DEADLINE, DEADLINE, DEADLINE)
+}
+
+fn tests() -> Vec<TestCase> {
+    embedded_tests(fixture("outcomes")).unwrap().unwrap()
+}
+
+async fn run(isolation: Isolation, tests: &[TestCase]) -> BTreeMap<String, TestResult> {
+    let run = TestRun::new(config(fixture("outcomes")))
+        .isolation(isolation)
+        .threads(4);
+    let results = run.run(tests, |_| {}).await.unwrap();
+    let names = tests.iter().map(|test| test.name.clone());
+    names.zip(results).collect()
+}
+
+/// One word for how a test ended.
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "ok",
+        Outcome::Failed(failure) => failure.name(),
+        _ => "?",
+    }
+}
+
+/// What a test is to end as, by what it is called.
+fn expected(name: &str) -> &'static [&'static str] {
+    match name.split_once("::").unwrap().0 {
+        "passes" => &["ok"],
+        "fails" => &["exited", "did-not-panic"],
+        "hangs" | "floods" | "faults" => &["timed-out"],
+        "locks_up" => &["locked-up"],
+        "resets" => &["reset"],
+        _ if name == "ignored::as_it_says" => &["exited"],
+        "ignored" => &["ok"],
+        other => panic!("{other}"),
+    }
+}
+
+fn check(results: &BTreeMap<String, TestResult>) {
+    for (name, result) in results {
+        let word = word(&result.outcome);
+        assert!(expected(name).contains(&word), "{name}: {}", result.outcome);
+    }
+}
+
+#[test]
+fn the_list_is_what_the_binary_says() {
+    let tests = tests();
+    assert_eq!(tests.len(), 60);
+    let find = |name: &str| tests.iter().find(|test| test.name == name).unwrap();
+    let test = find("passes::by_a_panic");
+    assert!(test.should_panic && !test.ignored);
+    assert_eq!(test.timeout, Some(Duration::from_secs(10)));
+    assert_eq!(find("hangs::asleep").timeout, Some(Duration::from_secs(1)));
+    assert!(find("ignored::as_it_says").ignored);
+    assert!(embedded_tests(image("tick")).unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_test_ends_as_it_is_called_and_as_on_a_machine_of_its_own() {
+    let mut tests = tests();
+    let restored = run(Isolation::Restore, &tests).await;
+    check(&restored);
+    let booted = run(Isolation::Boot, &tests).await;
+    let forked = run(Isolation::Fork, &tests).await;
+    for (name, result) in &restored {
+        for other in [&booted[name], &forked[name]] {
+            assert_eq!(word(&result.outcome), word(&other.outcome), "{name}");
+            if !name.starts_with("floods") {
+                let text =
+                    |result: &TestResult| String::from_utf8_lossy(&result.output).into_owned();
+                assert_eq!(text(result), text(other), "{name}");
+            }
+        }
+    }
+    for seed in 0..if long() { 20 } else { 1 } {
+        fastrand::Rng::with_seed(seed).shuffle(&mut tests);
+        check(&run(Isolation::Restore, &tests).await);
+    }
+}
