@@ -118,6 +118,19 @@ fn is_set(option: &str, run: &Run, settings: &Settings) -> bool {
     words_of(run, settings).any(|word| name(word) == option)
 }
 
+/// Whether QEMU is asked for a list or its version in place of a run.
+pub(crate) fn asks_for_list(run: &Run, settings: &Settings) -> bool {
+    let is_list = |text: &str| {
+        let last = text.rsplit([',', '=']).next();
+        matches!(last, Some("help" | "?"))
+    };
+    let set = [&settings.machine, &settings.cpu];
+    set.into_iter().flatten().any(|text| is_list(text))
+        || words_of(run, settings).any(|word| {
+            matches!(name(word), "h" | "help" | "version") || word.to_str().is_some_and(is_list)
+        })
+}
+
 /// The words for QEMU, and before them what brings all output into one pipe.
 fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> {
     if is_set("S", run, settings) {

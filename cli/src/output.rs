@@ -83,7 +83,6 @@ pub(crate) struct Output {
     send_after: [Mutex<Option<Expectation>>; 2],
     /// How many bytes stdout was not asked to take.
     dropped: AtomicUsize,
-    has_printed: AtomicBool,
     /// The last byte on stdout ended no line.
     in_a_line: Arc<AtomicBool>,
     /// Whether the text for `--send-after` has come.
@@ -149,7 +148,6 @@ impl Output {
             expected: [expected.clone(), expected].map(Mutex::new),
             send_after: [send_after.clone(), send_after].map(Mutex::new),
             dropped: AtomicUsize::new(0),
-            has_printed: AtomicBool::new(false),
             in_a_line,
         };
         Ok((output, qemus))
@@ -159,11 +157,6 @@ impl Output {
     pub(crate) fn begin(&self) -> Result<(), Failure> {
         let Some(log) = &self.log else { return Ok(()) };
         written::empty(&log.file).map_err(|error| log.failure(error))
-    }
-
-    /// Whether anything came for stdout.
-    pub(crate) fn has_printed(&self) -> bool {
-        self.has_printed.load(Ordering::Relaxed)
     }
 
     /// How far the run is.
@@ -246,7 +239,6 @@ impl Output {
     async fn print_bytes(&self, bytes: &[u8]) -> Result<(), Cut> {
         if self.stdout.backlog() < LEFT_BYTES {
             self.stdout.send(bytes);
-            self.has_printed.store(true, Ordering::Relaxed);
             self.in_a_line
                 .store(!bytes.ends_with(b"\n"), Ordering::Relaxed);
         } else {

@@ -92,7 +92,9 @@ async fn in_qemu(
     };
     let session = match started {
         Some(Ok(session)) => session,
-        Some(Err(StartError::Exited { exit, .. })) if exit.success() && output.has_printed() => {
+        Some(Err(StartError::Exited { exit, .. }))
+            if exit.success() && machine::asks_for_list(run, &settings) =>
+        {
             output.enter(Phase::Ended);
             let all = async {
                 output.print().await?;

@@ -58,6 +58,8 @@ pub use driver::{probe, probe_stream};
 pub use error::{ConnectError, ParseAddressError, WaitError};
 pub use gdb_remote;
 pub use gdb_remote::handshake::StubIdentity;
+#[doc(hidden)]
+pub use listen::unread_by_peer;
 pub use listen::{ListenState, Listener, inspect};
 pub use options::{GuestState, Leave, ProbeOptions};
 pub use reachability::{GuestEffect, Reachability, UnknownReason, WrongAnswer};

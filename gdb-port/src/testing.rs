@@ -114,46 +114,9 @@ pub fn addresses(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use gdb_remote::testing::dialogue;
     use proptest::collection::vec;
     use proptest::prelude::*;
-
-    /// Bytes that look like the protocol more often than chance would have it.
-    fn dialogue() -> impl Strategy<Value = Vec<u8>> {
-        let packets = prop::sample::select(vec![
-            &b"PacketSize=1000;qXfer:features:read+;vContSupported+;multiprocess+"[..],
-            b"PacketSize=40;QStartNoAckMode+",
-            b"T02thread:01;",
-            b"T05thread:p01.01;",
-            b"S05",
-            b"OK",
-            b"E22",
-            b"",
-            b"l<target><architecture>arm</architecture><xi:include href=\"a.xml\"/></target>",
-            b"m<feature name=\"x.core\">",
-            b"l<reg name=\"pc\" bitsize=\"32\"/></feature>",
-            b"m",
-            b"l",
-            b"O4142",
-        ]);
-        let framed = (packets, any::<bool>()).prop_map(|(payload, good)| {
-            let mut frame = Vec::new();
-            gdb_remote::testing::encode_with_runs(payload, &mut frame);
-            if !good {
-                *frame.last_mut().unwrap() ^= 1;
-            }
-            frame
-        });
-        let piece = prop_oneof![
-            8 => framed,
-            4 => prop::sample::select(vec![&b"+"[..], b"-", b"\x03", b"$", b"%Stop:T05#", b"}", b"*", b"#00"]).prop_map(<[u8]>::to_vec),
-            1 => vec(any::<u8>(), 0..20),
-        ];
-        (vec(any::<u8>(), 2), vec(piece, 0..30)).prop_map(|(head, pieces)| {
-            head.into_iter()
-                .chain(pieces.into_iter().flatten())
-                .collect()
-        })
-    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]

@@ -6,8 +6,7 @@
 //! ```
 
 use std::error::Error;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -15,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use qemu_controller::{QemuConfig, Session};
+use qmp_proto::commands::{QomList, QueryJobs};
+use qmp_proto::{Blocking, QmpEvent};
 use serde_json::{Value, json};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -96,8 +97,7 @@ fn ratio(a: Duration, b: Duration) -> f64 {
 /// `query-jobs`, `job-dismiss`, the card in.
 struct Bare {
     qemu: Child,
-    write: UnixStream,
-    read: BufReader<UnixStream>,
+    qmp: Blocking<UnixStream>,
     card: String,
     jobs: u32,
 }
@@ -124,44 +124,35 @@ impl Bare {
             child_fd: 3,
         }])?;
         let qemu = command.spawn()?;
-        let read = BufReader::new(UnixStream::from(ours.as_fd().try_clone_to_owned()?));
+        drop(command);
         let mut bare = Self {
             qemu,
-            write: ours,
-            read,
+            qmp: Blocking::connect(ours)?,
             card: String::new(),
             jobs: 0,
         };
-        bare.line()?;
-        bare.ask("qmp_capabilities", json!({}))?;
-        let objects = bare.ask("qom-list", json!({ "path": "/machine/unattached" }))?;
-        let objects = objects.as_array().ok_or("no objects")?.iter();
-        let mut card = objects.filter(|object| {
-            object["type"]
-                .as_str()
-                .is_some_and(|kind| kind.starts_with("child<sd-card"))
-        });
-        bare.card = format!(
-            "/machine/unattached/{}",
-            card.next_back().ok_or("no card")?["name"]
-                .as_str()
-                .unwrap_or_default()
-        );
+        let objects = bare.qmp.command(&QomList::new("/machine/unattached"))?;
+        let mut cards = objects
+            .iter()
+            .filter(|object| object.kind.starts_with("child<sd-card"));
+        let card = cards.next_back().ok_or("no card")?;
+        bare.card = format!("/machine/unattached/{}", card.name);
         let image = tempfile::NamedTempFile::new()?;
         let file = json!({ "driver": "file", "filename": image.path(), "node-name": "file" });
-        bare.ask("blockdev-add", file)?;
+        bare.qmp.execute("blockdev-add", &file)?;
         bare.job(
             "blockdev-create",
             json!({ "options": { "driver": "qcow2", "file": "file", "size": 0 } }),
         )?;
-        bare.ask("blockdev-del", json!({ "node-name": "file" }))?;
+        bare.qmp
+            .execute("blockdev-del", &json!({ "node-name": "file" }))?;
         // As the session has it: a file that is a node of its own would be flushed to the disk at
         // each save.
         let file = json!({ "driver": "file", "filename": image.path() });
         let cache = json!({ "no-flush": true });
-        bare.ask(
+        bare.qmp.execute(
             "blockdev-add",
-            json!({ "driver": "qcow2", "file": file, "node-name": "vm", "cache": cache }),
+            &json!({ "driver": "qcow2", "file": file, "node-name": "vm", "cache": cache }),
         )?;
         Ok(bare)
     }
@@ -176,57 +167,30 @@ impl Bare {
     }
 
     fn card_realized(&mut self, value: bool) -> Result<()> {
-        self.ask(
-            "qom-set",
-            json!({ "path": self.card, "property": "realized", "value": value }),
-        )
-        .map(drop)
+        let arguments = json!({ "path": self.card, "property": "realized", "value": value });
+        self.qmp.execute("qom-set", &arguments)?;
+        Ok(())
     }
 
     fn job(&mut self, command: &str, mut arguments: Value) -> Result<()> {
         self.jobs += 1;
         let id = format!("job-{}", self.jobs);
         arguments["job-id"] = json!(id);
-        let mut concluded = false;
-        self.send(command, &arguments)?;
-        let mut answered = false;
-        while !(concluded && answered) {
-            let message = self.line()?;
-            concluded |= message["data"]["id"] == id && message["data"]["status"] == "concluded";
-            answered |= message.get("return").is_some();
-        }
-        let jobs = self.ask("query-jobs", json!({}))?;
-        let error = jobs
-            .as_array()
-            .and_then(|jobs| jobs.iter().find_map(|job| job.get("error")))
-            .cloned();
-        self.ask("job-dismiss", json!({ "id": id }))?;
-        error.map_or(Ok(()), |error| Err(error.to_string().into()))
-    }
-
-    fn ask(&mut self, command: &str, arguments: Value) -> Result<Value> {
-        self.send(command, &arguments)?;
-        loop {
-            let mut message = self.line()?;
-            if let Some(value) = message.get_mut("return") {
-                return Ok(value.take());
-            }
-            if message.get("error").is_some() {
-                return Err(message.to_string().into());
-            }
+        self.qmp.execute(command, &arguments)?;
+        while !is_conclusion(&self.qmp.next_event()?, &id)? {}
+        let jobs = self.qmp.command(&QueryJobs)?;
+        self.qmp.execute("job-dismiss", &json!({ "id": id }))?;
+        match jobs.into_iter().find_map(|job| job.error) {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
         }
     }
+}
 
-    fn send(&mut self, command: &str, arguments: &Value) -> Result<()> {
-        let line = json!({ "execute": command, "arguments": arguments }).to_string();
-        Ok(self.write.write_all(line.as_bytes())?)
-    }
-
-    fn line(&mut self) -> Result<Value> {
-        let mut line = String::new();
-        if self.read.read_line(&mut line)? == 0 {
-            return Err("QEMU has ended".into());
-        }
-        Ok(serde_json::from_str(&line)?)
-    }
+fn is_conclusion(event: &QmpEvent, id: &str) -> Result<bool> {
+    let Some(data) = &event.data else {
+        return Ok(false);
+    };
+    let data: Value = data.parse()?;
+    Ok(data["id"] == id && data["status"] == "concluded")
 }

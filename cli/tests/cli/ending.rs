@@ -142,6 +142,11 @@ fn a_child_of_qemu_that_holds_its_pipes_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn a_program_that_prints_and_ends_in_qemu_s_place_is_no_success() {
+    Call::image("wfi", ["--qemu", "/bin/echo"]).ends_with(125);
+}
+
+#[test]
 fn a_qemu_without_a_sandbox_is_refused_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let words = "qemu-system-arm: -sandbox: There is no option group 'sandbox'";

@@ -161,6 +161,20 @@ fn a_firmware_by_the_name_of_an_open_file_is_refused() {
         let said = Call::new(words).ends_with(125).stderr;
         assert!(said.contains("pipe"), "{said}");
     }
+    let pipe = pipe.to_str().unwrap();
+    let loader = format!("loader,file={pipe},addr=0x1000");
+    for words in [
+        ["-bios", pipe],
+        ["-dtb", pipe],
+        ["-initrd", pipe],
+        ["-device", &loader],
+    ] {
+        let said = Call::image("tick", [])
+            .qemu_args(&words)
+            .ends_with(125)
+            .stderr;
+        assert!(said.contains("is a device, pipe or socket"), "{said}");
+    }
 }
 
 /// Each byte is looked at by thousands of states.

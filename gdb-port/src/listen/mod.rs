@@ -6,6 +6,8 @@
 //! ([`Chardev`](crate::Chardev)) is the look that remains.
 
 use std::fmt;
+#[cfg(not(target_os = "linux"))]
+use std::{io, os::fd::AsFd};
 
 use crate::address::StubAddress;
 use crate::reachability::{Reachability, UnknownReason};
@@ -13,11 +15,19 @@ use crate::reachability::{Reachability, UnknownReason};
 #[cfg(target_os = "linux")]
 mod netlink;
 #[cfg(target_os = "linux")]
+pub use netlink::unread_by_peer;
+#[cfg(target_os = "linux")]
 mod owner;
 #[cfg(target_os = "linux")]
 mod tcp;
 #[cfg(target_os = "linux")]
 mod unix;
+
+/// Only Linux tells it without `unsafe`.
+#[cfg(not(target_os = "linux"))]
+pub fn unread_by_peer(_: &impl AsFd) -> io::Result<u32> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// What one look saw.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +26,8 @@ const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const SOCK_STREAM: u8 = 1;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// Length, type, flags, sequence, port.
@@ -37,8 +39,8 @@ const UNIX_MESSAGE: usize = 16;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const UNIX_DIAG_NAME: u16 = 0;
 const UNIX_DIAG_RQLEN: u16 = 4;
-/// `UDIAG_SHOW_NAME` and `UDIAG_SHOW_RQLEN`.
-const UNIX_SHOW: u32 = 0x01 | 0x10;
+const UDIAG_SHOW_NAME: u32 = 0x01;
+const UDIAG_SHOW_RQLEN: u32 = 0x10;
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE_WAIT: u8 = 8;
 const TCP_LISTEN: u8 = 10;
@@ -106,12 +108,8 @@ pub(super) fn tcp_sockets(port: u16, wanted: Wanted) -> io::Result<Vec<TcpSocket
 /// # Errors
 /// When the kernel refuses: without the module, or behind a filter of system calls.
 pub(super) fn unix_sockets() -> io::Result<Vec<UnixSocket>> {
-    let states = 1_u32 << TCP_LISTEN | 1 << TCP_ESTABLISHED;
-    let mut request = vec![AF_UNIX, 0, 0, 0];
-    request.extend(states.to_ne_bytes());
-    request.extend([0; 4]);
-    request.extend(UNIX_SHOW.to_ne_bytes());
-    request.extend([0xff; 8]);
+    let states = 1 << TCP_LISTEN | 1 << TCP_ESTABLISHED;
+    let request = unix_request(states, 0, UDIAG_SHOW_NAME | UDIAG_SHOW_RQLEN);
     let mut sockets = Vec::new();
     dump(&request, &mut |body| {
         sockets.extend(read_unix(body)?);
@@ -120,9 +118,48 @@ pub(super) fn unix_sockets() -> io::Result<Vec<UnixSocket>> {
     Ok(sockets)
 }
 
+/// How much memory the kernel holds for bytes that the other end of a connected unix socket has not
+/// read: zero if it has read them all. The `ioctl` that tells it cannot be had without `unsafe`.
+///
+/// # Errors
+/// When the kernel refuses: without the module, or behind a filter of system calls.
+pub fn unread_by_peer(socket: &impl AsFd) -> io::Result<u32> {
+    // `ino_t` is wider than the field of `struct unix_diag_req`, and so than any socket's inode.
+    let inode = rustix::fs::fstat(socket)?.st_ino as u32;
+    let kernel = ask(
+        NLM_F_REQUEST,
+        &unix_request(u32::MAX, inode, UDIAG_SHOW_RQLEN),
+    )?;
+    let mut written = None;
+    receive(&kernel, &mut vec![0; 4096], &mut |body| {
+        let lengths = attribute(body.get(UNIX_MESSAGE..)?, UNIX_DIAG_RQLEN)?;
+        written = Some(read_u32(lengths, 4)?);
+        Some(())
+    })?;
+    written.ok_or_else(malformed)
+}
+
 /// Sends one request and reads every message of its answer; `read` says `None` to what is
 /// malformed.
 fn dump(request: &[u8], read: &mut dyn FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+    let socket = ask(NLM_F_REQUEST | NLM_F_DUMP, request)?;
+    let mut buffer = vec![0; 32 * 1024];
+    while !receive(&socket, &mut buffer, read)? {}
+    Ok(())
+}
+
+/// Receives one datagram; true when it was the last.
+fn receive(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+    read: &mut dyn FnMut(&[u8]) -> Option<()>,
+) -> io::Result<bool> {
+    let (_, count) = recv(socket, &mut *buffer, RecvFlags::empty())?;
+    read_datagram(&buffer[..count.min(buffer.len())], read)
+}
+
+/// A socket on which the answer to this request comes.
+fn ask(flags: u16, request: &[u8]) -> io::Result<OwnedFd> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
@@ -137,17 +174,22 @@ fn dump(request: &[u8], read: &mut dyn FnMut(&[u8]) -> Option<()>) -> io::Result
     )?;
     let mut message = ((HEADER + request.len()) as u32).to_ne_bytes().to_vec();
     message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
     message.extend([0; 8]);
     message.extend(request);
     send(&socket, &message, SendFlags::empty())?;
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let (_, count) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        if read_datagram(&buffer[..count.min(buffer.len())], read)? {
-            return Ok(());
-        }
+    Ok(socket)
+}
+
+/// `struct unix_diag_req`: all sockets in these states, or the one of an inode.
+fn unix_request(states: u32, inode: u32, show: u32) -> Vec<u8> {
+    let mut request = vec![AF_UNIX, 0, 0, 0];
+    for field in [states, inode, show] {
+        request.extend(field.to_ne_bytes());
     }
+    // No cookie.
+    request.extend([0xff; 8]);
+    request
 }
 
 /// `struct inet_diag_req_v2`.
@@ -274,7 +316,23 @@ fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn the_kernel_tells_what_is_unread() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(&ours).unwrap(), 0);
+        ours.write_all(b"x").unwrap();
+        assert!(unread_by_peer(&ours).unwrap() > 0);
+        theirs.read_exact(&mut [0]).unwrap();
+        assert_eq!(unread_by_peer(&ours).unwrap(), 0);
+        drop(theirs);
+        // Whatever it says then, it says it at once.
+        let _ = unread_by_peer(&ours);
+    }
 
     fn message(kind: u16, body: &[u8]) -> Vec<u8> {
         let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();

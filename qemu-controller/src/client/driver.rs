@@ -179,10 +179,10 @@ impl State {
     fn flush_events(&mut self) {
         if let Some(run_state) = &self.run_state {
             // Wakes those who watch only when it is another state.
-            run_state.send_if_modified(|told| {
-                let other = *told != self.latest.now;
-                told.clone_from(&self.latest.now);
-                other
+            run_state.send_if_modified(|watched| {
+                let is_new = *watched != self.latest.now;
+                watched.clone_from(&self.latest.now);
+                is_new
             });
         }
         if let Some(subscribers) = &mut self.subscribers {

@@ -201,7 +201,7 @@ async fn pause_for_load(
         return reset::reset_if_shut_down(transaction, &transaction.known_run_state()).await;
     }
     reset::reset_if_shut_down(transaction, before).await?;
-    store.settle_pflash(transaction).await
+    store.run_pflash_callbacks(transaction).await
 }
 
 /// Whether the snapshot was taken with what there is now. In a session's own image all were.

@@ -29,7 +29,7 @@ pub(crate) async fn is_there(transaction: &Transaction) -> Result<bool, CommandE
 }
 
 /// Lets the callbacks run, and the guest for as long as that takes.
-pub(crate) async fn settle(transaction: &Transaction) -> Result<(), CommandError> {
+pub(crate) async fn run_callbacks(transaction: &Transaction) -> Result<(), CommandError> {
     transaction.command(&Cont).await?;
     transaction.command(&Stop).await.map(drop)
 }

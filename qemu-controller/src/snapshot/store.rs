@@ -151,7 +151,7 @@ impl Store {
 
     /// Prepares flash memory for a load into a machine that may be paused where another load has
     /// left it.
-    pub(super) async fn settle_pflash(
+    pub(super) async fn run_pflash_callbacks(
         &self,
         transaction: &Transaction,
     ) -> Result<(), CommandError> {
@@ -159,7 +159,7 @@ impl Store {
             .has_pflash
             .get_or_try_init(|| pflash::is_there(transaction));
         if *has_pflash.await? && self.paused_after_load.load(Ordering::Relaxed) {
-            pflash::settle(transaction).await?;
+            pflash::run_callbacks(transaction).await?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use qemu_controller::{AttachConfig, Session, StartError};
+use qmp_proto::{Capability, Greeting, Limits, RawJson, Version, server};
 use serde_json::{Value, json};
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
@@ -21,7 +22,8 @@ pub(crate) const GREETING: &str = r#"{"QMP": {"version": {"qemu": {"micro": 22, 
 /// The server's end of the stream, and what it has read and not answered.
 pub(crate) struct Peer {
     stream: DuplexStream,
-    heard: Vec<u8>,
+    /// Reads the commands. What the peer says is the script's.
+    server: server::Connection,
     fault: Arc<Mutex<Option<io::ErrorKind>>>,
     pub(crate) unanswered: VecDeque<Heard>,
 }
@@ -39,6 +41,11 @@ pub(crate) struct Heard {
 struct Client {
     stream: DuplexStream,
     fault: Arc<Mutex<Option<io::ErrorKind>>>,
+}
+
+/// As [`GREETING`].
+fn greeting() -> Greeting {
+    Greeting::new(Version::new(7, 2, 22), [Capability::Oob])
 }
 
 /// A session that is ready, and its peer.
@@ -83,7 +90,7 @@ impl Peer {
     pub(crate) fn on(stream: DuplexStream) -> Self {
         Self {
             stream,
-            heard: Vec::new(),
+            server: server::Connection::new(&greeting(), Limits::default()),
             fault: Arc::default(),
             unanswered: VecDeque::new(),
         }
@@ -115,13 +122,21 @@ impl Peer {
     /// the stream.
     pub(crate) async fn hear_or_end(&mut self) -> Option<Heard> {
         loop {
-            if let Some(command) = self.parse() {
+            if let Some(command) = self.next() {
                 return Some(command);
             }
-            if self.stream.read_buf(&mut self.heard).await.unwrap() == 0 {
+            if !self.read().await {
                 return None;
             }
         }
+    }
+
+    /// Reads what has come; false at the end of the stream.
+    async fn read(&mut self) -> bool {
+        let mut bytes = Vec::with_capacity(4096);
+        let is_more = matches!(self.stream.read_buf(&mut bytes).await, Ok(1..));
+        self.server.handle_input(&bytes);
+        is_more
     }
 
     /// Reads commands until there are so many unanswered ones.
@@ -131,25 +146,31 @@ impl Peer {
         }
     }
 
-    fn parse(&mut self) -> Option<Heard> {
-        let mut values = serde_json::Deserializer::from_slice(&self.heard).into_iter::<Value>();
-        let value = values.next()?.ok()?;
-        let used = values.byte_offset();
-        self.heard.drain(..used);
-        let (oob, name) = match value.get("execute") {
-            Some(name) => (false, name),
-            None => (true, &value["exec-oob"]),
-        };
-        let (name, arguments) = (
-            name.as_str().unwrap().to_owned(),
-            value["arguments"].clone(),
-        );
-        Some(Heard {
-            name,
-            oob,
-            arguments,
-            id: value["id"].clone(),
-        })
+    /// The next command that was read. The negotiation is one too: its answer is the script's, as
+    /// of all others.
+    fn next(&mut self) -> Option<Heard> {
+        let before = self.server.phase();
+        let command = self.server.poll_command().unwrap();
+        let answered = self.server.take_output();
+        let value = |raw: Option<RawJson>| raw.map_or(Value::Null, |raw| raw.parse().unwrap());
+        match command {
+            Some(command) => Some(Heard {
+                name: command.name,
+                oob: command.oob,
+                arguments: value(command.arguments),
+                id: value(command.id),
+            }),
+            None if before != self.server.phase() => {
+                let answer: Value = serde_json::from_slice(&answered).unwrap();
+                Some(Heard {
+                    name: "qmp_capabilities".to_owned(),
+                    oob: false,
+                    arguments: Value::Null,
+                    id: answer["id"].clone(),
+                })
+            }
+            None => None,
+        }
     }
 
     /// Answers the oldest unanswered command as QEMU would.
@@ -198,12 +219,10 @@ impl Peer {
                     return;
                 }
             }
-            while let Some(command) = self.parse() {
+            while let Some(command) = self.next() {
                 self.unanswered.push_back(command);
             }
-            if self.unanswered.is_empty()
-                && !matches!(self.stream.read_buf(&mut self.heard).await, Ok(1..))
-            {
+            if self.unanswered.is_empty() && !self.read().await {
                 return;
             }
         }

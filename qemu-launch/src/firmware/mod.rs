@@ -11,6 +11,7 @@ pub(crate) mod format;
 mod intel_hex;
 mod loaded;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
@@ -101,7 +102,8 @@ pub(crate) fn check_all(
         // On some boards it is what the CPU begins with.
         loaded.has_unknown = true;
     }
-    add_loaders(spec, &mut loaded);
+    add_loaders(spec, &mut loaded)?;
+    check_named_files(spec)?;
     match (cpu, firmware) {
         (Some(cpu), Some(firmware)) if spec.checked && cortex_m::is_one(cpu) => {
             cortex_m::check_vectors(spec.board_name(), &loaded, firmware)?;
@@ -111,9 +113,35 @@ pub(crate) fn check_all(
     Ok(rewritten)
 }
 
-/// What generic loaders among devices and extra arguments put into memory. What is wrong with them
-/// is QEMU's to say.
-fn add_loaders(spec: &MachineSpec, loaded: &mut Loaded) {
+/// The files that extra arguments name. What else is wrong with them is QEMU's to say.
+fn check_named_files(spec: &MachineSpec) -> Result<(), FirmwareError> {
+    let names = |word: &OsStr| {
+        let word = word.to_str()?;
+        let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'))?;
+        matches!(name, "bios" | "dtb" | "initrd").then_some(())
+    };
+    let mut pairs = spec.extra_args.windows(2);
+    pairs.try_for_each(|pair| match names(&pair[0]) {
+        Some(()) => refuse_pipe(Path::new(&pair[1])),
+        None => Ok(()),
+    })
+}
+
+const NO_FILE: &str = "is a device, pipe or socket; a file was wanted";
+
+/// QEMU would wait for ever to open a pipe that nobody writes.
+fn refuse_pipe(path: &Path) -> Result<(), FirmwareError> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+            Err(FirmwareError::unreadable(path, NO_FILE))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What generic loaders among devices and extra arguments put into memory. What else is wrong
+/// with them is QEMU's to say.
+fn add_loaders(spec: &MachineSpec, loaded: &mut Loaded) -> Result<(), FirmwareError> {
     let devices = spec
         .devices
         .iter()
@@ -132,9 +160,14 @@ fn add_loaders(spec: &MachineSpec, loaded: &mut Loaded) {
     let all: Vec<Vec<_>> = by_device.chain(by_argument).collect();
     for properties in &all {
         let pairs = properties.iter().map(|(key, value)| (&**key, &**value));
-        let known = Loader::of(pairs).and_then(|loader| add_loader(&loader, loaded));
+        let loader = Loader::of(pairs);
+        if let Some(loader) = &loader {
+            refuse_pipe(Path::new(loader.file))?;
+        }
+        let known = loader.and_then(|loader| add_loader(&loader, loaded));
         loaded.has_unknown |= known.is_none();
     }
+    Ok(())
 }
 
 /// As QEMU does: an ELF file or Intel HEX goes where it says, anything else to the address.
@@ -179,7 +212,7 @@ pub(crate) fn open(path: &Path) -> Result<(File, u64), FirmwareError> {
     let problem = if metadata.is_dir() {
         "is a folder; a file was wanted"
     } else if !metadata.is_file() {
-        "is a device, pipe or socket; a file was wanted"
+        NO_FILE
     } else if metadata.len() == 0 {
         "is empty"
     } else {
