@@ -87,6 +87,18 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
           default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
+    /// Write which lines of the firmware ran into this file, in lcov's form, and a summary to stderr
+    ///
+    /// The firmware needs debug information and no instrumentation. A line's count is the number of
+    /// runs that came by.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) coverage: Option<PathBuf>,
+    /// Add to what is in the file of --coverage, instead of replacing it
+    #[arg(long, requires = "coverage")]
+    pub(crate) coverage_merge: bool,
+    /// Count the code of the toolchain's libraries and of crates from a registry as well
+    #[arg(long, requires = "coverage")]
+    pub(crate) coverage_all: bool,
     /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
     #[arg(long, short)]
     pub(crate) verbose: bool,

@@ -86,6 +86,9 @@ pub(crate) fn config(
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
+    if run.coverage.is_some() {
+        config = config.coverage(true);
+    }
     if run.unchecked {
         config = config.with_spec(MachineSpec::without_firmware_checks);
     }
@@ -135,6 +138,12 @@ pub(crate) fn asks_for_list(run: &Run, settings: &Settings) -> bool {
 fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> {
     if is_set("S", run, settings) {
         return Err(own_option("-S", "--gdb"));
+    }
+    let log = ["-d", "-D"]
+        .into_iter()
+        .find(|word| is_set(&word[1..], run, settings));
+    if let Some(word) = log.filter(|_| run.coverage.is_some()) {
+        return Err(own_option(word, "--coverage"));
     }
     if is_set("sandbox", run, settings) && settings.semihosting() != SemihostingMode::Full {
         return Err(own_option("-sandbox", "--semihosting"));

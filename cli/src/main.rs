@@ -4,6 +4,7 @@
 
 mod args;
 mod config_file;
+mod coverage;
 mod debugger;
 mod escape;
 mod expectation;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use qemu_controller::coverage::CoverageError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::{ExitKind, Interruption, StartError, StopError, Verdict};
 use rustix::fs::fstat;
@@ -76,6 +77,10 @@ pub(crate) enum Failure {
     Log { path: PathBuf, source: io::Error },
     #[error("cannot write the verdict into {}", path.display())]
     Json { path: PathBuf, source: io::Error },
+    #[error("cannot write the coverage into {}", path.display())]
+    CoverageFile { path: PathBuf, source: io::Error },
+    #[error("there is no coverage")]
+    Coverage(#[from] CoverageError),
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
     #[error("cannot {what}")]
@@ -92,7 +97,7 @@ impl Failure {
     }
 
     /// In words, with all causes and what QEMU said.
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match self {
             Self::Start {
                 said: Some(said), ..

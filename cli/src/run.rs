@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::args::Run;
 use crate::config_file;
+use crate::coverage;
 use crate::debugger;
 use crate::expectation::Expectation;
 use crate::input::{self, Input};
@@ -75,6 +76,8 @@ async fn in_qemu(
         send_after,
         reporter.in_a_line(),
     )?;
+    others.extend(settings.log.as_deref().map(|log| (log, "the log")));
+    let coverage = coverage::Report::open(run, &others)?;
     let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
     let streams = Streams { stdin, stdout };
     let limit = Limit::new(&settings, since);
@@ -113,13 +116,18 @@ async fn in_qemu(
         None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
     };
     output.begin()?;
+    let coverage = coverage.map(|report| (report, coverage::Report::read_lines(&session)));
     announce(run, &settings, &session, reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
         .map_err(Failure::system("start a thread for stdin"))?;
     let running = Running::new(run, &session, reporter, &output, limit);
     let outcome = running.to_its_end(&mut signals, input, expecting).await;
     session.stop().await?;
-    running.finish_output(outcome?, &mut signals).await
+    let outcome = running.finish_output(outcome?, &mut signals).await?;
+    match coverage {
+        Some((report, lines)) => report.finish(&session, lines, outcome, reporter).await,
+        None => Ok(outcome),
+    }
 }
 
 /// Prints what QEMU was asked for in place of a run (`-machine help`): nothing else comes before it

@@ -5,6 +5,7 @@
 mod support;
 
 mod cargo_runner;
+mod coverage;
 mod debugger;
 mod ending;
 mod files;
