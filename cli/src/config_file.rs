@@ -275,6 +275,7 @@ mod tests {
             ("timeout = 10\n", "line 1", "expected a string"),
             ("newline = 'lf'\n", "line 1", "unknown variant `lf`"),
             ("deterministic = 100\n", "line 1", "from 0 to 10"),
+            ("deterministic = -1\n", "line 1", "from 0 to 10"),
             ("\nqemu = ''\n", "line 2", "is empty"),
             ("machine = ''\n", "line 1", "is empty"),
             ("machine = 'x'\nmachine = 'y'\n", "line 2", "duplicate key"),

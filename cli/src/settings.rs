@@ -124,8 +124,8 @@ impl Settings {
 const MAX_SHIFT: u8 = 10;
 
 fn shift<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u8>, D::Error> {
-    match u8::deserialize(from)? {
-        shift @ 0..=MAX_SHIFT => Ok(Some(shift)),
+    match u8::try_from(i64::deserialize(from)?) {
+        Ok(shift @ 0..=MAX_SHIFT) => Ok(Some(shift)),
         _ => Err(D::Error::custom("a shift is a number from 0 to 10")),
     }
 }

@@ -41,14 +41,6 @@ pub enum SpecError {
         /// The path.
         path: PathBuf,
     },
-    /// An endpoint that this system does not have.
-    #[error("{id} can't be reached by {endpoint} on this system; use a loopback port")]
-    UnsupportedEndpoint {
-        /// The device's id.
-        id: String,
-        /// The kind of endpoint.
-        endpoint: &'static str,
-    },
 }
 
 impl SpecError {
@@ -70,6 +62,16 @@ impl SpecError {
     pub(crate) fn set_twice(what: &str, key: &str, first: &OsStr, second: &OsStr) -> Self {
         Self::Conflict {
             message: format!("the {what} {key} is set twice, to {first:?} and to {second:?}"),
+        }
+    }
+
+    /// An endpoint that this system does not have.
+    pub(crate) fn unsupported(id: &str, endpoint: &'static str) -> Self {
+        Self::Invalid {
+            what: "endpoint",
+            message: format!(
+                "{id} can't be reached by {endpoint} on this system; use a loopback port"
+            ),
         }
     }
 

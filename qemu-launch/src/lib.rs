@@ -109,7 +109,7 @@ pub use firmware::format::Format;
 pub use process::exit::{Exit, ExitKind};
 pub use process::lockup::RegisterDump;
 pub use process::output::{Line, Lines, Tail, TimedOut};
-pub use process::registers::Registers;
+pub use process::registers::DumpedRegisters;
 pub use process::spawn::{spawn, spawn_async};
 pub use process::stop_policy::{StillRunning, StopPolicy, StopStep, Terminated};
 pub use process::{Process, ProcessHandle};

@@ -99,6 +99,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "run --package qemu-launch --example vm_launcher",
     ),
     (
+        "example of gdb-port: stub_check",
+        "run --package gdb-port --no-default-features --example stub_check",
+    ),
+    (
         "example of firmware-info: where",
         "run --package firmware-info --example where -- firmware-info/fixtures/c/o2.elf 0x50",
     ),

@@ -1,6 +1,5 @@
 //! The guest's memory by symbol or address, read while the guest runs.
 
-use std::io;
 use std::time::Duration;
 
 use firmware_info::NameError;
@@ -99,17 +98,15 @@ pub enum MemoryError {
         /// The deadline.
         deadline: Duration,
     },
-    /// The way to QEMU by which memory is written is broken, mostly because it has ended.
-    #[error("the channel to write memory by failed")]
-    Channel(#[from] io::Error),
     /// QEMU could not be asked.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// QEMU answered with something else than memory.
-    #[error("QEMU's answer is no memory: {text}")]
-    Answer {
-        /// What it said.
-        text: String,
+    /// The way to QEMU by which memory is written is broken, mostly because it has ended; or QEMU
+    /// answered with something else than memory.
+    #[error("{message}")]
+    Failed {
+        /// What failed, and why or what QEMU said.
+        message: String,
     },
 }
 
@@ -313,7 +310,7 @@ impl Session {
         if values.len() as u64 == count {
             Ok(values)
         } else {
-            Err(MemoryError::Answer { text })
+            Err(no_memory(&text))
         }
     }
 
@@ -344,13 +341,17 @@ fn width(size: char) -> u64 {
     }
 }
 
+fn no_memory(answer: &str) -> MemoryError {
+    MemoryError::Failed {
+        message: format!("QEMU's answer is no memory: {answer}"),
+    }
+}
+
 /// Reads lines of the form `20000000: 0x0a 0x0b`.
 fn values(text: &str) -> Result<Vec<u64>, MemoryError> {
     let mut values = Vec::new();
     for line in text.lines() {
-        let not_memory = || MemoryError::Answer {
-            text: line.to_owned(),
-        };
+        let not_memory = || no_memory(line);
         let (address, row) = line.split_once(": ").ok_or_else(not_memory)?;
         if row.starts_with("Cannot access memory") {
             let address = u64::from_str_radix(address, 16).map_err(|_| not_memory())?;
@@ -386,7 +387,7 @@ mod tests {
         );
         for text in ["garbage", "20000000: garbage", "2000: 0x", "Error: no"] {
             assert!(
-                matches!(values(text), Err(MemoryError::Answer { .. })),
+                matches!(values(text), Err(MemoryError::Failed { .. })),
                 "{text}"
             );
         }

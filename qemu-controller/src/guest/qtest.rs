@@ -181,7 +181,9 @@ impl Session {
             }
             .into();
         }
-        MemoryError::Channel(error)
+        MemoryError::Failed {
+            message: format!("the channel to write memory by failed: {error}"),
+        }
     }
 
     /// Writes one byte, as [`write_memory`](Self::write_memory) does.

@@ -79,6 +79,13 @@ pub(crate) struct Inner {
     pub(crate) stopped: OnceCell<StopReport>,
 }
 
+impl Inner {
+    /// All ports that the firmware prints on.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = &Serial> {
+        self.serials.iter().flatten().chain(&self.semihosting)
+    }
+}
+
 impl Drop for Inner {
     /// The process is killed next; a QEMU that is not our child would not notice.
     fn drop(&mut self) {

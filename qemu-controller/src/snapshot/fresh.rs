@@ -43,15 +43,9 @@ impl Session {
     ) -> Result<T, SnapshotError> {
         name::check(name)?;
         let (store, name) = (Arc::clone(&self.inner.snapshots), name.to_owned());
-        let ports = self
-            .inner
-            .serials
-            .iter()
-            .flatten()
-            .chain(&self.inner.semihosting);
         let options = Options {
             then: AfterLoad::AsSaved,
-            without_output: Some(ports.cloned().collect()),
+            without_output: Some(self.inner.ports().cloned().collect()),
             ..Options::default()
         };
         let load_or_save =

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use firmware_info::SymbolOffset;
-use qemu_launch::Registers;
+use qemu_launch::DumpedRegisters;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
 use crate::client::transaction::Transaction;
@@ -109,7 +109,7 @@ impl Session {
             Ok((run_state, registers)) => {
                 hang.run_state = Some(run_state);
                 session
-                    .explain(&mut hang, &Registers::parse(&registers))
+                    .explain(&mut hang, &DumpedRegisters::parse(&registers))
                     .await;
             }
             // Its turn did not come.
@@ -126,7 +126,7 @@ impl Session {
         hang
     }
 
-    async fn explain(&self, hang: &mut Hang, registers: &Registers) {
+    async fn explain(&self, hang: &mut Hang, registers: &DumpedRegisters) {
         hang.pc = registers.pc();
         if let Some(pc) = hang.pc {
             hang.place = self.place(pc).await;

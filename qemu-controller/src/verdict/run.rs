@@ -89,14 +89,8 @@ impl Session {
 
     /// Waits until all that was printed is in the buffers.
     async fn drained(&self) {
-        let ports = self
-            .inner
-            .serials
-            .iter()
-            .flatten()
-            .chain(&self.inner.semihosting);
         let drained = async {
-            for port in ports {
+            for port in self.inner.ports() {
                 port.closed().await;
             }
         };

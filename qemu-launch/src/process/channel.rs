@@ -273,17 +273,11 @@ fn resolve(
         Backend::Endpoint(Endpoint::Inherited) => match descriptors.next() {
             Some(fd) => Resolved::Address(Address::Inherited { fd }),
             None => {
-                return Err(SpecError::UnsupportedEndpoint {
-                    id: id.to_owned(),
-                    endpoint: "inheritance",
-                });
+                return Err(SpecError::unsupported(id, "inheritance"));
             }
         },
         Backend::Endpoint(Endpoint::PrivateSocket | Endpoint::Socket(_)) if !cfg!(unix) => {
-            return Err(SpecError::UnsupportedEndpoint {
-                id: id.to_owned(),
-                endpoint: "unix socket",
-            });
+            return Err(SpecError::unsupported(id, "unix socket"));
         }
         Backend::Endpoint(Endpoint::PrivateSocket) => Resolved::Address(Address::Socket(
             socket_path(folder.join(format!("{id}.sock")))?,

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::process::registers::Registers;
+use crate::process::registers::DumpedRegisters;
 
 /// What QEMU said of a lockup, with the guest's registers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterDump {
     reason: String,
-    registers: Registers,
+    registers: DumpedRegisters,
 }
 
 impl RegisterDump {
@@ -25,7 +25,7 @@ impl RegisterDump {
         let reason = reason.trim_start_matches("Lockup: ").trim_end().to_owned();
         Some(Self {
             reason,
-            registers: Registers::parse(rest),
+            registers: DumpedRegisters::parse(rest),
         })
     }
 
@@ -38,7 +38,7 @@ impl RegisterDump {
 
     /// The guest's registers.
     #[must_use]
-    pub fn registers(&self) -> &Registers {
+    pub fn registers(&self) -> &DumpedRegisters {
         &self.registers
     }
 

@@ -3,9 +3,9 @@
 /// Registers by the names that QEMU gives them, in its order: from a lockup's dump, or from the
 /// human monitor's `info registers`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Registers(Vec<(String, u64)>);
+pub struct DumpedRegisters(Vec<(String, u64)>);
 
-impl Registers {
+impl DumpedRegisters {
     /// Reads what each architecture prints: `R15=0000010a`, `PC = 40000000`, `pc=0x80100008`,
     /// AVR's `PC:    027ccc`, x86's `CS =f000 ffff0000` (its second number is `CS.base`), and lines
     /// of `name hex` pairs, as RISC-V's. What is none of these is passed over.
@@ -99,43 +99,43 @@ fn pairs(mut words: &[&str]) -> Vec<(String, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::Registers;
+    use super::DumpedRegisters;
 
     #[test]
     fn as_each_architecture_prints_them() {
         let arm = "\r\nCPU#0\r\nR14=fffffff9 R15=00000010\r\nXPSR=40000003 -Z-- A handler\r\nFPSCR: 00000000\r\n";
-        let arm = Registers::parse(arm);
+        let arm = DumpedRegisters::parse(arm);
         assert_eq!(
             (arm.pc(), arm.register("xpsr"), arm.register("FPSCR")),
             (Some(0x10), Some(0x4000_0003), None)
         );
         assert_eq!(arm.iter().count(), 3);
         let aarch64 = " PC=0000000040000000 X00=0000000000000000\nPSTATE=400003c5 -Z-- EL1h    FPU disabled\n";
-        assert_eq!(Registers::parse(aarch64).pc(), Some(0x4000_0000));
+        assert_eq!(DumpedRegisters::parse(aarch64).pc(), Some(0x4000_0000));
         let riscv = " V      =   0\n pc       0000000080000010\n mhartid  0000000000000000\n x1/ra    0000000080000124 x2/sp    0000000080200000\n";
-        let riscv = Registers::parse(riscv);
+        let riscv = DumpedRegisters::parse(riscv);
         assert_eq!(
             (riscv.pc(), riscv.register("sp")),
             (Some(0x8000_0010), Some(0x8020_0000))
         );
         let mips = "pc=0x80100008 HI=0x00000000 LO=0x00000000 ds 10000090 00000000 0\nGPR00: r0 00000000 at 00000001\nCP0 Status  0x00400004 Cause   0x00000010 EPC    0x80100004\n";
-        let mips = Registers::parse(mips);
+        let mips = DumpedRegisters::parse(mips);
         assert_eq!(
             (mips.pc(), mips.register("at"), mips.register("cause")),
             (Some(0x8010_0008), Some(1), Some(0x10))
         );
         let m68k = "D0 = 00000007   A0 = 00000000   F0 = 7fff ffffffffffffffff  (         nan)\nPC = 40000000   SR = 2700 T:0 I:7 SI -----\n";
-        let m68k = Registers::parse(m68k);
+        let m68k = DumpedRegisters::parse(m68k);
         assert_eq!(
             (m68k.pc(), m68k.register("d0"), m68k.register("SR")),
             (Some(0x4000_0000), Some(7), Some(0x2700))
         );
         let avr = "\nPC:    027ccc\nSP:      08ff\nSREG:    [ - - - - - - - - ]\n";
-        assert_eq!(Registers::parse(avr).pc(), Some(0x2_7ccc));
+        assert_eq!(DumpedRegisters::parse(avr).pc(), Some(0x2_7ccc));
         let real_mode =
             "EIP=0000fff0 EFL=00000002 [-------] CPL=0\nCS =f000 ffff0000 0000ffff 00009b00\n";
-        assert_eq!(Registers::parse(real_mode).pc(), Some(0xffff_fff0));
+        assert_eq!(DumpedRegisters::parse(real_mode).pc(), Some(0xffff_fff0));
         let x86 = "R14=0000000000000000 R15=00000000000000aa\nRIP=0000000000101234 RFL=00000002\nCS =0008 0000000000000000 00000000 00209a00\n";
-        assert_eq!(Registers::parse(x86).pc(), Some(0x10_1234));
+        assert_eq!(DumpedRegisters::parse(x86).pc(), Some(0x10_1234));
     }
 }

@@ -16,8 +16,10 @@ mod verbs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
-use qemu_controller::Session;
+use qemu_controller::{AfterLoad, Session, SnapshotError};
 use serde_json::{Value, json};
+
+use crate::support::{counter, counts};
 
 /// Memory that the guest writes: where from, and how much.
 #[derive(Clone, Copy, Debug)]
@@ -132,4 +134,27 @@ async fn disk(folder: &Path, format: &str) -> PathBuf {
     done.await.unwrap();
     session.stop().await.unwrap();
     path
+}
+
+/// Saves over the snapshot `first`. Where that fails, the guest goes on, all is put back, and the
+/// earlier snapshot is loaded: its counter is this. False where the save does not fail.
+async fn overwriting_fails(session: &Session, counter_then: u32) -> bool {
+    match session.save_snapshot("first").overwrite().await {
+        Err(SnapshotError::Job {
+            command: "snapshot-save",
+            error,
+        }) => assert!(!error.is_empty()),
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => return false,
+    }
+    assert!(counts(session).await, "the guest goes on");
+    check_put_back(session).await;
+    let load = session.load_snapshot("first").then(AfterLoad::Paused);
+    load.await.unwrap();
+    assert_eq!(
+        counter(session).await,
+        counter_then,
+        "the earlier snapshot is still there"
+    );
+    true
 }
