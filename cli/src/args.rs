@@ -58,13 +58,12 @@ pub(crate) struct Run {
     /// Hold the firmware until a debugger attaches and continues, and print the line that attaches
     /// one
     ///
-    /// ADDRESS is where the GDB stub listens: a loopback port or address (default 127.0.0.1:1234),
+    /// ADDRESS is where it can connect: a loopback port or address (default 127.0.0.1:1234),
     /// `free` for any free port, or `unix:PATH`. A reset starts the firmware over. --timeout counts
     /// once the debugger has left.
     ///
-    /// While a TCP port listens, every user of this machine and every web page in its browsers can
-    /// reach it, and through the stub write files as you; it runs no programs. `unix:PATH` in a folder
-    /// of yours keeps them out.
+    /// Every user of this machine can connect to a TCP port, and through the debugger's commands write
+    /// files as you; they run no programs. `unix:PATH` in a folder of yours keeps others out.
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1234", value_parser = gdb)]
     pub(crate) gdb: Option<Endpoint>,
@@ -229,7 +228,7 @@ fn address(text: &str) -> Result<u64, String> {
     number.map_err(|_| "an address is a number of 64 bits, such as 0x8000".to_owned())
 }
 
-/// Where a GDB stub may listen. Whoever reaches it can run commands here, so no address that others
+/// Where a debugger may connect. Whoever reaches it can run commands here, so no address that others
 /// can reach.
 fn gdb(text: &str) -> Result<Endpoint, String> {
     if text == "free" {

@@ -1,71 +1,46 @@
 //! `--gdb`: where a debugger finds the firmware, whether one is there, and who has the port.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use qemu_controller::debug::{DebugError, HandOver};
 use qemu_controller::gdb_port::{ListenState, StubAddress, inspect};
-use qemu_controller::qmp_proto::commands::QueryChardev;
-use qemu_controller::{Endpoint, RunState, Session};
+use qemu_controller::{Endpoint, Session};
 use serde_json::json;
 
-use crate::args::Run;
 use crate::limit::Limit;
 use crate::report::{Failure, Reporter};
 use crate::settings::{Settings, Timeout};
 
-/// How often QEMU is asked whether a debugger is there: it has no event for that.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Lets a debugger connect: the firmware is held until one has come, and QEMU listens nowhere.
+pub(crate) async fn wait(session: &Session, endpoint: &Endpoint) -> Result<HandOver, Failure> {
+    let debugger = session.debugger().await?;
+    let waiting = debugger.hand_over(endpoint.clone()).await;
+    waiting.map_err(|error| match &error {
+        DebugError::Listen { error: cause, .. }
+            if cause.kind() == std::io::ErrorKind::AddrInUse =>
+        {
+            port_in_use(endpoint).unwrap_or_else(|| error.into())
+        }
+        _ => error.into(),
+    })
+}
 
 /// Says how to attach a debugger.
 pub(crate) fn announce(
-    run: &Run,
     settings: &Settings,
-    gdb: &StubAddress,
+    hand_over: &HandOver,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
-    let attach = attach_line(run, gdb);
+    let attach = hand_over.command();
     let mut words = format!(
         "the firmware waits for a debugger; attach one with\n\n{attach}\n\nand let it `continue`"
     );
     if matches!(settings.timeout, Some(Timeout::After(_))) {
         words += "; --timeout counts once it has left";
     }
-    let object = json!({ "event": "gdb", "address": gdb.to_string(), "attach": attach });
+    let address = hand_over.address().to_string();
+    let object = json!({ "event": "gdb", "address": address, "attach": attach });
     reporter.say(Some(&words), &object)
-}
-
-/// The line that attaches a debugger, as a shell takes it.
-fn attach_line(run: &Run, gdb: &StubAddress) -> String {
-    let address = gdb.to_string();
-    // GDB knows a socket by its path alone.
-    let address = address.strip_prefix("unix:").unwrap_or(&address);
-    let firmware = run.firmware.to_string_lossy();
-    let target = format!("target remote {address}");
-    shlex::try_join(["gdb-multiarch", "-q", &firmware, "-ex", &target]).unwrap_or(target)
-}
-
-/// Waits until a debugger was there and has left. Returns whether the firmware runs on.
-pub(crate) async fn left(session: &Session) -> bool {
-    let mut was_there = false;
-    loop {
-        // A session that has ended is somebody else's to see.
-        match (is_attached(session).await, session.query_status().await) {
-            (Some(true), _) => was_there = true,
-            // The firmware was held at its start: only a debugger can have let it run.
-            (Some(false), Ok(state)) if was_there || state.status != RunState::Prelaunch => {
-                return state.running;
-            }
-            _ => {}
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Waits until a debugger is there.
-pub(crate) async fn attached(session: &Session) {
-    while is_attached(session).await != Some(true) {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 /// Says that the debugger has left, and whether the firmware runs on.
@@ -84,28 +59,15 @@ pub(crate) fn say_left(runs: bool, limit: Limit, reporter: &Reporter) -> Result<
     reporter.say(Some(&words), &object)
 }
 
-/// Whether a debugger is there, by QEMU's own socket; `None` where it does not say.
-async fn is_attached(session: &Session) -> Option<bool> {
-    let devices = session.command(&QueryChardev).await.ok()?;
-    let stub = devices.iter().find(|device| device.label == "gdb")?;
-    Some(!stub.filename.starts_with("disconnected:"))
-}
-
-/// Who listens where the stub was to listen.
-pub(crate) fn port_in_use(gdb: Option<&Endpoint>) -> Option<Failure> {
-    let address = address(gdb?)?;
+/// Who listens where a debugger was to connect.
+fn port_in_use(gdb: &Endpoint) -> Option<Failure> {
+    let address = address(gdb)?;
     // Asked as if this process should listen there: any other owner is then named.
-    match inspect(&StubAddress::Tcp(address), Some(std::process::id())) {
-        ListenState::OtherProcess { pid } => Some(Failure::PortInUse {
-            address,
-            owner: pid.map_or_else(String::new, |pid| format!(" by {}", program(pid))),
-        }),
-        ListenState::Present(_) => Some(Failure::PortInUse {
-            address,
-            owner: String::new(),
-        }),
-        _ => None,
-    }
+    let owner = match inspect(&StubAddress::Tcp(address), Some(std::process::id())) {
+        ListenState::OtherProcess { pid: Some(pid) } => format!(" by {}", program(pid)),
+        _ => String::new(),
+    };
+    Some(Failure::PortInUse { address, owner })
 }
 
 fn address(gdb: &Endpoint) -> Option<SocketAddr> {

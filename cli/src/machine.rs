@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
-use qemu_controller::qemu_launch::{Format, MachineSpec, Semihosting, SpawnError};
-use qemu_controller::{QemuConfig, StartError};
+use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting, SpawnError};
+use qemu_controller::{Endpoint, QemuConfig, StartError};
 
 use crate::args::Run;
-use crate::debugger;
 use crate::report::{Failure, chain};
 use crate::settings::{SemihostingMode, Settings};
 
@@ -64,8 +63,15 @@ pub(crate) fn config(
         .with_spec(|spec| spec.stdin(streams.stdin).stdout(streams.stdout))
         .extra_args(extra_args(run, settings)?);
     config = semihosting(config, run, settings);
-    if let Some(endpoint) = &run.gdb {
-        config = config.gdb(endpoint.clone());
+    if cfg!(target_os = "linux")
+        && matches!(
+            run.gdb,
+            Some(Endpoint::Loopback { .. } | Endpoint::Exposed(_))
+        )
+        && !is_set("sandbox", run, settings)
+    {
+        // Every local user can be the debugger, and a debugger has the monitor.
+        config = config.with_spec(|spec| spec.sandbox(Sandbox::NoSpawn));
     }
     if let Some(machine) = &settings.machine {
         config = config.machine(machine);
@@ -203,11 +209,6 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
     let text = chain(&error);
     if let StartError::Launch(SpawnError::Spec(_)) = &error
         && let Some(failure) = refused_word(&text, run, settings)
-    {
-        return failure;
-    }
-    if text.contains("Address already in use")
-        && let Some(failure) = debugger::port_in_use(run.gdb.as_ref())
     {
         return failure;
     }

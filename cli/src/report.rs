@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use qemu_controller::coverage::CoverageError;
+use qemu_controller::debug::DebugError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::{ExitKind, Interruption, StartError, StopError, Verdict};
 use rustix::fs::fstat;
@@ -50,6 +51,8 @@ pub(crate) enum Failure {
     NoSandbox(#[source] Box<StartError>),
     #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]
     PortInUse { address: SocketAddr, owner: String },
+    #[error(transparent)]
+    Debugger(#[from] DebugError),
     #[error(transparent)]
     Firmware(FirmwareError),
     #[error(

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::time::Instant;
 
+use qemu_controller::debug::HandOver;
 use qemu_controller::{Session, StartError};
 use serde_json::json;
 
@@ -117,11 +118,19 @@ async fn in_qemu(
     };
     output.begin()?;
     let coverage = coverage.map(|report| (report, coverage::Report::read_lines(&session)));
-    announce(run, &settings, &session, reporter)?;
+    let hand_over = match &run.gdb {
+        Some(endpoint) => tokio::select! {
+            waiting = debugger::wait(&session, endpoint) => Some(waiting?),
+            signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
+        },
+        None => None,
+    };
+    announce(run, &settings, &session, hand_over.as_ref(), reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
         .map_err(Failure::system("start a thread for stdin"))?;
     let running = Running::new(run, &session, reporter, &output, limit);
-    let outcome = running.to_its_end(&mut signals, input, expecting).await;
+    let outcome = running.to_its_end(&mut signals, input, expecting, hand_over);
+    let outcome = outcome.await;
     session.stop().await?;
     let outcome = running.finish_output(outcome?, &mut signals).await?;
     match coverage {
@@ -144,6 +153,7 @@ fn announce(
     run: &Run,
     settings: &Settings,
     session: &Session,
+    hand_over: Option<&HandOver>,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
     if let Some(process) = session.process().filter(|_| run.verbose) {
@@ -151,8 +161,8 @@ fn announce(
         let object = json!({ "event": "start", "command_line": command_line });
         reporter.say(Some(&command_line), &object)?;
     }
-    match session.gdb() {
-        Some(gdb) => debugger::announce(run, settings, gdb, reporter),
+    match hand_over {
+        Some(hand_over) => debugger::announce(settings, hand_over, reporter),
         None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use qemu_controller::debug::HandOver;
 use qemu_controller::{Session, Verdict};
 use serde_json::json;
 use tokio::time::{timeout, timeout_at};
@@ -64,9 +65,10 @@ impl<'a> Running<'a> {
         signals: &mut Signals,
         input: Input,
         expecting: bool,
+        hand_over: Option<HandOver>,
     ) -> Result<Outcome, Failure> {
         let control = async {
-            let outcome = self.control(signals, expecting).await?;
+            let outcome = self.control(signals, expecting, hand_over).await?;
             // QEMU may wait for its stdin.
             drop(input);
             // QEMU goes: what the pipes hold is all there will be.
@@ -85,10 +87,15 @@ impl<'a> Running<'a> {
     }
 
     /// Lets the firmware run, until it is over or is to be ended.
-    async fn control(&self, signals: &mut Signals, expecting: bool) -> Result<Outcome, Cut> {
+    async fn control(
+        &self,
+        signals: &mut Signals,
+        expecting: bool,
+        hand_over: Option<HandOver>,
+    ) -> Result<Outcome, Cut> {
         let verdict = async {
-            match self.run.gdb {
-                Some(_) => self.debugged().await,
+            match hand_over {
+                Some(hand_over) => self.debugged(hand_over).await,
                 None => Ok(self.run_until(self.limit).await),
             }
         };
@@ -140,16 +147,19 @@ impl<'a> Running<'a> {
     }
 
     /// The debugger lets it run, and takes its time; once it has left, the time counts.
-    async fn debugged(&self) -> Result<ControlFlow<Outcome, Verdict>, Failure> {
+    async fn debugged(
+        &self,
+        mut hand_over: HandOver,
+    ) -> Result<ControlFlow<Outcome, Verdict>, Failure> {
         loop {
             let runs = tokio::select! {
                 verdict = self.session.wait() => return Ok(ControlFlow::Continue(verdict)),
-                runs = debugger::left(self.session) => runs,
+                Ok(runs) = hand_over.left() => runs,
             };
             debugger::say_left(runs, self.limit, self.reporter)?;
             tokio::select! {
                 ended = self.left_alone(runs, self.limit.renewed()) => return Ok(ended),
-                () = debugger::attached(self.session) => {}
+                Ok(()) = hand_over.attached() => {}
             }
         }
     }

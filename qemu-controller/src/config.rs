@@ -363,6 +363,12 @@ impl QemuConfig {
         }
     }
 
+    /// Where the ELF file is that has the symbols.
+    #[cfg(feature = "debugger")]
+    pub(crate) fn symbols_path(&self) -> Option<&std::path::Path> {
+        self.symbols.as_deref().or(self.spec.firmware_path())
+    }
+
     /// The ELF file as it is now; `None` also where it cannot be opened, for which there is a
     /// better place to complain.
     pub(crate) fn symbols_file(&self, spec: &MachineSpec) -> Option<File> {

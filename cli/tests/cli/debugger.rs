@@ -159,3 +159,38 @@ fn its_monitor_s_quit_is_an_interruption_too() {
     let said = Said::of(&running.end(), 130).stderr;
     assert!(said.contains("the debugger ended the run"), "{said}");
 }
+
+#[test]
+fn one_that_was_there_for_a_moment_is_noticed_and_a_look_at_the_port_is_not_one() {
+    let mut running = Call::image("tick", ["--gdb=free", "--timeout", "1s"]).start();
+    let mut debugger = attach(&mut running);
+    // A port scanner and a web page; the firmware is still held for the debugger.
+    let address = debugger.peer_addr().unwrap();
+    drop(TcpStream::connect(address).unwrap());
+    let mut page = TcpStream::connect(address).unwrap();
+    page.write_all(b"POST / HTTP/1.1\r\n\r\n$c#63").unwrap();
+    page.set_read_timeout(Some(DEADLINE)).unwrap();
+    // Detaches within the same moment.
+    debugger.write_all(b"+$?#3f+$D;1#b0").unwrap();
+    answered(&mut debugger, "$OK");
+    drop(debugger);
+    running
+        .stderr
+        .until("the debugger has left; the firmware runs on");
+    // Cut off at the latest when the run ends.
+    let _ = page.read_to_end(&mut Vec::new());
+    let said = Said::of(&running.end(), 124).stdout;
+    assert!(said.starts_with("boot\n"), "{said}");
+}
+
+#[test]
+fn ctrl_c_ends_the_run_while_a_debugger_is_there() {
+    let mut running = Call::image("tick", ["--gdb=free"]).start();
+    let mut debugger = attach(&mut running);
+    send(&mut debugger, "?");
+    answered(&mut debugger, "$T05");
+    running.signal(Signal::INT);
+    let said = Said::of(&running.end(), 130).stderr;
+    assert!(said.contains("interrupted: the guest is "), "{said}");
+    assert_eq!(debugger.read_to_end(&mut Vec::new()).unwrap_or(0), 0);
+}

@@ -14,6 +14,9 @@ pub(crate) struct RunRequests {
     /// Whether there is a debugger.
     #[cfg(feature = "debugger")]
     pub(crate) debugger: tokio::sync::watch::Sender<DebuggerPlace>,
+    /// A real debugger was let in, who can end QEMU.
+    #[cfg(feature = "debugger")]
+    pub(crate) handed_over: std::sync::atomic::AtomicBool,
 }
 
 /// A session has one debugger at a time.
@@ -34,6 +37,13 @@ impl RunRequests {
     pub(crate) const STOP: u8 = 1;
     /// The user's last command let the guest run.
     pub(crate) const CONT: u8 = 2;
+
+    pub(crate) fn handed_over(&self) -> bool {
+        #[cfg(feature = "debugger")]
+        return self.handed_over.load(Ordering::Relaxed);
+        #[cfg(not(feature = "debugger"))]
+        false
+    }
 
     /// Notes a command that changes the run state.
     pub(crate) fn note(&self, command: &str) {

@@ -1,74 +1,27 @@
-//! The stub, made when it is asked for and taken away when it is no longer needed: no port, no
-//! listener.
-//!
-//! ```text
-//!  socket pair ─► getfd (SCM_RIGHTS) ─► chardev-add ─► gdbserver chardev:ID ─► handshake
-//!  drop ─► points out ─► gdbserver none ─► cont, if it is to run
-//! ```
+//! A debugger at the stub, and how it leaves: points out, the stub taken away if it was made for
+//! this, and the guest let run if it is to run.
 
-use std::any::Any;
-use std::io;
 use std::ops::Deref;
-use std::os::fd::AsFd as _;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gdb_port::Chardev;
 use gdb_remote::handshake::StubIdentity;
 use gdb_remote::reply::StopReply;
-use qmp_proto::commands::{ChardevInfo, Cont, QueryChardev, QueryStatus, RunState, Stop};
-use qmp_proto::{Command, Empty};
+use qmp_proto::Command;
+use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
 use serde::{Deserialize, Serialize};
-use tokio::task::yield_now;
 use tokio::time::timeout;
 use tracing::{Instrument as _, debug};
 
-use super::UNATTENDED;
+use super::connect::{self, Owner};
 use super::error::DebugError;
 use super::stub::{Attention, Stub};
+use super::{KeepAlive, UNATTENDED};
 use crate::client::Shared;
 use crate::client::command::command;
 use crate::client::run_state::{DebuggerPlace, RunRequests};
 use crate::client::transport::tokio_stream;
-use crate::error::CommandError;
-
-/// Distinguishes the chardevs of one process.
-static NEXT: AtomicU64 = AtomicU64::new(0);
-
-#[derive(Serialize)]
-struct Getfd {
-    fdname: String,
-}
-
-impl Command for Getfd {
-    const NAME: &'static str = "getfd";
-    type Return = Empty;
-}
-
-/// `chardev-add` of a socket whose descriptor was passed before.
-#[derive(Serialize)]
-struct AddChardev {
-    id: String,
-    backend: serde_json::Value,
-}
-
-impl Command for AddChardev {
-    const NAME: &'static str = "chardev-add";
-    type Return = serde_json::Value;
-}
-
-#[derive(Serialize)]
-struct HumanMonitor {
-    #[serde(rename = "command-line")]
-    line: String,
-}
-
-impl Command for HumanMonitor {
-    const NAME: &'static str = "human-monitor-command";
-    type Return = String;
-}
 
 #[derive(Serialize)]
 struct QueryTarget {}
@@ -103,59 +56,74 @@ const BIG_ENDIAN: [&str; 12] = [
 pub(super) struct Attachment {
     pub(super) shared: Arc<Shared>,
     pub(super) stub: Arc<Stub>,
+    owner: Owner,
     identity: OnceLock<StubIdentity>,
     pub(super) big_endian: bool,
     /// QEMU's name of the architecture.
     pub(super) arch: String,
     /// Keeps a QEMU that outlives its session from being let go before the stub is gone.
-    _keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+    _keep_alive: Option<KeepAlive>,
 }
 
-/// Takes the stub away when it is dropped, in a task of its own.
-pub(super) struct CloseOnDrop(Arc<Attachment>);
+/// Takes the stub away when it is dropped, in a task of its own, and gives its place free then.
+pub(super) struct CloseOnDrop {
+    attachment: Arc<Attachment>,
+    /// Until another has it.
+    place: Option<Place>,
+}
 
 impl Deref for CloseOnDrop {
     type Target = Attachment;
 
     fn deref(&self) -> &Attachment {
-        &self.0
+        &self.attachment
     }
 }
 
 impl CloseOnDrop {
+    pub(super) fn new(attachment: Arc<Attachment>, place: Place) -> Self {
+        Self {
+            attachment,
+            place: Some(place),
+        }
+    }
+
     /// For a task that may outlive it.
     pub(super) fn share(&self) -> Arc<Attachment> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.attachment)
+    }
+
+    /// The stub is another's to take away.
+    pub(super) fn release(mut self) -> (Arc<Attachment>, Option<Place>) {
+        (Arc::clone(&self.attachment), self.place.take())
     }
 }
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        let attachment = Arc::clone(&self.0);
+        let Some(place) = self.place.take() else {
+            return;
+        };
+        place.set(DebuggerPlace::Closing);
+        let attachment = Arc::clone(&self.attachment);
         let shared = Arc::clone(&attachment.shared);
-        shared
-            .run_requests
-            .debugger
-            .send_replace(DebuggerPlace::Closing);
         let span = shared.span.clone();
         let closing = async move {
             let turn = attachment
                 .shared
                 .take_turn("gdbserver none", UNATTENDED.into())
                 .await;
-            if let (Ok(_turn), Err(error)) = (&turn, attachment.close().await) {
-                // A QEMU that has ended, mostly.
-                debug!(%error, "the stub was not taken away in order");
+            if turn.is_ok() {
+                attachment.close_logged().await;
             }
-            let place = &attachment.shared.run_requests.debugger;
-            place.send_replace(DebuggerPlace::Free);
+            drop(place);
         };
         shared.runtime.spawn(closing.instrument(span));
     }
 }
 
-/// The session has one debugger at a time; this is its place, while the stub is being made.
-pub(super) struct Place(Option<Arc<Shared>>);
+/// The session has one debugger at a time; this is its place. Dropped, it is free.
+pub(super) struct Place(Arc<Shared>);
 
 impl Place {
     /// Waits for an earlier debugger's stub to be gone.
@@ -177,78 +145,54 @@ impl Place {
                 free
             });
         }
-        Ok(Self(Some(Arc::clone(&shared))))
+        Ok(Self(shared))
+    }
+
+    pub(super) fn set(&self, place: DebuggerPlace) {
+        self.0.run_requests.debugger.send_replace(place);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.take() {
-            shared
-                .run_requests
-                .debugger
-                .send_replace(DebuggerPlace::Free);
-        }
+        self.set(DebuggerPlace::Free);
     }
 }
 
 impl Attachment {
-    /// Makes the stub. The turn is the caller's; nobody else changes the run state meanwhile.
+    /// Connects to the stub. The turn is the caller's; nobody else changes the run state meanwhile.
     pub(super) async fn open(
-        mut place: Place,
         shared: Arc<Shared>,
-        keep_alive: Option<Arc<dyn Any + Send + Sync>>,
+        keep_alive: Option<KeepAlive>,
         deadline: Duration,
-    ) -> Result<CloseOnDrop, DebugError> {
-        let chardevs = command(&shared, deadline, &QueryChardev).await?;
-        let listens = |chardev: &&ChardevInfo| {
-            chardev.label == "gdb" && Chardev::parse(&chardev.filename).is_some()
-        };
-        if let Some(stub) = chardevs.iter().find(listens) {
-            return Err(DebugError::StubListens(stub.filename.clone()));
-        }
+    ) -> Result<Arc<Self>, DebugError> {
         let TargetInfo { arch } = command(&shared, deadline, &QueryTarget {}).await?;
         let was_running = command(&shared, deadline, &QueryStatus).await?.running;
-        let (ours, theirs) = UnixStream::pair().map_err(DebugError::Socket)?;
-        let name = format!("qemu-controller-gdb-{}", NEXT.fetch_add(1, Relaxed));
-        pass(&shared, &theirs).await?;
-        let fdname = name.clone();
-        command(&shared, deadline, &Getfd { fdname }).await?;
-        drop(theirs);
-        let backend = serde_json::json!({ "type": "socket", "data": {
-            "addr": { "type": "fd", "data": { "str": name } }, "server": false,
-        }});
-        let id = name.clone();
-        command(&shared, deadline, &AddChardev { id, backend }).await?;
-        let stub = Stub::new(tokio_stream(ours).map_err(DebugError::Socket)?);
+        let (socket, owner) = connect::connect(&shared, deadline).await?;
+        let stub = Stub::new(tokio_stream(socket).map_err(DebugError::Socket)?);
         // The handshake's events are read here, and not by the reader task.
         let _attention = Attention::new(&stub);
         stub.state().should_run = was_running;
         shared.run_requests.last.store(0, Relaxed);
-        // From here on the stub is taken away, whatever happens.
-        place.0 = None;
-        let closing = CloseOnDrop(Arc::new(Self {
+        let attachment = Self {
             shared,
             stub,
+            owner,
             identity: OnceLock::new(),
             big_endian: BIG_ENDIAN.contains(&arch.as_str()),
             arch,
             _keep_alive: keep_alive,
-        }));
-        let attachment = &closing;
-        let line = format!("gdbserver chardev:{name}");
-        let said = attachment.human_monitor(line.clone(), deadline).await?;
-        if !said.contains("Waiting for gdb connection") {
-            let text = said.trim().to_owned();
-            return Err(CommandError::HumanMonitor { line, text }.into());
+        };
+        match attachment.stub.connected(deadline).await {
+            Ok(identity) => {
+                let _ = attachment.identity.set(identity);
+                Ok(Arc::new(attachment))
+            }
+            Err(error) => {
+                attachment.close_logged().await;
+                Err(error)
+            }
         }
-        let identity = attachment.stub.connected(deadline).await?;
-        let _ = attachment.identity.set(identity);
-        Ok(closing)
-    }
-
-    async fn human_monitor(&self, line: String, deadline: Duration) -> Result<String, DebugError> {
-        Ok(command(&self.shared, deadline, &HumanMonitor { line }).await?)
     }
 
     /// Whether the guest runs, as QEMU answers. The turn is the caller's.
@@ -301,7 +245,7 @@ impl Attachment {
     }
 
     /// Whether the guest is to run when the debugger lets go of it.
-    fn should_run(&self) -> bool {
+    pub(super) fn should_run(&self) -> bool {
         let last = self.shared.run_requests.last.load(Relaxed);
         self.stub.state().should_run && last != RunRequests::STOP
     }
@@ -322,19 +266,20 @@ impl Attachment {
 
     /// Lets a stopped guest run, if it is to run and can.
     async fn run_on(&self, deadline: Duration) -> Result<(), DebugError> {
-        let state = command(&self.shared, deadline, &QueryStatus).await?.status;
-        let can = matches!(
-            state,
-            RunState::Paused | RunState::Debug | RunState::Prelaunch
-        );
-        if self.should_run() && can {
-            command(&self.shared, deadline, &Cont).await?;
+        if self.should_run() && run_on(&self.shared, deadline).await? {
             self.stub.note(true);
         }
         Ok(())
     }
 
-    /// Takes the stub away.
+    /// Takes the stub away, and lets the guest run if it is to run.
+    pub(super) async fn close_logged(&self) {
+        if let Err(error) = self.close().await {
+            // A QEMU that has ended, mostly.
+            debug!(%error, "the stub was not taken away in order");
+        }
+    }
+
     async fn close(&self) -> Result<(), DebugError> {
         self.stub.idle(UNATTENDED).await;
         let was_running = self.is_running(UNATTENDED).await?;
@@ -342,8 +287,10 @@ impl Attachment {
             self.stop(UNATTENDED).await?;
             self.remove_points(UNATTENDED).await?;
         }
-        self.human_monitor("gdbserver none".to_owned(), UNATTENDED)
-            .await?;
+        if self.owner == Owner::Us {
+            connect::remove(&self.shared, UNATTENDED).await?;
+        }
+        self.stub.hang_up();
         if was_running {
             // Only if it was stopped for this.
             self.stub.state().should_run = true;
@@ -352,16 +299,15 @@ impl Attachment {
     }
 }
 
-/// Sends QEMU's end of the pair over the monitor's socket.
-async fn pass(shared: &Shared, theirs: &UnixStream) -> Result<(), DebugError> {
-    loop {
-        let sent = shared.state().send_descriptor(theirs.as_fd());
-        match sent {
-            None => return Err(DebugError::NoDescriptor),
-            Some(Ok(())) => return Ok(()),
-            // A command is being written; the driver is at it.
-            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => yield_now().await,
-            Some(Err(error)) => return Err(DebugError::Socket(error)),
-        }
+/// Lets a stopped guest run if it can; whether it does.
+pub(super) async fn run_on(shared: &Shared, deadline: Duration) -> Result<bool, DebugError> {
+    let state = command(shared, deadline, &QueryStatus).await?.status;
+    let can = matches!(
+        state,
+        RunState::Paused | RunState::Debug | RunState::Prelaunch
+    );
+    if can {
+        command(shared, deadline, &Cont).await?;
     }
+    Ok(can)
 }

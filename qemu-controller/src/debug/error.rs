@@ -15,14 +15,25 @@ pub enum DebugError {
     /// There is one debugger of a session at a time.
     #[error("this session has a debugger already; drop it first")]
     Busy,
-    /// The machine was started with a stub that listens, which a debugger of ours would close.
-    #[error(
-        "this QEMU has a GDB stub that listens at {0}; a session that debugs itself is started without `QemuConfig::gdb`"
-    )]
-    StubListens(String),
-    /// No descriptor can be passed over this monitor's connection.
-    #[error("the monitor's connection takes no descriptor: only a unix socket does")]
-    NoDescriptor,
+    /// The machine was started with a stub that listens, and a debugger is there already.
+    #[error("a debugger is at this QEMU's GDB stub, which listens at {0}, and a stub serves one")]
+    StubInUse(String),
+    /// QEMU's stub cannot be connected to: it is on another machine, or in a container.
+    #[error("QEMU's GDB stub at {address} cannot be reached: {error}")]
+    Unreachable {
+        /// Where it listens.
+        address: String,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Nobody can be let connect here.
+    #[error("a debugger cannot be waited for at {address}: {error}")]
+    Listen {
+        /// Where it was to be.
+        address: String,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The socket for the stub could not be made, or passed to QEMU.
     #[error("the socket for the stub could not be given to QEMU: {0}")]
     Socket(std::io::Error),

@@ -18,7 +18,10 @@
 //! that nothing lets the guest run in between: to a running guest nothing is sent.
 
 mod attach;
+mod connect;
 mod error;
+mod hand_over;
+mod listener;
 pub(crate) mod panics;
 mod registers;
 mod run;
@@ -50,6 +53,7 @@ use stub::{Attention, Point};
 
 pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
+pub use hand_over::HandOver;
 pub use registers::Registers;
 pub(crate) use standing::Arrival;
 pub use until::{Stop, StopReason, Until};
@@ -60,6 +64,8 @@ const UNATTENDED: Duration = Duration::from_secs(30);
 
 /// Stands for 'not known': the count of turns never comes so far.
 const UNSURE: u64 = u64::MAX;
+
+type KeepAlive = Arc<dyn Any + Send + Sync>;
 
 /// A debugger of a session's guest; from [`Session::debugger`].
 ///
@@ -145,12 +151,11 @@ impl Session {
         let deadline = self.deadline;
         let shared = self.inner.shared.share();
         let place = Place::take(Arc::clone(&shared), deadline).await?;
-        let process = self.inner.process.as_ref();
-        let outlived = process.is_none_or(|process| process.is_kept());
-        let keep_alive = outlived.then(|| Arc::clone(&self.inner) as Arc<dyn Any + Send + Sync>);
+        let keep_alive = self.keep_alive();
         let attachment = self
-            .transaction("debugger", move |_| {
-                Attachment::open(place, shared, keep_alive, deadline)
+            .transaction("debugger", move |_| async move {
+                let attachment = Attachment::open(shared, keep_alive, deadline).await?;
+                Ok::<_, DebugError>(CloseOnDrop::new(attachment, place))
             })
             .await?;
         let stop = attachment.identity().stop.as_ref();
@@ -163,6 +168,13 @@ impl Session {
             guards: BTreeSet::new(),
             panic_functions: None,
         })
+    }
+
+    /// For a task that takes a stub away: a QEMU that outlives its session is not let go before.
+    fn keep_alive(&self) -> Option<KeepAlive> {
+        let process = self.inner.process.as_ref();
+        let outlived = process.is_none_or(|process| process.is_kept());
+        outlived.then(|| Arc::clone(&self.inner) as KeepAlive)
     }
 }
 

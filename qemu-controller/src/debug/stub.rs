@@ -191,6 +191,15 @@ impl Stub {
         }
     }
 
+    /// Closes the connection.
+    pub(super) fn hang_up(&self) {
+        // Whatever the system says, it is over.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let mut state = self.state();
+        state.client.handle_eof();
+        state.reader.wake_by_ref();
+    }
+
     async fn next_event(&self) -> Event {
         poll_fn(|cx| self.poll_event(cx)).await
     }

@@ -127,7 +127,8 @@ impl Session {
                 .as_ref()
                 .is_some_and(|process| process.was_signalled()),
             semihosting: words.iter().any(semihosting),
-            gdb: words.iter().any(|word| word == "-gdb" || word == "-s"),
+            gdb: words.iter().any(|word| word == "-gdb" || word == "-s")
+                || self.inner.shared.run_requests.handed_over(),
             only_monitor: words.iter().filter(|word| *word == "-mon").count() == 1,
         }
     }

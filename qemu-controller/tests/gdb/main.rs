@@ -2,11 +2,14 @@
 //! stepped through by each.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use qemu_controller::debug::{HandOver, StopReason, Until};
 use qemu_controller::{Endpoint, QemuConfig, Session, gdb_port};
+use tokio::time::timeout;
 
 const STEPS: usize = 1000;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -75,4 +78,104 @@ async fn a_thousand_steps_are_as_gdb_takes_them() {
     let counter = debugger.read_memory(0x2000_0000, 4).await.unwrap();
     let counter = u32::from_le_bytes(counter.try_into().unwrap());
     assert_eq!(format!("{counter:x}"), expected[STEPS]);
+}
+
+/// The line that a hand-over prints, as a shell runs it, with more for gdb.
+fn gdb(hand_over: &HandOver, more: &str) -> Command {
+    let line = hand_over.command();
+    let (program, rest) = line.split_once(" -q ").unwrap();
+    let quiet = "-iex 'set debuginfod enabled off' -iex 'set confirm off'";
+    let mut shell = Command::new("sh");
+    // The shell is gdb from then on: who kills it kills gdb.
+    shell.args([
+        "-c",
+        &format!("exec {program} -q -nx {quiet} {rest} {more}"),
+    ]);
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    shell.stderr(Stdio::null());
+    shell
+}
+
+/// Reads until gdb has printed a line with this.
+fn until_printed(gdb: &mut Child, text: &str) {
+    let mut lines = BufReader::new(gdb.stdout.as_mut().unwrap());
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert_ne!(lines.read_line(&mut line).unwrap(), 0, "no {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_real_gdb_gets_the_guest_and_gives_it_back() {
+    let session = Session::start(config()).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    for at in [Endpoint::PrivateSocket, Endpoint::free_port()] {
+        let mut hand_over = debugger.hand_over(at).await.unwrap();
+        let more = "-batch -ex 'break tick' -ex continue -ex detach";
+        let mut gdb = gdb(&hand_over, more);
+        let output = tokio::task::spawn_blocking(move || gdb.output());
+        let output = output.await.unwrap().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{printed}");
+        assert!(
+            printed.contains("Breakpoint 1, ") && printed.contains("detached"),
+            "{printed}"
+        );
+        // It has come and gone before anybody asked.
+        timeout(DEADLINE, hand_over.attached())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(timeout(DEADLINE, hand_over.left()).await.unwrap().unwrap());
+        debugger = hand_over.take_back().await.unwrap();
+        let stop = debugger
+            .run_until([Until::reaches("tick")], DEADLINE)
+            .await
+            .unwrap();
+        assert!(
+            matches!(stop.reason, StopReason::Reached { hits: 1, .. }),
+            "{stop}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_gdb_that_is_killed_in_any_phase_leaves_nothing() {
+    let session = Session::start(config()).await.unwrap();
+    for (more, runs) in [
+        // At its prompt, the guest stopped at a breakpoint.
+        (
+            "-ex 'break tick' -ex continue -ex 'echo here\n'",
+            Some(false),
+        ),
+        // While the guest runs.
+        (
+            "-ex 'break hard_fault' -ex 'echo here\n' -ex continue",
+            None,
+        ),
+        // In the middle of steps.
+        ("-ex 'echo here\n' -ex 'stepi 1000000'", None),
+    ] {
+        let debugger = session.debugger().await.unwrap();
+        let mut hand_over = debugger.hand_over(Endpoint::PrivateSocket).await.unwrap();
+        let mut gdb = gdb(&hand_over, more).spawn().unwrap();
+        let killed = tokio::task::spawn_blocking(move || {
+            until_printed(&mut gdb, "here");
+            gdb.kill().unwrap();
+            gdb.wait().unwrap();
+        });
+        killed.await.unwrap();
+        let left = timeout(DEADLINE, hand_over.left()).await.unwrap().unwrap();
+        assert!(runs.is_none_or(|runs| runs == left), "{more}");
+        let mut debugger = hand_over.take_back().await.unwrap();
+        let stop = debugger
+            .run_until([Until::reaches("uart_get")], DEADLINE)
+            .await
+            .unwrap();
+        assert!(
+            matches!(stop.reason, StopReason::Reached { hits: 1, .. }),
+            "{stop}"
+        );
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// QEMU's command line. Its `Display` can be pasted into a shell: any POSIX one, or bash, zsh or
+/// QEMU's command line, or another's. Its `Display` can be pasted into a shell: any POSIX one, or bash, zsh or
 /// ksh where a word is not printable text (`$'…'`). For a machine with inherited channels it only
 /// shows what was run: the descriptors are QEMU's, and a shell has none of those numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,9 @@ pub struct Argv {
 }
 
 impl Argv {
-    pub(crate) fn new(program: PathBuf, args: Vec<OsString>) -> Self {
+    /// Any program's command line, to show it as a shell takes it.
+    #[must_use]
+    pub fn new(program: PathBuf, args: Vec<OsString>) -> Self {
         Self { program, args }
     }
 
