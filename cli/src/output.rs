@@ -33,7 +33,7 @@ use crate::written;
 /// How much one read takes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// How long a search may go on once the run is over.
+/// How long a search may go on once the run is to end: until then QEMU may wait for the output.
 const SEARCH: Duration = Duration::from_millis(500);
 
 /// So much may wait for stdout or the log when the firmware is not held up any more.
@@ -268,7 +268,7 @@ impl Output {
 
     /// Whether it has come with these bytes. A regular expression may take its time, in which
     /// `--timeout` and signals count: so another thread searches, and is left alone where the run
-    /// is over and it has not ended soon.
+    /// is to end and it has not ended soon.
     async fn met(&self, wanted: &Mutex<Option<Expectation>>, bytes: &[u8]) -> bool {
         let taken = wanted.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut expectation) = taken else {
@@ -280,7 +280,7 @@ impl Output {
             let bytes = bytes.to_vec();
             let search = spawn_blocking(move || (expectation.met_by(&bytes), expectation));
             let too_long = async {
-                self.reached(Phase::Ended).await;
+                self.reached(Phase::Ending).await;
                 sleep(SEARCH).await;
             };
             tokio::select! {

@@ -130,6 +130,17 @@ fn what_it_prints_on_standard_error_is_its_output_too() {
     assert_eq!(first, r#"{"event":"stderr","text":"error."}"#);
 }
 
+/// Its lines have no mark, and could hold what is expected of the firmware.
+#[test]
+fn qemu_s_log_meets_no_expectation() {
+    let words = ["--verbose", "--expect", "taken on"];
+    for qemu_args in [&["-d", "int"], &["-trace", "memory_region_ops_write"]] {
+        let call = Call::image("semihosting-print", words).qemu_args(qemu_args);
+        let said = call.ends_with(1);
+        assert!(said.stderr.contains("error.\n"), "{}", said.stderr);
+    }
+}
+
 /// Where both are one terminal or file, a message begins a line of its own.
 #[test]
 fn a_message_does_not_begin_in_the_firmware_s_unfinished_line() {

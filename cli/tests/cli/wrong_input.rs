@@ -232,7 +232,9 @@ fn elf(segments: &[(u32, &[u8])], symbol: &[u8]) -> Vec<u8> {
     fn words(words: &[u32]) -> Vec<u8> {
         words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
-    let strings = [b"\0", symbol, b"\0"].concat();
+    let strings = [b"\0", symbol, b"\0.text\0.symtab\0.strtab\0"].concat();
+    // Where the sections' names begin.
+    let text = u32::try_from(symbol.len()).unwrap() + 2;
     let symbols = [vec![0; 16], words(&[1, 0x41, 2, 0x0001_0012])].concat();
     let count = u32::try_from(segments.len()).unwrap();
     let mut offset = 52 + 32 * count;
@@ -250,9 +252,9 @@ fn elf(segments: &[(u32, &[u8])], symbol: &[u8]) -> Vec<u8> {
     let at_sections = at_strings + length;
     let sections = [
         vec![0; 40],
-        words(&[0, 1, 6, 0x40, 52 + 32 * count, 4, 0, 0, 4, 0]),
-        words(&[0, 2, 0, 0, at_symbols, 32, 3, 1, 4, 16]),
-        words(&[0, 3, 0, 0, at_strings, length, 0, 0, 1, 0]),
+        words(&[text, 1, 6, 0x40, 52 + 32 * count, 4, 0, 0, 4, 0]),
+        words(&[text + 6, 2, 0, 0, at_symbols, 32, 3, 1, 4, 16]),
+        words(&[text + 14, 3, 0, 0, at_strings, length, 0, 0, 1, 0]),
     ];
     let start = [
         b"\x7fELF\x01\x01\x01".to_vec(),
@@ -366,4 +368,26 @@ fn the_sandbox_is_taken_off_by_name_alone() {
         Call::image("tick", []).qemu_args(&["-sandbox", "off"]),
         &["-sandbox is not passed on", "--semihosting"],
     );
+}
+
+/// The home folder is where the search ends, also by a name that is a symbolic link.
+#[test]
+fn no_file_above_the_home_folder_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home/project");
+    std::fs::create_dir_all(&home).unwrap();
+    std::fs::write(
+        folder.path().join("qemu-controller.toml"),
+        "machine = \"nope\"\n",
+    )
+    .unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("home"), &link).unwrap();
+    let call = |home_folder: &Path| {
+        Call::image("semihosting-exit", [])
+            .folder(&home)
+            .env("HOME", home_folder)
+    };
+    refused(call(Path::new("/")), &["knows no machine 'nope'"]);
+    call(&link).ends_with(7);
 }

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::support::{DEADLINE, Held, config, long, start};
+use crate::support::{DEADLINE, Held, config, counts, long, start};
 
 async fn run(config: QemuConfig) -> (Session, Verdict) {
     let session = Session::start(config).await.unwrap();
@@ -207,6 +207,28 @@ async fn a_qemu_that_hangs_is_said_to() {
         "{verdict}"
     );
     held.signal(Signal::CONT).await;
+}
+
+#[tokio::test]
+async fn a_look_lets_no_guest_run_that_was_stopped() {
+    let session = Session::start(config("tick").start_paused(true))
+        .await
+        .unwrap();
+    let mut events = session.events();
+    let found = session.look().await;
+    assert_eq!(found.run_state, Some(RunState::Prelaunch));
+    assert!(found.pc.is_some() && found.place.is_some(), "{found}");
+    assert!(
+        found
+            .to_string()
+            .starts_with("the guest is prelaunch at 0x")
+    );
+    session.resume().await.unwrap();
+    assert_eq!(events.next().await.unwrap().unwrap().name, "RESUME");
+
+    let found = session.look().await;
+    assert_eq!(found.run_state, Some(RunState::Running));
+    assert!(counts(&session).await, "one that runs, runs on");
 }
 
 /// What a debugger does at its stub: `kill`, and `monitor system_reset` where that is the end.
