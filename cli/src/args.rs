@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 
 use crate::settings::Settings;
+use crate::test_run;
 
 /// Runs firmware in QEMU.
 #[derive(Debug, Parser)]
@@ -37,8 +38,8 @@ pub(crate) struct Run {
     /// The firmware: an ELF or Intel HEX file; its content says which
     #[arg(value_name = "FIRMWARE")]
     pub(crate) firmware: PathBuf,
-    /// Words for a firmware that asks for its command line by semihosting; `--nocapture` and the
-    /// like too
+    /// Of a firmware with tests: filters, and the options of Rust's own test programs, such as
+    /// `--list`, `--exact` and `--nocapture`. Of another one: its command line, dashes included
     #[arg(value_name = "ARGUMENT")]
     pub(crate) arguments: Vec<OsString>,
     /// Further arguments for QEMU, after `--`
@@ -80,6 +81,12 @@ pub(crate) struct Run {
     /// Hold input back until the firmware has printed this text
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) send_after: Option<String>,
+    /// What kind of tests the firmware has [default: what its ELF file shows]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) tests: Option<test_run::Kind>,
+    /// How its tests are kept apart [default: restore]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) isolation: Option<test_run::Isolation>,
     /// Say how it ended as JSON on stderr, or into this file
     ///
     /// One object a line, the verdict last. On stderr they take the place of words.
@@ -120,8 +127,9 @@ impl Run {
 const AFTER_HELP: &str = "\
 Exit status:
   the firmware's   it exited by semihosting; 0 also when it shut the machine down
-  0                --expect: it printed what was expected
+  0                its tests passed; --expect: it printed what was expected
   1                --expect: it ended with status 0, but before it printed that
+  101              a test of its tests failed
   120              it asked for a reset (--reboot lets it)
   121              it told QEMU that it panicked
   124              --timeout passed

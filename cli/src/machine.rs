@@ -55,14 +55,27 @@ pub(crate) fn config(
     settings: &Settings,
     streams: Streams,
 ) -> Result<QemuConfig, Failure> {
+    let config = base(run, settings, output_args(settings))?
+        .with_spec(|spec| spec.stdin(streams.stdin).stdout(streams.stdout));
+    Ok(semihosting(config, run, settings))
+}
+
+/// The machine that tests are run on: what they print, the session reads.
+pub(crate) fn config_for_tests(run: &Run, settings: &Settings) -> Result<QemuConfig, Failure> {
+    let config = base(run, settings, Vec::new())?;
+    Ok(match served(settings) {
+        Some(served) => config.semihosting(served),
+        None => config,
+    })
+}
+
+fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConfig, Failure> {
     let [quit, terminate, kill] = STOP;
     let mut config = QemuConfig::default()
         .start_paused(true)
         .start_deadline(START_DEADLINE)
         .stop_policy(quit, terminate, kill)
-        .with_spec(|spec| spec.stdin(streams.stdin).stdout(streams.stdout))
-        .extra_args(extra_args(run, settings)?);
-    config = semihosting(config, run, settings);
+        .extra_args(extra_args(run, settings, words)?);
     if cfg!(target_os = "linux")
         && matches!(
             run.gdb,
@@ -140,8 +153,28 @@ pub(crate) fn asks_for_list(run: &Run, settings: &Settings) -> bool {
         })
 }
 
-/// The words for QEMU, and before them what brings all output into one pipe.
-fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> {
+/// What brings all output into one pipe.
+fn output_args(settings: &Settings) -> Vec<OsString> {
+    let mut devices = vec!["serial0"];
+    if settings.semihosting() != SemihostingMode::Off {
+        devices.push("semihosting");
+    }
+    let mut words = Vec::new();
+    for device in devices {
+        for option in [LOG_TO_STDOUT, "logappend=on"] {
+            let option = format!("chardev.{device}.{option}");
+            words.extend([OsString::from("-set"), option.into()]);
+        }
+    }
+    words
+}
+
+/// The words for QEMU, and before them these.
+fn extra_args(
+    run: &Run,
+    settings: &Settings,
+    mut words: Vec<OsString>,
+) -> Result<Vec<OsString>, Failure> {
     if is_set("S", run, settings) {
         return Err(own_option("-S", "--gdb"));
     }
@@ -154,23 +187,12 @@ fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> 
     if is_set("sandbox", run, settings) && settings.semihosting() != SemihostingMode::Full {
         return Err(own_option("-sandbox", "--semihosting"));
     }
-    let mut words = Vec::new();
     // Its log would come between what the firmware prints on stderr.
     let has_log = ["d", "trace"]
         .iter()
         .any(|option| is_set(option, run, settings));
     if has_log && !is_set("D", run, settings) && !run.verbose {
         words.extend(["-D", "/dev/null"].map(OsString::from));
-    }
-    let mut devices = vec!["serial0"];
-    if settings.semihosting() != SemihostingMode::Off {
-        devices.push("semihosting");
-    }
-    for device in devices {
-        for option in [LOG_TO_STDOUT, "logappend=on"] {
-            let option = format!("chardev.{device}.{option}");
-            words.extend([OsString::from("-set"), option.into()]);
-        }
     }
     // There is no window here in any case.
     let theirs = words_of(run, settings).filter(|word| name(word) != "nographic");
@@ -180,14 +202,21 @@ fn extra_args(run: &Run, settings: &Settings) -> Result<Vec<OsString>, Failure> 
 
 /// The firmware's command line begins with its name, as a program's does.
 fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig {
-    let served = match settings.semihosting() {
-        SemihostingMode::Off => return config,
-        SemihostingMode::Console => Semihosting::console(),
-        SemihostingMode::Full => Semihosting::full(),
+    let Some(served) = served(settings) else {
+        return config;
     };
     let words =
         std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
     config.semihosting(words.fold(served, Semihosting::argument))
+}
+
+/// What QEMU serves of semihosting.
+fn served(settings: &Settings) -> Option<Semihosting> {
+    match settings.semihosting() {
+        SemihostingMode::Off => None,
+        SemihostingMode::Console => Some(Semihosting::console()),
+        SemihostingMode::Full => Some(Semihosting::full()),
+    }
 }
 
 /// A word's name, where it is an option of QEMU's, which takes one dash or two.

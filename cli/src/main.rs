@@ -18,6 +18,7 @@ mod running;
 mod settings;
 mod signals;
 mod stderr;
+mod test_run;
 mod writer;
 mod written;
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use qemu_controller::coverage::CoverageError;
 use qemu_controller::debug::DebugError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
+use qemu_controller::testing::{TestListError, TestRunError};
 use qemu_controller::{ExitKind, Interruption, StartError, StopError, Verdict};
 use rustix::fs::fstat;
 use serde_json::{Value, json};
@@ -75,6 +76,12 @@ pub(crate) enum Failure {
         said: Option<String>,
     },
     #[error(transparent)]
+    Tests(TestListError),
+    #[error(transparent)]
+    TestRun(TestRunError),
+    #[error("{0}")]
+    TestOptions(String),
+    #[error(transparent)]
     Stop(#[from] StopError),
     #[error("cannot write the log {}", path.display())]
     Log { path: PathBuf, source: io::Error },
@@ -119,6 +126,8 @@ pub(crate) enum Outcome {
     Met,
     /// QEMU printed what it was asked for (`-machine help`) instead of a run.
     Listed,
+    /// Its tests were run; whether one failed.
+    Tested { failed: bool },
     /// This signal asked us to end; where the firmware was, if that was looked at.
     Interrupted { signal: u8, place: Option<String> },
     /// `--timeout` passed, and nobody can say where the firmware was: why.
@@ -142,6 +151,14 @@ impl Outcome {
                 code => code,
             },
             Self::Met | Self::Listed => 0,
+            // As of Rust's own test programs.
+            Self::Tested { failed } => {
+                if *failed {
+                    101
+                } else {
+                    0
+                }
+            }
             Self::Interrupted { signal, .. } => 128 + signal,
             Self::TimedOut(_) => 124,
             Self::StdoutClosed => CLOSED,
@@ -155,6 +172,8 @@ impl Outcome {
             Self::Ended { verdict, .. } => verdict.name(),
             Self::Met => "met",
             Self::Listed => "listed",
+            Self::Tested { failed: false } => "tests-passed",
+            Self::Tested { failed: true } => "tests-failed",
             Self::Interrupted { .. } => "interrupted",
             Self::TimedOut(_) => "timed-out",
             Self::StdoutClosed => "stdout-closed",
@@ -177,7 +196,7 @@ impl Outcome {
             } => (!verdict.success()).then(|| words_of(verdict)),
             Self::Interrupted { place, .. } => place.as_deref().map(escape::line),
             Self::TimedOut(why) => Some(escape::line(why)),
-            Self::Met | Self::Listed | Self::StdoutClosed => None,
+            Self::Met | Self::Listed | Self::Tested { .. } | Self::StdoutClosed => None,
             Self::Failed(failure) => Some(failure.words()),
         }
     }

@@ -20,6 +20,7 @@ use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
 use crate::running::Running;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::test_run;
 
 /// Runs it all; the exit status.
 pub(crate) fn run(run: Run) -> u8 {
@@ -47,7 +48,11 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
         .enable_all()
         .build()
         .map_err(Failure::system("set up the async runtime"))?;
-    let outcome = runtime.block_on(in_qemu(run, settings, reporter, since));
+    let outcome = match test_run::of(run, &settings) {
+        Ok(Some(tests)) => test_run::run(run, &settings, tests, &runtime),
+        Ok(None) => runtime.block_on(in_qemu(run, settings, reporter, since)),
+        Err(failure) => Err(failure),
+    };
     // Whatever still runs in the background may hang for ever.
     runtime.shutdown_background();
     outcome

@@ -14,4 +14,5 @@ mod machine_readable;
 mod output;
 mod semihosting;
 mod signals;
+mod tests;
 mod wrong_input;

@@ -1,0 +1,299 @@
+//! A firmware that has tests: what Cargo, nextest and editors ask of a test program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::support::{Call, Said};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../qemu-controller/fixtures")
+}
+
+/// The 60 tests with these words, as Cargo passes them on.
+fn call(words: &[&str]) -> Call {
+    let firmware = fixtures().join("embedded-test/outcomes.elf");
+    let words = words.iter().map(|word| (*word).to_owned());
+    Call::new(std::iter::once(firmware.display().to_string()).chain(words))
+}
+
+fn ends_with(words: &[&str], status: i32) -> Said {
+    call(words).ends_with(status)
+}
+
+/// The line of a pretty result for each test.
+fn results(said: &Said) -> BTreeMap<&str, &str> {
+    let lines = said
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("test "));
+    let results = lines.filter_map(|line| line.split_once(" ... "));
+    results.collect()
+}
+
+#[test]
+fn the_list_is_that_of_a_test_program() {
+    let said = ends_with(&["--list", "--format", "terse"], 0);
+    let lines: Vec<_> = said.stdout.lines().collect();
+    assert_eq!(lines.len(), 60);
+    assert!(lines.contains(&"passes::adds: test") && lines.is_sorted());
+    // As nextest asks for those that are ignored.
+    let said = ends_with(&["--list", "--format", "terse", "--ignored"], 0);
+    assert_eq!(
+        said.stdout,
+        "ignored::as_it_says: test\nignored::though_it_would_panic: test\nignored::though_it_would_pass: test\n"
+    );
+    let said = ends_with(&["--list", "passes::alone"], 0);
+    assert!(
+        said.stdout.ends_with("\n4 tests, 0 benchmarks\n"),
+        "{}",
+        said.stdout
+    );
+    assert_eq!(said.stderr, "");
+}
+
+#[test]
+fn filters_as_a_test_program_takes_them() {
+    for (words, expected) in [
+        (
+            &["passes::alone_1", "--exact"][..],
+            "1 passed; 0 failed; 0 ignored; 0 measured; 59 filtered out",
+        ),
+        (
+            &["alone_"],
+            "4 passed; 0 failed; 0 ignored; 0 measured; 56 filtered out",
+        ),
+        (
+            &["alone_", "adds"],
+            "5 passed; 0 failed; 0 ignored; 0 measured; 55 filtered out",
+        ),
+        (
+            &["alone_", "--skip", "_1", "--skip", "_2"],
+            "2 passed; 0 failed; 0 ignored; 0 measured; 58 filtered out",
+        ),
+        (
+            &["ignored"],
+            "0 passed; 0 failed; 3 ignored; 0 measured; 57 filtered out",
+        ),
+        (
+            &["ignored::though", "--ignored"],
+            "2 passed; 0 failed; 0 ignored; 0 measured; 58 filtered out",
+        ),
+        (
+            &["though", "alone_1", "--include-ignored"],
+            "3 passed; 0 failed; 0 ignored; 0 measured; 57 filtered out",
+        ),
+        (
+            &["passes", "--bench"],
+            "0 passed; 0 failed; 29 ignored; 0 measured; 31 filtered out",
+        ),
+        (
+            &["nothing_of_this_name"],
+            "0 passed; 0 failed; 0 ignored; 0 measured; 60 filtered out",
+        ),
+        (
+            &["alone", "--timeout", "30s", "--test-threads=1"],
+            "4 passed; 0 failed; 0 ignored; 0 measured; 56 filtered out",
+        ),
+    ] {
+        let said = ends_with(words, 0);
+        let last = said.stdout.trim_end().lines().last().unwrap();
+        let expected = format!("test result: ok. {expected}; finished in ");
+        assert!(last.starts_with(&expected), "{words:?}: {last}");
+        assert_eq!(said.stderr, "", "{words:?}");
+    }
+}
+
+#[test]
+fn a_failure_has_its_reason_and_its_output_and_the_next_test_runs() {
+    let said = ends_with(
+        &[
+            "fails::with_output",
+            "since_it_does_not",
+            "hangs::in_a_loop",
+            "locks_up::in",
+            "resets::by",
+            "alone_1",
+        ],
+        101,
+    );
+    let results = results(&said);
+    assert_eq!(results["passes::alone_1"], "ok");
+    assert_eq!(
+        results["fails::since_it_does_not_panic - should panic"],
+        "FAILED"
+    );
+    assert_eq!(results["hangs::in_a_loop"], "FAILED");
+    for expected in [
+        "---- fails::with_output_before stdout ----\nby uart first\nthen by semihosting\n",
+        "panicked at tests/outcomes.rs:",
+        "did not panic as expected",
+        "timed out after 1s, at 0x",
+        "the core locked up",
+        "reset the machine",
+        "\nfailures:\n    fails::since_it_does_not_panic\n    fails::with_output_before\n    hangs::in_a_loop\n",
+        "test result: FAILED. 1 passed; 5 failed; 0 ignored; ",
+    ] {
+        assert!(
+            said.stdout.contains(expected),
+            "{expected:?} in {}",
+            said.stdout
+        );
+    }
+}
+
+#[test]
+fn what_a_test_prints_is_shown_where_that_is_asked_for_and_never_reaches_the_terminal() {
+    let words = ["prints"];
+    let said = ends_with(&words, 0);
+    assert!(!said.stdout.contains("by uart\n"), "{}", said.stdout);
+    for option in ["--nocapture", "--show-output"] {
+        let said = ends_with(&[words[0], option], 0);
+        for expected in [
+            "by uart\n",
+            "by semihosting\n",
+            "on stderr\n",
+            "\\u{1b}[31mred",
+        ] {
+            assert!(
+                said.stdout.contains(expected),
+                "{expected:?} in {}",
+                said.stdout
+            );
+        }
+        assert!(!said.stdout.contains('\u{1b}'), "{}", said.stdout);
+    }
+}
+
+#[test]
+fn the_formats() {
+    let words = ["alone_1", "fails::by_a_panic", "ignored::as"];
+    let with = |more: &[&str]| ends_with(&[&words, more].concat(), 101).stdout;
+    let terse = with(&["--quiet", "--test-threads", "1"]);
+    assert!(terse.contains("\nrunning 3 tests\nFi.\n"), "{terse}");
+    let coloured = with(&["--color", "always"]);
+    assert!(coloured.contains("\u{1b}[31mFAILED\u{1b}[0m"), "{coloured}");
+    let json = with(&["--format", "json", "-Z", "unstable-options"]);
+    let objects: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(objects[0]["test_count"], 3);
+    let of = |name: &str| {
+        let mut events = objects.iter().filter(|object| object["name"] == name);
+        events.next_back().unwrap()
+    };
+    assert_eq!(of("passes::alone_1")["event"], "ok");
+    assert_eq!(of("ignored::as_it_says")["event"], "ignored");
+    let failed = of("fails::by_a_panic");
+    assert_eq!(
+        (&failed["event"], &failed["reason"]),
+        (&"failed".into(), &"exited".into())
+    );
+    assert!(failed["stdout"].as_str().unwrap().contains("on purpose"));
+    let last = objects.last().unwrap();
+    assert_eq!(
+        (
+            &last["event"],
+            &last["passed"],
+            &last["failed"],
+            &last["ignored"]
+        ),
+        (&"failed".into(), &1.into(), &1.into(), &1.into())
+    );
+    let junit = with(&["--format", "junit"]);
+    assert!(
+        junit.contains("failures=\"1\" tests=\"3\" skipped=\"1\""),
+        "{junit}"
+    );
+    assert!(
+        junit.contains("<testcase classname=\"fails\" name=\"by_a_panic\" "),
+        "{junit}"
+    );
+    assert!(
+        junit.contains("<failure type=\"exited\" message=\"panicked (status 134)\"/>"),
+        "{junit}"
+    );
+}
+
+#[test]
+fn an_order_by_chance_is_the_same_by_its_seed() {
+    let order = |seed: &str| ends_with(&["--list", "--shuffle-seed", seed], 0).stdout;
+    assert_eq!(order("7"), order("7"));
+    assert_ne!(order("7"), order("8"));
+    let said = ends_with(&["alone", "--shuffle"], 0);
+    assert!(
+        said.stdout.contains("running 4 tests (shuffle seed: "),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn the_other_isolations_and_the_slowest() {
+    for isolation in ["fork", "boot"] {
+        let said = ends_with(&["--isolation", isolation, "alone", "--report-time"], 0);
+        assert!(
+            said.stdout.contains("test passes::alone_4 ... ok <0."),
+            "{}",
+            said.stdout
+        );
+        assert!(
+            said.stdout.contains("\nslowest:\n    0."),
+            "{}",
+            said.stdout
+        );
+    }
+}
+
+#[test]
+fn what_is_no_option_of_a_test_program_is_refused() {
+    let said = ends_with(&["--no-such-option"], 125);
+    assert!(said.stderr.contains("--no-such-option"), "{}", said.stderr);
+    let said = ends_with(&["--test-threads", "0"], 125);
+    assert!(said.stderr.contains("--test-threads"), "{}", said.stderr);
+}
+
+#[test]
+fn a_firmware_without_tests_gets_all_words() {
+    let words = "--machine virt --memory=128M arm.elf --list -q one --format";
+    let folder = fixtures().join("semihosting");
+    let said = Call::new(words.split(' ')).folder(&folder).ends_with(7);
+    assert_eq!(said.stdout, "arm.elf --list -q one --format");
+    // And one with tests where it is to be run as if it had none: it exits with an error.
+    let said = ends_with(&["--tests", "none", "run_addr"], 134);
+    assert!(said.stdout.contains("INFO booted"), "{}", said.stdout);
+}
+
+#[test]
+fn ctrl_c_and_a_closed_stdout_end_it_and_leave_nothing() {
+    let mut running = call(&["hangs", "--test-threads", "1", "--timeout", "60s"]).start();
+    running.qemu();
+    running.signal(Signal::INT);
+    Said::of(&running.end(), 130);
+    let mut running = call(&[]).start();
+    drop(running.stdout.take());
+    running.wait();
+    running.leaves_nothing();
+    let closed = std::os::unix::net::UnixStream::pair().unwrap().0;
+    let output = call(&["alone"])
+        .stdout(std::os::fd::OwnedFd::from(closed))
+        .output();
+    Said::of(&output, 141);
+}
+
+#[test]
+fn a_qemu_that_is_killed_fails_its_test_alone() {
+    let words = "hangs::asleep passes::alone --test-threads 1 --format json";
+    let mut running = call(&words.split(' ').collect::<Vec<_>>()).start();
+    let begun = r#""event":"started","name":"hangs::asleep""#;
+    running.prints(begun);
+    let qemu = Pid::from_raw(running.qemu().cast_signed()).unwrap();
+    kill_process(qemu, Signal::KILL).unwrap();
+    let said = Said::of(&running.end(), 101);
+    for expected in [r#""passed":4"#, r#""failed":1"#, "signal 9"] {
+        assert!(said.stdout.contains(expected), "{}", said.stdout);
+    }
+}
