@@ -4,16 +4,22 @@ use qemu_controller::{CommandError, QemuConfig, RunState, Session, StoppedBy};
 
 use crate::support::{DEADLINE, chain, config, counter, counts, gone, image, start};
 
+async fn prints(session: &Session, text: &str) {
+    let port = session.serial(0).unwrap();
+    port.expect_within(text, DEADLINE).await.unwrap();
+}
+
+async fn status(session: &Session) -> RunState {
+    session.query_status().await.unwrap().status
+}
+
 #[tokio::test]
 async fn the_whole_job() {
     let session = Session::start(config("tick").wait_for_gdb(true))
         .await
         .unwrap();
     assert!(session.qemu_version().major >= 7);
-    assert_eq!(
-        session.query_status().await.unwrap().status,
-        RunState::Prelaunch
-    );
+    assert_eq!(status(&session).await, RunState::Prelaunch);
     let cpus = session.query_cpus().await.unwrap();
     assert_eq!((cpus.len(), cpus[0].cpu_index), (1, 0));
     assert_eq!(
@@ -25,24 +31,11 @@ async fn the_whole_job() {
     session.resume().await.unwrap();
     assert!(session.query_status().await.unwrap().running);
     assert!(counts(&session).await);
-    session
-        .serial(0)
-        .unwrap()
-        .expect_within("boot", DEADLINE)
-        .await
-        .unwrap();
-    session
-        .serial(0)
-        .unwrap()
-        .expect_within("tick 2", DEADLINE)
-        .await
-        .unwrap();
+    prints(&session, "boot").await;
+    prints(&session, "tick 2").await;
 
     session.pause().await.unwrap();
-    assert_eq!(
-        session.query_status().await.unwrap().status,
-        RunState::Paused
-    );
+    assert_eq!(status(&session).await, RunState::Paused);
     let stands = counter(&session).await;
     for _ in 0..20 {
         assert_eq!(counter(&session).await, stands);
@@ -51,12 +44,7 @@ async fn the_whole_job() {
     session.resume().await.unwrap();
     session.reset().await.unwrap();
     assert!(session.query_status().await.unwrap().running);
-    session
-        .serial(0)
-        .unwrap()
-        .expect_within("boot", DEADLINE)
-        .await
-        .unwrap();
+    prints(&session, "boot").await;
 
     let pid = session.pid().unwrap();
     let stopped = session.stop().await.unwrap();
@@ -74,25 +62,12 @@ async fn the_same_on_a_runtime_with_threads_and_another_board() {
         .command_deadline(DEADLINE)
         .stop_policy(DEADLINE, DEADLINE, DEADLINE);
     let session = Session::start(config).await.unwrap();
-    session
-        .serial(0)
-        .unwrap()
-        .expect_within("boot", DEADLINE)
-        .await
-        .unwrap();
+    prints(&session, "boot").await;
     session.pause().await.unwrap();
-    assert_eq!(
-        session.query_status().await.unwrap().status,
-        RunState::Paused
-    );
+    assert_eq!(status(&session).await, RunState::Paused);
     session.resume().await.unwrap();
     session.reset().await.unwrap();
-    session
-        .serial(0)
-        .unwrap()
-        .expect_within("boot", DEADLINE)
-        .await
-        .unwrap();
+    prints(&session, "boot").await;
     assert_eq!(session.stop().await.unwrap().by, StoppedBy::Quit);
 }
 
@@ -102,10 +77,7 @@ async fn a_reset_of_a_paused_machine_waits_at_the_reset_vector() {
     assert!(counts(&session).await);
     session.pause().await.unwrap();
     session.reset().await.unwrap();
-    assert_eq!(
-        session.query_status().await.unwrap().status,
-        RunState::Prelaunch
-    );
+    assert_eq!(status(&session).await, RunState::Prelaunch);
     let stands = counter(&session).await;
     assert_eq!(counter(&session).await, stands);
     session.resume().await.unwrap();

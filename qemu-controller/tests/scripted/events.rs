@@ -163,10 +163,8 @@ async fn the_run_state_is_known_without_asking() {
         async move { session.query_status().await }
     });
     let command = peer.hear().await;
-    peer.say(
-        json!({ "return": { "status": "debug", "running": false }, "id": command.id }).to_string(),
-    )
-    .await;
+    peer.reply(&command, json!({ "status": "debug", "running": false }))
+        .await;
     asked.await.unwrap().unwrap();
     assert_eq!(*state.borrow_and_update(), RunState::Debug);
     peer.close(None);

@@ -317,8 +317,7 @@ async fn enter(phase: Phase, session: &Session, peer: &mut Peer) -> JoinHandle<O
             let waiter = tokio::spawn(async move { Outcome::of_command(&held.reset().await) });
             let command = peer.hear().await;
             peer.unanswered.clear();
-            peer.say(json!({ "return": {}, "id": command.id }).to_string())
-                .await;
+            peer.reply(&command, json!({})).await;
             waiter
         }
         Phase::Stopping => {

@@ -179,6 +179,11 @@ impl Peer {
         self.answer_to(&command).await;
     }
 
+    pub(crate) async fn reply(&mut self, command: &Heard, value: Value) {
+        self.say(json!({ "return": value, "id": command.id }).to_string())
+            .await;
+    }
+
     pub(crate) async fn answer_to(&mut self, command: &Heard) {
         let value = match command.name.as_str() {
             "query-status" => json!({ "status": "running", "running": true }),
@@ -189,8 +194,7 @@ impl Peer {
             "human-monitor-command" => json!(""),
             _ => json!({}),
         };
-        self.say(json!({ "return": value, "id": command.id }).to_string())
-            .await;
+        self.reply(command, value).await;
         if command.name == "system_reset" {
             self.event(
                 "RESET",

@@ -57,8 +57,7 @@ async fn answers_out_of_order_reach_their_callers() {
         .collect();
     peer.hear_until(8).await;
     while let Some(command) = peer.unanswered.pop_back() {
-        peer.say(json!({ "return": command.name, "id": command.id }).to_string())
-            .await;
+        peer.reply(&command, json!(command.name)).await;
     }
     for (number, call) in calls.into_iter().enumerate() {
         let name: String = call.await.unwrap().unwrap().parse().unwrap();

@@ -80,11 +80,8 @@ async fn a_guest_that_stays_after_its_shutdown_has_ended() {
         )
         .await;
         let asked = peer.hear().await;
-        peer.say(
-            json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id })
-                .to_string(),
-        )
-        .await;
+        peer.reply(&asked, json!({ "status": "shutdown", "running": false }))
+            .await;
     };
     let (verdict, ()) = tokio::join!(session.wait(), shutdown);
     assert!(matches!(verdict, Verdict::ShutDown), "{verdict}");
@@ -99,8 +96,7 @@ async fn a_guest_that_stood_before_the_session_came() {
             for _ in 0..2 {
                 let asked = peer.hear().await;
                 let status = json!({ "status": status, "running": false });
-                peer.say(json!({ "return": status, "id": asked.id }).to_string())
-                    .await;
+                peer.reply(&asked, status).await;
             }
         };
         let wait = async {
@@ -123,11 +119,8 @@ async fn a_guest_that_stays_in_a_qemu_that_is_held_up() {
         .await;
         let asked = peer.hear().await;
         tokio::time::sleep(10 * DEADLINE).await;
-        peer.say(
-            json!({ "return": { "status": "shutdown", "running": false }, "id": asked.id })
-                .to_string(),
-        )
-        .await;
+        peer.reply(&asked, json!({ "status": "shutdown", "running": false }))
+            .await;
     };
     let verdict = async {
         tokio::time::timeout(RUN, session.wait())
@@ -193,8 +186,7 @@ async fn a_guest_that_panicked_and_is_still_called_running() {
         for status in ["running", "guest-panicked"] {
             let asked = peer.hear().await;
             let status = json!({ "status": status, "running": status == "running" });
-            peer.say(json!({ "return": status, "id": asked.id }).to_string())
-                .await;
+            peer.reply(&asked, status).await;
             peer.event("STOP", json!({})).await;
         }
     };

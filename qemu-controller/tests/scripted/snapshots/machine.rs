@@ -113,8 +113,7 @@ async fn serve(mut peer: Peer, state: Arc<Mutex<State>>, fault: Fault) {
             for (name, data) in events {
                 peer.event(name, data).await;
             }
-            peer.say(json!({ "return": value, "id": command.id }).to_string())
-                .await;
+            peer.reply(&command, value).await;
         }
         number += 1;
     }
@@ -202,6 +201,8 @@ impl State {
                 let node = |name| json!({ "node-name": name, "drv": "qcow2", "image": image });
                 json!(self.nodes.iter().map(node).collect::<Vec<_>>())
             }
+            // No devices.
+            "human-monitor-command" => json!(""),
             "query-jobs" => json!(self.jobs),
             "job-dismiss" => {
                 self.jobs.retain(|job| job["id"] != arguments["id"]);
