@@ -1,11 +1,12 @@
-//! Makes sure that what is not written in Rust is there: QEMU, and for some tests GDB or firmware
-//! of others.
+//! Makes sure that what the project does not build is there: QEMU, a Rust target, and for some
+//! tests GDB or firmware of others.
 //!
 //! Nothing is installed unannounced: the command is shown before it runs, and where it may not or
 //! cannot run, the error names it. [`plan()`] decides from the few [`Facts`] that matter.
 
 mod backports;
 mod plan;
+mod rust_target;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +19,8 @@ use qemu_launch::discover::{self, FindError};
 use self::plan::{Facts, Plan, plan};
 use crate::workspace;
 
-/// Install what the demo and the tests need and is missing: qemu-system-arm
+/// Install what the demo and the tests need and is missing: qemu-system-arm, and the Rust target
+/// thumbv7m-none-eabi
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Install nothing: only say what is missing, and fail
@@ -49,6 +51,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     ensure_qemu(args.no_install)?;
+    ensure_rust_target(args.no_install)?;
     if args.gdb {
         ensure_gdb(args.no_install)?;
     }
@@ -70,6 +73,12 @@ pub(crate) fn ensure_qemu(no_install: bool) -> anyhow::Result<()> {
 pub(crate) fn ensure_boards(no_install: bool) -> anyhow::Result<()> {
     let mut programs = BOARDS.iter();
     programs.try_for_each(|program| ensure(Tool::Qemu(program), no_install))
+}
+
+/// Makes sure that the Rust target of `examples/embedded` is there; adds it where that is allowed
+/// and possible.
+pub(crate) fn ensure_rust_target(no_install: bool) -> anyhow::Result<()> {
+    rust_target::ensure(no_install)
 }
 
 /// Makes sure that `gdb-multiarch` is there; installs it where that is allowed and possible.

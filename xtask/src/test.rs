@@ -131,6 +131,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let qemus;
     if matches!(args.part, None | Some(Part::Integration)) {
         setup::ensure_boards(args.no_install)?;
+        setup::ensure_rust_target(args.no_install)?;
         let insist = args.gdb || std::env::var_os("CI").is_some_and(|value| value == "true");
         if insist && !targets.gdb.is_empty() {
             setup::ensure_gdb(args.no_install)?;

@@ -34,13 +34,16 @@ fn cargo(words: &[&str]) -> Output {
 #[test]
 fn cargo_run_prints_what_the_firmware_prints() {
     let said = Said::of(&cargo(&["run"]), 0);
-    assert_eq!(said.stdout, "hello from a Cortex-M3\n");
+    assert_eq!(
+        said.stdout,
+        "hello from a Cortex-M3\nchecksum of abcde: 0xc8f0\n"
+    );
 }
 
 #[test]
 fn cargo_s_further_words_reach_the_runner() {
     let said = Said::of(&cargo(&["run", "--", "--expect", "never"]), 1);
-    assert_eq!(said.stdout, "hello from a Cortex-M3\n");
+    assert!(said.stdout.starts_with("hello from a Cortex-M3\n"));
     assert!(
         said.stderr.contains("what was expected did not come"),
         "{}",
@@ -51,12 +54,44 @@ fn cargo_s_further_words_reach_the_runner() {
 }
 
 #[test]
-fn cargo_test_passes_when_the_tests_do() {
+fn cargo_test_runs_each_test_of_each_target() {
     let said = Said::of(&cargo(&["test"]), 0);
+    for expected in [
+        "test tests::known_values ... ok",
+        "test tests::of_a_megabyte ... ignored",
+        "test tests::an_index_out_of_bounds_panics - should panic ... ok",
+        "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out;",
+        "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out;",
+    ] {
+        assert!(
+            said.stdout.contains(expected),
+            "{expected:?} in {}",
+            said.stdout
+        );
+    }
+}
+
+#[test]
+fn cargo_test_with_a_name_a_list_and_benches() {
+    let said = Said::of(&cargo(&["test", "known"]), 0);
     assert!(
-        said.stderr.contains("tests/multiplies.rs"),
+        said.stdout
+            .contains("1 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out;"),
         "{}",
-        said.stderr
+        said.stdout
+    );
+    let said = Said::of(&cargo(&["test", "--test", "images", "--", "--list"]), 0);
+    assert!(
+        said.stdout
+            .starts_with("tests::a_damaged_one_is_not: test\n"),
+        "{}",
+        said.stdout
+    );
+    let said = Said::of(&cargo(&["bench"]), 0);
+    assert!(
+        said.stdout.contains("0 passed; 0 failed; 3 ignored;"),
+        "{}",
+        said.stdout
     );
 }
 
@@ -66,15 +101,17 @@ fn a_failing_test_fails_cargo_test() {
         &cargo(&["test", "--no-fail-fast", "--features", "failing-test"]),
         101,
     );
-    assert!(
-        said.stdout.contains("two and two is five"),
-        "{}",
-        said.stdout
-    );
-    assert!(
-        said.stderr.contains("the firmware exited with status 3"),
-        "{}",
-        said.stderr
-    );
+    for expected in [
+        "two and two is not five",
+        "timed out after 1s, at 0x",
+        "reset the machine",
+        "0 passed; 3 failed;",
+    ] {
+        assert!(
+            said.stdout.contains(expected),
+            "{expected:?} in {}",
+            said.stdout
+        );
+    }
     assert!(said.stderr.contains("1 target failed"), "{}", said.stderr);
 }

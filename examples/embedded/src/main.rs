@@ -1,9 +1,20 @@
 //! Says hello and ends with status 0.
-#![feature(no_core)]
-#![no_core]
+#![no_std]
 #![no_main]
-#![allow(internal_features)]
 
-use embedded_example::{global_asm, include_str};
+use cortex_m_rt::entry;
+use cortex_m_semihosting::{debug, hprintln};
+use panic_semihosting as _;
 
-global_asm!(include_str!("main.s"), options(raw));
+#[entry]
+fn main() -> ! {
+    hprintln!("hello from a Cortex-M3");
+    hprintln!(
+        "checksum of abcde: {:#06x}",
+        embedded_example::checksum(b"abcde")
+    );
+    debug::exit(debug::EXIT_SUCCESS);
+    loop {
+        cortex_m::asm::wfi();
+    }
+}
