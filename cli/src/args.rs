@@ -131,12 +131,13 @@ Exit status:
   1                --expect: it ended with status 0, but before it printed that
   101              a test of its tests failed
   120              it asked for a reset (--reboot lets it)
-  121              it told QEMU that it panicked
+  121              it told QEMU that it panicked, or stayed in a panic (--on-fault)
   124              --timeout passed
   125              QEMU or qemu-controller failed, which says nothing of the firmware
   129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run; 130 also a debugger
   134              the core locked up
   137              SIGKILL ended QEMU (the system sends it where memory has run out)
+  139              a core stayed in the handler of a fault (--on-fault)
   141              the reader of stdout or stderr is gone
 
 Configuration file:

@@ -206,7 +206,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::settings::{Newline, SemihostingMode, Timeout};
+    use crate::settings::{Newline, OnFault, SemihostingMode, Timeout};
 
     fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, Failure> {
         super::settings(named, folder, &Reporter::new(None, &[]).unwrap())
@@ -221,6 +221,7 @@ mod tests {
             memory = "16M"
             qemu = "tools/qemu-system-arm"
             timeout = "1m30s"
+            on-fault = "continue"
             reboot = true
             deterministic = 7
             log = "firmware.log"
@@ -235,6 +236,7 @@ mod tests {
             memory: Some("16M".to_owned()),
             qemu: Some(folder.path().join("tools/qemu-system-arm")),
             timeout: Some(Timeout::After(std::time::Duration::from_secs(90))),
+            on_fault: Some(OnFault::Continue),
             reboot: Some(true),
             deterministic: Some(7),
             log: Some(folder.path().join("firmware.log")),

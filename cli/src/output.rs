@@ -159,6 +159,12 @@ impl Output {
         written::empty(&log.file).map_err(|error| log.failure(error))
     }
 
+    /// Whether stdout or the log takes nothing just now, so that the firmware may wait for that.
+    pub(crate) fn holds_up(&self) -> bool {
+        let log = self.log.as_ref().map_or(0, |log| log.writer.backlog());
+        self.stdout.backlog() + log > 0
+    }
+
     /// How far the run is.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);

@@ -13,7 +13,7 @@ use qemu_controller::coverage::CoverageError;
 use qemu_controller::debug::DebugError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::testing::{TestListError, TestRunError};
-use qemu_controller::{ExitKind, Interruption, StartError, StopError, Verdict};
+use qemu_controller::{ExitKind, Interruption, RunReport, StartError, StopError, Verdict};
 use rustix::fs::fstat;
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ impl Failure {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The run is over; whether more was expected of it.
-    Ended { verdict: Verdict, unmet: bool },
+    Ended { report: RunReport, unmet: bool },
     /// It printed what was expected.
     Met,
     /// QEMU printed what it was asked for (`-machine help`) instead of a run.
@@ -142,11 +142,8 @@ impl Outcome {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             // As of Ctrl-C: somebody wanted no more of it.
-            Self::Ended {
-                verdict: Verdict::Interrupted(Interruption::Debugger),
-                ..
-            } => 128 + 2,
-            Self::Ended { verdict, unmet } => match verdict.exit_code() {
+            Self::Ended { report, .. } if is_debugger_s(&report.verdict) => 128 + 2,
+            Self::Ended { report, unmet } => match report.verdict.exit_code() {
                 0 => u8::from(*unmet),
                 code => code,
             },
@@ -169,7 +166,7 @@ impl Outcome {
     /// In one word that stays as it is.
     fn name(&self) -> &'static str {
         match self {
-            Self::Ended { verdict, .. } => verdict.name(),
+            Self::Ended { report, .. } => report.verdict.name(),
             Self::Met => "met",
             Self::Listed => "listed",
             Self::Tested { failed: false } => "tests-passed",
@@ -185,15 +182,16 @@ impl Outcome {
     fn words(&self) -> Option<String> {
         match self {
             Self::Ended {
-                verdict,
+                report,
                 unmet: true,
-            } => Some(escape::line(&format!(
-                "what was expected did not come: {verdict}"
-            ))),
+            } => Some(format!(
+                "what was expected did not come: {}",
+                with_cores(report, escape::line(&report.verdict.to_string()))
+            )),
             Self::Ended {
-                verdict,
+                report,
                 unmet: false,
-            } => (!verdict.success()).then(|| words_of(verdict)),
+            } => (!report.verdict.success()).then(|| with_cores(report, words_of(&report.verdict))),
             Self::Interrupted { place, .. } => place.as_deref().map(escape::line),
             Self::TimedOut(why) => Some(escape::line(why)),
             Self::Met | Self::Listed | Self::Tested { .. } | Self::StdoutClosed => None,
@@ -214,8 +212,9 @@ impl Outcome {
             },
             "message": self.words(),
         });
-        if let Self::Ended { verdict, .. } = self {
-            details(verdict, &mut object);
+        if let Self::Ended { report, .. } = self {
+            details(&report.verdict, &mut object);
+            object["cores"] = report.cores_json();
         }
         object
     }
@@ -242,6 +241,26 @@ fn details(verdict: &Verdict, object: &mut Value) {
             object["guest_resets"] = json!(hang.guest_resets);
         }
         _ => {}
+    }
+}
+
+fn is_debugger_s(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Interrupted(Interruption::Debugger))
+}
+
+/// The verdict's words, and below them what is known of the cores. Their texts are escaped.
+fn with_cores(report: &RunReport, words: String) -> String {
+    match &report.verdict {
+        // Its words have the core already.
+        Verdict::Faulted(_) => report.verdict.to_string(),
+        verdict if verdict.success() => words,
+        _ => {
+            let note = report.note().map(str::to_owned);
+            let cores = report.cores().map(ToString::to_string);
+            note.into_iter()
+                .chain(cores)
+                .fold(words, |words, lines| format!("{words}\n{lines}"))
+        }
     }
 }
 

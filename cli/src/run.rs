@@ -133,7 +133,7 @@ async fn in_qemu(
     announce(run, &settings, &session, hand_over.as_ref(), reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
         .map_err(Failure::system("start a thread for stdin"))?;
-    let running = Running::new(run, &session, reporter, &output, limit);
+    let running = Running::new(run, &session, reporter, &output, limit, settings.on_fault());
     let outcome = running.to_its_end(&mut signals, input, expecting, hand_over);
     let outcome = outcome.await;
     session.stop().await?;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use qemu_controller::debug::HandOver;
-use qemu_controller::{Session, Verdict};
+use qemu_controller::{RunReport, Session, Verdict};
 use serde_json::json;
 use tokio::time::{timeout, timeout_at};
 
@@ -15,6 +15,7 @@ use crate::input::Input;
 use crate::limit::Limit;
 use crate::output::{Cut, Output, Phase};
 use crate::report::{Failure, Outcome, Reporter};
+use crate::settings::OnFault;
 use crate::signals::Signals;
 use crate::stderr;
 
@@ -39,6 +40,7 @@ pub(crate) struct Running<'a> {
     reporter: &'a Reporter,
     output: &'a Output,
     limit: Limit,
+    on_fault: OnFault,
 }
 
 impl<'a> Running<'a> {
@@ -48,6 +50,7 @@ impl<'a> Running<'a> {
         reporter: &'a Reporter,
         output: &'a Output,
         limit: Limit,
+        on_fault: OnFault,
     ) -> Self {
         Self {
             run,
@@ -55,6 +58,7 @@ impl<'a> Running<'a> {
             reporter,
             output,
             limit,
+            on_fault,
         }
     }
 
@@ -104,7 +108,7 @@ impl<'a> Running<'a> {
             signal = signals.next() => signal,
             ended = verdict => return Ok(match ended.map_err(Cut::Failed)? {
                 ControlFlow::Break(outcome) => outcome,
-                ControlFlow::Continue(verdict) => Outcome::Ended { verdict, unmet: expecting },
+                ControlFlow::Continue(report) => Outcome::Ended { report, unmet: expecting },
             }),
         };
         self.output.enter(Phase::Ending);
@@ -120,40 +124,52 @@ impl<'a> Running<'a> {
     }
 
     /// Runs the firmware until the time has passed; where it is then, is in the verdict.
-    async fn run_until(&self, limit: Limit) -> ControlFlow<Outcome, Verdict> {
-        let run = self.session.run_to_end(limit.left());
+    async fn run_until(&self, limit: Limit) -> ControlFlow<Outcome, RunReport> {
+        let run = self.watched(limit.left());
         let Some(instant) = limit.instant() else {
             return ControlFlow::Continue(run.await);
         };
         tokio::pin!(run);
-        let mut verdict = match timeout_at(instant, &mut run).await {
-            Ok(verdict) => verdict,
+        let mut report = match timeout_at(instant, &mut run).await {
+            Ok(report) => report,
             Err(_) => {
                 // QEMU may be held up by a stdout that nobody reads, and could not be asked.
                 self.output.enter(Phase::Ending);
                 match timeout(LOOK, run).await {
-                    Ok(verdict) => verdict,
+                    Ok(report) => report,
                     Err(_) => {
                         return ControlFlow::Break(Outcome::TimedOut(limit.words(UNKNOWN_PLACE)));
                     }
                 }
             }
         };
-        if let Verdict::TimedOut(hang) = &mut verdict {
+        if let Verdict::TimedOut(hang) = &mut report.verdict {
             // Not what was left of it when the firmware began to run.
             hang.deadline = limit.timeout.unwrap_or(hang.deadline);
         }
-        ControlFlow::Continue(verdict)
+        ControlFlow::Continue(report)
+    }
+
+    /// Runs the firmware to its end; its faults are looked at, unless that was not wanted.
+    async fn watched(&self, deadline: Duration) -> RunReport {
+        match self.on_fault {
+            OnFault::Stop => {
+                // A firmware that prints may wait for whoever reads it.
+                let is_held_up = || self.output.holds_up();
+                self.session.run_watched(deadline, is_held_up).await
+            }
+            OnFault::Continue => self.session.run_to_end(deadline).await.into(),
+        }
     }
 
     /// The debugger lets it run, and takes its time; once it has left, the time counts.
     async fn debugged(
         &self,
         mut hand_over: HandOver,
-    ) -> Result<ControlFlow<Outcome, Verdict>, Failure> {
+    ) -> Result<ControlFlow<Outcome, RunReport>, Failure> {
         loop {
             let runs = tokio::select! {
-                verdict = self.session.wait() => return Ok(ControlFlow::Continue(verdict)),
+                verdict = self.session.wait() => return Ok(ControlFlow::Continue(verdict.into())),
                 Ok(runs) = hand_over.left() => runs,
             };
             debugger::say_left(runs, self.limit, self.reporter)?;
@@ -165,12 +181,12 @@ impl<'a> Running<'a> {
     }
 
     /// Waits for the end of a firmware that runs, or that the debugger has left stopped.
-    async fn left_alone(&self, runs: bool, limit: Limit) -> ControlFlow<Outcome, Verdict> {
+    async fn left_alone(&self, runs: bool, limit: Limit) -> ControlFlow<Outcome, RunReport> {
         if runs {
             return self.run_until(limit).await;
         }
         match limit.wait_for(self.session.wait()).await {
-            Some(verdict) => ControlFlow::Continue(verdict),
+            Some(verdict) => ControlFlow::Continue(verdict.into()),
             None => {
                 let words = limit.words("the debugger had left the firmware stopped");
                 ControlFlow::Break(Outcome::TimedOut(words))
@@ -209,7 +225,7 @@ impl<'a> Running<'a> {
         signals: &mut Signals,
     ) -> Result<Outcome, Failure> {
         let by_itself = match &outcome {
-            Outcome::Ended { verdict, .. } => !matches!(verdict, Verdict::TimedOut(_)),
+            Outcome::Ended { report, .. } => !matches!(report.verdict, Verdict::TimedOut(_)),
             outcome => matches!(outcome, Outcome::Met),
         };
         if by_itself {

@@ -35,6 +35,12 @@ pub(crate) struct Settings {
     /// for no end [default: none]
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<Timeout>,
+    /// What to do when a core stays in the handler of a fault [default: stop]
+    ///
+    /// `stop` looks at each fault as it happens, through a debugger of the program's own, and ends the
+    /// run once a core loops in the handler, or in a panic, for good. `continue` lets it be.
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) on_fault: Option<OnFault>,
     /// Let a firmware that asks for a reset start over, as the board would; else the run ends with
     /// that
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -79,6 +85,7 @@ impl Settings {
             memory: self.memory.or(others.memory),
             qemu: self.qemu.or(others.qemu),
             timeout: self.timeout.or(others.timeout),
+            on_fault: self.on_fault.or(others.on_fault),
             reboot: self.reboot.or(others.reboot),
             deterministic: self.deterministic.or(others.deterministic),
             semihosting: self.semihosting.or(others.semihosting),
@@ -106,6 +113,11 @@ impl Settings {
     /// What the firmware reaches by semihosting.
     pub(crate) fn semihosting(&self) -> SemihostingMode {
         self.semihosting.unwrap_or(SemihostingMode::Console)
+    }
+
+    /// What to do when a core stays in the handler of a fault.
+    pub(crate) fn on_fault(&self) -> OnFault {
+        self.on_fault.unwrap_or(OnFault::Stop)
     }
 
     /// Relative paths as seen from this folder. A bare name of a program is not one: it is looked
@@ -155,6 +167,16 @@ pub(crate) enum SemihostingMode {
     Console,
     /// The commands of this machine, too
     Full,
+}
+
+/// What to do when a core stays in the handler of a fault.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnFault {
+    /// End the run, and say where and why
+    Stop,
+    /// Let it run on, and look at no fault
+    Continue,
 }
 
 /// How long a run may take.

@@ -5,7 +5,11 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use object::{CompressionFormat, Object as _, ObjectSegment as _, ReadCache, SectionFlags};
+use object::read::elf::{ElfFile, FileHeader};
+use object::{
+    CompressionFormat, Object as _, ObjectSegment as _, ReadCache, ReadRef, SectionFlags,
+    SectionIndex,
+};
 
 use crate::error::{DebugInfoError, OpenError};
 
@@ -98,6 +102,9 @@ pub(crate) struct Image {
     /// Those that are loaded, in the order of their addresses.
     by_address: Vec<usize>,
     segments: Vec<Segment>,
+    /// Which sections are the symbol table and its strings. By their types: a file may be without
+    /// section names.
+    symbol_table: Option<[usize; 2]>,
 }
 
 enum Source {
@@ -123,6 +130,12 @@ impl Image {
 
     pub(crate) fn section(&self, name: &str) -> Option<&Section> {
         self.sections.iter().find(|section| section.name == name)
+    }
+
+    /// The symbol table and its strings.
+    pub(crate) fn symbol_table(&self) -> Option<[&Section; 2]> {
+        let [table, strings] = self.symbol_table?;
+        Some([self.sections.get(table)?, self.sections.get(strings)?])
     }
 
     pub(crate) fn section_at(&self, address: u64) -> Option<&Section> {
@@ -250,10 +263,11 @@ struct Headers {
     entry: u64,
     sections: Vec<Section>,
     segments: Vec<Segment>,
+    symbol_table: Option<[usize; 2]>,
 }
 
 impl Headers {
-    fn parse<'data>(data: impl object::ReadRef<'data>) -> Result<Self, OpenError> {
+    fn parse<'data>(data: impl ReadRef<'data>) -> Result<Self, OpenError> {
         let elf =
             object::File::parse(data).map_err(|error| OpenError::NotElf(error.to_string()))?;
         let architecture = match (elf.architecture(), elf.is_64()) {
@@ -284,6 +298,11 @@ impl Headers {
                 .map(|section| read_section(&section))
                 .collect(),
             segments,
+            symbol_table: match &elf {
+                object::File::Elf32(elf) => symbol_table(elf),
+                object::File::Elf64(elf) => symbol_table(elf),
+                _ => None,
+            },
         })
     }
 
@@ -300,8 +319,18 @@ impl Headers {
             sections: self.sections,
             by_address,
             segments: self.segments,
+            symbol_table: self.symbol_table,
         }
     }
+}
+
+/// The list of sections is without the file's first, which is none.
+fn symbol_table<'data, H: FileHeader, R: ReadRef<'data>>(
+    elf: &ElfFile<'data, H, R>,
+) -> Option<[usize; 2]> {
+    let table = elf.elf_symbol_table();
+    let index = |section: SectionIndex| section.0.checked_sub(1);
+    Some([index(table.section())?, index(table.string_section())?])
 }
 
 fn read_section<'data>(section: &impl object::ObjectSection<'data>) -> Section {

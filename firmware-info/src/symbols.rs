@@ -109,13 +109,9 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// A file that was stripped, or whose table cannot be read, has none.
     pub(crate) fn read(image: &Image) -> Self {
-        let table = image
-            .section(".symtab")
-            .and_then(|section| image.data(section).ok());
-        let strings = image
-            .section(".strtab")
-            .and_then(|section| image.data(section).ok());
-        let (Some(table), Some(strings)) = (table, strings) else {
+        let sections = image.symbol_table();
+        let read = sections.map(|sections| sections.map(|section| image.data(section)));
+        let Some([Ok(table), Ok(strings)]) = read else {
             return Self::default();
         };
         let mut entries = if image.is_64 {

@@ -78,6 +78,8 @@ mod qapi;
 pub mod semihosting;
 mod serial;
 mod snapshot;
+#[cfg(feature = "source")]
+mod source;
 #[cfg(feature = "tests")]
 pub mod testing;
 mod verdict;
@@ -110,6 +112,8 @@ pub use snapshot::{
     AfterLoad, InvalidName, LoadSnapshot, LostDevice, MachineFingerprint, MachineMismatch,
     SaveSnapshot, Snapshot, SnapshotError,
 };
+#[cfg(feature = "source")]
+pub use source::{CoreFault, CoreReport, RunReport, StackUse};
 pub use verdict::{Exception, Hang, Interruption, Verdict};
 
 pub use session::blocking;

@@ -41,7 +41,8 @@ fn a_lockup_comes_with_its_registers() {
 
 #[test]
 fn a_timeout_says_where_the_firmware_was() {
-    let said = Call::image("hardfault-loop", ["--timeout", "5s"]).ends_with(124);
+    let words = ["--timeout", "5s", "--on-fault", "continue"];
+    let said = Call::image("hardfault-loop", words).ends_with(124);
     assert_eq!(said.stdout, "boot\nhard fault\n");
     assert!(said.stderr.contains("not over after 5s"), "{}", said.stderr);
     assert!(
@@ -49,6 +50,8 @@ fn a_timeout_says_where_the_firmware_was() {
         "{}",
         said.stderr
     );
+    let why = "\n    UsageFault: an undefined instruction (UNDEFINSTR), in faulty\n";
+    assert!(said.stderr.contains(why), "{}", said.stderr);
 }
 
 #[test]

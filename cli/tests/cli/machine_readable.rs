@@ -18,7 +18,7 @@ fn last(said: &Said) -> Value {
 
 #[test]
 fn each_verdict_is_an_object() {
-    let rows: [(&str, &[&str], i32, Value); 6] = [
+    let rows: [(&str, &[&str], i32, Value); 7] = [
         (
             "semihosting-exit",
             &[],
@@ -41,7 +41,13 @@ fn each_verdict_is_an_object() {
         ("lockup", &[], 134, json!({ "verdict": "locked-up" })),
         (
             "hardfault-loop",
-            &["--timeout=5s"],
+            &["--timeout=30s"],
+            139,
+            json!({ "verdict": "faulted" }),
+        ),
+        (
+            "hardfault-loop",
+            &["--timeout=5s", "--on-fault=continue"],
             124,
             json!({ "verdict": "timed-out", "exception": 3, "in_fault_handler": true, "run_state": "running" }),
         ),

@@ -8,6 +8,7 @@ mod cargo_runner;
 mod coverage;
 mod debugger;
 mod ending;
+mod faults;
 mod files;
 mod input;
 mod machine_readable;

@@ -41,6 +41,18 @@ pub struct Cause {
     pub meaning: &'static str,
 }
 
+impl Cause {
+    /// For what the registers do not say.
+    #[must_use]
+    pub fn new(exception: &'static str, name: &'static str, meaning: &'static str) -> Self {
+        Self {
+            exception,
+            name,
+            meaning,
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.exception, self.meaning, self.name)

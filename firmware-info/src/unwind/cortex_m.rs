@@ -18,6 +18,11 @@ const THUMB: u32 = 1 << 24;
 /// Bit 9 of a stacked xPSR: a word was left out to align the frame.
 const REALIGNED: u32 = 1 << 9;
 
+/// So far below its end a stack that has overflowed is looked for.
+const MAX_OVERFLOW: u64 = 64 * 1024;
+/// So many words are looked at for a return address.
+const SCANNED_WORDS: usize = 512;
+
 /// EXC_RETURN, bit 2: the frame is on the process stack.
 const ON_PSP: u64 = 1 << 2;
 /// EXC_RETURN, bit 4: the frame has no floating point registers.
@@ -63,19 +68,25 @@ pub(super) fn exception(
     memory: &mut impl Memory,
 ) -> Result<Step, End> {
     let on_psp = exc_return & ON_PSP != 0;
-    let mut frame = if on_psp {
-        let unknown = || End::UnknownRegister {
-            register: "PSP".to_owned(),
-        };
-        registers.psp.ok_or_else(unknown)?
-    } else {
-        cfa
+    let mut frame = match (on_psp, registers.psp) {
+        (false, _) => cfa,
+        (true, Some(psp)) if !is_read_only(firmware, psp) => psp,
+        // Or it was no true EXC_RETURN, which is what the fault is about.
+        (true, _) => {
+            let unknown = || End::UnknownRegister {
+                register: "PSP".to_owned(),
+            };
+            return guess(firmware, registers, cfa, memory).ok_or_else(unknown);
+        }
     };
     // The additional registers of a secure state: a signature, a reserved word, r4 to r11.
     if exc_return & NO_ADDITIONAL == 0 {
         frame = frame.wrapping_add(0x28) & 0xffff_ffff;
     }
-    let mut stacked = Stacked::read(firmware, frame, memory)?;
+    let mut stacked = match Stacked::read(firmware, frame, memory) {
+        Ok(stacked) => stacked,
+        Err(end) => return scan(firmware, registers, frame, memory).ok_or(end),
+    };
     stacked.entry = ExceptionEntry {
         number: handler_number(registers),
         exc_return: u32::try_from(exc_return).ok(),
@@ -123,6 +134,102 @@ pub(super) fn guess(
         }
     }
     None
+}
+
+/// A stack pointer there is none that anything was pushed to.
+fn is_read_only(firmware: &Firmware, address: u64) -> bool {
+    firmware
+        .section_at(address)
+        .is_some_and(|section| !section.writable)
+}
+
+/// The caller of whatever was interrupted where its frame could not be pushed, since the stack had
+/// overflowed into nothing: by the first return address above, where there is memory again.
+fn scan(
+    firmware: &Firmware,
+    registers: &Registers,
+    frame: u64,
+    memory: &mut impl Memory,
+) -> Option<Step> {
+    let sections = firmware.sections().iter();
+    let above = sections.filter(|section| section.loaded && section.writable && section.size > 0);
+    let bounds = firmware.stack_bounds();
+    let limit = bounds.and_then(|bounds| Some(bounds.limit?.0));
+    let begins = above.map(|section| section.address).chain(limit);
+    let begin = begins.filter(|begin| *begin >= frame).min()?;
+    if begin - frame > MAX_OVERFLOW {
+        return None;
+    }
+    let little_endian = firmware.image.little_endian;
+    let mut below = None;
+    for slot in (begin..).step_by(4).take(SCANNED_WORDS) {
+        let word = read_word(memory, little_endian, slot, 4).ok()?;
+        if is_return_address(firmware, word) {
+            let mut caller = Registers::default();
+            caller.xpsr = Some(0);
+            (caller.msp, caller.psp) = (registers.msp, registers.psp);
+            // A function pushes LR last but for what is above it, and r7 just below it.
+            caller.set(SP, slot + 4);
+            if let Some(r7) = below {
+                caller.set(7, r7);
+            }
+            caller.set_pc(Architecture::Arm, word);
+            return Some(Step::ByStackScan(caller));
+        }
+        below = Some(word);
+    }
+    None
+}
+
+/// Whether a word is the address behind a call: BL, or BLX with a register.
+fn is_return_address(firmware: &Firmware, word: u64) -> bool {
+    let half = |back: u64| {
+        let mut bytes = [0; 2];
+        let address = (word & !1).checked_sub(back)?;
+        let is_code = firmware.section_at(address)?.executable;
+        (is_code && firmware.loaded(address, &mut bytes)).then(|| u16::from_le_bytes(bytes))
+    };
+    let is_bl = || {
+        matches!((half(4), half(2)), (Some(first), Some(second))
+        if first & 0xf800 == 0xf000 && second & 0xd000 == 0xd000)
+    };
+    let is_blx = || half(2).is_some_and(|half| half & 0xff87 == 0x4780);
+    word & 1 == 1 && (is_bl() || is_blx())
+}
+
+impl Firmware {
+    /// The process stack pointer of a Cortex-M that is at the first instruction of an exception's
+    /// handler, for a debugger that does not tell it (QEMU before 8.1): where in `memory`, which is
+    /// at `address`, a frame with just these registers is. `None` where there is none, or several.
+    #[must_use]
+    pub fn find_process_stack(
+        &self,
+        registers: &Registers,
+        address: u64,
+        memory: &[u8],
+    ) -> Option<u64> {
+        let exc_return = registers.get(LR).filter(|lr| is_exc_return(*lr))?;
+        if exc_return & ON_PSP == 0 || self.architecture() != Architecture::Arm {
+            return None;
+        }
+        let mut wanted = Vec::new();
+        for number in [0, 1, 2, 3, 12] {
+            wanted.extend((registers.get(number)? as u32).to_le_bytes());
+        }
+        let word = |at: usize| {
+            let bytes = memory.get(at..at + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?))
+        };
+        let is_frame = |at: &usize| {
+            let (pc, xpsr) = (word(at + 24), word(at + 28));
+            memory[*at..].starts_with(&wanted)
+                && xpsr.is_some_and(|xpsr| xpsr & THUMB != 0 && xpsr & 0x1ff == 0)
+                && pc.is_some_and(|pc| self.image.is_code(pc.into()))
+        };
+        let mut frames = (0..memory.len()).step_by(4).filter(is_frame);
+        let found = frames.next().filter(|_| frames.next().is_none())?;
+        Some(address + found as u64)
+    }
 }
 
 fn handler_number(registers: &Registers) -> Option<u16> {

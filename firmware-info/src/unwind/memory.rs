@@ -22,12 +22,19 @@ pub struct MemoryPieces {
     /// By address; no two overlap in what is asked of them first.
     pieces: BTreeMap<u64, Vec<u8>>,
     missing: Option<(u64, usize)>,
+    /// What is known not to be there: not asked for again.
+    unreadable: Vec<(u64, usize)>,
 }
 
 impl MemoryPieces {
     /// Adds what is at an address.
     pub fn insert(&mut self, address: u64, bytes: Vec<u8>) {
         self.pieces.insert(address, bytes);
+    }
+
+    /// Says that this cannot be read.
+    pub fn insert_unreadable(&mut self, address: u64, length: usize) {
+        self.unreadable.push((address, length));
     }
 
     /// The first address and length that was asked for and is in no piece, once.
@@ -49,6 +56,7 @@ impl Memory for MemoryPieces {
             });
         match found {
             Some(bytes) => buffer.copy_from_slice(bytes),
+            None if self.unreadable.contains(&(address, buffer.len())) => {}
             None => _ = self.missing.get_or_insert((address, buffer.len())),
         }
         found.is_some()

@@ -66,6 +66,9 @@ pub enum Guess {
     /// The function within has no call frame information; its caller is where the link register
     /// points.
     LinkRegister,
+    /// The core could not push the frame of what it interrupted, since the stack had overflowed into
+    /// nothing; its caller is at the first return address above.
+    StackScan,
     /// The handler within lost EXC_RETURN; an exception's frame was looked for on the stacks.
     LostExcReturn,
 }
@@ -190,12 +193,18 @@ impl Firmware {
                 return Ok(outer);
             }
             Step::ByLinkRegister(registers) => {
-                let mut outer = self.frame(registers, false);
-                outer.guess = Some(Guess::LinkRegister);
-                return Ok(outer);
+                return Ok(self.guessed(registers, Guess::LinkRegister));
             }
+            Step::ByStackScan(registers) => return Ok(self.guessed(registers, Guess::StackScan)),
         };
         Ok(self.frame(registers, false))
+    }
+
+    fn guessed(&self, registers: Registers, guess: Guess) -> Frame {
+        Frame {
+            guess: Some(guess),
+            ..self.frame(registers, false)
+        }
     }
 
     /// In the reset handler or the entry point's function, beside which nothing is a caller.
@@ -225,6 +234,7 @@ pub(crate) enum Step {
         guess: bool,
     },
     ByLinkRegister(Registers),
+    ByStackScan(Registers),
 }
 
 impl Frame {
@@ -276,6 +286,7 @@ impl fmt::Display for Guess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LinkRegister => "a guess by the link register",
+            Self::StackScan => "a guess: the first return address on the stack",
             Self::LostExcReturn => "a guess: the handler lost EXC_RETURN",
         })
     }

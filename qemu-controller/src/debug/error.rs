@@ -88,6 +88,11 @@ pub enum DebugError {
         "where the function returns to can be told at its first instruction alone, and this is {0}"
     )]
     NotAtEntry(String),
+    /// The firmware's file is for another architecture than the guest.
+    #[error(
+        "the ELF file is for another architecture than the guest, or the guest does not tell its registers"
+    )]
+    OtherArchitecture,
     /// The stub did not answer in time.
     #[error("the stub did not answer {what} within {deadline:?}")]
     Deadline {

@@ -18,6 +18,8 @@
 //! that nothing lets the guest run in between: to a running guest nothing is sent.
 
 mod attach;
+#[cfg(feature = "source")]
+mod backtrace;
 mod connect;
 mod error;
 mod hand_over;
@@ -51,6 +53,8 @@ use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
 use stub::{Attention, Point};
 
+#[cfg(feature = "source")]
+pub(crate) use backtrace::Cause;
 pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
 pub use hand_over::HandOver;

@@ -11,7 +11,7 @@ const RUST_MANGLED: &str = "17rust_begin_unwind";
 /// Where it was inlined, or left out (`panic_immediate_abort`): whatever of these there is.
 const RUST_CORE: &str = "core9panicking";
 /// Of C and C++: newlib's, picolibc's and the compilers' own.
-const C: [&str; 8] = [
+const C: [&str; 11] = [
     "__assert_func",
     "__assert_fail",
     "__assert_no_args",
@@ -20,6 +20,10 @@ const C: [&str; 8] = [
     "__cxa_pure_virtual",
     "_ZSt9terminatev",
     "abort",
+    // FreeRTOS's hooks.
+    "vApplicationStackOverflowHook",
+    "vApplicationMallocFailedHook",
+    "vAssertCalled",
 ];
 
 /// Where they are. A firmware with symbols and none of these cannot panic, which is no error.

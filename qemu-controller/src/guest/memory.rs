@@ -348,7 +348,7 @@ fn no_memory(answer: &str) -> MemoryError {
 }
 
 /// Reads lines of the form `20000000: 0x0a 0x0b`.
-fn values(text: &str) -> Result<Vec<u64>, MemoryError> {
+pub(crate) fn values(text: &str) -> Result<Vec<u64>, MemoryError> {
     let mut values = Vec::new();
     for line in text.lines() {
         let not_memory = || no_memory(line);

@@ -34,6 +34,10 @@ pub struct Hang {
     pub place: Option<SymbolOffset>,
     /// The exception that CPU 0 is in, on a Cortex-M.
     pub exception: Option<Exception>,
+    /// Where each core is, how it came there, and why it faulted if it is in the handler of a
+    /// fault; empty where the firmware's file is not known.
+    #[cfg(feature = "source")]
+    pub cores: Vec<crate::CoreReport>,
     /// How often the guest reset itself.
     pub guest_resets: u64,
 }
@@ -85,12 +89,27 @@ impl Session {
     /// runs, QEMU's program counter is that of the last time it left its translated code.
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
         let session = self.with_deadline(LOOK);
+        #[cfg(feature = "source")]
+        let (firmware, runtime) = (
+            session.firmware_info().ok().cloned(),
+            self.inner.shared.runtime.clone(),
+        );
         let look = |transaction: Transaction| async move {
             let before = transaction.command(&QueryStatus).await?;
             transaction.run(false).await?;
             let registers = transaction
-                .command(&HumanMonitorCommand::new("info registers"))
+                .command(&HumanMonitorCommand::new("info registers -a"))
                 .await;
+            #[cfg(feature = "source")]
+            let cores = match (&firmware, &registers) {
+                (Some(firmware), Ok(text)) => {
+                    crate::source::monitor::look_at_cores(&transaction, firmware, text, &runtime)
+                        .await
+                }
+                _ => Vec::new(),
+            };
+            #[cfg(not(feature = "source"))]
+            let cores = ();
             let run_state = match transaction.run(before.running).await {
                 Ok(()) => before.status,
                 // It came to its end before it was stopped: nothing runs any more.
@@ -99,14 +118,20 @@ impl Session {
                 }
                 Err(error) => return Err(error),
             };
-            Ok::<_, CommandError>((run_state, registers?))
+            Ok::<_, CommandError>((run_state, registers?, cores))
         };
         let mut hang = Hang {
             deadline,
             ..Hang::default()
         };
         match session.transaction("info registers", look).await {
-            Ok((run_state, registers)) => {
+            Ok((run_state, registers, cores)) => {
+                #[cfg(feature = "source")]
+                {
+                    hang.cores = cores;
+                }
+                #[cfg(not(feature = "source"))]
+                let () = cores;
                 hang.run_state = Some(run_state);
                 session
                     .explain(&mut hang, &DumpedRegisters::parse(&registers))

@@ -27,6 +27,7 @@ pub use hang::{Exception, Hang};
 /// | [`Stopped`](Self::Stopped) | 122 |
 /// | [`TimedOut`](Self::TimedOut) | 124, as of `timeout(1)` |
 /// | [`QemuFailed`](Self::QemuFailed), [`Lost`](Self::Lost) | 125 |
+/// | `Faulted` (feature `source`) | 139: 128 and SIGSEGV |
 /// | [`LockedUp`](Self::LockedUp) | 134: 128 and SIGABRT, as a shell sees it |
 /// | [`Interrupted`](Self::Interrupted) | 128 and the signal's number; 143 where it is not known |
 ///
@@ -55,6 +56,10 @@ pub enum Verdict {
         /// The symbol at or before the program counter, where the firmware's symbols are known.
         place: Option<SymbolOffset>,
     },
+    /// A core stays in the handler of a fault: nothing will come of this run any more. Only a run
+    /// that is [watched](crate::Session::run_watched) ends so. QEMU still runs.
+    #[cfg(feature = "source")]
+    Faulted(Box<crate::CoreReport>),
     /// QEMU failed: a fatal error, an assertion, a crash. Says nothing of the firmware.
     QemuFailed(Exit),
     /// This session ended it: by [`stop`](crate::Session::stop), a command or a signal.
@@ -206,6 +211,8 @@ impl Verdict {
             Self::TimedOut(_) => 124,
             Self::QemuFailed(_) | Self::Lost(_) => 125,
             Self::LockedUp { .. } => 134,
+            #[cfg(feature = "source")]
+            Self::Faulted(_) => 139,
             Self::Interrupted(Interruption::KilledBySignal(signal)) => {
                 u8::try_from(*signal).map_or(143, |signal| signal.saturating_add(128))
             }
@@ -228,6 +235,8 @@ impl Verdict {
             Self::Reset => "reset",
             Self::Panicked => "panicked",
             Self::LockedUp { .. } => "locked-up",
+            #[cfg(feature = "source")]
+            Self::Faulted(_) => "faulted",
             Self::QemuFailed(_) => "qemu-failed",
             Self::Stopped => "stopped",
             Self::Interrupted(_) => "interrupted",
@@ -260,6 +269,14 @@ impl fmt::Display for Verdict {
                 place: Some(place),
             } => {
                 write!(f, "the core locked up in {place}: {dump}")
+            }
+            #[cfg(feature = "source")]
+            Self::Faulted(core) => {
+                let exception = core
+                    .fault
+                    .as_ref()
+                    .map_or("a fault", |fault| fault.exception);
+                write!(f, "a core stays in the handler of {exception}: {core}")
             }
             Self::QemuFailed(exit) => {
                 write!(f, "QEMU failed, which says nothing of the firmware: {exit}")?;

@@ -1,0 +1,206 @@
+//! What is said of each way to fault: the words, and the line.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Call, Said};
+
+/// Case, exit status, what the first line says, and whether it names the marked line itself; the
+/// lines below do so otherwise.
+const CASES: [(&str, i32, &str); 20] = [
+    (
+        "null-read",
+        139,
+        "MemManage: a data access that the MPU forbids (DACCVIOL) at 0x00000004, in null_read at",
+    ),
+    (
+        "null-write",
+        139,
+        "MemManage: a data access that the MPU forbids (DACCVIOL) at 0x00000008, in null_write at",
+    ),
+    (
+        "null-call",
+        139,
+        "UsageFault: a branch to an address without the Thumb bit (INVSTATE), in vectors, called by null_call at",
+    ),
+    (
+        "unaligned",
+        139,
+        "UsageFault: an unaligned access (UNALIGNED), in unaligned at",
+    ),
+    (
+        "undefined",
+        139,
+        "UsageFault: an undefined instruction (UNDEFINSTR), in undefined at",
+    ),
+    (
+        "divide",
+        139,
+        "UsageFault: a division by zero (DIVBYZERO), in divide at",
+    ),
+    (
+        "no-execute",
+        139,
+        "MemManage: an instruction fetch from where execution is forbidden (IACCVIOL), in code_in_ram, called by no_execute at",
+    ),
+    ("overflow", 139, "the stack is that of recurse at"),
+    ("overflow-into-data", 139, "called by recurse_to at"),
+    (
+        "bad-exc-return",
+        139,
+        "UsageFault: an exception return with a bad EXC_RETURN or stacked state (INVPC), in bad_exc_return at",
+    ),
+    (
+        "mpu",
+        139,
+        "MemManage: a data access that the MPU forbids (DACCVIOL) at 0x2000010c, in mpu at",
+    ),
+    (
+        "bus",
+        139,
+        "BusFault: a data access that nothing answered (PRECISERR) at 0x60000010, in bus at",
+    ),
+    (
+        "usage",
+        139,
+        "in the handler of UsageFault: UsageFault: an undefined instruction (UNDEFINSTR), in usage at",
+    ),
+    (
+        "escalation",
+        139,
+        "UsageFault: an undefined instruction (UNDEFINSTR), in escalation at",
+    ),
+    ("lockup", 134, "can't escalate 3 to HardFault"),
+    ("no-vectors", 134, "can't take terminal derived exception"),
+    (
+        "assertion",
+        121,
+        "__assert_func was called, in assertion at",
+    ),
+    (
+        "stack-hook",
+        121,
+        "vApplicationStackOverflowHook was called, in stack_hook at",
+    ),
+    (
+        "thread",
+        139,
+        "UsageFault: a division by zero (DIVBYZERO), in divide at",
+    ),
+    ("panic", 121, "panicked, in third at"),
+];
+
+fn fixture(name: &str) -> PathBuf {
+    let faults = "../firmware-info/fixtures/faults";
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(faults)
+        .join(name)
+}
+
+/// The file and line that are marked with a case's name, as the debug information has them.
+fn marked_line(case: &str) -> String {
+    let (file, path) = match case {
+        "panic" => ("panic/src/main.rs", "/fixtures/faults/panic/src/main.rs"),
+        _ => ("faults.c", "/fixtures/faults/faults.c"),
+    };
+    let case = if case == "thread" { "divide" } else { case };
+    let text = std::fs::read_to_string(fixture(file)).unwrap();
+    let mark = format!("LINE {case}");
+    let is_marked = |line: &str| {
+        line.split("LINE ").nth(1).is_some() && {
+            let rest = &line[line.find(&mark).unwrap_or(line.len())..];
+            let end = rest.strip_prefix(&mark);
+            end.is_some_and(|end| end.is_empty() || end.starts_with(' '))
+        }
+    };
+    let line = text.lines().position(is_marked).unwrap() + 1;
+    format!("{path}:{line}:")
+}
+
+fn run(case: &str, words: &[&str]) -> Call {
+    let image = match case {
+        "overflow" => "stack-first.elf",
+        "panic" => "panic.elf",
+        _ => "faults.elf",
+    };
+    let machine: &[&str] = match case {
+        "panic" => &[],
+        _ => &["--machine", "stm32vldiscovery"],
+    };
+    let image = fixture(image);
+    let ours = machine.iter().chain(words).map(|word| word.to_string());
+    let ours = ours.chain(["--timeout=40s".to_owned()]);
+    Call::new(ours.chain([image.display().to_string(), case.to_owned()]))
+}
+
+fn check(case: &str, status: i32, words: &str, said: &Said) {
+    let stderr = &said.stderr;
+    assert!(stderr.contains(words), "{case}: {stderr}");
+    assert!(
+        stderr.contains(&marked_line(case)),
+        "{case}: {} in {stderr}",
+        marked_line(case)
+    );
+    assert!(stderr.lines().count() <= 10, "{case}: {stderr}");
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    // A stack overflow of the same firmware has other addresses with another compiler only.
+    for line in stderr.lines() {
+        let line = line.trim_start().trim_start_matches("qemu-controller: ");
+        assert!(
+            document.contains(line),
+            "docs/faults.md does not have, of {case}: {line}\n{stderr}"
+        );
+    }
+    assert_ne!(status, 0);
+}
+
+#[test]
+fn each_fault_is_named_with_its_line() {
+    for (case, status, words) in CASES {
+        let said = run(case, &[]).ends_with(status);
+        check(case, status, words, &said);
+    }
+}
+
+/// It is a loop of nothing that ends the run, not a fault.
+#[test]
+fn a_firmware_that_handles_its_faults_is_not_disturbed() {
+    for on_fault in ["stop", "continue"] {
+        let said = run("handled", &["--on-fault", on_fault]).ends_with(3);
+        assert_eq!(said.stdout, "handled\n");
+        assert_eq!(
+            said.stderr,
+            "qemu-controller: the firmware exited with status 3\n"
+        );
+    }
+    let said = run("exit-3", &[]).ends_with(3);
+    assert_eq!(
+        said.stderr,
+        "qemu-controller: the firmware exited with status 3\n"
+    );
+}
+
+/// Watched or not, the same instructions are executed in the same order. Where there are breakpoints
+/// in a page, QEMU translates its instructions one by one, so there are more blocks.
+#[test]
+fn a_deterministic_run_is_the_same_with_and_without() {
+    let image = fixture("../rust/release.elf").display().to_string();
+    let run = |on_fault: &str| {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let path = log.path().display().to_string();
+        let call = Call::new(["--deterministic", "--on-fault", on_fault, &image]);
+        call.qemu_args(&["-d", "exec,nochain", "-D", &path])
+            .ends_with(0);
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let blocks = text.lines().filter(|line| line.starts_with("Trace"));
+        let pc = |line: &str| line.split('/').nth(1).unwrap().to_owned();
+        blocks.map(pc).collect::<Vec<_>>()
+    };
+    let (watched, alone) = (run("stop"), run("continue"));
+    assert!(alone.len() > 1000, "{}", alone.len());
+    let mut watched = watched.into_iter();
+    let lost = alone
+        .iter()
+        .position(|pc| !watched.any(|other| other == *pc));
+    assert_eq!(lost, None, "of {} blocks", alone.len());
+}

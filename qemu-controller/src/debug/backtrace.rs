@@ -1,0 +1,152 @@
+//! Where the cores are and how they came there: backtraces and reports of a stopped guest.
+
+use std::sync::Arc;
+
+use firmware_info::{Backtrace, Firmware};
+use gdb_remote::client::Reply;
+use gdb_remote::reply::ThreadId;
+
+use super::Debugger;
+use super::error::DebugError;
+use crate::guest::memory::MemoryError;
+use crate::guest::symbols::SymbolsError;
+use crate::source::look::{self, Core, ReadMemory, SYSTEM};
+use crate::source::registers;
+use crate::source::report::CoreReport;
+
+/// What a guest has stopped for.
+#[derive(Default)]
+pub(crate) struct Cause {
+    /// It is at the first instruction of this fault's handler.
+    pub(crate) fault: Option<&'static str>,
+    /// It is at the first instruction of this function, which a panic comes to.
+    pub(crate) panic: Option<String>,
+}
+
+impl Debugger {
+    /// The frames of the current thread, innermost first, and why there are no more: functions,
+    /// lines and inlined functions, on a Cortex-M through exceptions. What was guessed says so.
+    ///
+    /// On QEMU before 8.1, which does not tell PSP, it ends at an exception that came from a
+    /// thread's stack.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
+    pub async fn backtrace(&mut self) -> Result<Backtrace, DebugError> {
+        let firmware = self.firmware().await?;
+        let _verb = self.begin("backtrace").await?;
+        let core = self.core(&firmware, Cause::default()).await?;
+        let runtime = self.attachment.shared.runtime.clone();
+        let memory = &mut StubMemory(self);
+        Ok(look::backtrace(&firmware, core.registers, memory, &runtime).await)
+    }
+
+    /// Of each thread (with QEMU, each core) where it is, how it came there, and why it faulted if
+    /// it is in the handler of a fault. The current thread is the same afterwards.
+    ///
+    /// # Errors
+    /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
+    pub async fn core_reports(&mut self) -> Result<Vec<CoreReport>, DebugError> {
+        let firmware = self.firmware().await?;
+        let _verb = self.begin("look at the cores").await?;
+        let threads = match self.ask("the threads", |client| client.threads()).await? {
+            Reply::Threads(threads) => threads,
+            _ => Vec::new(),
+        };
+        let current = self.thread;
+        let mut reports = Vec::new();
+        for thread in threads {
+            self.select(thread).await?;
+            let report = self.report(&firmware, Cause::default()).await?;
+            reports.push(report);
+        }
+        if let Some(thread) = current {
+            self.select(thread).await?;
+        }
+        self.thread = current;
+        Ok(reports)
+    }
+
+    /// Of the thread that has just stopped.
+    pub(crate) async fn report_of_stop(&mut self, cause: Cause) -> Result<CoreReport, DebugError> {
+        let firmware = self.firmware().await?;
+        let _verb = self.begin("look at the core").await?;
+        self.report(&firmware, cause).await
+    }
+
+    async fn select(&mut self, thread: ThreadId) -> Result<(), DebugError> {
+        self.ask("selecting a thread", |client| client.select_thread(thread))
+            .await?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    async fn firmware(&self) -> Result<Arc<Firmware>, DebugError> {
+        let unknown = |error: SymbolsError| DebugError::Place(MemoryError::Symbols(error));
+        // Opened off the runtime's thread.
+        self.session.ask_firmware(|_| ()).await.map_err(unknown)?;
+        self.session
+            .firmware_info()
+            .map(Arc::clone)
+            .map_err(unknown)
+    }
+
+    async fn report(
+        &self,
+        firmware: &Arc<Firmware>,
+        cause: Cause,
+    ) -> Result<CoreReport, DebugError> {
+        let core = self.core(firmware, cause).await?;
+        let runtime = self.attachment.shared.runtime.clone();
+        Ok(look::look(firmware, core, &mut StubMemory(self), &runtime).await)
+    }
+
+    async fn core(&self, firmware: &Firmware, cause: Cause) -> Result<Core, DebugError> {
+        let general = self.registers().await?;
+        let mut system = Vec::new();
+        for name in SYSTEM.into_iter().chain(["msp", "psp"]) {
+            if let Some(register) = self.target().register(name).cloned() {
+                system.push((name, self.value(&register).await?));
+            }
+        }
+        let get = |name: &str| {
+            let mut known = system.iter().filter(|(known, _)| *known == name);
+            general
+                .get(name)
+                .or_else(|| known.next().map(|(_, value)| *value))
+        };
+        let registers = registers::of(firmware.architecture(), get);
+        let registers = registers.ok_or(DebugError::OtherArchitecture)?;
+        let thread = self.thread.map(|thread| thread.thread);
+        Ok(Core {
+            number: thread.and_then(core_number).unwrap_or(0),
+            registers,
+            system,
+            at_fault: cause.fault,
+            panicked_in: cause.panic,
+        })
+    }
+}
+
+/// QEMU numbers its cores from 1 as threads.
+fn core_number(thread: super::Id) -> Option<usize> {
+    match thread {
+        super::Id::One(number) => usize::try_from(number).ok()?.checked_sub(1),
+        _ => None,
+    }
+}
+
+/// The guest's memory through the stub.
+struct StubMemory<'a>(&'a Debugger);
+
+impl ReadMemory for StubMemory<'_> {
+    async fn read(&mut self, address: u64, length: usize) -> Option<Vec<u8>> {
+        let asked = self.0.ask("reading memory", |client| {
+            client.read_memory(address, length)
+        });
+        match asked.await {
+            Ok(Reply::Bytes(bytes)) if bytes.len() == length => Some(bytes),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! A run that is watched for faults and panics, so that its end can say what they were.
+//!
+//! ```text
+//!  run until a fault, a panic, the deadline ──▶ fault or panic: look at the core, run on
+//!        ▲                                        │
+//!        └─── not for good ◀── a sample every 50 ms: is it still in the handler, and the same?
+//!                                                 └── three times: it stays ──▶ Faulted
+//! ```
+//!
+//! A firmware that handles a fault and returns runs on: only a handler that has become a loop of
+//! nothing ends the run. It is stopped for a millisecond at each fault and each sample; its own time
+//! stands still meanwhile.
+
+use std::fmt;
+use std::time::Duration;
+
+use qemu_launch::RegisterDump;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::look::{self, Core, ReadMemory};
+use super::registers;
+use super::report::CoreReport;
+use crate::client::command::instant_after;
+use crate::debug::{Cause, Debugger, Registers, StopReason, Until};
+use crate::session::Session;
+use crate::verdict::Verdict;
+
+/// How long after a fault, and how often, it is looked whether the core still does the same.
+const SAMPLE: Duration = Duration::from_millis(50);
+
+/// So many samples must be the same.
+const SAME: u32 = 3;
+
+/// A firmware that takes more faults than this and goes on makes a use of them: from then on it is
+/// looked at after a pause only.
+const LOOKS: u32 = 20;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How a watched run ended.
+///
+/// Displayed as the verdict, and what is known of the fault or panic before it; with `{:#}` whole.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// How the run ended.
+    pub verdict: Verdict,
+    /// The last fault or panic before that, where the firmware did not come back from it as far as
+    /// that was seen: looked at as it happened.
+    pub cause: Option<Box<CoreReport>>,
+}
+
+impl From<Verdict> for RunReport {
+    /// Of a run that was not watched.
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            cause: None,
+        }
+    }
+}
+
+impl RunReport {
+    /// The cores that the report has, in the order of what they tell: what faulted or panicked, or
+    /// else where each core was at the deadline.
+    pub fn cores(&self) -> impl Iterator<Item = &CoreReport> {
+        let cores: &[CoreReport] = match &self.verdict {
+            Verdict::Faulted(core) => std::slice::from_ref(&**core),
+            _ if self.cause.is_some() => &[],
+            Verdict::TimedOut(hang) => &hang.cores,
+            _ => &[],
+        };
+        self.cause.iter().map(|core| &**core).chain(cores)
+    }
+
+    /// What is to be said before the cores, where they may not be why the run ended so.
+    #[must_use]
+    pub fn note(&self) -> Option<&'static str> {
+        let fault = self
+            .cause
+            .as_ref()
+            .is_some_and(|core| core.panicked_in.is_none());
+        let is_exit = matches!(self.verdict, Verdict::Exited { .. } | Verdict::Reset);
+        (fault && is_exit).then_some("the last fault before that, which it may have handled:")
+    }
+
+    /// For a program: what the cores were doing, in objects.
+    #[must_use]
+    pub fn cores_json(&self) -> Value {
+        json!(self.cores().map(CoreReport::to_json).collect::<Vec<_>>())
+    }
+}
+
+impl fmt::Display for RunReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let full = f.alternate();
+        if let Verdict::Faulted(core) = &self.verdict
+            && full
+        {
+            return write!(f, "a core stays in the handler of a fault: {core:#}");
+        }
+        write!(f, "{}", self.verdict)?;
+        if matches!(self.verdict, Verdict::Faulted(_)) || self.verdict.success() {
+            return Ok(());
+        }
+        if let Some(note) = self.note() {
+            write!(f, "\n{note}")?;
+        }
+        for core in self.cores() {
+            match full {
+                true => write!(f, "\n{core:#}")?,
+                false => write!(f, "\n{core}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Runs the guest to its end as [`run_to_end`](Self::run_to_end) does, and looks at each fault
+    /// and panic as it happens, through a [debugger](Self::debugger) of its own: the end of the run
+    /// can then say which function and line it was, and how it came there, a lockup too.
+    ///
+    /// A core that *stays* in the handler of a fault, as a loop that changes no register, ends the
+    /// run at once with [`Verdict::Faulted`], and one that stays in a panic with
+    /// [`Verdict::Panicked`]. A firmware that handles a fault and goes on is not disturbed. Where
+    /// `is_held_up` says that the firmware may be waiting for somebody to take its output, a loop
+    /// tells nothing, and the run goes on.
+    ///
+    /// The guest stops for some milliseconds before it runs, and for one at each fault; its own
+    /// time stands still meanwhile. Where there can be no debugger
+    /// ([`DebugError`](crate::debug::DebugError)) it is `run_to_end` alone.
+    pub async fn run_watched(
+        &self,
+        deadline: Duration,
+        is_held_up: impl Fn() -> bool + Send,
+    ) -> RunReport {
+        let at = instant_after(deadline);
+        let Ok(debugger) = self.debugger().await else {
+            return self.run_to_end(left(at)).await.into();
+        };
+        let mut watch = Watch {
+            debugger,
+            cause: None,
+            staying: None,
+            looks: 0,
+            last_look: Instant::now(),
+        };
+        let verdict = match watch.run(at, is_held_up).await {
+            Ended::By(verdict) => verdict,
+            Ended::AtDeadline => {
+                drop(watch.debugger);
+                let mut verdict = self.run_to_end(Duration::ZERO).await;
+                if let Verdict::TimedOut(hang) = &mut verdict {
+                    hang.deadline = deadline;
+                }
+                verdict
+            }
+            Ended::Unwatched => {
+                drop(watch.debugger);
+                match timeout(left(at), self.wait()).await {
+                    Ok(verdict) => verdict,
+                    Err(_) => self.run_to_end(Duration::ZERO).await,
+                }
+            }
+        };
+        let cause = match (watch.cause, &verdict) {
+            (None, Verdict::LockedUp { dump, .. }) => self.report_of_dump(dump).await,
+            (cause, _) => cause,
+        };
+        RunReport { verdict, cause }
+    }
+}
+
+impl Session {
+    /// Of a core that locked up without taking a fault first, since its vector table is nowhere:
+    /// by the registers that QEMU leaves, with nobody to read memory from.
+    async fn report_of_dump(&self, dump: &RegisterDump) -> Option<Box<CoreReport>> {
+        let firmware = self.firmware_info().ok()?;
+        let all = dump.registers();
+        let registers = registers::of(firmware.architecture(), |name| all.register(name))?;
+        let core = Core {
+            number: 0,
+            registers,
+            system: Vec::new(),
+            at_fault: None,
+            panicked_in: None,
+        };
+        let runtime = &self.inner.shared.runtime;
+        Some(Box::new(
+            look::look(firmware, core, &mut Gone, runtime).await,
+        ))
+    }
+}
+
+/// The memory of a QEMU that has ended.
+struct Gone;
+
+impl ReadMemory for Gone {
+    async fn read(&mut self, _: u64, _: usize) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// How watching ended.
+enum Ended {
+    By(Verdict),
+    AtDeadline,
+    /// Somebody else paused the guest, or the debugger failed.
+    Unwatched,
+}
+
+struct Watch {
+    debugger: Debugger,
+    cause: Option<Box<CoreReport>>,
+    staying: Option<Staying>,
+    looks: u32,
+    last_look: Instant,
+}
+
+/// A core that took a fault or panicked, as it was when it was last looked at.
+struct Staying {
+    last: Option<Registers>,
+    same: u32,
+    sampled: Instant,
+    /// The stack pointer as it panicked; a function that has returned is above it.
+    panicked_at: Option<u64>,
+}
+
+impl Watch {
+    async fn run(&mut self, at: Instant, is_held_up: impl Fn() -> bool) -> Ended {
+        let mut wanted = true;
+        loop {
+            let mut deadline = left(at);
+            if self.staying.is_some() {
+                deadline = deadline.min(SAMPLE);
+            }
+            // A firmware without symbols has no panics, an architecture without faults none.
+            let until = match wanted {
+                true => vec![Until::faults(), Until::panics()],
+                false => vec![Until::faults()],
+            };
+            let stop = match self.debugger.run_until(until, deadline).await {
+                Ok(stop) => stop,
+                Err(_) if wanted && self.debugger.backtrace().await.is_ok() => {
+                    wanted = false;
+                    continue;
+                }
+                Err(_) => return Ended::Unwatched,
+            };
+            match stop.reason {
+                StopReason::Faulted { fault, .. } => {
+                    let cause = Cause {
+                        fault: Some(fault.name),
+                        panic: None,
+                    };
+                    self.look(cause, false).await;
+                }
+                StopReason::Panicked { function, .. } if self.is_still_in(&function).await => {
+                    if self.sampled_long_ago()
+                        && self.stays(&is_held_up).await
+                        && let Some(verdict) = self.verdict().await
+                    {
+                        return Ended::By(verdict);
+                    }
+                }
+                StopReason::Panicked { function, .. } => {
+                    let cause = Cause {
+                        fault: None,
+                        panic: Some(function),
+                    };
+                    self.look(cause, true).await;
+                }
+                StopReason::Ended(verdict) => return Ended::By(*verdict),
+                StopReason::DeadlinePassed if left(at).is_zero() => return Ended::AtDeadline,
+                StopReason::DeadlinePassed => {
+                    if self.stays(&is_held_up).await
+                        && let Some(verdict) = self.verdict().await
+                    {
+                        return Ended::By(verdict);
+                    }
+                }
+                _ => return Ended::Unwatched,
+            }
+        }
+    }
+
+    /// Whether it has not left the function that it panicked in: one that is a loop of a single
+    /// instruction is met again and again.
+    async fn is_still_in(&mut self, function: &str) -> bool {
+        let cause = self.cause.as_ref();
+        let cause = cause.and_then(|cause| cause.panicked_in.as_deref());
+        let before = self
+            .staying
+            .as_ref()
+            .and_then(|staying| staying.panicked_at);
+        cause == Some(function) && before.is_some() && before == self.stack_pointer().await
+    }
+
+    fn sampled_long_ago(&self) -> bool {
+        let staying = self.staying.as_ref();
+        staying.is_some_and(|staying| staying.sampled.elapsed() >= SAMPLE)
+    }
+
+    async fn stack_pointer(&mut self) -> Option<u64> {
+        self.debugger.read_registers().await.ok()?.get("sp")
+    }
+
+    /// The core has just taken a fault, or panicked.
+    async fn look(&mut self, cause: Cause, is_panic: bool) {
+        let panicked_at = match is_panic {
+            true => self.stack_pointer().await,
+            false => None,
+        };
+        self.staying = Some(Staying {
+            last: None,
+            same: 0,
+            sampled: Instant::now(),
+            panicked_at,
+        });
+        self.looks += 1;
+        if self.looks > LOOKS && self.last_look.elapsed() < PAUSE {
+            self.cause = None;
+            return;
+        }
+        self.last_look = Instant::now();
+        match self.debugger.report_of_stop(cause).await {
+            Ok(report) => self.cause = Some(Box::new(report)),
+            Err(error) => tracing::debug!(%error, "no look at the core"),
+        }
+    }
+
+    /// Whether the core has done nothing for some samples, in the handler still.
+    async fn stays(&mut self, is_held_up: &impl Fn() -> bool) -> bool {
+        let Ok(now) = self.debugger.read_registers().await else {
+            return false;
+        };
+        let Some(staying) = &mut self.staying else {
+            return false;
+        };
+        let is_in = match (now.get("xpsr"), now.get("cpsr"), staying.panicked_at) {
+            (_, _, Some(sp)) => now.get("sp").is_some_and(|now| now <= sp),
+            (Some(xpsr), ..) => matches!(xpsr & 0x1ff, 3..=7),
+            // The modes of aborts and of undefined instructions.
+            (_, Some(cpsr), _) => matches!(cpsr & 0x1f, 0x17 | 0x1b),
+            // A trap handler of RISC-V masks interrupts: one that has returned mostly does not.
+            _ => true,
+        };
+        if !is_in {
+            // It has come back: what the run ends by later is something else.
+            (self.staying, self.cause) = (None, None);
+            return false;
+        }
+        let is_same = staying
+            .last
+            .as_ref()
+            .is_some_and(|last| is_same(last, &now));
+        staying.same = if is_same && !is_held_up() {
+            staying.same + 1
+        } else {
+            0
+        };
+        staying.last = Some(now);
+        staying.sampled = Instant::now();
+        staying.same + 1 >= SAME
+    }
+
+    /// The verdict on a core that stays where it is.
+    async fn verdict(&mut self) -> Option<Verdict> {
+        let cause = self.cause.as_ref()?;
+        match &cause.panicked_in {
+            Some(function) => {
+                let backtrace = self.debugger.backtrace().await.ok()?;
+                let mut symbols = backtrace
+                    .frames
+                    .iter()
+                    .filter_map(|frame| frame.symbol.as_ref());
+                let is_there = symbols.any(|found| found.symbol.name == *function);
+                is_there.then_some(Verdict::Panicked)
+            }
+            None => Some(Verdict::Faulted(self.cause.take()?)),
+        }
+    }
+}
+
+/// All but where exactly in its loop it is.
+fn is_same(last: &Registers, now: &Registers) -> bool {
+    now.names()
+        .filter(|name| !matches!(*name, "pc" | "xpsr" | "cpsr"))
+        .all(|name| last.bytes(name) == now.bytes(name))
+}
+
+fn left(at: Instant) -> Duration {
+    at.saturating_duration_since(Instant::now())
+}
