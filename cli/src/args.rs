@@ -21,6 +21,15 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Run(Box<Run>),
+    Machines(Machines),
+}
+
+/// List the machines of an installed QEMU, and what differs by it
+#[derive(Args, Debug)]
+pub(crate) struct Machines {
+    /// The QEMU to ask, a name or a path
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-arm")]
+    pub(crate) qemu: PathBuf,
 }
 
 /// Run a firmware, show what it prints, and end as it ends
@@ -35,9 +44,12 @@ pub(crate) enum Verb {
 #[derive(Args, Debug)]
 #[command(args_override_self = true, after_long_help = AFTER_HELP)]
 pub(crate) struct Run {
-    /// The firmware: an ELF or Intel HEX file; its content says which
-    #[arg(value_name = "FIRMWARE")]
-    pub(crate) firmware: PathBuf,
+    /// The firmware: an ELF or Intel HEX file, or a Linux kernel; its content says which
+    ///
+    /// Without --qemu and --machine an ELF file runs on the first machine that it fits, which is said
+    /// on stderr unless it is the default. With --bios it may be left out.
+    #[arg(value_name = "FIRMWARE", required_unless_present = "bios")]
+    pub(crate) firmware: Option<PathBuf>,
     /// Of a firmware with tests: filters, and the options of Rust's own test programs, such as
     /// `--list`, `--exact` and `--nocapture`. Of another one: its command line, dashes included
     #[arg(value_name = "ARGUMENT")]
@@ -53,6 +65,16 @@ pub(crate) struct Run {
     /// Load the file as it is at this address, such as 0x8000: for raw images
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) raw: Option<u64>,
+    /// What the CPU begins with, below the firmware or in its place: a file, a name that QEMU knows, or
+    /// `none`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bios: Option<PathBuf>,
+    /// The command line of a Linux kernel
+    #[arg(long, value_name = "TEXT", requires = "firmware")]
+    pub(crate) append: Option<OsString>,
+    /// The first file system of a Linux kernel
+    #[arg(long, value_name = "FILE", requires = "firmware")]
+    pub(crate) initrd: Option<PathBuf>,
     /// Load the firmware without a check that this board can run it
     #[arg(long)]
     pub(crate) unchecked: bool,
@@ -118,8 +140,14 @@ impl Run {
     pub(crate) fn inputs(&self) -> Vec<(&Path, &'static str)> {
         let config = self.config.as_deref();
         let config = config.map(|config| (config, "the configuration file"));
-        std::iter::once((&*self.firmware, "the firmware"))
-            .chain(config)
+        let firmware = self.firmware.as_deref();
+        let firmware = firmware.map(|firmware| (firmware, "the firmware"));
+        let bios = self.bios.as_deref().map(|bios| (bios, "the ROM"));
+        let initrd = self.initrd.as_deref();
+        let initrd = initrd.map(|initrd| (initrd, "the initrd"));
+        [firmware, bios, initrd, config]
+            .into_iter()
+            .flatten()
             .collect()
     }
 }
@@ -159,11 +187,13 @@ Input:
 ///
 /// After the firmware come further options of the program's, as `cargo run --` passes them on. What
 /// is none of those, `--nocapture` for example, is for the firmware.
-pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Run, clap::Error> {
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Verb, clap::Error> {
     let (ours, arguments) = split(words.collect());
-    let Verb::Run(mut run) = Arguments::try_parse_from(ours)?.verb;
-    run.arguments = arguments;
-    Ok(*run)
+    let mut verb = Arguments::try_parse_from(ours)?.verb;
+    if let Verb::Run(run) = &mut verb {
+        run.arguments = arguments;
+    }
+    Ok(verb)
 }
 
 /// The words that the program understands or has to refuse, and the firmware's.
@@ -269,7 +299,10 @@ mod tests {
 
     fn parsed(words: &[&str]) -> Result<Run, clap::Error> {
         let words = ["qemu-controller", "run"].iter().chain(words);
-        parse(words.map(OsString::from))
+        match parse(words.map(OsString::from))? {
+            Verb::Run(run) => Ok(*run),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -288,7 +321,7 @@ mod tests {
             "2s",
         ])
         .unwrap();
-        assert_eq!(run.firmware, Path::new("target/debug/app"));
+        assert_eq!(run.firmware.as_deref(), Some(Path::new("target/debug/app")));
         assert_eq!(run.arguments, ["one_test"]);
         assert_eq!(run.settings.machine.as_deref(), Some("microbit"));
         assert!(run.settings.timeout.is_some());
@@ -346,6 +379,15 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_may_begin_with_its_rom_alone() {
+        let run = parsed(&["--machine", "virt", "--bios", "u-boot.bin"]).unwrap();
+        assert_eq!((run.firmware, run.bios), (None, Some("u-boot.bin".into())));
+        let run = parsed(&["zImage", "--append", "quiet", "--initrd", "root.cpio"]).unwrap();
+        assert_eq!(run.append, Some("quiet".into()));
+        parsed(&["--bios", "u-boot.bin", "--append", "quiet"]).unwrap_err();
+    }
+
+    #[test]
     fn the_later_of_two_counts() {
         let run = parsed(&[
             "--machine",
@@ -364,7 +406,7 @@ mod tests {
     #[test]
     fn options_with_an_optional_value_never_take_the_firmware() {
         let run = parsed(&["--gdb", "--json", "--deterministic", "--reboot", "a.elf"]).unwrap();
-        assert_eq!(run.firmware, Path::new("a.elf"));
+        assert_eq!(run.firmware.as_deref(), Some(Path::new("a.elf")));
         assert_eq!(run.gdb, Some(Endpoint::loopback(1234)));
         assert_eq!(run.json.as_deref(), Some(Path::new("-")));
         assert_eq!(

@@ -79,7 +79,9 @@ mod tests {
 
     fn expectation(option: &str, value: &str) -> Result<Option<Expectation>, regex::Error> {
         let words = ["qemu-controller", "run", option, value, "a.elf"];
-        let Verb::Run(run) = Arguments::try_parse_from(words).unwrap().verb;
+        let Verb::Run(run) = Arguments::try_parse_from(words).unwrap().verb else {
+            panic!("it is a run");
+        };
         Expectation::of(&run)
     }
 

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
-use qemu_controller::qemu_launch::firmware::FirmwareError;
+use qemu_controller::qemu_launch::firmware::{FirmwareError, fitting_machines};
 use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting, SpawnError};
 use qemu_controller::{Endpoint, QemuConfig, StartError};
+use serde_json::json;
 
 use crate::args::Run;
-use crate::report::{Failure, chain};
+use crate::escape;
+use crate::report::{Failure, Reporter, chain};
 use crate::settings::{SemihostingMode, Settings};
 
 /// How long QEMU may take to be ready: ample also where a whole test suite starts at once.
@@ -25,10 +27,14 @@ const STOP: [Duration; 3] = [
     Duration::from_secs(5),
 ];
 
+/// The library's default.
+const DEFAULT_MACHINE: &str = "lm3s6965evb";
+
 /// QEMU's options, and the program's option that sets the same.
-const OWN_OPTIONS: [(&[&str], &str); 7] = [
+const OWN_OPTIONS: [(&[&str], &str); 8] = [
     (&["s", "S", "gdb"], "--gdb"),
     (&["kernel"], "FIRMWARE"),
+    (&["bios"], "--bios"),
     (&["machine", "M"], "--machine"),
     (&["cpu"], "--cpu"),
     (&["m"], "--memory"),
@@ -114,13 +120,64 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     firmware(config, run)
 }
 
+/// The settings with a QEMU and a machine that the firmware fits, where none was named, and the
+/// default is not one of those.
+pub(crate) fn fitting(
+    mut settings: Settings,
+    run: &Run,
+    reporter: &Reporter,
+) -> Result<Settings, Failure> {
+    let named = settings.qemu.is_some() || settings.machine.is_some() || settings.cpu.is_some();
+    let Some(firmware) = run
+        .firmware
+        .as_deref()
+        .filter(|_| !named && run.raw.is_none())
+    else {
+        return Ok(settings);
+    };
+    // What is no ELF file, or none that can be read, is refused later.
+    let fitting = fitting_machines(firmware).unwrap_or_default();
+    let [first, others @ ..] = &*fitting else {
+        return Ok(settings);
+    };
+    if fitting
+        .iter()
+        .any(|fitting| fitting.machine == DEFAULT_MACHINE)
+    {
+        return Ok(settings);
+    }
+    let mut words = format!(
+        "{} fits {} and machine {}",
+        escape::line(&firmware.display().to_string()),
+        first.program,
+        first.machine
+    );
+    if !others.is_empty() {
+        let others: Vec<_> = others.iter().map(|fitting| fitting.machine).collect();
+        words.push_str(&format!("; also {}", others.join(", ")));
+    }
+    let object = json!({ "event": "machine", "qemu": first.program, "machine": first.machine });
+    reporter.say(Some(&words), &object)?;
+    settings.qemu = Some(first.program.clone().into());
+    settings.machine = Some(first.machine.to_owned());
+    settings.cpu = first.cpu.map(str::to_owned);
+    Ok(settings)
+}
+
 fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
-    let path = &*run.firmware;
+    let config = match &run.bios {
+        Some(bios) => config.with_spec(|spec| spec.bios(bios)),
+        None => config,
+    };
+    let Some(path) = run.firmware.as_deref() else {
+        return Ok(config);
+    };
     if let Some(address) = run.raw {
         return Ok(config.with_spec(|spec| spec.raw_image(path, address)));
     }
     match Format::of(path).map_err(Failure::Firmware)? {
         Format::IntelHex => Ok(config.with_spec(|spec| spec.intel_hex(path))),
+        Format::LinuxKernel => Ok(config.with_spec(|spec| spec.unchecked_firmware(path))),
         Format::Unknown => Err(Failure::UnknownFormat {
             path: path.to_owned(),
         }),
@@ -194,6 +251,17 @@ fn extra_args(
     if has_log && !is_set("D", run, settings) && !run.verbose {
         words.extend(["-D", "/dev/null"].map(OsString::from));
     }
+    for (option, value) in [
+        ("-append", run.append.as_deref()),
+        ("-initrd", run.initrd.as_deref().map(Path::as_os_str)),
+    ] {
+        words.extend(
+            value
+                .map(|value| [option.into(), value.to_owned()])
+                .into_iter()
+                .flatten(),
+        );
+    }
     // There is no window here in any case.
     let theirs = words_of(run, settings).filter(|word| name(word) != "nographic");
     words.extend(theirs.map(OsStr::to_owned));
@@ -205,8 +273,11 @@ fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig
     let Some(served) = served(settings) else {
         return config;
     };
-    let words =
-        std::iter::once(run.firmware.as_os_str()).chain(run.arguments.iter().map(|word| &**word));
+    let firmware = run.firmware.as_deref().or(run.bios.as_deref());
+    let words = firmware.map(Path::as_os_str);
+    let words = words
+        .into_iter()
+        .chain(run.arguments.iter().map(|word| &**word));
     config.semihosting(words.fold(served, Semihosting::argument))
 }
 

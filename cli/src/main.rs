@@ -1,4 +1,4 @@
-//! `qemu-controller run FIRMWARE`: firmware in QEMU from the command line, and as Cargo's runner.
+//! `qemu-controller run FIRMWARE`, `qemu-controller machines`: firmware in QEMU from the command line, and as Cargo's runner.
 //!
 //! Thin over the library: words to a configuration, bytes to stdout, a verdict to an exit status.
 
@@ -11,6 +11,7 @@ mod expectation;
 mod input;
 mod limit;
 mod machine;
+mod machines;
 mod output;
 mod report;
 mod run;
@@ -27,11 +28,13 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
+use self::args::Verb;
 use self::report::OWN_FAILURE;
 
 fn main() -> ExitCode {
     ExitCode::from(match args::parse(std::env::args_os()) {
-        Ok(run) => run::run(run),
+        Ok(Verb::Run(run)) => run::run(*run),
+        Ok(Verb::Machines(machines)) => machines::list(&machines.qemu),
         Err(error) => say(&error),
     })
 }

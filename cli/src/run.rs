@@ -44,6 +44,7 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
     let folder = std::env::current_dir().map_err(Failure::Folder)?;
     let file = config_file::settings(run.config.as_deref(), &folder, reporter)?;
     let settings = run.settings.clone().or(file);
+    let settings = machine::fitting(settings, run, reporter)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -95,6 +95,7 @@
 //!   away: then the exit is [`ExitKind::Unknown`].
 
 mod argv;
+mod board;
 pub mod discover;
 mod error;
 pub mod firmware;

@@ -23,6 +23,13 @@ impl Target {
         Self { program }
     }
 
+    /// By the program's name alone.
+    pub(crate) fn named(program: &Path) -> Self {
+        Self {
+            program: file_name(program),
+        }
+    }
+
     pub(crate) fn program(&self) -> &str {
         &self.program
     }
@@ -38,6 +45,11 @@ impl Target {
     /// Whether this QEMU knows the default board; one whose target is not known may.
     pub(crate) fn has_default_board(&self) -> bool {
         matches!(target_of(&self.program), None | Some("arm" | "aarch64"))
+    }
+
+    /// Whether its boards start a firmware of QEMU's own below the one that is named.
+    pub(crate) fn has_own_bios(&self) -> bool {
+        matches!(target_of(&self.program), Some("riscv32" | "riscv64"))
     }
 
     /// Whether QEMU takes `-semihosting-config`; seen on 7.2 and 10.0.

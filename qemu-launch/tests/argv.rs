@@ -45,6 +45,18 @@ fn the_defaults() {
 }
 
 #[test]
+fn sound_goes_nowhere_unless_somebody_says_where() {
+    let line = |spec: MachineSpec| argv(&spec.without_qmp()).unwrap();
+    let silent = line(MachineSpec::board("vexpress-a9"));
+    assert!(
+        silent.ends_with("-audiodev none,id=audio -global pl041.audiodev=audio"),
+        "{silent}"
+    );
+    let own = line(MachineSpec::board("vexpress-a9").extra_args(["-audio", "alsa"]));
+    assert!(!own.contains("none,id=audio"), "{own}");
+}
+
+#[test]
 fn the_board() {
     let line = |spec: MachineSpec| argv(&spec.without_qmp()).unwrap()[START.len()..].to_owned();
     assert_eq!(line(MachineSpec::board("microbit")), "-machine microbit");

@@ -8,6 +8,7 @@ mod qemus;
 mod setup;
 mod soak;
 mod steps;
+mod sweep;
 mod test;
 mod transcripts;
 mod workspace;
@@ -32,6 +33,7 @@ enum Verb {
     Firmware(firmware::Args),
     Setup(setup::Args),
     Soak(soak::Args),
+    Sweep(sweep::Args),
     Transcripts(transcripts::Args),
 }
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Firmware(args) => firmware::run(args).map(success),
         Verb::Setup(args) => setup::run(args).map(success),
         Verb::Soak(args) => soak::run(args),
+        Verb::Sweep(args) => sweep::run(args),
         Verb::Transcripts(args) => transcripts::run(args).map(success),
     };
     result.unwrap_or_else(|error| {

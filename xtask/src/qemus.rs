@@ -79,6 +79,11 @@ impl Variant {
         })
     }
 
+    /// Where it is with those of other targets, if it is not the installed one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.named.as_ref().map(|named| named.folder.path())
+    }
+
     /// What to set for a program that is to find this QEMU: by the `PATH`, and by the variable that
     /// comes before it.
     pub(crate) fn environment(&self) -> Vec<(&'static str, OsString)> {

@@ -33,10 +33,11 @@ pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Option<Vec<TestCase>>
         || run.expect_regex.is_some()
         || run.send_after.is_some()
         || machine::asks_for_list(run, settings);
-    if is_plain || run.tests == Some(Kind::None) || !is_elf(&run.firmware) {
+    let firmware = run.firmware.as_deref().filter(|firmware| is_elf(firmware));
+    let Some(firmware) = firmware.filter(|_| !is_plain && run.tests != Some(Kind::None)) else {
         return Ok(None);
-    }
-    embedded_tests(&run.firmware).map_err(Failure::Tests)
+    };
+    embedded_tests(firmware).map_err(Failure::Tests)
 }
 
 /// What kind of tests a firmware has.

@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod input;
 mod machine_readable;
+mod machines;
 mod output;
 mod semihosting;
 mod signals;

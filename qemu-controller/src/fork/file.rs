@@ -78,7 +78,10 @@ impl MachineState {
             .collect();
         let lost: String = lost_devices
             .iter()
-            .map(|device| format!(",{}@{:x}", device.kind, device.address))
+            .map(|device| match device.address {
+                Some(address) => format!(",{}@{address:x}", device.kind),
+                None => format!(",{}", device.kind),
+            })
             .collect();
         let checksum = self.checksum()?;
         let lists = format!("{registers} {lost}");
@@ -175,10 +178,13 @@ fn hex(digits: &str) -> Option<u64> {
 }
 
 fn lost_device(item: &str) -> Option<LostDevice> {
-    let (kind, address) = item.split_once('@')?;
+    let (kind, address) = match item.split_once('@') {
+        Some((kind, address)) => (kind, Some(hex(address)?)),
+        None => (item, None),
+    };
     Some(LostDevice {
         kind: kind.to_owned(),
-        address: hex(address)?,
+        address,
     })
 }
 
@@ -201,10 +207,12 @@ mod tests {
             bytes: contents.len() as u64,
             running: true,
             registers: vec![0, u64::MAX],
-            lost_devices: vec![LostDevice {
-                kind: "mcf-uart".to_owned(),
-                address: 0xfc06_0000,
-            }],
+            lost_devices: [("mcf-uart", Some(0xfc06_0000)), ("rx-cpu", None)]
+                .map(|(kind, address)| LostDevice {
+                    kind: kind.to_owned(),
+                    address,
+                })
+                .into(),
             taken_with: MachineFingerprint::sample(),
         })
     }

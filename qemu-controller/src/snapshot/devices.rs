@@ -17,6 +17,10 @@ use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::error::CommandError;
 use crate::guest::qtest::{Qtest, Register};
 
+/// QEMU saves nothing of an RX's CPU, which is there where its interrupt controller is.
+const RX_INTERRUPTS: &str = "rx-icu";
+const RX_CPU: &str = "rx-cpu";
+
 /// What failed, for the error.
 const WRITING: &str = "writing the registers of devices";
 
@@ -27,13 +31,16 @@ const WRITING: &str = "writing the registers of devices";
 pub struct LostDevice {
     /// QEMU's name of its type, such as `mcf-uart`.
     pub kind: String,
-    /// Where its registers are.
-    pub address: u64,
+    /// Where its registers are, if they are anywhere by themselves: a CPU's are not.
+    pub address: Option<u64>,
 }
 
 impl fmt::Display for LostDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {:#x}", self.kind, self.address)
+        match self.address {
+            Some(address) => write!(f, "{} at {address:#x}", self.kind),
+            None => f.write_str(&self.kind),
+        }
     }
 }
 
@@ -70,13 +77,16 @@ impl Devices {
     }
 
     fn add(&mut self, device: &Described<'_>, major: u32) {
-        let Some(&address) = device.regions.first() else {
-            return;
-        };
         let named = LostDevice {
             kind: device.kind.to_owned(),
-            address,
+            address: device.regions.first().copied(),
         };
+        if device.kind == RX_INTERRUPTS {
+            self.lost.push(LostDevice {
+                kind: RX_CPU.to_owned(),
+                address: None,
+            });
+        }
         if let Some(registers) = registers(device) {
             self.registers.extend(registers);
             self.mended.push(named);

@@ -7,6 +7,7 @@ pub(crate) mod option;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use crate::board;
 use crate::error::SpecError;
 use crate::process::channel::{Channel, Channels};
 use crate::process::environment;
@@ -68,11 +69,22 @@ impl MachineSpec {
     /// Whether the guest is held at its start (`-S`).
     #[must_use]
     pub fn starts_stopped(&self) -> bool {
-        self.start_stopped
-            || self
-                .extra_args
-                .iter()
-                .any(|word| word == "-S" || word == "--S")
+        self.start_stopped || self.is_set(&["S"])
+    }
+
+    /// Whether a ROM was named, or that there is to be none.
+    pub(crate) fn has_bios(&self) -> bool {
+        self.bios.is_some() || self.is_set(&["bios"])
+    }
+
+    /// Whether the extra arguments have one of these options.
+    fn is_set(&self, options: &[&str]) -> bool {
+        let words = self.extra_args.iter().filter_map(|word| word.to_str());
+        let mut names = words.filter_map(|word| {
+            let word = word.strip_prefix('-')?;
+            Some(word.strip_prefix('-').unwrap_or(word))
+        });
+        names.any(|name| options.contains(&name))
     }
 }
 
@@ -90,11 +102,12 @@ pub(crate) fn plan(
     args.flag("-nodefaults");
     args.flag("-no-user-config");
     args.pair("-display", channels.display(spec)?);
-    board(spec, &mut args)?;
+    machine(spec, &mut args)?;
     contents(spec, program, &mut args)?;
     channels.write(spec, &mut args)?;
     storage_and_devices(spec, &mut args)?;
     behaviour(spec, &mut args)?;
+    silence(spec, &mut args);
     let extra = conflict::check_extra(&args.words, &spec.extra_args)?;
     args.words.extend(extra);
     if let Some(folder) = &spec.current_dir {
@@ -143,7 +156,7 @@ impl Args {
     }
 }
 
-fn board(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
+fn machine(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     let (machine, behind) = properties_behind("machine", &spec.machine)?;
     let mut list = OptionList::new("type", option::word("machine", machine)?);
     for (key, value) in behind {
@@ -261,6 +274,17 @@ fn contents(spec: &MachineSpec, program: &Path, args: &mut Args) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// A board with sound plays it to nobody, unless the extra arguments say where.
+fn silence(spec: &MachineSpec, args: &mut Args) {
+    let sound = board::known(spec.board_name()).and_then(|board| board.sound);
+    if let Some(driver) = sound
+        && !spec.is_set(&["audio", "audiodev"])
+    {
+        args.pair("-audiodev", "none,id=audio");
+        args.pair("-global", format!("{driver}.audiodev=audio"));
+    }
 }
 
 fn loader(image: &LoadedImage) -> Result<OsString, SpecError> {

@@ -10,6 +10,7 @@ use super::{FindError, find};
 use crate::error::SpawnError;
 use crate::process::exit::Exit;
 use crate::process::spawn;
+use crate::target::Target;
 
 /// How long QEMU may take to answer; it needs 22 ms.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -103,6 +104,18 @@ impl Qemu {
     pub fn version(&self) -> Result<QemuVersion, AskError> {
         let answer = self.ask(&["-version"])?;
         parse_version(&answer).ok_or_else(|| self.not_qemu("-version", &answer))
+    }
+
+    /// Whether it serves semihosting (`-semihosting-config`), by its name.
+    #[must_use]
+    pub fn serves_semihosting(&self) -> bool {
+        Target::named(&self.path).has_semihosting()
+    }
+
+    /// The option that takes the firmware of its machines, by its name: `-kernel`, on AVR `-bios`.
+    #[must_use]
+    pub fn firmware_option(&self) -> &'static str {
+        Target::named(&self.path).firmware_option()
     }
 
     /// The boards that it emulates. Blocks for about 25 ms the first time.

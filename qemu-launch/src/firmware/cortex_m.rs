@@ -1,58 +1,14 @@
-//! Boards whose own CPU is a Cortex-M, and the check of its vector table.
+//! The check of a Cortex-M's vector table.
 
 use std::path::Path;
 
+use crate::board;
 use crate::firmware::FirmwareError;
 use crate::firmware::loaded::{Loaded, Vectors};
 
-/// A board with a Cortex-M.
-struct Board {
-    name: &'static str,
-    /// The CPU that it has where none is named.
-    cpu: &'static str,
-    /// Where its CPU finds the vector table at reset: one address, and others that show the same
-    /// memory. None where that is not known, or depends on the security state.
-    vectors: &'static [u64],
-}
-
-const fn board(name: &'static str, cpu: &'static str, vectors: &'static [u64]) -> Board {
-    Board { name, cpu, vectors }
-}
-
-/// An STM32's flash, which it shows at 0 as well.
-const STM32: &[u64] = &[0, 0x0800_0000];
-
-/// Boards of QEMU 7.2 to 10.0.
-const BOARDS: &[Board] = &[
-    board("ast1030-evb", "cortex-m4", &[0]),
-    board("b-l475e-iot01a", "cortex-m4", STM32),
-    board("emcraft-sf2", "cortex-m3", &[0, 0x6000_0000]),
-    board("lm3s6965evb", "cortex-m3", &[0]),
-    board("lm3s811evb", "cortex-m3", &[0]),
-    board("microbit", "cortex-m0", &[0]),
-    board("mps2-an385", "cortex-m3", &[0]),
-    board("mps2-an386", "cortex-m4", &[0]),
-    board("mps2-an500", "cortex-m7", &[0]),
-    board("mps2-an505", "cortex-m33", &[]),
-    board("mps2-an511", "cortex-m3", &[0]),
-    board("mps2-an521", "cortex-m33", &[]),
-    board("mps3-an524", "cortex-m33", &[]),
-    board("mps3-an547", "cortex-m55", &[]),
-    board("musca-a", "cortex-m33", &[]),
-    board("musca-b1", "cortex-m33", &[]),
-    board("netduino2", "cortex-m3", STM32),
-    board("netduinoplus2", "cortex-m4", STM32),
-    board("olimex-stm32-h405", "cortex-m4", STM32),
-    board("stm32vldiscovery", "cortex-m3", STM32),
-];
-
-fn known(name: &str) -> Option<&'static Board> {
-    BOARDS.iter().find(|board| board.name == name)
-}
-
 /// The board's own CPU, where that is known to be a Cortex-M.
 pub(crate) fn of_board(name: &str) -> Option<&'static str> {
-    known(name).map(|board| board.cpu)
+    board::known(name)?.cortex_m
 }
 
 pub(crate) fn is_one(cpu: &str) -> bool {
@@ -69,7 +25,7 @@ pub(crate) fn check_vectors(
     if loaded.has_unknown {
         return Ok(());
     }
-    let addresses = known(name).map_or(&[][..], |board| board.vectors);
+    let addresses = board::known(name).map_or(&[][..], |board| board.vectors);
     let Some(first) = addresses.first() else {
         return check_any_start(loaded);
     };

@@ -7,6 +7,7 @@ pub(crate) mod architecture;
 mod cortex_m;
 pub(crate) mod elf;
 mod error;
+mod fitting;
 pub(crate) mod format;
 mod intel_hex;
 mod loaded;
@@ -19,6 +20,7 @@ use std::path::Path;
 use object::{ReadCache, ReadRef};
 
 pub use error::FirmwareError;
+pub use fitting::{FittingMachine, fitting_machines};
 
 use crate::argv::option::loader_in;
 use crate::discover::install::target_of;
@@ -57,11 +59,20 @@ pub(crate) struct Rewritten {
     pub(crate) contents: String,
 }
 
+/// What the check of a machine's files found to be changed before QEMU starts.
+#[derive(Default)]
+pub(crate) struct Checked {
+    pub(crate) rewritten: Vec<Rewritten>,
+    /// The firmware is where QEMU would load its own as well, which it then refuses to do ("Some
+    /// ROM regions are overlapping").
+    pub(crate) replaces_bios: bool,
+}
+
+/// Where RISC-V boards have their memory, and QEMU loads OpenSBI unless it is told `-bios none`.
+const RISCV_MEMORY: u64 = 0x8000_0000;
+
 /// Checks everything that the machine loads.
-pub(crate) fn check_all(
-    spec: &MachineSpec,
-    program: &Path,
-) -> Result<Vec<Rewritten>, FirmwareError> {
+pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<Checked, FirmwareError> {
     let target = Target::of(spec, program);
     let cpu = spec
         .cpu_model()
@@ -110,7 +121,12 @@ pub(crate) fn check_all(
         }
         _ => {}
     }
-    Ok(rewritten)
+    Ok(Checked {
+        rewritten,
+        replaces_bios: target.has_own_bios()
+            && !spec.has_bios()
+            && loaded.starts().any(|(start, _)| start == RISCV_MEMORY),
+    })
 }
 
 /// The files that extra arguments name. What else is wrong with them is QEMU's to say.
@@ -249,13 +265,19 @@ fn is_of_a_process(path: &Path) -> bool {
     false
 }
 
-fn read_elf(path: &Path, program: &str, cpu: Option<&str>) -> Result<Elf, FirmwareError> {
+/// An open ELF file, its headers, and its length.
+fn read_headers(path: &Path) -> Result<(ReadCache<File>, Elf, u64), FirmwareError> {
     let (file, length) = open(path)?;
     let cache = ReadCache::new(file);
     let elf = elf::read(&cache).map_err(|bad| match bad {
         Bad::NotElf => not_elf(path, &cache),
         Bad::Headers(what) => cut_off(path, what, length),
     })?;
+    Ok((cache, elf, length))
+}
+
+fn read_elf(path: &Path, program: &str, cpu: Option<&str>) -> Result<Elf, FirmwareError> {
+    let (_, elf, length) = read_headers(path)?;
     check_architecture(path, elf.architecture, program)?;
     check_segments(path, &elf, length)?;
     check_entry(path, &elf, cpu)?;

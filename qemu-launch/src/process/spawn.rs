@@ -13,7 +13,7 @@ use crate::argv::command_line::Argv;
 use crate::argv::{Plan, check_board, plan};
 use crate::discover;
 use crate::error::{SpawnError, SpecError};
-use crate::firmware::{self, Rewritten};
+use crate::firmware::{self, Checked, Rewritten};
 use crate::process::channel::{self, Channel};
 use crate::process::environment;
 use crate::process::exec::{self, Failure, Inherited, Standard};
@@ -23,7 +23,7 @@ use crate::process::spawn_thread;
 use crate::process::supervise::{Attached, SpawnedProcess, end_unserved};
 use crate::process::{Opened, Process, Shared};
 use crate::spec::endpoint::Address;
-use crate::spec::image::LoadedImage;
+use crate::spec::image::{Bios, LoadedImage};
 use crate::spec::{MachineSpec, Stdio};
 
 /// The id of the channel that is QEMU's stdout, where it is one.
@@ -47,15 +47,15 @@ const KEPT_OUTPUT: usize = 64 * 1024;
 pub fn spawn(spec: &MachineSpec) -> Result<Process, SpawnError> {
     let program = discover::find(&spec.program)?;
     check_board(spec, &program)?;
-    let rewritten = firmware::check_all(spec, &program)?;
-    let folder = private_folder(spec, !rewritten.is_empty())?;
+    let checked = firmware::check_all(spec, &program)?;
+    let folder = private_folder(spec, !checked.rewritten.is_empty())?;
     let pairs = channel::count_inherited(spec) + usize::from(spec.stdout_is_channel());
     let inherited =
         Inherited::pairs(pairs).map_err(|source| system("make a socket pair", source))?;
     let path = folder
         .as_ref()
         .map_or(Path::new("/"), |folder| folder.path());
-    let spec = &with_rewritten(spec, path, rewritten)?;
+    let spec = &changed(spec, path, checked)?;
     let planned = plan(spec, &program, path, inherited.numbers().into_iter())?;
     refuse_taken_sockets(&planned)?;
     launch(
@@ -118,14 +118,18 @@ pub(crate) fn bare(program: &Path, args: &[&str]) -> Result<Process, SpawnError>
     )
 }
 
-/// The machine with the files that QEMU would misread replaced by what was rewritten.
-fn with_rewritten<'a>(
+/// The machine with the files that QEMU would misread replaced by what was rewritten, and without
+/// QEMU's own firmware where there is another in its place.
+fn changed<'a>(
     spec: &'a MachineSpec,
     folder: &Path,
-    rewritten: Vec<Rewritten>,
+    checked: Checked,
 ) -> Result<Cow<'a, MachineSpec>, SpawnError> {
     let mut spec = Cow::Borrowed(spec);
-    for Rewritten { image, contents } in rewritten {
+    if checked.replaces_bios {
+        spec.to_mut().bios = Some(Bios::None);
+    }
+    for Rewritten { image, contents } in checked.rewritten {
         let path = folder.join(format!("image{image}.hex"));
         std::fs::write(&path, contents).map_err(|source| system("write a file", source))?;
         spec.to_mut().images[image] = LoadedImage::IntelHex { path };

@@ -31,10 +31,18 @@ impl MachineSpec {
     ///
     /// # Errors
     /// [`SpecError::Conflict`] where both would write to one file: a serial port's, a character
-    /// device's or the log's.
+    /// device's or the log's; or where a port of this host is forwarded to the guest.
     pub fn with_own_endpoints(mut self) -> Result<Self, SpecError> {
         if let Some(file) = self.log.as_ref().and_then(|log| log.file.as_ref()) {
             return Err(shared("log", file.display()));
+        }
+        if let Some(rule) = self.forwarded_port() {
+            return Err(SpecError::Conflict {
+                message: format!(
+                    "hostfwd={rule} forwards a port of this host, which one machine alone can have; \
+                     with the port 0 each gets one of its own"
+                ),
+            });
         }
         self.kept = false;
         self.stdio = super::Stdio::default();
@@ -64,6 +72,23 @@ impl MachineSpec {
             }
         }
         Ok(self)
+    }
+
+    /// The rule of a `hostfwd` with a fixed port, as in `tcp:127.0.0.1:2222-:22`.
+    fn forwarded_port(&self) -> Option<String> {
+        let words = self.extra_args.iter().filter_map(|word| word.to_str());
+        let in_words = words.flat_map(|word| {
+            let rules = word.split(',').filter_map(|p| p.strip_prefix("hostfwd="));
+            rules.map(str::to_owned)
+        });
+        let properties = self.nics.iter().flat_map(|nic| &nic.properties);
+        let in_nics = properties
+            .filter(|(key, _)| key == "hostfwd")
+            .map(|(_, rule)| rule.to_string_lossy().into_owned());
+        in_words.chain(in_nics).find(|rule| {
+            let host = rule.split('-').next().unwrap_or(rule);
+            host.rsplit(':').next().is_some_and(|port| port != "0")
+        })
     }
 }
 
@@ -123,6 +148,14 @@ mod tests {
     #[test]
     fn a_file_that_both_would_write_is_named() {
         let refused = |spec: MachineSpec| spec.with_own_endpoints().unwrap_err().to_string();
+        let forwarded = |rule: &str| {
+            let nic = format!("user,model=virtio,hostfwd={rule}");
+            MachineSpec::default().extra_args(["-nic", &nic])
+        };
+        for rule in ["tcp::2222-:22", "tcp:127.0.0.1:80-10.0.2.15:80"] {
+            assert!(refused(forwarded(rule)).contains(rule));
+        }
+        forwarded("tcp::0-:22").with_own_endpoints().unwrap();
         let file = || Backend::File {
             path: "/tmp/uart".into(),
             append: true,

@@ -1,0 +1,50 @@
+//! `machines`: what the installed QEMU has.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use qemu_controller::qemu_launch::discover::{AskError, Qemu};
+
+use crate::escape;
+use crate::report::{OWN_FAILURE, chain};
+
+/// Prints the machines of this QEMU; the exit status.
+pub(crate) fn list(program: &Path) -> u8 {
+    let table = match table(program) {
+        Ok(table) => table,
+        Err(error) => {
+            // Without a stderr there is nobody to say it to.
+            let _ = writeln!(std::io::stderr(), "error: {}", escape::line(&chain(&error)));
+            return OWN_FAILURE;
+        }
+    };
+    match std::io::stdout().write_all(table.as_bytes()) {
+        Ok(()) => 0,
+        Err(_) => OWN_FAILURE,
+    }
+}
+
+fn table(program: &Path) -> Result<String, AskError> {
+    let qemu = Qemu::find(program)?;
+    let version = qemu.version()?;
+    let semihosting = match qemu.serves_semihosting() {
+        true => "semihosting",
+        false => "no semihosting",
+    };
+    let mut table = format!(
+        "{} {}.{}.{}: {semihosting}, firmware by {}\n",
+        escape::line(&qemu.path().display().to_string()),
+        version.major,
+        version.minor,
+        version.micro,
+        qemu.firmware_option()
+    );
+    for machine in qemu.machines()? {
+        let (name, description) = (
+            escape::line(&machine.name),
+            escape::line(&machine.description),
+        );
+        table.push_str(&format!("  {name:<24} {description}\n"));
+    }
+    Ok(table)
+}
