@@ -32,6 +32,46 @@ fn a_firmware_runs_on_a_machine_that_it_fits_and_that_is_said() {
     );
 }
 
+/// Turns the UART on and prints `OK`.
+const AVR: [u16; 13] = [
+    0xe108, 0x9300, 0x00c1, 0xe42f, 0x9320, 0x00c6, 0xe42b, 0x9320, 0x00c6, 0xe02a, 0x9320, 0x00c6,
+    0xcfff,
+];
+
+/// An ELF file for AVR with this code at 0.
+fn avr(code: &[u16]) -> tempfile::NamedTempFile {
+    const MACHINE: u16 = 83;
+    let size = 2 * code.len() as u32;
+    let identity = [b"\x7fELF\x01\x01\x01".as_slice(), &[0; 9]].concat();
+    let kind = [2, MACHINE].map(u16::to_le_bytes).concat();
+    // Version, entry, program headers, section headers, flags: an `avr5`.
+    let places = [1, 0, 52, 0, 5].map(u32::to_le_bytes).concat();
+    let sizes = [52, 32, 1, 0, 0, 0].map(u16::to_le_bytes).concat();
+    let segment = [1, 84, 0, 0, size, size, 5, 2]
+        .map(u32::to_le_bytes)
+        .concat();
+    let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        [identity, kind, places, sizes, segment, code].concat(),
+    )
+    .unwrap();
+    file
+}
+
+#[test]
+fn an_avr_s_firmware_goes_where_its_boards_look_for_it() {
+    let elf = avr(&AVR);
+    let words = ["--expect", "OK", "--timeout", "20s"].map(Path::new);
+    let Said { stdout, stderr } = Call::new(words.into_iter().chain([elf.path()])).ends_with(0);
+    assert!(stdout.starts_with("OK"), "{stdout}");
+    assert!(
+        stderr.contains("fits qemu-system-avr and machine uno"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn a_machine_may_begin_with_its_rom_alone() {
     // A branch to itself, where the ROM is.

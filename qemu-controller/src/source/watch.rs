@@ -156,6 +156,10 @@ impl Session {
                 }
                 verdict
             }
+            Ended::Unwatchable => {
+                drop(watch.debugger);
+                self.run_to_end(left(at)).await
+            }
             Ended::Unwatched => {
                 drop(watch.debugger);
                 match timeout(left(at), self.wait()).await {
@@ -206,6 +210,8 @@ impl ReadMemory for Gone {
 enum Ended {
     By(Verdict),
     AtDeadline,
+    /// The debugger knows no faults of this architecture, and the guest has not run yet.
+    Unwatchable,
     /// Somebody else paused the guest, or the debugger failed.
     Unwatched,
 }
@@ -229,7 +235,7 @@ struct Staying {
 
 impl Watch {
     async fn run(&mut self, at: Instant, is_held_up: impl Fn() -> bool) -> Ended {
-        let mut wanted = true;
+        let (mut wanted, mut has_run) = (true, false);
         loop {
             let mut deadline = left(at);
             if self.staying.is_some() {
@@ -246,8 +252,10 @@ impl Watch {
                     wanted = false;
                     continue;
                 }
+                Err(_) if !has_run => return Ended::Unwatchable,
                 Err(_) => return Ended::Unwatched,
             };
+            has_run = true;
             match stop.reason {
                 StopReason::Faulted { fault, .. } => {
                     let cause = Cause {
