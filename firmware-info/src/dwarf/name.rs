@@ -1,5 +1,6 @@
 //! The name of an entry: its own, or that of the entry it is an instance of.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use gimli::{AttributeValue, Reader as _, UnitOffset};
@@ -13,14 +14,16 @@ const MAX_STEPS: usize = 16;
 /// A longer name is cut.
 const MAX_NAME: usize = 4096;
 
-/// What a function is called in the source: its linkage name demangled, or else its plain name.
+/// What a function is called in the source: its linkage name demangled, or else its plain name. A
+/// linkage name that is not mangled is what the function is exported as (`main` for cortex-m-rt's
+/// `__cortex_m_rt_main_trampoline`).
 pub(crate) fn function(
     debug: &Debug,
     unit: &gimli::Unit<Bytes>,
     offset: UnitOffset,
 ) -> Result<Option<Arc<str>>> {
     let (mut unit, mut offset) = (unit, offset);
-    let mut plain = None;
+    let (mut plain, mut exported) = (None, None);
     for _ in 0..MAX_STEPS {
         let entry = Names::read(unit, offset)?;
         let text = |value: AttributeValue<Bytes>| -> Result<String> {
@@ -31,7 +34,11 @@ pub(crate) fn function(
                 .into_owned()))
         };
         if let Some(value) = entry.linkage {
-            return Ok(Some(demangle(&text(value)?).into()));
+            let linkage = text(value)?;
+            match demangle(&linkage) {
+                Cow::Owned(name) => return Ok(Some(name.into())),
+                Cow::Borrowed(_) => exported = Some(linkage),
+            }
         }
         if plain.is_none()
             && let Some(value) = entry.name
@@ -47,7 +54,7 @@ pub(crate) fn function(
             _ => break,
         }
     }
-    Ok(plain.map(Into::into))
+    Ok(plain.or(exported).map(Into::into))
 }
 
 /// Where a function is declared: the file's path and the line.

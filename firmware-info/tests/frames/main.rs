@@ -65,10 +65,11 @@ fn check(image: &str, text: &str) {
     let Comparison {
         equal,
         known,
+        kinds,
         all,
         different,
     } = compare(&firmware, text);
-    println!("{image}: of {all} frames {equal} equal, {known} known to differ");
+    println!("{image}: of {all} frames {equal} equal, {known} known to differ {kinds:?}");
     assert!(
         all > 20 && (equal + known) * 100 >= all * 99,
         "{image}: {}",

@@ -1,5 +1,7 @@
 //! Compares backtraces with what gdb showed, as `fixtures/record-frames.py` writes it.
 
+use std::collections::BTreeMap;
+
 use firmware_info::{
     Architecture, Backtrace, End, Firmware, Frame, Guess, MemoryPieces, Registers,
 };
@@ -129,6 +131,8 @@ pub(crate) struct Comparison {
     pub(crate) equal: usize,
     /// Differences of a known kind, see [`known_difference`].
     pub(crate) known: usize,
+    /// How many of each kind.
+    pub(crate) kinds: BTreeMap<&'static str, usize>,
     pub(crate) all: usize,
     /// The stops with other differences.
     pub(crate) different: Vec<String>,
@@ -145,8 +149,11 @@ pub(crate) fn compare(firmware: &Firmware, text: &str) -> Comparison {
             comparison.all += 1;
             match (ours.get(at), stop.frames.get(at)) {
                 (Some((ours, _)), Some(theirs)) if ours == theirs => comparison.equal += 1,
-                (Some(ours), theirs) if known_difference(firmware, &backtrace, ours, theirs) => {
-                    comparison.known += 1;
+                (Some(ours), theirs) => {
+                    if let Some(kind) = known_difference(firmware, &backtrace, ours, theirs) {
+                        comparison.known += 1;
+                        *comparison.kinds.entry(kind).or_default() += 1;
+                    }
                 }
                 _ => {}
             }
@@ -167,30 +174,30 @@ fn known_difference(
     backtrace: &Backtrace,
     (ours, frame): &(Line, &Frame),
     theirs: Option<&Line>,
-) -> bool {
+) -> Option<&'static str> {
     let Some(theirs) = theirs else {
         // gdb gives up where a handler lost EXC_RETURN (here is a guess, said to be one), and at
         // some instructions of libgcc's assembly, where the frames here go on to the reset handler.
         let guess = Some(Guess::LostExcReturn);
         let guessed = backtrace.frames.iter().any(|frame| frame.guess == guess);
-        return guessed || backtrace.end == End::Reset;
+        return match guessed {
+            true => Some("gdb ends, a guess here"),
+            false => (backtrace.end == End::Reset).then_some("gdb ends, here it goes on"),
+        };
     };
     let same_place = (ours.0, &ours.2, ours.3) == (theirs.0, &theirs.2, theirs.3);
     // Code without a line of its own: gdb shows the line before it.
     if ours.0 == theirs.0 && ours.1 == theirs.1 && ours.2 == theirs.2 && ours.3 == 0 {
-        return true;
+        return Some("no line of its own");
     }
-    let Some(symbol) = &frame.symbol else {
-        return false;
-    };
+    let symbol = frame.symbol.as_ref()?;
     // Several names for one address, as the arithmetic of libgcc has them, or a function that is
     // exported under another name than the source has.
     let aliases = firmware
         .symbols()
         .filter(|other| other.address == symbol.symbol.address);
-    same_place
-        && (aliases
-            .into_iter()
-            .any(|alias| name(&alias.name) == theirs.1)
-            || ours.1 == symbol.symbol.raw_name)
+    let is_alias = aliases
+        .into_iter()
+        .any(|alias| name(&alias.name) == theirs.1);
+    (same_place && (is_alias || ours.1 == symbol.symbol.raw_name)).then_some("another name")
 }

@@ -37,11 +37,12 @@ fn frames_are_those_of_gdb() {
         let Comparison {
             equal,
             known,
+            kinds,
             all,
             different,
         } = compare(&firmware(name), &text);
         println!(
-            "{name}: of {all} frames {equal} equal, {known} known to differ; {} stops",
+            "{name}: of {all} frames {equal} equal, {known} known to differ {kinds:?}; {} stops",
             different.len()
         );
         for stop in different.iter().take(4) {
