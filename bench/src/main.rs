@@ -13,6 +13,7 @@ mod report;
 mod round_trips;
 mod sessions;
 mod snapshots;
+mod source;
 mod stats;
 mod usage;
 
@@ -81,7 +82,7 @@ impl Bench {
 
 type Subject = (&'static str, fn(&Bench, &mut Report) -> Result<()>);
 
-const SUBJECTS: [Subject; 9] = [
+const SUBJECTS: [Subject; 10] = [
     ("ready", ready::run),
     ("life", ready::life),
     ("round-trips", round_trips::run),
@@ -90,6 +91,7 @@ const SUBJECTS: [Subject; 9] = [
     ("decode", decode::run),
     ("snapshots", snapshots::run),
     ("sessions", sessions::run),
+    ("source", source::run),
     ("dependencies", dependencies::run),
 ];
 

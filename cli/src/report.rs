@@ -128,7 +128,8 @@ pub(crate) enum Outcome {
     Listed,
     /// Its tests were run; whether one failed.
     Tested { failed: bool },
-    /// This signal asked us to end; where the firmware was, if that was looked at.
+    /// This signal asked us to end; where the firmware was, if that was looked at, in words that are
+    /// escaped.
     Interrupted { signal: u8, place: Option<String> },
     /// `--timeout` passed, and nobody can say where the firmware was: why.
     TimedOut(String),
@@ -192,7 +193,7 @@ impl Outcome {
                 report,
                 unmet: false,
             } => (!report.verdict.success()).then(|| with_cores(report, words_of(&report.verdict))),
-            Self::Interrupted { place, .. } => place.as_deref().map(escape::line),
+            Self::Interrupted { place, .. } => place.clone(),
             Self::TimedOut(why) => Some(escape::line(why)),
             Self::Met | Self::Listed | Self::Tested { .. } | Self::StdoutClosed => None,
             Self::Failed(failure) => Some(failure.words()),

@@ -11,6 +11,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::args::Run;
 use crate::debugger;
+use crate::escape;
 use crate::input::Input;
 use crate::limit::Limit;
 use crate::output::{Cut, Output, Phase};
@@ -197,10 +198,10 @@ impl<'a> Running<'a> {
     /// Where the firmware is, in words.
     async fn place(&self) -> Option<String> {
         let found = timeout(LOOK, self.session.look()).await.ok()?;
-        found
-            .run_state
-            .is_some()
-            .then(|| format!("interrupted: {found}"))
+        found.run_state.as_ref()?;
+        let words = escape::line(&format!("interrupted: {found}"));
+        let cores = found.cores.iter();
+        Some(cores.fold(words, |words, core| format!("{words}\n{core}")))
     }
 
     async fn print_stderr(&self) -> Result<(), Cut> {

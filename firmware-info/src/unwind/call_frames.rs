@@ -150,7 +150,14 @@ impl Firmware {
         if architecture == Architecture::Other {
             return Err(End::Unsupported);
         }
-        let frames = self.call_frames().map_err(End::CallFrames)?;
+        let frames = match self.call_frames() {
+            Ok(frames) => frames,
+            // An exception's frame needs none.
+            Err(error) => {
+                let step = self.without_rules(frame, memory);
+                return step.map_err(|_| End::CallFrames(error));
+            }
+        };
         let Some(entry) = frames.entry(frame.lookup()) else {
             return self.without_rules(frame, memory);
         };

@@ -200,14 +200,8 @@ impl Debugger {
 }
 
 fn cortex_m_fault(number: u64) -> Option<Fault> {
-    let name = match number {
-        3 => "HardFault",
-        4 => "MemManage",
-        5 => "BusFault",
-        6 => "UsageFault",
-        7 => "SecureFault",
-        _ => return None,
-    };
+    let known = CORTEX_M_FAULTS.contains(&number).then_some(number)?;
+    let name = firmware_info::exception_name(known as u16)?;
     Some(Fault { number, name })
 }
 

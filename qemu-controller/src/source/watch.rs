@@ -226,6 +226,8 @@ struct Watch {
 
 /// A core that took a fault or panicked, as it was when it was last looked at.
 struct Staying {
+    /// As it took the fault, or panicked.
+    at_first: Option<Registers>,
     last: Option<Registers>,
     same: u32,
     sampled: Instant,
@@ -257,27 +259,23 @@ impl Watch {
             };
             has_run = true;
             match stop.reason {
-                StopReason::Faulted { fault, .. } => {
-                    let cause = Cause {
-                        fault: Some(fault.name),
-                        panic: None,
-                    };
-                    self.look(cause, false).await;
-                }
-                StopReason::Panicked { function, .. } if self.is_still_in(&function).await => {
-                    if self.sampled_long_ago()
-                        && self.stays(&is_held_up).await
-                        && let Some(verdict) = self.verdict().await
-                    {
+                StopReason::Faulted { .. } if self.is_again(None).await => {
+                    if let Some(verdict) = self.sample_again(&is_held_up).await {
                         return Ended::By(verdict);
                     }
                 }
+                StopReason::Panicked { function, .. } if self.is_again(Some(&function)).await => {
+                    if let Some(verdict) = self.sample_again(&is_held_up).await {
+                        return Ended::By(verdict);
+                    }
+                }
+                StopReason::Faulted { fault, .. } => {
+                    let fault = Some(fault.name);
+                    self.look(Cause { fault, panic: None }).await;
+                }
                 StopReason::Panicked { function, .. } => {
-                    let cause = Cause {
-                        fault: None,
-                        panic: Some(function),
-                    };
-                    self.look(cause, true).await;
+                    let panic = Some(function);
+                    self.look(Cause { fault: None, panic }).await;
                 }
                 StopReason::Ended(verdict) => return Ended::By(*verdict),
                 StopReason::DeadlinePassed if left(at).is_zero() => return Ended::AtDeadline,
@@ -293,34 +291,37 @@ impl Watch {
         }
     }
 
-    /// Whether it has not left the function that it panicked in: one that is a loop of a single
-    /// instruction is met again and again.
-    async fn is_still_in(&mut self, function: &str) -> bool {
+    /// Whether it is where it was, with the same registers: a function that is a loop of a single
+    /// instruction is met again and again, and so is a handler that comes back to what faulted, or
+    /// that is nowhere.
+    async fn is_again(&mut self, function: Option<&str>) -> bool {
         let cause = self.cause.as_ref();
-        let cause = cause.and_then(|cause| cause.panicked_in.as_deref());
-        let before = self
-            .staying
-            .as_ref()
-            .and_then(|staying| staying.panicked_at);
-        cause == Some(function) && before.is_some() && before == self.stack_pointer().await
-    }
-
-    fn sampled_long_ago(&self) -> bool {
+        let is_same_cause = cause.is_some_and(|cause| cause.panicked_in.as_deref() == function);
+        let now = self.debugger.read_registers().await.ok();
         let staying = self.staying.as_ref();
-        staying.is_some_and(|staying| staying.sampled.elapsed() >= SAMPLE)
+        let before = staying.and_then(|staying| staying.at_first.as_ref());
+        is_same_cause
+            && now
+                .zip(before)
+                .is_some_and(|(now, before)| is_same(before, &now))
     }
 
-    async fn stack_pointer(&mut self) -> Option<u64> {
-        self.debugger.read_registers().await.ok()?.get("sp")
+    /// The same as after a while without a stop; not at each of a thousand stops a second.
+    async fn sample_again(&mut self, is_held_up: &impl Fn() -> bool) -> Option<Verdict> {
+        let staying = self.staying.as_ref()?;
+        if staying.sampled.elapsed() < SAMPLE || !self.stays(is_held_up).await {
+            return None;
+        }
+        self.verdict().await
     }
 
     /// The core has just taken a fault, or panicked.
-    async fn look(&mut self, cause: Cause, is_panic: bool) {
-        let panicked_at = match is_panic {
-            true => self.stack_pointer().await,
-            false => None,
-        };
+    async fn look(&mut self, cause: Cause) {
+        let at_first = self.debugger.read_registers().await.ok();
+        let registers = at_first.as_ref().filter(|_| cause.panic.is_some());
+        let panicked_at = registers.and_then(|registers| registers.get("sp"));
         self.staying = Some(Staying {
+            at_first,
             last: None,
             same: 0,
             sampled: Instant::now(),

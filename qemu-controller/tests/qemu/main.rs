@@ -9,6 +9,7 @@ mod support;
 mod trap;
 
 mod attaching;
+mod backtraces;
 mod blocking;
 mod cancelling;
 mod coverage;

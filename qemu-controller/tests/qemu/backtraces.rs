@@ -1,0 +1,135 @@
+//! How a core came to where it is, why it faulted, and what a run that is watched says of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use qemu_controller::debug::{DebugError, StopReason, Until};
+use qemu_controller::firmware_info::{Backtrace, End};
+use qemu_controller::{QemuConfig, Session, Verdict};
+
+use crate::support::{DEADLINE, image};
+
+/// An image of firmware-info's, paused before its first instruction.
+async fn start(fixture: &str, config: QemuConfig) -> Session {
+    let folder = PathBuf::from("../firmware-info/fixtures");
+    let config = config.firmware(folder.join(fixture)).start_paused(true);
+    Session::start(config.start_deadline(DEADLINE))
+        .await
+        .unwrap()
+}
+
+fn names(backtrace: &Backtrace) -> Vec<String> {
+    let functions = backtrace.frames.iter().flat_map(|frame| &frame.functions);
+    functions.map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn a_backtrace_has_lines_and_inlined_functions_to_the_reset_handler() {
+    let session = start("c/o2.elf", QemuConfig::default()).await;
+    let mut debugger = session.debugger().await.unwrap();
+    let until = [Until::reaches("hash").skip(3)];
+    let stop = debugger.run_until(until, DEADLINE).await.unwrap();
+    assert!(matches!(stop.reason, StopReason::Reached { .. }), "{stop}");
+    let backtrace = debugger.backtrace().await.unwrap();
+    let names = names(&backtrace);
+    assert!(
+        names[0].starts_with("hash at /fixtures/c/main.c:"),
+        "{backtrace}"
+    );
+    assert!(
+        names.iter().any(|name| name.starts_with("main at ")),
+        "{backtrace}"
+    );
+    assert!(backtrace.end.is_complete(), "{backtrace}");
+    let reports = debugger.core_reports().await.unwrap();
+    let [core] = &reports[..] else {
+        panic!("{reports:?}")
+    };
+    assert!(
+        core.fault.is_none() && core.summary().starts_with("core 0 is in hash at "),
+        "{core}"
+    );
+    let object = core.to_json();
+    assert_eq!(object["backtrace"][0]["functions"][0]["function"], "hash");
+    // The registers are asked for once more, and nothing has moved.
+    assert_eq!(
+        debugger.read_register("pc").await.unwrap(),
+        stop.pc.unwrap()
+    );
+}
+
+/// The same through the human monitor: nothing of a debugger is left.
+#[tokio::test]
+async fn a_look_says_where_each_core_is() {
+    let session = start("c/o2.elf", QemuConfig::default()).await;
+    let mut debugger = session.debugger().await.unwrap();
+    let stop = debugger
+        .run_until([Until::reaches("hash")], DEADLINE)
+        .await
+        .unwrap();
+    assert!(stop.pc.is_some(), "{stop}");
+    let by_debugger = debugger.backtrace().await.unwrap();
+    drop(debugger);
+    let hang = session.look().await;
+    let [core] = &hang.cores[..] else {
+        panic!("{hang:?}")
+    };
+    assert_eq!(names(&core.backtrace), names(&by_debugger));
+}
+
+/// mtvec is 0 and nothing is there: the fault is taken again and again.
+#[tokio::test]
+async fn a_fault_of_risc_v_without_a_handler_is_named_with_its_line() {
+    let config = QemuConfig::default()
+        .qemu("qemu-system-riscv32")
+        .machine("virt")
+        .extra_args(["-bios", "none"]);
+    let session = start("riscv/debug.elf", config).await;
+    let mut debugger = session.debugger().await.unwrap();
+    let function = session.firmware_info().unwrap().symbol("weigh");
+    let address = function.unwrap().address;
+    debugger.write_memory(address, &[0; 4]).await.unwrap();
+    drop(debugger);
+    let report = session.run_watched(DEADLINE, || false).await;
+    let Verdict::Faulted(core) = &report.verdict else {
+        panic!("{report}")
+    };
+    let said = core.to_string();
+    assert!(
+        said.contains("(illegal instruction), in ") && said.contains("src/main.rs:"),
+        "{said}"
+    );
+    let frame = &core.backtrace.frames[core.fault.as_ref().unwrap().culprit.unwrap()];
+    assert_eq!(frame.pc, address, "{said}");
+    assert!(core.backtrace.frames.len() > 2, "{said}");
+}
+
+#[tokio::test]
+async fn another_architecture_s_file_is_no_source() {
+    let symbols = "../firmware-info/fixtures/riscv/release.elf";
+    let config = QemuConfig::default()
+        .firmware(image("hardfault-loop"))
+        .symbols(symbols);
+    let session = Session::start(config.start_paused(true)).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let error = debugger.backtrace().await.unwrap_err();
+    assert!(matches!(error, DebugError::OtherArchitecture), "{error}");
+    drop(debugger);
+    let report = session.run_watched(Duration::from_secs(1), || false).await;
+    let Verdict::TimedOut(hang) = &report.verdict else {
+        panic!("{report}")
+    };
+    assert!(hang.cores.is_empty() && hang.in_fault_handler(), "{report}");
+}
+
+/// A loop that may wait for somebody to take what it prints tells nothing.
+#[tokio::test]
+async fn a_firmware_that_may_be_held_up_is_not_ended() {
+    let config = QemuConfig::default().firmware(image("hardfault-loop"));
+    let session = Session::start(config.start_paused(true)).await.unwrap();
+    let report = session.run_watched(Duration::from_secs(1), || true).await;
+    assert!(matches!(report.verdict, Verdict::TimedOut(_)), "{report}");
+    let cause = report.cause.unwrap();
+    assert!(cause.to_string().contains("in faulty"), "{cause}");
+    assert_eq!(cause.backtrace.end, End::Outermost);
+}
