@@ -50,7 +50,7 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
         .build()
         .map_err(Failure::system("set up the async runtime"))?;
     let outcome = match test_run::of(run, &settings) {
-        Ok(Some(tests)) => test_run::run(run, &settings, tests, &runtime),
+        Ok(Some(tests)) => test_run::run(run, &settings, reporter, tests, &runtime),
         Ok(None) => runtime.block_on(in_qemu(run, settings, reporter, since)),
         Err(failure) => Err(failure),
     };

@@ -24,7 +24,7 @@
 //! | the machine's whole state, saved and brought back | [`Session::save_snapshot`], [`Session::load_snapshot`], [`Session::with_fresh_state`] |
 //! | what the firmware prints and reads | [`Serial`], from [`Session::serial`] and [`Session::semihosting`] |
 //! | what it prints on standard error | [`Session::stderr`], apart from QEMU's own messages |
-//! | how its run ended, with an exit code for CI | [`Session::run_to_end`], [`Session::wait`], [`Verdict`] |
+//! | how its run ended, with an exit code for CI | [`Session::run_to_end`], [`Session::wait`], [`Verdict`]; [`Session::assert_success`] in a test |
 //! | its variables | [`Session::read_u32`], [`Session::read_memory`], [`Session::write_memory`], [`Session::wait_for_value`], [`Session::firmware_info`] |
 //! | the same run every time | [`QemuConfig::deterministic`] |
 //! | what its display shows | [`Session::screendump`] |
@@ -114,7 +114,7 @@ pub use snapshot::{
 };
 #[cfg(feature = "source")]
 pub use source::{CoreFault, CoreReport, RunReport, StackUse};
-pub use verdict::{Exception, Hang, Interruption, Verdict};
+pub use verdict::{Exception, Hang, Interruption, Verdict, VerdictReport};
 
 pub use session::blocking;
 

@@ -3,19 +3,24 @@
 
 mod json;
 mod junit;
+mod kept;
 mod options;
 mod pretty;
 mod report;
 mod select;
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use qemu_controller::testing::{self, Progress, TestCase, TestRun, TestRunError, embedded_tests};
+use qemu_controller::testing::{
+    self, PrintedTests, Progress, TestCase, TestResult, TestRun, TestRunError, embedded_tests,
+};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::args::Run;
 use crate::machine;
-use crate::report::{Failure, Outcome};
+use crate::report::{Failure, Outcome, Reporter};
 use crate::settings::{Settings, Timeout};
 use crate::signals::Signals;
 use crate::writer::Writer;
@@ -24,29 +29,54 @@ use options::Options;
 use report::Report;
 use select::Selection;
 
+/// The tests of a firmware.
+pub(crate) enum Tests {
+    /// Its ELF file lists them.
+    Listed(Vec<TestCase>),
+    /// It runs them by itself, and prints their results.
+    Printed(PrintedTests),
+}
+
 /// The tests of the firmware, where it is to be run for them: not under a debugger, and not where
 /// something is expected of a plain run.
-pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Option<Vec<TestCase>>, Failure> {
+pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Option<Tests>, Failure> {
     let is_plain = run.gdb.is_some()
         || run.raw.is_some()
         || run.expect.is_some()
         || run.expect_regex.is_some()
         || run.send_after.is_some()
         || machine::asks_for_list(run, settings);
-    let firmware = run.firmware.as_deref().filter(|firmware| is_elf(firmware));
-    let Some(firmware) = firmware.filter(|_| !is_plain && run.tests != Some(Kind::None)) else {
+    let Some(firmware) = run.firmware.as_deref() else {
         return Ok(None);
     };
-    embedded_tests(firmware).map_err(Failure::Tests)
+    if is_plain || run.tests == Some(Kind::None) {
+        return Ok(None);
+    }
+    if is_elf(firmware)
+        && let Some(tests) = embedded_tests(firmware).map_err(Failure::Tests)?
+    {
+        return Ok(Some(Tests::Listed(tests)));
+    }
+    Ok(match run.tests {
+        None | Some(Kind::None) => None,
+        Some(Kind::One) => Some(Tests::Printed(PrintedTests::One)),
+        Some(Kind::Lines) => Some(Tests::Printed(PrintedTests::Lines)),
+        Some(Kind::Unity) => Some(Tests::Printed(PrintedTests::Unity)),
+    })
 }
 
-/// What kind of tests a firmware has.
+/// What kind of tests a firmware has whose ELF file lists none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
-    /// `embedded-test` binaries, known by a section of their ELF file
-    EmbeddedTest,
-    /// None: what follows FIRMWARE is the firmware's command line
+    /// None: what follows FIRMWARE is the firmware's command line; also of one whose ELF file lists
+    /// tests
     None,
+    /// The firmware as a whole is one test, which passes if it exits with status 0
+    One,
+    /// Those whose results it prints as lines: `test NAME ... ok`, or `NAME... [ok]`
+    Lines,
+    /// Those whose results it prints as Unity does, the test framework for C
+    Unity,
 }
 
 /// How tests are kept apart.
@@ -83,11 +113,12 @@ fn is_elf(path: &Path) -> bool {
 pub(crate) fn run(
     run: &Run,
     settings: &Settings,
-    tests: Vec<TestCase>,
+    reporter: &Reporter,
+    tests: Tests,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     if run.coverage.is_some() {
-        let why = "--coverage is of a plain run: give one test's words after --tests=none";
+        let why = "--coverage is of a plain run: --tests=none makes it one";
         return Err(Failure::TestOptions(why.to_owned()));
     }
     let options = match Options::parse(&run.arguments) {
@@ -97,11 +128,19 @@ pub(crate) fn run(
         }
         Err(error) => return Err(Failure::TestOptions(error.render().to_string())),
     };
-    let selection = Selection::new(tests, &options);
-    if options.list {
-        return runtime.block_on(print(selection.list(&options)));
-    }
-    runtime.block_on(run_selection(run, settings, &options, selection))
+    let running = Running {
+        run,
+        settings,
+        reporter,
+        options: &options,
+    };
+    runtime.block_on(async {
+        let signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
+        match tests {
+            Tests::Listed(tests) => running.listed(tests, signals).await,
+            Tests::Printed(kind) => running.printed(kind, signals).await,
+        }
+    })
 }
 
 /// Prints a text, and waits until somebody has taken it.
@@ -111,53 +150,147 @@ async fn print(text: String) -> Result<Outcome, Failure> {
     Ok(finished(&stdout).await?.unwrap_or(Outcome::Listed))
 }
 
-async fn run_selection(
-    run: &Run,
-    settings: &Settings,
-    options: &Options,
-    selection: Selection,
-) -> Result<Outcome, Failure> {
-    let mut signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
-    let stdout = stdout()?;
-    let log = log(run, settings)?;
-    let mut report = Report::new(options, &selection, &stdout, log.as_ref());
-    let tests = selection.to_run();
-    let mut test_run = TestRun::new(machine::config_for_tests(run, settings)?)
-        .isolation(run.isolation.unwrap_or_default().into());
-    if let Some(threads) = options.test_threads {
-        test_run = test_run.threads(threads);
+/// What is run, and how.
+struct Running<'a> {
+    run: &'a Run,
+    settings: &'a Settings,
+    reporter: &'a Reporter,
+    options: &'a Options,
+}
+
+impl Running<'_> {
+    async fn listed(&self, tests: Vec<TestCase>, mut signals: Signals) -> Result<Outcome, Failure> {
+        let selection = Selection::new(tests, self.options);
+        if self.options.list {
+            return print(selection.list(self.options)).await;
+        }
+        let stdout = stdout()?;
+        let log = log(self.run, self.settings)?;
+        let mut report = Report::new(self.options, &selection, &stdout, log.as_ref());
+        let tests = selection.to_run();
+        report.begin();
+        let mut isolation = self.run.isolation.unwrap_or_default();
+        loop {
+            let test_run = self.test_run()?.isolation(isolation.into());
+            let running = test_run.run(&tests, |progress| match progress {
+                Progress::Started(index) => report.started(index),
+                Progress::Finished(index, result) => report.finished(index, result),
+                _ => {}
+            });
+            let ended = tokio::select! {
+                ended = running => ended,
+                signal = signals.next() => return Ok(interrupted(signal)),
+                error = stdout.failed() => return closed(error),
+            };
+            match ended {
+                Ok(_) => break,
+                // This machine cannot be saved, which is known before the first test.
+                Err(TestRunError::Snapshot(error)) if self.run.isolation.is_none() => {
+                    isolation = Isolation::Boot;
+                    let why = error.to_string();
+                    let words = format!("each test gets a machine that boots: {why}");
+                    let object = json!({ "event": "isolation", "isolation": "boot", "why": why });
+                    self.reporter.say(Some(&words), &object)?;
+                }
+                Err(error) => return Err(self.explain(error)),
+            }
+        }
+        self.end(report, &stdout, log.as_ref()).await
     }
-    if let Some(Timeout::After(timeout)) = settings.timeout {
-        test_run = test_run.deadline(timeout);
+
+    /// Of a firmware whose tests are known once it has run.
+    async fn printed(&self, kind: PrintedTests, mut signals: Signals) -> Result<Outcome, Failure> {
+        let name = firmware_name(self.run.firmware.as_deref().unwrap_or(Path::new("")));
+        if kind == PrintedTests::One {
+            let selection = Selection::new(vec![TestCase::named(&name)], self.options);
+            if self.options.list {
+                return print(selection.list(self.options)).await;
+            }
+        }
+        let stdout = stdout()?;
+        let test_run = self.test_run()?;
+        let ended = tokio::select! {
+            ended = test_run.run_printed(kind, &name) => ended,
+            signal = signals.next() => return Ok(interrupted(signal)),
+        };
+        let (tests, results): (Vec<_>, Vec<_>) = ended
+            .map_err(|error| self.explain(error))?
+            .into_iter()
+            .unzip();
+        let by_name = tests.iter().map(|test| test.name.clone()).zip(results);
+        let by_name: HashMap<_, TestResult> = by_name.collect();
+        let selection = Selection::new(tests, self.options);
+        if self.options.list {
+            return print(selection.list(self.options)).await;
+        }
+        let log = log(self.run, self.settings)?;
+        let mut report = Report::new(self.options, &selection, &stdout, log.as_ref());
+        report.begin();
+        for (index, test) in selection.to_run().iter().enumerate() {
+            report.started(index);
+            report.finished(index, &by_name[&test.name]);
+        }
+        self.end(report, &stdout, log.as_ref()).await
     }
-    report.begin();
-    let running = test_run.run(&tests, |progress| match progress {
-        Progress::Started(index) => report.started(index),
-        Progress::Finished(index, result) => report.finished(index, result),
-        _ => {}
-    });
-    let ended = tokio::select! {
-        ended = running => ended,
-        signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
-        error = stdout.failed() => return closed(error),
-    };
-    if let Err(error) = ended {
-        return Err(match error {
-            TestRunError::Start(error) => machine::explain(error, run, settings),
+
+    fn test_run(&self) -> Result<TestRun, Failure> {
+        let config = machine::config_for_tests(self.run, self.settings)?;
+        let mut test_run = TestRun::new(config);
+        if let Some(threads) = self.options.test_threads {
+            test_run = test_run.threads(threads);
+        }
+        if let Some(Timeout::After(timeout)) = self.settings.timeout {
+            test_run = test_run.deadline(timeout);
+        }
+        if let Some(path) = kept::path(self.run, self.settings) {
+            test_run = test_run.keep_state(path, kept::SLOW_BOOT);
+        }
+        Ok(test_run)
+    }
+
+    /// Says how it went, once all is written.
+    async fn end(
+        &self,
+        report: Report<'_>,
+        stdout: &Writer,
+        log: Option<&Writer>,
+    ) -> Result<Outcome, Failure> {
+        let failed = report.end();
+        if let Some(log) = log {
+            log.flush(None).await;
+            if let (Some(source), Some(path)) = (log.error(), self.settings.log.clone()) {
+                return Err(Failure::Log { path, source });
+            }
+        }
+        Ok(match finished(stdout).await? {
+            Some(outcome) => outcome,
+            None => Outcome::Tested { failed },
+        })
+    }
+
+    fn explain(&self, error: TestRunError) -> Failure {
+        match error {
+            TestRunError::Start(error) => machine::explain(error, self.run, self.settings),
             error => Failure::TestRun(error),
-        });
-    }
-    let failed = report.end();
-    if let Some(log) = &log {
-        log.flush(None).await;
-        if let (Some(source), Some(path)) = (log.error(), settings.log.clone()) {
-            return Err(Failure::Log { path, source });
         }
     }
-    Ok(match finished(&stdout).await? {
-        Some(outcome) => outcome,
-        None => Outcome::Tested { failed },
-    })
+}
+
+fn interrupted(signal: u8) -> Outcome {
+    let place = None;
+    Outcome::Interrupted { signal, place }
+}
+
+/// The firmware's name as a test: without the folder, and without the hash that Cargo appends.
+fn firmware_name(path: &Path) -> String {
+    let name = path.file_stem().unwrap_or(path.as_os_str());
+    let name = name.to_string_lossy();
+    match name.rsplit_once('-') {
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            name.to_owned()
+        }
+        _ => name.into_owned(),
+    }
 }
 
 /// `--log`: it gets what each test prints, whether that is shown or not.

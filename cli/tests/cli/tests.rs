@@ -297,3 +297,61 @@ fn a_qemu_that_is_killed_fails_its_test_alone() {
         assert!(said.stdout.contains(expected), "{}", said.stdout);
     }
 }
+
+#[test]
+fn a_firmware_that_prints_its_results_is_run_once() {
+    let run = |kind: &str, words: &[&str], status| {
+        let firmware = fixtures().join("embedded-test/printed.elf");
+        let firmware = firmware.display().to_string();
+        let words = [&["--tests", kind, &firmware][..], words].concat();
+        Call::new(words).ends_with(status)
+    };
+    let said = run("lines", &["--test-threads=1"], 101);
+    for expected in [
+        "test lines::one ... ok\n",
+        "test lines::two ... FAILED\n",
+        "test lines::three ... ignored\n",
+        "test lines::four ... FAILED\n",
+        "---- lines::two stdout ----\nit says something\n",
+        "the firmware exited with status 1\n",
+        "test result: FAILED. 1 passed; 2 failed; 1 ignored;",
+    ] {
+        assert!(
+            said.stdout.contains(expected),
+            "{expected:?} in {}",
+            said.stdout
+        );
+    }
+    let said = run("unity", &[], 101);
+    assert!(
+        said.stdout
+            .contains("FAILED. 1 passed; 1 failed; 1 ignored;"),
+        "{}",
+        said.stdout
+    );
+    let said = run("unity", &["--exact", "test_adds"], 0);
+    assert!(
+        said.stdout.contains("test test_adds ... ok\n"),
+        "{}",
+        said.stdout
+    );
+    let said = run("unity", &["--list", "--format", "terse"], 0);
+    assert_eq!(
+        said.stdout,
+        "test_adds: test\ntest_carries: test\ntest_later: test\n"
+    );
+    // The whole as one test, by its exit.
+    let said = run("one", &["--list", "--format=terse"], 0);
+    assert_eq!(said.stdout, "printed: test\n");
+    let said = run("one", &[], 101);
+    assert!(
+        said.stdout.contains("test printed ... FAILED\n"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stdout.contains("the firmware exited with status 1"),
+        "{}",
+        said.stdout
+    );
+}

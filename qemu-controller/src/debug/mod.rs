@@ -19,7 +19,7 @@
 
 mod attach;
 #[cfg(feature = "source")]
-mod backtrace;
+pub(crate) mod backtrace;
 mod connect;
 mod error;
 mod hand_over;

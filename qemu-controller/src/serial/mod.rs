@@ -178,6 +178,11 @@ impl Serial {
         buffer.take(usize::MAX)
     }
 
+    /// The last lines that came, read or not, to be shown.
+    pub(crate) fn last_lines(&self) -> String {
+        self.port.buffer().last_lines()
+    }
+
     /// Sends to the guest. A guest that does not read its UART takes a few bytes and then no more:
     /// put a deadline around it. Dropped, it has sent the beginning. What comes before the firmware
     /// has enabled its UART waits for that.

@@ -3,18 +3,23 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::capture::Capture;
-use super::outcome::{Failure, Outcome, Panic, TestResult};
+use super::outcome::{Failure, Outcome, TestResult};
 use super::run::TestRunError;
 use super::{Isolation, TestCase};
 use crate::config::QemuConfig;
+use crate::debug::backtrace::Cause;
 use crate::debug::{Stop, StopReason, panics};
 use crate::fork::MachineState;
 use crate::semihosting::{Call, Event, Host, HostError, Printed, Request};
 use crate::session::Session;
 use crate::snapshot::AfterLoad;
+use crate::source::report::CoreReport;
+
+/// How long QEMU's end is waited for once it could not be asked.
+const ENDING: Duration = Duration::from_millis(500);
 
 /// The snapshot that is restored.
 const BOOTED: &str = "booted-for-tests";
@@ -104,16 +109,17 @@ impl Machine {
         test: &TestCase,
         deadline: Duration,
     ) -> Result<TestResult, TestRunError> {
-        if std::mem::replace(&mut self.is_used, true) {
-            let load = self.session.load_snapshot(BOOTED);
-            load.then(AfterLoad::Paused).await?;
-            discard(&self.session);
-        }
-        let line = format!("run_addr {}", test.address);
-        self.host.answer_command_line(&self.question, &line).await?;
-        let since = Instant::now();
         let mut output = Capture::default();
-        let outcome = self.outcome(test, deadline, &mut output).await?;
+        let mut since = Instant::now();
+        let ended = self.run_to_outcome(test, deadline, &mut output, &mut since);
+        let outcome = match ended.await {
+            Ok(outcome) => outcome,
+            // Whatever could not be asked: that QEMU has ended says more.
+            Err(error) => match timeout(ENDING, self.session.wait()).await {
+                Ok(verdict) => Outcome::Failed(Failure::Ended(Box::new(verdict))),
+                Err(_) => return Err(error),
+            },
+        };
         let duration = since.elapsed();
         drain(&self.session, &mut output);
         let (output, dropped) = output.finish();
@@ -123,6 +129,25 @@ impl Machine {
             dropped,
             duration,
         })
+    }
+
+    /// Restores the machine if it has to, and runs the test from this moment on.
+    async fn run_to_outcome(
+        &mut self,
+        test: &TestCase,
+        deadline: Duration,
+        output: &mut Capture,
+        since: &mut Instant,
+    ) -> Result<Outcome, TestRunError> {
+        if std::mem::replace(&mut self.is_used, true) {
+            let load = self.session.load_snapshot(BOOTED);
+            load.then(AfterLoad::Paused).await?;
+            discard(&self.session);
+        }
+        let line = format!("run_addr {}", test.address);
+        self.host.answer_command_line(&self.question, &line).await?;
+        *since = Instant::now();
+        self.outcome(test, deadline, output).await
     }
 
     async fn outcome(
@@ -144,7 +169,11 @@ impl Machine {
                 Step::Question(_) => break Failure::Reset,
                 Step::Stopped(stop) => {
                     break match stop.reason {
-                        StopReason::DeadlinePassed => Failure::timed_out(deadline, &stop),
+                        StopReason::DeadlinePassed => {
+                            let cores = self.host.debugger().core_reports().await;
+                            let core = cores.unwrap_or_default().into_iter().next();
+                            Failure::timed_out(deadline, &stop, core)
+                        }
                         StopReason::Ended(verdict) => Failure::Ended(verdict),
                         _ => Failure::Stopped(stop.to_string()),
                     };
@@ -156,13 +185,11 @@ impl Machine {
 
     /// Where the firmware panics, which it is about to do. That this fails is no failure of the
     /// test.
-    async fn panic(&mut self) -> Option<Panic> {
+    async fn panic(&mut self) -> Option<CoreReport> {
         let pc = self.host.debugger().read_register("pc").await.ok()?;
-        let place = self.session.place(pc).await?.to_string();
-        Some(Panic {
-            place,
-            backtrace: None,
-        })
+        let panic = Some(self.session.place(pc).await?.symbol.name);
+        let cause = Cause { fault: None, panic };
+        self.host.debugger().report_of_stop(cause).await.ok()
     }
 }
 
@@ -174,7 +201,7 @@ impl Step {
             Self::Question(_) => "it asked".to_owned(),
             Self::Panic => "it panicked".to_owned(),
             Self::Stopped(stop) => match stop.reason {
-                StopReason::DeadlinePassed => Failure::timed_out(deadline, &stop).to_string(),
+                StopReason::DeadlinePassed => Failure::timed_out(deadline, &stop, None).to_string(),
                 StopReason::Ended(verdict) => verdict.to_string(),
                 _ => stop.to_string(),
             },
@@ -213,7 +240,7 @@ async fn step(
 }
 
 /// Takes what the guest, which is stopped, has printed on its ports.
-fn drain(session: &Session, output: &mut Capture) {
+pub(super) fn drain(session: &Session, output: &mut Capture) {
     for port in session.inner.serials.iter().flatten() {
         output.push(&port.take_written());
     }

@@ -16,7 +16,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The tests are those of the crate [`embedded-test`](https://docs.rs/embedded-test), which runs
+//! A firmware that runs its tests by itself, one after the other, is run once, and its tests are
+//! those whose results it prints ([`TestRun::run_printed`]).
+//!
+//! The tests of the example are those of the crate [`embedded-test`](https://docs.rs/embedded-test), which runs
 //! them on hardware with probe-rs; the binary is the same.
 //!
 //! ```text
@@ -34,12 +37,14 @@ mod capture;
 mod embedded_test;
 mod machine;
 mod outcome;
+mod printed;
 mod run;
 
 use std::time::Duration;
 
 pub use embedded_test::{TestListError, embedded_tests};
 pub use outcome::{Failure, Outcome, TestResult};
+pub use printed::PrintedTests;
 pub use run::{Progress, TestRun, TestRunError};
 
 /// A test in the firmware.
@@ -69,4 +74,25 @@ pub enum Isolation {
     Fork,
     /// A machine for each test, which boots.
     Boot,
+}
+
+impl TestCase {
+    /// A test that is known by its name alone, as a [printed](PrintedTests) one is.
+    #[must_use]
+    pub fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ignored: false,
+            should_panic: false,
+            timeout: None,
+            address: 0,
+        }
+    }
+
+    /// The address of the function that runs it: what the firmware is told by `run_addr`. 0 of a
+    /// [printed](PrintedTests) one.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::debug::Stop;
+use crate::source::report::CoreReport;
 use crate::verdict::Verdict;
 
 /// What became of a test.
@@ -41,8 +42,8 @@ pub enum Failure {
     Exited {
         /// The status.
         status: u8,
-        /// Where it panicked, where it did.
-        panic: Option<Box<Panic>>,
+        /// Where it panicked, and how it came there, where it did.
+        panic: Option<Box<CoreReport>>,
     },
     /// It should have panicked, and did not.
     DidNotPanic,
@@ -52,6 +53,8 @@ pub enum Failure {
         after: Duration,
         /// Where it was.
         place: String,
+        /// How it came there, and why it faulted if it was in the handler of a fault.
+        core: Option<Box<CoreReport>>,
     },
     /// The firmware was reset and started over.
     Reset,
@@ -59,18 +62,10 @@ pub enum Failure {
     Ended(Box<Verdict>),
     /// It was stopped by something else than the run.
     Stopped(String),
+    /// The firmware printed that it failed.
+    Printed,
     /// The machine could not be started, restored or asked; says nothing of the test.
     Machine(String),
-}
-
-/// Where a firmware panicked.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Panic {
-    /// The function that the panic came to.
-    pub place: String,
-    /// The calls that led there, a frame a line, where the firmware's debug information tells.
-    pub backtrace: Option<String>,
 }
 
 impl Outcome {
@@ -82,13 +77,14 @@ impl Outcome {
 }
 
 impl Failure {
-    pub(super) fn timed_out(after: Duration, stop: &Stop) -> Self {
+    pub(super) fn timed_out(after: Duration, stop: &Stop, core: Option<CoreReport>) -> Self {
         let place = match (stop.pc, &stop.place) {
             (Some(pc), Some(place)) => format!("{pc:#x} ({place})"),
             (Some(pc), None) => format!("{pc:#x}"),
             (None, _) => "a place that is not known".to_owned(),
         };
-        Self::TimedOut { after, place }
+        let core = core.map(Box::new);
+        Self::TimedOut { after, place, core }
     }
 
     /// The failure in one word that stays as it is, for reports that programs read.
@@ -101,6 +97,7 @@ impl Failure {
             Self::Reset => "reset",
             Self::Ended(verdict) => verdict.name(),
             Self::Stopped(_) => "stopped",
+            Self::Printed => "failed",
             Self::Machine(_) => "machine",
         }
     }
@@ -120,23 +117,23 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exited { status, panic } => {
-                match panic {
-                    Some(_) => write!(f, "panicked (status {status})"),
-                    None => write!(f, "exited with status {status}"),
-                }?;
-                match panic.as_ref().and_then(|panic| panic.backtrace.as_ref()) {
-                    Some(backtrace) => write!(f, "\n{}", backtrace.trim_end()),
+            Self::Exited {
+                status,
+                panic: Some(core),
+            } => write!(f, "panicked (status {status})\n{core}"),
+            Self::Exited { status, .. } => write!(f, "exited with status {status}"),
+            Self::DidNotPanic => f.write_str("did not panic as expected"),
+            Self::TimedOut { after, place, core } => {
+                write!(f, "timed out after {after:?}, at {place}")?;
+                match core {
+                    Some(core) => write!(f, "\n{core}"),
                     None => Ok(()),
                 }
-            }
-            Self::DidNotPanic => f.write_str("did not panic as expected"),
-            Self::TimedOut { after, place } => {
-                write!(f, "timed out after {after:?}, at {place}")
             }
             Self::Reset => f.write_str("reset the machine, which started over"),
             Self::Ended(verdict) => verdict.fmt(f),
             Self::Stopped(why) => write!(f, "was stopped from outside: {why}"),
+            Self::Printed => f.write_str("failed, as it printed"),
             Self::Machine(error) => write!(f, "the machine failed: {error}"),
         }
     }

@@ -1,11 +1,13 @@
 //! A run of tests on several machines side by side.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::debug;
 
 use super::capture::Capture;
 use super::machine::Machine;
@@ -30,6 +32,14 @@ pub struct TestRun {
     isolation: Isolation,
     threads: usize,
     deadline: Duration,
+    kept: Option<KeptState>,
+}
+
+/// Where the booted state is kept from one program to the next.
+#[derive(Clone, Debug)]
+struct KeptState {
+    path: PathBuf,
+    slower_than: Duration,
 }
 
 /// What happens in a run, as it happens.
@@ -99,6 +109,7 @@ impl TestRun {
             isolation: Isolation::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             deadline: DEADLINE,
+            kept: None,
         }
     }
 
@@ -124,6 +135,46 @@ impl TestRun {
         self
     }
 
+    /// Keeps the booted state in this file for later programs, if the boot took longer than this: a
+    /// program that runs one test, as nextest starts them, boots no more then. **It has all that
+    /// the guest's memory has**, and only its owner can read it.
+    ///
+    /// A state that is there is used where it fits: board, CPU, memory, QEMU's version and the
+    /// firmware's contents are the same, and its checksum is right. One that does not is replaced.
+    #[must_use]
+    pub fn keep_state(mut self, path: impl Into<PathBuf>, slower_than: Duration) -> Self {
+        let path = path.into();
+        self.kept = Some(KeptState { path, slower_than });
+        self
+    }
+
+    /// What the whole run of a firmware that prints its tests' results is done with.
+    pub(super) fn for_whole_run(self) -> (QemuConfig, Duration) {
+        (self.config.start_paused(true), self.deadline)
+    }
+
+    /// The first machine: from the state that is kept, or booted.
+    async fn first_machine(&self) -> Result<Machine, TestRunError> {
+        let Some(KeptState { path, slower_than }) = &self.kept else {
+            return Machine::boot(&self.config, self.isolation, self.deadline).await;
+        };
+        if let Ok(state) = MachineState::open(path) {
+            match Machine::fork(&self.config, self.isolation, &state).await {
+                Ok(machine) => return Ok(machine),
+                Err(error) => debug!(%error, "the kept state is not used"),
+            }
+        }
+        let since = Instant::now();
+        let machine = Machine::boot(&self.config, self.isolation, self.deadline).await?;
+        if since.elapsed() > *slower_than {
+            // Whoever comes next boots too where it cannot be kept.
+            if let Err(error) = keep(&machine, path).await {
+                debug!(%error, "the booted state is not kept");
+            }
+        }
+        Ok(machine)
+    }
+
     /// Runs these tests, in their order as far as several machines keep one, and returns their
     /// results in it. Those that say that they are to be ignored are run too: leave out what is
     /// not wanted.
@@ -141,23 +192,28 @@ impl TestRun {
         if tests.is_empty() {
             return Ok(Vec::new());
         }
+        let mut run = self;
+        if run.isolation == Isolation::Restore && tests.len() <= run.threads {
+            // No machine is used twice: there is nothing to restore.
+            run.isolation = Isolation::Boot;
+        }
         // The first machine shows whether there can be any.
-        let first = Machine::boot(&self.config, self.isolation, self.deadline).await?;
-        let state = match self.isolation {
+        let first = run.first_machine().await?;
+        let state = match run.isolation {
             Isolation::Fork => Some(first.save().await?),
             _ => None,
         };
         let (sender, mut events) = mpsc::unbounded_channel();
         let queue = tests.iter().cloned().enumerate().collect::<VecDeque<_>>();
         let worker = Worker {
-            run: Arc::new(self.clone()),
+            run: Arc::new(run.clone()),
             state,
             queue: Arc::new(Mutex::new(queue)),
             events: sender,
         };
         let mut workers = JoinSet::new();
         let mut first = Some(first);
-        for _ in 0..self.threads.min(tests.len()) {
+        for _ in 0..run.threads.min(tests.len()) {
             workers.spawn(worker.clone().work(first.take()));
         }
         drop(worker);
@@ -182,6 +238,18 @@ impl TestRun {
         let result = |result: Option<TestResult>| result.unwrap_or_else(|| without_run(failed()));
         Ok(results.into_iter().map(result).collect())
     }
+}
+
+/// Puts the state in place whole, or not at all.
+async fn keep(machine: &Machine, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let state = machine.save().await?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let made = tempfile::tempdir_in(folder)?;
+    let whole = made.path().join("state");
+    state.persist(&whole)?;
+    std::fs::rename(whole, path)?;
+    Ok(())
 }
 
 /// What one machine after the other works through.

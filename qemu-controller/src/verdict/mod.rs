@@ -10,9 +10,11 @@ use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 use crate::error::SessionEnd;
 
 mod hang;
+mod report;
 mod run;
 
 pub use hang::{Exception, Hang};
+pub use report::VerdictReport;
 
 /// How a run of the firmware ended. No two causes share a variant.
 ///

@@ -101,3 +101,37 @@ async fn each_test_ends_as_it_is_called_and_as_on_a_machine_of_its_own() {
         check(&run(Isolation::Restore, &tests).await);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_state_is_used_where_it_fits_and_replaced_where_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("target/booted.state");
+    let tests = tests();
+    let one: Vec<_> = tests
+        .into_iter()
+        .filter(|test| test.name == "passes::alone_1")
+        .collect();
+    let run = async || {
+        let run = TestRun::new(config(fixture("outcomes"))).keep_state(&path, Duration::ZERO);
+        let results = run.run(&one, |_| {}).await.unwrap();
+        assert!(results[0].outcome.is_success(), "{}", results[0].outcome);
+        path.metadata().unwrap().modified().unwrap()
+    };
+    let first = run().await;
+    assert_eq!(run().await, first, "it is used");
+    // Of another firmware, damaged, and no state at all.
+    let other = TestRun::new(config(fixture("empty"))).keep_state(&path, Duration::ZERO);
+    let empty = embedded_tests(fixture("empty")).unwrap().unwrap();
+    let results = other.run(&empty[..1], |_| {}).await.unwrap();
+    assert!(results[0].outcome.is_success());
+    let second = run().await;
+    assert_ne!(second, first, "it is replaced");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    for wrong in [&*bytes, b"nothing of the kind"] {
+        std::fs::write(&path, wrong).unwrap();
+        run().await;
+        assert_ne!(std::fs::read(&path).unwrap(), wrong, "it is replaced");
+    }
+}

@@ -254,3 +254,28 @@ async fn a_debugger_ends_it() {
 
 /// `qRcmd,` and `system_reset` in hexadecimal digits.
 const SYSTEM_RESET: &str = "$qRcmd,73797374656d5f7265736574#86";
+
+#[tokio::test]
+async fn an_assertion_says_what_the_firmware_said() {
+    let session = start("lockup").await;
+    let report = session.report_of_run(DEADLINE).await;
+    let text = format!("{report:?}");
+    assert!(text.starts_with("the core locked up"), "{text}");
+    assert!(
+        text.contains("\nthe last lines on serial port 0:\n    boot"),
+        "{text}"
+    );
+    assert!(text.contains("\nthe last lines on stderr:\n"), "{text}");
+    let served = config("semihosting-exit").semihosting(Semihosting::full());
+    let session = Session::start(served).await.unwrap();
+    let asserting = tokio::spawn(async move { session.assert_success(DEADLINE).await });
+    let panic = asserting.await.unwrap_err().into_panic();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(
+        text.contains("semihosting:\n    hello by semihosting"),
+        "{text}"
+    );
+    let session = start("tick").await;
+    let report = session.report_of_run(Duration::from_millis(50)).await;
+    assert!(matches!(report.verdict, Verdict::TimedOut(_)), "{report}");
+}
