@@ -62,6 +62,8 @@ pub struct QemuConfig {
     pub(crate) logs: Vec<(PortName, LogSink)>,
     #[cfg(feature = "coverage")]
     pub(crate) coverage: bool,
+    #[cfg(feature = "rtt")]
+    pub(crate) rtt: Option<crate::rtt::Rtt>,
 }
 
 /// How long a session waits, by what for.
@@ -99,6 +101,8 @@ impl Default for QemuConfig {
             logs: Vec::new(),
             #[cfg(feature = "coverage")]
             coverage: false,
+            #[cfg(feature = "rtt")]
+            rtt: None,
         }
     }
 }
@@ -321,6 +325,28 @@ impl QemuConfig {
         self
     }
 
+    /// Reads the firmware's RTT channels, for [`Session::rtt`](crate::Session::rtt); see
+    /// [`rtt`](crate::rtt). QEMU stays after the guest has shut down or, with
+    /// [`no_reboot`](Self::no_reboot), reset, so that what is in the rings then can be read: the run
+    /// is over all the same. Default: none are.
+    #[cfg(feature = "rtt")]
+    pub fn rtt(mut self, rtt: crate::rtt::Rtt) -> Self {
+        self.rtt = Some(rtt);
+        self
+    }
+
+    /// Writes all that the guest sends on this RTT channel to a file as well.
+    #[cfg(feature = "rtt")]
+    pub fn rtt_log(self, channel: u32, path: impl Into<PathBuf>) -> Self {
+        self.log(PortName::Rtt(channel), LogSink::file(path))
+    }
+
+    /// As [`rtt_log`](Self::rtt_log), to a writer, which should be quick.
+    #[cfg(feature = "rtt")]
+    pub fn rtt_log_to(self, channel: u32, writer: impl Write + Send + 'static) -> Self {
+        self.log(PortName::Rtt(channel), LogSink::writer(writer))
+    }
+
     /// The same for a machine that runs beside this one, and is not held at its start.
     pub(crate) fn for_fork(&self) -> Result<Self, SpecError> {
         let spec = self.spec.clone().with_own_endpoints()?.start_stopped(false);
@@ -346,6 +372,10 @@ impl QemuConfig {
         }
         if self.no_reboot {
             spec = spec.no_reboot();
+        }
+        #[cfg(feature = "rtt")]
+        if self.rtt.is_some() {
+            spec = spec.action(qemu_launch::Action::new().pause_on_shutdown());
         }
         if self.keep_running {
             spec = spec.keep_running();

@@ -32,6 +32,7 @@
 //! | which lines of the firmware ran (feature `coverage`) | `QemuConfig::coverage`, the module `coverage` |
 //! | the firmware's semihosting calls, answered by the program (feature `debugger`) | `Session::semihosting_host`, the module `semihosting` |
 //! | the tests of an `embedded-test` binary (feature `tests`) | the module `testing` |
+//! | what the firmware logs by RTT (feature `rtt`) | `QemuConfig::rtt`, the module `rtt` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -74,6 +75,8 @@ mod fork;
 mod guest;
 #[cfg(feature = "qapi")]
 mod qapi;
+#[cfg(feature = "rtt")]
+pub mod rtt;
 #[cfg(feature = "debugger")]
 pub mod semihosting;
 mod serial;

@@ -44,6 +44,33 @@ impl Register {
     }
 }
 
+/// What is to be written to physical memory.
+#[cfg(feature = "rtt")]
+#[derive(Clone, Debug)]
+pub(crate) enum Write {
+    Bytes(u64, Vec<u8>),
+    /// Four bytes in the guest's order, at once.
+    Word(u64, u32),
+}
+
+#[cfg(feature = "rtt")]
+impl Write {
+    fn line(&self) -> String {
+        match self {
+            Self::Word(at, value) => format!("writel {at:#x} {value:#x}\n"),
+            Self::Bytes(at, bytes) => {
+                let mut line = format!("write {at:#x} {:#x} 0x", bytes.len());
+                bytes.iter().for_each(|byte| {
+                    // A `String` takes all that is written to it.
+                    let _ = write!(line, "{byte:02x}");
+                });
+                line.push('\n');
+                line
+            }
+        }
+    }
+}
+
 /// The way to write memory.
 #[derive(Debug, Clone)]
 pub(crate) struct Qtest(Arc<Mutex<BufReader<UnixStream>>>);
@@ -95,6 +122,29 @@ impl Qtest {
         answers.iter().map(|answer| number(answer)).collect()
     }
 
+    /// Reads pieces of physical memory, by address and length, and then writes; in one exchange.
+    #[cfg(feature = "rtt")]
+    pub(crate) async fn exchange(
+        &self,
+        runtime: &Handle,
+        reads: &[(u64, u64)],
+        writes: &[Write],
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let reading = reads
+            .iter()
+            .map(|(at, length)| format!("read {at:#x} {length:#x}\n"));
+        let lines = reading.chain(writes.iter().map(Write::line)).collect();
+        let answers = self.request(runtime, lines).await?;
+        answers[..reads.len()]
+            .iter()
+            .zip(reads)
+            .map(|(answer, (_, length))| {
+                let bytes = bytes(answer).filter(|bytes| bytes.len() as u64 == *length);
+                bytes.ok_or_else(|| io::Error::other("QEMU answered with other bytes"))
+            })
+            .collect()
+    }
+
     /// Writes registers in this order.
     pub(crate) async fn write(
         &self,
@@ -108,6 +158,24 @@ impl Qtest {
         let lines = values.iter().map(line).collect();
         self.request(runtime, lines).await.map(drop)
     }
+}
+
+/// `0x00ff`: each byte as two digits.
+#[cfg(feature = "rtt")]
+fn bytes(answer: &str) -> Option<Vec<u8>> {
+    let digits = answer.strip_prefix("0x")?.as_bytes();
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let pairs = digits.chunks(2);
+    pairs
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect()
 }
 
 /// `0x0000000000001234`.

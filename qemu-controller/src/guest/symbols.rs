@@ -39,7 +39,7 @@ impl ElfFile {
         }
     }
 
-    fn firmware(&self) -> Result<&Arc<Firmware>, SymbolsError> {
+    pub(crate) fn firmware(&self) -> Result<&Arc<Firmware>, SymbolsError> {
         if let Some(firmware) = self.firmware.get() {
             return Ok(firmware);
         }

@@ -11,6 +11,8 @@ use crate::client::log_sink::LogSink;
 pub(crate) enum PortName {
     Serial(usize),
     Semihosting,
+    #[cfg(feature = "rtt")]
+    Rtt(u32),
 }
 
 impl std::fmt::Display for PortName {
@@ -18,6 +20,8 @@ impl std::fmt::Display for PortName {
         match self {
             Self::Serial(port) => write!(f, "serial port {port}"),
             Self::Semihosting => f.write_str("the semihosting console"),
+            #[cfg(feature = "rtt")]
+            Self::Rtt(channel) => write!(f, "RTT channel {channel}"),
         }
     }
 }

@@ -101,6 +101,13 @@ impl Serial {
         Ok(Self { port, deadline })
     }
 
+    /// Adds what has come by another way than the port's socket.
+    #[cfg(feature = "rtt")]
+    pub(crate) fn push(&self, bytes: &[u8]) {
+        self.port.buffer().push(bytes);
+        self.port.changed.notify_waiters();
+    }
+
     /// Makes QEMU look for what is written to this port, from now until the session ends.
     pub(crate) fn wake_qemu(&self, shared: Arc<Shared>) {
         tokio::spawn(wake::wake_while_unread(Arc::downgrade(&self.port), shared));

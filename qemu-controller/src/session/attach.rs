@@ -153,6 +153,8 @@ async fn ready(
         firmware: Arc::default(),
         snapshots: Arc::default(),
         qtest: None,
+        #[cfg(feature = "rtt")]
+        rtt: None,
         #[cfg(feature = "coverage")]
         code_log: None,
         stopped: OnceCell::new(),

@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     /// The snapshots, and what is known for them.
     pub(crate) snapshots: Arc<snapshot::Store>,
     pub(crate) qtest: Option<Qtest>,
+    #[cfg(feature = "rtt")]
+    pub(crate) rtt: Option<crate::rtt::RttReader>,
     /// What code ran.
     #[cfg(feature = "coverage")]
     pub(crate) code_log: Option<crate::coverage::CodeLog>,

@@ -41,6 +41,8 @@ use crate::fork::{self, LoadError, MachineState};
 use crate::guest::gdb;
 use crate::guest::qtest::Qtest;
 use crate::guest::symbols::ElfFile;
+#[cfg(feature = "rtt")]
+use crate::rtt::{Channels, RttReader};
 use crate::serial::{Logs, PortName, Serial};
 use crate::session::error::{StartError, StartPhase, its_stderr};
 use crate::session::{Inner, Session};
@@ -288,6 +290,11 @@ async fn begin(
             Some(drained.map_err(|error| progress.connect(error))?)
         }
     };
+    #[cfg(feature = "rtt")]
+    let rtt_channels = config
+        .rtt
+        .is_some()
+        .then(|| Channels::new(&mut logs, config.deadlines.command));
     if let Some(port) = logs.left() {
         return Err(config_error(format!(
             "{port} cannot be logged: it is not one that the session reads, or it has a log already"
@@ -331,6 +338,15 @@ async fn begin(
                 LoadError::Io(error) => progress.connect(error),
             })?;
     }
+    #[cfg(feature = "rtt")]
+    let rtt = match (&config.rtt, rtt_channels, &qtest) {
+        (Some(rtt), Some(channels), Some(qtest)) => {
+            let (shared, qtest) = (shared.share(), qtest.clone());
+            let reader = RttReader::new(rtt, &firmware, shared, qtest, channels).await;
+            Some(reader.map_err(|error| progress.command(error))?)
+        }
+        _ => None,
+    };
     if !held {
         progress.phase = StartPhase::FirstRun;
         run(&shared, deadline)
@@ -356,6 +372,8 @@ async fn begin(
         firmware,
         snapshots: Arc::new(snapshots),
         qtest,
+        #[cfg(feature = "rtt")]
+        rtt,
         #[cfg(feature = "coverage")]
         code_log,
         stopped: OnceCell::new(),

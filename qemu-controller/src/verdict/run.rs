@@ -28,6 +28,10 @@ impl Session {
     pub async fn run_to_end(&self, deadline: Duration) -> Verdict {
         let until = instant_after(deadline);
         let run = async {
+            #[cfg(all(feature = "rtt", feature = "debugger"))]
+            if self.run_until_exit(deadline).await {
+                return self.wait().await;
+            }
             // What it answers, the verdict tells better: a guest may take QEMU with it before the
             // answer comes.
             let _ = self.with_deadline(deadline).resume().await;
@@ -53,6 +57,11 @@ impl Session {
             _ = self.ended() => None,
             final_state = self.reaches_final_state() => Some(final_state),
         };
+        #[cfg(feature = "rtt")]
+        if final_state.is_some() {
+            // Where QEMU stays, so does its memory.
+            let _ = self.drain_rtt().await;
+        }
         self.verdict(final_state).await
     }
 
@@ -91,6 +100,10 @@ impl Session {
     async fn drained(&self) {
         let drained = async {
             for port in self.inner.ports() {
+                port.closed().await;
+            }
+            #[cfg(feature = "rtt")]
+            for port in self.rtt_ports() {
                 port.closed().await;
             }
         };

@@ -23,6 +23,7 @@ mod kill_matrix;
 mod main_job;
 mod memory;
 mod observing;
+mod rtt;
 mod screendump;
 mod semihosting;
 mod serial;
