@@ -33,6 +33,7 @@
 //! | the firmware's semihosting calls, answered by the program (feature `debugger`) | `Session::semihosting_host`, the module `semihosting` |
 //! | the tests of an `embedded-test` binary (feature `tests`) | the module `testing` |
 //! | what the firmware logs by RTT (feature `rtt`) | `QemuConfig::rtt`, the module `rtt` |
+//! | the lines that it logs by defmt (feature `defmt`) | the module `defmt` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -70,6 +71,8 @@ mod config;
 pub mod coverage;
 #[cfg(feature = "debugger")]
 pub mod debug;
+#[cfg(feature = "defmt")]
+pub mod defmt;
 mod error;
 mod fork;
 mod guest;

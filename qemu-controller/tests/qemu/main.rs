@@ -14,6 +14,7 @@ mod blocking;
 mod cancelling;
 mod coverage;
 mod debugger;
+mod defmt;
 mod deterministic;
 mod endings;
 mod endpoints;
