@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
+use qemu_controller::defmt::Filter;
 
+use crate::logs;
 use crate::settings::Settings;
 use crate::test_run;
 
@@ -109,6 +111,23 @@ pub(crate) struct Run {
     /// How its tests are kept apart [default: restore]
     #[arg(long, value_name = "HOW")]
     pub(crate) isolation: Option<test_run::Isolation>,
+    /// Leave the firmware's RTT channels alone; else they are read where its ELF file has them
+    #[arg(long)]
+    pub(crate) no_rtt: bool,
+    /// By which way the firmware's defmt frames come, which are made into lines [default: what its
+    /// ELF file shows]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) defmt: Option<logs::Source>,
+    /// How a line of defmt's looks: `oneline`, `default`, or a format of defmt's such as
+    /// '{t} {L:bold} {f}:{l} {s}' [default: {t} {L} {s}]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+    /// Which lines of defmt's are shown, by level and module, such as `info,app::sensors=trace`
+    #[arg(long, value_name = "FILTER", value_parser = logs::filter)]
+    pub(crate) log_filter: Option<Filter>,
+    /// Begin each line of RTT and defmt with the channel it comes from, as in `[rtt:0] `
+    #[arg(long)]
+    pub(crate) prefix: bool,
     /// Say how it ended as JSON on stderr, or into this file
     ///
     /// One object a line, the verdict last. On stderr they take the place of words.

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::Run;
 use crate::escape;
+use crate::logs::Logs;
 use crate::report::{Failure, Reporter, chain};
 use crate::settings::{SemihostingMode, Settings};
 
@@ -60,10 +61,11 @@ pub(crate) fn config(
     run: &Run,
     settings: &Settings,
     streams: Streams,
+    logs: &Logs,
 ) -> Result<QemuConfig, Failure> {
-    let config = base(run, settings, output_args(settings))?
+    let config = base(run, settings, output_args(settings, logs))?
         .with_spec(|spec| spec.stdin(streams.stdin).stdout(streams.stdout));
-    Ok(semihosting(config, run, settings))
+    Ok(logs.config(semihosting(config, run, settings)))
 }
 
 /// The machine that tests are run on: what they print, the session reads.
@@ -211,8 +213,11 @@ pub(crate) fn asks_for_list(run: &Run, settings: &Settings) -> bool {
 }
 
 /// What brings all output into one pipe.
-fn output_args(settings: &Settings) -> Vec<OsString> {
-    let mut devices = vec!["serial0"];
+fn output_args(settings: &Settings, logs: &Logs) -> Vec<OsString> {
+    let mut devices = Vec::new();
+    if !logs.reads_serial() {
+        devices.push("serial0");
+    }
     if settings.semihosting() != SemihostingMode::Off {
         devices.push("semihosting");
     }

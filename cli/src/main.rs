@@ -10,6 +10,7 @@ mod escape;
 mod expectation;
 mod input;
 mod limit;
+mod logs;
 mod machine;
 mod machines;
 mod output;
@@ -23,6 +24,7 @@ mod test_run;
 mod writer;
 mod written;
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -32,11 +34,35 @@ use self::args::Verb;
 use self::report::OWN_FAILURE;
 
 fn main() -> ExitCode {
+    hush_panics();
     ExitCode::from(match args::parse(std::env::args_os()) {
         Ok(Verb::Run(run)) => run::run(*run),
         Ok(Verb::Machines(machines)) => machines::list(&machines.qemu),
         Err(error) => say(&error),
     })
+}
+
+thread_local! {
+    /// A panic on this thread is caught, and said in other words.
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps panics that are caught off stderr.
+fn hush_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !QUIET.get() {
+            loud(info);
+        }
+    }));
+}
+
+/// Does what may panic in a crate of others, where that is caught.
+fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    let before = QUIET.replace(true);
+    let done = work();
+    QUIET.set(before);
+    done
 }
 
 /// Prints the help that was asked for, or what is wrong with the arguments, which it quotes.

@@ -26,7 +26,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::expectation::Expectation;
-use crate::report::{Failure, Outcome};
+use crate::logs::{self, Channel, Printer};
+use crate::report::{Failure, Outcome, Reporter};
 use crate::writer::Writer;
 use crate::written;
 
@@ -79,8 +80,10 @@ pub(crate) struct Output {
     log: Option<Log>,
     phase: watch::Sender<Phase>,
     /// One for each stream: a match has no bytes of the other in it.
-    expected: [Mutex<Option<Expectation>>; 2],
-    send_after: [Mutex<Option<Expectation>>; 2],
+    expected: [Mutex<Option<Expectation>>; STREAMS],
+    send_after: [Mutex<Option<Expectation>>; STREAMS],
+    /// Decodes what comes through the pipe, where that is frames.
+    console: tokio::sync::Mutex<Option<Printer>>,
     /// How many bytes stdout was not asked to take.
     dropped: AtomicUsize,
     /// The last byte on stdout ended no line.
@@ -126,6 +129,30 @@ impl Log {
 pub(crate) enum Stream {
     Stdout,
     Stderr,
+    /// An RTT channel, modulo [`STREAMS`].
+    Channel(usize),
+}
+
+/// How many streams are told apart, so that a match has no bytes of another in it.
+const STREAMS: usize = 10;
+
+impl Stream {
+    /// Where a channel's lines are looked for what is expected.
+    pub(crate) fn of(channel: &Channel) -> Self {
+        match channel {
+            Channel::Rtt { number, .. } => Self::Channel(*number as usize % (STREAMS - 3)),
+            Channel::Serial => Self::Channel(STREAMS - 3),
+            Channel::Semihosting => Self::Stdout,
+        }
+    }
+
+    fn number(self) -> usize {
+        match self {
+            Self::Stdout => 0,
+            Self::Stderr => 1,
+            Self::Channel(number) => 2 + number,
+        }
+    }
 }
 
 impl Output {
@@ -136,6 +163,7 @@ impl Output {
         expected: Option<Expectation>,
         send_after: Option<Expectation>,
         in_a_line: Arc<AtomicBool>,
+        console: Option<Printer>,
     ) -> Result<(Self, OwnedFd), Failure> {
         let log = log.map(|log| Log::open(log, others)).transpose()?;
         let (ours, qemus) = pipe().map_err(Failure::system("make a pipe"))?;
@@ -145,8 +173,9 @@ impl Output {
             log,
             phase: watch::Sender::new(Phase::Running),
             go: watch::Sender::new(send_after.is_none()),
-            expected: [expected.clone(), expected].map(Mutex::new),
-            send_after: [send_after.clone(), send_after].map(Mutex::new),
+            expected: std::array::from_fn(|_| Mutex::new(expected.clone())),
+            send_after: std::array::from_fn(|_| Mutex::new(send_after.clone())),
+            console: tokio::sync::Mutex::new(console),
             dropped: AtomicUsize::new(0),
             in_a_line,
         };
@@ -183,9 +212,9 @@ impl Output {
     }
 
     /// Prints what comes, until QEMU is gone.
-    pub(crate) async fn print(&self) -> Result<(), Cut> {
+    pub(crate) async fn print(&self, reporter: &Reporter) -> Result<(), Cut> {
         tokio::select! {
-            printed = self.copy() => printed,
+            printed = self.copy(reporter) => printed,
             error = self.stdout.failed() => Err(cut(error)),
             failure = self.log_failed() => Err(Cut::Failed(failure)),
         }
@@ -206,7 +235,15 @@ impl Output {
         }
     }
 
-    async fn copy(&self) -> Result<(), Cut> {
+    async fn copy(&self, reporter: &Reporter) -> Result<(), Cut> {
+        self.copy_all(reporter).await?;
+        match &mut *self.console.lock().await {
+            Some(console) => console.finish(self, reporter).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn copy_all(&self, reporter: &Reporter) -> Result<(), Cut> {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut phase = self.phase.subscribe();
         loop {
@@ -224,7 +261,10 @@ impl Output {
             match read {
                 Ok(0) => return Ok(()),
                 Ok(length) => {
-                    self.print_bytes(&chunk[..length]).await?;
+                    match &mut *self.console.lock().await {
+                        Some(console) => console.print(&chunk[..length], self, reporter).await?,
+                        None => self.print_bytes(Stream::Stdout, &chunk[..length]).await?,
+                    }
                     tokio::task::coop::consume_budget().await;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -242,7 +282,30 @@ impl Output {
         }
     }
 
-    async fn print_bytes(&self, bytes: &[u8]) -> Result<(), Cut> {
+    /// Prints a line that may have colours, which are for stdout alone.
+    pub(crate) async fn print_coloured(&self, stream: Stream, text: &str) -> Result<(), Cut> {
+        self.make_room().await;
+        self.send(text.as_bytes());
+        self.tap(stream, logs::without_colours(text).as_bytes())
+            .await
+    }
+
+    /// Prints what came by another way than the pipe.
+    pub(crate) async fn print_bytes(&self, stream: Stream, bytes: &[u8]) -> Result<(), Cut> {
+        self.make_room().await;
+        self.send(bytes);
+        self.tap(stream, bytes).await
+    }
+
+    /// Waits until there is room, or the run is to end.
+    async fn make_room(&self) {
+        tokio::select! {
+            () = self.room() => {}
+            () = self.reached(Phase::Ending) => {}
+        }
+    }
+
+    fn send(&self, bytes: &[u8]) {
         if self.stdout.backlog() < LEFT_BYTES {
             self.stdout.send(bytes);
             self.in_a_line
@@ -250,7 +313,6 @@ impl Output {
         } else {
             self.dropped.fetch_add(bytes.len(), Ordering::Relaxed);
         }
-        self.tap(Stream::Stdout, bytes).await
     }
 
     /// Shows bytes that the firmware printed to who else wants them.
@@ -262,7 +324,7 @@ impl Output {
                 log.dropped.fetch_add(bytes.len(), Ordering::Relaxed);
             }
         }
-        let number = stream as usize;
+        let number = stream.number();
         if self.met(&self.send_after[number], bytes).await {
             self.go.send_replace(true);
         }

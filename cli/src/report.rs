@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use qemu_controller::coverage::CoverageError;
 use qemu_controller::debug::DebugError;
+use qemu_controller::defmt::DefmtError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::testing::{TestListError, TestRunError};
 use qemu_controller::{ExitKind, Interruption, RunReport, StartError, StopError, Verdict};
@@ -89,6 +90,10 @@ pub(crate) enum Failure {
     Json { path: PathBuf, source: io::Error },
     #[error("cannot write the coverage into {}", path.display())]
     CoverageFile { path: PathBuf, source: io::Error },
+    #[error("the firmware does not use defmt (it has no section .defmt), which --defmt is for")]
+    NoDefmt,
+    #[error(transparent)]
+    Defmt(#[from] DefmtError),
     #[error("there is no coverage")]
     Coverage(#[from] CoverageError),
     #[error("cannot write to stdout")]

@@ -14,6 +14,7 @@ use crate::debugger;
 use crate::expectation::Expectation;
 use crate::input::{self, Input};
 use crate::limit::Limit;
+use crate::logs::Logs;
 use crate::machine::{self, Streams};
 use crate::output::{Output, Phase};
 use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
@@ -76,12 +77,14 @@ async fn in_qemu(
     let expecting = expected.is_some();
     let mut others = run.inputs();
     others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
+    let logs = Logs::of(run)?;
     let (output, stdout) = Output::new(
         settings.log.as_deref(),
         &others,
         expected,
         send_after,
         reporter.in_a_line(),
+        logs.console(),
     )?;
     others.extend(settings.log.as_deref().map(|log| (log, "the log")));
     let coverage = coverage::Report::open(run, &others)?;
@@ -93,12 +96,12 @@ async fn in_qemu(
         Some(_) => Limit::none(),
         None => limit,
     };
-    let config = machine::config(run, &settings, streams)?;
+    let config = machine::config(run, &settings, streams, &logs)?;
     let started = tokio::select! {
         started = limit_of_start.wait_for(Session::start(config)) => started,
         // A start that is given up leaves no process.
         signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
-        outcome = print_list(&output) => return outcome,
+        outcome = print_list(&output, reporter) => return outcome,
     };
     let session = match started {
         Some(Ok(session)) => session,
@@ -107,7 +110,7 @@ async fn in_qemu(
         {
             output.enter(Phase::Ended);
             let all = async {
-                output.print().await?;
+                output.print(reporter).await?;
                 output.finish(None).await
             };
             let printed = tokio::select! {
@@ -134,7 +137,15 @@ async fn in_qemu(
     announce(run, &settings, &session, hand_over.as_ref(), reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
         .map_err(Failure::system("start a thread for stdin"))?;
-    let running = Running::new(run, &session, reporter, &output, limit, settings.on_fault());
+    let running = Running::new(
+        run,
+        &session,
+        reporter,
+        &output,
+        &logs,
+        limit,
+        settings.on_fault(),
+    );
     let outcome = running.to_its_end(&mut signals, input, expecting, hand_over);
     let outcome = outcome.await;
     session.stop().await?;
@@ -147,8 +158,8 @@ async fn in_qemu(
 
 /// Prints what QEMU was asked for in place of a run (`-machine help`): nothing else comes before it
 /// is ready.
-async fn print_list(output: &Output) -> Result<Outcome, Failure> {
-    match output.print().await {
+async fn print_list(output: &Output, reporter: &Reporter) -> Result<Outcome, Failure> {
+    match output.print(reporter).await {
         Ok(()) => pending().await,
         Err(cut) => cut.outcome(),
     }

@@ -14,6 +14,7 @@ use crate::debugger;
 use crate::escape;
 use crate::input::Input;
 use crate::limit::Limit;
+use crate::logs::Logs;
 use crate::output::{Cut, Output, Phase};
 use crate::report::{Failure, Outcome, Reporter};
 use crate::settings::OnFault;
@@ -40,6 +41,7 @@ pub(crate) struct Running<'a> {
     session: &'a Session,
     reporter: &'a Reporter,
     output: &'a Output,
+    logs: &'a Logs,
     limit: Limit,
     on_fault: OnFault,
 }
@@ -50,6 +52,7 @@ impl<'a> Running<'a> {
         session: &'a Session,
         reporter: &'a Reporter,
         output: &'a Output,
+        logs: &'a Logs,
         limit: Limit,
         on_fault: OnFault,
     ) -> Self {
@@ -58,6 +61,7 @@ impl<'a> Running<'a> {
             session,
             reporter,
             output,
+            logs,
             limit,
             on_fault,
         }
@@ -76,6 +80,7 @@ impl<'a> Running<'a> {
             let outcome = self.control(signals, expecting, hand_over).await?;
             // QEMU may wait for its stdin.
             drop(input);
+            self.logs.before_the_end(self.session).await;
             // QEMU goes: what the pipes hold is all there will be.
             self.session
                 .stop()
@@ -84,9 +89,10 @@ impl<'a> Running<'a> {
             self.output.enter(Phase::Ended);
             Ok(outcome)
         };
-        let printed = self.output.print();
-        match tokio::try_join!(control, printed, self.print_stderr()) {
-            Ok((outcome, (), ())) => Ok(outcome),
+        let printed = self.output.print(self.reporter);
+        let logged = self.logs.print(self.session, self.output, self.reporter);
+        match tokio::try_join!(control, printed, logged, self.print_stderr()) {
+            Ok((outcome, (), (), ())) => Ok(outcome),
             Err(cut) => cut.outcome(),
         }
     }

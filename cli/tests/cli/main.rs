@@ -11,6 +11,7 @@ mod ending;
 mod faults;
 mod files;
 mod input;
+mod logs;
 mod machine_readable;
 mod machines;
 mod output;

@@ -73,6 +73,13 @@ impl Channels {
             .collect()
     }
 
+    /// How much of what the guest has sent nobody has read yet.
+    pub(super) fn unread(&self, number: u32) -> usize {
+        let state = self.state();
+        let channel = state.open.get(&number);
+        channel.map_or(0, |channel| channel.serial.unread())
+    }
+
     /// Adds what the guest has sent.
     pub(super) fn push(&self, number: u32, bytes: &[u8]) -> io::Result<()> {
         // Not under the lock: a port's log may be slow.

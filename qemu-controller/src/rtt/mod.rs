@@ -65,6 +65,7 @@ const SYMBOL: &str = "_SEGGER_RTT";
 pub struct Rtt {
     at: At,
     blocking: Vec<u32>,
+    lossless: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +87,14 @@ impl Rtt {
     /// The control block is looked for in the guest's RAM, whatever symbols say.
     pub fn search(mut self) -> Self {
         self.at = At::Search;
+        self
+    }
+
+    /// Leaves bytes in the guest's rings while half a port's buffer is unread, so that a firmware
+    /// which waits is as slow as whoever reads it. Default: what nobody reads is dropped, the oldest
+    /// first, and the firmware goes on.
+    pub fn lossless(mut self) -> Self {
+        self.lossless = true;
         self
     }
 
@@ -210,6 +219,7 @@ impl RttReader {
         };
         let mut pump = Pump::new(Arc::clone(&shared), qtest, layout, place, channels.clone());
         pump.blocking.clone_from(&wanted.blocking);
+        pump.lossless = wanted.lossless;
         pump.read_map().await?;
         let reader = Self {
             status: pump.status.subscribe(),

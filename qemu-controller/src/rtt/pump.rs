@@ -26,6 +26,7 @@ use super::{RttChannel, RttMode, RttStatus};
 use crate::client::{Shared, command};
 use crate::error::CommandError;
 use crate::guest::qtest::{Qtest, Write};
+use crate::serial::SERIAL_BUFFER_BYTES;
 
 /// The pauses between two rounds that moved nothing grow from this …
 const FIRST_PAUSE: Duration = Duration::from_micros(200);
@@ -41,6 +42,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// So much of a channel is read in one round.
 const MOST_AT_ONCE: u32 = 32 * 1024;
+
+/// So much may be unread in a port, where nothing is to be dropped.
+const MOST_UNREAD: usize = SERIAL_BUFFER_BYTES / 2;
 
 /// So much RAM is searched in one round.
 const SEARCHED_AT_ONCE: u64 = 256 * 1024;
@@ -79,6 +83,8 @@ pub(super) struct Pump {
     pub(super) place: Place,
     /// Channels that are to wait for us when they are full.
     pub(super) blocking: Vec<u32>,
+    /// Nothing is read for a port that has much unread.
+    pub(super) lossless: bool,
     pub(super) channels: Channels,
     pub(super) status: watch::Sender<RttStatus>,
     map: MemoryMap,
@@ -108,6 +114,7 @@ impl Pump {
             layout,
             place,
             blocking: Vec::new(),
+            lossless: false,
             channels,
             status: watch::Sender::default(),
             map: MemoryMap::default(),
@@ -251,6 +258,9 @@ impl Pump {
             if self.blocking.contains(&number) && mode != RttMode::Block {
                 let flags = ring.flags & !RttMode::MASK | RttMode::BLOCK;
                 writes.push(Write::Word(ring.at + self.layout.flags_at(), flags));
+            }
+            if self.lossless && self.channels.unread(number) > MOST_UNREAD {
+                continue;
             }
             let pieces = ring.unread_within(MOST_AT_ONCE);
             let count: u32 = pieces.iter().map(|(_, length)| length).sum();

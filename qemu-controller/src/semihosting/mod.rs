@@ -126,6 +126,18 @@ impl Session {
     }
 }
 
+#[cfg(all(feature = "rtt", feature = "source"))]
+impl Session {
+    /// The addresses of the firmware's semihosting instructions; none where none are known.
+    pub(crate) async fn semihosting_sites(&self, debugger: &Debugger) -> Vec<u64> {
+        let Ok(convention) = Convention::of(debugger) else {
+            return Vec::new();
+        };
+        let find = move |firmware: &Firmware| sites::find(firmware, convention.instructions);
+        self.ask_firmware(find).await.unwrap_or_default()
+    }
+}
+
 impl Host {
     /// The addresses of the semihosting instructions that were found.
     #[must_use]

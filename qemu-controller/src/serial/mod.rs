@@ -101,6 +101,12 @@ impl Serial {
         Ok(Self { port, deadline })
     }
 
+    /// How many bytes nobody has read yet.
+    #[cfg(feature = "rtt")]
+    pub(crate) fn unread(&self) -> usize {
+        self.port.buffer().unread().0.len()
+    }
+
     /// Adds what has come by another way than the port's socket.
     #[cfg(feature = "rtt")]
     pub(crate) fn push(&self, bytes: &[u8]) {

@@ -140,6 +140,8 @@ impl Session {
             return self.run_to_end(left(at)).await.into();
         };
         let mut watch = Watch {
+            exits: self.ends_of_rtt(&debugger).await,
+            session: self.clone(),
             debugger,
             cause: None,
             staying: None,
@@ -174,6 +176,32 @@ impl Session {
         };
         RunReport { verdict, cause }
     }
+}
+
+/// What is in RTT's rings when QEMU ends is lost.
+#[cfg(feature = "rtt")]
+impl Session {
+    /// The instructions that may end QEMU, where RTT is read.
+    async fn ends_of_rtt(&self, debugger: &Debugger) -> Vec<u64> {
+        match self.inner.rtt {
+            Some(_) => self.semihosting_sites(debugger).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn before_an_end(&self) {
+        // Where none is read, or QEMU is gone, there is nothing to do.
+        let _ = self.drain_rtt().await;
+    }
+}
+
+#[cfg(not(feature = "rtt"))]
+impl Session {
+    async fn ends_of_rtt(&self, _: &Debugger) -> Vec<u64> {
+        Vec::new()
+    }
+
+    async fn before_an_end(&self) {}
 }
 
 impl Session {
@@ -217,7 +245,10 @@ enum Ended {
 }
 
 struct Watch {
+    session: Session,
     debugger: Debugger,
+    /// Before these instructions RTT is read: behind them QEMU may be gone.
+    exits: Vec<u64>,
     cause: Option<Box<CoreReport>>,
     staying: Option<Staying>,
     looks: u32,
@@ -244,10 +275,11 @@ impl Watch {
                 deadline = deadline.min(SAMPLE);
             }
             // A firmware without symbols has no panics, an architecture without faults none.
-            let until = match wanted {
+            let mut until = match wanted {
                 true => vec![Until::faults(), Until::panics()],
                 false => vec![Until::faults()],
             };
+            until.extend(self.exits.iter().map(|exit| Until::reaches(*exit)));
             let stop = match self.debugger.run_until(until, deadline).await {
                 Ok(stop) => stop,
                 Err(_) if wanted && self.debugger.backtrace().await.is_ok() => {
@@ -258,7 +290,9 @@ impl Watch {
                 Err(_) => return Ended::Unwatched,
             };
             has_run = true;
+            self.session.before_an_end().await;
             match stop.reason {
+                StopReason::Reached { .. } => {}
                 StopReason::Faulted { .. } if self.is_again(None).await => {
                     if let Some(verdict) = self.sample_again(&is_held_up).await {
                         return Ended::By(verdict);

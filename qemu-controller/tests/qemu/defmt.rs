@@ -293,11 +293,10 @@ async fn lines_look_as_the_log_format_says() {
         );
         let verdict = session.run_to_end(DEADLINE).await;
         let line = log.expect("Circle", DEADLINE).await.unwrap();
-        let plain: String = line
-            .text
-            .split('\x1b')
-            .map(|part| part.split_once('m').map_or(part, |(_, rest)| rest))
-            .collect();
+        let mut parts = line.text.split("\x1b[");
+        let first = parts.next().unwrap().to_owned();
+        let rest = parts.map(|part| part.split_once('m').unwrap().1);
+        let plain = rest.fold(first, |text, part| text + part);
         assert!(
             plain
                 .replace(' ', "")
