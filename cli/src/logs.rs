@@ -8,11 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use qemu_controller::defmt::{Decoded, Decoder, Filter};
 use qemu_controller::firmware_info::Firmware;
+use qemu_controller::qemu_launch::Format;
 use qemu_controller::rtt::Rtt;
 use qemu_controller::{QemuConfig, Serial, Session};
 use serde_json::json;
@@ -79,16 +81,17 @@ impl fmt::Display for Channel {
 impl Logs {
     /// As the arguments say, and where they do not, as the firmware's ELF file has it.
     pub(crate) fn of(run: &Run) -> Result<Self, Failure> {
-        let firmware = match run.raw {
-            None => Firmware::open(&run.firmware).ok(),
-            Some(_) => None,
-        };
+        // What is none, or cannot be opened, others say.
+        let path = run.firmware.as_deref().filter(|_| run.raw.is_none());
+        let path = path.filter(|path| matches!(Format::of(path), Ok(Format::Elf)));
+        let firmware = path.and_then(|path| Some((path, Firmware::open(path).ok()?)));
+        let (path, firmware) = firmware.unzip();
         let has_rtt = firmware
             .as_ref()
             .is_some_and(|firmware| firmware.raw_symbol("_SEGGER_RTT").is_some());
         let decoder = match (&firmware, run.defmt) {
             (None, _) | (_, Some(Source::Off)) => None,
-            (Some(firmware), wanted) => decoder(run, firmware, wanted.is_some())?,
+            (Some(firmware), _) => decoder(run, path, firmware)?,
         };
         let found = firmware.as_ref().map(|firmware| source(firmware, has_rtt));
         let source = match &decoder {
@@ -210,16 +213,21 @@ impl Logs {
 }
 
 /// What decodes the firmware's frames; `None` where it has none.
-fn decoder(run: &Run, firmware: &Firmware, wanted: bool) -> Result<Option<Decoder>, Failure> {
+fn decoder(
+    run: &Run,
+    path: Option<&Path>,
+    firmware: &Firmware,
+) -> Result<Option<Decoder>, Failure> {
     let mut sections = firmware.sections().iter();
     let has_defmt = sections.any(|section| section.name.starts_with(".defmt"));
     if !has_defmt {
-        return match wanted {
-            true => Err(Failure::NoDefmt),
-            false => Ok(None),
+        return match run.defmt {
+            Some(_) => Err(Failure::NoDefmt),
+            None => Ok(None),
         };
     }
-    let elf = std::fs::read(&run.firmware).map_err(Failure::system("read the firmware"))?;
+    let Some(path) = path else { return Ok(None) };
+    let elf = std::fs::read(path).map_err(Failure::system("read the firmware"))?;
     let decoder = Decoder::new(&elf)?;
     let Some(decoder) = decoder else {
         return Ok(None);

@@ -219,7 +219,8 @@ async fn a_firmware_that_resets_goes_on_in_the_same_channel() {
 /// What was printed just before the end is there, whatever the end was.
 #[tokio::test]
 async fn the_last_words_are_not_lost() {
-    let ends: [(&str, &[u8], fn(&Verdict) -> bool); 3] = [
+    type Expected = fn(&Verdict) -> bool;
+    let ends: [(&str, &[u8], Expected); 3] = [
         ("x", b"bye\n", |verdict| {
             matches!(verdict, Verdict::Exited { status: 0 })
         }),
