@@ -30,10 +30,19 @@ const FUNCTIONS: usize = 1500;
 
 pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let fixture = bench.root.join(FIXTURE);
-    measure(bench, report, "source, 0.4 MB", &fixture, bench.rounds(5, 20))?;
+    measure(
+        bench,
+        report,
+        "source, 0.4 MB",
+        &fixture,
+        bench.rounds(5, 20),
+    )?;
     let large = generated(&bench.out).context("the generated image")?;
     let bytes = fs::metadata(&large)?.len();
-    ensure!(bytes > 90_000_000, "the generated image has {bytes} bytes only");
+    ensure!(
+        bytes > 90_000_000,
+        "the generated image has {bytes} bytes only"
+    );
     measure(bench, report, "source, 100 MB", &large, bench.rounds(2, 5))
 }
 
@@ -50,7 +59,8 @@ fn measure(
         Contender::new(OURS, || {
             let since = Instant::now();
             let firmware = Firmware::open(image)?;
-            let lookup = |address: &u64| firmware.source_frames(*address).map(|frames| frames.len());
+            let lookup =
+                |address: &u64| firmware.source_frames(*address).map(|frames| frames.len());
             ensure!(lookup(&addresses[0])? > 0, "nothing was found");
             let at_first = milliseconds(since);
             for address in &addresses {
@@ -60,7 +70,8 @@ fn measure(
         }),
         Contender::new(CRATE, || {
             let since = Instant::now();
-            let loader = addr2line::Loader::new(image).map_err(|error| anyhow::anyhow!("{error}"))?;
+            let loader =
+                addr2line::Loader::new(image).map_err(|error| anyhow::anyhow!("{error}"))?;
             let lookup = |address: &u64| -> Result<usize> {
                 let frames = loader.find_frames(*address);
                 let mut frames = frames.map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -101,9 +112,21 @@ fn measure(
     report.rows(subject, &quantities, &measured);
     for (quantity, name) in [(0, "first lookup"), (1, "10,000 lookups")] {
         let what = format!("{subject}: {name}, against the crate addr2line");
-        report.ratio(&what, &measured, (OURS, CRATE), quantity, Limit::AtMost(1.5));
+        report.ratio(
+            &what,
+            &measured,
+            (OURS, CRATE),
+            quantity,
+            Limit::AtMost(1.5),
+        );
         let what = format!("{subject}: {name}, against binutils");
-        report.ratio(&what, &measured, (OURS, BINUTILS), quantity, Limit::AtMost(1.0));
+        report.ratio(
+            &what,
+            &measured,
+            (OURS, BINUTILS),
+            quantity,
+            Limit::AtMost(1.0),
+        );
     }
     Ok(())
 }
@@ -120,11 +143,16 @@ fn addresses(image: &Path) -> Result<Vec<u64>> {
     let code = code.max_by_key(|section| section.size).context("no code")?;
     let mut state = 1_u64;
     let mut random = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         code.address + (state >> 33) % code.size & !1
     };
     let main = firmware.symbol("main").map(|symbol| symbol.address)?;
-    Ok(std::iter::once(main).chain(std::iter::repeat_with(&mut random)).take(LOOKUPS).collect())
+    Ok(std::iter::once(main)
+        .chain(std::iter::repeat_with(&mut random))
+        .take(LOOKUPS)
+        .collect())
 }
 
 fn binutils(image: &Path, addresses: &[u64]) -> Result<()> {
@@ -135,8 +163,15 @@ fn binutils(image: &Path, addresses: &[u64]) -> Result<()> {
         .stdout(Stdio::null())
         .spawn()
         .context(BINUTILS)?;
-    let lines: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
-    child.stdin.take().context("no stdin")?.write_all(lines.as_bytes())?;
+    let lines: String = addresses
+        .iter()
+        .map(|address| format!("{address:#x}\n"))
+        .collect();
+    child
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(lines.as_bytes())?;
     let status = child.wait()?;
     ensure!(status.success(), "{BINUTILS}: {status}");
     Ok(())
@@ -156,7 +191,11 @@ fn generated(out: &Path) -> Result<PathBuf> {
     let tool = |name: &str, words: &[&str]| -> Result<()> {
         let program = format!("arm-none-eabi-{name}");
         let mut command = Command::new(&program);
-        let status = command.args(words).current_dir(&folder).stdin(Stdio::null()).status();
+        let status = command
+            .args(words)
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .status();
         let status = status.with_context(|| program.clone())?;
         ensure!(status.success(), "{program}: {status}");
         Ok(())
@@ -168,11 +207,17 @@ fn generated(out: &Path) -> Result<PathBuf> {
     let mut objects = vec!["main.o".to_owned()];
     for number in 0..COPIES {
         let object = format!("piece{number}.o");
-        tool("objcopy", &[&format!("--prefix-symbols=p{number}_"), "piece.o", &object])?;
+        tool(
+            "objcopy",
+            &[&format!("--prefix-symbols=p{number}_"), "piece.o", &object],
+        )?;
         objects.push(object);
     }
     let objects = objects.iter().map(String::as_str);
-    let words: Vec<&str> = ["-e", "main", "-o", "large.elf"].into_iter().chain(objects).collect();
+    let words: Vec<&str> = ["-e", "main", "-o", "large.elf"]
+        .into_iter()
+        .chain(objects)
+        .collect();
     tool("ld", &words)?;
     for number in 0..COPIES {
         fs::remove_file(folder.join(format!("piece{number}.o")))?;
