@@ -374,7 +374,7 @@ impl QemuConfig {
             spec = spec.no_reboot();
         }
         #[cfg(feature = "rtt")]
-        if self.rtt.is_some() {
+        if self.rtt.is_some() && !spec.has_action() {
             spec = spec.action(qemu_launch::Action::new().pause_on_shutdown());
         }
         if self.keep_running {

@@ -46,6 +46,9 @@ const MOST_AT_ONCE: u32 = 32 * 1024;
 /// So much may be unread in a port, where nothing is to be dropped.
 const MOST_UNREAD: usize = SERIAL_BUFFER_BYTES / 2;
 
+/// Of a guest that damages it in ever new ways no more is said.
+const MOST_PROBLEMS: usize = 64;
+
 /// So much RAM is searched in one round.
 const SEARCHED_AT_ONCE: u64 = 256 * 1024;
 
@@ -91,6 +94,8 @@ pub(super) struct Pump {
     block: Option<Block>,
     /// The read offset of each up channel as it was left.
     left: BTreeMap<u32, u32>,
+    /// What was said of it.
+    problems: Vec<String>,
 }
 
 /// The block that was found.
@@ -120,6 +125,7 @@ impl Pump {
             map: MemoryMap::default(),
             block: None,
             left: BTreeMap::new(),
+            problems: Vec::new(),
         }
     }
 
@@ -205,6 +211,7 @@ impl Pump {
             self.channels.serial(channel.number)?;
         }
         self.block = Some(Block { at, counts: found });
+        self.problems.clear();
         self.status.send_modify(|status| {
             status.address = Some(at);
             status.found += 1;
@@ -355,15 +362,15 @@ impl Pump {
         self.problem(problem);
     }
 
-    fn problem(&self, problem: String) {
-        self.status.send_if_modified(|status| {
-            let is_new = status.problem.as_ref() != Some(&problem);
-            if is_new {
-                warn!(%problem, "RTT");
-                status.problem = Some(problem);
-            }
-            is_new
-        });
+    /// Says what is wrong, once for each block: two channels may be damaged round after round.
+    fn problem(&mut self, problem: String) {
+        if self.problems.contains(&problem) || self.problems.len() == MOST_PROBLEMS {
+            return;
+        }
+        warn!(%problem, "RTT");
+        self.problems.push(problem.clone());
+        self.status
+            .send_modify(|status| status.problem = Some(problem));
     }
 
     async fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {

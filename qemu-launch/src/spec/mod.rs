@@ -335,6 +335,12 @@ impl MachineSpec {
         self
     }
 
+    /// Whether it says what QEMU does then.
+    #[must_use]
+    pub fn has_action(&self) -> bool {
+        self.action.is_some()
+    }
+
     /// Virtual time by instruction count.
     #[must_use]
     pub fn icount(mut self, icount: Icount) -> Self {
