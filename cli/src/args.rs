@@ -9,6 +9,7 @@ use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
 
 use crate::logs;
+use crate::mcp::Mcp;
 use crate::settings::Settings;
 use crate::test_run;
 
@@ -24,6 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     Run(Box<Run>),
     Machines(Machines),
+    Mcp(Mcp),
 }
 
 /// List the machines of an installed QEMU, and what differs by it

@@ -1,8 +1,10 @@
-//! `qemu-controller run FIRMWARE`, `qemu-controller machines`: firmware in QEMU from the command line, and as Cargo's runner.
+//! `qemu-controller run FIRMWARE`, `qemu-controller machines`, `qemu-controller mcp`: firmware in QEMU from the command line, as
+//! Cargo's runner, and for agents.
 //!
 //! Thin over the library: words to a configuration, bytes to stdout, a verdict to an exit status.
 
 mod args;
+mod calls;
 mod config_file;
 mod coverage;
 mod debugger;
@@ -13,6 +15,7 @@ mod limit;
 mod logs;
 mod machine;
 mod machines;
+mod mcp;
 mod output;
 mod report;
 mod run;
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     ExitCode::from(match args::parse(std::env::args_os()) {
         Ok(Verb::Run(run)) => run::run(*run),
         Ok(Verb::Machines(machines)) => machines::list(&machines.qemu),
+        Ok(Verb::Mcp(mcp)) => mcp::serve(&mcp),
         Err(error) => say(&error),
     })
 }

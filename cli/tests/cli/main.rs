@@ -14,6 +14,7 @@ mod input;
 mod logs;
 mod machine_readable;
 mod machines;
+mod mcp;
 mod output;
 mod semihosting;
 mod signals;

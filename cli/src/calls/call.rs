@@ -1,0 +1,355 @@
+//! What can be asked: the words, and how they are read from a client's JSON.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use rmcp::schemars::{self, JsonSchema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::error::{CallError, Kind};
+
+/// The machine that is meant where none is named.
+pub(crate) const MAIN: &str = "main";
+
+/// How long a call that waits for the firmware waits by default, in milliseconds.
+const WAIT_MS: u64 = 5000;
+
+/// How much of what the firmware printed is shown by default, in bytes.
+const OUTPUT_BYTES: usize = 4096;
+
+/// How many bytes a watchpoint covers by default: a word.
+const WATCHED_BYTES: u32 = 4;
+
+// The texts are shown to people (`ctl --help`) and to agents (the tools' descriptions).
+/// A call.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize, Subcommand)]
+#[serde(tag = "call", rename_all = "snake_case", deny_unknown_fields)]
+#[schemars(crate = "rmcp::schemars")]
+pub(crate) enum Call {
+    /// Start an ELF firmware in QEMU, paused before its first instruction
+    Start {
+        /// The ELF file
+        firmware: PathBuf,
+        /// QEMU's name of the board [default: the first known one that the firmware fits]
+        #[arg(long)]
+        #[serde(default)]
+        machine: Option<String>,
+        /// CPU model [default: the board's]
+        #[arg(long)]
+        #[serde(default)]
+        cpu: Option<String>,
+        /// Memory, such as 64K or 16M [default: the board's]
+        #[arg(long)]
+        #[serde(default)]
+        memory: Option<String>,
+        /// The QEMU, such as qemu-system-riscv32 [default: the one that the firmware needs]
+        #[arg(long)]
+        #[serde(default)]
+        qemu: Option<String>,
+        /// Virtual time by instructions, 2^N ns each, for the same run every time: 0 to 10
+        #[arg(long)]
+        #[serde(default)]
+        deterministic: Option<u8>,
+    },
+    /// List the machines that were started or forked
+    List {},
+    /// Tell whether the guest runs, is paused or has ended, and how; changes nothing
+    Status {},
+    /// Pause the guest
+    Pause {},
+    /// Let the guest run, and return at once; run_until runs it to a place
+    Resume {},
+    /// Reset the machine; a paused guest then waits at its reset vector
+    Reset {},
+    /// Run the guest until the first of these, or the deadline, and pause it there
+    RunUntil {
+        /// Breakpoints: symbols (also NAME+0x10) or addresses (0x...)
+        #[arg(long)]
+        #[serde(default)]
+        reaches: Vec<String>,
+        /// Watchpoints: symbols or addresses that are written
+        #[arg(long)]
+        #[serde(default)]
+        writes: Vec<String>,
+        /// Watchpoints: symbols or addresses that are read
+        #[arg(long)]
+        #[serde(default)]
+        reads: Vec<String>,
+        /// How many bytes each watchpoint covers
+        #[arg(long, default_value_t = WATCHED_BYTES)]
+        #[serde(default = "watched_bytes")]
+        bytes: u32,
+        /// Until the guest takes a fault, before the handler's first instruction. On RISC-V and the A
+        /// profile the firmware has to have set its handlers before: run it to `main` first
+        #[arg(long)]
+        #[serde(default)]
+        faults: bool,
+        /// Until a Rust panic, a failed assertion of C or abort
+        #[arg(long)]
+        #[serde(default)]
+        panics: bool,
+        /// Pass over so many hits of each first
+        #[arg(long, default_value_t = 0)]
+        #[serde(default)]
+        skip: u64,
+        /// Pause it at the latest after so many milliseconds; 60000 at the most
+        #[arg(long, default_value_t = WAIT_MS)]
+        #[serde(default = "wait_ms")]
+        deadline_ms: u64,
+    },
+    /// Execute one instruction, or several
+    StepInstruction {
+        /// How many; 1000 at the most
+        #[arg(long, default_value_t = 1)]
+        #[serde(default = "one")]
+        count: u32,
+    },
+    /// Execute one instruction; a call is run until it returns
+    StepOver {
+        /// Give the call so many milliseconds; 60000 at the most
+        #[arg(long, default_value_t = WAIT_MS)]
+        #[serde(default = "wait_ms")]
+        deadline_ms: u64,
+    },
+    /// Run until the function returns that the guest has just entered (after run_until reaches it)
+    Finish {
+        /// Give it so many milliseconds; 60000 at the most
+        #[arg(long, default_value_t = WAIT_MS)]
+        #[serde(default = "wait_ms")]
+        deadline_ms: u64,
+    },
+    /// Read registers of a paused guest
+    ReadRegisters {
+        /// Which, system registers too [default: all general ones]
+        #[serde(default)]
+        names: Vec<String>,
+    },
+    /// Set a register of a paused guest
+    WriteRegister {
+        /// Its name
+        name: String,
+        /// A number, decimal or 0x...
+        value: String,
+    },
+    /// Read memory; the guest may run. A device may take a read of its registers for a request
+    ReadMemory {
+        /// A symbol (also NAME+0x10) or an address (0x...)
+        at: String,
+        /// How many bytes; 4096 at the most
+        length: u64,
+    },
+    /// Write memory of a paused guest, flash too
+    WriteMemory {
+        /// A symbol (also NAME+0x10) or an address (0x...)
+        at: String,
+        /// The bytes in hexadecimal digits, in the order of their addresses; 4096 at the most
+        hex: String,
+    },
+    /// The frames of a paused guest, innermost first; what was guessed says so
+    Backtrace {},
+    /// Of each core of a paused guest: where it is, why it faulted if it did, and its stack
+    CoreReports {},
+    /// Save the whole machine under a name, to come back to; it is gone with the machine
+    SaveSnapshot {
+        /// 1 to 64 of A-Z a-z 0-9 . _ : -
+        name: String,
+        /// Replace one of this name
+        #[arg(long)]
+        #[serde(default)]
+        overwrite: bool,
+    },
+    /// Bring a saved machine back; a guest that is paused stays paused
+    LoadSnapshot {
+        /// Its name
+        name: String,
+    },
+    /// List the snapshots
+    ListSnapshots {},
+    /// Delete a snapshot
+    DeleteSnapshot {
+        /// Its name
+        name: String,
+    },
+    /// Start a second machine that continues from where this one is; both are independent then
+    Fork {
+        /// The new machine's name, for `on`
+        name: String,
+    },
+    /// What the firmware has printed
+    Output {
+        /// From this byte on, counted from the start [default: the last ones]
+        #[arg(long)]
+        #[serde(default)]
+        from: Option<u64>,
+        /// How many bytes; 16384 at the most
+        #[arg(long, default_value_t = OUTPUT_BYTES)]
+        #[serde(default = "output_bytes")]
+        length: usize,
+    },
+    /// Wait until the firmware has printed a text, after the one that was expected last
+    Expect {
+        /// The text
+        text: String,
+        /// Wait so many milliseconds; 60000 at the most
+        #[arg(long, default_value_t = WAIT_MS)]
+        #[serde(default = "wait_ms")]
+        deadline_ms: u64,
+    },
+    /// Send text to the firmware's first serial port
+    Send {
+        /// The text; a line end is sent only where it has one
+        text: String,
+    },
+    /// Look symbols up, by a part of their names or by an address that they cover
+    Symbols {
+        /// A part of the name, or an address (0x...)
+        wanted: String,
+    },
+    /// End a machine; nothing is left of it
+    Stop {},
+}
+
+fn wait_ms() -> u64 {
+    WAIT_MS
+}
+
+fn watched_bytes() -> u32 {
+    WATCHED_BYTES
+}
+
+fn output_bytes() -> usize {
+    OUTPUT_BYTES
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A call, and the machine that it is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Request {
+    pub(crate) on: String,
+    pub(crate) call: Call,
+}
+
+impl Request {
+    /// Reads `{"call": NAME, "on": MACHINE, …}`.
+    pub(crate) fn from_json(mut object: Map<String, Value>) -> Result<Self, CallError> {
+        let on = match object.remove("on") {
+            None | Some(Value::Null) => MAIN.to_owned(),
+            Some(Value::String(on)) => on,
+            Some(_) => return Err(CallError::new(Kind::Invalid, "`on` is a machine's name")),
+        };
+        let call = serde_json::from_value(Value::Object(object))
+            .map_err(|error| CallError::new(Kind::Invalid, error.to_string()))?;
+        Ok(Self { on, call })
+    }
+}
+
+/// A call's name, description, and the schema of its arguments.
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) schema: Map<String, Value>,
+}
+
+impl Call {
+    /// All calls, in their order here.
+    pub(crate) fn described() -> Vec<Described> {
+        let whole = schemars::schema_for!(Self).to_value();
+        let calls = whole["oneOf"].as_array().cloned().unwrap_or_default();
+        calls.into_iter().filter_map(described).collect()
+    }
+
+    /// The guest and the machine are the same afterwards.
+    pub(crate) fn only_reads(name: &str) -> bool {
+        matches!(
+            name,
+            "list"
+                | "status"
+                | "read_registers"
+                | "read_memory"
+                | "backtrace"
+                | "core_reports"
+                | "list_snapshots"
+                | "output"
+                | "symbols"
+        )
+    }
+}
+
+/// One branch of the enum's schema as an object of its arguments.
+fn described(mut branch: Value) -> Option<Described> {
+    let schema = branch.as_object_mut()?;
+    let description = schema.remove("description")?.as_str()?.to_owned();
+    let properties = schema.get_mut("properties")?.as_object_mut()?;
+    let name = properties.remove("call")?["const"].as_str()?.to_owned();
+    if name != "list" {
+        let on = json!({
+            "type": "string",
+            "default": MAIN,
+            "description": "the machine's name; a new one's for start",
+        });
+        properties.insert("on".to_owned(), on);
+    }
+    let required = schema.get_mut("required")?.as_array_mut()?;
+    required.retain(|name| name != "call");
+    schema.insert("additionalProperties".to_owned(), Value::Bool(false));
+    let schema = schema.clone();
+    Some(Described {
+        name,
+        description,
+        schema,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Words {
+        #[command(subcommand)]
+        call: Call,
+    }
+
+    #[test]
+    fn each_call_has_the_same_name_for_people_and_for_programs() {
+        let command = <Words as clap::CommandFactory>::command();
+        let words = command.get_subcommands();
+        let words: Vec<_> = words
+            .map(|call| call.get_name().replace('-', "_"))
+            .collect();
+        let described = Call::described();
+        let names: Vec<_> = described.iter().map(|call| call.name.clone()).collect();
+        assert_eq!(names, words);
+        assert!(names.len() > 20, "{names:?}");
+        for call in &described {
+            assert_eq!(call.schema["type"], "object", "{}", call.name);
+            assert!(!call.description.is_empty(), "{}", call.name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_a_call_is_refused() {
+        let read = |text: &str| Request::from_json(serde_json::from_str(text).unwrap());
+        let request = read(r#"{"call": "read_memory", "at": "counter", "length": 4, "on": "b"}"#);
+        let call = Call::ReadMemory {
+            at: "counter".to_owned(),
+            length: 4,
+        };
+        let on = "b".to_owned();
+        assert_eq!(request.unwrap(), Request { on, call });
+        for text in [
+            r#"{"call": "status", "more": 1}"#,
+            r#"{"call": "read_memory", "at": "counter"}"#,
+            r#"{"call": "read_memory", "at": "counter", "length": -1}"#,
+            r#"{"call": "human_monitor_command", "line": "quit"}"#,
+            r#"{"call": "status", "on": 1}"#,
+            r#"{}"#,
+        ] {
+            assert_eq!(read(text).unwrap_err().kind, Kind::Invalid, "{text}");
+        }
+    }
+}

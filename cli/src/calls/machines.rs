@@ -1,0 +1,161 @@
+//! The machines by their names, and a call's way to its machine, with a bound on its time.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::answer::Answer;
+use super::call::{Call, Request};
+use super::error::{CallError, Kind};
+use super::machine::Machine;
+use super::perform;
+use super::start::{Policy, Wanted};
+
+/// How many there may be at once.
+const MACHINES: usize = 16;
+
+/// The longest name.
+const NAME: usize = 32;
+
+/// How long a call may take beyond the deadline that it names: a QEMU that hangs answers none of
+/// the few commands that a call consists of.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// All machines of one client, or of one server.
+pub(crate) struct Machines {
+    policy: Policy,
+    all: Mutex<BTreeMap<String, Arc<Machine>>>,
+}
+
+impl Machines {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            all: Mutex::default(),
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Machine>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of those that there are.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.all().keys().cloned().collect()
+    }
+
+    pub(crate) fn of(&self, name: &str) -> Result<Arc<Machine>, CallError> {
+        let all = self.all();
+        all.get(name).map(Arc::clone).ok_or_else(|| {
+            let known: Vec<_> = all.keys().map(String::as_str).collect();
+            let known = match &known[..] {
+                [] => "there is none; start one".to_owned(),
+                known => format!("there are {}", known.join(", ")),
+            };
+            CallError::new(Kind::NoMachine, format!("no machine {name:?}: {known}"))
+        })
+    }
+
+    /// Does what is asked. The future may be dropped at any point.
+    pub(crate) async fn perform(&self, request: Request) -> Result<Answer, CallError> {
+        let bound = perform::deadline(&request.call)? + GRACE;
+        let performed = timeout(bound, self.perform_unbounded(request)).await;
+        performed.unwrap_or_else(|_| {
+            let message = format!("not done within {bound:?}; the guest's state is not known");
+            Err(CallError::new(Kind::Deadline, message))
+        })
+    }
+
+    async fn perform_unbounded(&self, request: Request) -> Result<Answer, CallError> {
+        let Request { on, call } = request;
+        match call {
+            Call::Start {
+                firmware,
+                machine,
+                cpu,
+                memory,
+                qemu,
+                deterministic,
+            } => {
+                self.free(&on)?;
+                let wanted = Wanted {
+                    firmware,
+                    machine,
+                    cpu,
+                    memory,
+                    qemu,
+                    deterministic,
+                };
+                let started = self.policy.start(&wanted).await?;
+                self.add(on, started).await
+            }
+            Call::Fork { name } => {
+                self.free(&name)?;
+                let forked = perform::fork(&*self.of(&on)?).await?;
+                self.add(name, forked).await
+            }
+            Call::List {} => {
+                let all = self.all().clone();
+                let mut machines = Vec::new();
+                for (name, machine) in all {
+                    machines.push(machine.status(&name).await);
+                }
+                Ok(Answer::Machines { machines })
+            }
+            Call::Stop {} => {
+                let machine = self.of(&on)?;
+                let stopped = machine.session.stop().await;
+                self.all().remove(&on);
+                let stopped = stopped
+                    .map_err(|error| CallError::new(Kind::Failed, crate::report::chain(&error)))?;
+                Ok(Answer::done(format!("{on}: {stopped}")))
+            }
+            call => perform::on(&*self.of(&on)?, &on, call).await,
+        }
+    }
+
+    /// Whether a new machine can have this name.
+    fn free(&self, name: &str) -> Result<(), CallError> {
+        let refuse = |message: String| Err(CallError::new(Kind::Invalid, message));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if name.is_empty() || name.len() > NAME || !name.bytes().all(is_plain) {
+            return refuse(format!(
+                "a machine's name has 1 to {NAME} letters, digits, . _ and -"
+            ));
+        }
+        let all = self.all();
+        if all.contains_key(name) {
+            return refuse(format!("there is a machine {name} already; stop it first"));
+        }
+        if all.len() >= MACHINES {
+            return refuse(format!(
+                "there are {MACHINES} machines already; stop one first"
+            ));
+        }
+        Ok(())
+    }
+
+    async fn add(&self, name: String, machine: Machine) -> Result<Answer, CallError> {
+        // Another call may have taken the name meanwhile.
+        self.free(&name)?;
+        let machine = Arc::new(machine);
+        self.all().insert(name.clone(), Arc::clone(&machine));
+        Ok(Answer::Status(machine.status(&name).await))
+    }
+
+    /// Ends all of them, and waits for that.
+    pub(crate) async fn stop_all(&self) {
+        let all = std::mem::take(&mut *self.all());
+        let mut stops = JoinSet::new();
+        for machine in all.into_values() {
+            stops.spawn(async move {
+                // Dropped with the last handle, whatever comes of it.
+                let _ = machine.session.stop().await;
+            });
+        }
+        while stops.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,18 @@
+//! One set of calls that steers machines, for all who steer from outside this program (`mcp`, `ctl`):
+//! named as the library's methods, each bounded in time and in size.
+
+mod answer;
+mod call;
+mod error;
+mod machine;
+mod machines;
+mod perform;
+mod place;
+mod printed;
+mod start;
+
+pub(crate) use answer::Answer;
+pub(crate) use call::{Call, Request};
+pub(crate) use error::{CallError, Kind};
+pub(crate) use machines::Machines;
+pub(crate) use start::Policy;

@@ -1,0 +1,214 @@
+//! From a `start` to QEMU's configuration, and what a client may ask for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use qemu_controller::qemu_launch::firmware::fitting_machines;
+use qemu_controller::qemu_launch::{Sandbox, Semihosting};
+use qemu_controller::{QemuConfig, Session};
+
+use super::error::{CallError, Kind};
+use super::machine::Machine;
+use super::printed::Printed;
+use crate::report::chain;
+use crate::settings::SemihostingMode;
+
+/// How long QEMU may take to be ready.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long QEMU may take to answer one command.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL.
+const STOP: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// What whoever started this program lets its clients do.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// Where relative paths begin; with `confined` the folder that the firmware has to be in.
+    pub(crate) project: PathBuf,
+    pub(crate) confined: bool,
+    /// What the firmware reaches by semihosting.
+    pub(crate) semihosting: SemihostingMode,
+}
+
+/// What is asked for.
+pub(crate) struct Wanted {
+    pub(crate) firmware: PathBuf,
+    pub(crate) machine: Option<String>,
+    pub(crate) cpu: Option<String>,
+    pub(crate) memory: Option<String>,
+    pub(crate) qemu: Option<String>,
+    pub(crate) deterministic: Option<u8>,
+}
+
+impl Policy {
+    /// The firmware's path, if it is one that may be read.
+    fn firmware(&self, wanted: &Path) -> Result<PathBuf, CallError> {
+        let unreadable = |path: &Path, error: std::io::Error| {
+            let message = format!("{} cannot be read: {error}", path.display());
+            CallError::new(Kind::Invalid, message)
+        };
+        let project = self.project.canonicalize();
+        let project = project.map_err(|error| unreadable(&self.project, error))?;
+        let joined = project.join(wanted);
+        // Nothing is told of files beyond the project, not even whether they are there.
+        let beyond = || {
+            let message = format!(
+                "{} is not a file in the project {}; a path beyond it is taken only where the \
+                 server was started with --any-path",
+                wanted.display(),
+                project.display()
+            );
+            CallError::new(Kind::Invalid, message)
+        };
+        match joined.canonicalize() {
+            Ok(path) if !self.confined || path.starts_with(&project) => Ok(path),
+            Err(error) if !self.confined => Err(unreadable(&joined, error)),
+            _ => Err(beyond()),
+        }
+    }
+
+    /// Starts a machine, paused before its first instruction.
+    pub(crate) async fn start(&self, wanted: &Wanted) -> Result<Machine, CallError> {
+        let path = self.firmware(&wanted.firmware)?;
+        let plain = [&wanted.machine, &wanted.cpu, &wanted.memory, &wanted.qemu];
+        for name in plain.into_iter().flatten() {
+            plain_name(name)?;
+        }
+        let fitting = fitting_machines(&path);
+        let fitting = fitting.map_err(|error| CallError::new(Kind::Invalid, chain(&error)))?;
+        let named = wanted.machine.is_some() || wanted.qemu.is_some();
+        let (qemu, machine, cpu) = match fitting.first() {
+            Some(first) if !named => (
+                first.program.clone(),
+                Some(first.machine.to_owned()),
+                first.cpu.map(str::to_owned),
+            ),
+            // Its QEMU, where only the board was named.
+            Some(first) => (first.program.clone(), wanted.machine.clone(), None),
+            None => {
+                let message = "no known board fits this firmware; name qemu and machine";
+                let qemu = wanted.qemu.clone();
+                let qemu = qemu.ok_or_else(|| CallError::new(Kind::Invalid, message))?;
+                (qemu, wanted.machine.clone(), None)
+            }
+        };
+        let qemu = match &wanted.qemu {
+            Some(qemu) if !qemu.starts_with("qemu-system-") => {
+                let message = format!("{qemu:?} is no QEMU, such as qemu-system-arm");
+                return Err(CallError::new(Kind::Invalid, message));
+            }
+            Some(qemu) => qemu.clone(),
+            None => qemu,
+        };
+        let (printed, transcript) = (Printed::default(), Printed::default());
+        let [quit, terminate, kill] = STOP;
+        let mut config = QemuConfig::default()
+            .qemu(qemu)
+            .firmware(path)
+            .start_paused(true)
+            .start_deadline(START_DEADLINE)
+            .command_deadline(COMMAND_DEADLINE)
+            .stop_policy(quit, terminate, kill)
+            .qmp_transcript_to(transcript.clone());
+        if let Some(machine) = machine {
+            config = config.machine(machine);
+        }
+        if let Some(cpu) = wanted.cpu.clone().or(cpu) {
+            config = config.cpu(cpu);
+        }
+        if let Some(memory) = &wanted.memory {
+            config = config.memory(memory);
+        }
+        if let Some(shift) = wanted.deterministic {
+            config = config.deterministic(shift);
+        }
+        let has_semihosting = self.semihosting != SemihostingMode::Off;
+        config = match self.semihosting {
+            SemihostingMode::Off => config,
+            SemihostingMode::Console => config.semihosting(Semihosting::console()),
+            SemihostingMode::Full => config.semihosting(Semihosting::full()),
+        };
+        if cfg!(target_os = "linux") && self.semihosting != SemihostingMode::Full {
+            config = config.with_spec(|spec| spec.sandbox(Sandbox::NoSpawn));
+        }
+        let session = Session::start(record(config, &printed, has_semihosting)).await;
+        let session = session.map_err(|error| CallError::new(Kind::Failed, chain(&error)))?;
+        Ok(Machine::new(session, printed, transcript, has_semihosting))
+    }
+}
+
+/// Writes what the firmware prints down.
+pub(crate) fn record(config: QemuConfig, printed: &Printed, has_semihosting: bool) -> QemuConfig {
+    let config = config.serial_log_to(0, printed.clone());
+    match has_semihosting {
+        true => config.semihosting_log_to(printed.clone()),
+        false => config,
+    }
+}
+
+/// A name and nothing else: the options that may follow it after a comma name files.
+fn plain_name(name: &str) -> Result<(), CallError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_option = name.starts_with('-');
+    if name.is_empty() || is_option || !name.bytes().all(is_plain) {
+        let message =
+            format!("{name:?}: only a plain name is taken, of letters, digits, . _ and -");
+        return Err(CallError::new(Kind::Invalid, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_names_are_taken() {
+        for name in ["lm3s6965evb", "cortex-m3", "64K", "qemu-system-arm", "rv32"] {
+            assert!(plain_name(name).is_ok(), "{name}");
+        }
+        for name in [
+            "virt,dumpdtb=x",
+            "",
+            "-machine",
+            "../qemu",
+            "a b",
+            "a=b",
+            "a\n",
+        ] {
+            assert!(plain_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_confined_path_stays_in_the_project() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join("project");
+        std::fs::create_dir(&project).unwrap();
+        for path in [folder.path().join("secret"), project.join("a.elf")] {
+            std::fs::write(path, "x").unwrap();
+        }
+        std::os::unix::fs::symlink("../secret", project.join("link")).unwrap();
+        let policy = |confined| Policy {
+            project: project.clone(),
+            confined,
+            semihosting: SemihostingMode::Off,
+        };
+        let refused = |path: &str| policy(true).firmware(Path::new(path)).unwrap_err().message;
+        assert!(policy(true).firmware(Path::new("a.elf")).is_ok());
+        for path in ["../secret", "link", "/etc/passwd", "/nowhere", "none.elf"] {
+            assert!(
+                refused(path).contains("is not a file in the project"),
+                "{path}"
+            );
+        }
+        assert!(policy(false).firmware(Path::new("../secret")).is_ok());
+        assert!(policy(false).firmware(Path::new("../none")).is_err());
+    }
+}
