@@ -15,6 +15,7 @@ mod sessions;
 mod snapshots;
 mod source;
 mod stats;
+mod tests;
 mod usage;
 
 use std::cell::RefCell;
@@ -82,7 +83,7 @@ impl Bench {
 
 type Subject = (&'static str, fn(&Bench, &mut Report) -> Result<()>);
 
-const SUBJECTS: [Subject; 10] = [
+const SUBJECTS: [Subject; 11] = [
     ("ready", ready::run),
     ("life", ready::life),
     ("round-trips", round_trips::run),
@@ -91,6 +92,7 @@ const SUBJECTS: [Subject; 10] = [
     ("decode", decode::run),
     ("snapshots", snapshots::run),
     ("sessions", sessions::run),
+    ("tests", tests::run),
     ("source", source::run),
     ("dependencies", dependencies::run),
 ];

@@ -79,7 +79,7 @@ fn milliseconds(since: Instant) -> f64 {
 
 /// The least that a client has to send: no look at what there is, no care for what goes wrong but
 /// an error.
-struct Bare {
+pub struct Bare {
     client: Blocking<UnixStream>,
     /// The board's SD card, without which QEMU can save and restore it.
     card: String,
@@ -88,7 +88,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn start(firmware: &Path) -> Result<Self> {
+    pub fn start(firmware: &Path) -> Result<Self> {
         let (machine, stream) = machine::over_pair(firmware, true)?;
         let mut client = Blocking::ready(stream)?;
         let list = r#"{"execute":"qom-list","arguments":{"path":"/machine/unattached"}}"#;
@@ -135,13 +135,33 @@ impl Bare {
         })
     }
 
-    fn round(&mut self, tag: &str) -> Result<Vec<f64>> {
-        let since = Instant::now();
+    pub fn save(&mut self, tag: &str) -> Result<()> {
         self.card(false)?;
         self.snapshot("save", tag)?;
-        self.card(true)?;
+        self.card(true)
+    }
+
+    pub fn load(&mut self, tag: &str) -> Result<()> {
+        self.snapshot("load", tag)
+    }
+
+    /// A GDB stub, which stops the guest.
+    pub fn stub(&mut self, path: &Path) -> Result<UnixStream> {
+        let line = format!("gdbserver unix:{},server=on,wait=off", path.display());
+        let arguments = format!(r#"{{"command-line":{line:?}}}"#);
+        self.client.ask(&format!(
+            r#"{{"execute":"human-monitor-command","arguments":{arguments}}}"#
+        ))?;
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(machine::PATIENCE))?;
+        Ok(stream)
+    }
+
+    fn round(&mut self, tag: &str) -> Result<Vec<f64>> {
+        let since = Instant::now();
+        self.save(tag)?;
         let (saved, since) = (milliseconds(since), Instant::now());
-        self.snapshot("load", tag)?;
+        self.load(tag)?;
         let loaded = milliseconds(since);
         let arguments = format!(r#"{{"job-id":"delete","tag":"{tag}","devices":["image"]}}"#);
         self.client.job(

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::args::Run;
+use crate::escape;
 use crate::machine;
 use crate::report::{Failure, Outcome, Reporter};
 use crate::settings::{Settings, Timeout};
@@ -206,6 +207,9 @@ impl Running<'_> {
             if self.options.list {
                 return print(selection.list(self.options)).await;
             }
+            if selection.to_run().is_empty() {
+                return self.listed(vec![TestCase::named(&name)], signals).await;
+            }
         }
         let stdout = stdout()?;
         let test_run = self.test_run()?;
@@ -217,7 +221,9 @@ impl Running<'_> {
             .map_err(|error| self.explain(error))?
             .into_iter()
             .unzip();
-        let by_name = tests.iter().map(|test| test.name.clone()).zip(results);
+        // As they are shown.
+        let names = tests.iter().map(|test| escape::line(&test.name));
+        let by_name = names.zip(results);
         let by_name: HashMap<_, TestResult> = by_name.collect();
         let selection = Selection::new(tests, self.options);
         if self.options.list {

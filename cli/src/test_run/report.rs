@@ -140,9 +140,8 @@ impl<'a> Report<'a> {
     }
 }
 
-/// A name is the firmware's text.
 fn name(test: &Selected) -> String {
-    crate::escape::line(&test.test.name)
+    test.test.name.clone()
 }
 
 /// What a test printed and why it failed, for people.

@@ -21,7 +21,12 @@ pub(super) struct Selected {
 impl Selection {
     pub(super) fn new(all: Vec<TestCase>, options: &Options) -> Self {
         let count = all.len();
-        let wanted = all.into_iter().filter(|test| is_wanted(test, options));
+        // As it is listed it is to be found by.
+        let shown = all.into_iter().map(|mut test| {
+            test.name = crate::escape::line(&test.name);
+            test
+        });
+        let wanted = shown.filter(|test| is_wanted(test, options));
         let mut tests: Vec<_> = wanted
             .map(|test| Selected {
                 is_ignored: options.bench
@@ -47,7 +52,7 @@ impl Selection {
 
     /// As `--list` prints them.
     pub(super) fn list(&self, options: &Options) -> String {
-        let name = |test: &Selected| format!("{}: test\n", crate::escape::line(&test.test.name));
+        let name = |test: &Selected| format!("{}: test\n", test.test.name);
         let mut text: String = self.tests.iter().map(name).collect();
         if options.format() == Format::Pretty {
             let plural = if self.tests.len() == 1 { "" } else { "s" };
