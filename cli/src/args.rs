@@ -73,6 +73,9 @@ pub(crate) struct Run {
     /// `none`
     #[arg(long, value_name = "FILE")]
     pub(crate) bios: Option<PathBuf>,
+    /// The ELF file that names places, where the firmware is none or begins another one
+    #[arg(long, value_name = "ELF")]
+    pub(crate) symbols: Option<PathBuf>,
     /// The command line of a Linux kernel
     #[arg(long, value_name = "TEXT", requires = "firmware")]
     pub(crate) append: Option<OsString>,
@@ -166,7 +169,9 @@ impl Run {
         let bios = self.bios.as_deref().map(|bios| (bios, "the ROM"));
         let initrd = self.initrd.as_deref();
         let initrd = initrd.map(|initrd| (initrd, "the initrd"));
-        [firmware, bios, initrd, config]
+        let symbols = self.symbols.as_deref();
+        let symbols = symbols.map(|symbols| (symbols, "the file of symbols"));
+        [firmware, bios, initrd, symbols, config]
             .into_iter()
             .flatten()
             .collect()

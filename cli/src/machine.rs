@@ -113,6 +113,9 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
+    if let Some(symbols) = &run.symbols {
+        config = config.symbols(symbols);
+    }
     if run.coverage.is_some() {
         config = config.coverage(true);
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{Call, Said};
+use crate::support::{Call, Said, image};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -82,4 +82,24 @@ fn a_machine_may_begin_with_its_rom_alone() {
     assert!(stderr.contains("at 0x00000000"), "{stderr}");
     let Said { stderr, .. } = Call::new(["--machine", "virt"]).ends_with(125);
     assert!(stderr.contains("<FIRMWARE>"), "{stderr}");
+}
+
+#[test]
+fn symbols_come_from_another_file_where_the_firmware_has_none() {
+    let elf = image("hardfault-loop");
+    let raw = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(raw.path(), loaded(&std::fs::read(&elf).unwrap())).unwrap();
+    let words = ["--raw", "0", "--timeout", "20s", "--symbols"].map(Path::new);
+    let call = Call::new(words.into_iter().chain([&*elf, raw.path()]));
+    let Said { stderr, .. } = call.ends_with(139);
+    assert!(stderr.contains("in faulty"), "{stderr}");
+}
+
+/// What of a 32-bit ELF file is loaded from 0 on.
+fn loaded(elf: &[u8]) -> Vec<u8> {
+    let word = |at: usize| u32::from_le_bytes(elf[at..at + 4].try_into().unwrap()) as usize;
+    let first = word(28);
+    let (offset, address, size) = (word(first + 4), word(first + 12), word(first + 16));
+    assert_eq!(address, 0, "the vectors are at 0");
+    elf[offset..offset + size].to_vec()
 }
