@@ -12,6 +12,7 @@ pub(crate) mod driver;
 pub(crate) mod events;
 mod history;
 pub(crate) mod log_sink;
+pub(crate) mod qtest;
 pub(crate) mod run_state;
 pub(crate) mod transaction;
 pub(crate) mod transcript;

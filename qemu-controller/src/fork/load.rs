@@ -14,10 +14,10 @@ use tokio::time::sleep;
 
 use super::MachineState;
 use crate::client::Shared;
+use crate::client::qtest::Qtest;
 use crate::client::transaction::Transaction;
 use crate::client::transport::tokio_stream;
 use crate::error::CommandError;
-use crate::guest::qtest::Qtest;
 use crate::snapshot::devices::Devices;
 use crate::snapshot::{LoadedFiles, MachineFingerprint, MachineMismatch, SnapshotError};
 

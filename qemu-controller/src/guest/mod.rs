@@ -2,6 +2,6 @@
 
 pub(crate) mod gdb;
 pub(crate) mod memory;
-pub(crate) mod qtest;
 pub(crate) mod screendump;
 pub(crate) mod symbols;
+mod write;

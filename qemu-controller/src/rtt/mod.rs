@@ -46,8 +46,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::client::Shared;
+use crate::client::qtest::Qtest;
 use crate::error::CommandError;
-use crate::guest::qtest::Qtest;
 use crate::guest::symbols::ElfFile;
 use crate::serial::Serial;
 use crate::session::Session;

@@ -23,9 +23,9 @@ use super::channel::Channels;
 use super::control_block::{Counts, HEADER_BYTES, ID, Layout, Ring, counts};
 use super::ram::MemoryMap;
 use super::{RttChannel, RttMode, RttStatus};
+use crate::client::qtest::{Qtest, Write};
 use crate::client::{Shared, command};
 use crate::error::CommandError;
-use crate::guest::qtest::{Qtest, Write};
 use crate::serial::SERIAL_BUFFER_BYTES;
 
 /// The pauses between two rounds that moved nothing grow from this …

@@ -16,6 +16,7 @@
 //!             _ => {} // what is not answered, QEMU serves
 //!         },
 //!         Event::Stopped(why) => break println!("{why}"),
+//!         _ => {}
 //!     }
 //! }
 //! # Ok(()) }

@@ -29,11 +29,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::client::command::{self, Deadline, EXIT_STATUS_GRACE, call, instant_after};
 use crate::client::events::{Events, MissedEvents};
+use crate::client::qtest::Qtest;
 use crate::client::transaction::{Transaction, Turn};
 use crate::client::{Band, SessionGuard, Shared};
 use crate::config::{Deadlines, QemuConfig};
 use crate::error::{CommandError, SessionEnd, WaitPhase};
-use crate::guest::qtest::Qtest;
 use crate::guest::symbols::ElfFile;
 use crate::serial::Serial;
 use crate::snapshot;

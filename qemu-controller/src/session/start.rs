@@ -30,6 +30,7 @@ use tracing::{Instrument as _, debug, info, info_span, trace};
 use crate::client::command::{self, A_YEAR, command};
 use crate::client::driver::drive;
 use crate::client::log_sink::LogSink;
+use crate::client::qtest::Qtest;
 use crate::client::transcript::Transcript;
 use crate::client::transport::{self, BoxTransport, MonitorSocket, tokio_stream};
 use crate::client::{SessionGuard, Shared};
@@ -39,7 +40,6 @@ use crate::coverage::LogPipe;
 use crate::error::{CommandError, SessionEnd, WaitPhase};
 use crate::fork::{self, LoadError, MachineState};
 use crate::guest::gdb;
-use crate::guest::qtest::Qtest;
 use crate::guest::symbols::ElfFile;
 #[cfg(feature = "rtt")]
 use crate::rtt::{Channels, RttReader};

@@ -13,9 +13,9 @@ use qmp_proto::commands::{HumanMonitorCommand, QueryStatus};
 use tokio::time::timeout;
 
 use super::error::SnapshotError;
+use crate::client::qtest::{Qtest, Register};
 use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::error::CommandError;
-use crate::guest::qtest::{Qtest, Register};
 
 /// QEMU saves nothing of an RX's CPU, which is there where its interrupt controller is.
 const RX_INTERRUPTS: &str = "rx-icu";

@@ -20,10 +20,10 @@ use super::listing::{SnapshotEntry, SnapshotListing};
 use super::loaded_files::LoadedFiles;
 use super::sd_card::{self, SdCard};
 use super::{image, pflash};
+use crate::client::qtest::Qtest;
 use crate::client::transaction::Transaction;
 use crate::config::QemuConfig;
 use crate::error::CommandError;
-use crate::guest::qtest::Qtest;
 
 /// What a session keeps for its snapshots. Used by one transaction at a time.
 #[derive(Default)]
