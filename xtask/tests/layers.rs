@@ -73,11 +73,18 @@ fn the_sans_io_crates_pull_in_no_runtime_and_no_socket() {
 }
 
 /// Folders of `qemu-controller/src` and what they must not name, as the head of `client/mod.rs` says.
-const FOLDERS: [(&str, &[&str]); 4] = [
+const FOLDERS: [(&str, &[&str]); 8] = [
     ("client", &["session", "guest", "snapshot", "fork"]),
     ("guest", &["snapshot", "fork"]),
     ("snapshot", &["guest", "fork"]),
     ("fork", &["guest"]),
+    (
+        "serial",
+        &["session", "guest", "snapshot", "fork", "verdict"],
+    ),
+    ("debug", &["snapshot", "fork", "semihosting", "testing"]),
+    ("source", &["snapshot", "fork", "semihosting", "testing"]),
+    ("semihosting", &["snapshot", "fork", "testing"]),
 ];
 
 #[test]
