@@ -8,8 +8,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
 
+use crate::ctl::Ctl;
 use crate::logs;
 use crate::mcp::Mcp;
+use crate::serve::Serve;
 use crate::settings::Settings;
 use crate::test_run;
 
@@ -26,6 +28,8 @@ pub(crate) enum Verb {
     Run(Box<Run>),
     Machines(Machines),
     Mcp(Mcp),
+    Serve(Box<Serve>),
+    Ctl(Ctl),
 }
 
 /// List the machines of an installed QEMU, and what differs by it

@@ -1,5 +1,5 @@
 //! `qemu-controller run FIRMWARE`, `qemu-controller machines`, `qemu-controller mcp`: firmware in QEMU from the command line, as
-//! Cargo's runner, and for agents.
+//! Cargo's runner, and for agents; `serve` and `ctl`: call by call.
 //!
 //! Thin over the library: words to a configuration, bytes to stdout, a verdict to an exit status.
 
@@ -7,6 +7,7 @@ mod args;
 mod calls;
 mod config_file;
 mod coverage;
+mod ctl;
 mod debugger;
 mod escape;
 mod expectation;
@@ -20,6 +21,7 @@ mod output;
 mod report;
 mod run;
 mod running;
+mod serve;
 mod settings;
 mod signals;
 mod stderr;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         Ok(Verb::Run(run)) => run::run(*run),
         Ok(Verb::Machines(machines)) => machines::list(&machines.qemu),
         Ok(Verb::Mcp(mcp)) => mcp::serve(&mcp),
+        Ok(Verb::Serve(serve)) => serve::serve(*serve),
+        Ok(Verb::Ctl(ctl)) => ctl::ask(ctl),
         Err(error) => say(&error),
     })
 }

@@ -234,6 +234,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// For the machine that is meant where none is named.
+    pub(crate) fn main(call: Call) -> Self {
+        let on = MAIN.to_owned();
+        Self { on, call }
+    }
+
     /// Reads `{"call": NAME, "on": MACHINE, …}`.
     pub(crate) fn from_json(mut object: Map<String, Value>) -> Result<Self, CallError> {
         let on = match object.remove("on") {

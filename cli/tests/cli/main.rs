@@ -17,6 +17,7 @@ mod machines;
 mod mcp;
 mod output;
 mod semihosting;
+mod serve;
 mod signals;
 mod tests;
 mod wrong_input;

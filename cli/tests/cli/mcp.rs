@@ -14,7 +14,7 @@ const BOARDS: [(&str, &str); 2] = [
     ("riscv", "instruction access fault"),
 ];
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/planted")
 }
 
@@ -147,7 +147,7 @@ fn words(result: &Value) -> String {
 }
 
 /// The children of a process, of all its threads.
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let lists = tasks.map(|task| task.unwrap().path().join("children"));
     let lists = lists.map(|list| std::fs::read_to_string(list).unwrap_or_default());
@@ -156,7 +156,7 @@ fn children(pid: u32) -> Vec<u32> {
     pids.map(|pid| pid.parse().unwrap()).collect()
 }
 
-fn gone(qemus: &[u32]) {
+pub(crate) fn gone(qemus: &[u32]) {
     for &qemu in qemus {
         until("the end of its QEMU", || {
             (!test_support::procfs::runs(qemu)).then_some(())
@@ -164,7 +164,7 @@ fn gone(qemus: &[u32]) {
     }
 }
 
-fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 

@@ -1,0 +1,292 @@
+//! `serve`: holds a machine for one-shot calls, on a unix socket that only its owner can reach.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::calls::{Answer, Call, CallError, Kind, Machines, Policy, Request};
+use crate::escape;
+use crate::report::OWN_FAILURE;
+use crate::settings::SemihostingMode;
+use crate::signals::Signals;
+
+/// The longest request, in bytes, and how long one may take to come.
+const REQUEST: u64 = 64 * 1024;
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// How many clients are served at once; others wait.
+const CLIENTS: usize = 16;
+
+/// Hold a firmware in QEMU for the calls of `qemu-controller ctl`
+///
+/// The firmware is paused before its first instruction. It ends with `ctl stop`, a signal (Ctrl-C, a
+/// closed terminal), or when nothing was asked for the time of --idle; QEMU ends with it.
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    /// The ELF file
+    firmware: PathBuf,
+    /// A name for `ctl --session`
+    #[arg(long, value_name = "NAME", default_value = DEFAULT)]
+    session: String,
+    /// End when nothing was asked for this long, such as 30m
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
+    idle: Duration,
+    /// QEMU's name of the board [default: the first known one that the firmware fits]
+    #[arg(long, value_name = "NAME")]
+    machine: Option<String>,
+    /// CPU model [default: the board's]
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// Memory, such as 64K or 16M [default: the board's]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+    /// The QEMU, such as qemu-system-riscv32 [default: the one that the firmware needs]
+    #[arg(long, value_name = "PROGRAM")]
+    qemu: Option<String>,
+    /// Virtual time by instructions, 2^SHIFT ns each
+    #[arg(long, value_name = "SHIFT")]
+    deterministic: Option<u8>,
+    /// What the firmware reaches by semihosting, as of `run`
+    #[arg(long, value_name = "WHAT", default_value = "console")]
+    semihosting: SemihostingMode,
+}
+
+/// The session that is meant where none is named.
+pub(crate) const DEFAULT: &str = "default";
+
+/// Where the session of this name is served.
+pub(crate) fn socket(name: &str) -> Result<PathBuf, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(is_plain) {
+        return Err("a session's name has 1 to 32 letters, digits, _ and -".to_owned());
+    }
+    let user = rustix::process::getuid().as_raw();
+    let folder = match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => Path::new(&folder).join("qemu-controller"),
+        None => std::env::temp_dir().join(format!("qemu-controller-{user}")),
+    };
+    Ok(folder.join(format!("{name}.sock")))
+}
+
+/// Refuses a folder that somebody else could have put there, or can enter.
+pub(crate) fn check_folder(socket: &Path) -> Result<(), String> {
+    let folder = socket.parent().unwrap_or(Path::new("/"));
+    let words = |error: io::Error| format!("{}: {error}", folder.display());
+    let metadata = folder.symlink_metadata().map_err(words)?;
+    let is_ours = metadata.uid() == rustix::process::getuid().as_raw();
+    if !metadata.is_dir() || !is_ours || metadata.mode() & 0o077 != 0 {
+        return Err(format!(
+            "{} has to be a folder of yours that nobody else can enter (chmod 700)",
+            folder.display()
+        ));
+    }
+    Ok(())
+}
+
+/// The socket, while the lock beside it says whose it is.
+struct Place {
+    listener: UnixListener,
+    socket: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    fn take(name: &str) -> Result<Self, String> {
+        let socket = socket(name)?;
+        let words = |error: io::Error| format!("{}: {error}", socket.display());
+        if let Some(folder) = socket.parent() {
+            let made = std::fs::DirBuilder::new().mode(0o700).create(folder);
+            match made {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(format!("{}: {error}", folder.display()));
+                }
+                _ => check_folder(&socket)?,
+            }
+        }
+        let mut options = File::options();
+        let lock = options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(socket.with_extension("lock")).map_err(words)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(format!(
+                "the session {name} is served already; `qemu-controller ctl --session {name} stop` \
+                 ends it, and --session gives this one another name"
+            ));
+        }
+        // Of one that was killed: whoever holds the lock serves.
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(words(error)),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&socket).map_err(words)?;
+        Ok(Self {
+            listener,
+            socket,
+            _lock: lock,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The lock's file stays: removed, two could hold two of them.
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Serves until it is to end; the exit status.
+pub(crate) fn serve(serve: Serve) -> u8 {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let status = match runtime {
+        Ok(runtime) => {
+            let status = runtime.block_on(run(serve));
+            runtime.shutdown_background();
+            status
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    status.unwrap_or_else(|words| {
+        // Without a stderr there is nobody to say it to.
+        let _ = writeln!(io::stderr(), "qemu-controller: {}", escape::lines(&words));
+        OWN_FAILURE
+    })
+}
+
+async fn run(serve: Serve) -> Result<u8, String> {
+    let mut signals = Signals::listen().map_err(|error| error.to_string())?;
+    let place = Place::take(&serve.session)?;
+    let machines = Arc::new(Machines::new(Policy {
+        project: std::env::current_dir().map_err(|error| error.to_string())?,
+        confined: false,
+        semihosting: serve.semihosting,
+    }));
+    let start = Request::main(Call::Start {
+        firmware: serve.firmware,
+        machine: serve.machine,
+        cpu: serve.cpu,
+        memory: serve.memory,
+        qemu: serve.qemu,
+        deterministic: serve.deterministic,
+    });
+    let started = tokio::select! {
+        started = machines.perform(start) => started.map_err(|error| error.message)?,
+        signal = signals.next() => return Ok(128 + signal),
+    };
+    let words = format!(
+        "{}; steer it with `qemu-controller ctl{}`",
+        started.words(),
+        match serve.session.as_str() {
+            DEFAULT => String::new(),
+            name => format!(" --session {name}"),
+        }
+    );
+    // Who started it may not listen.
+    let _ = writeln!(io::stdout(), "{words}");
+    let status = tokio::select! {
+        status = clients(&place.listener, &machines, serve.idle) => status,
+        signal = signals.next() => 128 + signal,
+    };
+    // Nobody is to find a session that ends.
+    drop(place);
+    machines.stop_all().await;
+    Ok(status)
+}
+
+/// Serves clients until no machine is left, or nothing was asked for too long.
+async fn clients(listener: &UnixListener, machines: &Arc<Machines>, idle: Duration) -> u8 {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    let (served, mut latest) = watch::channel(());
+    loop {
+        let is_quiet = places.available_permits() == CLIENTS;
+        let quiet_until = Instant::now().checked_add(idle).filter(|_| is_quiet);
+        let quiet = async {
+            match quiet_until {
+                Some(instant) => sleep_until(instant).await,
+                None => std::future::pending().await,
+            }
+        };
+        let accepted = tokio::select! {
+            accepted = async {
+                // The semaphore is never closed.
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                Some((listener.accept().await.ok()?.0, place))
+            } => accepted,
+            _ = latest.changed() => {
+                if machines.names().is_empty() {
+                    return 0;
+                }
+                continue;
+            }
+            () = quiet => return 0,
+        };
+        let Some((stream, client)) = accepted else {
+            // As where there are too many descriptors: not at once again.
+            tokio::time::sleep(ARRIVAL / 100).await;
+            continue;
+        };
+        let (machines, served) = (Arc::clone(machines), served.clone());
+        tokio::spawn(async move {
+            // A client that is gone has its reasons.
+            let _ = client_of(stream, &machines).await;
+            drop(client);
+            served.send_replace(());
+        });
+    }
+}
+
+/// One request, and its answer.
+async fn client_of(stream: UnixStream, machines: &Machines) -> io::Result<()> {
+    // The folder keeps others out already.
+    if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
+        return Ok(());
+    }
+    let (input, mut output) = stream.into_split();
+    let mut input = BufReader::new(input).take(REQUEST);
+    let mut line = Vec::new();
+    let Ok(read) = timeout(ARRIVAL, input.read_until(b'\n', &mut line)).await else {
+        return Ok(());
+    };
+    read?;
+    let answer = match request(&line) {
+        Ok(request) => tokio::select! {
+            answer = machines.perform(request) => answer,
+            // Whoever asked is gone, or says more than one request.
+            _ = input.read_u8() => return Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    let answer = to_json(answer).to_string() + "\n";
+    timeout(ARRIVAL, output.write_all(answer.as_bytes()))
+        .await
+        .unwrap_or(Ok(()))
+}
+
+fn request(line: &[u8]) -> Result<Request, CallError> {
+    let invalid = |words: String| CallError::new(Kind::Invalid, words);
+    if line.last() != Some(&b'\n') {
+        return Err(invalid(format!(
+            "a request is one line of at most {REQUEST} bytes"
+        )));
+    }
+    let object = serde_json::from_slice(line);
+    Request::from_json(object.map_err(|error| invalid(error.to_string()))?)
+}
+
+fn to_json(answer: Result<Answer, CallError>) -> Value {
+    match answer {
+        Ok(answer) => json!({ "words": answer.words(), "answer": answer }),
+        Err(error) => json!({ "error": error }),
+    }
+}
