@@ -1,6 +1,6 @@
 //! The machines by their names, and a call's way to its machine, with a bound on its time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,20 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) struct Machines {
     policy: Policy,
     all: Mutex<BTreeMap<String, Arc<Machine>>>,
+    /// The names of those that start.
+    starting: Mutex<BTreeSet<String>>,
+}
+
+/// A name that nobody else gets while its machine starts.
+struct Reserved<'a> {
+    machines: &'a Machines,
+    name: String,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.machines.starting().remove(&self.name);
+    }
 }
 
 impl Machines {
@@ -35,7 +49,12 @@ impl Machines {
         Self {
             policy,
             all: Mutex::default(),
+            starting: Mutex::default(),
         }
+    }
+
+    fn starting(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Machine>>> {
@@ -80,7 +99,7 @@ impl Machines {
                 qemu,
                 deterministic,
             } => {
-                self.free(&on)?;
+                let name = self.reserve(on)?;
                 let wanted = Wanted {
                     firmware,
                     machine,
@@ -90,19 +109,22 @@ impl Machines {
                     deterministic,
                 };
                 let started = self.policy.start(&wanted).await?;
-                self.add(on, started).await
+                Ok(self.add(name, started).await)
             }
             Call::Fork { name } => {
-                self.free(&name)?;
+                let name = self.reserve(name)?;
                 let forked = perform::fork(&*self.of(&on)?).await?;
-                self.add(name, forked).await
+                Ok(self.add(name, forked).await)
             }
             Call::List {} => {
                 let all = self.all().clone();
-                let mut machines = Vec::new();
+                // All at once: each that hangs takes its time.
+                let mut asked = JoinSet::new();
                 for (name, machine) in all {
-                    machines.push(machine.status(&name).await);
+                    asked.spawn(async move { machine.status(&name).await });
                 }
+                let mut machines = asked.join_all().await;
+                machines.sort_by(|one, other| one.machine.cmp(&other.machine));
                 Ok(Answer::Machines { machines })
             }
             Call::Stop {} => {
@@ -117,8 +139,8 @@ impl Machines {
         }
     }
 
-    /// Whether a new machine can have this name.
-    fn free(&self, name: &str) -> Result<(), CallError> {
+    /// A name for a new machine, if it can have it.
+    fn reserve(&self, name: String) -> Result<Reserved<'_>, CallError> {
         let refuse = |message: String| Err(CallError::new(Kind::Invalid, message));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.is_empty() || name.len() > NAME || !name.bytes().all(is_plain) {
@@ -126,24 +148,24 @@ impl Machines {
                 "a machine's name has 1 to {NAME} letters, digits, . _ and -"
             ));
         }
-        let all = self.all();
-        if all.contains_key(name) {
+        let (all, mut starting) = (self.all(), self.starting());
+        if all.contains_key(&name) || starting.contains(&name) {
             return refuse(format!("there is a machine {name} already; stop it first"));
         }
-        if all.len() >= MACHINES {
+        if all.len() + starting.len() >= MACHINES {
             return refuse(format!(
                 "there are {MACHINES} machines already; stop one first"
             ));
         }
-        Ok(())
+        starting.insert(name.clone());
+        let machines = self;
+        Ok(Reserved { machines, name })
     }
 
-    async fn add(&self, name: String, machine: Machine) -> Result<Answer, CallError> {
-        // Another call may have taken the name meanwhile.
-        self.free(&name)?;
+    async fn add(&self, name: Reserved<'_>, machine: Machine) -> Answer {
         let machine = Arc::new(machine);
-        self.all().insert(name.clone(), Arc::clone(&machine));
-        Ok(Answer::Status(machine.status(&name).await))
+        self.all().insert(name.name.clone(), Arc::clone(&machine));
+        Answer::Status(machine.status(&name.name).await)
     }
 
     /// Ends all of them, and waits for that.

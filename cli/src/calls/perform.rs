@@ -28,6 +28,9 @@ const TEXT: usize = 16 * 1024;
 const STEPS: u32 = 1000;
 const STEPPING: Duration = Duration::from_secs(10);
 
+/// How long a save, a load or a fork may take: a machine may have much memory.
+const STATE: Duration = Duration::from_secs(20);
+
 /// How many breakpoints and watchpoints, registers or symbols a call has.
 const PLACES: usize = 32;
 const NAMES: usize = 128;
@@ -135,6 +138,7 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
             Ok(Answer::cores(&reports))
         }
         Call::SaveSnapshot { name, overwrite } => {
+            let session = session.with_deadline(STATE);
             let save = session.save_snapshot(&name);
             let lost = match overwrite {
                 true => save.overwrite().await?,
@@ -149,6 +153,7 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
         }
         Call::LoadSnapshot { name } => {
             session
+                .with_deadline(STATE)
                 .load_snapshot(&name)
                 .then(AfterLoad::AsBefore)
                 .await?;
@@ -176,7 +181,8 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
 pub(crate) async fn fork(machine: &Machine) -> Result<Machine, CallError> {
     let (printed, transcript) = (Printed::default(), Printed::default());
     let has_semihosting = machine.has_semihosting;
-    let forks = machine.session.fork_with(1, |config| {
+    let session = machine.session.with_deadline(STATE);
+    let forks = session.fork_with(1, |config| {
         let config = config.qmp_transcript_to(transcript.clone());
         record(config, &printed, has_semihosting)
     });

@@ -444,6 +444,30 @@ fn a_qemu_that_is_killed_hangs_or_locks_up() {
     client.ends();
 }
 
+/// Many starts at once: no name is given twice, and there are no more machines than there may be.
+#[test]
+fn machines_that_start_at_once_are_bounded() {
+    let mut client = Client::start(&[], &folder());
+    for number in 0..20 {
+        let on = format!("m{}", number / 2 * 2);
+        let arguments = json!({ "firmware": "cortex-m.elf", "on": on });
+        let params = json!({ "name": "start", "arguments": arguments });
+        client.ask("tools/call", params);
+    }
+    until("ten machines", || {
+        let (_, list) = client.call("list", json!({}));
+        (list["machines"].as_array().unwrap().len() == 10).then_some(())
+    });
+    assert_eq!(client.qemus().len(), 10);
+    for number in 0..6 {
+        let on = format!("further{number}");
+        client.call("start", json!({ "firmware": "cortex-m.elf", "on": on }));
+    }
+    let (kind, words) = client.refused("fork", json!({ "name": "one-more", "on": "m0" }));
+    assert_eq!(kind, "invalid", "{words}");
+    client.ends();
+}
+
 /// However the program ends, its QEMUs end.
 #[test]
 fn no_qemu_outlives_it() {
