@@ -1,5 +1,6 @@
 //! `mcp`: a scripted client, plain JSON-RPC over the pipes, that debugs firmware with a planted bug.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -57,7 +58,6 @@ impl Client {
     }
 
     fn write(&mut self, message: &Value) {
-        use std::io::Write as _;
         let stdin = self.stdin.as_mut().unwrap();
         writeln!(stdin, "{message}").unwrap();
     }
@@ -444,6 +444,37 @@ fn a_qemu_that_is_killed_hangs_or_locks_up() {
     client.ends();
 }
 
+/// A client that reads no answers, and keeps its end of the pipe, does not keep QEMU.
+#[test]
+fn a_client_that_reads_nothing_does_not_keep_it() {
+    let child = Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
+        .arg("mcp")
+        .current_dir(folder())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut child = child.unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let info = json!({ "name": "test", "version": "1" });
+    let hello = json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info });
+    let request = |id: u32, method: &str, params: Value| {
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string() + "\n"
+    };
+    let started = json!({ "name": "start", "arguments": { "firmware": "riscv.elf" } });
+    let mut requests = request(1, "initialize", hello);
+    requests += &request(2, "tools/call", started);
+    stdin.write_all(requests.as_bytes()).unwrap();
+    let qemu = until("its QEMU", || children(child.id()).first().copied());
+    for id in 3..100 {
+        let request = request(id, "tools/list", json!({}));
+        stdin.write_all(request.as_bytes()).unwrap();
+    }
+    drop(stdin);
+    let status = until("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    gone(&[qemu]);
+}
+
 /// Many starts at once: no name is given twice, and there are no more machines than there may be.
 #[test]
 fn machines_that_start_at_once_are_bounded() {
@@ -515,7 +546,6 @@ fn what_it_printed_and_said_can_be_read() {
 /// A client that writes what is no request gets an error or nothing, and the next is answered.
 #[test]
 fn nonsense_does_not_end_it() {
-    use std::io::Write as _;
     let mut client = Client::start(&[], &folder());
     let stdin = client.stdin.as_mut().unwrap();
     stdin.write_all(b"nonsense\n{}\n[1]\n\xff\xfe\n\n").unwrap();
