@@ -91,6 +91,45 @@ pub fn over_pair(firmware: &Path, stopped: bool) -> Result<(Machine, UnixStream)
     ))
 }
 
+/// A QEMU that inherits its GDB stub, held.
+pub fn stub_over_pair(firmware: &Path) -> Result<(Machine, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    ours.set_read_timeout(Some(PATIENCE))?;
+    let mut command = command(firmware, true);
+    command.args(["-chardev", "socket,id=stub,fd=3", "-gdb", "chardev:stub"]);
+    command.fd_mappings(vec![FdMapping {
+        parent_fd: theirs.into(),
+        child_fd: 3,
+    }])?;
+    Ok((
+        Machine {
+            child: command.spawn()?,
+            _folder: None,
+        },
+        ours,
+    ))
+}
+
+/// A QEMU, held, whose GDB stub listens on a unix socket, which is there.
+pub fn stub_over_unix(firmware: &Path) -> Result<(Machine, PathBuf)> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("gdb");
+    let mut command = command(firmware, true);
+    command
+        .arg("-gdb")
+        .arg(format!("unix:{},server=on,wait=off", path.display()));
+    let machine = Machine {
+        child: command.spawn()?,
+        _folder: Some(folder),
+    };
+    let since = std::time::Instant::now();
+    while !path.exists() {
+        ensure!(since.elapsed() < PATIENCE, "QEMU makes no socket");
+        std::thread::yield_now();
+    }
+    Ok((machine, path))
+}
+
 /// A QEMU that listens on a unix socket, which need not be there yet.
 pub fn over_unix(firmware: &Path, stopped: bool) -> Result<(Machine, PathBuf)> {
     let folder = tempfile::tempdir()?;

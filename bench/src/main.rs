@@ -1,6 +1,7 @@
 //! Measures the project beside its peers and the practical limit: `cargo xtask bench` builds and
 //! runs this.
 
+mod debugger;
 mod decode;
 mod dependencies;
 mod events;
@@ -43,7 +44,7 @@ struct Args {
     /// Where results.json, table.md and the plots go
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
-    /// A Python that has the package qemu.qmp
+    /// A Python that has the packages qemu.qmp and pygdbmi
     #[arg(long)]
     python: Option<PathBuf>,
     /// One round of one contender, for strace or a profiler: a client's name for round trips, a
@@ -66,6 +67,8 @@ pub struct Bench {
     pub quick: bool,
     pub firmware: PathBuf,
     pub python: Option<RefCell<Python>>,
+    /// The same, for a script of its own.
+    pub python_path: Option<PathBuf>,
     /// The project's folder.
     pub root: PathBuf,
     pub out: PathBuf,
@@ -83,7 +86,7 @@ impl Bench {
 
 type Subject = (&'static str, fn(&Bench, &mut Report) -> Result<()>);
 
-const SUBJECTS: [Subject; 11] = [
+const SUBJECTS: [Subject; 12] = [
     ("ready", ready::run),
     ("life", ready::life),
     ("round-trips", round_trips::run),
@@ -91,6 +94,7 @@ const SUBJECTS: [Subject; 11] = [
     ("events", events::run),
     ("decode", decode::run),
     ("snapshots", snapshots::run),
+    ("debugger", debugger::run),
     ("sessions", sessions::run),
     ("tests", tests::run),
     ("source", source::run),
@@ -141,6 +145,11 @@ fn main() -> Result<()> {
         firmware: fs::canonicalize(&args.firmware)
             .with_context(|| args.firmware.display().to_string())?,
         python: python.map(RefCell::new),
+        python_path: args
+            .python
+            .as_deref()
+            .map(std::path::absolute)
+            .transpose()?,
         root: fs::canonicalize(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))?,
         out: fs::canonicalize(&args.out)?,
     };

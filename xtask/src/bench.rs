@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     bench.args(args.quick.then_some("--quick"));
     match python(&out) {
         Ok(python) => drop(bench.arg("--python").arg(python)),
-        Err(error) => eprintln!("without the Python package qemu.qmp: {error:#}"),
+        Err(error) => eprintln!("without the Python packages: {error:#}"),
     }
     succeed(bench.current_dir(&root))?;
     if args.write_docs {
@@ -79,13 +79,13 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python with the package, in an environment of its own that is made once.
+/// A Python with the packages, in an environment of its own that is made once.
 fn python(out: &Path) -> anyhow::Result<PathBuf> {
     let environment = out.join("venv");
     let python = environment.join("bin/python");
     let has_it = || {
         let mut look = Command::new(&python);
-        look.args(["-c", "import qemu.qmp"])
+        look.args(["-c", "import qemu.qmp, pygdbmi"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -103,6 +103,7 @@ fn python(out: &Path) -> anyhow::Result<PathBuf> {
             "install",
             "--quiet",
             "qemu.qmp==0.0.6",
+            "pygdbmi==0.11.0.0",
         ]))?;
         ensure!(has_it(), "it was installed and can't be imported");
     }
