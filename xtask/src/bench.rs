@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long)]
     write_docs: bool,
     /// Only these subjects: ready, life, round-trips, in-flight, events, decode, snapshots,
-    /// sessions, tests, source, dependencies
+    /// debugger, sessions, tests, source, dependencies
     #[arg(value_name = "SUBJECT")]
     subjects: Vec<String>,
 }
