@@ -68,6 +68,8 @@ enum Part {
     Connects,
     /// The tests in which QEMU is killed or stopped, ten times over
     Kills,
+    /// The session's debugger: a thousand breakpoints over resets and loads, and its other tests
+    Debugger,
     /// Each way in which a run of firmware ends, fifty times
     Verdicts,
     /// Each kind of save whose guest is stopped meanwhile, five hundred times
@@ -188,6 +190,7 @@ async fn do_part(part: Part, args: &Args) -> anyhow::Result<Row> {
             let tests = suite(&["kill_matrix", "snapshots::killed", "forks::killed"]);
             suites::again("kills", pick(10, 1), tests).await
         }
+        Part::Debugger => suites::again("debugger", 1, suite(&["debugger"])).await,
         Part::Verdicts => suites::again("verdicts", 1, suite(&["verdicts"])).await,
         Part::Stops => suites::again("stops", 1, suite(&["snapshots::stopped"])).await,
         Part::Walk => suites::again("walk", 1, suite(&["walk"])).await,

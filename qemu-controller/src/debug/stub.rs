@@ -172,6 +172,7 @@ impl Stub {
             match self.next_event().await {
                 Event::Stopped(reply) => return Ok(reply),
                 Event::Reply(Err(error)) => {
+                    self.state().runs = false;
                     let what = "running the guest";
                     return Err(DebugError::Refused { what, error });
                 }
