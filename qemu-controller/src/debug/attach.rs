@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use gdb_remote::client::Reply;
 use gdb_remote::handshake::StubIdentity;
 use gdb_remote::reply::StopReply;
 use qmp_proto::Command;
@@ -51,6 +52,9 @@ const BIG_ENDIAN: [&str; 12] = [
     "sparc",
     "sparc64",
 ];
+
+/// More clusters than any machine of QEMU's has.
+const MOST_CLUSTERS: u32 = 16;
 
 /// A stub that is ours.
 pub(super) struct Attachment {
@@ -186,13 +190,50 @@ impl Attachment {
         match attachment.stub.connected(deadline).await {
             Ok(identity) => {
                 let _ = attachment.identity.set(identity);
-                Ok(Arc::new(attachment))
+                match attachment.attach_clusters(deadline).await {
+                    Ok(()) => Ok(Arc::new(attachment)),
+                    Err(error) => {
+                        attachment.close_logged().await;
+                        Err(error)
+                    }
+                }
             }
             Err(error) => {
                 attachment.close_logged().await;
                 Err(error)
             }
         }
+    }
+
+    /// The stub's clients have the first cluster of a machine; a stop in another would be taken for
+    /// one in that.
+    async fn attach_clusters(&self, deadline: Duration) -> Result<(), DebugError> {
+        let identity = self.identity();
+        if !identity.features.supports("multiprocess") {
+            return Ok(());
+        }
+        for process in 2..=MOST_CLUSTERS {
+            let attach = format!("vAttach;{process:x}");
+            let reply = self
+                .stub
+                .ask("attaching a cluster", deadline, |client| {
+                    client.send_packet(attach.as_bytes())
+                })
+                .await?;
+            let is_attached = matches!(&reply, Reply::Packet(reply) if reply.starts_with(b"T"));
+            if !is_attached {
+                break;
+            }
+            // That made it the current one.
+            if let Some(first) = identity.stop.as_ref().and_then(StopReply::thread) {
+                self.stub
+                    .ask("selecting a thread", deadline, |client| {
+                        client.select_thread(first)
+                    })
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the guest runs, as QEMU answers. The turn is the caller's.

@@ -44,7 +44,7 @@ pub enum DebugError {
     #[error(transparent)]
     Place(MemoryError),
     /// The guest has no register of this name.
-    #[error("the guest has no register '{name}'; it has {}", .known.join(", "))]
+    #[error("the guest has no register '{name}'; it has {}", listed(.known))]
     NoRegister {
         /// The name.
         name: String,
@@ -123,4 +123,11 @@ pub enum DebugError {
     /// QEMU could not be asked; where it has ended, this says how.
     #[error(transparent)]
     Command(#[from] CommandError),
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "none by name: this QEMU's stub does not describe the target".to_owned(),
+        names => names.join(", "),
+    }
 }

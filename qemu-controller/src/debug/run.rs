@@ -35,7 +35,7 @@ use crate::verdict::Verdict;
 pub(super) const SIGINT: u8 = 2;
 pub(super) const SIGTRAP: u8 = 5;
 
-/// How long QEMU may take to end after its stub's stream has.
+/// How long QEMU may take to end after its stub's stream has, at most.
 const ENDING: Duration = Duration::from_secs(20);
 
 /// How long to wait for the stub's stop reply once the monitor has reported the stop: it comes at
@@ -349,7 +349,8 @@ impl Debugger {
 
     /// The stub's stream is over: mostly because QEMU has ended, which has a verdict.
     async fn ended(&self) -> Result<Moved, DebugError> {
-        match timeout(ENDING, self.session.wait()).await {
+        let deadline = self.session.deadline.min(ENDING);
+        match timeout(deadline, self.session.wait()).await {
             Ok(verdict) => Ok(Moved::Ended(Box::new(verdict))),
             Err(_) => Err(DebugError::Closed(gdb_remote::client::Closed::Eof)),
         }

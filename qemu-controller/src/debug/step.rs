@@ -21,6 +21,8 @@ impl Debugger {
     pub async fn step_instruction(&mut self) -> Result<Stop, DebugError> {
         let at = instant_after(self.session.deadline);
         let mut verb = self.begin("step").await?;
+        // Before it moves: where it is then is to be told.
+        self.register_of(&["pc", "rip", "eip"])?;
         verb.is_unfinished = true;
         let reason = match self.advance(Motion::Step, at, &mut verb).await? {
             Moved::Stopped(_) => StopReason::Stepped,

@@ -7,6 +7,8 @@ mod peer;
 
 mod attached;
 mod cancelling;
+#[cfg(feature = "debugger")]
+mod debugger;
 mod ended;
 mod events;
 mod faults;

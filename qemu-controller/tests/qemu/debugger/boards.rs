@@ -150,3 +150,67 @@ async fn a_and_risc_v_profiles_are_debugged_alike() {
         }
     }
 }
+
+#[tokio::test]
+async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() {
+    // Those whose stubs have no target description in 7.2 have no registers by name.
+    for (qemu, machine, cpu, memory, described) in [
+        ("qemu-system-avr", "uno", "avr5-avr-cpu", "2K", true),
+        ("qemu-system-x86_64", "microvm", "qemu64", "128M", true),
+        ("qemu-system-m68k", "virt", "m68040", "128M", true),
+        ("qemu-system-mips", "malta", "24Kf", "128M", false),
+        ("qemu-system-xtensa", "sim", "dc232b", "128M", false),
+    ] {
+        let config = QemuConfig::default()
+            .qemu(qemu)
+            .machine(machine)
+            .cpu(cpu)
+            .memory(memory)
+            .start_paused(true)
+            .start_deadline(DEADLINE)
+            .command_deadline(DEADLINE);
+        let session = Session::start(config).await.unwrap();
+        let mut debugger = session.debugger().await.unwrap();
+        let stopped = match debugger.step_instruction().await {
+            Ok(stop) => {
+                assert!(matches!(stop.reason, StopReason::Stepped), "{qemu}: {stop}");
+                let registers = debugger.read_registers().await.unwrap();
+                assert!(registers.names().count() > 16, "{qemu}: {registers:?}");
+                stop.pc.is_some()
+            }
+            Err(error) => {
+                let error = error.to_string();
+                let words = "the guest has no register 'pc'; it has none by name: this QEMU's stub \
+                             does not describe the target";
+                assert_eq!(error, words, "{qemu}");
+                false
+            }
+        };
+        assert_eq!(stopped, described, "{qemu}");
+    }
+}
+
+#[tokio::test]
+async fn the_cores_of_all_clusters_are_threads() {
+    let config = QemuConfig::default()
+        .machine("mps2-an521")
+        .start_paused(true)
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let threads = debugger.threads().await.unwrap();
+    let names: Vec<_> = threads.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["p1.1", "p2.2"]);
+    for (number, thread) in threads.into_iter().enumerate() {
+        debugger.select_thread(thread).await.unwrap();
+        debugger
+            .write_register("r7", number as u64 + 5)
+            .await
+            .unwrap();
+        assert_eq!(
+            debugger.read_register("r7").await.unwrap(),
+            number as u64 + 5
+        );
+    }
+}
