@@ -12,12 +12,16 @@ use tokio::time::timeout;
 use super::{SIGNALS, patience_for_a_start};
 use crate::support::{DEADLINE, Fifo, Held, config, process_with};
 
+/// QEMU makes it once it has answered the greeting's commands, and waits to open its file.
+const HELD: &str = "loader,id=held,addr=0x20000000,force-raw=on";
+
 /// Starts a session that cannot get beyond a phase, sends the signal in it, and looks at the error.
 async fn during_start(phase: StartPhase, signal: Signal) {
     let fifo = Fifo::new();
     let marker = format!("kill-{phase:?}-{}-{}", signal.as_raw(), std::process::id());
     let asked = Arc::new(Notify::new());
-    let loader = format!("loader,file={fifo},addr=0x20000000,force-raw=on");
+    // Said apart: a pipe for a loader is refused before QEMU starts.
+    let loaded = format!("device.held.file={fifo}");
     let deadline = patience_for_a_start(signal).await;
     let config = config("tick").start_deadline(deadline);
     let config = match phase {
@@ -31,7 +35,7 @@ async fn during_start(phase: StartPhase, signal: Signal) {
             config.extra_args(["-name", &marker, "-readconfig", &fifo.to_string()])
         }
         _ => config
-            .extra_args(["-name", &marker, "-device", &loader])
+            .extra_args(["-name", &marker, "-device", HELD, "-set", &loaded])
             .qmp_transcript_to(Tell("qmp_capabilities", Arc::clone(&asked))),
     };
     let starting = tokio::spawn(Session::start(config));
