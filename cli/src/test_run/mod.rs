@@ -13,7 +13,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use qemu_controller::testing::{
-    self, PrintedTests, Progress, TestCase, TestResult, TestRun, TestRunError, embedded_tests,
+    self, PrintedTests, Progress, TestCase, TestListError, TestResult, TestRun, TestRunError,
+    embedded_tests,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -53,10 +54,13 @@ pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Option<Tests>, Failur
     if is_plain || run.tests == Some(Kind::None) {
         return Ok(None);
     }
-    if is_elf(firmware)
-        && let Some(tests) = embedded_tests(firmware).map_err(Failure::Tests)?
-    {
-        return Ok(Some(Tests::Listed(tests)));
+    if is_elf(firmware) {
+        match embedded_tests(firmware) {
+            Ok(Some(tests)) => return Ok(Some(Tests::Listed(tests))),
+            // What is wrong with the file, the check of the firmware says better.
+            Ok(None) | Err(TestListError::Firmware(_)) => {}
+            Err(error) => return Err(Failure::Tests(error)),
+        }
     }
     Ok(match run.tests {
         None | Some(Kind::None) => None,

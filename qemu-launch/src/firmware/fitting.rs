@@ -80,7 +80,10 @@ impl Core {
     fn runs(self, said: Option<(u64, u8)>, loaded: &Loaded) -> bool {
         match (self, said) {
             (Self::Any, _) => true,
-            (Self::ArmA, said) => said.is_none_or(|(_, profile)| profile != b'M'),
+            // Nothing said is nothing to go by: the file may be damaged.
+            (Self::ArmA, said) => {
+                said.is_some_and(|(number, profile)| profile != b'M' && !V6M.contains(&number))
+            }
             (Self::ArmM(runs), Some((number, b'M'))) => runs.contains(&number),
             // Version 6-M says no profile.
             (Self::ArmM(runs), Some((number, 0))) => number != 10 && runs.contains(&number),
