@@ -121,6 +121,14 @@ async fn text_and_defmt_come_side_by_side() {
     assert_eq!(session.rtt_named("defmt").await.unwrap().take(), b"");
 }
 
+/// The number of the line after the first one of the flood that comes: `defmt-rtt` overwrites what
+/// nobody has read until its control block was found.
+async fn first_of_flood(log: &mut Log) -> u32 {
+    let line = log.expect("flood ", DEADLINE).await.unwrap();
+    let number = line.message.split(' ').nth(1).unwrap();
+    number.parse::<u32>().unwrap() + 1
+}
+
 /// Ten seconds of it at full speed; in CI some thousand lines.
 #[tokio::test]
 async fn a_flood_is_whole_over_every_way() {
@@ -130,8 +138,14 @@ async fn a_flood_is_whole_over_every_way() {
         let lasts = Duration::from_secs(10);
         let since = Instant::now();
         let read = async {
-            log.expect(LINES[6], DEADLINE).await.unwrap();
-            for number in 0..count {
+            let first = match way {
+                "rtt" => first_of_flood(&mut log).await,
+                _ => {
+                    log.expect(LINES[6], DEADLINE).await.unwrap();
+                    0
+                }
+            };
+            for number in first..count {
                 let Some(Decoded::Line(line)) = log.next().await else {
                     panic!("{way} at {number}");
                 };
