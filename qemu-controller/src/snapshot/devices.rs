@@ -79,7 +79,7 @@ impl Devices {
     fn add(&mut self, device: &Described<'_>, major: u32) {
         let named = LostDevice {
             kind: device.kind.to_owned(),
-            address: device.regions.first().copied(),
+            address: device.address,
         };
         if device.kind == RX_INTERRUPTS {
             self.lost.push(LostDevice {
@@ -162,23 +162,24 @@ async fn done<T>(
 struct Described<'a> {
     kind: &'a str,
     text: &'a str,
-    /// Where its regions of registers are.
-    regions: Vec<u64>,
+    /// Where its first region of registers is, of those that are mapped by themselves.
+    address: Option<u64>,
 }
 
 impl<'a> Described<'a> {
     /// From `TYPE, id "…"` on, its properties on the lines that follow.
     fn parse(text: &'a str) -> Self {
         let (kind, _) = text.split_once(',').unwrap_or((text, ""));
-        let regions = text.lines().filter_map(|line| {
+        let address = text.lines().find_map(|line| {
             let (address, _) = line.trim().strip_prefix("mmio ")?.split_once('/')?;
-            u64::from_str_radix(address, 16).ok()
+            let address = u64::from_str_radix(address, 16).ok();
+            // One that is not mapped is at the last address.
+            address.filter(|&address| address != u64::MAX)
         });
         Self {
             kind,
             text,
-            // One that is not mapped anywhere is at the last address.
-            regions: regions.filter(|&address| address != u64::MAX).collect(),
+            address,
         }
     }
 
@@ -192,33 +193,27 @@ impl<'a> Described<'a> {
     }
 }
 
-/// Registers by region, offset and size. What turns the device on is first, so that it is written
+/// Registers by offset and size. What turns the device on is first, so that it is written
 /// last; of a pair that an 8-bit CPU reads low byte first and writes high byte first, the low one.
-type Layout = &'static [(usize, u64, u8)];
+type Layout = &'static [(u64, u8)];
 
 /// Control 1 to 3, baud rate, guard time.
-const STM32_USART: Layout = &[
-    (0, 0x0c, 4),
-    (0, 0x10, 4),
-    (0, 0x14, 4),
-    (0, 0x08, 4),
-    (0, 0x18, 4),
-];
+const STM32_USART: Layout = &[(0x0c, 4), (0x10, 4), (0x14, 4), (0x08, 4), (0x18, 4)];
 
 const STM32_SYSCFG: Layout = &[
-    (0, 0x00, 4),
-    (0, 0x04, 4),
-    (0, 0x08, 4),
-    (0, 0x0c, 4),
-    (0, 0x10, 4),
-    (0, 0x14, 4),
-    (0, 0x20, 4),
+    (0x00, 4),
+    (0x04, 4),
+    (0x08, 4),
+    (0x0c, 4),
+    (0x10, 4),
+    (0x14, 4),
+    (0x20, 4),
 ];
 
 /// Control B, C, baud rate.
-const AVR_USART: Layout = &[(0, 1, 1), (0, 2, 1), (0, 4, 1), (0, 5, 1)];
+const AVR_USART: Layout = &[(1, 1), (2, 1), (4, 1), (5, 1)];
 
-const AVR_POWER: Layout = &[(0, 0, 1)];
+const AVR_POWER: Layout = &[(0, 1)];
 
 /// The registers to read and write of a device that they put right.
 fn registers(device: &Described<'_>) -> Option<Vec<Register>> {
@@ -230,18 +225,18 @@ fn registers(device: &Described<'_>) -> Option<Vec<Register>> {
         "avr-power" => AVR_POWER,
         _ => return None,
     };
-    let register = |&(region, offset, size): &(usize, u64, u8)| {
-        let base = device.regions.get(region)?;
-        let address = base + offset;
-        Some(Register { address, size })
+    let base = device.address?;
+    let register = |&(offset, size): &(u64, u8)| Register {
+        address: base + offset,
+        size,
     };
-    layout.iter().map(register).collect()
+    Some(layout.iter().map(register).collect())
 }
 
 /// A load resets the timer, whose count is then less by all the time that the guest had run. QEMU
 /// sets its alarms anew when they are written.
 fn mtimer(device: &Described<'_>) -> Option<Vec<Register>> {
-    let base = device.regions.first()?;
+    let base = device.address?;
     let register = |offset: u64| Register {
         address: base + offset,
         size: 8,
