@@ -25,8 +25,11 @@ use crate::signals::Signals;
 const REQUEST: u64 = 64 * 1024;
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// How many clients are served at once; others wait.
+/// How many requests are worked on at once; others wait.
 const CLIENTS: usize = 16;
+
+/// How many clients may be connected; a further one is turned away. Most of them say nothing.
+const CONNECTED: usize = 256;
 
 /// Hold a firmware in QEMU for the calls of `qemu-controller ctl`
 ///
@@ -206,10 +209,11 @@ async fn run(serve: Serve) -> Result<u8, String> {
 
 /// Serves clients until no machine is left, or nothing was asked for too long.
 async fn clients(listener: &UnixListener, machines: &Arc<Machines>, idle: Duration) -> u8 {
-    let places = Arc::new(Semaphore::new(CLIENTS));
+    let connected = Arc::new(Semaphore::new(CONNECTED));
+    let workers = Arc::new(Semaphore::new(CLIENTS));
     let (served, mut latest) = watch::channel(());
     loop {
-        let is_quiet = places.available_permits() == CLIENTS;
+        let is_quiet = connected.available_permits() == CONNECTED;
         let quiet_until = Instant::now().checked_add(idle).filter(|_| is_quiet);
         let quiet = async {
             match quiet_until {
@@ -218,11 +222,7 @@ async fn clients(listener: &UnixListener, machines: &Arc<Machines>, idle: Durati
             }
         };
         let accepted = tokio::select! {
-            accepted = async {
-                // The semaphore is never closed.
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((listener.accept().await.ok()?.0, place))
-            } => accepted,
+            accepted = listener.accept() => accepted,
             _ = latest.changed() => {
                 if machines.names().is_empty() {
                     return 0;
@@ -231,23 +231,27 @@ async fn clients(listener: &UnixListener, machines: &Arc<Machines>, idle: Durati
             }
             () = quiet => return 0,
         };
-        let Some((stream, client)) = accepted else {
+        let Ok((stream, _)) = accepted else {
             // As where there are too many descriptors: not at once again.
             tokio::time::sleep(ARRIVAL / 100).await;
             continue;
         };
+        let Ok(place) = Arc::clone(&connected).try_acquire_owned() else {
+            continue;
+        };
         let (machines, served) = (Arc::clone(machines), served.clone());
+        let workers = Arc::clone(&workers);
         tokio::spawn(async move {
             // A client that is gone has its reasons.
-            let _ = client_of(stream, &machines).await;
-            drop(client);
+            let _ = client_of(stream, &machines, &workers).await;
+            drop(place);
             served.send_replace(());
         });
     }
 }
 
-/// One request, and its answer.
-async fn client_of(stream: UnixStream, machines: &Machines) -> io::Result<()> {
+/// One request, and its answer. A client that says nothing takes no place among the workers.
+async fn client_of(stream: UnixStream, machines: &Machines, workers: &Semaphore) -> io::Result<()> {
     // The folder keeps others out already.
     if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
         return Ok(());
@@ -261,7 +265,11 @@ async fn client_of(stream: UnixStream, machines: &Machines) -> io::Result<()> {
     read?;
     let answer = match request(&line) {
         Ok(request) => tokio::select! {
-            answer = machines.perform(request) => answer,
+            answer = async {
+                // The semaphore is never closed.
+                let _place = workers.acquire().await;
+                machines.perform(request).await
+            } => answer,
             // Whoever asked is gone, or says more than one request.
             _ = input.read_u8() => return Ok(()),
         },

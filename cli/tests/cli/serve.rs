@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -245,6 +246,20 @@ fn one_that_was_killed_leaves_no_qemu_and_can_be_started_again() {
     assert!(server.refuses(1, &["resume"]).contains("signal 9"));
     server.says(&["stop"]);
     server.leaves_nothing(0, &[]);
+}
+
+/// Clients that connect and say nothing keep nobody waiting.
+#[test]
+fn silent_clients_delay_no_other() {
+    let server = Server::start(&["riscv.elf"]);
+    let silent: Vec<_> = (0..40)
+        .map(|_| UnixStream::connect(server.socket()).unwrap())
+        .collect();
+    let since = Instant::now();
+    assert!(server.says(&["status"]).starts_with("main is paused"));
+    // One of them is given up after ten seconds.
+    assert!(since.elapsed() < Duration::from_secs(8), "{since:?}");
+    drop(silent);
 }
 
 /// A client that goes in the middle of its call holds nobody up.
