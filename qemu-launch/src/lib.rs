@@ -120,3 +120,4 @@ pub use spec::device::{
     Semihosting, SemihostingLevel,
 };
 pub use spec::endpoint::{Address, Endpoint};
+pub use spec::plain::{LoadedAs, PlainMachine};

@@ -4,6 +4,7 @@ pub(crate) mod device;
 pub(crate) mod endpoint;
 pub(crate) mod image;
 pub(crate) mod incoming;
+pub(crate) mod plain;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
