@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use crate::handshake::{Handshake, Progress, StubIdentity};
 use crate::link::{Broken, Event as LinkEvent, Link};
+use crate::packet::hex_digit;
 use crate::reply::{StopReply, ThreadId, is_error};
 
 /// The largest piece of memory that one request reads or writes: 16 MiB.
@@ -688,15 +689,13 @@ fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
     if digits.len() % 2 != 0 {
         return None;
     }
-    let pairs = digits.chunks_exact(2);
-    pairs
-        .map(|pair| match pair {
-            b"xx" => Some(0),
-            [high, low] => {
-                let digit = |byte: u8| char::from(byte).to_digit(16);
-                Some((digit(*high)? << 4 | digit(*low)?) as u8)
-            }
-            _ => None,
-        })
-        .collect()
+    // Filled in place: a collected `Option` would grow byte by byte.
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    for pair in digits.chunks_exact(2) {
+        bytes.push(match pair {
+            b"xx" => 0,
+            pair => hex_digit(pair[0])? << 4 | hex_digit(pair[1])?,
+        });
+    }
+    Some(bytes)
 }

@@ -126,11 +126,13 @@ impl Link {
     }
 
     /// Takes bytes in, cut anywhere.
-    pub fn handle_input(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if self.broken {
+    pub fn handle_input(&mut self, mut bytes: &[u8]) {
+        while !self.broken {
+            bytes = &bytes[self.decoder.push_plain(bytes)..];
+            let Some((&byte, rest)) = bytes.split_first() else {
                 return;
-            }
+            };
+            bytes = rest;
             if let Some(item) = self.decoder.push(byte) {
                 self.handle_item(item);
             }

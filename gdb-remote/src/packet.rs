@@ -111,6 +111,26 @@ impl Decoder {
         }
     }
 
+    /// Takes what `bytes` begin with and what stands for itself in a payload; says how many bytes.
+    ///
+    /// The same as [`push`](Self::push) of each, which completes nothing then. Memory comes as
+    /// thousands of digits, and this takes them at once.
+    pub fn push_plain(&mut self, bytes: &[u8]) -> usize {
+        if self.state != State::Payload || self.in_run || self.in_escape || self.damage.is_some() {
+            return 0;
+        }
+        let room = self.max_payload - self.payload.len();
+        let bytes = &bytes[..bytes.len().min(room)];
+        let is_special = |byte: &u8| matches!(byte, b'#' | b'$' | b'*' | b'}');
+        let plain = &bytes[..bytes.iter().position(is_special).unwrap_or(bytes.len())];
+        self.sum = plain
+            .iter()
+            .fold(self.sum, |sum, byte| sum.wrapping_add(*byte));
+        self.payload.extend_from_slice(plain);
+        self.last = plain.last().copied().or(self.last);
+        plain.len()
+    }
+
     /// Whether a frame has begun and not ended.
     #[must_use]
     pub fn is_inside_packet(&self) -> bool {
@@ -280,7 +300,7 @@ pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
     ]);
 }
 
-fn hex_digit(byte: u8) -> Option<u8> {
+pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),

@@ -39,6 +39,27 @@ pub fn decode(bytes: &[u8]) {
     }
     assert!(items <= bytes.len());
     assert!(decoder.noise() <= bytes.len() as u64);
+    decode_at_once(bytes);
+}
+
+/// Bytes that are taken at once become what they become one by one.
+fn decode_at_once(bytes: &[u8]) {
+    let mut one_by_one = Decoder::new(LIMIT);
+    let expected: Vec<Item> = bytes
+        .iter()
+        .filter_map(|byte| one_by_one.push(*byte))
+        .collect();
+    let (mut decoder, mut items, mut rest) = (Decoder::new(LIMIT), Vec::new(), bytes);
+    loop {
+        rest = &rest[decoder.push_plain(rest)..];
+        let Some((&byte, after)) = rest.split_first() else {
+            break;
+        };
+        items.extend(decoder.push(byte));
+        rest = after;
+    }
+    assert_eq!(items, expected);
+    assert_eq!(decoder.noise(), one_by_one.noise());
 }
 
 /// Any payload arrives as it was sent, with and without runs.
