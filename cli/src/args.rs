@@ -4,10 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
 
+use crate::coverage;
 use crate::ctl::Ctl;
 use crate::logs;
 use crate::mcp::Mcp;
@@ -27,6 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     Run(Box<Run>),
     Machines(Machines),
+    Coverage(coverage::verb::Verb),
     Mcp(Mcp),
     Serve(Box<Serve>),
     Ctl(Ctl),
@@ -51,6 +53,7 @@ pub(crate) struct Machines {
 /// `.cargo/config.toml`, `cargo run` and `cargo test` of an embedded crate run in QEMU.
 #[derive(Args, Debug)]
 #[command(args_override_self = true, after_long_help = AFTER_HELP)]
+#[command(group = ArgGroup::new("coverage_files").multiple(true).args(["coverage", "coverage_by_test"]))]
 pub(crate) struct Run {
     /// The firmware: an ELF or Intel HEX file, or a Linux kernel; its content says which
     ///
@@ -149,11 +152,15 @@ pub(crate) struct Run {
     /// runs that came by.
     #[arg(long, value_name = "FILE")]
     pub(crate) coverage: Option<PathBuf>,
-    /// Add to what is in the file of --coverage, instead of replacing it
-    #[arg(long, requires = "coverage")]
+    /// Write which test ran which line into this file, in lcov's form: each test's records have its
+    /// name (TN)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) coverage_by_test: Option<PathBuf>,
+    /// Add to what is in the files of --coverage and --coverage-by-test, instead of replacing it
+    #[arg(long, requires = "coverage_files")]
     pub(crate) coverage_merge: bool,
     /// Count the code of the toolchain's libraries and of crates from a registry as well
-    #[arg(long, requires = "coverage")]
+    #[arg(long, requires = "coverage_files")]
     pub(crate) coverage_all: bool,
     /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
     #[arg(long, short)]

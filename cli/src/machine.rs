@@ -12,6 +12,7 @@ use qemu_controller::{Endpoint, QemuConfig, StartError};
 use serde_json::json;
 
 use crate::args::Run;
+use crate::coverage::Report;
 use crate::escape;
 use crate::logs::Logs;
 use crate::report::{Failure, Reporter, chain};
@@ -116,7 +117,7 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     if let Some(symbols) = &run.symbols {
         config = config.symbols(symbols);
     }
-    if run.coverage.is_some() {
+    if Report::is_wanted(run) {
         config = config.coverage(true);
     }
     if run.unchecked {
@@ -246,7 +247,7 @@ fn extra_args(
     let log = ["-d", "-D"]
         .into_iter()
         .find(|word| is_set(&word[1..], run, settings));
-    if let Some(word) = log.filter(|_| run.coverage.is_some()) {
+    if let Some(word) = log.filter(|_| Report::is_wanted(run)) {
         return Err(own_option(word, "--coverage"));
     }
     if is_set("sandbox", run, settings) && settings.semihosting() != SemihostingMode::Full {

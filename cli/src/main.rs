@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     ExitCode::from(match args::parse(std::env::args_os()) {
         Ok(Verb::Run(run)) => run::run(*run),
         Ok(Verb::Machines(machines)) => machines::list(&machines.qemu),
+        Ok(Verb::Coverage(verb)) => coverage::verb::run(verb),
         Ok(Verb::Mcp(mcp)) => mcp::serve(&mcp),
         Ok(Verb::Serve(serve)) => serve::serve(*serve),
         Ok(Verb::Ctl(ctl)) => ctl::ask(ctl),

@@ -90,6 +90,8 @@ pub(crate) enum Failure {
     Json { path: PathBuf, source: io::Error },
     #[error("cannot write the coverage into {}", path.display())]
     CoverageFile { path: PathBuf, source: io::Error },
+    #[error("cannot read the coverage in {}", path.display())]
+    ReadCoverage { path: PathBuf, source: io::Error },
     #[error("the firmware does not use defmt (it has no section .defmt), which --defmt is for")]
     NoDefmt,
     #[error(transparent)]

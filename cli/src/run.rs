@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::Run;
 use crate::config_file;
-use crate::coverage;
+use crate::coverage::{self, Runs};
 use crate::debugger;
 use crate::expectation::Expectation;
 use crate::input::{self, Input};
@@ -151,7 +151,12 @@ async fn in_qemu(
     session.stop().await?;
     let outcome = running.finish_output(outcome?, &mut signals).await?;
     match coverage {
-        Some((report, lines)) => report.finish(&session, lines, outcome, reporter).await,
+        Some((report, lines)) => {
+            let name = test_run::firmware_name(run.firmware.as_deref());
+            let executed = session.executed_code();
+            let runs = executed.map(|executed| Runs::of_one_test(name, executed));
+            report.finish(runs, lines, outcome, reporter).await
+        }
         None => Ok(outcome),
     }
 }

@@ -9,6 +9,7 @@ mod pretty;
 mod report;
 mod select;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::args::Run;
+use crate::coverage::{self, Runs};
 use crate::escape;
 use crate::machine;
 use crate::report::{Failure, Outcome, Reporter};
@@ -122,10 +124,6 @@ pub(crate) fn run(
     tests: Tests,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
-    if run.coverage.is_some() {
-        let why = "--coverage is of a plain run: --tests=none makes it one";
-        return Err(Failure::TestOptions(why.to_owned()));
-    }
     let options = match Options::parse(&run.arguments) {
         Ok(options) => options,
         Err(error) if error.exit_code() == 0 => {
@@ -138,12 +136,25 @@ pub(crate) fn run(
         settings,
         reporter,
         options: &options,
+        runs: RefCell::default(),
     };
     runtime.block_on(async {
         let signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
-        match tests {
+        let coverage = match options.list {
+            true => None,
+            false => coverage::Report::open(run, &others(run, settings))?,
+        };
+        let coverage = coverage.map(|report| (report, coverage::Report::read_lines_of_tests(run)));
+        let outcome = match tests {
             Tests::Listed(tests) => running.listed(tests, signals).await,
             Tests::Printed(kind) => running.printed(kind, signals).await,
+        };
+        match coverage {
+            Some((report, lines)) => {
+                let runs = running.runs.take();
+                report.finish(Ok(runs), lines, outcome?, reporter).await
+            }
+            None => outcome,
         }
     })
 }
@@ -161,6 +172,8 @@ struct Running<'a> {
     settings: &'a Settings,
     reporter: &'a Reporter,
     options: &'a Options,
+    /// What ran, where that is recorded.
+    runs: RefCell<Runs>,
 }
 
 impl Running<'_> {
@@ -179,7 +192,15 @@ impl Running<'_> {
             let test_run = self.test_run()?.isolation(isolation.into());
             let running = test_run.run(&tests, |progress| match progress {
                 Progress::Started(index) => report.started(index),
-                Progress::Finished(index, result) => report.finished(index, result),
+                Progress::Finished(index, result) => {
+                    if let Some(executed) = &result.executed {
+                        let name = tests[index].name.clone();
+                        let mut runs = self.runs.borrow_mut();
+                        runs.tests.insert(name, executed.clone());
+                    }
+                    report.finished(index, result);
+                }
+                Progress::Executed(executed) => self.runs.borrow_mut().others.merge(executed),
                 _ => {}
             });
             let ended = tokio::select! {
@@ -205,7 +226,7 @@ impl Running<'_> {
 
     /// Of a firmware whose tests are known once it has run.
     async fn printed(&self, kind: PrintedTests, mut signals: Signals) -> Result<Outcome, Failure> {
-        let name = firmware_name(self.run.firmware.as_deref().unwrap_or(Path::new("")));
+        let name = firmware_name(self.run.firmware.as_deref());
         if kind == PrintedTests::One {
             let selection = Selection::new(vec![TestCase::named(&name)], self.options);
             if self.options.list {
@@ -217,8 +238,14 @@ impl Running<'_> {
         }
         let stdout = stdout()?;
         let test_run = self.test_run()?;
+        // Which of them ran what nobody knows: the firmware is one.
+        let keep = |progress: Progress<'_>| {
+            if let Progress::Executed(executed) = progress {
+                *self.runs.borrow_mut() = Runs::of_one_test(name.clone(), executed.clone());
+            }
+        };
         let ended = tokio::select! {
-            ended = test_run.run_printed(kind, &name) => ended,
+            ended = test_run.run_printed(kind, &name, keep) => ended,
             signal = signals.next() => return Ok(interrupted(signal)),
         };
         let (tests, results): (Vec<_>, Vec<_>) = ended
@@ -286,13 +313,22 @@ impl Running<'_> {
     }
 }
 
+/// The files that coverage must not be written over.
+fn others<'a>(run: &'a Run, settings: &'a Settings) -> Vec<(&'a Path, &'static str)> {
+    let mut others = run.inputs();
+    others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
+    others.extend(settings.log.as_deref().map(|log| (log, "the log")));
+    others
+}
+
 fn interrupted(signal: u8) -> Outcome {
     let place = None;
     Outcome::Interrupted { signal, place }
 }
 
 /// The firmware's name as a test: without the folder, and without the hash that Cargo appends.
-fn firmware_name(path: &Path) -> String {
+pub(crate) fn firmware_name(path: Option<&Path>) -> String {
+    let path = path.unwrap_or(Path::new(""));
     let name = path.file_stem().unwrap_or(path.as_os_str());
     let name = name.to_string_lossy();
     match name.rsplit_once('-') {

@@ -1,6 +1,7 @@
 //! `--coverage`: a file in lcov's form and a summary, over several runs, and what stands in its way.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -153,4 +154,118 @@ fn what_stands_in_its_way_is_said() {
         said.stderr
             .contains("there is no coverage: the firmware has no line information")
     );
+}
+
+/// `qemu-controller coverage` with these words, in this folder.
+fn verb(folder: &Path, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qemu-controller"));
+    let output = command.arg("coverage").args(words).current_dir(folder);
+    let output = output.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let status = output.status.code().unwrap();
+    (status, text(output.stdout), text(output.stderr))
+}
+
+/// Of a firmware's tests: by each way of keeping them apart the same, together and each by itself;
+/// and as several machines have them, added up.
+#[test]
+fn tests_have_coverage_together_and_each_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let firmware = fixture("../embedded-test/outcomes.elf");
+    let names = ["passes::divides", "fails::by_an_index", "locks_up::in_a"];
+    let run = |words: &[&str], names: &[&str], status| {
+        let call = Call::new(
+            words
+                .iter()
+                .chain([&firmware.to_str().unwrap()])
+                .chain(names),
+        );
+        call.folder(folder.path()).ends_with(status)
+    };
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let mut before: Option<[String; 2]> = None;
+    for isolation in [
+        "--isolation=restore",
+        "--isolation=fork",
+        "--isolation=boot",
+    ] {
+        let words = [isolation, "--coverage=all", "--coverage-by-test=each"];
+        let said = run(&words, &names, 101);
+        assert!(said.stderr.contains("coverage: "), "{}", said.stderr);
+        let files = [read("all"), read("each")];
+        if let Some(before) = before.replace(files.clone()) {
+            assert_eq!(before, files, "{isolation}");
+        }
+    }
+    // In a process for each test, as nextest has them.
+    for name in names {
+        let status = if name.starts_with("passes") { 0 } else { 101 };
+        run(
+            &["--coverage-by-test=merged", "--coverage-merge"],
+            &[name],
+            status,
+        );
+        run(&[&format!("--coverage-by-test={name}")], &[name], status);
+    }
+    let of_tests = |name: &str| {
+        let text = read(name);
+        let at = text.find("TN:f").unwrap();
+        text[at..].to_owned()
+    };
+    assert_eq!(of_tests("each"), of_tests("merged"));
+    let (status, said, _) = verb(folder.path(), &[&["merge", "out"][..], &names].concat());
+    assert_eq!((status, of_tests("out")), (0, of_tests("each")), "{said}");
+    let (status, summary, _) = verb(folder.path(), &["summary", "out"]);
+    assert_eq!((status, &summary), (0, &said));
+    assert!(summary.contains("tests/outcomes.rs"), "{summary}");
+    // The line of `divides`, that of `by_an_index` among those that fail, and one that none ran.
+    for (place, expected) in [
+        ("outcomes.rs:63", "passes__divides\n"),
+        ("tests/outcomes.rs:186", "fails__by_an_index\n"),
+        ("outcomes.rs:68", ""),
+        ("comes.rs:63", ""),
+    ] {
+        let (status, tests, _) = verb(folder.path(), &["tests", place, "each"]);
+        assert_eq!((status, &*tests), (0, expected), "{place}");
+    }
+    for (words, expected) in [
+        (
+            &["summary", "missing"][..],
+            "cannot read the coverage in missing: ",
+        ),
+        (
+            &["merge", "x", "all", "."],
+            "cannot read the coverage in .: ",
+        ),
+        (&["merge", "out"], "<IN>"),
+        (&["tests", "outcomes.rs", "all"], "src/main.rs:12"),
+        (
+            &["merge", "no/out", "all"],
+            "cannot write the coverage into no/out",
+        ),
+    ] {
+        let (status, _, said) = verb(folder.path(), words);
+        assert!(
+            status == 125 && said.contains(expected),
+            "{words:?}: {said}"
+        );
+    }
+}
+
+/// Tests that a firmware runs by itself, and a firmware that is none, count as one of its name.
+#[test]
+fn a_firmware_as_a_whole_is_one_test() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in [&[][..], &["--tests=one"]] {
+        let words = [words, &["--coverage-by-test=lcov.info"]].concat();
+        call(&words, &fixture("c-o0.elf"))
+            .folder(folder.path())
+            .ends_with(0);
+        let written = std::fs::read_to_string(folder.path().join("lcov.info")).unwrap();
+        assert!(
+            written.contains("TN:c_o0\nSF:/fixtures/coverage/main.c\n"),
+            "{written}"
+        );
+        assert!(written.contains("FNDA:1,hash\n"), "{written}");
+    }
 }

@@ -184,6 +184,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::FunctionCoverage;
     use super::*;
 
     fn written(coverage: &Coverage) -> String {
@@ -194,13 +195,13 @@ mod tests {
 
     fn example() -> Coverage {
         let mut coverage = Coverage::default();
-        for (line, ran) in [(3, true), (4, false), (10, true)] {
-            coverage.add_line("m::one", "src/a.c", line, ran);
-        }
-        coverage.add_function("m::one", "src/a.c", "f<u8, u16>", 3, true);
-        coverage.add_function("m::one", "src/a.c", "f<u8, u16>", 3, false);
-        coverage.add_function("m::one", "src/a.c", "f<u8, u16>", 9, false);
-        coverage.add_line("m::one", "odd\n\x1bname.c", 1, false);
+        let file = coverage.file("m::one", "src/a.c");
+        file.lines = [(3, 1), (4, 0), (10, 1)].into();
+        let functions = [("f<u8, u16>", 3, 1), ("f<u8, u16> at line 9", 9, 0)];
+        file.functions = functions
+            .map(|(name, line, count)| (name.to_owned(), FunctionCoverage { line, count }))
+            .into();
+        coverage.file("m::one", "odd\n\x1bname.c").lines = [(1, 0)].into();
         coverage
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use firmware_info::SourceFunction;
+
 /// Which lines and functions ran, by file; of several tests, each apart.
 ///
 /// [`merge`](Self::merge) adds up runs, [`to_lcov`](Self::to_lcov) and
@@ -59,29 +61,21 @@ pub struct Totals {
 }
 
 impl Coverage {
-    pub(super) fn add_line(&mut self, test: &str, file: &str, line: u32, ran: bool) {
-        *self.file(test, file).lines.entry(line).or_default() += u64::from(ran);
-    }
-
-    /// A function may come several times; it ran when any of its code did.
-    pub(super) fn add_function(
-        &mut self,
-        test: &str,
-        file: &str,
-        name: &str,
-        line: u32,
-        ran: bool,
-    ) {
+    /// Adds a function, which ran in so many runs.
+    pub(super) fn add_function(&mut self, test: &str, function: &SourceFunction, count: u64) {
+        let SourceFunction {
+            name, file, line, ..
+        } = function;
         let functions = &mut self.file(test, file).functions;
         // Two of one name in a file: the name tells them apart, since lcov goes by that.
-        let other = functions.get(name).is_some_and(|known| known.line != line);
+        let other = functions
+            .get(&**name)
+            .is_some_and(|known| known.line != *line);
         let name = match other {
             true => format!("{name} at line {line}"),
-            false => name.to_owned(),
+            false => name.to_string(),
         };
-        let function = functions.entry(name).or_default();
-        function.line = line;
-        function.count = function.count.max(u64::from(ran));
+        functions.insert(name, FunctionCoverage { line: *line, count });
     }
 
     pub(super) fn file(&mut self, test: &str, file: &str) -> &mut FileCoverage {
@@ -105,6 +99,13 @@ impl Coverage {
     pub fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         for files in self.tests.values_mut() {
             files.retain(|path, _| wanted(path));
+        }
+    }
+
+    /// Leaves out the files that nothing ran of.
+    pub fn leave_out_what_did_not_run(&mut self) {
+        for files in self.tests.values_mut() {
+            files.retain(|_, file| file.lines.values().any(|count| *count > 0));
         }
     }
 

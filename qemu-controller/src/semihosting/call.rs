@@ -19,8 +19,10 @@ pub struct Call {
     pub parameter: u64,
     /// What it asks for.
     pub request: Request,
+    /// The address of the instruction.
+    pub(crate) at: u64,
     /// The address of the instruction behind it.
-    pub(super) after: u64,
+    pub(crate) after: u64,
 }
 
 /// What a call asks for.
@@ -214,6 +216,7 @@ pub(super) async fn read(
         operation,
         parameter,
         request,
+        at: pc,
         after: pc + size,
     })
 }

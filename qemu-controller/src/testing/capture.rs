@@ -1,4 +1,11 @@
-//! What a test printed: bounded, the oldest dropped and counted.
+//! What a test leaves: what it printed, bounded, the oldest dropped and counted; and the calls that
+//! it made.
+
+use tokio::sync::mpsc;
+
+use super::run::Event;
+use crate::coverage::ExecutedCode;
+use crate::semihosting::Call;
 
 /// A test that prints without end is known by its last lines.
 const MOST_BYTES: usize = 256 * 1024;
@@ -7,10 +14,35 @@ const MOST_BYTES: usize = 256 * 1024;
 pub(super) struct Capture {
     bytes: Vec<u8>,
     dropped: u64,
+    live: Option<Live>,
+    /// The semihosting instructions that it came to: they are answered before QEMU translates them,
+    /// and are in no log of it.
+    calls: ExecutedCode,
+}
+
+/// Who gets it as it comes: the test's index, and the run's events.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) test: usize,
+    pub(super) events: mpsc::UnboundedSender<Event>,
 }
 
 impl Capture {
+    pub(super) fn live(live: Live) -> Self {
+        Self {
+            live: Some(live),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(Live { test, events }) = &self.live {
+            // Nobody is there any more once the run was dropped.
+            let _ = events.send(Event::Output(*test, bytes.to_vec()));
+        }
         self.bytes.extend_from_slice(bytes);
         // Not for each piece: dropping moves all that is kept.
         if self.bytes.len() > 2 * MOST_BYTES {
@@ -18,10 +50,26 @@ impl Capture {
         }
     }
 
+    pub(super) fn called(&mut self, call: &Call) {
+        self.calls.insert(call.at..call.after);
+    }
+
+    /// What QEMU's log has, where there is one, and the calls.
+    pub(super) fn with_calls(&self, log: Option<ExecutedCode>) -> Option<ExecutedCode> {
+        let mut executed = log?;
+        executed.merge(&self.calls);
+        Some(executed)
+    }
+
     fn trim(&mut self) {
         let excess = self.bytes.len().saturating_sub(MOST_BYTES);
         self.bytes.drain(..excess);
         self.dropped += excess as u64;
+    }
+
+    /// What is kept, and some more.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// What is kept, and how many bytes came before it.

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::capture::Capture;
+use super::capture::{Capture, Live};
 use super::outcome::{Failure, Outcome, TestResult};
 use super::run::TestRunError;
 use super::{Isolation, TestCase};
 use crate::config::QemuConfig;
+use crate::coverage::ExecutedCode;
 use crate::debug::backtrace::Cause;
 use crate::debug::{Stop, StopReason, panics};
 use crate::fork::MachineState;
@@ -21,6 +22,9 @@ use crate::source::report::CoreReport;
 /// How long QEMU's end is waited for once it could not be asked.
 const ENDING: Duration = Duration::from_millis(500);
 
+/// How often it is looked for what a test prints that makes no calls.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// The snapshot that is restored.
 const BOOTED: &str = "booted-for-tests";
 
@@ -31,6 +35,8 @@ pub(super) struct Machine {
     question: Call,
     /// A test has run since the boot or the last restore.
     is_used: bool,
+    /// What ran before the question, where that is recorded and nobody has asked for it yet.
+    boot: Option<ExecutedCode>,
 }
 
 /// Where a run from one call to the next came to.
@@ -61,7 +67,13 @@ impl Machine {
             session.save_snapshot(BOOTED).await?;
         }
         discard(&session);
-        Ok(Self::new(session, host, question).await)
+        let boot = output.with_calls(session.take_executed_code().ok());
+        Ok(Self::new(session, host, question, boot).await)
+    }
+
+    /// What ran in the boot, once.
+    pub(super) fn take_boot(&mut self) -> Option<ExecutedCode> {
+        self.boot.take()
     }
 
     /// The state for others to begin from.
@@ -87,10 +99,15 @@ impl Machine {
         if isolation == Isolation::Restore {
             session.save_snapshot(BOOTED).await?;
         }
-        Ok(Self::new(session, host, question).await)
+        Ok(Self::new(session, host, question, None).await)
     }
 
-    async fn new(session: Session, mut host: Host, question: Call) -> Self {
+    async fn new(
+        session: Session,
+        mut host: Host,
+        question: Call,
+        boot: Option<ExecutedCode>,
+    ) -> Self {
         let panics = session.ask_firmware(|firmware| panics::functions(firmware).ok());
         // One that was stripped tells less of its failures.
         host.stop_at(panics.await.ok().flatten().unwrap_or_default());
@@ -99,6 +116,7 @@ impl Machine {
             host,
             question,
             is_used: false,
+            boot,
         }
     }
 
@@ -108,8 +126,9 @@ impl Machine {
         &mut self,
         test: &TestCase,
         deadline: Duration,
+        live: Live,
     ) -> Result<TestResult, TestRunError> {
-        let mut output = Capture::default();
+        let mut output = Capture::live(live);
         let mut since = Instant::now();
         let ended = self.run_to_outcome(test, deadline, &mut output, &mut since);
         let outcome = match ended.await {
@@ -122,13 +141,10 @@ impl Machine {
         };
         let duration = since.elapsed();
         drain(&self.session, &mut output);
-        let (output, dropped) = output.finish();
-        Ok(TestResult {
-            outcome,
-            output,
-            dropped,
-            duration,
-        })
+        let executed = output.with_calls(self.session.take_executed_code().ok());
+        let mut result = TestResult::new(outcome, output, duration);
+        result.executed = executed;
+        Ok(result)
     }
 
     /// Restores the machine if it has to, and runs the test from this moment on.
@@ -218,11 +234,12 @@ async fn step(
 ) -> Result<Step, HostError> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let call = match host.next(left).await? {
+        let call = match next(session, host, output, left).await? {
             Event::Call(call) => call,
             Event::Reached(_) => return Ok(Step::Panic),
             Event::Stopped(stop) => return Ok(Step::Stopped(stop)),
         };
+        output.called(&call);
         match call.request {
             Request::Exit { status } => return Ok(Step::Exit(status)),
             Request::CommandLine { .. } => return Ok(Step::Question(call)),
@@ -239,7 +256,23 @@ async fn step(
     }
 }
 
-/// Takes what the guest, which is stopped, has printed on its ports.
+/// The guest's next stop; what it prints on its ports until then is captured as it comes.
+async fn next(
+    session: &Session,
+    host: &mut Host,
+    output: &mut Capture,
+    deadline: Duration,
+) -> Result<Event, HostError> {
+    let mut next = std::pin::pin!(host.next(deadline));
+    loop {
+        match timeout(LOOK, &mut next).await {
+            Ok(event) => return event,
+            Err(_) => drain(session, output),
+        }
+    }
+}
+
+/// Takes what the guest has printed on its ports.
 pub(super) fn drain(session: &Session, output: &mut Capture) {
     for port in session.inner.serials.iter().flatten() {
         output.push(&port.take_written());

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::capture::Capture;
+#[cfg(doc)]
+use crate::config::QemuConfig;
+use crate::coverage::ExecutedCode;
 use crate::debug::Stop;
 use crate::source::report::CoreReport;
 use crate::verdict::Verdict;
@@ -20,6 +24,28 @@ pub struct TestResult {
     pub dropped: u64,
     /// From when it began to run to its end; the restore before is not in it.
     pub duration: Duration,
+    /// Which code ran, where the configuration records [coverage](QemuConfig::coverage); that of the
+    /// boot is not in it ([`Progress::Executed`](super::Progress::Executed)). None of a
+    /// [printed](super::PrintedTests) test.
+    pub executed: Option<ExecutedCode>,
+}
+
+impl TestResult {
+    pub(super) fn new(outcome: Outcome, output: Capture, duration: Duration) -> Self {
+        let (output, dropped) = output.finish();
+        Self {
+            outcome,
+            output,
+            dropped,
+            duration,
+            executed: None,
+        }
+    }
+
+    /// Of a test that was not run, or not by itself.
+    pub(super) fn without_run(outcome: Outcome) -> Self {
+        Self::new(outcome, Capture::default(), Duration::ZERO)
+    }
 }
 
 /// How a test ended.

@@ -7,7 +7,7 @@ use super::TestCase;
 use super::capture::Capture;
 use super::machine::drain;
 use super::outcome::{Failure, Outcome, TestResult};
-use super::run::{TestRun, TestRunError};
+use super::run::{Progress, TestRun, TestRunError};
 use crate::session::Session;
 use crate::verdict::Verdict;
 
@@ -48,7 +48,7 @@ impl TestRun {
     /// results it printed on its first serial port and by semihosting, in their order. One that had
     /// begun and printed no result failed with what ended the run. Where none of them failed, and
     /// the run did not end well, the firmware as a whole is a further test that failed; where there
-    /// are none, it is the only one.
+    /// are none, it is the only one. Of the progress there is [`Progress::Executed`] alone.
     ///
     /// # Errors
     /// [`TestRunError::Start`].
@@ -56,6 +56,7 @@ impl TestRun {
         self,
         kind: PrintedTests,
         firmware: &str,
+        mut progress: impl FnMut(Progress<'_>),
     ) -> Result<Vec<(TestCase, TestResult)>, TestRunError> {
         let (config, deadline) = self.for_whole_run();
         let session = Session::start(config).await?;
@@ -63,11 +64,13 @@ impl TestRun {
         let mut output = Capture::default();
         let verdict = watch(&session, deadline, &mut output).await;
         let took = since.elapsed();
-        let (output, dropped) = output.finish();
+        if let Ok(executed) = session.executed_code() {
+            progress(Progress::Executed(&executed));
+        }
         let printed = match kind {
             PrintedTests::One => Vec::new(),
-            PrintedTests::Lines => parse(&output, rust_line),
-            PrintedTests::Unity => parse(&output, unity_line),
+            PrintedTests::Lines => parse(output.bytes(), rust_line),
+            PrintedTests::Unity => parse(output.bytes(), unity_line),
         };
         let has_failed = |one: &Printed| matches!(one.ending, Ending::Failed | Ending::Begun);
         let is_told = printed.iter().any(has_failed) || !printed.is_empty() && verdict.success();
@@ -80,12 +83,7 @@ impl TestRun {
                 true => Outcome::Passed,
                 false => Outcome::Failed(Failure::Ended(Box::new(verdict))),
             };
-            let result = TestResult {
-                outcome,
-                output,
-                dropped,
-                duration: took,
-            };
+            let result = TestResult::new(outcome, output, took);
             results.push((TestCase::named(firmware), result));
         }
         Ok(results)
@@ -116,12 +114,8 @@ impl Printed {
         };
         let mut test = TestCase::named(&self.name);
         test.ignored = matches!(outcome, Outcome::Ignored);
-        let result = TestResult {
-            outcome,
-            output: self.output,
-            dropped: 0,
-            duration: Duration::ZERO,
-        };
+        let mut result = TestResult::without_run(outcome);
+        result.output = self.output;
         (test, result)
     }
 }

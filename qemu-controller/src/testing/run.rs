@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::capture::Capture;
+use super::capture::{Capture, Live};
 use super::machine::Machine;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::{Isolation, TestCase};
 use crate::config::QemuConfig;
+use crate::coverage::ExecutedCode;
 use crate::fork::{MachineState, StateError};
 use crate::semihosting::HostError;
 use crate::session::error::StartError;
@@ -48,8 +49,23 @@ struct KeptState {
 pub enum Progress<'a> {
     /// This test begins to run.
     Started(usize),
+    /// This test has printed this. It comes about when it was printed, 50 ms later at the most.
+    Output(usize, &'a [u8]),
     /// This test is over.
     Finished(usize, &'a TestResult),
+    /// This code ran for no test of its own, where the configuration records
+    /// [coverage](QemuConfig::coverage): that of a boot, or the whole run of a firmware that runs
+    /// its tests by itself.
+    Executed(&'a ExecutedCode),
+}
+
+/// The same, from a machine.
+#[derive(Debug)]
+pub(super) enum Event {
+    Started(usize),
+    Output(usize, Vec<u8>),
+    Finished(usize, TestResult),
+    Executed(ExecutedCode),
 }
 
 /// Why a run could not be done. What is a test's own is in its [`Outcome`].
@@ -141,6 +157,7 @@ impl TestRun {
     ///
     /// A state that is there is used where it fits: board, CPU, memory, QEMU's version and the
     /// firmware's contents are the same, and its checksum is right. One that does not is replaced.
+    /// With [coverage](QemuConfig::coverage) none is kept or used: the boot's lines count too.
     #[must_use]
     pub fn keep_state(mut self, path: impl Into<PathBuf>, slower_than: Duration) -> Self {
         let path = path.into();
@@ -155,7 +172,8 @@ impl TestRun {
 
     /// The first machine: from the state that is kept, or booted.
     async fn first_machine(&self) -> Result<Machine, TestRunError> {
-        let Some(KeptState { path, slower_than }) = &self.kept else {
+        let kept = self.kept.as_ref().filter(|_| !self.config.coverage);
+        let Some(KeptState { path, slower_than }) = kept else {
             return Machine::boot(&self.config, self.isolation, self.deadline).await;
         };
         if let Ok(state) = MachineState::open(path) {
@@ -198,11 +216,14 @@ impl TestRun {
             run.isolation = Isolation::Boot;
         }
         // The first machine shows whether there can be any.
-        let first = run.first_machine().await?;
+        let mut first = run.first_machine().await?;
         let state = match run.isolation {
             Isolation::Fork => Some(first.save().await?),
             _ => None,
         };
+        if let Some(executed) = first.take_boot() {
+            progress(Progress::Executed(&executed));
+        }
         let (sender, mut events) = mpsc::unbounded_channel();
         let queue = tests.iter().cloned().enumerate().collect::<VecDeque<_>>();
         let worker = Worker {
@@ -218,10 +239,12 @@ impl TestRun {
         }
         drop(worker);
         let mut results: Vec<Option<TestResult>> = vec![None; tests.len()];
-        while let Some((index, result)) = events.recv().await {
-            match result {
-                None => progress(Progress::Started(index)),
-                Some(result) => {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Started(index) => progress(Progress::Started(index)),
+                Event::Output(index, bytes) => progress(Progress::Output(index, &bytes)),
+                Event::Executed(executed) => progress(Progress::Executed(&executed)),
+                Event::Finished(index, result) => {
                     progress(Progress::Finished(index, &result));
                     results[index] = Some(result);
                 }
@@ -258,14 +281,14 @@ struct Worker {
     run: Arc<TestRun>,
     state: Option<MachineState>,
     queue: Arc<Mutex<VecDeque<(usize, TestCase)>>>,
-    events: mpsc::UnboundedSender<(usize, Option<TestResult>)>,
+    events: mpsc::UnboundedSender<Event>,
 }
 
 impl Worker {
     async fn work(self, mut machine: Option<Machine>) {
         let mut failed_boots = 0;
         while let Some((index, test)) = self.next_test() {
-            let _ = self.events.send((index, None));
+            let _ = self.events.send(Event::Started(index));
             let result = match machine.take() {
                 Some(machine) => Ok(machine),
                 None if failed_boots == MOST_FAILED_BOOTS => {
@@ -279,8 +302,15 @@ impl Worker {
             let result = match result {
                 Ok(mut ready) => {
                     failed_boots = 0;
+                    if let Some(executed) = ready.take_boot() {
+                        let _ = self.events.send(Event::Executed(executed));
+                    }
+                    let live = Live {
+                        test: index,
+                        events: self.events.clone(),
+                    };
                     let deadline = test.timeout.unwrap_or(self.run.deadline);
-                    match ready.run(&test, deadline).await {
+                    match ready.run(&test, deadline, live).await {
                         Ok(result) => {
                             let is_over = matches!(
                                 result.outcome,
@@ -296,7 +326,7 @@ impl Worker {
                 }
                 Err(why) => without_run(Failure::Machine(why)),
             };
-            let _ = self.events.send((index, Some(result)));
+            let _ = self.events.send(Event::Finished(index, result));
         }
     }
 
@@ -320,12 +350,7 @@ impl Worker {
 }
 
 fn without_run(failure: Failure) -> TestResult {
-    TestResult {
-        outcome: Outcome::Failed(failure),
-        output: Vec::new(),
-        dropped: 0,
-        duration: Duration::ZERO,
-    }
+    TestResult::without_run(Outcome::Failed(failure))
 }
 
 /// An error with its causes.

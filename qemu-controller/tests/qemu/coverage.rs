@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use qemu_controller::coverage::{Coverage, CoverageError, ExecutedCode, SourceMap};
 use qemu_controller::debug::StopReason;
 use qemu_controller::firmware_info::Firmware;
-use qemu_controller::{QemuConfig, Semihosting, Session, StartError, Verdict};
+use qemu_controller::semihosting::{Event, Request};
+use qemu_controller::testing::{Isolation, Progress, TestCase, TestRun, embedded_tests};
+use qemu_controller::{AfterLoad, QemuConfig, Semihosting, Session, StartError, Verdict};
 
 use crate::support::{DEADLINE, config, image, symbol};
 
@@ -73,30 +75,145 @@ async fn the_lines_are_those_that_a_debugger_steps_through() {
         let executed = session.executed_code().unwrap();
         let firmware = Firmware::open(&image).unwrap();
         let coverage = SourceMap::of(&firmware).unwrap().coverage(&executed);
-        // What the debugger shows at each stop. Lines where no statement begins are no lines of the
-        // report; gdb shows them.
-        let listed = coverage.files();
-        let mut stepped = BTreeMap::<String, BTreeSet<u32>>::new();
-        for address in &visited {
-            let frames = firmware.source_frames(*address).unwrap();
-            let Some(location) = frames.first().and_then(|frame| frame.location.as_ref()) else {
-                continue;
-            };
-            let file = listed.get(&*location.file);
-            if file.is_some_and(|file| file.lines.contains_key(&location.line)) {
-                let lines = stepped.entry(location.file.to_string()).or_default();
-                lines.insert(location.line);
-            }
-        }
-        assert_eq!(lines_hit(&coverage), stepped, "{name}");
-        // And address by address: it steps through nothing that is not in the log.
-        for address in &visited {
-            assert!(
-                executed.overlaps(&(*address..address + 1)),
-                "{name} at {address:#x}"
-            );
+        check(name, &firmware, &coverage, &executed, &visited);
+    }
+}
+
+/// The lines are those of the addresses that were stepped through.
+fn check(
+    name: &str,
+    firmware: &Firmware,
+    coverage: &Coverage,
+    executed: &ExecutedCode,
+    visited: &BTreeSet<u64>,
+) {
+    // What the debugger shows at each stop. Lines where no statement begins are no lines of the
+    // report; gdb shows them.
+    let listed = coverage.files();
+    let mut stepped = BTreeMap::<String, BTreeSet<u32>>::new();
+    for address in visited {
+        let frames = firmware.source_frames(*address).unwrap();
+        let Some(location) = frames.first().and_then(|frame| frame.location.as_ref()) else {
+            continue;
+        };
+        let file = listed.get(&*location.file);
+        if file.is_some_and(|file| file.lines.contains_key(&location.line)) {
+            let lines = stepped.entry(location.file.to_string()).or_default();
+            lines.insert(location.line);
         }
     }
+    assert_eq!(lines_hit(coverage), stepped, "{name}");
+    // And address by address: it steps through nothing that is not in the log.
+    for address in visited {
+        let range = *address..address + 1;
+        assert!(executed.overlaps(&range), "{name} at {address:#x}");
+    }
+}
+
+/// The fixture whose tests end in every way.
+fn tests_fixture() -> PathBuf {
+    fixture("../embedded-test/outcomes.elf")
+}
+
+/// Every address that each of these tests comes by, with a machine of their own.
+async fn stepped_tests(tests: &[TestCase]) -> Vec<BTreeSet<u64>> {
+    let config = covered(&tests_fixture()).coverage(false).start_paused(true);
+    let session = Session::start(config).await.unwrap();
+    let mut host = session.semihosting_host().await.unwrap();
+    let question = loop {
+        match host.next(DEADLINE).await.unwrap() {
+            Event::Call(call) if matches!(call.request, Request::CommandLine { .. }) => break call,
+            Event::Call(call) => host.answer_console(&call).await.unwrap(),
+            other => panic!("{other:?}"),
+        };
+    };
+    session.save_snapshot("booted").await.unwrap();
+    let mut all = Vec::new();
+    for test in tests {
+        let load = session.load_snapshot("booted");
+        load.then(AfterLoad::Paused).await.unwrap();
+        let line = format!("run_addr {}", test.address());
+        host.answer_command_line(&question, &line).await.unwrap();
+        let mut visited = BTreeSet::new();
+        loop {
+            let stop = host.debugger().step_instruction().await.unwrap();
+            assert!(matches!(stop.reason, StopReason::Stepped), "{stop}");
+            visited.extend(stop.pc);
+            let at = stop.pc.unwrap();
+            if !host.sites().contains(&at) {
+                continue;
+            }
+            let call = host.current().await.unwrap().unwrap();
+            if matches!(call.request, Request::Exit { .. }) {
+                break;
+            }
+            host.answer_console(&call).await.unwrap();
+            visited.extend(host.debugger().read_register("pc").await);
+        }
+        all.push(visited);
+    }
+    all
+}
+
+/// One machine runs all of them, restored before each: what an earlier test ran, a later one has
+/// translated anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_each_test_are_those_that_a_debugger_steps_through() {
+    let wanted = [
+        "passes::adds",
+        "passes::alone_1",
+        "passes::sums_a_slice",
+        "passes::with_status_0",
+        "fails::since_it_does_not_panic",
+    ];
+    let tests = embedded_tests(tests_fixture()).unwrap().unwrap();
+    let tests: Vec<_> = tests
+        .into_iter()
+        .filter(|test| wanted.contains(&&*test.name))
+        .collect();
+    assert_eq!(tests.len(), wanted.len());
+    let visited = stepped_tests(&tests).await;
+    let firmware = Firmware::open(tests_fixture()).unwrap();
+    let lines = SourceMap::of(&firmware).unwrap();
+    let mut boots = Vec::new();
+    for (isolation, threads) in [
+        (Isolation::Restore, 1),
+        (Isolation::Restore, 2),
+        (Isolation::Fork, 2),
+        (Isolation::Boot, 2),
+    ] {
+        let run = TestRun::new(covered(&tests_fixture())).isolation(isolation);
+        let mut boot = ExecutedCode::default();
+        let keep = |progress: Progress<'_>| {
+            if let Progress::Executed(executed) = progress {
+                boot.merge(executed);
+            }
+        };
+        let results = run.threads(threads).run(&tests, keep).await.unwrap();
+        for ((test, result), visited) in tests.iter().zip(&results).zip(&visited) {
+            let executed = result.executed.as_ref().unwrap();
+            let name = format!("{} by {isolation:?}", test.name);
+            check(
+                &name,
+                &firmware,
+                &lines.coverage(executed),
+                executed,
+                visited,
+            );
+        }
+        assert!(!boot.is_empty());
+        boots.push(boot);
+        let all: Vec<_> = results
+            .iter()
+            .filter_map(|result| result.executed.as_ref())
+            .collect();
+        let mut one_by_one = Coverage::default();
+        for run in &all {
+            one_by_one.merge(&lines.coverage(run));
+        }
+        assert_eq!(lines.coverage_of_runs(&all), one_by_one);
+    }
+    assert!(boots.windows(2).all(|two| two[0] == two[1]));
 }
 
 /// `8*:   11:    if (by == 0) {`, `#####:   12:`, `-:   13:`: by line, whether it ran.

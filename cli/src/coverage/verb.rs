@@ -1,0 +1,122 @@
+//! `coverage`: adds up and reads files in lcov's form, as several runs or machines wrote them.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use qemu_controller::coverage::Coverage;
+
+use super::file::{self, LcovFile};
+use super::summary;
+use crate::escape;
+use crate::report::{Failure, OWN_FAILURE};
+
+/// Add up and read files of --coverage, or of other tools, in lcov's form
+#[derive(Args, Debug)]
+pub(crate) struct Verb {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Write into OUT what is in the others together, and print a summary
+    ///
+    /// Counts are added up, and tests stay apart. OUT is replaced; it may be one of the others.
+    Merge {
+        /// The file to write
+        out: PathBuf,
+        /// Those to read
+        #[arg(value_name = "IN", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print how much of each source file ran
+    Summary {
+        /// Those to read
+        #[arg(value_name = "IN", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print the tests that ran a line, of files of --coverage-by-test
+    Tests {
+        /// The line, as in src/main.rs:12; of the path its end is enough
+        #[arg(value_name = "FILE:LINE", value_parser = place)]
+        place: (String, u32),
+        /// Those to read
+        #[arg(value_name = "IN", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// The exit status.
+pub(crate) fn run(verb: Verb) -> u8 {
+    let printed = done(verb).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Failure::Stdout(error)),
+    });
+    match printed {
+        Ok(()) => 0,
+        Err(failure) => {
+            let words = escape::lines(&failure.words());
+            // Without a stderr there is nobody to say it to.
+            let _ = writeln!(io::stderr(), "error: {words}");
+            OWN_FAILURE
+        }
+    }
+}
+
+/// What is to be printed.
+fn done(verb: Verb) -> Result<String, Failure> {
+    match verb.what {
+        What::Merge { out, files } => {
+            let coverage = merged(&files)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .map_err(Failure::system("set up the async runtime"))?;
+            let file = LcovFile::open(&out, &[])?;
+            let coverage = runtime.block_on(file.write(coverage, false))?;
+            Ok(shown(&coverage))
+        }
+        What::Summary { files } => Ok(shown(&merged(&files)?)),
+        What::Tests {
+            place: (path, line),
+            files,
+        } => {
+            let coverage = merged(&files)?;
+            let all = coverage.files();
+            let is_meant = |known: &&&str| Path::new(known).ends_with(&path);
+            let mut tests: Vec<&str> = all
+                .keys()
+                .filter(is_meant)
+                .flat_map(|known| coverage.tests_of(known, line))
+                .collect();
+            tests.sort_unstable();
+            tests.dedup();
+            let names = tests.iter().map(|name| escape::line(name) + "\n");
+            Ok(names.collect())
+        }
+    }
+}
+
+fn merged(files: &[PathBuf]) -> Result<Coverage, Failure> {
+    let mut all = Coverage::default();
+    for path in files {
+        let coverage = file::read(path).map_err(|source| Failure::ReadCoverage {
+            path: path.clone(),
+            source,
+        })?;
+        all.merge(&coverage);
+    }
+    Ok(all)
+}
+
+fn shown(coverage: &Coverage) -> String {
+    escape::lines(&summary::words(coverage)) + "\n"
+}
+
+/// A file and a line in it.
+fn place(text: &str) -> Result<(String, u32), String> {
+    let place = text.rsplit_once(':');
+    let place = place.and_then(|(path, line)| Some((path.to_owned(), line.parse().ok()?)));
+    place.ok_or_else(|| "a place is a file and a line, as in src/main.rs:12".to_owned())
+}
