@@ -238,11 +238,16 @@ impl Attachment {
 
     /// Whether the guest runs, as QEMU answers. The turn is the caller's.
     pub(super) async fn is_running(&self, deadline: Duration) -> Result<bool, DebugError> {
-        let is_running = command(&self.shared, deadline, &QueryStatus).await?.running;
+        Ok(self.status(deadline).await? == RunState::Running)
+    }
+
+    /// What the guest does, as QEMU answers. The turn is the caller's.
+    pub(super) async fn status(&self, deadline: Duration) -> Result<RunState, DebugError> {
+        let status = command(&self.shared, deadline, &QueryStatus).await?.status;
         if !self.stub.state().runs {
-            self.stub.note(is_running);
+            self.stub.note(status == RunState::Running);
         }
-        Ok(is_running)
+        Ok(status)
     }
 
     /// What the handshake found.

@@ -51,6 +51,7 @@ use crate::client::transaction::Turn;
 use crate::guest::memory::Location;
 use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
+use run::Since;
 use stub::{Attention, Point};
 
 #[cfg(feature = "source")]
@@ -84,12 +85,14 @@ pub struct Debugger {
     turns: u64,
     /// The thread that stopped last, or was selected: it is the one that steps.
     thread: Option<ThreadId>,
-    /// Others had the turn while the guest ran: where it is now may be their doing.
-    is_elsewhere: bool,
+    /// Whose doing it may be where the guest is now.
+    since: Since,
     /// Of those that are set: what is there to follow the vectors of faults.
     guards: BTreeSet<Point>,
     /// Once they were looked for.
     panic_functions: Option<Vec<u64>>,
+    /// The instructions that set where the vectors are, once they were looked for.
+    base_writes: Option<Vec<u64>>,
 }
 
 /// One verb in progress. It holds the session's turn, so nobody else changes the run state, and the
@@ -168,9 +171,10 @@ impl Session {
             attachment,
             session: self.clone(),
             turns: UNSURE,
-            is_elsewhere: false,
+            since: Since::Ours,
             guards: BTreeSet::new(),
             panic_functions: None,
+            base_writes: None,
         })
     }
 
@@ -313,8 +317,12 @@ impl Debugger {
     /// stopped.
     async fn begin(&mut self, name: &str) -> Result<Verb, DebugError> {
         let verb = self.take_turn(name).await?;
-        if self.turns == UNSURE && self.attachment.is_running(self.session.deadline).await? {
-            return Err(DebugError::Running);
+        if self.turns == UNSURE {
+            let deadline = self.session.deadline;
+            if self.attachment.is_running(deadline).await? {
+                return Err(DebugError::Running);
+            }
+            self.attachment.stub.drain_stops(deadline).await?;
         }
         self.turns = self.count_of_turns();
         Ok(verb)
@@ -325,10 +333,13 @@ impl Debugger {
         let mut verb = self.take_turn(name).await?;
         verb.is_unfinished = true;
         let deadline = self.session.deadline;
-        if self.turns == UNSURE && self.attachment.is_running(deadline).await? {
-            // Whatever comes of this verb, a guest that ran is not left stopped by its half.
-            self.attachment.stub.state().moves();
-            self.attachment.stop(deadline).await?;
+        if self.turns == UNSURE {
+            if self.attachment.is_running(deadline).await? {
+                // Whatever comes of this verb, a guest that ran is not left stopped by its half.
+                self.attachment.stub.state().moves();
+                self.attachment.stop(deadline).await?;
+            }
+            self.attachment.stub.drain_stops(deadline).await?;
         }
         self.turns = self.count_of_turns();
         Ok(verb)

@@ -38,10 +38,6 @@ pub(super) const SIGTRAP: u8 = 5;
 /// How long QEMU may take to end after its stub's stream has, at most.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// How long to wait for the stub's stop reply once the monitor has reported the stop: it comes at
-/// the same time or not at all.
-const LATE_WORD: Duration = Duration::from_millis(50);
-
 /// QEMU's targets whose watchpoints stop after the access; those of all others stop before.
 const STOPS_AFTER: [&str; 7] = [
     "i386", "x86_64", "s390x", "sparc", "sparc64", "m68k", "alpha",
@@ -52,6 +48,17 @@ const STOPS_AFTER: [&str; 7] = [
 pub(super) enum Motion {
     Step,
     Run,
+}
+
+/// What others have done to the guest since it was last moved.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Since {
+    /// Nothing: nobody had the turn.
+    Ours,
+    /// They may have reset or loaded it.
+    Moved,
+    /// They did something, and paused it last.
+    Paused,
 }
 
 /// What became of it.
@@ -126,7 +133,8 @@ impl Debugger {
         // Whether a breakpoint at `pc` is to be left behind, or to be met.
         let mut leave = true;
         loop {
-            let motion = match leave && wanted.iter().any(|wanted| wanted.is_at(pc)) {
+            let is_here = wanted.iter().any(|wanted| wanted.is_at(pc)) || self.is_code_guard(pc);
+            let motion = match leave && is_here {
                 true => Motion::Step,
                 false => Motion::Run,
             };
@@ -148,16 +156,16 @@ impl Debugger {
                     }
                 }
             }
-            let signal = match &reply {
-                Some(StopReply::Signal { signal, .. }) => *signal,
-                _ => SIGTRAP,
-            };
+            let signal = signal(&reply);
             if motion == Motion::Step && signal == SIGTRAP {
+                if self.is_code_guard(before) {
+                    self.insert_faults(wanted).await?;
+                }
                 // A handler that is a loop of one instruction takes no fault each time.
                 leave = pc == before && self.leave_loop(wanted, pc).await?;
                 continue;
             }
-            let is_at_one = wanted.iter().any(|wanted| wanted.is_at(pc));
+            let is_at_one = wanted.iter().any(|wanted| wanted.is_at(pc)) || self.is_code_guard(pc);
             match is_at_one {
                 true if signal == SIGTRAP => {
                     if let Some(reason) = self.reached(wanted, pc).await? {
@@ -166,8 +174,10 @@ impl Debugger {
                 }
                 // It was reset or loaded while it was at a breakpoint: the run goes on from
                 // there.
-                false if signal == SIGTRAP && self.is_elsewhere => leave = false,
-                _ if signal == SIGINT || reply.is_none() => return Ok(StopReason::Paused),
+                false if signal == SIGTRAP && self.since == Since::Moved => leave = false,
+                _ if signal == SIGINT || reply.is_none() || self.since == Since::Paused => {
+                    return Ok(StopReason::Paused);
+                }
                 _ => return Ok(StopReason::Signal(signal)),
             }
         }
@@ -266,7 +276,8 @@ impl Debugger {
             // The others stay stopped meanwhile.
             Motion::Step => client.step(thread),
             Motion::Run => client.resume(),
-        })?;
+        })
+        .await?;
         let before = std::mem::replace(&mut self.turns, UNSURE);
         verb.turn = None;
         let mut run_state = shared.run_state();
@@ -294,26 +305,30 @@ impl Debugger {
                     if !is_known {
                         return self.ended().await;
                     }
-                    timeout(LATE_WORD, stub.stopped()).await.ok().transpose()?
+                    None
                 }
             };
             let deadline = self.session.deadline;
             verb.turn = Some(shared.take_turn("run_until", deadline.into()).await?);
             let turns = self.count_of_turns();
-            let is_ours = before.checked_add(1) == Some(turns) && !by_monitor;
-            if is_ours || !self.attachment.is_running(deadline).await? {
-                if !is_ours
-                    && matches!(
-                        *shared.run_state().borrow(),
-                        RunState::Shutdown | RunState::GuestPanicked
-                    )
-                {
-                    return self.ended().await;
-                }
-                let last = shared.run_requests.last.load(Relaxed);
-                self.is_elsewhere = !is_ours && last != RunRequests::STOP;
-                self.turns = turns;
+            if before.checked_add(1) == Some(turns) && !by_monitor {
+                (self.since, self.turns) = (Since::Ours, turns);
                 return Ok(Moved::Stopped(reply));
+            }
+            let state = self.attachment.status(deadline).await?;
+            if matches!(state, RunState::Shutdown | RunState::GuestPanicked) {
+                return self.ended().await;
+            }
+            if state != RunState::Running {
+                let last = stub.drain_stops(deadline).await?.or(reply);
+                self.since = match shared.run_requests.last.load(Relaxed) {
+                    RunRequests::STOP => Since::Paused,
+                    _ => Since::Moved,
+                };
+                self.turns = turns;
+                // QEMU 10.0 says nothing of a stop at a breakpoint after a monitor's `cont`.
+                let is_of_before = state == RunState::Debug && signal(&last) != SIGTRAP;
+                return Ok(Moved::Stopped(last.filter(|_| !is_of_before)));
             }
             // Somebody stopped it for a moment, a save for example.
             verb.turn = None;
@@ -354,6 +369,13 @@ impl Debugger {
             Ok(verdict) => Ok(Moved::Ended(Box::new(verdict))),
             Err(_) => Err(DebugError::Closed(gdb_remote::client::Closed::Eof)),
         }
+    }
+}
+
+fn signal(reply: &Option<StopReply>) -> u8 {
+    match reply {
+        Some(StopReply::Signal { signal, .. }) => *signal,
+        _ => SIGTRAP,
     }
 }
 

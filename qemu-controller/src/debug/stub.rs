@@ -129,6 +129,35 @@ impl Stub {
         deadline: Duration,
         send: impl FnOnce(&mut Client) -> Result<(), SendError>,
     ) -> Result<Reply, DebugError> {
+        self.ask_beside_stops(what, deadline, send, &mut None).await
+    }
+
+    /// Reads every stop reply that QEMU has sent so far; the last one, which is about the stop that
+    /// lasts. QEMU 7.2 sends one at each stop, of a monitor's commands too: left in the stream, it
+    /// would be taken for the answer to the next `c`, while the guest still runs. Whatever is sent
+    /// to a guest that runs stops it and is not answered. The guest is stopped.
+    pub(super) async fn drain_stops(
+        &self,
+        deadline: Duration,
+    ) -> Result<Option<StopReply>, DebugError> {
+        let mut last = None;
+        let what = "reading registers";
+        let asked =
+            self.ask_beside_stops(what, deadline, |client| client.read_registers(), &mut last);
+        match asked.await {
+            // Its answer comes after them, whatever it is.
+            Ok(_) | Err(DebugError::Refused { .. }) => Ok(last),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask_beside_stops(
+        &self,
+        what: &'static str,
+        deadline: Duration,
+        send: impl FnOnce(&mut Client) -> Result<(), SendError>,
+        last: &mut Option<StopReply>,
+    ) -> Result<Reply, DebugError> {
         let answered = async {
             poll_fn(|cx| self.poll_until_idle(cx)).await;
             let _in_flight = InFlight(self);
@@ -140,7 +169,7 @@ impl Stub {
                         return reply.map_err(|error| DebugError::Refused { what, error });
                     }
                     Event::Closed(why) => return Err(DebugError::Closed(why)),
-                    // What QEMU 7.2 says when the monitor stops the guest.
+                    Event::Stopped(reply) => *last = Some(reply),
                     _ => {}
                 }
             }
@@ -151,18 +180,30 @@ impl Stub {
     }
 
     /// Lets the guest run, or execute one instruction. [`Event::Stopped`] comes once.
-    pub(super) fn run(
+    pub(super) async fn run(
         &self,
         what: &'static str,
         send: impl FnOnce(&mut Client) -> Result<(), SendError>,
     ) -> Result<(), DebugError> {
-        let mut state = self.state();
-        let sent = send(&mut state.client);
-        sent.map_err(|error| match error {
-            SendError::WrongPhase(Phase::Running) => DebugError::Running,
-            error => DebugError::Invalid { what, error },
-        })?;
-        state.runs = true;
+        {
+            let mut state = self.state();
+            let sent = send(&mut state.client);
+            sent.map_err(|error| match error {
+                SendError::WrongPhase(Phase::Running) => DebugError::Running,
+                error => DebugError::Invalid { what, error },
+            })?;
+            state.runs = true;
+        }
+        // Before anybody else gets the turn: a monitor's `stop` that overtakes it stops nothing.
+        poll_fn(|cx| {
+            let mut state = self.state();
+            state.write(&self.socket, cx);
+            match state.client.output() {
+                [] => Poll::Ready(()),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
         Ok(())
     }
 

@@ -85,10 +85,11 @@ impl<'a> Until<'a> {
     ///
     /// - Cortex-M: HardFault, MemManage, BusFault, UsageFault, SecureFault, of each core, where the
     ///   vector table says. A table that is moved or changed meanwhile is followed.
-    /// - A profile: undefined instructions and aborts, where the vector base registers (VBAR) say
-    ///   at the start of the run.
-    /// - RISC-V: exceptions but breakpoints and calls of the environment, where mtvec and stvec say
-    ///   at the start of the run.
+    /// - A profile: undefined instructions and aborts, where the vector base registers (VBAR) say.
+    /// - RISC-V: exceptions but breakpoints and calls of the environment, where mtvec and stvec say.
+    ///
+    /// These registers are read at the start of the run, and again after each instruction of the
+    /// session's firmware that writes one.
     ///
     /// Another exception that has the same handler is none. A fault that has no handler to go to
     /// (a second one inside HardFault, a vector table that cannot be read) ends QEMU

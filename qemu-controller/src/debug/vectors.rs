@@ -7,12 +7,17 @@
 //! | A profile, 64 bit | VBAR of each level, the synchronous and SError slots | ESR's class |
 //! | RISC-V | mtvec, stvec | mcause, scause |
 //!
+//! Where the vectors are is followed as it changes: on a Cortex-M by watching VTOR and the table, on
+//! the others, whose registers cannot be watched, by breakpoints at the instructions of the firmware
+//! that write them.
+//!
 //! QEMU meets a breakpoint before it fetches the instruction: a handler that is nowhere, or not
 //! Thumb, is met before it locks the core up.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
+use firmware_info::{Architecture, Firmware};
 use gdb_remote::client::PointKind;
 
 use super::error::DebugError;
@@ -53,6 +58,54 @@ pub(super) struct FaultPlaces {
     pub(super) guards: Vec<Point>,
 }
 
+/// More instructions that write a vector base register than any firmware has.
+const MOST_WRITES: usize = 64;
+
+/// The instructions of a firmware that set where its vectors are, by their addresses.
+pub(super) fn base_writes(firmware: &Firmware) -> Vec<u64> {
+    let mut found = Vec::new();
+    let sections = firmware.sections().iter();
+    for section in sections.filter(|section| section.executable && section.loaded) {
+        let mut code = vec![0; usize::try_from(section.size.min(MOST_CODE)).unwrap_or(0)];
+        if firmware.is_little_endian() && firmware.loaded(section.address, &mut code) {
+            let offsets = base_write_offsets(firmware.architecture(), &code);
+            found.extend(offsets.map(|offset| section.address + offset as u64));
+        }
+        found.truncate(MOST_WRITES);
+    }
+    found
+}
+
+/// Larger sections are looked at up to here.
+const MOST_CODE: u64 = 64 * 1024 * 1024;
+
+fn base_write_offsets(architecture: Architecture, code: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let halves = code.windows(4).enumerate().step_by(2);
+    halves.filter_map(move |(offset, bytes)| {
+        let word = u32::from_le_bytes(bytes.try_into().ok()?);
+        let is_write = match architecture {
+            // csrrw, csrrs, csrrc and their immediates, of mtvec and stvec; reads are not.
+            Architecture::Riscv32 | Architecture::Riscv64 => {
+                let (function, source, csr) = (word >> 12 & 7, word >> 15 & 31, word >> 20);
+                let writes = matches!(function, 1 | 5) || function & 3 != 0 && source != 0;
+                word & 0x7f == 0x73 && writes && matches!(csr, 0x305 | 0x105)
+            }
+            // msr VBAR_EL1, VBAR_EL2, VBAR_EL3
+            Architecture::Aarch64 => {
+                matches!(word & !31, 0xd518_c000 | 0xd51c_c000 | 0xd51e_c000)
+            }
+            // mcr p15, 0, Rt, c12, c0, 0 (VBAR) and c1, c0, 0 (SCTLR, whose V means high vectors)
+            Architecture::Arm => {
+                let thumb = word.rotate_left(16);
+                let is_mcr = |word: u32| matches!(word & 0x0fff_0fff, 0x0e0c_0f10 | 0x0e01_0f10);
+                is_mcr(word) && offset % 4 == 0 || is_mcr(thumb) && thumb >> 28 == 0xe
+            }
+            _ => false,
+        };
+        is_write.then_some(offset)
+    })
+}
+
 /// How an architecture takes faults.
 #[derive(Clone, Copy, PartialEq)]
 enum Family {
@@ -88,10 +141,15 @@ impl Debugger {
     }
 
     /// Reads where faults go. The guest is stopped, and the turn is the caller's.
-    pub(super) async fn fault_places(&self) -> Result<FaultPlaces, DebugError> {
+    pub(super) async fn fault_places(&mut self) -> Result<FaultPlaces, DebugError> {
         let no_faults = || DebugError::NoFaults(self.attachment.arch.clone());
         let family = self.family().ok_or_else(no_faults)?;
         let mut places = FaultPlaces::default();
+        if family != Family::CortexM {
+            let writes = self.base_writes().await;
+            let guards = writes.iter().map(|&at| (PointKind::Software, at, 2));
+            places.guards.extend(guards);
+        }
         match family {
             Family::CortexM => self.vector_tables(&mut places).await?,
             Family::Arm => {
@@ -162,6 +220,15 @@ impl Debugger {
             }
             None => None,
         })
+    }
+
+    /// An attached session has no firmware to look through.
+    async fn base_writes(&mut self) -> Vec<u64> {
+        if self.base_writes.is_none() {
+            let found = self.session.ask_firmware(base_writes).await;
+            self.base_writes = Some(found.unwrap_or_default());
+        }
+        self.base_writes.clone().unwrap_or_default()
     }
 
     /// The tables of all cores.
@@ -257,4 +324,37 @@ fn riscv_fault(cause: u64, is_interrupt: bool) -> Option<Fault> {
         number: cause,
         name,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instructions_that_move_the_vectors() {
+        let check = |architecture, words: &[u32], expected: &[usize]| {
+            let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let found: Vec<_> = base_write_offsets(architecture, &code).collect();
+            assert_eq!(found, expected, "{architecture:?}");
+        };
+        // csrw mtvec, t0; csrr t0, mtvec; csrw mcause, t0; csrw stvec, a0
+        let risc_v = [0x3052_9073, 0x3050_22f3, 0x3422_9073, 0x1055_1073];
+        check(Architecture::Riscv32, &risc_v, &[0, 12]);
+        // csrw mtvec, t0 in the middle of a word, between two compressed instructions
+        check(Architecture::Riscv64, &[0x9073_0001, 0x0001_3052], &[2]);
+        // mcr p15, 0, r0, c12, c0, 0; nop; mcreq of SCTLR; mrc of the first
+        check(
+            Architecture::Arm,
+            &[0xee0c_0f10, 0xe1a0_0000, 0x0e01_3f10, 0xee1c_0f10],
+            &[0, 8],
+        );
+        // nop; the same in Thumb: 0xee0c, 0x1f10
+        check(Architecture::Arm, &[0xee0c_bf00, 0xbf00_1f10], &[2]);
+        // msr VBAR_EL1, x3; mrs x3, VBAR_EL1; msr VBAR_EL3, x0
+        check(
+            Architecture::Aarch64,
+            &[0xd518_c003, 0xd538_c003, 0xd51e_c000],
+            &[0, 8],
+        );
+    }
 }

@@ -167,7 +167,14 @@ impl Debugger {
     /// Whether a write there changes where faults go.
     pub(super) fn is_guard(&self, address: u64) -> bool {
         let mut guards = self.guards.iter();
-        guards.any(|(_, from, size)| address.wrapping_sub(*from) < u64::from(*size))
+        guards.any(|(kind, from, size)| {
+            *kind != PointKind::Software && address.wrapping_sub(*from) < u64::from(*size)
+        })
+    }
+
+    /// Whether the instruction here changes where faults go.
+    pub(super) fn is_code_guard(&self, pc: u64) -> bool {
+        self.guards.contains(&(PointKind::Software, pc, 2))
     }
 
     /// Of a fault's handler that goes round at its first instruction: it is not stopped there again

@@ -63,8 +63,8 @@ pub(super) const BOARDS: [Board; 4] = [
 ];
 
 /// Paused, and with nothing in its memory.
-pub(super) async fn start_board(board: &Board) -> Session {
-    let config = QemuConfig::default()
+pub(super) fn board_config(board: &Board) -> QemuConfig {
+    QemuConfig::default()
         .qemu(board.qemu)
         .machine(board.machine)
         .cpu(board.cpu)
@@ -72,8 +72,11 @@ pub(super) async fn start_board(board: &Board) -> Session {
         .extra_args(board.args)
         .start_paused(true)
         .start_deadline(DEADLINE)
-        .command_deadline(DEADLINE);
-    Session::start(config).await.unwrap()
+        .command_deadline(DEADLINE)
+}
+
+pub(super) async fn start_board(board: &Board) -> Session {
+    Session::start(board_config(board)).await.unwrap()
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use qemu_controller::debug::{DebugError, Debugger, StopReason, Until};
 use qemu_controller::{QemuConfig, Semihosting, Session, Verdict};
 
-use super::boards::{BOARDS, start_board};
+use super::boards::{BOARDS, board_config, start_board};
 use super::{config, start};
 use crate::support::{DEADLINE, symbol};
 
@@ -133,6 +133,71 @@ async fn a_and_risc_v_profiles_take_their_faults_where_their_vectors_are() {
         let code = undefined.to_le_bytes();
         debugger.write_memory(board.ram, &code).await.unwrap();
         debugger.write_register("pc", board.ram).await.unwrap();
+        assert_eq!(
+            run_to_fault(&mut debugger).await,
+            expected,
+            "{}",
+            board.qemu
+        );
+    }
+}
+
+/// An ELF file of 32 bits with this code and nothing else.
+fn elf(machine: u16, address: u32, code: &[u32]) -> Vec<u8> {
+    let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let (size, begin) = (code.len() as u32, 84);
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+    let halves =
+        |halves: &[u16]| -> Vec<u8> { halves.iter().flat_map(|h| h.to_le_bytes()).collect() };
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend(halves(&[2, machine]));
+    elf.extend(words(&[1, address, 52, begin + size, 0]));
+    elf.extend(halves(&[52, 32, 1, 40, 3, 2]));
+    elf.extend(words(&[1, begin, address, address, size, size, 5, 4]));
+    elf.extend(code);
+    elf.extend([0; 40]);
+    // Allocated and executable.
+    elf.extend(words(&[0, 1, 6, address, begin, size, 0, 0, 4, 0]));
+    // Section names, all empty: a byte of the header's that is zero.
+    elf.extend(words(&[0, 3, 0, 0, 8, 1, 0, 0, 1, 0]));
+    elf
+}
+
+#[tokio::test]
+async fn vectors_that_the_firmware_sets_later_are_followed() {
+    // auipc t0, 0; addi t0, t0, 0x40; csrw mtvec, t0; an illegal instruction; at 0x40 a loop
+    let mut risc_v = vec![0x0000_0297, 0x0402_8293, 0x3052_9073];
+    risc_v.resize(16, 0);
+    risc_v.push(0x0000_006f);
+    // add r0, pc, #0x38; mcr p15, 0, r0, c12, c0, 0; udf; at 0x40 the vectors, loops
+    let mut arm = vec![0xe28f_0038, 0xee0c_0f10, 0xe7f0_00f0];
+    arm.resize(16, 0xe320_f000);
+    arm.extend([0xeaff_fffe; 8]);
+    let folder = tempfile::tempdir().unwrap();
+    for (board, machine, from, code, expected) in [
+        (
+            &BOARDS[2],
+            243,
+            0x8000_0000,
+            risc_v,
+            ("illegal instruction", 2, 0x40),
+        ),
+        (
+            &BOARDS[0],
+            40,
+            0x4001_0000,
+            arm,
+            ("undefined instruction", 1, 0x44),
+        ),
+    ] {
+        let path = folder.path().join("vectors.elf");
+        std::fs::write(&path, elf(machine, from, &code)).unwrap();
+        let config = board_config(board).firmware(path);
+        let config = config.with_spec(|spec| spec.without_firmware_checks());
+        let session = Session::start(config).await.unwrap();
+        let mut debugger = session.debugger().await.unwrap();
+        let (name, number, offset) = expected;
+        let expected = (name, number, u64::from(from) + offset);
         assert_eq!(
             run_to_fault(&mut debugger).await,
             expected,
