@@ -393,6 +393,22 @@ impl QemuConfig {
         }
     }
 
+    /// The machine in names and numbers.
+    #[cfg(feature = "bundle")]
+    pub(crate) fn plain(&self) -> qemu_launch::PlainMachine {
+        self.spec.plain()
+    }
+
+    #[cfg(feature = "bundle")]
+    pub(crate) fn program(&self) -> PathBuf {
+        self.spec.program_path().to_owned()
+    }
+
+    #[cfg(feature = "bundle")]
+    pub(crate) fn has_semihosting(&self) -> bool {
+        self.semihosting.is_some()
+    }
+
     /// Where the ELF file is that has the symbols.
     #[cfg(feature = "debugger")]
     pub(crate) fn symbols_path(&self) -> Option<&std::path::Path> {

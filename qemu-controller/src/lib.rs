@@ -34,6 +34,7 @@
 //! | the tests of an `embedded-test` binary (feature `tests`) | the module `testing` |
 //! | what the firmware logs by RTT (feature `rtt`) | `QemuConfig::rtt`, the module `rtt` |
 //! | the lines that it logs by defmt (feature `defmt`) | the module `defmt` |
+//! | the machine as it was when it failed, in a folder (feature `bundle`) | the module `bundle` |
 //! | whether a debugger could attach | [`Session::check_gdb`], [`Session::probe_gdb`] |
 //! | many machines from one boot, now or later | [`Session::fork`], [`MachineState`] |
 //! | why it did not work | [`StartError`], [`CommandError`], [`SessionEnd`] |
@@ -65,6 +66,8 @@
 // Before the others, so that the documentation of `Session` begins with how to start one.
 mod session;
 
+#[cfg(feature = "bundle")]
+pub mod bundle;
 mod client;
 mod config;
 #[cfg(feature = "coverage")]

@@ -63,6 +63,8 @@ pub use registers::Registers;
 pub(crate) use standing::Arrival;
 pub use until::{Stop, StopReason, Until};
 pub use vectors::Fault;
+#[cfg(feature = "bundle")]
+pub(crate) use vectors::fault_called;
 
 /// How long each step of cleaning up may take after the caller has gone.
 const UNATTENDED: Duration = Duration::from_secs(30);

@@ -272,6 +272,24 @@ fn cortex_m_fault(number: u64) -> Option<Fault> {
     Some(Fault { number, name })
 }
 
+/// The name of a fault, where somebody wrote it down as one.
+#[cfg(feature = "bundle")]
+pub(crate) fn fault_called(name: &str) -> Option<&'static str> {
+    let numbered = (0..64).flat_map(|number| {
+        [
+            cortex_m_fault(number),
+            aarch64_fault(false, number),
+            riscv_fault(number, false),
+        ]
+    });
+    let numbered = numbered.flatten().map(|fault| fault.name);
+    let slots = ARM_SLOTS.iter().map(|(_, _, name)| *name);
+    numbered
+        .chain(slots)
+        .chain(["SError"])
+        .find(|known| *known == name)
+}
+
 /// Slot of the table, mode of the processor, name.
 const ARM_SLOTS: [(u64, u64, &str); 3] = [
     (1, 0b11011, "undefined instruction"),

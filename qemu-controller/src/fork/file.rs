@@ -44,7 +44,7 @@ impl MachineState {
     /// [`StateError::File`], also where the file is no state or is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StateError> {
         let path = path.as_ref();
-        Self::read(path).map_err(|source| StateError::file(path, source))
+        Self::at(path).map_err(|source| StateError::file(path, source))
     }
 
     /// Fills the buffer from this byte of the state on; returns fewer bytes only at its end.
@@ -94,12 +94,16 @@ impl MachineState {
         Ok(())
     }
 
-    fn read(path: &Path) -> io::Result<Self> {
+    fn at(path: &Path) -> io::Result<Self> {
         // To open something else, a FIFO for example, may block for ever.
         if !path.metadata()?.is_file() {
             return Err(damaged("it is no regular file"));
         }
-        let file = File::open(path)?;
+        Self::read(File::open(path)?)
+    }
+
+    /// Reads a persisted state from a regular file.
+    pub(crate) fn read(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let mut line = vec![0; MAX_LINE.min(length as usize)];
         file.read_exact_at(&mut line, 0)?;

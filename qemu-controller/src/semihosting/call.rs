@@ -6,6 +6,10 @@ use crate::debug::{DebugError, Debugger, Registers};
 /// So much of one write is read at once; the firmware writes the rest again.
 const MOST_WRITTEN: u64 = 64 * 1024;
 
+/// The operations that end the run.
+pub(super) const EXIT: u64 = 0x18;
+pub(super) const EXIT_EXTENDED: u64 = 0x20;
+
 /// A zero-terminated text is read piece by piece: none crosses the end of a memory.
 const PIECE: u64 = 256;
 
@@ -290,8 +294,8 @@ impl Block<'_> {
                 let [buffer, size] = self.words().await?;
                 Request::CommandLine { buffer, size }
             }
-            0x18 if !self.convention.is_extended => exit(self.address, 0),
-            0x18 | 0x20 => {
+            EXIT if !self.convention.is_extended => exit(self.address, 0),
+            EXIT | EXIT_EXTENDED => {
                 let [reason, status] = self.words().await?;
                 exit(reason, status)
             }

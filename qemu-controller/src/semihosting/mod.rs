@@ -127,7 +127,7 @@ impl Session {
     }
 }
 
-#[cfg(all(feature = "rtt", feature = "source"))]
+#[cfg(feature = "source")]
 impl Session {
     /// The addresses of the firmware's semihosting instructions; none where none are known.
     pub(crate) async fn semihosting_sites(&self, debugger: &Debugger) -> Vec<u64> {
@@ -136,6 +136,26 @@ impl Session {
         };
         let find = move |firmware: &Firmware| sites::find(firmware, convention.instructions);
         self.ask_firmware(find).await.unwrap_or_default()
+    }
+}
+
+#[cfg(feature = "bundle")]
+impl Debugger {
+    /// The status that a guest which is stopped at one of its calls is about to exit with, if that
+    /// is what it asks for.
+    pub(crate) async fn status_of_exit(&mut self) -> Option<u8> {
+        let convention = Convention::of(self).ok()?;
+        let operation = self.read_register(convention.result).await.ok()?;
+        if !matches!(operation & 0xffff_ffff, call::EXIT | call::EXIT_EXTENDED) {
+            return None;
+        }
+        let registers = self.read_registers().await.ok()?;
+        let pc = registers.get("pc")?;
+        let call = call::read(self, convention, pc, &registers).await.ok()?;
+        match call.request {
+            Request::Exit { status } => Some(status),
+            _ => None,
+        }
     }
 }
 

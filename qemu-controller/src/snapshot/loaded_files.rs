@@ -24,7 +24,7 @@ impl LoadedFiles {
     }
 
     /// `None` where there is nothing, or where a file is not what it was at the start.
-    pub(super) fn hash(&self) -> Option<String> {
+    pub(crate) fn hash(&self) -> Option<String> {
         let mut hash = Fnv::default();
         for (path, stamped) in &self.files {
             let bytes = std::fs::read(path).ok()?;

@@ -6,6 +6,7 @@ pub(crate) mod monitor;
 pub(crate) mod registers;
 pub(crate) mod report;
 mod watch;
+pub(crate) mod witness;
 
 pub use report::{CoreFault, CoreReport, StackUse};
 pub use watch::RunReport;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::look::{self, Core, ReadMemory};
 use super::registers;
 use super::report::CoreReport;
+use super::witness::{Sight, Witness};
 use crate::client::command::instant_after;
 use crate::debug::{Cause, Debugger, Registers, StopReason, Until};
 use crate::session::Session;
@@ -135,12 +136,27 @@ impl Session {
         deadline: Duration,
         is_held_up: impl Fn() -> bool + Send,
     ) -> RunReport {
+        self.run_witnessed(deadline, is_held_up, &mut ()).await
+    }
+
+    /// The same before a witness.
+    pub(crate) async fn run_witnessed(
+        &self,
+        deadline: Duration,
+        is_held_up: impl Fn() -> bool + Send,
+        witness: &mut impl Witness,
+    ) -> RunReport {
         let at = instant_after(deadline);
         let Ok(debugger) = self.debugger().await else {
             return self.run_to_end(left(at)).await.into();
         };
+        let exits = match witness.wants_calls() || self.reads_rtt() {
+            true => self.semihosting_sites(&debugger).await,
+            false => Vec::new(),
+        };
         let mut watch = Watch {
-            exits: self.ends_of_rtt(&debugger).await,
+            exits,
+            witness,
             session: self.clone(),
             debugger,
             cause: None,
@@ -181,12 +197,8 @@ impl Session {
 /// What is in RTT's rings when QEMU ends is lost.
 #[cfg(feature = "rtt")]
 impl Session {
-    /// The instructions that may end QEMU, where RTT is read.
-    async fn ends_of_rtt(&self, debugger: &Debugger) -> Vec<u64> {
-        match self.inner.rtt {
-            Some(_) => self.semihosting_sites(debugger).await,
-            None => Vec::new(),
-        }
+    fn reads_rtt(&self) -> bool {
+        self.inner.rtt.is_some()
     }
 
     async fn before_an_end(&self) {
@@ -197,8 +209,8 @@ impl Session {
 
 #[cfg(not(feature = "rtt"))]
 impl Session {
-    async fn ends_of_rtt(&self, _: &Debugger) -> Vec<u64> {
-        Vec::new()
+    fn reads_rtt(&self) -> bool {
+        false
     }
 
     async fn before_an_end(&self) {}
@@ -244,10 +256,11 @@ enum Ended {
     Unwatched,
 }
 
-struct Watch {
+struct Watch<'a, W> {
     session: Session,
     debugger: Debugger,
-    /// Before these instructions RTT is read: behind them QEMU may be gone.
+    witness: &'a mut W,
+    /// The semihosting calls, where what is lost behind them is to be read or seen: QEMU may be gone.
     exits: Vec<u64>,
     cause: Option<Box<CoreReport>>,
     staying: Option<Staying>,
@@ -266,7 +279,7 @@ struct Staying {
     panicked_at: Option<u64>,
 }
 
-impl Watch {
+impl<W: Witness> Watch<'_, W> {
     async fn run(&mut self, at: Instant, is_held_up: impl Fn() -> bool) -> Ended {
         let (mut wanted, mut has_run) = (true, false);
         loop {
@@ -292,7 +305,7 @@ impl Watch {
             has_run = true;
             self.session.before_an_end().await;
             match stop.reason {
-                StopReason::Reached { .. } => {}
+                StopReason::Reached { .. } => self.shows(Sight::Call).await,
                 StopReason::Faulted { .. } if self.is_again(None).await => {
                     if let Some(verdict) = self.sample_again(&is_held_up).await {
                         return Ended::By(verdict);
@@ -312,7 +325,10 @@ impl Watch {
                     self.look(Cause { fault: None, panic }).await;
                 }
                 StopReason::Ended(verdict) => return Ended::By(*verdict),
-                StopReason::DeadlinePassed if left(at).is_zero() => return Ended::AtDeadline,
+                StopReason::DeadlinePassed if left(at).is_zero() => {
+                    self.shows(Sight::Deadline).await;
+                    return Ended::AtDeadline;
+                }
                 StopReason::DeadlinePassed => {
                     if self.stays(&is_held_up).await
                         && let Some(verdict) = self.verdict().await
@@ -368,9 +384,17 @@ impl Watch {
         }
         self.last_look = Instant::now();
         match self.debugger.report_of_stop(cause).await {
-            Ok(report) => self.cause = Some(Box::new(report)),
+            Ok(report) => {
+                self.shows(Sight::Cause(&report)).await;
+                self.cause = Some(Box::new(report));
+            }
             Err(error) => tracing::debug!(%error, "no look at the core"),
         }
+    }
+
+    async fn shows(&mut self, sight: Sight<'_>) {
+        let (session, debugger) = (&self.session, &mut self.debugger);
+        self.witness.sees(session, debugger, sight).await;
     }
 
     /// Whether the core has done nothing for some samples, in the handler still.

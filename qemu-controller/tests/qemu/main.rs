@@ -11,6 +11,7 @@ mod trap;
 mod attaching;
 mod backtraces;
 mod blocking;
+mod bundle;
 mod cancelling;
 mod coverage;
 mod debugger;

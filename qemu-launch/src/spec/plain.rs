@@ -1,7 +1,7 @@
 //! A machine in names and numbers: what can be written down and made into a machine again elsewhere,
 //! by somebody who trusts none of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::spec::MachineSpec;
 use crate::spec::image::{Bios, LoadedImage};
@@ -10,7 +10,7 @@ use crate::spec::image::{Bios, LoadedImage};
 ///
 /// It has no path but those of the files that are loaded, and no option of QEMU's:
 /// [`beyond`](Self::beyond) names what it leaves out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PlainMachine {
     /// The program's name, without its folder.
@@ -82,6 +82,12 @@ impl MachineSpec {
             without_bios: self.bios == Some(Bios::None),
             beyond: self.beyond(),
         }
+    }
+
+    /// The program, as it was named.
+    #[must_use]
+    pub fn program_path(&self) -> &Path {
+        &self.program
     }
 
     fn loaded_files(&self) -> Vec<(LoadedAs, PathBuf)> {
