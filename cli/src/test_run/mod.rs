@@ -4,14 +4,17 @@
 mod json;
 mod junit;
 mod kept;
+mod live;
 mod options;
 mod pretty;
+mod progress;
 mod report;
 mod select;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use qemu_controller::testing::{
     self, PrintedTests, Progress, TestCase, TestListError, TestResult, TestRun, TestRunError,
@@ -29,9 +32,13 @@ use crate::settings::{Settings, Timeout};
 use crate::signals::Signals;
 use crate::writer::Writer;
 use crate::written;
+use live::LiveOutput;
 use options::Options;
-use report::Report;
+use report::{MOST_BACKLOG, Report};
 use select::Selection;
+
+/// How often the progress is shown.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The tests of a firmware.
 pub(crate) enum Tests {
@@ -184,29 +191,38 @@ impl Running<'_> {
         }
         let stdout = stdout()?;
         let log = log(self.run, self.settings)?;
-        let mut report = Report::new(self.options, &selection, &stdout, log.as_ref());
+        let report = Report::new(self.options, &selection, &stdout, log.as_ref());
+        let report = RefCell::new(report);
         let tests = selection.to_run();
-        report.begin();
+        report.borrow_mut().begin();
         let mut isolation = self.run.isolation.unwrap_or_default();
         loop {
             let test_run = self.test_run()?.isolation(isolation.into());
             let running = test_run.run(&tests, |progress| match progress {
-                Progress::Started(index) => report.started(index),
+                Progress::Started(index) => report.borrow_mut().started(index),
+                Progress::Output(index, bytes) => report.borrow_mut().output(index, bytes),
                 Progress::Finished(index, result) => {
                     if let Some(executed) = &result.executed {
                         let name = tests[index].name.clone();
                         let mut runs = self.runs.borrow_mut();
                         runs.tests.insert(name, executed.clone());
                     }
-                    report.finished(index, result);
+                    report.borrow_mut().finished(index, result);
                 }
                 Progress::Executed(executed) => self.runs.borrow_mut().others.merge(executed),
                 _ => {}
             });
-            let ended = tokio::select! {
-                ended = running => ended,
-                signal = signals.next() => return Ok(interrupted(signal)),
-                error = stdout.failed() => return closed(error),
+            tokio::pin!(running);
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut running => break ended,
+                    signal = signals.next() => {
+                        report.borrow_mut().cut_short();
+                        return Ok(interrupted(signal));
+                    }
+                    error = stdout.failed() => return closed(error),
+                    () = tokio::time::sleep(TICK) => report.borrow_mut().tick(),
+                }
             };
             match ended {
                 Ok(_) => break,
@@ -221,7 +237,7 @@ impl Running<'_> {
                 Err(error) => return Err(self.explain(error)),
             }
         }
-        self.end(report, &stdout, log.as_ref()).await
+        self.end(report.into_inner(), &stdout, log.as_ref()).await
     }
 
     /// Of a firmware whose tests are known once it has run.
@@ -239,15 +255,24 @@ impl Running<'_> {
         let stdout = stdout()?;
         let test_run = self.test_run()?;
         // Which of them ran what nobody knows: the firmware is one.
-        let keep = |progress: Progress<'_>| {
-            if let Progress::Executed(executed) = progress {
+        let is_live = self.options.shows_live();
+        let live = RefCell::new(LiveOutput::default());
+        let progress = |progress: Progress<'_>| match progress {
+            Progress::Executed(executed) => {
                 *self.runs.borrow_mut() = Runs::of_one_test(name.clone(), executed.clone());
             }
+            Progress::Output(_, bytes) if is_live && stdout.backlog() < MOST_BACKLOG => {
+                let text = live.borrow_mut().push(&name, bytes, true);
+                stdout.send(text.as_bytes());
+            }
+            _ => {}
         };
         let ended = tokio::select! {
-            ended = test_run.run_printed(kind, &name, keep) => ended,
+            ended = test_run.run_printed(kind, &name, progress) => ended,
             signal = signals.next() => return Ok(interrupted(signal)),
+            error = stdout.failed() => return closed(error),
         };
+        stdout.send(live.borrow_mut().finish(&name).as_bytes());
         let (tests, results): (Vec<_>, Vec<_>) = ended
             .map_err(|error| self.explain(error))?
             .into_iter()

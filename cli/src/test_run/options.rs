@@ -41,7 +41,7 @@ pub(super) struct Options {
     /// Run benchmarks and no tests: there are none
     #[arg(long)]
     pub(super) bench: bool,
-    /// Show what each test prints, as soon as it is over
+    /// Show what tests print as it comes
     #[arg(long, alias = "no-capture")]
     pub(super) nocapture: bool,
     /// Show at the end what the tests printed that passed
@@ -100,6 +100,11 @@ impl Options {
         options.nocapture |= is_set("RUST_TEST_NOCAPTURE");
         options.shuffle |= is_set("RUST_TEST_SHUFFLE");
         Ok(options)
+    }
+
+    /// Whether what tests print is shown as it comes.
+    pub(super) fn shows_live(&self) -> bool {
+        self.nocapture && matches!(self.format(), Format::Pretty | Format::Terse)
     }
 
     pub(super) fn format(&self) -> Format {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use qemu_controller::testing::Outcome;
 
+use super::live::LiveOutput;
 use super::options::{Color, Options};
-use super::report::{Counts, Show, Shown, account};
+use super::progress::ProgressLine;
+use super::report::{Counts, Show, Shown, account, reason};
 
 /// After so many characters of the terse format comes a new line, with how far it is.
 const TERSE_WIDTH: usize = 88;
@@ -18,7 +20,10 @@ pub(super) struct Pretty {
     is_terse: bool,
     is_coloured: bool,
     shows_output: bool,
-    shows_at_once: bool,
+    /// What tests print, where it is shown as it comes.
+    live: Option<LiveOutput>,
+    progress: ProgressLine,
+    failed: usize,
     shows_times: bool,
     tests: usize,
     done: usize,
@@ -40,7 +45,9 @@ impl Pretty {
             is_terse,
             is_coloured,
             shows_output: options.show_output,
-            shows_at_once: options.nocapture,
+            live: options.shows_live().then(LiveOutput::default),
+            progress: ProgressLine::new(!is_terse && !options.shows_live()),
+            failed: 0,
             shows_times: options.report_time,
             tests: 0,
             done: 0,
@@ -80,8 +87,28 @@ impl Show for Pretty {
         format!("\nrunning {tests} test{plural}{seed}\n")
     }
 
-    fn started(&mut self, _: &str) -> String {
+    fn started(&mut self, name: &str) -> String {
+        self.progress.started(name);
         String::new()
+    }
+
+    fn output(&mut self, name: &str, bytes: &[u8]) -> String {
+        let is_alone = self.progress.is_alone();
+        let live = self.live.as_mut();
+        live.map_or_else(String::new, |live| live.push(name, bytes, is_alone))
+    }
+
+    fn tick(&mut self) -> String {
+        let done = format!("{}/{} done", self.done, self.tests);
+        let failed = match self.failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
+        self.progress.tick(&(done + &failed))
+    }
+
+    fn cut_short(&mut self) -> String {
+        self.progress.cleared().to_owned()
     }
 
     fn finished(&mut self, shown: &Shown<'_>) -> String {
@@ -90,15 +117,23 @@ impl Show for Pretty {
             Some(Outcome::Passed) => ("ok", ".", 32),
             Some(_) => ("FAILED", "F", 31),
         };
-        let mut text = String::new();
+        self.progress.finished(&shown.name);
+        let mut text = self.progress.cleared().to_owned();
         if let Some(result) = shown.result {
-            let account = account(result);
-            if self.shows_at_once {
-                text += &account;
-            }
+            // What was shown as it came is not shown again.
+            let account = match &mut self.live {
+                Some(live) => {
+                    text += &live.finish(&shown.name);
+                    reason(result)
+                }
+                None => account(result),
+            };
             self.times.push((result.duration, shown.name.clone()));
             match result.outcome {
-                Outcome::Failed(_) => self.failures.push((shown.name.clone(), account)),
+                Outcome::Failed(_) => {
+                    self.failed += 1;
+                    self.failures.push((shown.name.clone(), account));
+                }
                 _ if self.shows_output && !account.is_empty() => {
                     self.successes.push((shown.name.clone(), account));
                 }
@@ -117,7 +152,7 @@ impl Show for Pretty {
     }
 
     fn end(&mut self, counts: Counts, took: Duration) -> String {
-        let mut text = String::new();
+        let mut text = self.progress.cleared().to_owned();
         if self.is_terse {
             text.push('\n');
         }

@@ -11,6 +11,9 @@ use super::pretty::Pretty;
 use super::select::{Selected, Selection};
 use crate::writer::Writer;
 
+/// So much may wait for stdout before what tests print is left out.
+pub(super) const MOST_BACKLOG: usize = 1024 * 1024;
+
 /// One test's result, as a format shows it.
 pub(super) struct Shown<'a> {
     pub(super) name: String,
@@ -34,6 +37,18 @@ pub(super) trait Show {
     fn begin(&mut self, tests: usize, seed: Option<u64>) -> String;
     /// A test begins.
     fn started(&mut self, name: &str) -> String;
+    /// A test has printed this.
+    fn output(&mut self, _name: &str, _bytes: &[u8]) -> String {
+        String::new()
+    }
+    /// From time to time while tests run.
+    fn tick(&mut self) -> String {
+        String::new()
+    }
+    /// The run ends here, for another reason than its tests.
+    fn cut_short(&mut self) -> String {
+        String::new()
+    }
     /// A test is over, or ignored.
     fn finished(&mut self, shown: &Shown<'_>) -> String;
     /// After the last test.
@@ -52,6 +67,8 @@ pub(super) struct Report<'a> {
     show: Box<dyn Show>,
     stdout: &'a Writer,
     log: Option<&'a Writer>,
+    /// How many bytes that tests printed stdout was not asked to take.
+    not_shown: usize,
 }
 
 impl<'a> Report<'a> {
@@ -82,12 +99,13 @@ impl<'a> Report<'a> {
             show,
             stdout,
             log,
+            not_shown: 0,
         }
     }
 
     pub(super) fn begin(&mut self) {
         let text = self.show.begin(self.tests.len(), self.seed);
-        self.stdout.send(text.as_bytes());
+        self.send(&text);
     }
 
     pub(super) fn started(&mut self, index: usize) {
@@ -95,6 +113,38 @@ impl<'a> Report<'a> {
         self.show_ignored(position);
         let text = self.show.started(&name(&self.tests[position]));
         self.stdout.send(text.as_bytes());
+    }
+
+    /// A stdout that takes it too slowly does not get all.
+    pub(super) fn output(&mut self, index: usize, bytes: &[u8]) {
+        if self.stdout.backlog() > MOST_BACKLOG {
+            self.not_shown += bytes.len();
+            return;
+        }
+        let name = name(&self.tests[self.positions[index]]);
+        let mut text = String::new();
+        if let missing @ 1.. = std::mem::take(&mut self.not_shown) {
+            let words = format!("\n[{missing} bytes are not shown: stdout is too slow]\n");
+            text += &self.show.output(&name, words.as_bytes());
+        }
+        text += &self.show.output(&name, bytes);
+        self.send(&text);
+    }
+
+    pub(super) fn tick(&mut self) {
+        let text = self.show.tick();
+        self.send(&text);
+    }
+
+    pub(super) fn cut_short(&mut self) {
+        let text = self.show.cut_short();
+        self.send(&text);
+    }
+
+    fn send(&self, text: &str) {
+        if !text.is_empty() {
+            self.stdout.send(text.as_bytes());
+        }
     }
 
     pub(super) fn finished(&mut self, index: usize, result: &TestResult) {
@@ -146,6 +196,10 @@ fn name(test: &Selected) -> String {
 
 /// What a test printed and why it failed, for people.
 pub(super) fn account(result: &TestResult) -> String {
+    printed(result) + &reason(result)
+}
+
+fn printed(result: &TestResult) -> String {
     let mut text = String::new();
     if result.dropped > 0 {
         text += &format!("[{} bytes before are not shown]\n", result.dropped);
@@ -154,6 +208,12 @@ pub(super) fn account(result: &TestResult) -> String {
         text += &crate::escape::line(line.trim_end_matches('\r'));
         text.push('\n');
     }
+    text
+}
+
+/// Why it failed.
+pub(super) fn reason(result: &TestResult) -> String {
+    let mut text = String::new();
     if let Outcome::Failed(failure) = &result.outcome {
         for line in failure.to_string().lines() {
             text += &crate::escape::line(line);

@@ -73,8 +73,8 @@ fn a_terminal_sends_what_a_serial_terminal_sends_for_enter() {
     assert_eq!(echoed(&interrupted(running)), "help\r");
 }
 
-/// A pseudo-terminal: where its user types, and what the program has for its stdin.
-fn terminal() -> (File, File) {
+/// A pseudo-terminal: its user's end, and the program's.
+pub(crate) fn terminal() -> (File, File) {
     let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&keyboard).unwrap();
     unlockpt(&keyboard).unwrap();

@@ -1,11 +1,13 @@
 //! A firmware that has tests: what Cargo, nextest and editors ask of a test program.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::input::terminal;
 use crate::support::{Call, Said};
 
 fn fixtures() -> PathBuf {
@@ -165,6 +167,46 @@ fn what_a_test_prints_is_shown_where_that_is_asked_for_and_never_reaches_the_ter
         }
         assert!(!said.stdout.contains('\u{1b}'), "{}", said.stdout);
     }
+}
+
+/// While the test still runs, a line that is not at its end included.
+#[test]
+fn what_a_test_prints_is_shown_as_it_comes() {
+    let words = ["floods::by_uart", "--nocapture", "--timeout=60s"];
+    let mut running = call(&words).start();
+    running.prints("and on it goes\nand on");
+    assert!(!running.stdout.as_ref().unwrap().text().contains("FAILED"));
+    running.signal(Signal::INT);
+    Said::of(&running.end(), 130);
+    // Of a firmware that runs its tests by itself too; where it was shown, it is not shown again.
+    let firmware = fixtures().join("embedded-test/printed.elf");
+    let words = ["--tests=lines", firmware.to_str().unwrap(), "--nocapture"];
+    let said = Call::new(words).ends_with(101);
+    let (live, report) = said.stdout.rsplit_once("\nrunning ").unwrap();
+    assert!(live.contains("it says something\n"), "{live}");
+    assert!(!report.contains("it says something"), "{report}");
+}
+
+/// On a terminal the last line says how far it is, and is gone at the end.
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    let (mut screen, terminal) = terminal();
+    let words = ["hangs::in_a_loop", "hangs::asleep", "--color=never"];
+    let running = call(&words).env("TERM", "xterm").stdout(terminal).start();
+    let reader = std::thread::spawn(move || {
+        let mut shown = Vec::new();
+        // A terminal whose program is gone is an error.
+        let _ = screen.read_to_end(&mut shown);
+        String::from_utf8(shown).unwrap()
+    });
+    Said::of(&running.end(), 101);
+    let shown = reader.join().unwrap();
+    let first = "\r0/2 done; running hangs::";
+    assert!(shown.contains(first), "{shown:?}");
+    let cleared = "\r\x1b[Ktest hangs::in_a_loop ... FAILED\r\n";
+    assert!(shown.contains(cleared), "{shown:?}");
+    let (_, end) = shown.split_once("\nfailures:").unwrap();
+    assert!(!end.contains("\x1b[K"), "{end:?}");
 }
 
 #[test]

@@ -140,6 +140,23 @@ impl Debugger {
         matches!(self.family(), Some(Family::CortexM | Family::Arm))
     }
 
+    /// The first instructions of the handlers of faults, as they are now; none where none are known.
+    #[cfg(feature = "tests")]
+    pub(crate) async fn fault_handlers(&mut self) -> Vec<u64> {
+        let Ok(_verb) = self.begin("look for handlers of faults").await else {
+            return Vec::new();
+        };
+        let places = self.fault_places().await.unwrap_or_default();
+        places.handlers.into_iter().collect()
+    }
+
+    /// The fault that a guest has just taken, at the first instruction of a handler.
+    #[cfg(feature = "tests")]
+    pub(crate) async fn fault_taken(&mut self) -> Option<Fault> {
+        let _verb = self.begin("look at a fault").await.ok()?;
+        self.fault().await.ok().flatten()
+    }
+
     /// Reads where faults go. The guest is stopped, and the turn is the caller's.
     pub(super) async fn fault_places(&mut self) -> Result<FaultPlaces, DebugError> {
         let no_faults = || DebugError::NoFaults(self.attachment.arch.clone());

@@ -5,6 +5,7 @@ pub(crate) mod look;
 pub(crate) mod monitor;
 pub(crate) mod registers;
 pub(crate) mod report;
+pub(crate) mod staying;
 mod watch;
 pub(crate) mod witness;
 

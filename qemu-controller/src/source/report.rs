@@ -98,9 +98,8 @@ impl CoreReport {
                 let scanned = |frame: &Frame| frame.guess == Some(Guess::StackScan);
                 frames.iter().position(scanned)
             }),
-            (None, Some(_)) => frames
-                .iter()
-                .position(|frame| own_function(frame).is_some()),
+            // The first is the panic's handler, be it of the firmware's own or of a test crate's.
+            (None, Some(_)) => (1..frames.len()).find(|at| own_function(&frames[*at]).is_some()),
             (None, None) => None,
         };
         found.unwrap_or(0)

@@ -21,17 +21,12 @@ use tokio::time::{Instant, timeout};
 use super::look::{self, Core, ReadMemory};
 use super::registers;
 use super::report::CoreReport;
+use super::staying::{SAMPLE, Sampled, Staying};
 use super::witness::{Sight, Witness};
 use crate::client::command::instant_after;
-use crate::debug::{Cause, Debugger, Registers, StopReason, Until};
+use crate::debug::{Cause, Debugger, StopReason, Until};
 use crate::session::Session;
 use crate::verdict::Verdict;
-
-/// How long after a fault, and how often, it is looked whether the core still does the same.
-const SAMPLE: Duration = Duration::from_millis(50);
-
-/// So many samples must be the same.
-const SAME: u32 = 3;
 
 /// A firmware that takes more faults than this and goes on makes a use of them: from then on it is
 /// looked at after a pause only.
@@ -268,17 +263,6 @@ struct Watch<'a, W> {
     last_look: Instant,
 }
 
-/// A core that took a fault or panicked, as it was when it was last looked at.
-struct Staying {
-    /// As it took the fault, or panicked.
-    at_first: Option<Registers>,
-    last: Option<Registers>,
-    same: u32,
-    sampled: Instant,
-    /// The stack pointer as it panicked; a function that has returned is above it.
-    panicked_at: Option<u64>,
-}
-
 impl<W: Witness> Watch<'_, W> {
     async fn run(&mut self, at: Instant, is_held_up: impl Fn() -> bool) -> Ended {
         let (mut wanted, mut has_run) = (true, false);
@@ -341,25 +325,21 @@ impl<W: Witness> Watch<'_, W> {
         }
     }
 
-    /// Whether it is where it was, with the same registers: a function that is a loop of a single
-    /// instruction is met again and again, and so is a handler that comes back to what faulted, or
-    /// that is nowhere.
+    /// Whether it came to the same place with the same registers.
     async fn is_again(&mut self, function: Option<&str>) -> bool {
         let cause = self.cause.as_ref();
         let is_same_cause = cause.is_some_and(|cause| cause.panicked_in.as_deref() == function);
         let now = self.debugger.read_registers().await.ok();
-        let staying = self.staying.as_ref();
-        let before = staying.and_then(|staying| staying.at_first.as_ref());
-        is_same_cause
-            && now
-                .zip(before)
-                .is_some_and(|(now, before)| is_same(before, &now))
+        let again = now
+            .zip(self.staying.as_ref())
+            .is_some_and(|(now, staying)| staying.is_again(&now));
+        is_same_cause && again
     }
 
     /// The same as after a while without a stop; not at each of a thousand stops a second.
     async fn sample_again(&mut self, is_held_up: &impl Fn() -> bool) -> Option<Verdict> {
         let staying = self.staying.as_ref()?;
-        if staying.sampled.elapsed() < SAMPLE || !self.stays(is_held_up).await {
+        if !staying.is_due() || !self.stays(is_held_up).await {
             return None;
         }
         self.verdict().await
@@ -368,15 +348,7 @@ impl<W: Witness> Watch<'_, W> {
     /// The core has just taken a fault, or panicked.
     async fn look(&mut self, cause: Cause) {
         let at_first = self.debugger.read_registers().await.ok();
-        let registers = at_first.as_ref().filter(|_| cause.panic.is_some());
-        let panicked_at = registers.and_then(|registers| registers.get("sp"));
-        self.staying = Some(Staying {
-            at_first,
-            last: None,
-            same: 0,
-            sampled: Instant::now(),
-            panicked_at,
-        });
+        self.staying = Some(Staying::new(at_first, cause.panic.is_some()));
         self.looks += 1;
         if self.looks > LOOKS && self.last_look.elapsed() < PAUSE {
             self.cause = None;
@@ -405,31 +377,15 @@ impl<W: Witness> Watch<'_, W> {
         let Some(staying) = &mut self.staying else {
             return false;
         };
-        let is_in = match (now.get("xpsr"), now.get("cpsr"), staying.panicked_at) {
-            (_, _, Some(sp)) => now.get("sp").is_some_and(|now| now <= sp),
-            (Some(xpsr), ..) => matches!(xpsr & 0x1ff, 3..=7),
-            // The modes of aborts and of undefined instructions.
-            (_, Some(cpsr), _) => matches!(cpsr & 0x1f, 0x17 | 0x1b),
-            // A trap handler of RISC-V masks interrupts: one that has returned mostly does not.
-            _ => true,
-        };
-        if !is_in {
-            // It has come back: what the run ends by later is something else.
-            (self.staying, self.cause) = (None, None);
-            return false;
+        match staying.sample(now, is_held_up()) {
+            Sampled::Left => {
+                // What the run ends by later is something else.
+                (self.staying, self.cause) = (None, None);
+                false
+            }
+            Sampled::Working => false,
+            Sampled::Stays => true,
         }
-        let is_same = staying
-            .last
-            .as_ref()
-            .is_some_and(|last| is_same(last, &now));
-        staying.same = if is_same && !is_held_up() {
-            staying.same + 1
-        } else {
-            0
-        };
-        staying.last = Some(now);
-        staying.sampled = Instant::now();
-        staying.same + 1 >= SAME
     }
 
     /// The verdict on a core that stays where it is.
@@ -448,13 +404,6 @@ impl<W: Witness> Watch<'_, W> {
             None => Some(Verdict::Faulted(self.cause.take()?)),
         }
     }
-}
-
-/// All but where exactly in its loop it is.
-fn is_same(last: &Registers, now: &Registers) -> bool {
-    now.names()
-        .filter(|name| !matches!(*name, "pc" | "xpsr" | "cpsr"))
-        .all(|name| last.bytes(name) == now.bytes(name))
 }
 
 fn left(at: Instant) -> Duration {

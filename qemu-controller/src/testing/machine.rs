@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::capture::{Capture, Live};
+use super::faults::FaultWatch;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::run::TestRunError;
 use super::{Isolation, TestCase};
@@ -33,6 +34,8 @@ pub(super) struct Machine {
     host: Host,
     /// The firmware's question for its command line.
     question: Call,
+    /// Where the handlers of faults begin.
+    fault_handlers: Vec<u64>,
     /// A test has run since the boot or the last restore.
     is_used: bool,
     /// What ran before the question, where that is recorded and nobody has asked for it yet.
@@ -43,7 +46,8 @@ pub(super) struct Machine {
 enum Step {
     Exit(u8),
     Question(Call),
-    Panic,
+    /// A place where a panic or the handler of a fault begins.
+    Reached(u64),
     Stopped(Stop),
 }
 
@@ -111,10 +115,13 @@ impl Machine {
         let panics = session.ask_firmware(|firmware| panics::functions(firmware).ok());
         // One that was stripped tells less of its failures.
         host.stop_at(panics.await.ok().flatten().unwrap_or_default());
+        let fault_handlers = host.debugger().fault_handlers().await;
+        host.stop_at(fault_handlers.iter().copied());
         Self {
             session,
             host,
             question,
+            fault_handlers,
             is_used: false,
             boot,
         }
@@ -173,27 +180,39 @@ impl Machine {
         output: &mut Capture,
     ) -> Result<Outcome, TestRunError> {
         let until = Instant::now() + deadline;
-        let mut panic = None;
+        let (mut panic, mut faults) = (None, FaultWatch::default());
         let failure = loop {
-            match step(&self.session, &mut self.host, output, until).await? {
-                Step::Panic if test.should_panic || panic.is_some() => {}
-                Step::Panic => panic = self.panic().await.map(Box::new),
+            let next_look = faults.next_look(until);
+            match step(&self.session, &mut self.host, output, next_look).await? {
+                Step::Reached(pc) if self.fault_handlers.contains(&pc) => {
+                    if faults.at_handler(self.host.debugger()).await {
+                        break Failure::Faulted(faults.last());
+                    }
+                }
+                Step::Reached(_) if test.should_panic || panic.is_some() => {}
+                Step::Reached(_) => panic = self.panic().await.map(Box::new),
                 Step::Exit(0) if test.should_panic => break Failure::DidNotPanic,
                 Step::Exit(0) => return Ok(Outcome::Passed),
                 Step::Exit(_) if test.should_panic => return Ok(Outcome::Passed),
-                Step::Exit(status) => break Failure::Exited { status, panic },
-                Step::Question(_) => break Failure::Reset,
-                Step::Stopped(stop) => {
-                    break match stop.reason {
-                        StopReason::DeadlinePassed => {
-                            let cores = self.host.debugger().core_reports().await;
-                            let core = cores.unwrap_or_default().into_iter().next();
-                            Failure::timed_out(deadline, &stop, core)
-                        }
-                        StopReason::Ended(verdict) => Failure::Ended(verdict),
-                        _ => Failure::Stopped(stop.to_string()),
-                    };
+                Step::Exit(status) => {
+                    let cause = panic.or_else(|| faults.last());
+                    break Failure::Exited { status, cause };
                 }
+                Step::Question(_) => break Failure::Reset,
+                Step::Stopped(stop) => match stop.reason {
+                    StopReason::DeadlinePassed if Instant::now() < until => {
+                        if faults.stays(self.host.debugger()).await {
+                            break Failure::Faulted(faults.last());
+                        }
+                    }
+                    StopReason::DeadlinePassed => {
+                        let cores = self.host.debugger().core_reports().await;
+                        let core = cores.unwrap_or_default().into_iter().next();
+                        break Failure::timed_out(deadline, &stop, core);
+                    }
+                    StopReason::Ended(verdict) => break Failure::Ended(verdict),
+                    _ => break Failure::Stopped(stop.to_string()),
+                },
             }
         };
         Ok(Outcome::Failed(failure))
@@ -215,7 +234,7 @@ impl Step {
         match self {
             Self::Exit(status) => format!("it exited with status {status}"),
             Self::Question(_) => "it asked".to_owned(),
-            Self::Panic => "it panicked".to_owned(),
+            Self::Reached(_) => "it panicked".to_owned(),
             Self::Stopped(stop) => match stop.reason {
                 StopReason::DeadlinePassed => Failure::timed_out(deadline, &stop, None).to_string(),
                 StopReason::Ended(verdict) => verdict.to_string(),
@@ -236,7 +255,7 @@ async fn step(
         let left = until.saturating_duration_since(Instant::now());
         let call = match next(session, host, output, left).await? {
             Event::Call(call) => call,
-            Event::Reached(_) => return Ok(Step::Panic),
+            Event::Reached(pc) => return Ok(Step::Reached(pc)),
             Event::Stopped(stop) => return Ok(Step::Stopped(stop)),
         };
         output.called(&call);

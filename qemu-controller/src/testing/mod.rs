@@ -35,6 +35,7 @@
 
 mod capture;
 mod embedded_test;
+mod faults;
 mod machine;
 mod outcome;
 mod printed;

@@ -68,9 +68,13 @@ pub enum Failure {
     Exited {
         /// The status.
         status: u8,
-        /// Where it panicked, and how it came there, where it did.
-        panic: Option<Box<CoreReport>>,
+        /// Where it panicked, and how it came there, where it did; or its last fault, which it may
+        /// have handled.
+        cause: Option<Box<CoreReport>>,
     },
+    /// It stayed in the handler of a fault: which one, and how it came there, unless it had taken too
+    /// many before to look at each.
+    Faulted(Option<Box<CoreReport>>),
     /// It should have panicked, and did not.
     DidNotPanic,
     /// It still ran at its deadline.
@@ -118,6 +122,7 @@ impl Failure {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Exited { .. } => "exited",
+            Self::Faulted(_) => "faulted",
             Self::DidNotPanic => "did-not-panic",
             Self::TimedOut { .. } => "timed-out",
             Self::Reset => "reset",
@@ -145,8 +150,20 @@ impl fmt::Display for Failure {
         match self {
             Self::Exited {
                 status,
-                panic: Some(core),
-            } => write!(f, "panicked (status {status})\n{core}"),
+                cause: Some(core),
+            } => match core.panicked_in {
+                Some(_) => write!(f, "panicked (status {status})\n{core}"),
+                None => write!(f, "exited with status {status}, after a fault\n{core}"),
+            },
+            Self::Faulted(core) => {
+                let fault = core.as_ref().and_then(|core| core.fault.as_ref());
+                let exception = fault.map_or("a fault", |fault| fault.exception);
+                write!(f, "stays in the handler of {exception}")?;
+                match core {
+                    Some(core) => write!(f, ": {core}"),
+                    None => Ok(()),
+                }
+            }
             Self::Exited { status, .. } => write!(f, "exited with status {status}"),
             Self::DidNotPanic => f.write_str("did not panic as expected"),
             Self::TimedOut { after, place, core } => {

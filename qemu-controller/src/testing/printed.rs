@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use super::TestCase;
-use super::capture::Capture;
+use tokio::sync::mpsc;
+
+use super::capture::{Capture, Live};
 use super::machine::drain;
 use super::outcome::{Failure, Outcome, TestResult};
-use super::run::{Progress, TestRun, TestRunError};
+use super::run::{Event, Progress, TestRun, TestRunError};
 use crate::session::Session;
 use crate::verdict::Verdict;
 
@@ -48,7 +50,8 @@ impl TestRun {
     /// results it printed on its first serial port and by semihosting, in their order. One that had
     /// begun and printed no result failed with what ended the run. Where none of them failed, and
     /// the run did not end well, the firmware as a whole is a further test that failed; where there
-    /// are none, it is the only one. Of the progress there is [`Progress::Executed`] alone.
+    /// are none, it is the only one. Of the progress there are
+    /// [`Progress::Output`], of test 0, and [`Progress::Executed`].
     ///
     /// # Errors
     /// [`TestRunError::Start`].
@@ -61,8 +64,14 @@ impl TestRun {
         let (config, deadline) = self.for_whole_run();
         let session = Session::start(config).await?;
         let since = Instant::now();
-        let mut output = Capture::default();
-        let verdict = watch(&session, deadline, &mut output).await;
+        let (events, mut printed) = mpsc::unbounded_channel();
+        let mut output = Capture::live(Live { test: 0, events });
+        let mut pass_on = || {
+            while let Ok(Event::Output(test, bytes)) = printed.try_recv() {
+                progress(Progress::Output(test, &bytes));
+            }
+        };
+        let verdict = watch(&session, deadline, &mut output, &mut pass_on).await;
         let took = since.elapsed();
         if let Ok(executed) = session.executed_code() {
             progress(Progress::Executed(&executed));
@@ -91,16 +100,25 @@ impl TestRun {
 }
 
 /// Lets it run; what it prints without end is bounded.
-async fn watch(session: &Session, deadline: Duration, output: &mut Capture) -> Verdict {
+async fn watch(
+    session: &Session,
+    deadline: Duration,
+    output: &mut Capture,
+    pass_on: &mut impl FnMut(),
+) -> Verdict {
     let mut run = std::pin::pin!(session.run_to_end(deadline));
     let verdict = loop {
         let pause = tokio::time::sleep(Duration::from_millis(50));
         tokio::select! {
             verdict = &mut run => break verdict,
-            () = pause => drain(session, output),
+            () = pause => {
+                drain(session, output);
+                pass_on();
+            }
         }
     };
     drain(session, output);
+    pass_on();
     verdict
 }
 

@@ -50,7 +50,10 @@ fn expected(name: &str) -> &'static [&'static str] {
     match name.split_once("::").unwrap().0 {
         "passes" => &["ok"],
         "fails" => &["exited", "did-not-panic"],
-        "hangs" | "floods" | "faults" => &["timed-out"],
+        "hangs" | "floods" => &["timed-out"],
+        // Where nothing is, QEMU reads zeros, which are instructions.
+        _ if name == "faults::by_running_where_nothing_is" => &["timed-out"],
+        "faults" => &["faulted"],
         "locks_up" => &["locked-up"],
         "resets" => &["reset"],
         _ if name == "ignored::as_it_says" => &["exited"],
@@ -100,6 +103,31 @@ async fn each_test_ends_as_it_is_called_and_as_on_a_machine_of_its_own() {
         fastrand::Rng::with_seed(seed).shuffle(&mut tests);
         check(&run(Isolation::Restore, &tests).await);
     }
+}
+
+/// What a failure tells: who panicked, and not the test crate's handler of panics; and of a fault
+/// loop which fault it was, long before the deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_names_the_code_that_did_it() {
+    let mut tests = tests();
+    let wanted = ["fails::by_an_index", "faults::by_an_undefined_instruction"];
+    tests.retain(|test| wanted.contains(&&*test.name));
+    let results = run(Isolation::Boot, &tests).await;
+    for (name, expected) in [
+        (
+            wanted[0],
+            "panicked, in outcomes::fails::by_an_index at /fixtures/embedded-test/tests/outcomes.rs:186:17",
+        ),
+        (
+            wanted[1],
+            "stays in the handler of HardFault: UsageFault: an undefined instruction",
+        ),
+    ] {
+        let told = results[name].outcome.to_string();
+        assert!(told.contains(expected), "{told}");
+    }
+    let took = results[wanted[1]].duration;
+    assert!(took < Duration::from_secs(15), "{took:?} of 30 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,97 @@
+//! Whether a core that took a fault or panicked stays there: a loop that changes no register.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::debug::Registers;
+
+/// How long after a fault, and how often, it is looked whether the core still does the same.
+pub(crate) const SAMPLE: Duration = Duration::from_millis(50);
+
+/// So many samples must be the same.
+const SAME: u32 = 3;
+
+/// A core that took a fault or panicked, as it was when it was last looked at.
+pub(crate) struct Staying {
+    /// As it took the fault, or panicked.
+    at_first: Option<Registers>,
+    last: Option<Registers>,
+    same: u32,
+    sampled: Instant,
+    /// The stack pointer as it panicked; a function that has returned is above it.
+    panicked_at: Option<u64>,
+}
+
+/// What a sample says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sampled {
+    /// It has come back from there.
+    Left,
+    /// It does something there, or it cannot be told yet.
+    Working,
+    /// It has done nothing for some samples.
+    Stays,
+}
+
+impl Staying {
+    /// Of a core that has just taken a fault, or panicked.
+    pub(crate) fn new(at_first: Option<Registers>, is_panic: bool) -> Self {
+        let registers = at_first.as_ref().filter(|_| is_panic);
+        Self {
+            panicked_at: registers.and_then(|registers| registers.get("sp")),
+            at_first,
+            last: None,
+            same: 0,
+            sampled: Instant::now(),
+        }
+    }
+
+    /// Whether it is where it was at first, with the same registers: a function that is a loop of a
+    /// single instruction is met again and again, and so is a handler that comes back to what
+    /// faulted, or that is nowhere.
+    pub(crate) fn is_again(&self, now: &Registers) -> bool {
+        let before = self.at_first.as_ref();
+        before.is_some_and(|before| is_same(before, now))
+    }
+
+    /// Whether it is time for a sample.
+    pub(crate) fn is_due(&self) -> bool {
+        self.sampled.elapsed() >= SAMPLE
+    }
+
+    /// Looks at it once more. One that is held up by who takes its output does nothing, and has not
+    /// come to stay.
+    pub(crate) fn sample(&mut self, now: Registers, is_held_up: bool) -> Sampled {
+        let is_in = match (now.get("xpsr"), now.get("cpsr"), self.panicked_at) {
+            (_, _, Some(sp)) => now.get("sp").is_some_and(|now| now <= sp),
+            (Some(xpsr), ..) => matches!(xpsr & 0x1ff, 3..=7),
+            // The modes of aborts and of undefined instructions.
+            (_, Some(cpsr), _) => matches!(cpsr & 0x1f, 0x17 | 0x1b),
+            // A trap handler of RISC-V masks interrupts: one that has returned mostly does not.
+            _ => true,
+        };
+        if !is_in {
+            return Sampled::Left;
+        }
+        let is_same = self.last.as_ref().is_some_and(|last| is_same(last, &now));
+        self.same = if is_same && !is_held_up {
+            self.same + 1
+        } else {
+            0
+        };
+        self.last = Some(now);
+        self.sampled = Instant::now();
+        match self.same + 1 >= SAME {
+            true => Sampled::Stays,
+            false => Sampled::Working,
+        }
+    }
+}
+
+/// All but where exactly in its loop it is.
+fn is_same(last: &Registers, now: &Registers) -> bool {
+    now.names()
+        .filter(|name| !matches!(*name, "pc" | "xpsr" | "cpsr"))
+        .all(|name| last.bytes(name) == now.bytes(name))
+}

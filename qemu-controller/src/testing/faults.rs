@@ -1,0 +1,79 @@
+//! A test that takes a fault: it is looked at as it happens, and the test is ended where it stays in
+//! the handler. One that handles its fault runs on.
+
+use tokio::time::Instant;
+
+use crate::debug::{Cause, Debugger};
+use crate::source::report::CoreReport;
+use crate::source::staying::{SAMPLE, Sampled, Staying};
+
+/// A test that takes more faults than this makes a use of them: they are not looked at any more.
+const LOOKS: u32 = 20;
+
+/// The faults of one test.
+#[derive(Default)]
+pub(super) struct FaultWatch {
+    last: Option<Box<CoreReport>>,
+    staying: Option<Staying>,
+    looks: u32,
+}
+
+impl FaultWatch {
+    /// When it is to be looked whether the test stays in a handler, at the latest.
+    pub(super) fn next_look(&self, until: Instant) -> Instant {
+        match self.staying {
+            Some(_) => until.min(Instant::now() + SAMPLE),
+            None => until,
+        }
+    }
+
+    /// The test is at the first instruction of a handler. True if it stays there.
+    pub(super) async fn at_handler(&mut self, debugger: &mut Debugger) -> bool {
+        let Some(fault) = debugger.fault_taken().await else {
+            // Another exception, or a call.
+            return false;
+        };
+        let now = debugger.read_registers().await.ok();
+        let before = self.staying.as_ref().zip(now.as_ref());
+        if before.is_some_and(|(staying, now)| staying.is_again(now)) {
+            return self.staying.as_ref().is_some_and(Staying::is_due)
+                && self.stays(debugger).await;
+        }
+        self.staying = Some(Staying::new(now, false));
+        self.looks += 1;
+        self.last = None;
+        if self.looks <= LOOKS {
+            let (fault, panic) = (Some(fault.name), None);
+            let report = debugger.report_of_stop(Cause { fault, panic }).await;
+            self.last = report.ok().map(Box::new);
+        }
+        false
+    }
+
+    /// Whether a stopped test has done nothing for some samples, in the handler still.
+    pub(super) async fn stays(&mut self, debugger: &mut Debugger) -> bool {
+        let Some(staying) = &mut self.staying else {
+            return false;
+        };
+        let Ok(now) = debugger.read_registers().await else {
+            return false;
+        };
+        match staying.sample(now, false) {
+            Sampled::Left => {
+                // What it ends by later is something else.
+                *self = Self {
+                    looks: self.looks,
+                    ..Self::default()
+                };
+                false
+            }
+            Sampled::Working => false,
+            Sampled::Stays => true,
+        }
+    }
+
+    /// The last fault, where the test did not come back from it as far as that was seen.
+    pub(super) fn last(&mut self) -> Option<Box<CoreReport>> {
+        self.last.take()
+    }
+}
