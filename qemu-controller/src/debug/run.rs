@@ -94,14 +94,19 @@ impl Debugger {
         let mut verb = self.begin_stopped("run_until").await?;
         self.guards.clear();
         self.insert(&mut wanted).await?;
-        let reason = self.run(&mut wanted, at, &mut verb).await?;
-        let stop = self.end(reason).await?;
+        let (reason, pc) = self.run(&mut wanted, at, &mut verb).await?;
+        let stop = self.end(reason, pc).await?;
         verb.done();
         Ok(stop)
     }
 
-    /// The guest has stopped for good reason: takes the points out, and tells where it is.
-    pub(super) async fn end(&mut self, reason: StopReason) -> Result<Stop, DebugError> {
+    /// The guest has stopped for good reason: takes the points out, and tells where it is. `pc` is
+    /// that of this stop, if it was read.
+    pub(super) async fn end(
+        &mut self,
+        reason: StopReason,
+        pc: Option<u64>,
+    ) -> Result<Stop, DebugError> {
         if let StopReason::Ended(_) = reason {
             return Ok(Stop {
                 reason,
@@ -114,7 +119,10 @@ impl Debugger {
             let mut state = self.attachment.stub.state();
             (state.should_run, state.is_moving) = (false, false);
         }
-        let pc = self.pc().await?;
+        let pc = match pc {
+            Some(pc) => pc,
+            None => self.pc().await?,
+        };
         let place = self.session.place(pc).await;
         Ok(Stop {
             reason,
@@ -123,64 +131,67 @@ impl Debugger {
         })
     }
 
+    /// Why it stopped, and the pc where that was read.
     async fn run(
         &mut self,
         wanted: &mut [Wanted<'_>],
         at: Instant,
         verb: &mut Verb,
-    ) -> Result<StopReason, DebugError> {
+    ) -> Result<(StopReason, Option<u64>), DebugError> {
         let mut pc = self.pc().await?;
-        // Whether a breakpoint at `pc` is to be left behind, or to be met.
+        // Whether a breakpoint at `pc` is to be left behind. Else the guest has come to where it is
+        // without being stopped there, and what is there is to be met.
         let mut leave = true;
         loop {
-            let is_here = wanted.iter().any(|wanted| wanted.is_at(pc)) || self.is_code_guard(pc);
-            let motion = match leave && is_here {
+            let motion = match leave && self.is_at_one(wanted, pc) {
                 true => Motion::Step,
                 false => Motion::Run,
             };
             let reply = match self.advance(motion, at, verb).await? {
                 Moved::Stopped(reply) => reply,
-                Moved::DeadlinePassed => return Ok(StopReason::DeadlinePassed),
-                Moved::Ended(verdict) => return Ok(StopReason::Ended(verdict)),
+                Moved::DeadlinePassed => return Ok((StopReason::DeadlinePassed, None)),
+                Moved::Ended(verdict) => return Ok((StopReason::Ended(verdict), None)),
             };
-            let before = std::mem::replace(&mut pc, self.pc().await?);
-            leave = true;
             if let Some((access, address)) = reply.as_ref().and_then(StopReply::watchpoint) {
                 match self.watched(wanted, access, address, at, verb).await? {
-                    Some(reason) => return Ok(reason),
-                    None => {
-                        pc = self.pc().await?;
-                        // The access took the guest to here: a breakpoint here is to be met.
-                        leave = false;
-                        continue;
-                    }
+                    Some(reason) => return Ok((reason, None)),
+                    None => leave = false,
                 }
+                continue;
             }
             let signal = signal(&reply);
             if motion == Motion::Step && signal == SIGTRAP {
-                if self.is_code_guard(before) {
+                if self.is_code_guard(pc) {
                     self.insert_faults(wanted).await?;
                 }
                 // A handler that is a loop of one instruction takes no fault each time.
-                leave = pc == before && self.leave_loop(wanted, pc).await?;
+                leave = wanted.iter().any(Wanted::is_for_faults)
+                    && self.pc().await? == pc
+                    && self.leave_loop(wanted, pc).await?;
                 continue;
             }
-            let is_at_one = wanted.iter().any(|wanted| wanted.is_at(pc)) || self.is_code_guard(pc);
-            match is_at_one {
+            pc = self.pc().await?;
+            leave = true;
+            match self.is_at_one(wanted, pc) {
                 true if signal == SIGTRAP => {
                     if let Some(reason) = self.reached(wanted, pc).await? {
-                        return Ok(reason);
+                        return Ok((reason, Some(pc)));
                     }
                 }
                 // It was reset or loaded while it was at a breakpoint: the run goes on from
                 // there.
                 false if signal == SIGTRAP && self.since == Since::Moved => leave = false,
                 _ if signal == SIGINT || reply.is_none() || self.since == Since::Paused => {
-                    return Ok(StopReason::Paused);
+                    return Ok((StopReason::Paused, Some(pc)));
                 }
-                _ => return Ok(StopReason::Signal(signal)),
+                _ => return Ok((StopReason::Signal(signal), Some(pc))),
             }
         }
+    }
+
+    /// Whether a breakpoint of this run is there.
+    fn is_at_one(&self, wanted: &[Wanted<'_>], pc: u64) -> bool {
+        wanted.iter().any(|wanted| wanted.is_at(pc)) || self.is_code_guard(pc)
     }
 
     /// Lets the access be done, and tells what it did, if it is one to stop for.

@@ -72,7 +72,7 @@ impl Debugger {
     }
 
     async fn elsewhere(&mut self, reason: StopReason, verb: Verb) -> Result<Arrival, DebugError> {
-        let stop = self.end(reason).await?;
+        let stop = self.end(reason, None).await?;
         verb.done();
         Ok(Arrival::Elsewhere(stop))
     }

@@ -29,7 +29,7 @@ impl Debugger {
             Moved::DeadlinePassed => StopReason::DeadlinePassed,
             Moved::Ended(verdict) => StopReason::Ended(verdict),
         };
-        let stop = self.end(reason).await?;
+        let stop = self.end(reason, None).await?;
         verb.done();
         Ok(stop)
     }
