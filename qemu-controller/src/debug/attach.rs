@@ -276,15 +276,10 @@ impl Attachment {
     pub(super) async fn remove_points(&self, deadline: Duration) -> Result<(), DebugError> {
         loop {
             let first = self.stub.state().points.first().copied();
-            let Some(point @ (kind, address, size)) = first else {
+            let Some(point) = first else {
                 break;
             };
-            self.stub
-                .ask("taking a breakpoint out", deadline, |client| {
-                    client.remove(kind, address, size)
-                })
-                .await?;
-            self.stub.state().points.remove(&point);
+            self.stub.remove(point, deadline).await?;
         }
         self.stub.state().is_dirty = false;
         Ok(())

@@ -179,6 +179,20 @@ impl Stub {
             .unwrap_or(Err(DebugError::Deadline { what, deadline }))
     }
 
+    /// Takes a point out. One that QEMU does not have is out: a verb that was dropped may have sent
+    /// this before, and not have had the answer.
+    pub(super) async fn remove(&self, point: Point, deadline: Duration) -> Result<(), DebugError> {
+        let (kind, address, size) = point;
+        let what = "taking a breakpoint out";
+        let asked = self.ask(what, deadline, |client| client.remove(kind, address, size));
+        match asked.await {
+            Ok(_) | Err(DebugError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.state().points.remove(&point);
+        Ok(())
+    }
+
     /// Lets the guest run, or execute one instruction. [`Event::Stopped`] comes once.
     pub(super) async fn run(
         &self,

@@ -1,6 +1,6 @@
 //! What one run is until, with its places found, and what counts as a hit.
 
-use gdb_remote::client::{PointKind, Reply};
+use gdb_remote::client::PointKind;
 use gdb_remote::reply::Access;
 
 use super::error::DebugError;
@@ -153,15 +153,9 @@ impl Debugger {
         Ok(watches)
     }
 
-    pub(super) async fn remove_point(&self, point: Point) -> Result<Reply, DebugError> {
-        let (kind, address, size) = point;
-        let removed = self
-            .ask("taking a breakpoint out", |client| {
-                client.remove(kind, address, size)
-            })
-            .await?;
-        self.attachment.stub.state().points.remove(&point);
-        Ok(removed)
+    pub(super) async fn remove_point(&self, point: Point) -> Result<(), DebugError> {
+        let deadline = self.session.deadline;
+        self.attachment.stub.remove(point, deadline).await
     }
 
     /// Whether a write there changes where faults go.
