@@ -12,6 +12,7 @@ use crate::coverage;
 use crate::ctl::Ctl;
 use crate::logs;
 use crate::mcp::Mcp;
+use crate::open::Open;
 use crate::serve::Serve;
 use crate::settings::Settings;
 use crate::test_run;
@@ -32,6 +33,7 @@ pub(crate) enum Verb {
     Mcp(Mcp),
     Serve(Box<Serve>),
     Ctl(Ctl),
+    Open(Box<Open>),
 }
 
 /// List the machines of an installed QEMU, and what differs by it
@@ -306,7 +308,7 @@ fn address(text: &str) -> Result<u64, String> {
 
 /// Where a debugger may connect. Whoever reaches it can run commands here, so no address that others
 /// can reach.
-fn gdb(text: &str) -> Result<Endpoint, String> {
+pub(crate) fn gdb(text: &str) -> Result<Endpoint, String> {
     if text == "free" {
         return Ok(Endpoint::free_port());
     }

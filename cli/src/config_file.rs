@@ -206,6 +206,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::bundle::When;
     use crate::settings::{Newline, OnFault, SemihostingMode, Timeout};
 
     fn settings(named: Option<&Path>, folder: &Path) -> Result<Settings, Failure> {
@@ -225,6 +226,8 @@ mod tests {
             reboot = true
             deterministic = 7
             log = "firmware.log"
+            bundle = "on-failure"
+            bundle-dir = "bundles"
             semihosting = "full"
             newline = "crlf"
             qemu-args = ["-d", "guest_errors"]
@@ -240,6 +243,8 @@ mod tests {
             reboot: Some(true),
             deterministic: Some(7),
             log: Some(folder.path().join("firmware.log")),
+            bundle: Some(When::OnFailure),
+            bundle_dir: Some(folder.path().join("bundles")),
             semihosting: Some(SemihostingMode::Full),
             newline: Some(Newline::Crlf),
             qemu_args: vec!["-d".to_owned(), "guest_errors".to_owned()],

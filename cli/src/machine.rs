@@ -193,7 +193,10 @@ fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
 }
 
 /// The words for QEMU: the configuration file's, and those after `--`.
-fn words_of<'a>(run: &'a Run, settings: &'a Settings) -> impl Iterator<Item = &'a OsStr> {
+pub(crate) fn words_of<'a>(
+    run: &'a Run,
+    settings: &'a Settings,
+) -> impl Iterator<Item = &'a OsStr> {
     let file = settings.qemu_args.iter().map(OsStr::new);
     file.chain(run.qemu_args.iter().map(|word| &**word))
 }

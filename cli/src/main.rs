@@ -4,6 +4,7 @@
 //! Thin over the library: words to a configuration, bytes to stdout, a verdict to an exit status.
 
 mod args;
+mod bundle;
 mod calls;
 mod config_file;
 mod coverage;
@@ -17,6 +18,7 @@ mod logs;
 mod machine;
 mod machines;
 mod mcp;
+mod open;
 mod output;
 mod report;
 mod run;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Ok(Verb::Mcp(mcp)) => mcp::serve(&mcp),
         Ok(Verb::Serve(serve)) => serve::serve(*serve),
         Ok(Verb::Ctl(ctl)) => ctl::ask(ctl),
+        Ok(Verb::Open(open)) => open::open(*open),
         Err(error) => say(&error),
     })
 }

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::calls::Printed;
 use crate::expectation::Expectation;
 use crate::logs::{self, Channel, Printer};
 use crate::report::{Failure, Outcome, Reporter};
@@ -86,6 +87,8 @@ pub(crate) struct Output {
     console: tokio::sync::Mutex<Option<Printer>>,
     /// How many bytes stdout was not asked to take.
     dropped: AtomicUsize,
+    /// What a bundle has of it.
+    kept: Option<Printed>,
     /// The last byte on stdout ended no line.
     in_a_line: Arc<AtomicBool>,
     /// Whether the text for `--send-after` has come.
@@ -164,6 +167,7 @@ impl Output {
         send_after: Option<Expectation>,
         in_a_line: Arc<AtomicBool>,
         console: Option<Printer>,
+        kept: Option<Printed>,
     ) -> Result<(Self, OwnedFd), Failure> {
         let log = log.map(|log| Log::open(log, others)).transpose()?;
         let (ours, qemus) = pipe().map_err(Failure::system("make a pipe"))?;
@@ -177,6 +181,7 @@ impl Output {
             send_after: std::array::from_fn(|_| Mutex::new(send_after.clone())),
             console: tokio::sync::Mutex::new(console),
             dropped: AtomicUsize::new(0),
+            kept,
             in_a_line,
         };
         Ok((output, qemus))
@@ -317,6 +322,9 @@ impl Output {
 
     /// Shows bytes that the firmware printed to who else wants them.
     pub(crate) async fn tap(&self, stream: Stream, bytes: &[u8]) -> Result<(), Cut> {
+        if let Some(kept) = &self.kept {
+            kept.add(bytes);
+        }
         if let Some(log) = &self.log {
             if log.writer.backlog() < LEFT_BYTES {
                 log.writer.send(bytes);

@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use qemu_controller::coverage::CoverageError;
@@ -172,7 +172,7 @@ impl Outcome {
     }
 
     /// In one word that stays as it is.
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Ended { report, .. } => report.verdict.name(),
             Self::Met => "met",
@@ -187,7 +187,7 @@ impl Outcome {
     }
 
     /// In words, for a person; nothing where there is nothing to say.
-    fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         match self {
             Self::Ended {
                 report,
@@ -208,7 +208,7 @@ impl Outcome {
     }
 
     /// For a program.
-    fn to_json(&self, expecting: bool) -> Value {
+    pub(crate) fn to_json(&self, expecting: bool) -> Value {
         let mut object = json!({
             "event": "end",
             "verdict": self.name(),
@@ -308,6 +308,8 @@ pub(crate) struct Reporter {
     in_a_line: Arc<AtomicBool>,
     /// stdout and stderr are one terminal, file or pipe.
     is_one_stream: bool,
+    /// Said after how the run ended.
+    afterword: OnceLock<String>,
 }
 
 /// Whether stdout and stderr are one.
@@ -349,6 +351,7 @@ impl Reporter {
             json,
             in_a_line: Arc::default(),
             is_one_stream: is_one_stream().unwrap_or(false),
+            afterword: OnceLock::new(),
         })
     }
 
@@ -376,6 +379,13 @@ impl Reporter {
         if let Some(words) = words {
             self.pass_on(&format!("qemu-controller: {}", escape::lines(words)));
         }
+        self.add(object)
+    }
+
+    /// Says something to people once they know how the run ended, and to a program at once.
+    pub(crate) fn say_at_the_end(&self, words: String, object: &Value) -> Result<(), Failure> {
+        // One run has one.
+        let _ = self.afterword.set(words);
         self.add(object)
     }
 
@@ -438,6 +448,9 @@ impl Reporter {
         let mut object = outcome.to_json(expecting);
         object["seconds"] = json!(took.as_secs_f64());
         let said = self.say(outcome.words().as_deref(), &object);
+        if let Some(words) = self.afterword.get() {
+            self.pass_on(&format!("qemu-controller: {}", escape::lines(words)));
+        }
         let status = match said.and_then(|()| self.flush()) {
             Ok(()) => outcome.exit_code(),
             Err(failure) => {

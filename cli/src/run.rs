@@ -8,6 +8,7 @@ use qemu_controller::{Session, StartError};
 use serde_json::json;
 
 use crate::args::Run;
+use crate::bundle::Bundling;
 use crate::config_file;
 use crate::coverage::{self, Runs};
 use crate::debugger;
@@ -78,6 +79,7 @@ async fn in_qemu(
     let mut others = run.inputs();
     others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
     let logs = Logs::of(run)?;
+    let bundling = Bundling::of(run, &settings);
     let (output, stdout) = Output::new(
         settings.log.as_deref(),
         &others,
@@ -85,6 +87,7 @@ async fn in_qemu(
         send_after,
         reporter.in_a_line(),
         logs.console(),
+        bundling.as_ref().map(|bundling| bundling.output.clone()),
     )?;
     others.extend(settings.log.as_deref().map(|log| (log, "the log")));
     let coverage = coverage::Report::open(run, &others)?;
@@ -97,6 +100,10 @@ async fn in_qemu(
         None => limit,
     };
     let config = machine::config(run, &settings, streams, &logs)?;
+    let config = match &bundling {
+        Some(bundling) => bundling.config(config),
+        None => config,
+    };
     let started = tokio::select! {
         started = limit_of_start.wait_for(Session::start(config)) => started,
         // A start that is given up leaves no process.
@@ -137,28 +144,41 @@ async fn in_qemu(
     announce(run, &settings, &session, hand_over.as_ref(), reporter)?;
     let input = Input::start(&session, tt, settings.newline, output.go())
         .map_err(Failure::system("start a thread for stdin"))?;
-    let running = Running::new(
+    let running = Running {
         run,
-        &session,
+        session: &session,
         reporter,
-        &output,
-        &logs,
+        output: &output,
+        logs: &logs,
         limit,
-        settings.on_fault(),
-    );
+        on_fault: settings.on_fault(),
+        bundling: bundling.as_ref(),
+    };
     let outcome = running.to_its_end(&mut signals, input, expecting, hand_over);
     let outcome = outcome.await;
+    if let (Some(bundling), Ok(outcome)) = (&bundling, &outcome) {
+        bundling.before_the_end(&session, outcome).await;
+    }
     session.stop().await?;
     let outcome = running.finish_output(outcome?, &mut signals).await?;
-    match coverage {
+    let outcome = match coverage {
         Some((report, lines)) => {
             let name = test_run::firmware_name(run.firmware.as_deref());
             let executed = session.executed_code();
             let runs = executed.map(|executed| Runs::of_one_test(name, executed));
-            report.finish(runs, lines, outcome, reporter).await
+            report.finish(runs, lines, outcome, reporter).await?
         }
-        None => Ok(outcome),
+        None => outcome,
+    };
+    if let Some(bundling) = &bundling {
+        let written = bundling.finish(run, &settings, &session, &outcome, reporter);
+        tokio::select! {
+            written = written => written?,
+            // Nothing half is left.
+            _ = signals.next() => {}
+        }
     }
+    Ok(outcome)
 }
 
 /// Prints what QEMU was asked for in place of a run (`-machine help`): nothing else comes before it

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::time::{timeout, timeout_at};
 
 use crate::args::Run;
+use crate::bundle::Bundling;
 use crate::debugger;
 use crate::escape;
 use crate::input::Input;
@@ -25,6 +26,9 @@ use crate::stderr;
 /// where QEMU answers.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The same where the machine's state is saved, too: a machine may have much memory.
+const LOOK_AND_KEEP: Duration = Duration::from_secs(10);
+
 /// How long a stdout that takes nothing is waited for once the run is to end.
 const UNREAD: Duration = Duration::from_millis(500);
 
@@ -37,36 +41,17 @@ const UNKNOWN_PLACE: &str = "where the firmware is could not be found out in tim
 
 /// A run with a session.
 pub(crate) struct Running<'a> {
-    run: &'a Run,
-    session: &'a Session,
-    reporter: &'a Reporter,
-    output: &'a Output,
-    logs: &'a Logs,
-    limit: Limit,
-    on_fault: OnFault,
+    pub(crate) run: &'a Run,
+    pub(crate) session: &'a Session,
+    pub(crate) reporter: &'a Reporter,
+    pub(crate) output: &'a Output,
+    pub(crate) logs: &'a Logs,
+    pub(crate) limit: Limit,
+    pub(crate) on_fault: OnFault,
+    pub(crate) bundling: Option<&'a Bundling>,
 }
 
-impl<'a> Running<'a> {
-    pub(crate) fn new(
-        run: &'a Run,
-        session: &'a Session,
-        reporter: &'a Reporter,
-        output: &'a Output,
-        logs: &'a Logs,
-        limit: Limit,
-        on_fault: OnFault,
-    ) -> Self {
-        Self {
-            run,
-            session,
-            reporter,
-            output,
-            logs,
-            limit,
-            on_fault,
-        }
-    }
-
+impl Running<'_> {
     /// Runs the firmware and prints what it prints, until both are at their end or the output is
     /// cut.
     pub(crate) async fn to_its_end(
@@ -78,6 +63,9 @@ impl<'a> Running<'a> {
     ) -> Result<Outcome, Failure> {
         let control = async {
             let outcome = self.control(signals, expecting, hand_over).await?;
+            if let Some(bundling) = self.bundling {
+                bundling.before_the_end(self.session, &outcome).await;
+            }
             // QEMU may wait for its stdin.
             drop(input);
             self.logs.before_the_end(self.session).await;
@@ -142,7 +130,11 @@ impl<'a> Running<'a> {
             Err(_) => {
                 // QEMU may be held up by a stdout that nobody reads, and could not be asked.
                 self.output.enter(Phase::Ending);
-                match timeout(LOOK, run).await {
+                let look = match self.bundling {
+                    Some(_) => LOOK_AND_KEEP,
+                    None => LOOK,
+                };
+                match timeout(look, run).await {
                     Ok(report) => report,
                     Err(_) => {
                         return ControlFlow::Break(Outcome::TimedOut(limit.words(UNKNOWN_PLACE)));
@@ -163,7 +155,10 @@ impl<'a> Running<'a> {
             OnFault::Stop => {
                 // A firmware that prints may wait for whoever reads it.
                 let is_held_up = || self.output.holds_up();
-                self.session.run_watched(deadline, is_held_up).await
+                match self.bundling {
+                    Some(bundling) => bundling.run(self.session, deadline, is_held_up).await,
+                    None => self.session.run_watched(deadline, is_held_up).await,
+                }
             }
             OnFault::Continue => self.session.run_to_end(deadline).await.into(),
         }

@@ -98,14 +98,14 @@ pub(crate) fn check_folder(socket: &Path) -> Result<(), String> {
 }
 
 /// The socket, while the lock beside it says whose it is.
-struct Place {
-    listener: UnixListener,
+pub(crate) struct Place {
+    pub(crate) listener: UnixListener,
     socket: PathBuf,
     _lock: File,
 }
 
 impl Place {
-    fn take(name: &str) -> Result<Self, String> {
+    pub(crate) fn take(name: &str) -> Result<Self, String> {
         let socket = socket(name)?;
         let words = |error: io::Error| format!("{}: {error}", socket.display());
         if let Some(folder) = socket.parent() {
@@ -187,16 +187,9 @@ async fn run(serve: Serve) -> Result<u8, String> {
         started = machines.perform(start) => started.map_err(|error| error.message)?,
         signal = signals.next() => return Ok(128 + signal),
     };
-    let words = format!(
-        "{}; steer it with `qemu-controller ctl{}`",
-        started.words(),
-        match serve.session.as_str() {
-            DEFAULT => String::new(),
-            name => format!(" --session {name}"),
-        }
-    );
     // Who started it may not listen.
-    let _ = writeln!(io::stdout(), "{words}");
+    let words = started.words();
+    let _ = writeln!(io::stdout(), "{words}; {}", steering(&serve.session));
     let status = tokio::select! {
         status = clients(&place.listener, &machines, serve.idle) => status,
         signal = signals.next() => 128 + signal,
@@ -207,8 +200,20 @@ async fn run(serve: Serve) -> Result<u8, String> {
     Ok(status)
 }
 
+/// How a session of this name is steered.
+pub(crate) fn steering(session: &str) -> String {
+    match session {
+        DEFAULT => "steer it with `qemu-controller ctl`".to_owned(),
+        name => format!("steer it with `qemu-controller ctl --session {name}`"),
+    }
+}
+
 /// Serves clients until no machine is left, or nothing was asked for too long.
-async fn clients(listener: &UnixListener, machines: &Arc<Machines>, idle: Duration) -> u8 {
+pub(crate) async fn clients(
+    listener: &UnixListener,
+    machines: &Arc<Machines>,
+    idle: Duration,
+) -> u8 {
     let connected = Arc::new(Semaphore::new(CONNECTED));
     let workers = Arc::new(Semaphore::new(CLIENTS));
     let (served, mut latest) = watch::channel(());

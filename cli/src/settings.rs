@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
+use crate::bundle::When;
+
 /// All unset means: the library's defaults.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -67,6 +69,19 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "not_empty")]
     pub(crate) log: Option<PathBuf>,
+    /// Write the machine as it was when it failed into a folder, which `qemu-controller open` starts
+    /// it from again [default: never; with --bundle: on-failure]
+    ///
+    /// The folder has all that the firmware's memory has. Each semihosting call takes half a
+    /// millisecond then.
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
+          default_missing_value = "on-failure", env = "QEMU_CONTROLLER_BUNDLE")]
+    pub(crate) bundle: Option<When>,
+    /// The folder for bundles [default: qemu-controller/bundles in Cargo's target folder, where the
+    /// firmware is in one, else qemu-controller-bundles]
+    #[arg(long, value_name = "FOLDER", env = "QEMU_CONTROLLER_BUNDLE_DIR")]
+    #[serde(deserialize_with = "not_empty")]
+    pub(crate) bundle_dir: Option<PathBuf>,
     /// What the firmware receives for the end of an input line [default: cr from a terminal, else
     /// keep]
     #[arg(long, value_name = "KIND")]
@@ -90,6 +105,8 @@ impl Settings {
             deterministic: self.deterministic.or(others.deterministic),
             semihosting: self.semihosting.or(others.semihosting),
             log: self.log.or(others.log),
+            bundle: self.bundle.or(others.bundle),
+            bundle_dir: self.bundle_dir.or(others.bundle_dir),
             newline: self.newline.or(others.newline),
             qemu_args: [others.qemu_args, self.qemu_args].concat(),
         }
@@ -100,6 +117,8 @@ impl Settings {
         let sets = [
             ("qemu", self.qemu.is_some()),
             ("log", self.log.is_some()),
+            ("bundle", self.bundle().is_some()),
+            ("bundle-dir", self.bundle_dir.is_some()),
             (
                 "semihosting",
                 self.semihosting == Some(SemihostingMode::Full),
@@ -108,6 +127,11 @@ impl Settings {
         ];
         let sets = sets.into_iter().filter(|(_, set)| *set);
         sets.map(|(name, _)| name).collect()
+    }
+
+    /// When a bundle is written; `None` where none ever is.
+    pub(crate) fn bundle(&self) -> Option<When> {
+        self.bundle.filter(|when| *when != When::Never)
     }
 
     /// What the firmware reaches by semihosting.
@@ -128,6 +152,7 @@ impl Settings {
             _ => folder.join(qemu),
         });
         self.log = self.log.map(|log| folder.join(log));
+        self.bundle_dir = self.bundle_dir.map(|bundles| folder.join(bundles));
         self
     }
 }

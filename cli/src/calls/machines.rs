@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::answer::Answer;
-use super::call::{Call, Request};
+use super::call::{Call, MAIN, Request};
 use super::error::{CallError, Kind};
 use super::machine::Machine;
 use super::perform;
@@ -166,6 +166,11 @@ impl Machines {
         let machine = Arc::new(machine);
         self.all().insert(name.name.clone(), Arc::clone(&machine));
         Answer::Status(machine.status(&name.name).await)
+    }
+
+    /// Takes a machine that was started elsewhere for the main one.
+    pub(crate) fn adopt(&self, machine: Machine) {
+        self.all().insert(MAIN.to_owned(), Arc::new(machine));
     }
 
     /// Ends all of them, and waits for that.

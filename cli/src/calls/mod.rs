@@ -14,5 +14,7 @@ mod start;
 pub(crate) use answer::Answer;
 pub(crate) use call::{Call, Request};
 pub(crate) use error::{CallError, Kind};
+pub(crate) use machine::Machine;
 pub(crate) use machines::Machines;
-pub(crate) use start::Policy;
+pub(crate) use printed::Printed;
+pub(crate) use start::{Policy, record};

@@ -91,8 +91,9 @@ impl State {
     }
 }
 
-impl Write for Printed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Printed {
+    /// Adds what was written.
+    pub(crate) fn add(&self, bytes: &[u8]) {
         let mut state = self.state();
         state.bytes.extend_from_slice(bytes);
         // Not at every byte.
@@ -103,6 +104,12 @@ impl Write for Printed {
         }
         drop(state);
         self.0.changed.notify_waiters();
+    }
+}
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(bytes);
         Ok(bytes.len())
     }
 

@@ -16,8 +16,7 @@ pub(super) const SLOW_BOOT: Duration = Duration::from_millis(500);
 /// name.
 pub(super) fn path(run: &Run, settings: &Settings) -> Option<PathBuf> {
     let firmware = run.firmware.as_ref()?.canonicalize().ok()?;
-    let is_target = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file();
-    let target = firmware.ancestors().skip(1).find(is_target)?;
+    let target = target_folder(&firmware)?;
     let mut hasher = DefaultHasher::new();
     let Settings {
         machine,
@@ -32,4 +31,12 @@ pub(super) fn path(run: &Run, settings: &Settings) -> Option<PathBuf> {
     (deterministic, qemu_args, &run.qemu_args).hash(&mut hasher);
     let name = format!("{:016x}.state", hasher.finish());
     Some(target.join("qemu-controller").join(name))
+}
+
+/// Cargo's folder for what it builds, if a firmware is in one.
+pub(crate) fn target_folder(firmware: &Path) -> Option<PathBuf> {
+    let firmware = firmware.canonicalize().ok()?;
+    let is_target = |folder: &&Path| folder.join("CACHEDIR.TAG").is_file();
+    let target = firmware.ancestors().skip(1).find(is_target)?;
+    Some(target.to_owned())
 }

@@ -32,6 +32,7 @@ use crate::settings::{Settings, Timeout};
 use crate::signals::Signals;
 use crate::writer::Writer;
 use crate::written;
+pub(crate) use kept::target_folder;
 use live::LiveOutput;
 use options::Options;
 use report::{MOST_BACKLOG, Report};

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod bundle;
 mod cargo_runner;
 mod coverage;
 mod debugger;

@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use crate::session::Session;
 
+/// What a file system leaves out at once.
+const PAGE: usize = 4096;
+
 /// `dump-guest-memory`.
 #[derive(Serialize)]
 struct DumpGuestMemory<'a> {
@@ -58,10 +61,12 @@ fn copy_without_zeros(from: &Path, to: &Path) -> io::Result<()> {
             0 => return to.set_len(length),
             read => read,
         };
-        length += read as u64;
-        match chunk[..read].iter().all(|&byte| byte == 0) {
-            true => drop(to.seek(SeekFrom::Start(length))?),
-            false => to.write_all(&chunk[..read])?,
+        for page in chunk[..read].chunks(PAGE) {
+            length += page.len() as u64;
+            match page.iter().all(|&byte| byte == 0) {
+                true => drop(to.seek(SeekFrom::Start(length))?),
+                false => to.write_all(page)?,
+            }
         }
     }
 }

@@ -148,6 +148,7 @@ pub(super) struct LoadedNote {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Way {
     Kernel,
+    UncheckedKernel,
     Raw(u64),
     IntelHex,
     Bios,
@@ -187,7 +188,8 @@ impl MachineNote {
                 LoadedAs::Raw(address) => Way::Raw(*address),
                 LoadedAs::IntelHex => Way::IntelHex,
                 LoadedAs::Bios => Way::Bios,
-                _ => Way::Kernel,
+                LoadedAs::Kernel => Way::Kernel,
+                _ => Way::UncheckedKernel,
             },
             name: path
                 .file_name()
@@ -285,8 +287,8 @@ impl MachineNote {
         }
         for (note, file) in self.loaded.iter().zip(files) {
             spec = match note.way {
-                // It ran: whatever check it did not pass has been answered.
-                Way::Kernel => spec.unchecked_firmware(file),
+                Way::Kernel => spec.firmware(file),
+                Way::UncheckedKernel => spec.unchecked_firmware(file),
                 Way::Raw(address) => spec.raw_image(file, address),
                 Way::IntelHex => spec.intel_hex(file),
                 Way::Bios => spec.bios(file),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use qemu_controller::bundle::{Account, MomentKind, Recorder};
 use qemu_controller::debug::{HandOver, StopReason, Until};
 use qemu_controller::{Endpoint, QemuConfig, Session, gdb_port};
 use tokio::time::timeout;
@@ -178,4 +179,38 @@ async fn a_gdb_that_is_killed_in_any_phase_leaves_nothing() {
             "{stop}"
         );
     }
+}
+
+/// gdb reads the core file of a failure: the registers and the memory of that moment.
+#[tokio::test]
+async fn gdb_reads_the_core_of_a_bundle() {
+    let session = Session::start(config()).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let until = [Until::reaches("tick").skip(4)];
+    debugger.run_until(until, DEADLINE).await.unwrap();
+    let registers = debugger.read_registers().await.unwrap();
+    drop(debugger);
+    let mut recorder = Recorder::default();
+    recorder.keep(&session, MomentKind::End).await.unwrap();
+    let counter = session.read_u32("counter").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let written = recorder.write(&session, Account::new("tick", "stopped"), folder.path());
+    let bundle = written.await.unwrap().folder;
+    let output = Command::new("gdb-multiarch")
+        .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
+        .args([
+            "-ex",
+            "printf \"@ %x %x %x %x\\n\", $pc, $sp, $r0, *(unsigned int *) &counter",
+        ])
+        .args([bundle.join("firmware"), bundle.join("core")])
+        .stdin(Stdio::null())
+        .output()
+        .expect("gdb-multiarch is needed here: install the package of that name");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value = |name| registers.get(name).unwrap();
+    let (pc, sp, r0) = (value("pc"), value("sp"), value("r0"));
+    assert!(
+        text.contains(&format!("@ {pc:x} {sp:x} {r0:x} {counter:x}")),
+        "{text}"
+    );
 }

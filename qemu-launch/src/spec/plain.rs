@@ -43,8 +43,10 @@ pub struct PlainMachine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LoadedAs {
-    /// By `-kernel`, an ELF file or a Linux kernel.
+    /// By `-kernel`, an ELF file that is checked.
     Kernel,
+    /// By `-kernel`, whatever it is.
+    UncheckedKernel,
     /// At this address, as it is.
     Raw(u64),
     /// An Intel HEX file.
@@ -92,7 +94,13 @@ impl MachineSpec {
 
     fn loaded_files(&self) -> Vec<(LoadedAs, PathBuf)> {
         let kernels = self.kernels.iter();
-        let kernels = kernels.map(|kernel| (LoadedAs::Kernel, kernel.path.clone()));
+        let kernels = kernels.map(|kernel| {
+            let way = match kernel.checked && self.checked {
+                true => LoadedAs::Kernel,
+                false => LoadedAs::UncheckedKernel,
+            };
+            (way, kernel.path.clone())
+        });
         let images = self.images.iter().map(|image| match image {
             LoadedImage::Raw { path, address } => (LoadedAs::Raw(*address), path.clone()),
             LoadedImage::IntelHex { path } => (LoadedAs::IntelHex, path.clone()),
