@@ -127,7 +127,7 @@ impl Bundling {
         let recorder = self.recorder.lock().await;
         let folder = folder(run.firmware.as_deref(), settings);
         let written = recorder.write(session, account, &folder).await;
-        say(written.map_err(|error| chain(&error)), reporter)
+        say(&written.map_err(|error| chain(&error)), reporter)
     }
 }
 
@@ -147,7 +147,7 @@ fn coverage(run: &Run) -> Option<Vec<u8>> {
 }
 
 /// Says where the bundle is, and what it lacks. That there is none does not change how a run ended.
-pub(crate) fn say(written: Result<Written, String>, reporter: &Reporter) -> Result<(), Failure> {
+pub(crate) fn say(written: &Result<Written, String>, reporter: &Reporter) -> Result<(), Failure> {
     match written {
         Ok(written) => {
             let folder = written.folder.display().to_string();

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use qemu_controller::coverage::CoverageError;
@@ -309,7 +309,7 @@ pub(crate) struct Reporter {
     /// stdout and stderr are one terminal, file or pipe.
     is_one_stream: bool,
     /// Said after how the run ended.
-    afterword: OnceLock<String>,
+    afterwords: Mutex<Vec<String>>,
 }
 
 /// Whether stdout and stderr are one.
@@ -351,7 +351,7 @@ impl Reporter {
             json,
             in_a_line: Arc::default(),
             is_one_stream: is_one_stream().unwrap_or(false),
-            afterword: OnceLock::new(),
+            afterwords: Mutex::default(),
         })
     }
 
@@ -384,8 +384,11 @@ impl Reporter {
 
     /// Says something to people once they know how the run ended, and to a program at once.
     pub(crate) fn say_at_the_end(&self, words: String, object: &Value) -> Result<(), Failure> {
-        // One run has one.
-        let _ = self.afterword.set(words);
+        let mut afterwords = self
+            .afterwords
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        afterwords.push(words);
         self.add(object)
     }
 
@@ -448,7 +451,13 @@ impl Reporter {
         let mut object = outcome.to_json(expecting);
         object["seconds"] = json!(took.as_secs_f64());
         let said = self.say(outcome.words().as_deref(), &object);
-        if let Some(words) = self.afterword.get() {
+        let afterwords = std::mem::take(
+            &mut *self
+                .afterwords
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for words in &afterwords {
             self.pass_on(&format!("qemu-controller: {}", escape::lines(words)));
         }
         let status = match said.and_then(|()| self.flush()) {

@@ -24,6 +24,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::args::Run;
+use crate::bundle;
 use crate::coverage::{self, Runs};
 use crate::escape;
 use crate::machine;
@@ -37,6 +38,9 @@ use live::LiveOutput;
 use options::Options;
 use report::{MOST_BACKLOG, Report};
 use select::Selection;
+
+/// Of how many failed tests a run writes bundles.
+const MOST_BUNDLES: usize = 10;
 
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
@@ -209,6 +213,7 @@ impl Running<'_> {
                         runs.tests.insert(name, executed.clone());
                     }
                     report.borrow_mut().finished(index, result);
+                    self.say_bundle(result);
                 }
                 Progress::Executed(executed) => self.runs.borrow_mut().others.merge(executed),
                 _ => {}
@@ -292,8 +297,16 @@ impl Running<'_> {
         for (index, test) in selection.to_run().iter().enumerate() {
             report.started(index);
             report.finished(index, &by_name[&test.name]);
+            self.say_bundle(&by_name[&test.name]);
         }
         self.end(report, &stdout, log.as_ref()).await
+    }
+
+    fn say_bundle(&self, result: &TestResult) {
+        if let Some(written) = &result.bundle {
+            // What cannot be written, the end says.
+            let _ = bundle::say(written, self.reporter);
+        }
     }
 
     fn test_run(&self) -> Result<TestRun, Failure> {
@@ -304,6 +317,10 @@ impl Running<'_> {
         }
         if let Some(Timeout::After(timeout)) = self.settings.timeout {
             test_run = test_run.deadline(timeout);
+        }
+        if self.settings.bundle().is_some() {
+            let folder = bundle::folder(self.run.firmware.as_deref(), self.settings);
+            test_run = test_run.bundles(folder, MOST_BUNDLES);
         }
         if let Some(path) = kept::path(self.run, self.settings) {
             test_run = test_run.keep_state(path, kept::SLOW_BOOT);

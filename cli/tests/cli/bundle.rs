@@ -316,3 +316,41 @@ fn a_debugger_finds_the_failure() {
     assert_eq!(status.code(), Some(130));
     gone(&qemus);
 }
+
+/// Tests that fail have a bundle each, as many as are wanted; those that pass and go on the same
+/// machine are not disturbed.
+#[test]
+fn each_failed_test_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = "../qemu-controller/fixtures/embedded-test/outcomes.elf";
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join(fixtures);
+    let tests = tests.display().to_string();
+    let run = |words: &[&str]| {
+        let words = [&[tests.as_str(), "--timeout=3s"], words].concat();
+        Call::new(words).folder(folder.path()).ends_with(101)
+    };
+    let without = run(&["fails", "passes"]);
+    let with = run(&["fails", "passes", "--bundle"]);
+    let results = |said: &Said| {
+        let lines = said.stdout.lines().filter(|line| line.starts_with("test "));
+        let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+        lines.retain(|line| !line.contains("test result"));
+        lines.sort();
+        lines
+    };
+    assert_eq!(results(&with), results(&without));
+    let bundles = std::fs::read_dir(folder.path().join("qemu-controller-bundles")).unwrap();
+    let bundles: Vec<_> = bundles.map(|bundle| bundle.unwrap().path()).collect();
+    let failed = results(&with)
+        .iter()
+        .filter(|line| line.contains("FAILED"))
+        .count();
+    assert_eq!(bundles.len(), failed.min(10), "{bundles:?}");
+    let said = with.stderr.matches("to go on from there").count();
+    assert_eq!(said, bundles.len(), "{}", with.stderr);
+    for bundle in bundles {
+        let manifest = manifest(&bundle);
+        assert_eq!(manifest["missing"], serde_json::json!([]), "{bundle:?}");
+        assert_eq!(manifest["moment"]["has_state"], true, "{bundle:?}");
+    }
+}

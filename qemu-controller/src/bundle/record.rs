@@ -98,7 +98,7 @@ impl Recorder {
     }
 
     /// Whether a fault or a panic is kept.
-    fn has_cause(&self) -> bool {
+    pub(crate) fn has_cause(&self) -> bool {
         matches!(self.moment(), Some(MomentKind::Fault | MomentKind::Panic))
     }
 }

@@ -72,6 +72,11 @@ impl FaultWatch {
         }
     }
 
+    /// The fault that was looked at last.
+    pub(super) fn latest(&self) -> Option<&CoreReport> {
+        self.last.as_deref()
+    }
+
     /// The last fault, where the test did not come back from it as far as that was seen.
     pub(super) fn last(&mut self) -> Option<Box<CoreReport>> {
         self.last.take()

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
+use super::bundles::Bundles;
 use super::capture::{Capture, Live};
 use super::faults::FaultWatch;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::run::TestRunError;
 use super::{Isolation, TestCase};
+use crate::bundle::{MomentKind, Recorder};
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 use crate::debug::backtrace::Cause;
@@ -38,6 +40,8 @@ pub(super) struct Machine {
     fault_handlers: Vec<u64>,
     /// A test has run since the boot or the last restore.
     is_used: bool,
+    /// Keeps the machine as it is where the test fails.
+    recorder: Option<Recorder>,
     /// What ran before the question, where that is recorded and nobody has asked for it yet.
     boot: Option<ExecutedCode>,
 }
@@ -123,6 +127,7 @@ impl Machine {
             question,
             fault_handlers,
             is_used: false,
+            recorder: None,
             boot,
         }
     }
@@ -134,7 +139,9 @@ impl Machine {
         test: &TestCase,
         deadline: Duration,
         live: Live,
+        bundles: Option<&Bundles>,
     ) -> Result<TestResult, TestRunError> {
+        self.recorder = bundles.and_then(Bundles::recorder);
         let mut output = Capture::live(live);
         let mut since = Instant::now();
         let ended = self.run_to_outcome(test, deadline, &mut output, &mut since);
@@ -151,7 +158,24 @@ impl Machine {
         let executed = output.with_calls(self.session.take_executed_code().ok());
         let mut result = TestResult::new(outcome, output, duration);
         result.executed = executed;
+        if let (Some(bundles), Some(recorder)) = (bundles, &self.recorder) {
+            let writing = bundles.write(recorder, &self.session, &test.name, &result);
+            result.bundle = writing.await;
+        }
         Ok(result)
+    }
+
+    /// Keeps the machine as it is, where bundles are wanted: of a fault or a panic over what comes
+    /// of it.
+    async fn keep(&mut self, kind: MomentKind, report: Option<&CoreReport>) {
+        if let Some(recorder) = &mut self.recorder
+            && !(report.is_none() && recorder.has_cause())
+        {
+            let debugger = self.host.debugger();
+            recorder
+                .keep_stopped(&self.session, debugger, kind, report)
+                .await;
+        }
     }
 
     /// Restores the machine if it has to, and runs the test from this moment on.
@@ -188,13 +212,23 @@ impl Machine {
                     if faults.at_handler(self.host.debugger()).await {
                         break Failure::Faulted(faults.last());
                     }
+                    if let Some(fault) = faults.latest() {
+                        self.keep(MomentKind::Fault, Some(fault)).await;
+                    }
                 }
                 Step::Reached(_) if test.should_panic || panic.is_some() => {}
-                Step::Reached(_) => panic = self.panic().await.map(Box::new),
-                Step::Exit(0) if test.should_panic => break Failure::DidNotPanic,
+                Step::Reached(_) => {
+                    panic = self.panic().await.map(Box::new);
+                    self.keep(MomentKind::Panic, panic.as_deref()).await;
+                }
+                Step::Exit(0) if test.should_panic => {
+                    self.keep(MomentKind::Exit, None).await;
+                    break Failure::DidNotPanic;
+                }
                 Step::Exit(0) => return Ok(Outcome::Passed),
                 Step::Exit(_) if test.should_panic => return Ok(Outcome::Passed),
                 Step::Exit(status) => {
+                    self.keep(MomentKind::Exit, None).await;
                     let cause = panic.or_else(|| faults.last());
                     break Failure::Exited { status, cause };
                 }
@@ -208,6 +242,7 @@ impl Machine {
                     StopReason::DeadlinePassed => {
                         let cores = self.host.debugger().core_reports().await;
                         let core = cores.unwrap_or_default().into_iter().next();
+                        self.keep(MomentKind::Deadline, None).await;
                         break Failure::timed_out(deadline, &stop, core);
                     }
                     StopReason::Ended(verdict) => break Failure::Ended(verdict),

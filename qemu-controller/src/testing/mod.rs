@@ -33,6 +33,7 @@
 //! ([`Isolation`]). Several machines work side by side. A test that hangs, locks up, resets, exits
 //! or ends QEMU fails with that for a reason, and the next one runs.
 
+mod bundles;
 mod capture;
 mod embedded_test;
 mod faults;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::capture::Capture;
+use crate::bundle::Written;
 #[cfg(doc)]
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
@@ -28,6 +29,9 @@ pub struct TestResult {
     /// boot is not in it ([`Progress::Executed`](super::Progress::Executed)). None of a
     /// [printed](super::PrintedTests) test.
     pub executed: Option<ExecutedCode>,
+    /// Of a test that failed the bundle that was written, or why none was, where
+    /// [they are wanted](super::TestRun::bundles).
+    pub bundle: Option<Result<Written, String>>,
 }
 
 impl TestResult {
@@ -39,6 +43,7 @@ impl TestResult {
             dropped,
             duration,
             executed: None,
+            bundle: None,
         }
     }
 

@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use super::TestCase;
 use tokio::sync::mpsc;
 
+use super::bundles::Bundles;
 use super::capture::{Capture, Live};
 use super::machine::drain;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::run::{Event, Progress, TestRun, TestRunError};
+use crate::bundle::Recorder;
 use crate::session::Session;
 use crate::verdict::Verdict;
 
@@ -61,6 +63,8 @@ impl TestRun {
         firmware: &str,
         mut progress: impl FnMut(Progress<'_>),
     ) -> Result<Vec<(TestCase, TestResult)>, TestRunError> {
+        let bundles = self.bundles.clone();
+        let mut recorder = bundles.as_ref().and_then(Bundles::recorder);
         let (config, deadline) = self.for_whole_run();
         let session = Session::start(config).await?;
         let since = Instant::now();
@@ -71,7 +75,8 @@ impl TestRun {
                 progress(Progress::Output(test, &bytes));
             }
         };
-        let verdict = watch(&session, deadline, &mut output, &mut pass_on).await;
+        let run = run(&session, deadline, recorder.as_mut());
+        let verdict = watch(run, &session, &mut output, &mut pass_on).await;
         let took = since.elapsed();
         if let Ok(executed) = session.executed_code() {
             progress(Progress::Executed(&executed));
@@ -95,18 +100,36 @@ impl TestRun {
             let result = TestResult::new(outcome, output, took);
             results.push((TestCase::named(firmware), result));
         }
+        // The firmware is one, so the first that failed has its bundle.
+        let mut failed = results.iter_mut();
+        let failed = failed.find(|(_, result)| !result.outcome.is_success());
+        if let (Some(bundles), Some(recorder), Some((test, result))) = (bundles, recorder, failed) {
+            let writing = bundles.write(&recorder, &session, &test.name, result);
+            result.bundle = writing.await;
+        }
         Ok(results)
+    }
+}
+
+/// Runs it to its end, or the deadline.
+async fn run(session: &Session, deadline: Duration, recorder: Option<&mut Recorder>) -> Verdict {
+    match recorder {
+        Some(recorder) => {
+            let run = session.run_recorded(deadline, || false, recorder);
+            run.await.verdict
+        }
+        None => session.run_to_end(deadline).await,
     }
 }
 
 /// Lets it run; what it prints without end is bounded.
 async fn watch(
+    run: impl Future<Output = Verdict>,
     session: &Session,
-    deadline: Duration,
     output: &mut Capture,
     pass_on: &mut impl FnMut(),
 ) -> Verdict {
-    let mut run = std::pin::pin!(session.run_to_end(deadline));
+    let mut run = std::pin::pin!(run);
     let verdict = loop {
         let pause = tokio::time::sleep(Duration::from_millis(50));
         tokio::select! {

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::bundles::Bundles;
 use super::capture::{Capture, Live};
 use super::machine::Machine;
 use super::outcome::{Failure, Outcome, TestResult};
@@ -34,6 +35,7 @@ pub struct TestRun {
     threads: usize,
     deadline: Duration,
     kept: Option<KeptState>,
+    pub(super) bundles: Option<Bundles>,
 }
 
 /// Where the booted state is kept from one program to the next.
@@ -126,7 +128,16 @@ impl TestRun {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             deadline: DEADLINE,
             kept: None,
+            bundles: None,
         }
+    }
+
+    /// Writes a [bundle](crate::bundle) of each test that fails into this folder, of the first
+    /// `most` of them: the machine at the place of the failure. Default: none.
+    #[must_use]
+    pub fn bundles(mut self, folder: impl Into<PathBuf>, most: usize) -> Self {
+        self.bundles = Some(Bundles::new(folder.into(), most));
+        self
     }
 
     /// How tests are kept apart. Default: [`Isolation::Restore`].
@@ -310,7 +321,10 @@ impl Worker {
                         events: self.events.clone(),
                     };
                     let deadline = test.timeout.unwrap_or(self.run.deadline);
-                    match ready.run(&test, deadline, live).await {
+                    match ready
+                        .run(&test, deadline, live, self.run.bundles.as_ref())
+                        .await
+                    {
                         Ok(result) => {
                             let is_over = matches!(
                                 result.outcome,
