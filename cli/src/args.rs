@@ -10,6 +10,7 @@ use qemu_controller::defmt::Filter;
 
 use crate::coverage;
 use crate::ctl::Ctl;
+use crate::debug::Debug;
 use crate::logs;
 use crate::mcp::Mcp;
 use crate::open::Open;
@@ -34,6 +35,7 @@ pub(crate) enum Verb {
     Serve(Box<Serve>),
     Ctl(Ctl),
     Open(Box<Open>),
+    Debug(Box<Debug>),
 }
 
 /// List the machines of an installed QEMU, and what differs by it
@@ -53,7 +55,7 @@ pub(crate) struct Machines {
 ///
 /// It serves as Cargo's runner: with `runner = "qemu-controller run --machine lm3s6965evb"` in
 /// `.cargo/config.toml`, `cargo run` and `cargo test` of an embedded crate run in QEMU.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(args_override_self = true, after_long_help = AFTER_HELP)]
 #[command(group = ArgGroup::new("coverage_files").multiple(true).args(["coverage", "coverage_by_test"]))]
 pub(crate) struct Run {

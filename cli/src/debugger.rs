@@ -60,7 +60,7 @@ pub(crate) fn say_left(runs: bool, limit: Limit, reporter: &Reporter) -> Result<
 }
 
 /// Who listens where a debugger was to connect.
-fn port_in_use(gdb: &Endpoint) -> Option<Failure> {
+pub(crate) fn port_in_use(gdb: &Endpoint) -> Option<Failure> {
     let address = address(gdb)?;
     // Asked as if this process should listen there: any other owner is then named.
     let owner = match inspect(&StubAddress::Tcp(address), Some(std::process::id())) {
@@ -80,7 +80,7 @@ fn address(gdb: &Endpoint) -> Option<SocketAddr> {
 }
 
 /// A process, by its name where that can be read.
-fn program(pid: u32) -> String {
+pub(crate) fn program(pid: u32) -> String {
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("{} (process {pid})", name.trim_end()),
         Err(_) => format!("process {pid}"),

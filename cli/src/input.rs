@@ -8,7 +8,7 @@
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::settings::Newline;
@@ -53,8 +53,9 @@ impl Input {
         tt: pipe::Sender,
         newline: Option<Newline>,
         go: watch::Receiver<bool>,
+        stdin: Stdin,
     ) -> io::Result<Self> {
-        let chunks = stdin()?;
+        stdin.begin()?;
         // A serial terminal sends CR for Enter; a file or a console has the line's own end.
         let terminal = io::stdin().is_terminal();
         let of_serial = newline.unwrap_or(if terminal { Newline::Cr } else { Newline::Keep });
@@ -75,20 +76,20 @@ impl Input {
         let (queue, chunks_of_tt) = mpsc::channel(QUEUE_CHUNKS);
         tasks.spawn(to_tt(tt, of_others, chunks_of_tt));
         readers.push(queue);
-        tasks.spawn(distribute(chunks, readers, go));
+        tasks.spawn(distribute(stdin, readers, go));
         Ok(Self { _tasks: tasks })
     }
 }
 
 async fn distribute(
-    mut chunks: mpsc::Receiver<Vec<u8>>,
+    stdin: Stdin,
     mut readers: Vec<mpsc::Sender<Chunk>>,
     mut go: watch::Receiver<bool>,
 ) {
     if go.wait_for(|&go| go).await.is_err() {
         return;
     }
-    while let Some(chunk) = chunks.recv().await {
+    while let Some(chunk) = stdin.next().await {
         let chunk = Chunk::from(chunk);
         while !readers.iter().any(|reader| reader.capacity() > 0) {
             room(&readers).await;
@@ -147,15 +148,35 @@ async fn to_tt(mut tt: pipe::Sender, newline: Newline, mut chunks: mpsc::Receive
     }
 }
 
-/// What comes on stdin, until it ends.
-fn stdin() -> io::Result<mpsc::Receiver<Vec<u8>>> {
-    // One chunk waits while another is sent: what the firmware does not take stays with whoever
-    // writes it.
-    let (sender, receiver) = mpsc::channel(1);
-    std::thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(move || read(&sender))?;
-    Ok(receiver)
+/// What comes on stdin: one machine after another may have it.
+#[derive(Clone, Default)]
+pub(crate) struct Stdin(Arc<OnceLock<Mutex<mpsc::Receiver<Vec<u8>>>>>);
+
+impl Stdin {
+    /// One that has ended already.
+    pub(crate) fn none() -> Self {
+        let (_, ended) = mpsc::channel(1);
+        Self(Arc::new(OnceLock::from(Mutex::new(ended))))
+    }
+
+    /// Begins to read, if that has not begun.
+    fn begin(&self) -> io::Result<()> {
+        if self.0.get().is_some() {
+            return Ok(());
+        }
+        // One chunk waits while another is sent: what the firmware does not take stays with
+        // whoever writes it.
+        let (sender, receiver) = mpsc::channel(1);
+        let thread = std::thread::Builder::new().name("stdin".to_owned());
+        thread.spawn(move || read(&sender))?;
+        let _ = self.0.set(Mutex::new(receiver));
+        Ok(())
+    }
+
+    /// The next of it; `None` at its end.
+    async fn next(&self) -> Option<Vec<u8>> {
+        self.0.get()?.lock().await.recv().await
+    }
 }
 
 fn read(sender: &mpsc::Sender<Vec<u8>>) {

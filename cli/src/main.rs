@@ -1,5 +1,5 @@
-//! `qemu-controller run FIRMWARE`, `qemu-controller machines`, `qemu-controller mcp`: firmware in QEMU from the command line, as
-//! Cargo's runner, and for agents; `serve` and `ctl`: call by call.
+//! `qemu-controller run FIRMWARE`, `machines`, `debug`, `mcp`: firmware in QEMU from the command line, as
+//! Cargo's runner, for editors and for agents; `serve` and `ctl`: call by call.
 //!
 //! Thin over the library: words to a configuration, bytes to stdout, a verdict to an exit status.
 
@@ -9,6 +9,7 @@ mod calls;
 mod config_file;
 mod coverage;
 mod ctl;
+mod debug;
 mod debugger;
 mod escape;
 mod expectation;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Ok(Verb::Serve(serve)) => serve::serve(*serve),
         Ok(Verb::Ctl(ctl)) => ctl::ask(ctl),
         Ok(Verb::Open(open)) => open::open(*open),
+        Ok(Verb::Debug(debug)) => debug::debug(*debug),
         Err(error) => say(&error),
     })
 }

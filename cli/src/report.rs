@@ -84,6 +84,8 @@ pub(crate) enum Failure {
     TestOptions(String),
     #[error(transparent)]
     Stop(#[from] StopError),
+    #[error("{0}")]
+    Debug(String),
     #[error("cannot write the log {}", path.display())]
     Log { path: PathBuf, source: io::Error },
     #[error("cannot write the verdict into {}", path.display())]
@@ -142,6 +144,8 @@ pub(crate) enum Outcome {
     TimedOut(String),
     /// Nobody reads what it prints.
     StdoutClosed,
+    /// Another machine of `debug` takes its place.
+    Replaced,
     /// It could not be run.
     Failed(Failure),
 }
@@ -155,7 +159,7 @@ impl Outcome {
                 0 => u8::from(*unmet),
                 code => code,
             },
-            Self::Met | Self::Listed => 0,
+            Self::Met | Self::Listed | Self::Replaced => 0,
             // As of Rust's own test programs.
             Self::Tested { failed } => {
                 if *failed {
@@ -182,6 +186,7 @@ impl Outcome {
             Self::Interrupted { .. } => "interrupted",
             Self::TimedOut(_) => "timed-out",
             Self::StdoutClosed => "stdout-closed",
+            Self::Replaced => "replaced",
             Self::Failed(_) => "failed",
         }
     }
@@ -202,7 +207,11 @@ impl Outcome {
             } => (!report.verdict.success()).then(|| with_cores(report, words_of(&report.verdict))),
             Self::Interrupted { place, .. } => place.clone(),
             Self::TimedOut(why) => Some(escape::line(why)),
-            Self::Met | Self::Listed | Self::Tested { .. } | Self::StdoutClosed => None,
+            Self::Met
+            | Self::Listed
+            | Self::Replaced
+            | Self::Tested { .. }
+            | Self::StdoutClosed => None,
             Self::Failed(failure) => Some(failure.words()),
         }
     }

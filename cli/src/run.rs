@@ -3,23 +3,23 @@
 use std::future::pending;
 use std::time::Instant;
 
-use qemu_controller::debug::HandOver;
-use qemu_controller::{Session, StartError};
+use qemu_controller::{Endpoint, Session, StartError};
 use serde_json::json;
 
 use crate::args::Run;
 use crate::bundle::Bundling;
 use crate::config_file;
 use crate::coverage::{self, Runs};
+use crate::debug::Slot;
 use crate::debugger;
 use crate::expectation::Expectation;
-use crate::input::{self, Input};
+use crate::input::{self, Input, Stdin};
 use crate::limit::Limit;
 use crate::logs::Logs;
 use crate::machine::{self, Streams};
 use crate::output::{Output, Phase};
 use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
-use crate::running::Running;
+use crate::running::{Debuggers, Running};
 use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::test_run;
@@ -53,7 +53,11 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
         .map_err(Failure::system("set up the async runtime"))?;
     let outcome = match test_run::of(run, &settings) {
         Ok(Some(tests)) => test_run::run(run, &settings, reporter, tests, &runtime),
-        Ok(None) => runtime.block_on(in_qemu(run, settings, reporter, since)),
+        Ok(None) => runtime.block_on(async {
+            // First of all: from here on a signal ends the run in order.
+            let mut signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
+            in_qemu(run, &settings, reporter, since, &mut signals, None).await
+        }),
         Err(failure) => Err(failure),
     };
     // Whatever still runs in the background may hang for ever.
@@ -61,14 +65,15 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
     outcome
 }
 
-async fn in_qemu(
+/// One machine, from its start to its end; with `slot` it is one of those of `debug`.
+pub(crate) async fn in_qemu(
     run: &Run,
-    settings: Settings,
+    settings: &Settings,
     reporter: &Reporter,
     since: Instant,
+    signals: &mut Signals,
+    slot: Option<&Slot>,
 ) -> Result<Outcome, Failure> {
-    // First of all: from here on a signal ends the run in order.
-    let mut signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
     let expected = Expectation::of(run)?;
     let send_after = run
         .send_after
@@ -79,7 +84,7 @@ async fn in_qemu(
     let mut others = run.inputs();
     others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
     let logs = Logs::of(run)?;
-    let bundling = Bundling::of(run, &settings);
+    let bundling = Bundling::of(run, settings).filter(|_| slot.is_none());
     let (output, stdout) = Output::new(
         settings.log.as_deref(),
         &others,
@@ -93,13 +98,13 @@ async fn in_qemu(
     let coverage = coverage::Report::open(run, &others)?;
     let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
     let streams = Streams { stdin, stdout };
-    let limit = Limit::new(&settings, since);
+    let limit = Limit::new(settings, since);
     // With a debugger, who takes his time, it counts once he has left.
     let limit_of_start = match run.gdb {
         Some(_) => Limit::none(),
         None => limit,
     };
-    let config = machine::config(run, &settings, streams, &logs)?;
+    let config = machine::config(run, settings, streams, &logs)?;
     let config = match &bundling {
         Some(bundling) => bundling.config(config),
         None => config,
@@ -113,7 +118,7 @@ async fn in_qemu(
     let session = match started {
         Some(Ok(session)) => session,
         Some(Err(StartError::Exited { exit, .. }))
-            if exit.success() && machine::asks_for_list(run, &settings) =>
+            if exit.success() && machine::asks_for_list(run, settings) =>
         {
             output.enter(Phase::Ended);
             let all = async {
@@ -129,20 +134,18 @@ async fn in_qemu(
                 _ => Ok(Outcome::Listed),
             };
         }
-        Some(Err(error)) => return Err(machine::explain(error, run, &settings)),
+        Some(Err(error)) => return Err(machine::explain(error, run, settings)),
         None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
     };
     output.begin()?;
     let coverage = coverage.map(|report| (report, coverage::Report::read_lines(&session)));
-    let hand_over = match &run.gdb {
-        Some(endpoint) => tokio::select! {
-            waiting = debugger::wait(&session, endpoint) => Some(waiting?),
-            signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
-        },
-        None => None,
+    announce(run, &session, reporter)?;
+    let debuggers = tokio::select! {
+        debuggers = debuggers(run, settings, &session, reporter, slot) => debuggers?,
+        signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
     };
-    announce(run, &settings, &session, hand_over.as_ref(), reporter)?;
-    let input = Input::start(&session, tt, settings.newline, output.go())
+    let stdin = slot.map_or_else(Stdin::default, Slot::stdin);
+    let input = Input::start(&session, tt, settings.newline, output.go(), stdin)
         .map_err(Failure::system("start a thread for stdin"))?;
     let running = Running {
         run,
@@ -154,13 +157,13 @@ async fn in_qemu(
         on_fault: settings.on_fault(),
         bundling: bundling.as_ref(),
     };
-    let outcome = running.to_its_end(&mut signals, input, expecting, hand_over);
+    let outcome = running.to_its_end(signals, input, expecting, debuggers);
     let outcome = outcome.await;
     if let (Some(bundling), Ok(outcome)) = (&bundling, &outcome) {
         bundling.before_the_end(&session, outcome).await;
     }
     session.stop().await?;
-    let outcome = running.finish_output(outcome?, &mut signals).await?;
+    let outcome = running.finish_output(outcome?, signals).await?;
     let outcome = match coverage {
         Some((report, lines)) => {
             let name = test_run::firmware_name(run.firmware.as_deref());
@@ -171,7 +174,7 @@ async fn in_qemu(
         None => outcome,
     };
     if let Some(bundling) = &bundling {
-        let written = bundling.finish(run, &settings, &session, &outcome, reporter);
+        let written = bundling.finish(run, settings, &session, &outcome, reporter);
         tokio::select! {
             written = written => written?,
             // Nothing half is left.
@@ -190,21 +193,37 @@ async fn print_list(output: &Output, reporter: &Reporter) -> Result<Outcome, Fai
     }
 }
 
-/// Says how the firmware is run, where that was asked for, and where a debugger finds it.
-fn announce(
+/// Says how the firmware is run, where that was asked for.
+fn announce(run: &Run, session: &Session, reporter: &Reporter) -> Result<(), Failure> {
+    match session.process().filter(|_| run.verbose) {
+        Some(process) => {
+            let command_line = process.argv().to_string();
+            let object = json!({ "event": "start", "command_line": command_line });
+            reporter.say(Some(&command_line), &object)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Lets debuggers in where the firmware waits for one, and says where.
+async fn debuggers<'a>(
     run: &Run,
     settings: &Settings,
     session: &Session,
-    hand_over: Option<&HandOver>,
     reporter: &Reporter,
-) -> Result<(), Failure> {
-    if let Some(process) = session.process().filter(|_| run.verbose) {
-        let command_line = process.argv().to_string();
-        let object = json!({ "event": "start", "command_line": command_line });
-        reporter.say(Some(&command_line), &object)?;
-    }
-    match hand_over {
-        Some(hand_over) => debugger::announce(settings, hand_over, reporter),
-        None => Ok(()),
+    slot: Option<&'a Slot>,
+) -> Result<Debuggers<'a>, Failure> {
+    match (slot, &run.gdb) {
+        (Some(slot), _) => {
+            let hand_over = debugger::wait(session, &Endpoint::PrivateSocket).await?;
+            slot.is_up(session, hand_over.address());
+            Ok(Debuggers::Served(hand_over, slot))
+        }
+        (None, Some(endpoint)) => {
+            let hand_over = debugger::wait(session, endpoint).await?;
+            debugger::announce(settings, &hand_over, reporter)?;
+            Ok(Debuggers::Direct(hand_over))
+        }
+        (None, None) => Ok(Debuggers::None),
     }
 }

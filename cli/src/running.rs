@@ -11,6 +11,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::args::Run;
 use crate::bundle::Bundling;
+use crate::debug::Slot;
 use crate::debugger;
 use crate::escape;
 use crate::input::Input;
@@ -39,6 +40,15 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const UNKNOWN_PLACE: &str = "where the firmware is could not be found out in time \
                              (one that waits for stdin holds QEMU up)";
 
+/// Who lets the firmware run in place of this program.
+pub(crate) enum Debuggers<'a> {
+    None,
+    /// Whoever connects to the session.
+    Direct(HandOver),
+    /// Those that `debug` serves.
+    Served(HandOver, &'a Slot),
+}
+
 /// A run with a session.
 pub(crate) struct Running<'a> {
     pub(crate) run: &'a Run,
@@ -59,10 +69,10 @@ impl Running<'_> {
         signals: &mut Signals,
         input: Input,
         expecting: bool,
-        hand_over: Option<HandOver>,
+        debuggers: Debuggers<'_>,
     ) -> Result<Outcome, Failure> {
         let control = async {
-            let outcome = self.control(signals, expecting, hand_over).await?;
+            let outcome = self.control(signals, expecting, debuggers).await?;
             if let Some(bundling) = self.bundling {
                 bundling.before_the_end(self.session, &outcome).await;
             }
@@ -90,12 +100,13 @@ impl Running<'_> {
         &self,
         signals: &mut Signals,
         expecting: bool,
-        hand_over: Option<HandOver>,
+        debuggers: Debuggers<'_>,
     ) -> Result<Outcome, Cut> {
         let verdict = async {
-            match hand_over {
-                Some(hand_over) => self.debugged(hand_over).await,
-                None => Ok(self.run_until(self.limit).await),
+            match debuggers {
+                Debuggers::None => Ok(self.run_until(self.limit).await),
+                Debuggers::Direct(hand_over) => self.debugged(hand_over).await,
+                Debuggers::Served(hand_over, slot) => self.served(hand_over, slot).await,
             }
         };
         let signal = tokio::select! {
@@ -178,6 +189,23 @@ impl Running<'_> {
             tokio::select! {
                 ended = self.left_alone(runs, self.limit.renewed()) => return Ok(ended),
                 Ok(()) = hand_over.attached() => {}
+            }
+        }
+    }
+
+    /// Debuggers come and go, until the firmware ends or another machine takes its place.
+    async fn served(
+        &self,
+        mut hand_over: HandOver,
+        slot: &Slot,
+    ) -> Result<ControlFlow<Outcome, RunReport>, Failure> {
+        loop {
+            tokio::select! {
+                verdict = self.session.wait() => return Ok(ControlFlow::Continue(verdict.into())),
+                () = slot.replaced() => return Ok(ControlFlow::Break(Outcome::Replaced)),
+                Ok(runs) = hand_over.left() => {
+                    debugger::say_left(runs, Limit::none(), self.reporter)?;
+                }
             }
         }
     }

@@ -12,6 +12,8 @@ pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Option<Signal>,
+    /// Ctrl-C is for another program on this terminal.
+    pub(crate) ignores_interrupt: bool,
     _child: Signal,
 }
 
@@ -37,6 +39,7 @@ impl Signals {
             interrupt,
             terminate: signal(SignalKind::terminate())?,
             hangup,
+            ignores_interrupt: false,
             _child: signal(SignalKind::child())?,
         })
     }
@@ -47,8 +50,10 @@ impl Signals {
             interrupt,
             terminate,
             hangup,
+            ignores_interrupt,
             _child: _,
         } = self;
+        let interrupted = async { while interrupt.recv().await.is_none() || *ignores_interrupt {} };
         let hung_up = async {
             match hangup {
                 Some(hangup) => hangup.recv().await,
@@ -56,7 +61,7 @@ impl Signals {
             }
         };
         let number = tokio::select! {
-            _ = interrupt.recv() => Number::SIGINT,
+            () = interrupted => Number::SIGINT,
             _ = terminate.recv() => Number::SIGTERM,
             _ = hung_up => Number::SIGHUP,
         };

@@ -29,6 +29,14 @@ pub(crate) struct Call {
 impl Call {
     /// `qemu-controller run` with these words.
     pub(crate) fn new<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Self {
+        Self::verb("run", words)
+    }
+
+    /// The program with this verb, and these words.
+    pub(crate) fn verb<S: AsRef<std::ffi::OsStr>>(
+        verb: &str,
+        words: impl IntoIterator<Item = S>,
+    ) -> Self {
         static CALLS: AtomicUsize = AtomicUsize::new(0);
         test_support::heed_signals();
         let marker = format!(
@@ -38,7 +46,7 @@ impl Call {
         );
         let mut command = Command::new(env!("CARGO_BIN_EXE_qemu-controller"));
         command
-            .arg("run")
+            .arg(verb)
             .args(words)
             .current_dir(env!("CARGO_TARGET_TMPDIR"));
         command

@@ -21,7 +21,7 @@ use std::time::Duration;
 use gdb_port::StubAddress;
 use qemu_launch::{Argv, Endpoint};
 use qmp_proto::commands::QueryStatus;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink, split};
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -320,18 +320,16 @@ impl Waiting {
         handed_over.store(true, Relaxed);
         self.visits.send_modify(|visits| visits.come += 1);
         let mut orders = self.orders.clone();
-        let relayed = async {
-            stub.write_all(words).await?;
-            copy_bidirectional(&mut peer, &mut stub).await
+        let has_gone = tokio::select! {
+            // First of all: whoever comes when it has gone is the next, and not a second one.
+            biased;
+            _ = relay(&mut peer, &mut stub, words) => true,
+            _ = until_over(&mut orders) => false,
+            () = self.turn_away() => false,
         };
-        tokio::select! {
-            _ = relayed => {}
-            _ = until_over(&mut orders) => {}
-            () = self.turn_away() => {}
-        }
-        drop(peer);
-        let _ = timeout(LAST_WORDS, read_to_end(&mut stub)).await;
-        drop(stub);
+        let mut listens = has_gone.then_some(peer);
+        let _ = timeout(LAST_WORDS, last_words(&mut stub, listens.as_mut())).await;
+        drop((listens, stub));
         let runs = self.clean_up().await?;
         self.visits.send_modify(|visits| {
             visits.gone += 1;
@@ -379,10 +377,25 @@ async fn until_over(orders: &mut watch::Receiver<Orders>) -> bool {
     taken.is_ok()
 }
 
-/// What was asked for last is done when QEMU closes its end.
-async fn read_to_end(stub: &mut UnixStream) -> io::Result<()> {
+/// Passes on what each says, until one of them has hung up.
+async fn relay(peer: &mut Peer, stub: &mut UnixStream, words: &[u8]) -> io::Result<()> {
+    stub.write_all(words).await?;
+    let (mut from_peer, mut to_peer) = split(peer);
+    let (mut from_stub, mut to_stub) = stub.split();
+    let ended = tokio::select! {
+        ended = copy(&mut from_peer, &mut to_stub) => ended,
+        ended = copy(&mut from_stub, &mut to_peer) => ended,
+    };
+    ended.map(drop)
+}
+
+/// What was asked for last is done when QEMU closes its end. A debugger that sends no more may still
+/// read the answer.
+async fn last_words(stub: &mut UnixStream, peer: Option<&mut Peer>) -> io::Result<()> {
     stub.shutdown().await?;
-    let mut rest = [0; 1024];
-    while stub.read(&mut rest).await? > 0 {}
+    match peer {
+        Some(peer) => drop(copy(stub, peer).await),
+        None => drop(copy(stub, &mut sink()).await),
+    }
     Ok(())
 }
