@@ -55,6 +55,8 @@ pub struct Symbol {
     pub section: Option<String>,
     /// Other object files could see it.
     pub global: bool,
+    /// A function of 32-bit Arm in Thumb code.
+    pub thumb: bool,
 }
 
 /// An address by the symbol that it is in. Displayed as `main+0x12`, or `main` for its beginning.
@@ -86,6 +88,7 @@ struct Entry {
     section: u16,
     kind: SymbolKind,
     global: bool,
+    thumb: bool,
 }
 
 impl Entry {
@@ -305,6 +308,7 @@ impl Symbols {
                 .and_then(|at| image.sections.get(at))
                 .map(|section| section.name.clone()),
             global: entry.global,
+            thumb: entry.thumb,
         }
     }
 }
@@ -323,7 +327,7 @@ where
     let Ok((symbols, _)) = object::pod::slice_from_bytes::<Elf::Sym>(table, count) else {
         return Vec::new();
     };
-    let thumb = image.architecture == Architecture::Arm;
+    let is_arm = image.architecture == Architecture::Arm;
     symbols
         .iter()
         .filter(|symbol| !symbol.is_undefined(endian))
@@ -335,9 +339,10 @@ where
                 _ => return None,
             };
             let address: u64 = symbol.st_value(endian).into();
-            let is_thumb = thumb && kind == SymbolKind::Function;
+            let is_code = is_arm && kind == SymbolKind::Function;
             Some(Entry {
-                address: if is_thumb { address & !1 } else { address },
+                address: if is_code { address & !1 } else { address },
+                thumb: is_code && address & 1 == 1,
                 size: symbol.st_size(endian).into(),
                 name: symbol.st_name(endian),
                 section: symbol.st_shndx(endian).0,

@@ -162,6 +162,81 @@ fn each_fault_is_named_with_its_line() {
     }
 }
 
+/// Cores that are no Cortex-M, and what their images need.
+const PROFILES: [(&str, &[&str]); 4] = [
+    ("arm", &["--machine", "virt", "--cpu", "cortex-a15"]),
+    ("aarch64", &[]),
+    ("riscv32", &[]),
+    ("riscv64", &[]),
+];
+
+/// Each of them is named with its line and its callers, in the document's words.
+#[test]
+fn cores_that_are_no_cortex_m_are_told_alike() {
+    let source = std::fs::read_to_string(fixture("../profiles/faults.c")).unwrap();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    let line_of = |mark: &str| {
+        let line = source.lines().position(|line| line.contains(mark));
+        format!("/fixtures/profiles/faults.c:{}:", line.unwrap() + 1)
+    };
+    let run = |profile: &str, machine: &[&str], case: &str, timeout: &str| {
+        let image = fixture(&format!("../profiles/{profile}.elf"));
+        let words = [timeout, &image.display().to_string(), case].map(str::to_owned);
+        Call::new(machine.iter().map(|word| word.to_string()).chain(words))
+    };
+    for (profile, machine) in PROFILES {
+        for (case, outermost) in [
+            ("read", "start"),
+            ("write", "start"),
+            ("undefined", "start"),
+            ("jump", "start"),
+            ("thread", "thread at"),
+        ] {
+            let said = run(profile, machine, case, "--timeout=40s").ends_with(139);
+            let arch = profile.trim_end_matches("32").trim_end_matches("64");
+            let mark = match case {
+                "undefined" => format!(
+                    "LINE undefined {}",
+                    if profile == "aarch64" { profile } else { arch }
+                ),
+                "thread" => "LINE read".to_owned(),
+                case => format!("LINE {case} "),
+            };
+            let stderr = &said.stderr;
+            assert!(
+                stderr.contains(&line_of(&mark)),
+                "{profile} {case}: {stderr}"
+            );
+            assert!(stderr.contains(outermost), "{profile} {case}: {stderr}");
+            let first = stderr
+                .lines()
+                .find(|line| line.contains("a core stays"))
+                .unwrap();
+            let (_, words) = first.split_once("handler of ").unwrap();
+            let (_, words) = words.split_once(": ").unwrap();
+            let row = format!("| {profile} | {case} | {words} |");
+            assert!(
+                document.contains(&row),
+                "docs/faults.md does not have: {row}"
+            );
+        }
+        // One that comes back from its fault goes on, and may do nothing for good then.
+        let said = run(profile, machine, "handled", "--timeout=40s").ends_with(3);
+        assert!(
+            said.stderr.contains("exited with status 3"),
+            "{profile}: {}",
+            said.stderr
+        );
+        let said = run(profile, machine, "handled-and-idle", "--timeout=2s").ends_with(124);
+        assert!(
+            said.stderr.contains("is in main at"),
+            "{profile}: {}",
+            said.stderr
+        );
+    }
+}
+
 /// It is a loop of nothing that ends the run, not a fault.
 #[test]
 fn a_firmware_that_handles_its_faults_is_not_disturbed() {

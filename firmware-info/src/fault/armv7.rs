@@ -52,7 +52,7 @@ fn external(status: u32) -> Option<String> {
 /// Name and meaning of a status. Bit 9 says which format: long descriptors, or short ones.
 fn status(value: u32) -> (&'static str, &'static str) {
     if value >> 9 & 1 == 1 {
-        return long(value & 0x3f);
+        return long_status(value & 0x3f);
     }
     match value & 0xf | value >> 6 & 0x10 {
         0x00 => ("background", "an address that no MPU region has"),
@@ -96,8 +96,10 @@ fn status(value: u32) -> (&'static str, &'static str) {
     }
 }
 
-fn long(status: u32) -> (&'static str, &'static str) {
+/// Of the long descriptors' format, which AArch64 has as well.
+pub(super) fn long_status(status: u32) -> (&'static str, &'static str) {
     match status {
+        0x00..=0x03 => ("address size", "an address that is too large"),
         0x04..=0x07 => ("translation", "an address that the page tables do not map"),
         0x08..=0x0b => ("access flag", "a page whose access flag is clear"),
         0x0c..=0x0f => ("permission", "an access that is forbidden there"),

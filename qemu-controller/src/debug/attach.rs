@@ -285,6 +285,20 @@ impl Attachment {
         Ok(())
     }
 
+    /// Puts back what was in a register that was changed for a look.
+    pub(super) async fn put_back(&self, deadline: Duration) -> Result<(), DebugError> {
+        let Some((number, bytes)) = self.stub.state().put_back.clone() else {
+            return Ok(());
+        };
+        self.stub
+            .ask("writing a register", deadline, |client| {
+                client.write_register(number, &bytes)
+            })
+            .await?;
+        self.stub.state().put_back = None;
+        Ok(())
+    }
+
     /// Whether the guest is to run when the debugger lets go of it.
     pub(super) fn should_run(&self) -> bool {
         let last = self.shared.run_requests.last.load(Relaxed);
@@ -298,6 +312,7 @@ impl Attachment {
             return Ok(());
         }
         self.stop(deadline).await?;
+        self.put_back(deadline).await?;
         self.remove_points(deadline).await?;
         if std::mem::take(&mut self.stub.state().is_moving) {
             self.run_on(deadline).await?;

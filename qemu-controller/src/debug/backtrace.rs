@@ -8,6 +8,7 @@ use gdb_remote::reply::ThreadId;
 
 use super::Debugger;
 use super::error::DebugError;
+use super::vectors::Family;
 use crate::guest::memory::MemoryError;
 use crate::guest::symbols::SymbolsError;
 use crate::source::look::{self, Core, ReadMemory, SYSTEM};
@@ -57,8 +58,8 @@ impl Debugger {
         let mut reports = Vec::new();
         for thread in threads {
             self.select(thread).await?;
-            let report = self.report(&firmware, Cause::default()).await?;
-            reports.push(report);
+            let core = self.core(&firmware, Cause::default()).await?;
+            reports.push(self.report(&firmware, core).await);
         }
         if let Some(thread) = current {
             self.select(thread).await?;
@@ -70,8 +71,16 @@ impl Debugger {
     /// Of the thread that has just stopped.
     pub(crate) async fn report_of_stop(&mut self, cause: Cause) -> Result<CoreReport, DebugError> {
         let firmware = self.firmware().await?;
-        let _verb = self.begin("look at the core").await?;
-        self.report(&firmware, cause).await
+        let mut verb = self.begin("look at the core").await?;
+        let mut core = self.core(&firmware, cause).await?;
+        if let Some(fault) = core.at_fault {
+            let architecture = firmware.architecture();
+            self.fault_registers(&mut core).await?;
+            core.interrupted = self
+                .interrupted(architecture, &core.registers, fault, &mut verb)
+                .await?;
+        }
+        Ok(self.report(&firmware, core).await)
     }
 
     async fn select(&mut self, thread: ThreadId) -> Result<(), DebugError> {
@@ -91,14 +100,35 @@ impl Debugger {
             .map_err(unknown)
     }
 
-    async fn report(
-        &self,
-        firmware: &Arc<Firmware>,
-        cause: Cause,
-    ) -> Result<CoreReport, DebugError> {
-        let core = self.core(firmware, cause).await?;
+    async fn report(&self, firmware: &Arc<Firmware>, core: Core) -> CoreReport {
         let runtime = self.attachment.shared.runtime.clone();
-        Ok(look::look(firmware, core, &mut StubMemory(self), &runtime).await)
+        look::look(firmware, core, &mut StubMemory(self), &runtime).await
+    }
+
+    /// What the level or mode that the fault was taken to has of it.
+    async fn fault_registers(&self, core: &mut Core) -> Result<(), DebugError> {
+        let level = self.exception_level().await?;
+        let registers = match self.family() {
+            Some(Family::RiscV) if !self.is_machine_mode().await? => {
+                vec![
+                    ("scause", "scause".to_owned()),
+                    ("stval", "stval".to_owned()),
+                ]
+            }
+            Some(Family::Aarch64) => {
+                vec![
+                    ("ESR", format!("ESR_EL{level}")),
+                    ("FAR", format!("FAR_EL{level}")),
+                ]
+            }
+            _ => Vec::new(),
+        };
+        for (name, stub_name) in registers {
+            if let Some(value) = self.system_register(&stub_name).await? {
+                core.system.push((name, value));
+            }
+        }
+        Ok(())
     }
 
     async fn core(&self, firmware: &Firmware, cause: Cause) -> Result<Core, DebugError> {
@@ -123,6 +153,7 @@ impl Debugger {
             registers,
             system,
             at_fault: cause.fault,
+            interrupted: Vec::new(),
             panicked_in: cause.panic,
         })
     }

@@ -23,10 +23,13 @@ pub(crate) mod backtrace;
 mod connect;
 mod error;
 mod hand_over;
+#[cfg(feature = "source")]
+mod interrupted;
 mod listener;
 pub(crate) mod panics;
 mod registers;
 mod run;
+mod sites;
 mod standing;
 mod step;
 mod stub;
@@ -52,6 +55,7 @@ use crate::guest::memory::Location;
 use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
 use run::Since;
+use sites::CodeSites;
 use stub::{Attention, Point};
 
 #[cfg(feature = "source")]
@@ -93,8 +97,8 @@ pub struct Debugger {
     guards: BTreeSet<Point>,
     /// Once they were looked for.
     panic_functions: Option<Vec<u64>>,
-    /// The instructions that set where the vectors are, once they were looked for.
-    base_writes: Option<Vec<u64>>,
+    /// Once they were looked for.
+    code_sites: Option<CodeSites>,
 }
 
 /// One verb in progress. It holds the session's turn, so nobody else changes the run state, and the
@@ -176,7 +180,7 @@ impl Session {
             since: Since::Ours,
             guards: BTreeSet::new(),
             panic_functions: None,
-            base_writes: None,
+            code_sites: None,
         })
     }
 

@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) runs: bool,
     /// What is set in the stub.
     pub(super) points: BTreeSet<Point>,
+    /// A register that was changed for a look, by its number, and what was in it.
+    pub(super) put_back: Option<(u32, Vec<u8>)>,
     /// A verb was dropped in the middle: what it set is to be taken out.
     pub(super) is_dirty: bool,
     /// A verb lets the guest run: dropped in the middle, the guest is to run on.
@@ -91,6 +93,7 @@ impl Stub {
                 reader: Waker::noop().clone(),
                 runs: false,
                 points: BTreeSet::new(),
+                put_back: None,
                 is_dirty: false,
                 is_moving: false,
                 should_run: false,

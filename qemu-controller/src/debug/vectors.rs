@@ -17,7 +17,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use firmware_info::{Architecture, Firmware};
 use gdb_remote::client::PointKind;
 
 use super::error::DebugError;
@@ -58,57 +57,9 @@ pub(super) struct FaultPlaces {
     pub(super) guards: Vec<Point>,
 }
 
-/// More instructions that write a vector base register than any firmware has.
-const MOST_WRITES: usize = 64;
-
-/// The instructions of a firmware that set where its vectors are, by their addresses.
-pub(super) fn base_writes(firmware: &Firmware) -> Vec<u64> {
-    let mut found = Vec::new();
-    let sections = firmware.sections().iter();
-    for section in sections.filter(|section| section.executable && section.loaded) {
-        let mut code = vec![0; usize::try_from(section.size.min(MOST_CODE)).unwrap_or(0)];
-        if firmware.is_little_endian() && firmware.loaded(section.address, &mut code) {
-            let offsets = base_write_offsets(firmware.architecture(), &code);
-            found.extend(offsets.map(|offset| section.address + offset as u64));
-        }
-        found.truncate(MOST_WRITES);
-    }
-    found
-}
-
-/// Larger sections are looked at up to here.
-const MOST_CODE: u64 = 64 * 1024 * 1024;
-
-fn base_write_offsets(architecture: Architecture, code: &[u8]) -> impl Iterator<Item = usize> + '_ {
-    let halves = code.windows(4).enumerate().step_by(2);
-    halves.filter_map(move |(offset, bytes)| {
-        let word = u32::from_le_bytes(bytes.try_into().ok()?);
-        let is_write = match architecture {
-            // csrrw, csrrs, csrrc and their immediates, of mtvec and stvec; reads are not.
-            Architecture::Riscv32 | Architecture::Riscv64 => {
-                let (function, source, csr) = (word >> 12 & 7, word >> 15 & 31, word >> 20);
-                let writes = matches!(function, 1 | 5) || function & 3 != 0 && source != 0;
-                word & 0x7f == 0x73 && writes && matches!(csr, 0x305 | 0x105)
-            }
-            // msr VBAR_EL1, VBAR_EL2, VBAR_EL3
-            Architecture::Aarch64 => {
-                matches!(word & !31, 0xd518_c000 | 0xd51c_c000 | 0xd51e_c000)
-            }
-            // mcr p15, 0, Rt, c12, c0, 0 (VBAR) and c1, c0, 0 (SCTLR, whose V means high vectors)
-            Architecture::Arm => {
-                let thumb = word.rotate_left(16);
-                let is_mcr = |word: u32| matches!(word & 0x0fff_0fff, 0x0e0c_0f10 | 0x0e01_0f10);
-                is_mcr(word) && offset % 4 == 0 || is_mcr(thumb) && thumb >> 28 == 0xe
-            }
-            _ => false,
-        };
-        is_write.then_some(offset)
-    })
-}
-
 /// How an architecture takes faults.
 #[derive(Clone, Copy, PartialEq)]
-enum Family {
+pub(super) enum Family {
     CortexM,
     Arm,
     Aarch64,
@@ -117,7 +68,7 @@ enum Family {
 
 impl Debugger {
     /// By the registers: an executable of QEMU for 64 bit has cores of 32 bit as well.
-    fn family(&self) -> Option<Family> {
+    pub(super) fn family(&self) -> Option<Family> {
         let has = |name| self.target().register(name).is_some();
         if has("xpsr") {
             Some(Family::CortexM)
@@ -163,8 +114,11 @@ impl Debugger {
         let family = self.family().ok_or_else(no_faults)?;
         let mut places = FaultPlaces::default();
         if family != Family::CortexM {
-            let writes = self.base_writes().await;
-            let guards = writes.iter().map(|&at| (PointKind::Software, at, 2));
+            let sites = self.code_sites().await;
+            let guards = sites
+                .base_writes
+                .iter()
+                .map(|&at| (PointKind::Software, at, 2));
             places.guards.extend(guards);
         }
         match family {
@@ -215,21 +169,13 @@ impl Debugger {
                 arm_fault(pc >> 2 & 7, mode)
             }
             Some(Family::Aarch64) => {
-                let level = self.system_register("cpsr").await?.unwrap_or(0) >> 2 & 3;
+                let esr = format!("ESR_EL{}", self.exception_level().await?);
                 let pc = self.pc().await?;
-                let esr = match level {
-                    3 => "ESR_EL3",
-                    2 => "ESR_EL2",
-                    _ => "ESR_EL1",
-                };
-                let class = self.system_register(esr).await?.unwrap_or(0) >> 26 & 0x3f;
+                let class = self.system_register(&esr).await?.unwrap_or(0) >> 26 & 0x3f;
                 aarch64_fault(pc & 0x180 == 0x180, class)
             }
             Some(Family::RiscV) => {
-                let is_machine = self
-                    .system_register("priv")
-                    .await?
-                    .is_none_or(|mode| mode & 3 == 3);
+                let is_machine = self.is_machine_mode().await?;
                 let name = if is_machine { "mcause" } else { "scause" };
                 let bits = self.register(name)?.bits;
                 let cause = self.system_register(name).await?.unwrap_or(0);
@@ -237,15 +183,6 @@ impl Debugger {
             }
             None => None,
         })
-    }
-
-    /// An attached session has no firmware to look through.
-    async fn base_writes(&mut self) -> Vec<u64> {
-        if self.base_writes.is_none() {
-            let found = self.session.ask_firmware(base_writes).await;
-            self.base_writes = Some(found.unwrap_or_default());
-        }
-        self.base_writes.clone().unwrap_or_default()
     }
 
     /// The tables of all cores.
@@ -274,8 +211,20 @@ impl Debugger {
         Ok(())
     }
 
+    /// Of a RISC-V core; else it is supervisor mode.
+    pub(super) async fn is_machine_mode(&self) -> Result<bool, DebugError> {
+        let mode = self.system_register("priv").await?;
+        Ok(mode.is_none_or(|mode| mode & 3 == 3))
+    }
+
+    /// Of a 64 bit A profile.
+    pub(super) async fn exception_level(&self) -> Result<u64, DebugError> {
+        let state = self.system_register("cpsr").await?;
+        Ok((state.unwrap_or(0) >> 2 & 3).max(1))
+    }
+
     /// A register that this core may have.
-    async fn system_register(&self, name: &str) -> Result<Option<u64>, DebugError> {
+    pub(super) async fn system_register(&self, name: &str) -> Result<Option<u64>, DebugError> {
         match self.target().register(name) {
             Some(register) => self.value(&register.clone()).await.map(Some),
             None => Ok(None),
@@ -326,8 +275,10 @@ fn aarch64_fault(is_serror: bool, class: u64) -> Option<Fault> {
     let name = match class {
         _ if is_serror => "SError",
         0x00 => "undefined instruction",
+        0x07 => "FP or SIMD instruction that is trapped",
         0x0d => "branch target exception",
         0x0e => "illegal execution state",
+        0x18 => "system register that is trapped",
         0x20 | 0x21 => "instruction abort",
         0x22 => "misaligned PC",
         0x24 | 0x25 => "data abort",
@@ -359,37 +310,4 @@ fn riscv_fault(cause: u64, is_interrupt: bool) -> Option<Fault> {
         number: cause,
         name,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn instructions_that_move_the_vectors() {
-        let check = |architecture, words: &[u32], expected: &[usize]| {
-            let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            let found: Vec<_> = base_write_offsets(architecture, &code).collect();
-            assert_eq!(found, expected, "{architecture:?}");
-        };
-        // csrw mtvec, t0; csrr t0, mtvec; csrw mcause, t0; csrw stvec, a0
-        let risc_v = [0x3052_9073, 0x3050_22f3, 0x3422_9073, 0x1055_1073];
-        check(Architecture::Riscv32, &risc_v, &[0, 12]);
-        // csrw mtvec, t0 in the middle of a word, between two compressed instructions
-        check(Architecture::Riscv64, &[0x9073_0001, 0x0001_3052], &[2]);
-        // mcr p15, 0, r0, c12, c0, 0; nop; mcreq of SCTLR; mrc of the first
-        check(
-            Architecture::Arm,
-            &[0xee0c_0f10, 0xe1a0_0000, 0x0e01_3f10, 0xee1c_0f10],
-            &[0, 8],
-        );
-        // nop; the same in Thumb: 0xee0c, 0x1f10
-        check(Architecture::Arm, &[0xee0c_bf00, 0xbf00_1f10], &[2]);
-        // msr VBAR_EL1, x3; mrs x3, VBAR_EL1; msr VBAR_EL3, x0
-        check(
-            Architecture::Aarch64,
-            &[0xd518_c003, 0xd538_c003, 0xd51e_c000],
-            &[0, 8],
-        );
-    }
 }

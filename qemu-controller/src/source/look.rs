@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use firmware_info::{
     Architecture, Backtrace, Cause, CortexMFaults, FaultReport, Firmware, Frame, MemoryPieces,
-    Registers, armv7_data_abort, armv7_prefetch_abort, cortex_m_fault, exception_name, riscv_trap,
+    Registers, armv7_data_abort, armv7_prefetch_abort, armv8_exception, cortex_m_fault,
+    exception_name, riscv_trap,
 };
 use tokio::runtime::Handle;
 
@@ -56,6 +57,9 @@ pub(crate) struct Core {
     pub(crate) system: Vec<(&'static str, u64)>,
     /// It is at the first instruction of this fault's handler: nothing has changed since the fault.
     pub(crate) at_fault: Option<&'static str>,
+    /// What the code that faulted may have had in its registers, where no frame on the stack has
+    /// them; the likeliest first.
+    pub(crate) interrupted: Vec<Registers>,
     pub(crate) panicked_in: Option<String>,
 }
 
@@ -75,28 +79,6 @@ impl Core {
         let number = (self.registers.xpsr? & 0x1ff) as u16;
         exception_name(number).filter(|_| matches!(number, 3..=7))
     }
-
-    /// What the code that faulted had in its registers, where the architecture keeps that in
-    /// registers and pushes no frame. At the first instruction of the handler only.
-    fn interrupted(&self, architecture: Architecture) -> Option<Registers> {
-        let fault = self.at_fault?;
-        match architecture {
-            Architecture::Riscv32 | Architecture::Riscv64 => {
-                let mut x = [0; 32];
-                for (number, value) in (0..).zip(&mut x) {
-                    *value = self.registers.get(number)?;
-                }
-                Some(Registers::riscv(self.system("mepc")?, x))
-            }
-            // SP and LR are those of the handler's mode.
-            Architecture::Arm if self.registers.xpsr.is_none() => {
-                let back = if fault == "data abort" { 8 } else { 4 };
-                let pc = self.registers.get(14)?.wrapping_sub(back) & 0xffff_ffff;
-                Some(Registers::new(pc))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Looks at a core.
@@ -110,10 +92,13 @@ pub(crate) async fn look(
     if core.at_fault.is_some() && core.registers.psp.is_none() {
         core.registers.psp = process_stack(firmware, &core.registers, memory, runtime).await;
     }
-    let interrupted = core.interrupted(firmware.architecture());
-    let registers = interrupted.as_ref().unwrap_or(&core.registers).clone();
-    let backtrace = backtrace(firmware, registers, memory, runtime).await;
-    let fault = fault(firmware, &core, &backtrace, interrupted.is_some(), memory).await;
+    let mut tried = std::mem::take(&mut core.interrupted);
+    let is_interrupted = !tried.is_empty();
+    if !is_interrupted {
+        tried.push(core.registers.clone());
+    }
+    let backtrace = best_backtrace(firmware, tried, memory, runtime).await;
+    let fault = fault(firmware, &core, &backtrace, is_interrupted, memory).await;
     let culprit = fault.as_ref().and_then(|fault| fault.culprit);
     let frame = backtrace.frames.get(culprit.unwrap_or(0)).cloned();
     let firmware = Arc::clone(firmware);
@@ -126,6 +111,28 @@ pub(crate) async fn look(
         fault,
         stack,
     }
+}
+
+/// Of several registers that a core may have had those whose stack has the call chain: the first
+/// that comes to its end, or else the longest.
+async fn best_backtrace(
+    firmware: &Arc<Firmware>,
+    tried: Vec<Registers>,
+    memory: &mut impl ReadMemory,
+    runtime: &Handle,
+) -> Backtrace {
+    let mut best: Option<Backtrace> = None;
+    for registers in tried {
+        let found = backtrace(firmware, registers, memory, runtime).await;
+        if found.end.is_complete() && found.frames.len() > 1 {
+            return found;
+        }
+        match &best {
+            Some(best) if best.frames.len() >= found.frames.len() => {}
+            _ => best = Some(found),
+        }
+    }
+    best.expect("one at least was tried")
 }
 
 /// Where the process stack pointer is, where the guest's debugger does not tell it. Threads' stacks
@@ -206,8 +213,9 @@ async fn fault(
     memory: &mut impl ReadMemory,
 ) -> Option<CoreFault> {
     let exception = core.fault_exception().or(core.at_fault)?;
+    let is_cortex_m = core.registers.xpsr.is_some();
     let mut words = match core.at_fault {
-        _ if core.registers.xpsr.is_some() => cortex_m_words(memory).await.unwrap_or_default(),
+        _ if is_cortex_m => cortex_m_words(memory).await.unwrap_or_default(),
         Some(fault) => words(firmware.architecture(), core, fault)?,
         None => return None,
     };
@@ -222,12 +230,19 @@ async fn fault(
         Some(pc) => memory.read(pc, 4).await,
         None => None,
     };
+    let symbol = culprit.and_then(|at| backtrace.frames[at].symbol.as_ref());
+    let is_thumb = is_cortex_m || symbol.is_none_or(|found| found.symbol.thumb);
     let instruction =
-        instruction.and_then(|bytes| instruction_text(firmware.architecture(), &bytes));
+        instruction.and_then(|bytes| instruction_text(firmware.architecture(), is_thumb, &bytes));
     if words.causes.is_empty() {
-        words
-            .causes
-            .push(cause_by_instruction(instruction.as_deref()));
+        words.causes.push(match is_cortex_m {
+            true => cause_by_instruction(instruction.as_deref()),
+            false => Cause::new(
+                "exception",
+                exception,
+                "an instruction that the core does not have, or that this mode may not use",
+            ),
+        });
     }
     Some(CoreFault {
         exception,
@@ -287,12 +302,29 @@ fn words(architecture: Architecture, core: &Core, fault: &str) -> Option<FaultRe
     let system = |name| core.system(name);
     let word = |name| system(name).map(|value| value as u32);
     Some(match (architecture, fault) {
-        (Architecture::Riscv32, _) => riscv_trap(system("mcause")?, system("mtval")?, 32),
-        (Architecture::Riscv64, _) => riscv_trap(system("mcause")?, system("mtval")?, 64),
+        (Architecture::Riscv32, _) => riscv(core, 32)?,
+        (Architecture::Riscv64, _) => riscv(core, 64)?,
+        (Architecture::Aarch64, _) => armv8_exception(system("ESR")?, system("FAR")?),
         (Architecture::Arm, "data abort") => armv7_data_abort(word("DFSR")?, word("DFAR")?),
         (Architecture::Arm, "prefetch abort") => armv7_prefetch_abort(word("IFSR")?, word("IFAR")?),
         _ => FaultReport::default(),
     })
+}
+
+/// Of a trap to supervisor mode by its own registers.
+fn riscv(core: &Core, bits: u32) -> Option<FaultReport> {
+    let Some((cause, value)) = core.system("scause").zip(core.system("stval")) else {
+        return Some(riscv_trap(
+            core.system("mcause")?,
+            core.system("mtval")?,
+            bits,
+        ));
+    };
+    let mut report = riscv_trap(cause, value, bits);
+    for (name, _) in &mut report.registers {
+        *name = if *name == "mcause" { "scause" } else { "stval" };
+    }
+    Some(report)
 }
 
 fn word(bytes: &[u8], offset: usize) -> Option<u32> {
@@ -301,17 +333,17 @@ fn word(bytes: &[u8], offset: usize) -> Option<u32> {
 }
 
 /// An instruction as a disassembler shows it: Thumb's by halfwords, others as one word.
-fn instruction_text(architecture: Architecture, bytes: &[u8]) -> Option<String> {
+fn instruction_text(architecture: Architecture, is_thumb: bool, bytes: &[u8]) -> Option<String> {
     let first = u16::from_le_bytes(bytes.get(..2)?.try_into().ok()?);
     let second = u16::from_le_bytes(bytes.get(2..4)?.try_into().ok()?);
     let is_wide = match architecture {
-        Architecture::Arm => first >> 11 >= 0b11101,
+        Architecture::Arm if is_thumb => first >> 11 >= 0b11101,
         Architecture::Riscv32 | Architecture::Riscv64 => first & 3 == 3,
         _ => true,
     };
     Some(match architecture {
         _ if !is_wide => format!("{first:04x}"),
-        Architecture::Arm => format!("{first:04x} {second:04x}"),
+        Architecture::Arm if is_thumb => format!("{first:04x} {second:04x}"),
         _ => format!("{second:04x}{first:04x}"),
     })
 }
@@ -358,13 +390,15 @@ mod tests {
 
     #[test]
     fn instructions_are_shown_as_a_disassembler_does() {
-        let thumb = |bytes: &[u8]| instruction_text(Architecture::Arm, bytes);
+        let thumb = |bytes: &[u8]| instruction_text(Architecture::Arm, true, bytes);
         assert_eq!(
             thumb(&[0xb0, 0xfb, 0xf1, 0xf0]).as_deref(),
             Some("fbb0 f0f1")
         );
         assert_eq!(thumb(&[0x00, 0x60, 0xf1, 0xf0]).as_deref(), Some("6000"));
-        let riscv = |bytes: &[u8]| instruction_text(Architecture::Riscv32, bytes);
+        let arm = instruction_text(Architecture::Arm, false, &[0, 0x20, 0x93, 0xe5]);
+        assert_eq!(arm.as_deref(), Some("e5932000"));
+        let riscv = |bytes: &[u8]| instruction_text(Architecture::Riscv32, true, bytes);
         assert_eq!(
             riscv(&[0x23, 0x20, 0x05, 0x00]).as_deref(),
             Some("00052023")

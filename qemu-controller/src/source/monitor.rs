@@ -37,6 +37,7 @@ pub(crate) async fn look_at_cores(
                 .filter_map(|name| Some((name, all.register(name)?)))
                 .collect(),
             at_fault: None,
+            interrupted: Vec::new(),
             panicked_in: None,
         };
         let memory = &mut MonitorMemory {

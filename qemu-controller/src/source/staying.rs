@@ -19,6 +19,8 @@ pub(crate) struct Staying {
     last: Option<Registers>,
     same: u32,
     sampled: Instant,
+    /// It has executed a return from an exception since.
+    pub(crate) has_returned: bool,
     /// The stack pointer as it panicked; a function that has returned is above it.
     panicked_at: Option<u64>,
 }
@@ -44,6 +46,7 @@ impl Staying {
             last: None,
             same: 0,
             sampled: Instant::now(),
+            has_returned: false,
         }
     }
 
@@ -66,10 +69,9 @@ impl Staying {
         let is_in = match (now.get("xpsr"), now.get("cpsr"), self.panicked_at) {
             (_, _, Some(sp)) => now.get("sp").is_some_and(|now| now <= sp),
             (Some(xpsr), ..) => matches!(xpsr & 0x1ff, 3..=7),
-            // The modes of aborts and of undefined instructions.
-            (_, Some(cpsr), _) => matches!(cpsr & 0x1f, 0x17 | 0x1b),
-            // A trap handler of RISC-V masks interrupts: one that has returned mostly does not.
-            _ => true,
+            // The modes of aborts and of undefined instructions; bit 4 says 32 bit.
+            (_, Some(cpsr), _) if cpsr & 0x10 != 0 => matches!(cpsr & 0x1f, 0x17 | 0x1b),
+            _ => !self.has_returned,
         };
         if !is_in {
             return Sampled::Left;

@@ -154,6 +154,7 @@ impl Session {
             witness,
             session: self.clone(),
             debugger,
+            returns: None,
             cause: None,
             staying: None,
             looks: 0,
@@ -223,6 +224,7 @@ impl Session {
             registers,
             system: Vec::new(),
             at_fault: None,
+            interrupted: Vec::new(),
             panicked_in: None,
         };
         let runtime = &self.inner.shared.runtime;
@@ -257,6 +259,8 @@ struct Watch<'a, W> {
     witness: &'a mut W,
     /// The semihosting calls, where what is lost behind them is to be read or seen: QEMU may be gone.
     exits: Vec<u64>,
+    /// The instructions that return from an exception, once there was one.
+    returns: Option<Vec<u64>>,
     cause: Option<Box<CoreReport>>,
     staying: Option<Staying>,
     looks: u32,
@@ -277,6 +281,9 @@ impl<W: Witness> Watch<'_, W> {
                 false => vec![Until::faults()],
             };
             until.extend(self.exits.iter().map(|exit| Until::reaches(*exit)));
+            if let (Some(_), Some(returns)) = (&self.staying, &self.returns) {
+                until.extend(returns.iter().map(|site| Until::reaches(*site)));
+            }
             let stop = match self.debugger.run_until(until, deadline).await {
                 Ok(stop) => stop,
                 Err(_) if wanted && self.debugger.backtrace().await.is_ok() => {
@@ -289,6 +296,7 @@ impl<W: Witness> Watch<'_, W> {
             has_run = true;
             self.session.before_an_end().await;
             match stop.reason {
+                StopReason::Reached { .. } if self.is_return(stop.pc) => {}
                 StopReason::Reached { .. } => self.shows(Sight::Call).await,
                 StopReason::Faulted { .. } if self.is_again(None).await => {
                     if let Some(verdict) = self.sample_again(&is_held_up).await {
@@ -336,9 +344,20 @@ impl<W: Witness> Watch<'_, W> {
         is_same_cause && again
     }
 
+    /// Whether it is about to return from an exception, which is noted.
+    fn is_return(&mut self, pc: Option<u64>) -> bool {
+        let returns = self.returns.as_deref().unwrap_or_default();
+        let is_one = pc.is_some_and(|pc| returns.contains(&pc));
+        if let Some(staying) = self.staying.as_mut().filter(|_| is_one) {
+            staying.has_returned = true;
+        }
+        is_one
+    }
+
     /// The same as after a while without a stop; not at each of a thousand stops a second.
     async fn sample_again(&mut self, is_held_up: &impl Fn() -> bool) -> Option<Verdict> {
-        let staying = self.staying.as_ref()?;
+        let staying = self.staying.as_mut()?;
+        staying.has_returned = false;
         if !staying.is_due() || !self.stays(is_held_up).await {
             return None;
         }
@@ -347,6 +366,9 @@ impl<W: Witness> Watch<'_, W> {
 
     /// The core has just taken a fault, or panicked.
     async fn look(&mut self, cause: Cause) {
+        if self.returns.is_none() && cause.fault.is_some() {
+            self.returns = Some(self.debugger.exception_returns().await);
+        }
         let at_first = self.debugger.read_registers().await.ok();
         self.staying = Some(Staying::new(at_first, cause.panic.is_some()));
         self.looks += 1;
