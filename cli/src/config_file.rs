@@ -93,6 +93,21 @@ pub(crate) fn settings(
     Ok(settings)
 }
 
+/// What the nearest file of the project says of the board; of the rest it is said that it is left
+/// out.
+pub(crate) fn board(folder: &Path, reporter: &Reporter) -> Result<Settings, Failure> {
+    let settings = settings(None, folder, reporter)?;
+    let sets = settings.sets_of_weight();
+    if !sets.is_empty() {
+        let words = format!("of {NAME} only machine, cpu, memory and deterministic are taken here");
+        reporter.say(
+            Some(&words),
+            &json!({ "event": "config", "left_out": sets }),
+        )?;
+    }
+    Ok(settings)
+}
+
 /// A path on one line.
 fn shown(path: &Path) -> String {
     crate::escape::line(&path.display().to_string())

@@ -70,9 +70,9 @@ fn complain(words: &str, status: u8) -> u8 {
 }
 
 fn answer(mut ctl: Ctl) -> Result<Value, String> {
-    if let Call::Start { firmware, .. } = &mut ctl.call {
+    if let Some(path) = ctl.call.path() {
         // The server works in another folder.
-        *firmware = std::path::absolute(&*firmware).map_err(|error| error.to_string())?;
+        *path = std::path::absolute(&*path).map_err(|error| error.to_string())?;
     }
     let mut request = serde_json::to_value(&ctl.call).map_err(|error| error.to_string())?;
     request["on"] = json!(ctl.on);

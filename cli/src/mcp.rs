@@ -1,7 +1,7 @@
 //! `mcp`: the calls as tools of the Model Context Protocol, on stdin and stdout.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,9 +10,10 @@ use std::time::Duration;
 use clap::Args;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
-    Implementation, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource,
-    ResourceContents, ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
+    Implementation, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Resource, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig, Tool,
+    ToolAnnotations,
 };
 use rmcp::service::{RequestContext, RoleServer};
 use rmcp::{ServerHandler, ServiceExt as _};
@@ -21,9 +22,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::calls::{Answer, Call, CallError, Kind, Machines, Policy, Request};
+use crate::calls::{Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request, of_uri};
+use crate::config_file;
 use crate::escape;
-use crate::report::{Failure, OWN_FAILURE};
+use crate::report::{Failure, OWN_FAILURE, Reporter};
 use crate::settings::SemihostingMode;
 use crate::signals::Signals;
 
@@ -75,10 +77,12 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
         Some(project) => project.clone(),
         None => std::env::current_dir().map_err(Failure::Folder)?,
     };
+    let defaults = defaults(&project)?;
     let machines = Arc::new(Machines::new(Policy {
         project,
         confined: !mcp.any_path,
         semihosting: mcp.semihosting,
+        defaults,
     }));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,6 +118,20 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
     // A read of stdin may never end.
     runtime.shutdown_background();
     status
+}
+
+/// What the project's configuration file says of the board. An agent that can write the file does not
+/// choose the program that way, nor its arguments, nor what the firmware reaches.
+fn defaults(project: &Path) -> Result<Defaults, Failure> {
+    let reporter = Reporter::new(None, &[])?;
+    let settings = config_file::board(project, &reporter)?;
+    Ok(Defaults {
+        machine: settings.machine,
+        cpu: settings.cpu,
+        memory: settings.memory,
+        deterministic: settings.deterministic,
+        ..Defaults::default()
+    })
 }
 
 /// Stdin, which tells of its end.
@@ -242,6 +260,18 @@ impl ServerHandler for Server {
         Ok(ListResourcesResult::with_all_items(all.collect()))
     }
 
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let uri = "machine://{machine}/source/{+file}:{line}";
+        let template = ResourceTemplate::new(uri, "source lines")
+            .with_description("Lines of the firmware's source around one of its lines")
+            .with_mime_type("text/plain");
+        Ok(ListResourceTemplatesResult::with_all_items(vec![template]))
+    }
+
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
@@ -252,11 +282,18 @@ impl ServerHandler for Server {
         let (machine, text) = path.and_then(|path| path.split_once('/')).ok_or_else(|| {
             unknown("a resource is machine://NAME/output, for example".to_owned())
         })?;
-        let machine = self.machines.of(machine);
+        let name = machine;
+        let machine = self.machines.of(name);
         let machine = machine.map_err(|error| unknown(error.message))?;
         let bytes = match text {
             "output" => machine.printed.piece(None, RESOURCE).bytes,
             "qmp" => machine.transcript.piece(None, RESOURCE).bytes,
+            text if text.starts_with("source/") => {
+                let at = of_uri(text.trim_start_matches("source/"));
+                let found = self.machines.source(name, &at).await;
+                let found = found.map_err(|error| unknown(error.message))?;
+                found.words().into_bytes()
+            }
             "qemu-stderr" => {
                 let process = machine.session.process();
                 let tail = process.map(|process| process.stderr_tail().to_string_lossy());

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::Args;
 use qemu_controller::bundle::{Bundle, BundleError};
+use qemu_controller::debug::DebugError;
 use qemu_controller::qemu_launch::Semihosting;
 use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 
 use crate::args;
-use crate::calls::{Machine, Machines, Policy, Printed, record};
+use crate::calls::{Defaults, Machine, Machines, Policy, Printed, record};
 use crate::debugger;
 use crate::escape;
 use crate::report::{OWN_FAILURE, chain};
@@ -107,15 +108,17 @@ async fn run(open: Open) -> Result<u8, String> {
         started = bundle.start_with(config) => started.map_err(|error| refusal(&error, &bundle))?,
         signal = signals.next() => return Ok(128 + signal),
     };
-    say(&look(&bundle, &started, &open).await?);
+    let has_semihosting = open.semihosting != SemihostingMode::Off;
+    let looked = look(&bundle, &started, has_semihosting).await;
+    say(&looked.map_err(|error| chain(&error))?);
     let status = match (place, &open.gdb) {
         (Some(place), _) => {
-            let has_semihosting = open.semihosting != SemihostingMode::Off;
             let machine = Machine::new(started, printed, transcript, has_semihosting);
             let machines = Arc::new(Machines::new(Policy {
                 project: open.folder.clone(),
                 confined: false,
                 semihosting: open.semihosting,
+                defaults: Defaults::default(),
             }));
             machines.adopt(machine);
             say(&steering(&open.session));
@@ -155,7 +158,7 @@ fn configured(
 
 /// How it failed, by what the bundle says; what a look at the machine will show again is left out
 /// unless it is to be whole. Whoever wrote it chose the words.
-fn account(bundle: &Bundle, is_whole: bool) -> String {
+pub(crate) fn account(bundle: &Bundle, is_whole: bool) -> String {
     let head = format!("{} ended: {}", bundle.name(), bundle.verdict());
     let mut lines = vec![escape::line(&head)];
     let said = if is_whole { usize::MAX } else { 1 };
@@ -174,8 +177,12 @@ fn account(bundle: &Bundle, is_whole: bool) -> String {
 }
 
 /// Where the machine is, looked at here.
-async fn look(bundle: &Bundle, session: &Session, open: &Open) -> Result<String, String> {
-    let mut debugger = session.debugger().await.map_err(|error| chain(&error))?;
+pub(crate) async fn look(
+    bundle: &Bundle,
+    session: &Session,
+    has_semihosting: bool,
+) -> Result<String, DebugError> {
+    let mut debugger = session.debugger().await?;
     let mut lines = Vec::new();
     if let Some(moment) = bundle.moment() {
         lines.push(format!("the machine is paused {}:", moment.words()));
@@ -196,7 +203,7 @@ async fn look(bundle: &Bundle, session: &Session, open: &Open) -> Result<String,
         )),
         Err(error) => lines.push(escape::line(&chain(&error))),
     }
-    if bundle.had_semihosting() && open.semihosting == SemihostingMode::Off {
+    if bundle.had_semihosting() && !has_semihosting {
         let words = "the firmware had semihosting, which is off here: --semihosting=console gives it \
                      that, and your files";
         lines.push(words.to_owned());

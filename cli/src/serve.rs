@@ -15,10 +15,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::calls::{Answer, Call, CallError, Kind, Machines, Policy, Request};
+use crate::calls::{Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request};
+use crate::config_file;
 use crate::escape;
-use crate::report::OWN_FAILURE;
-use crate::settings::SemihostingMode;
+use crate::report::{OWN_FAILURE, Reporter};
+use crate::settings::{SemihostingMode, Settings};
 use crate::signals::Signals;
 
 /// The longest request, in bytes, and how long one may take to come.
@@ -61,8 +62,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "SHIFT")]
     deterministic: Option<u8>,
     /// What the firmware reaches by semihosting, as of `run`
-    #[arg(long, value_name = "WHAT", default_value = "console")]
-    semihosting: SemihostingMode,
+    #[arg(long, value_name = "WHAT")]
+    semihosting: Option<SemihostingMode>,
+    /// Read this configuration file [default: as of `run`]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// The session that is meant where none is named.
@@ -170,10 +174,20 @@ pub(crate) fn serve(serve: Serve) -> u8 {
 async fn run(serve: Serve) -> Result<u8, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
     let place = Place::take(&serve.session)?;
+    let project = std::env::current_dir().map_err(|error| error.to_string())?;
+    let settings = configured(serve.config.as_deref(), &project)?;
     let machines = Arc::new(Machines::new(Policy {
-        project: std::env::current_dir().map_err(|error| error.to_string())?,
+        project,
         confined: false,
-        semihosting: serve.semihosting,
+        semihosting: serve.semihosting.unwrap_or(settings.semihosting()),
+        defaults: Defaults {
+            machine: settings.machine,
+            cpu: settings.cpu,
+            memory: settings.memory,
+            deterministic: settings.deterministic,
+            qemu: settings.qemu,
+            qemu_args: settings.qemu_args,
+        },
     }));
     let start = Request::main(Call::Start {
         firmware: serve.firmware,
@@ -198,6 +212,12 @@ async fn run(serve: Serve) -> Result<u8, String> {
     drop(place);
     machines.stop_all().await;
     Ok(status)
+}
+
+/// What the configuration file says, as for `run`; what is said of that goes to stderr.
+pub(crate) fn configured(named: Option<&Path>, folder: &Path) -> Result<Settings, String> {
+    let reporter = Reporter::new(None, &[]).map_err(|failure| failure.words())?;
+    config_file::settings(named, folder, &reporter).map_err(|failure| failure.words())
 }
 
 /// How a session of this name is steered.

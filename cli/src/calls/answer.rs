@@ -53,6 +53,18 @@ pub(crate) enum Answer {
         symbols: Vec<Found>,
         more: bool,
     },
+    Source {
+        file: String,
+        at: u32,
+        lines: Vec<SourceLine>,
+    },
+    Tests(Tests),
+    Opened {
+        machine: Status,
+        failure: String,
+        #[serde(skip)]
+        text: String,
+    },
     Done {
         done: String,
     },
@@ -138,6 +150,74 @@ pub(crate) struct Found {
     size: u64,
     kind: String,
     offset: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct SourceLine {
+    pub(crate) line: u64,
+    pub(crate) text: String,
+}
+
+/// The tests of a firmware, and what became of them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tests {
+    notice: &'static str,
+    passed: usize,
+    failed: usize,
+    not_run: usize,
+    tests: Vec<TestAnswer>,
+    /// How many there are beside those.
+    more: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TestAnswer {
+    pub(crate) name: String,
+    pub(crate) result: &'static str,
+    pub(crate) why: Option<String>,
+    /// The end of what one printed that failed.
+    pub(crate) output: Option<String>,
+}
+
+impl Tests {
+    pub(crate) fn new(tests: Vec<TestAnswer>, more: usize) -> Self {
+        let count = |result| tests.iter().filter(|test| test.result == result).count();
+        Self {
+            notice: DATA,
+            passed: count("passed"),
+            failed: count("failed"),
+            not_run: count("not run"),
+            tests,
+            more,
+        }
+    }
+
+    pub(crate) fn at_most(mut self, most: usize) -> Self {
+        self.tests.truncate(most);
+        self
+    }
+
+    fn words(&self) -> String {
+        let head = format!(
+            "{} passed, {} failed, {} not run",
+            self.passed, self.failed, self.not_run
+        );
+        let mut all = vec![head];
+        for test in &self.tests {
+            all.push(format!("{}: {}", test.result, escape::line(&test.name)));
+            let why = test.why.iter().flat_map(|why| why.lines());
+            all.extend(why.map(|line| format!("  {}", escape::line(line))));
+            if let Some(output) = test.output.as_ref().filter(|output| !output.is_empty()) {
+                all.push(format!("  {DATA}:"));
+                let lines = output.lines().map(escape::line);
+                all.extend(lines.map(|line| format!("  | {line}")));
+            }
+        }
+        if self.more > 0 {
+            all.push(format!("and {} more", self.more));
+        }
+        all.join("\n")
+    }
 }
 
 pub(crate) fn hex(number: u64) -> String {
@@ -295,6 +375,24 @@ impl Answer {
                 let more = more.then(|| "and more".to_owned());
                 lines(words.chain(more))
             }
+            Self::Source {
+                file,
+                at,
+                lines: all,
+            } => {
+                let head = format!("{}:{at}", escape::line(file));
+                let numbered = all.iter().map(|line| {
+                    let mark = if line.line == u64::from(*at) {
+                        '>'
+                    } else {
+                        ' '
+                    };
+                    format!("{mark}{:5} {}", line.line, escape::line(&line.text))
+                });
+                lines(std::iter::once(head).chain(numbered))
+            }
+            Self::Tests(tests) => tests.words(),
+            Self::Opened { machine, text, .. } => format!("{text}\n{}", machine.words()),
             Self::Done { done } => escape::lines(done),
         };
         if text.len() > TEXT {

@@ -18,6 +18,12 @@ const WAIT_MS: u64 = 5000;
 /// How much of what the firmware printed is shown by default, in bytes.
 const OUTPUT_BYTES: usize = 4096;
 
+/// How long tests are run by default, in milliseconds.
+const TESTS_MS: u64 = 30_000;
+
+/// How many lines of the source are shown by default.
+const SOURCE_LINES: u32 = 15;
+
 /// How many bytes a watchpoint covers by default: a word.
 const WATCHED_BYTES: u32 = 4;
 
@@ -51,6 +57,37 @@ pub(crate) enum Call {
         #[arg(long)]
         #[serde(default)]
         deterministic: Option<u8>,
+    },
+    /// Start a machine that failed again, at the instant of its failure, paused: from a folder that
+    /// `qemu-controller run --bundle` wrote
+    OpenBundle {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// List the tests of a firmware that is built with embedded-test
+    ListTests {
+        /// The ELF file
+        firmware: PathBuf,
+        /// Only those whose names have one of these texts in them
+        #[serde(default)]
+        filters: Vec<String>,
+    },
+    /// Run the tests of a firmware that is built with embedded-test, on machines of their own
+    RunTests {
+        /// The ELF file
+        firmware: PathBuf,
+        /// Only those whose names have one of these texts in them
+        #[serde(default)]
+        filters: Vec<String>,
+        /// QEMU's name of the board [default: the first known one that the firmware fits]
+        #[arg(long)]
+        #[serde(default)]
+        machine: Option<String>,
+        /// Stop after so many milliseconds, with those that were not run by then named; 60000 at the
+        /// most
+        #[arg(long, default_value_t = TESTS_MS)]
+        #[serde(default = "tests_ms")]
+        deadline_ms: u64,
     },
     /// List the machines that were started or forked
     List {},
@@ -206,12 +243,29 @@ pub(crate) enum Call {
         /// A part of the name, or an address (0x...)
         wanted: String,
     },
+    /// Lines of the source around a place: of files that the firmware's debug information names
+    SourceLines {
+        /// FILE:LINE as a backtrace has it, a symbol or an address (0x...)
+        at: String,
+        /// How many; 200 at the most
+        #[arg(long, default_value_t = SOURCE_LINES)]
+        #[serde(default = "source_lines")]
+        lines: u32,
+    },
     /// End a machine; nothing is left of it
     Stop {},
 }
 
 fn wait_ms() -> u64 {
     WAIT_MS
+}
+
+fn tests_ms() -> u64 {
+    TESTS_MS
+}
+
+fn source_lines() -> u32 {
+    SOURCE_LINES
 }
 
 fn watched_bytes() -> u32 {
@@ -268,6 +322,17 @@ impl Call {
         calls.into_iter().filter_map(described).collect()
     }
 
+    /// The path that it names, if it names one.
+    pub(crate) fn path(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Start { firmware, .. }
+            | Self::ListTests { firmware, .. }
+            | Self::RunTests { firmware, .. } => Some(firmware),
+            Self::OpenBundle { folder } => Some(folder),
+            _ => None,
+        }
+    }
+
     /// The guest and the machine are the same afterwards.
     pub(crate) fn only_reads(name: &str) -> bool {
         matches!(
@@ -281,6 +346,8 @@ impl Call {
                 | "list_snapshots"
                 | "output"
                 | "symbols"
+                | "source_lines"
+                | "list_tests"
         )
     }
 }
@@ -291,7 +358,7 @@ fn described(mut branch: Value) -> Option<Described> {
     let description = schema.remove("description")?.as_str()?.to_owned();
     let properties = schema.get_mut("properties")?.as_object_mut()?;
     let name = properties.remove("call")?["const"].as_str()?.to_owned();
-    if name != "list" {
+    if !matches!(&*name, "list" | "list_tests" | "run_tests") {
         let on = json!({
             "type": "string",
             "default": MAIN,

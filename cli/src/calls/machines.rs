@@ -11,8 +11,8 @@ use super::answer::Answer;
 use super::call::{Call, MAIN, Request};
 use super::error::{CallError, Kind};
 use super::machine::Machine;
-use super::perform;
 use super::start::{Policy, Wanted};
+use super::{perform, source, tests};
 
 /// How many there may be at once.
 const MACHINES: usize = 16;
@@ -59,6 +59,11 @@ impl Machines {
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Machine>>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lines of the source around a place.
+    pub(crate) async fn source(&self, on: &str, at: &str) -> Result<Answer, CallError> {
+        source::around(&*self.of(on)?, &self.policy, at, source::LINES).await
     }
 
     /// The names of those that there are.
@@ -110,6 +115,42 @@ impl Machines {
                 };
                 let started = self.policy.start(&wanted).await?;
                 Ok(self.add(name, started).await)
+            }
+            Call::OpenBundle { folder } => {
+                let name = self.reserve(on)?;
+                let (opened, failure, text) = self.policy.open(&folder).await?;
+                let machine = match self.add(name, opened).await {
+                    Answer::Status(status) => status,
+                    other => return Ok(other),
+                };
+                Ok(Answer::Opened {
+                    machine,
+                    failure,
+                    text,
+                })
+            }
+            Call::ListTests { firmware, filters } => {
+                let policy = self.policy.clone();
+                let listing = move || tests::list(&policy, &firmware, &filters);
+                let listed = tokio::task::spawn_blocking(listing).await;
+                listed.unwrap_or_else(|panic| Err(CallError::new(Kind::Failed, panic.to_string())))
+            }
+            Call::RunTests {
+                firmware,
+                filters,
+                machine,
+                deadline_ms,
+            } => {
+                let wanted = Wanted {
+                    firmware,
+                    machine,
+                    ..Wanted::default()
+                };
+                let deadline = Duration::from_millis(deadline_ms);
+                tests::run(&self.policy, &wanted, &filters, deadline).await
+            }
+            Call::SourceLines { at, lines } => {
+                source::around(&*self.of(&on)?, &self.policy, &at, lines).await
             }
             Call::Fork { name } => {
                 let name = self.reserve(name)?;

@@ -9,7 +9,9 @@ mod machines;
 mod perform;
 mod place;
 mod printed;
+mod source;
 mod start;
+mod tests;
 
 pub(crate) use answer::Answer;
 pub(crate) use call::{Call, Request};
@@ -17,4 +19,5 @@ pub(crate) use error::{CallError, Kind};
 pub(crate) use machine::Machine;
 pub(crate) use machines::Machines;
 pub(crate) use printed::Printed;
-pub(crate) use start::{Policy, record};
+pub(crate) use source::of_uri;
+pub(crate) use start::{Defaults, Policy, record};

@@ -52,6 +52,7 @@ pub(crate) fn deadline(call: &Call) -> Result<Duration, CallError> {
         Call::RunUntil { deadline_ms, .. }
         | Call::StepOver { deadline_ms }
         | Call::Finish { deadline_ms }
+        | Call::RunTests { deadline_ms, .. }
         | Call::Expect { deadline_ms, .. } => Duration::from_millis(*deadline_ms),
         Call::StepInstruction { .. } => STEPPING,
         _ => Duration::ZERO,
@@ -171,9 +172,14 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
         Call::Expect { text, .. } => expect(machine, &text, wait).await,
         Call::Send { text } => send(machine, &text).await,
         Call::Symbols { wanted } => symbols(machine, &wanted),
-        Call::Start { .. } | Call::List {} | Call::Fork { .. } | Call::Stop {} => {
-            Err(invalid("this call is for no single machine"))
-        }
+        Call::SourceLines { .. }
+        | Call::Start { .. }
+        | Call::OpenBundle { .. }
+        | Call::ListTests { .. }
+        | Call::RunTests { .. }
+        | Call::List {}
+        | Call::Fork { .. }
+        | Call::Stop {} => Err(invalid("this call is for no single machine")),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use qemu_controller::bundle::{Bundle, BundleError};
 use qemu_controller::qemu_launch::firmware::fitting_machines;
 use qemu_controller::qemu_launch::{Sandbox, Semihosting};
 use qemu_controller::{QemuConfig, Session};
@@ -10,6 +11,7 @@ use qemu_controller::{QemuConfig, Session};
 use super::error::{CallError, Kind};
 use super::machine::Machine;
 use super::printed::Printed;
+use crate::open::{account, look};
 use crate::report::chain;
 use crate::settings::SemihostingMode;
 
@@ -34,9 +36,23 @@ pub(crate) struct Policy {
     pub(crate) confined: bool,
     /// What the firmware reaches by semihosting.
     pub(crate) semihosting: SemihostingMode,
+    pub(crate) defaults: Defaults,
+}
+
+/// What a machine has that no call names: as the configuration file says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Defaults {
+    pub(crate) machine: Option<String>,
+    pub(crate) cpu: Option<String>,
+    pub(crate) memory: Option<String>,
+    pub(crate) deterministic: Option<u8>,
+    /// The program, of any name and at any place.
+    pub(crate) qemu: Option<PathBuf>,
+    pub(crate) qemu_args: Vec<String>,
 }
 
 /// What is asked for.
+#[derive(Default)]
 pub(crate) struct Wanted {
     pub(crate) firmware: PathBuf,
     pub(crate) machine: Option<String>,
@@ -47,8 +63,8 @@ pub(crate) struct Wanted {
 }
 
 impl Policy {
-    /// The firmware's path, if it is one that may be read.
-    fn firmware(&self, wanted: &Path) -> Result<PathBuf, CallError> {
+    /// The path of a file or folder, if it is one that may be read.
+    pub(crate) fn file(&self, wanted: &Path) -> Result<PathBuf, CallError> {
         let unreadable = |path: &Path, error: std::io::Error| {
             let message = format!("{} cannot be read: {error}", path.display());
             CallError::new(Kind::Invalid, message)
@@ -73,16 +89,18 @@ impl Policy {
         }
     }
 
-    /// Starts a machine, paused before its first instruction.
-    pub(crate) async fn start(&self, wanted: &Wanted) -> Result<Machine, CallError> {
-        let path = self.firmware(&wanted.firmware)?;
+    /// The machine that is wanted, or that the configuration file says, or that the firmware fits.
+    pub(crate) fn machine(&self, wanted: &Wanted) -> Result<QemuConfig, CallError> {
+        let path = self.file(&wanted.firmware)?;
         let plain = [&wanted.machine, &wanted.cpu, &wanted.memory, &wanted.qemu];
         for name in plain.into_iter().flatten() {
             plain_name(name)?;
         }
+        let defaults = &self.defaults;
         let fitting = fitting_machines(&path);
         let fitting = fitting.map_err(|error| CallError::new(Kind::Invalid, chain(&error)))?;
-        let named = wanted.machine.is_some() || wanted.qemu.is_some();
+        let board = wanted.machine.clone().or(defaults.machine.clone());
+        let named = board.is_some() || wanted.qemu.is_some() || defaults.qemu.is_some();
         let (qemu, machine, cpu) = match fitting.first() {
             Some(first) if !named => (
                 first.program.clone(),
@@ -90,57 +108,108 @@ impl Policy {
                 first.cpu.map(str::to_owned),
             ),
             // Its QEMU, where only the board was named.
-            Some(first) => (first.program.clone(), wanted.machine.clone(), None),
+            Some(first) => (first.program.clone(), board, None),
             None => {
                 let message = "no known board fits this firmware; name qemu and machine";
-                let qemu = wanted.qemu.clone();
+                let qemu = wanted
+                    .qemu
+                    .clone()
+                    .or(defaults.qemu.as_ref().map(|_| String::new()));
                 let qemu = qemu.ok_or_else(|| CallError::new(Kind::Invalid, message))?;
-                (qemu, wanted.machine.clone(), None)
+                (qemu, board, None)
             }
         };
-        let qemu = match &wanted.qemu {
-            Some(qemu) if !qemu.starts_with("qemu-system-") => {
+        let qemu = match (&wanted.qemu, &defaults.qemu) {
+            (Some(qemu), _) if !qemu.starts_with("qemu-system-") => {
                 let message = format!("{qemu:?} is no QEMU, such as qemu-system-arm");
                 return Err(CallError::new(Kind::Invalid, message));
             }
-            Some(qemu) => qemu.clone(),
-            None => qemu,
+            (Some(qemu), _) => PathBuf::from(qemu),
+            (None, Some(qemu)) => qemu.clone(),
+            (None, None) => PathBuf::from(qemu),
         };
-        let (printed, transcript) = (Printed::default(), Printed::default());
-        let [quit, terminate, kill] = STOP;
-        let mut config = QemuConfig::default()
-            .qemu(qemu)
-            .firmware(path)
-            .start_paused(true)
-            .start_deadline(START_DEADLINE)
-            .command_deadline(COMMAND_DEADLINE)
-            .stop_policy(quit, terminate, kill)
-            .qmp_transcript_to(transcript.clone());
+        let mut config = controlled(QemuConfig::default().qemu(qemu).firmware(path))
+            .extra_args(&defaults.qemu_args);
         if let Some(machine) = machine {
             config = config.machine(machine);
         }
-        if let Some(cpu) = wanted.cpu.clone().or(cpu) {
+        if let Some(cpu) = wanted.cpu.clone().or(defaults.cpu.clone()).or(cpu) {
             config = config.cpu(cpu);
         }
-        if let Some(memory) = &wanted.memory {
+        if let Some(memory) = wanted.memory.as_ref().or(defaults.memory.as_ref()) {
             config = config.memory(memory);
         }
-        if let Some(shift) = wanted.deterministic {
+        if let Some(shift) = wanted.deterministic.or(defaults.deterministic) {
             config = config.deterministic(shift);
         }
-        let has_semihosting = self.semihosting != SemihostingMode::Off;
-        config = match self.semihosting {
-            SemihostingMode::Off => config,
-            SemihostingMode::Console => config.semihosting(Semihosting::console()),
-            SemihostingMode::Full => config.semihosting(Semihosting::full()),
-        };
-        if cfg!(target_os = "linux") && self.semihosting != SemihostingMode::Full {
-            config = config.with_spec(|spec| spec.sandbox(Sandbox::NoSpawn));
+        Ok(self.sandboxed(config))
+    }
+
+    fn sandboxed(&self, config: QemuConfig) -> QemuConfig {
+        match cfg!(target_os = "linux") && self.semihosting != SemihostingMode::Full {
+            true => config.with_spec(|spec| spec.sandbox(Sandbox::NoSpawn)),
+            false => config,
         }
+    }
+
+    /// What QEMU serves of semihosting.
+    pub(crate) fn semihosting(&self) -> Option<Semihosting> {
+        match self.semihosting {
+            SemihostingMode::Off => None,
+            SemihostingMode::Console => Some(Semihosting::console()),
+            SemihostingMode::Full => Some(Semihosting::full()),
+        }
+    }
+
+    fn with_semihosting(&self, config: QemuConfig) -> QemuConfig {
+        match self.semihosting() {
+            Some(semihosting) => config.semihosting(semihosting),
+            None => config,
+        }
+    }
+
+    /// Starts a machine, paused before its first instruction.
+    pub(crate) async fn start(&self, wanted: &Wanted) -> Result<Machine, CallError> {
+        let (printed, transcript) = (Printed::default(), Printed::default());
+        let has_semihosting = self.semihosting != SemihostingMode::Off;
+        let config = self.with_semihosting(self.machine(wanted)?);
+        let config = config.qmp_transcript_to(transcript.clone());
         let session = Session::start(record(config, &printed, has_semihosting)).await;
         let session = session.map_err(|error| CallError::new(Kind::Failed, chain(&error)))?;
         Ok(Machine::new(session, printed, transcript, has_semihosting))
     }
+
+    /// Starts the machine of a bundle, paused at its moment; how it failed, and where it is, in
+    /// words that are escaped.
+    pub(crate) async fn open(&self, folder: &Path) -> Result<(Machine, String, String), CallError> {
+        let folder = self.file(folder)?;
+        let invalid = |error: BundleError| CallError::new(Kind::Invalid, chain(&error));
+        let bundle = tokio::task::spawn_blocking(move || Bundle::open(folder)).await;
+        let bundle = bundle.map_err(|error| CallError::new(Kind::Failed, error.to_string()))?;
+        let bundle = bundle.map_err(invalid)?;
+        let (printed, transcript) = (Printed::default(), Printed::default());
+        let has_semihosting = self.semihosting != SemihostingMode::Off;
+        let started = bundle.start_with(|config| {
+            let config = self.with_semihosting(controlled(config));
+            let config = config.qmp_transcript_to(transcript.clone());
+            record(config, &printed, has_semihosting)
+        });
+        let session = started.await.map_err(invalid)?;
+        let look = look(&bundle, &session, has_semihosting).await?;
+        let text = format!("{}\n{look}", account(&bundle, false));
+        let machine = Machine::new(session, printed, transcript, has_semihosting);
+        Ok((machine, bundle.message().to_owned(), text))
+    }
+}
+
+/// With the deadlines of this program.
+fn controlled(config: QemuConfig) -> QemuConfig {
+    let [quit, terminate, kill] = STOP;
+    config
+        .start_paused(true)
+        .start_deadline(START_DEADLINE)
+        .command_deadline(COMMAND_DEADLINE)
+        .stop_policy(quit, terminate, kill)
 }
 
 /// Writes what the firmware prints down.
@@ -199,16 +268,17 @@ mod tests {
             project: project.clone(),
             confined,
             semihosting: SemihostingMode::Off,
+            defaults: Defaults::default(),
         };
-        let refused = |path: &str| policy(true).firmware(Path::new(path)).unwrap_err().message;
-        assert!(policy(true).firmware(Path::new("a.elf")).is_ok());
+        let refused = |path: &str| policy(true).file(Path::new(path)).unwrap_err().message;
+        assert!(policy(true).file(Path::new("a.elf")).is_ok());
         for path in ["../secret", "link", "/etc/passwd", "/nowhere", "none.elf"] {
             assert!(
                 refused(path).contains("is not a file in the project"),
                 "{path}"
             );
         }
-        assert!(policy(false).firmware(Path::new("../secret")).is_ok());
-        assert!(policy(false).firmware(Path::new("../none")).is_err());
+        assert!(policy(false).file(Path::new("../secret")).is_ok());
+        assert!(policy(false).file(Path::new("../none")).is_err());
     }
 }

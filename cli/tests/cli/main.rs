@@ -4,6 +4,7 @@
 
 mod support;
 
+mod agents;
 mod bundle;
 mod cargo_runner;
 mod coverage;

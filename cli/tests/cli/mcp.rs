@@ -19,7 +19,7 @@ pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/planted")
 }
 
-struct Client {
+pub(crate) struct Client {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Stream,
@@ -28,12 +28,18 @@ struct Client {
 }
 
 impl Client {
-    fn start(words: &[&str], project: &Path) -> Self {
+    pub(crate) fn start(words: &[&str], project: &Path) -> Self {
+        Self::start_in(words, project, &std::env::temp_dir())
+    }
+
+    /// With a folder of its own for temporary files.
+    pub(crate) fn start_in(words: &[&str], project: &Path, temporary: &Path) -> Self {
         test_support::heed_signals();
         let mut child = Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
             .arg("mcp")
             .args(words)
             .current_dir(project)
+            .env("TMPDIR", temporary)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -85,13 +91,13 @@ impl Client {
         }
     }
 
-    fn request(&mut self, method: &str, params: Value) -> Value {
+    pub(crate) fn request(&mut self, method: &str, params: Value) -> Value {
         let id = self.ask(method, params);
         self.answer(id)
     }
 
     /// A call's result, good or bad.
-    fn result(&mut self, tool: &str, arguments: Value) -> Value {
+    pub(crate) fn result(&mut self, tool: &str, arguments: Value) -> Value {
         let params = json!({ "name": tool, "arguments": arguments });
         let answer = self.request("tools/call", params);
         answer["result"].clone()
@@ -115,9 +121,13 @@ impl Client {
     }
 
     /// Starts a firmware, deterministic in nothing but its name.
-    fn starts(&mut self, firmware: &str) {
+    pub(crate) fn starts(&mut self, firmware: &str) {
         let (words, status) = self.call("start", json!({ "firmware": firmware }));
         assert_eq!(status["state"], "paused", "{words}");
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The QEMUs that it has.
@@ -126,7 +136,7 @@ impl Client {
     }
 
     /// Ends its input; it ends, and its QEMUs with it.
-    fn ends(mut self) {
+    pub(crate) fn ends(mut self) {
         let qemus = self.qemus();
         self.stdin = None;
         let status = until("its end", || self.child.try_wait().unwrap());
@@ -142,7 +152,7 @@ impl Drop for Client {
     }
 }
 
-fn words(result: &Value) -> String {
+pub(crate) fn words(result: &Value) -> String {
     result["content"][0]["text"].as_str().unwrap().to_owned()
 }
 

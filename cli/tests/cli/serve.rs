@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::mcp::{children, folder, gone, signal};
 use crate::support::{Stream, image, until};
 
-struct Server {
+pub(crate) struct Server {
     child: Child,
     stdout: Stream,
     stderr: Stream,
@@ -48,13 +48,13 @@ fn serve(runtime: TempDir, words: &[&str]) -> Server {
 }
 
 impl Server {
-    fn start(words: &[&str]) -> Self {
+    pub(crate) fn start(words: &[&str]) -> Self {
         let mut server = serve(tempfile::tempdir().unwrap(), words);
         server.stdout.until("steer it with");
         server
     }
 
-    fn ctl(&self, words: &[&str]) -> Output {
+    pub(crate) fn ctl(&self, words: &[&str]) -> Output {
         let mut command = program(self.runtime.path());
         command.arg("ctl").args(words).output().unwrap()
     }
@@ -79,6 +79,10 @@ impl Server {
         stderr
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn socket(&self) -> PathBuf {
         self.runtime.path().join("qemu-controller/default.sock")
     }
@@ -88,7 +92,7 @@ impl Server {
     }
 
     /// Ends by itself or by what was done to it, with this status, and leaves nothing.
-    fn leaves_nothing(mut self, status: i32, qemus: &[u32]) {
+    pub(crate) fn leaves_nothing(mut self, status: i32, qemus: &[u32]) {
         assert_eq!(self.ends(), Some(status), "{}", self.stderr.text());
         gone(qemus);
         assert!(!self.socket().exists());
