@@ -100,6 +100,11 @@ pub(crate) fn ensure_foreign(no_install: bool) -> anyhow::Result<()> {
         .try_for_each(|tool| ensure(tool, no_install))
 }
 
+/// Makes sure that lldb-dap is there; installs it where that is allowed and possible.
+pub(crate) fn ensure_lldb_dap(no_install: bool) -> anyhow::Result<()> {
+    ensure(Tool::LldbDap, no_install)
+}
+
 /// Whether `gdb-multiarch` is there.
 pub(crate) fn gdb_is_installed() -> anyhow::Result<bool> {
     Ok(Tool::Gdb.find()?.is_some())
@@ -122,6 +127,8 @@ enum Tool {
     /// This program.
     Qemu(&'static str),
     Gdb,
+    /// The debug adapter of an editor.
+    LldbDap,
     /// Firmware for machine `microbit`, an Intel HEX file.
     MicroPython,
     /// Firmware for machine `virt`.
@@ -134,6 +141,7 @@ impl Tool {
         match self {
             Self::Qemu(program) => program,
             Self::Gdb => "gdb-multiarch",
+            Self::LldbDap => "lldb-dap-19",
             Self::MicroPython => "MicroPython for the micro:bit",
             Self::UBoot => "U-Boot for QEMU",
         }
@@ -150,7 +158,7 @@ impl Tool {
     /// The file that its package installs; nothing for a program, which is looked up.
     fn file(self) -> Option<&'static Path> {
         match self {
-            Self::Qemu(_) | Self::Gdb => None,
+            Self::Qemu(_) | Self::Gdb | Self::LldbDap => None,
             Self::MicroPython => Some(Path::new(
                 "/usr/share/firmware-microbit-micropython/firmware.hex",
             )),

@@ -45,6 +45,9 @@ enum Part {
     Integration,
     /// The tests on firmware that others wrote, which is installed from Debian's packages first
     Foreign,
+    /// An editor's debug adapter, lldb-dap, driven by the entry that `debug --write` writes; it is
+    /// installed from Debian's packages first (45 MB, 220 MB on the disk)
+    Editors,
 }
 
 /// Examples that are also run, on real QEMU: the step's name, and the command that a reader would
@@ -127,6 +130,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         setup::ensure_foreign(args.no_install)?;
         steps.extend(foreign_steps(&targets));
     }
+    if args.part == Some(Part::Editors) {
+        setup::ensure_lldb_dap(args.no_install)?;
+        steps.extend(editor_steps(&targets));
+    }
     // Until all have run: a variant has the folder by which the tests find it.
     let qemus;
     if matches!(args.part, None | Some(Part::Integration)) {
@@ -168,6 +175,10 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
 
 fn foreign_steps(targets: &TestTargets) -> Vec<Step> {
     vec![test_step("tests on firmware of others", &targets.foreign)]
+}
+
+fn editor_steps(targets: &TestTargets) -> Vec<Step> {
+    vec![test_step("tests with lldb-dap", &targets.editors)]
 }
 
 fn test_step(name: &str, targets: &BTreeSet<String>) -> Step {
@@ -227,6 +238,8 @@ struct TestTargets {
     gdb: BTreeSet<String>,
     /// QEMU and firmware of others: the feature `foreign-tests` is required.
     foreign: BTreeSet<String>,
+    /// QEMU and lldb-dap: the feature `editor-tests` is required.
+    editors: BTreeSet<String>,
 }
 
 impl TestTargets {
@@ -249,6 +262,8 @@ impl TestTargets {
                 |feature: &str| features.iter().any(|required| required.as_ref() == feature);
             let (needs, group) = if requires("foreign-tests") {
                 ("firmware of others", &mut targets.foreign)
+            } else if requires("editor-tests") {
+                ("lldb-dap", &mut targets.editors)
             } else if requires("gdb-tests") {
                 ("GDB", &mut targets.gdb)
             } else if requires("qemu-tests") {
@@ -297,12 +312,14 @@ mod tests {
             ("attach", &["qemu-tests", "gdb-tests"]),
             ("gdb", &["gdb-tests"]),
             ("foreign", &["cli", "foreign-tests"]),
+            ("dap", &["editor-tests"]),
         ])
         .unwrap();
         assert_eq!(names(&targets.unit), ["bad_input", "strategies"]);
         assert_eq!(names(&targets.qemu), ["qemu"]);
         assert_eq!(names(&targets.gdb), ["attach", "gdb"]);
         assert_eq!(names(&targets.foreign), ["foreign"]);
+        assert_eq!(names(&targets.editors), ["dap"]);
     }
 
     #[test]
@@ -381,6 +398,7 @@ mod tests {
         let mut steps = unit_steps(&targets);
         steps.extend(suites(&targets, true, &installed()));
         steps.extend(foreign_steps(&targets));
+        steps.extend(editor_steps(&targets));
         let shown = commands(&steps).join("\n") + "\n";
         for target in metadata
             .workspace_packages()

@@ -179,6 +179,8 @@ impl Conversation<'_> {
             b"QStartNoAckMode" => return self.answer(b"", true).await,
             b"k" => {
                 self.replace();
+                // gdb does not wait for it, lldb does.
+                self.answer(b"X09", true).await?;
                 return Err(End::Gone);
             }
             b"!" => self.stays = true,

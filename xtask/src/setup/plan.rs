@@ -92,7 +92,8 @@ fn commands(tool: Tool, install_qemu: &[String]) -> Option<Vec<String>> {
         // Debian's and its descendants', where they are built from source.
         (Tool::MicroPython, "apt-get") => "firmware-microbit-micropython",
         (Tool::UBoot, "apt-get") => "u-boot-qemu",
-        (Tool::Gdb | Tool::MicroPython | Tool::UBoot, _) => return None,
+        (Tool::LldbDap, "apt-get") => "lldb-19",
+        (Tool::Gdb | Tool::LldbDap | Tool::MicroPython | Tool::UBoot, _) => return None,
     };
     // The lists of packages may be absent (a fresh container) or too old to fetch from; the other
     // managers refresh them by themselves.
