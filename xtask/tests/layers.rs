@@ -24,7 +24,10 @@ const LAYERS: [(&str, &[&str]); 9] = [
             "test-support",
         ],
     ),
-    ("qemu-controller-cli", &["qemu-controller", "test-support"]),
+    (
+        "qemu-controller-cli",
+        &["qemu-controller", "gdb-remote", "test-support"],
+    ),
     ("xtask", &["qemu-controller", "qemu-launch", "test-support"]),
     ("test-support", &[]),
 ];
