@@ -7,6 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
+use qemu_controller::testing::TestCase;
 
 use crate::coverage;
 use crate::ctl::Ctl;
@@ -55,7 +56,7 @@ pub(crate) struct Machines {
 ///
 /// It serves as Cargo's runner: with `runner = "qemu-controller run --machine lm3s6965evb"` in
 /// `.cargo/config.toml`, `cargo run` and `cargo test` of an embedded crate run in QEMU.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(args_override_self = true, after_long_help = AFTER_HELP)]
 #[command(group = ArgGroup::new("coverage_files").multiple(true).args(["coverage", "coverage_by_test"]))]
 pub(crate) struct Run {
@@ -100,7 +101,8 @@ pub(crate) struct Run {
     /// one
     ///
     /// ADDRESS is where it can connect: a loopback port or address (default 127.0.0.1:1234),
-    /// `free` for any free port, or `unix:PATH`. A reset starts the firmware over. --timeout counts
+    /// `free` for any free port, or `unix:PATH`. Of a firmware with tests, one that is named is held as
+    /// it begins. A reset starts the firmware over. --timeout counts
     /// once the debugger has left.
     ///
     /// Every user of this machine can connect to a TCP port, and through the debugger's commands write
@@ -169,6 +171,10 @@ pub(crate) struct Run {
     /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
     #[arg(long, short)]
     pub(crate) verbose: bool,
+
+    /// The test that a debugger is to have.
+    #[arg(skip)]
+    pub(crate) test: Option<TestCase>,
 
     #[command(flatten)]
     pub(crate) settings: Settings,

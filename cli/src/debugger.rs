@@ -1,9 +1,11 @@
 //! `--gdb`: where a debugger finds the firmware, whether one is there, and who has the port.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use qemu_controller::debug::{DebugError, HandOver};
+use qemu_controller::debug::{DebugError, HandOver, StopReason, Until};
 use qemu_controller::gdb_port::{ListenState, StubAddress, inspect};
+use qemu_controller::testing::TestCase;
 use qemu_controller::{Endpoint, Session};
 use serde_json::json;
 
@@ -11,9 +13,26 @@ use crate::limit::Limit;
 use crate::report::{Failure, Reporter};
 use crate::settings::{Settings, Timeout};
 
+/// How long the firmware may take to begin the test that a debugger is to have.
+const BOOT: Duration = Duration::from_secs(30);
+
 /// Lets a debugger connect: the firmware is held until one has come, and QEMU listens nowhere.
-pub(crate) async fn wait(session: &Session, endpoint: &Endpoint) -> Result<HandOver, Failure> {
-    let debugger = session.debugger().await?;
+/// A test that it is to have has begun then.
+pub(crate) async fn wait(
+    session: &Session,
+    endpoint: &Endpoint,
+    test: Option<&TestCase>,
+) -> Result<HandOver, Failure> {
+    let mut debugger = session.debugger().await?;
+    if let Some(test) = test {
+        let stop = debugger.run_until([Until::reaches(test.address())], BOOT);
+        let stop = stop.await?;
+        if !matches!(stop.reason, StopReason::Reached { .. }) {
+            let test = test.name.clone();
+            let why = stop.to_string();
+            return Err(Failure::TestNotReached { test, why });
+        }
+    }
     let waiting = debugger.hand_over(endpoint.clone()).await;
     waiting.map_err(|error| match &error {
         DebugError::Listen { error: cause, .. }
@@ -29,12 +48,16 @@ pub(crate) async fn wait(session: &Session, endpoint: &Endpoint) -> Result<HandO
 pub(crate) fn announce(
     settings: &Settings,
     hand_over: &HandOver,
+    test: Option<&TestCase>,
     reporter: &Reporter,
 ) -> Result<(), Failure> {
     let attach = hand_over.command();
-    let mut words = format!(
-        "the firmware waits for a debugger; attach one with\n\n{attach}\n\nand let it `continue`"
-    );
+    let who = match test {
+        Some(test) => format!("the test {} has begun and", test.name),
+        None => "the firmware".to_owned(),
+    };
+    let mut words =
+        format!("{who} waits for a debugger; attach one with\n\n{attach}\n\nand let it `continue`");
     if matches!(settings.timeout, Some(Timeout::After(_))) {
         words += "; --timeout counts once it has left";
     }

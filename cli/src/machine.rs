@@ -280,11 +280,16 @@ fn extra_args(
     Ok(words)
 }
 
-/// The firmware's command line begins with its name, as a program's does.
+/// The firmware's command line begins with its name, as a program's does; that of one whose test is
+/// wanted says which.
 fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig {
     let Some(served) = served(settings) else {
         return config;
     };
+    if let Some(test) = &run.test {
+        let address = test.address().to_string();
+        return config.semihosting(served.argument("run_addr").argument(address));
+    }
     let firmware = run.firmware.as_deref().or(run.bios.as_deref());
     let words = firmware.map(Path::as_os_str);
     let words = words

@@ -243,7 +243,7 @@ async fn hand_over(
     endpoint: &Endpoint,
     signals: &mut Signals,
 ) -> Result<u8, String> {
-    let mut hand_over = debugger::wait(session, endpoint)
+    let mut hand_over = debugger::wait(session, endpoint, None)
         .await
         .map_err(|failure| failure.words())?;
     say(&format!(

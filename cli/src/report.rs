@@ -82,6 +82,8 @@ pub(crate) enum Failure {
     TestRun(TestRunError),
     #[error("{0}")]
     TestOptions(String),
+    #[error("the firmware did not come to the test {test}: it {why}")]
+    TestNotReached { test: String, why: String },
     #[error(transparent)]
     Stop(#[from] StopError),
     #[error("{0}")]

@@ -22,7 +22,7 @@ use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
 use crate::running::{Debuggers, Running};
 use crate::settings::Settings;
 use crate::signals::Signals;
-use crate::test_run;
+use crate::test_run::{self, Work};
 
 /// Runs it all; the exit status.
 pub(crate) fn run(run: Run) -> u8 {
@@ -52,17 +52,29 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
         .build()
         .map_err(Failure::system("set up the async runtime"))?;
     let outcome = match test_run::of(run, &settings) {
-        Ok(Some(tests)) => test_run::run(run, &settings, reporter, tests, &runtime),
-        Ok(None) => runtime.block_on(async {
-            // First of all: from here on a signal ends the run in order.
-            let mut signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
-            in_qemu(run, &settings, reporter, since, &mut signals, None).await
-        }),
+        Ok(Work::Tests(tests)) => test_run::run(run, &settings, reporter, tests, &runtime),
+        Ok(Work::Plain) => runtime.block_on(plain(run, &settings, reporter, since)),
+        Ok(Work::Debug(test)) => {
+            let mut run = run.clone();
+            run.test = Some(test);
+            runtime.block_on(plain(&run, &settings, reporter, since))
+        }
         Err(failure) => Err(failure),
     };
     // Whatever still runs in the background may hang for ever.
     runtime.shutdown_background();
     outcome
+}
+
+async fn plain(
+    run: &Run,
+    settings: &Settings,
+    reporter: &Reporter,
+    since: Instant,
+) -> Result<Outcome, Failure> {
+    // First of all: from here on a signal ends the run in order.
+    let mut signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
+    in_qemu(run, settings, reporter, since, &mut signals, None).await
 }
 
 /// One machine, from its start to its end; with `slot` it is one of those of `debug`.
@@ -215,13 +227,13 @@ async fn debuggers<'a>(
 ) -> Result<Debuggers<'a>, Failure> {
     match (slot, &run.gdb) {
         (Some(slot), _) => {
-            let hand_over = debugger::wait(session, &Endpoint::PrivateSocket).await?;
+            let hand_over = debugger::wait(session, &Endpoint::PrivateSocket, None).await?;
             slot.is_up(session, hand_over.address());
             Ok(Debuggers::Served(hand_over, slot))
         }
         (None, Some(endpoint)) => {
-            let hand_over = debugger::wait(session, endpoint).await?;
-            debugger::announce(settings, &hand_over, reporter)?;
+            let hand_over = debugger::wait(session, endpoint, run.test.as_ref()).await?;
+            debugger::announce(settings, &hand_over, run.test.as_ref(), reporter)?;
             Ok(Debuggers::Direct(hand_over))
         }
         (None, None) => Ok(Debuggers::None),

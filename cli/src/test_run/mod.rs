@@ -29,7 +29,7 @@ use crate::coverage::{self, Runs};
 use crate::escape;
 use crate::machine;
 use crate::report::{Failure, Outcome, Reporter};
-use crate::settings::{Settings, Timeout};
+use crate::settings::{SemihostingMode, Settings, Timeout};
 use crate::signals::Signals;
 use crate::writer::Writer;
 use crate::written;
@@ -53,35 +53,83 @@ pub(crate) enum Tests {
     Printed(PrintedTests),
 }
 
-/// The tests of the firmware, where it is to be run for them: not under a debugger, and not where
-/// something is expected of a plain run.
-pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Option<Tests>, Failure> {
-    let is_plain = run.gdb.is_some()
-        || run.raw.is_some()
+/// What a firmware is run for.
+pub(crate) enum Work {
+    /// What it does by itself.
+    Plain,
+    Tests(Tests),
+    /// A debugger is to have this test of it.
+    Debug(TestCase),
+}
+
+/// What the firmware is to be run for. It is no run for tests where something is expected of a plain
+/// one, and under a debugger one for a test that is named.
+pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Work, Failure> {
+    let is_plain = run.raw.is_some()
         || run.expect.is_some()
         || run.expect_regex.is_some()
         || run.send_after.is_some()
         || machine::asks_for_list(run, settings);
     let Some(firmware) = run.firmware.as_deref() else {
-        return Ok(None);
+        return Ok(Work::Plain);
     };
     if is_plain || run.tests == Some(Kind::None) {
-        return Ok(None);
+        return Ok(Work::Plain);
     }
     if is_elf(firmware) {
         match embedded_tests(firmware) {
-            Ok(Some(tests)) => return Ok(Some(Tests::Listed(tests))),
+            Ok(Some(tests)) if run.gdb.is_none() => return Ok(Work::Tests(Tests::Listed(tests))),
+            Ok(Some(_)) if run.arguments.is_empty() => return Ok(Work::Plain),
+            Ok(Some(tests)) => return to_debug(tests, run, settings),
             // What is wrong with the file, the check of the firmware says better.
             Ok(None) | Err(TestListError::Firmware(_)) => {}
             Err(error) => return Err(Failure::Tests(error)),
         }
     }
-    Ok(match run.tests {
-        None | Some(Kind::None) => None,
-        Some(Kind::One) => Some(Tests::Printed(PrintedTests::One)),
-        Some(Kind::Lines) => Some(Tests::Printed(PrintedTests::Lines)),
-        Some(Kind::Unity) => Some(Tests::Printed(PrintedTests::Unity)),
-    })
+    let printed = match run.tests {
+        _ if run.gdb.is_some() => return Ok(Work::Plain),
+        None | Some(Kind::None) => return Ok(Work::Plain),
+        Some(Kind::One) => PrintedTests::One,
+        Some(Kind::Lines) => PrintedTests::Lines,
+        Some(Kind::Unity) => PrintedTests::Unity,
+    };
+    Ok(Work::Tests(Tests::Printed(printed)))
+}
+
+/// The one test that the words name.
+fn to_debug(tests: Vec<TestCase>, run: &Run, settings: &Settings) -> Result<Work, Failure> {
+    let options = parse(run)?;
+    if options.list {
+        return Ok(Work::Tests(Tests::Listed(tests)));
+    }
+    // A whole name is meant, also where others begin so, or it is one to be ignored.
+    let is_named = |test: &&TestCase| options.filters.contains(&test.name);
+    let named: Vec<_> = tests.iter().filter(is_named).cloned().collect();
+    let mut found = match named.len() {
+        1 => named,
+        _ => Selection::new(tests, &options).to_run(),
+    };
+    let refused = |why: String| Err(Failure::TestOptions(why));
+    if settings.semihosting() == SemihostingMode::Off {
+        return refused(
+            "a test is chosen by semihosting, which --semihosting=off denies".to_owned(),
+        );
+    }
+    match (found.pop(), found.len()) {
+        (Some(test), 0) => Ok(Work::Debug(test)),
+        (None, _) => refused("--gdb holds a test, and none has these words in its name".to_owned()),
+        (Some(_), others) => refused(format!(
+            "--gdb holds one test, and {} have these words in their names: give one name whole; \
+             --tests=none holds the firmware at its start",
+            others + 1
+        )),
+    }
+}
+
+/// The words after FIRMWARE.
+fn parse(run: &Run) -> Result<Options, Failure> {
+    let options = Options::parse(&run.arguments);
+    options.map_err(|error| Failure::TestOptions(error.render().to_string()))
 }
 
 /// What kind of tests a firmware has whose ELF file lists none.

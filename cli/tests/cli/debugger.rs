@@ -194,3 +194,43 @@ fn ctrl_c_ends_the_run_while_a_debugger_is_there() {
     assert!(said.contains("interrupted: the guest is "), "{said}");
     assert_eq!(debugger.read_to_end(&mut Vec::new()).unwrap_or(0), 0);
 }
+
+/// Of a firmware with tests: the one that is named has begun when the debugger comes.
+#[test]
+fn one_test_waits_for_a_debugger() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../qemu-controller/fixtures/embedded-test"
+    );
+    let firmware = format!("{folder}/outcomes.elf");
+    // A whole name, though others have it in theirs.
+    for (name, status) in [("passes::nothing", 0), ("fails::by_a_panic", 134)] {
+        let mut running = Call::new(["--gdb=free", &firmware, name]).start();
+        let mut debugger = attach(&mut running);
+        let said = running.stderr.text();
+        assert!(
+            said.contains(&format!("the test {name} has begun and waits")),
+            "{said}"
+        );
+        send(&mut debugger, "c");
+        let said = Said::of(&running.end(), status);
+        let exited = said.stdout.contains("INFO Test exited with ()");
+        assert_eq!(exited, status == 0, "{}", said.stdout);
+        let _ = debugger.read_to_end(&mut Vec::new());
+    }
+    for (words, expected) in [
+        (
+            &["passes"][..],
+            "--gdb holds one test, and 29 have these words",
+        ),
+        (&["no_such"], "none has these words"),
+        (
+            &["passes::adds", "--semihosting=off"],
+            "--semihosting=off denies",
+        ),
+        (&["--no-such"], "--no-such"),
+    ] {
+        let said = Call::new([&["--gdb=free", &firmware], words].concat()).ends_with(125);
+        assert!(said.stderr.contains(expected), "{}", said.stderr);
+    }
+}
