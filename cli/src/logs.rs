@@ -16,6 +16,7 @@ use qemu_controller::defmt::{Decoded, Decoder, Filter};
 use qemu_controller::firmware_info::Firmware;
 use qemu_controller::qemu_launch::Format;
 use qemu_controller::rtt::Rtt;
+use qemu_controller::testing::{FrameSource, TestRun};
 use qemu_controller::{QemuConfig, Serial, Session};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -119,6 +120,25 @@ impl Logs {
             (true, Source::Rtt) => config.rtt(Rtt::default().lossless().blocking(0)),
             (true, _) => config.rtt(Rtt::default().lossless()),
         }
+    }
+
+    /// What tests log by it. Colours are not for what is shown of a test later.
+    pub(crate) fn of_tests(&self, test_run: TestRun) -> TestRun {
+        let source = match self.source {
+            Source::Off => return test_run,
+            Source::Rtt => FrameSource::Rtt,
+            Source::Semihosting => FrameSource::Semihosting,
+            Source::Serial => FrameSource::Serial,
+        };
+        match &self.decoder {
+            Some(decoder) => test_run.defmt(source, decoder.for_stream(), self.filter.clone()),
+            None => test_run,
+        }
+    }
+
+    /// Whether the firmware's frames are decoded.
+    pub(crate) fn decodes(&self) -> bool {
+        self.decoder.is_some()
     }
 
     /// Whether the first serial port is read here, and not with all other output.
@@ -442,38 +462,4 @@ impl Printer {
 /// What a filter is made of.
 pub(crate) fn filter(text: &str) -> Result<Filter, String> {
     text.parse()
-}
-
-/// The text without the sequences that colour it (`ESC [ … m`).
-pub(crate) fn without_colours(text: &str) -> String {
-    let mut parts = text.split("\x1b[");
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let end = part.find(|c: char| !c.is_ascii_digit() && c != ';');
-        match end {
-            Some(end) if part[end..].starts_with('m') => plain += &part[end + 1..],
-            _ => {
-                plain += "\x1b[";
-                plain += part;
-            }
-        }
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colours_are_for_stdout_alone() {
-        for (text, plain) in [
-            ("\x1b[32mINFO \x1b[0m text", "INFO  text"),
-            ("\x1b[1;31mx\x1b[0m", "x"),
-            ("no\x1b[2Kcolour \x1b[", "no\x1b[2Kcolour \x1b["),
-            ("plain", "plain"),
-        ] {
-            assert_eq!(without_colours(text), plain);
-        }
-    }
 }

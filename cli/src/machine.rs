@@ -70,8 +70,12 @@ pub(crate) fn config(
 }
 
 /// The machine that tests are run on: what they print, the session reads.
-pub(crate) fn config_for_tests(run: &Run, settings: &Settings) -> Result<QemuConfig, Failure> {
-    let config = base(run, settings, Vec::new())?;
+pub(crate) fn config_for_tests(
+    run: &Run,
+    settings: &Settings,
+    logs: &Logs,
+) -> Result<QemuConfig, Failure> {
+    let config = logs.config(base(run, settings, Vec::new())?);
     Ok(match served(settings) {
         Some(served) => config.semihosting(served),
         None => config,

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use qemu_controller::defmt::without_colours;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -27,7 +28,7 @@ use tokio::time::sleep;
 
 use crate::calls::Printed;
 use crate::expectation::Expectation;
-use crate::logs::{self, Channel, Printer};
+use crate::logs::{Channel, Printer};
 use crate::report::{Failure, Outcome, Reporter};
 use crate::writer::Writer;
 use crate::written;
@@ -291,8 +292,7 @@ impl Output {
     pub(crate) async fn print_coloured(&self, stream: Stream, text: &str) -> Result<(), Cut> {
         self.make_room().await;
         self.send(text.as_bytes());
-        self.tap(stream, logs::without_colours(text).as_bytes())
-            .await
+        self.tap(stream, without_colours(text).as_bytes()).await
     }
 
     /// Prints what came by another way than the pipe.

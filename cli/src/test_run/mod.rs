@@ -14,8 +14,9 @@ mod select;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use qemu_controller::firmware_info::Firmware;
 use qemu_controller::testing::{
     self, PrintedTests, Progress, TestCase, TestListError, TestResult, TestRun, TestRunError,
     embedded_tests,
@@ -27,6 +28,7 @@ use crate::args::Run;
 use crate::bundle;
 use crate::coverage::{self, Runs};
 use crate::escape;
+use crate::logs::Logs;
 use crate::machine;
 use crate::report::{Failure, Outcome, Reporter};
 use crate::settings::{SemihostingMode, Settings, Timeout};
@@ -88,10 +90,12 @@ pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Work, Failure> {
     }
     let printed = match run.tests {
         _ if run.gdb.is_some() => return Ok(Work::Plain),
+        None if is_elf(firmware) && is_defmt_test(firmware) => PrintedTests::Defmt,
         None | Some(Kind::None) => return Ok(Work::Plain),
         Some(Kind::One) => PrintedTests::One,
         Some(Kind::Lines) => PrintedTests::Lines,
         Some(Kind::Unity) => PrintedTests::Unity,
+        Some(Kind::Defmt) => PrintedTests::Defmt,
     };
     Ok(Work::Tests(Tests::Printed(printed)))
 }
@@ -144,6 +148,8 @@ pub(crate) enum Kind {
     Lines,
     /// Those whose results it prints as Unity does, the test framework for C
     Unity,
+    /// Those that it logs by defmt, as the crate defmt-test does
+    Defmt,
 }
 
 /// How tests are kept apart.
@@ -176,6 +182,12 @@ fn is_elf(path: &Path) -> bool {
     )
 }
 
+/// Whether it has what `defmt-test` puts into each of its binaries.
+fn is_defmt_test(path: &Path) -> bool {
+    let firmware = Firmware::open(path);
+    firmware.is_ok_and(|firmware| firmware.raw_symbol("DEFMT_TEST_COUNT").is_some())
+}
+
 /// Lists or runs them.
 pub(crate) fn run(
     run: &Run,
@@ -196,6 +208,7 @@ pub(crate) fn run(
         settings,
         reporter,
         options: &options,
+        logs: Logs::of(run)?,
         runs: RefCell::default(),
     };
     runtime.block_on(async {
@@ -232,6 +245,8 @@ struct Running<'a> {
     settings: &'a Settings,
     reporter: &'a Reporter,
     options: &'a Options,
+    /// How what they log is read.
+    logs: Logs,
     /// What ran, where that is recorded.
     runs: RefCell<Runs>,
 }
@@ -242,9 +257,10 @@ impl Running<'_> {
         if self.options.list {
             return print(selection.list(self.options)).await;
         }
+        let since = Instant::now();
         let stdout = stdout()?;
         let log = log(self.run, self.settings)?;
-        let report = Report::new(self.options, &selection, &stdout, log.as_ref());
+        let report = Report::new(self.options, &selection, &stdout, log.as_ref(), since);
         let report = RefCell::new(report);
         let tests = selection.to_run();
         report.borrow_mut().begin();
@@ -296,6 +312,10 @@ impl Running<'_> {
 
     /// Of a firmware whose tests are known once it has run.
     async fn printed(&self, kind: PrintedTests, mut signals: Signals) -> Result<Outcome, Failure> {
+        if kind == PrintedTests::Defmt && !self.logs.decodes() {
+            let why = "the results of its tests are logged by defmt, which is not decoded here";
+            return Err(Failure::TestOptions(why.to_owned()));
+        }
         let name = firmware_name(self.run.firmware.as_deref());
         if kind == PrintedTests::One {
             let selection = Selection::new(vec![TestCase::named(&name)], self.options);
@@ -306,6 +326,7 @@ impl Running<'_> {
                 return self.listed(vec![TestCase::named(&name)], signals).await;
             }
         }
+        let since = Instant::now();
         let stdout = stdout()?;
         let test_run = self.test_run()?;
         // Which of them ran what nobody knows: the firmware is one.
@@ -340,7 +361,7 @@ impl Running<'_> {
             return print(selection.list(self.options)).await;
         }
         let log = log(self.run, self.settings)?;
-        let mut report = Report::new(self.options, &selection, &stdout, log.as_ref());
+        let mut report = Report::new(self.options, &selection, &stdout, log.as_ref(), since);
         report.begin();
         for (index, test) in selection.to_run().iter().enumerate() {
             report.started(index);
@@ -358,8 +379,8 @@ impl Running<'_> {
     }
 
     fn test_run(&self) -> Result<TestRun, Failure> {
-        let config = machine::config_for_tests(self.run, self.settings)?;
-        let mut test_run = TestRun::new(config);
+        let config = machine::config_for_tests(self.run, self.settings, &self.logs)?;
+        let mut test_run = self.logs.of_tests(TestRun::new(config));
         if let Some(threads) = self.options.test_threads {
             test_run = test_run.threads(threads);
         }

@@ -77,6 +77,7 @@ impl<'a> Report<'a> {
         selection: &'a Selection,
         stdout: &'a Writer,
         log: Option<&'a Writer>,
+        since: Instant,
     ) -> Self {
         let tests = &*selection.tests;
         let positions = (0..tests.len()).filter(|&at| !tests[at].is_ignored);
@@ -95,7 +96,7 @@ impl<'a> Report<'a> {
                 filtered_out: selection.filtered_out,
                 ..Counts::default()
             },
-            since: Instant::now(),
+            since,
             show,
             stdout,
             log,

@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 
 /// How functions are called by which a panic or a failed assertion is reached, but are not the
 /// firmware's own code.
-const NOT_OWN: [&str; 12] = [
+const NOT_OWN: [&str; 14] = [
     "core::",
     "alloc::",
     "std::",
     "__rustc::",
     "rust_begin_unwind",
     "panic_",
+    "defmt::",
+    "default_panic",
     "__assert",
     "__stack_chk",
     "__cxa",

@@ -157,6 +157,7 @@ impl Session {
             returns: None,
             cause: None,
             staying: None,
+            panic_has_faulted: false,
             looks: 0,
             last_look: Instant::now(),
         };
@@ -263,6 +264,8 @@ struct Watch<'a, W> {
     returns: Option<Vec<u64>>,
     cause: Option<Box<CoreReport>>,
     staying: Option<Staying>,
+    /// It is in the handler of a fault that its panic has come to.
+    panic_has_faulted: bool,
     looks: u32,
     last_look: Instant,
 }
@@ -308,6 +311,12 @@ impl<W: Witness> Watch<'_, W> {
                         return Ended::By(verdict);
                     }
                 }
+                // As of the crate `panic-probe`: the panic's handler ends in a fault.
+                StopReason::Faulted { .. } if self.is_in_panic() => {
+                    let now = self.debugger.read_registers().await.ok();
+                    self.staying = Some(Staying::new(now, false));
+                    self.panic_has_faulted = true;
+                }
                 StopReason::Faulted { fault, .. } => {
                     let fault = Some(fault.name);
                     self.look(Cause { fault, panic: None }).await;
@@ -336,7 +345,10 @@ impl<W: Witness> Watch<'_, W> {
     /// Whether it came to the same place with the same registers.
     async fn is_again(&mut self, function: Option<&str>) -> bool {
         let cause = self.cause.as_ref();
-        let is_same_cause = cause.is_some_and(|cause| cause.panicked_in.as_deref() == function);
+        let is_same_cause = cause.is_some_and(|cause| match function {
+            None if self.panic_has_faulted => true,
+            function => cause.panicked_in.as_deref() == function,
+        });
         let now = self.debugger.read_registers().await.ok();
         let again = now
             .zip(self.staying.as_ref())
@@ -364,6 +376,12 @@ impl<W: Witness> Watch<'_, W> {
         self.verdict().await
     }
 
+    /// The firmware has panicked, and has not come back from that.
+    fn is_in_panic(&self) -> bool {
+        let cause = self.cause.as_ref();
+        cause.is_some_and(|cause| cause.panicked_in.is_some())
+    }
+
     /// The core has just taken a fault, or panicked.
     async fn look(&mut self, cause: Cause) {
         if self.returns.is_none() && cause.fault.is_some() {
@@ -371,6 +389,7 @@ impl<W: Witness> Watch<'_, W> {
         }
         let at_first = self.debugger.read_registers().await.ok();
         self.staying = Some(Staying::new(at_first, cause.panic.is_some()));
+        self.panic_has_faulted = false;
         self.looks += 1;
         if self.looks > LOOKS && self.last_look.elapsed() < PAUSE {
             self.cause = None;
@@ -414,6 +433,7 @@ impl<W: Witness> Watch<'_, W> {
     async fn verdict(&mut self) -> Option<Verdict> {
         let cause = self.cause.as_ref()?;
         match &cause.panicked_in {
+            Some(_) if self.panic_has_faulted => Some(Verdict::Panicked),
             Some(function) => {
                 let backtrace = self.debugger.backtrace().await.ok()?;
                 let mut symbols = backtrace

@@ -3,6 +3,7 @@
 
 use tokio::sync::mpsc;
 
+use super::frames::{FrameSource, TestFrames};
 use super::run::Event;
 use crate::coverage::ExecutedCode;
 use crate::semihosting::Call;
@@ -15,6 +16,7 @@ pub(super) struct Capture {
     bytes: Vec<u8>,
     dropped: u64,
     live: Option<Live>,
+    frames: TestFrames,
     /// The semihosting instructions that it came to: they are answered before QEMU translates them,
     /// and are in no log of it.
     calls: ExecutedCode,
@@ -28,11 +30,26 @@ pub(super) struct Live {
 }
 
 impl Capture {
-    pub(super) fn live(live: Live) -> Self {
+    pub(super) fn live(live: Live, frames: TestFrames) -> Self {
         Self {
             live: Some(live),
+            frames,
             ..Self::default()
         }
+    }
+
+    /// Adds what came this way, which may be frames.
+    pub(super) fn push_from(&mut self, source: FrameSource, bytes: &[u8]) {
+        match self.frames.text(source, bytes) {
+            Some(text) => self.push(text.as_bytes()),
+            None => self.push(bytes),
+        }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn end(&mut self) {
+        let rest = self.frames.finish();
+        self.push(rest.as_bytes());
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {

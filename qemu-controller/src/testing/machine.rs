@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::bundles::Bundles;
-use super::capture::{Capture, Live};
+use super::capture::Capture;
 use super::faults::FaultWatch;
+use super::frames::FrameSource;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::run::TestRunError;
 use super::{Isolation, TestCase};
@@ -74,7 +75,7 @@ impl Machine {
         if isolation == Isolation::Restore {
             session.save_snapshot(BOOTED).await?;
         }
-        discard(&session);
+        drain(&session, &mut Capture::default());
         let boot = output.with_calls(session.take_executed_code().ok());
         Ok(Self::new(session, host, question, boot).await)
     }
@@ -138,23 +139,23 @@ impl Machine {
         &mut self,
         test: &TestCase,
         deadline: Duration,
-        live: Live,
         bundles: Option<&Bundles>,
+        mut output: Capture,
     ) -> Result<TestResult, TestRunError> {
         self.recorder = bundles.and_then(Bundles::recorder);
-        let mut output = Capture::live(live);
         let mut since = Instant::now();
         let ended = self.run_to_outcome(test, deadline, &mut output, &mut since);
         let outcome = match ended.await {
             Ok(outcome) => outcome,
             // Whatever could not be asked: that QEMU has ended says more.
             Err(error) => match timeout(ENDING, self.session.wait()).await {
-                Ok(verdict) => Outcome::Failed(Failure::Ended(Box::new(verdict))),
+                Ok(verdict) => Outcome::Failed(Failure::Ended(Box::new(verdict.into()))),
                 Err(_) => return Err(error),
             },
         };
         let duration = since.elapsed();
         drain(&self.session, &mut output);
+        output.end();
         let executed = output.with_calls(self.session.take_executed_code().ok());
         let mut result = TestResult::new(outcome, output, duration);
         result.executed = executed;
@@ -189,7 +190,7 @@ impl Machine {
         if std::mem::replace(&mut self.is_used, true) {
             let load = self.session.load_snapshot(BOOTED);
             load.then(AfterLoad::Paused).await?;
-            discard(&self.session);
+            drain(&self.session, &mut Capture::default());
         }
         let line = format!("run_addr {}", test.address);
         self.host.answer_command_line(&self.question, &line).await?;
@@ -210,7 +211,7 @@ impl Machine {
             match step(&self.session, &mut self.host, output, next_look).await? {
                 Step::Reached(pc) if self.fault_handlers.contains(&pc) => {
                     if faults.at_handler(self.host.debugger()).await {
-                        break Failure::Faulted(faults.last());
+                        break Failure::Faulted(panic.or_else(|| faults.last()));
                     }
                     if let Some(fault) = faults.latest() {
                         self.keep(MomentKind::Fault, Some(fault)).await;
@@ -236,7 +237,7 @@ impl Machine {
                 Step::Stopped(stop) => match stop.reason {
                     StopReason::DeadlinePassed if Instant::now() < until => {
                         if faults.stays(self.host.debugger()).await {
-                            break Failure::Faulted(faults.last());
+                            break Failure::Faulted(panic.or_else(|| faults.last()));
                         }
                     }
                     StopReason::DeadlinePassed => {
@@ -245,7 +246,9 @@ impl Machine {
                         self.keep(MomentKind::Deadline, None).await;
                         break Failure::timed_out(deadline, &stop, core);
                     }
-                    StopReason::Ended(verdict) => break Failure::Ended(verdict),
+                    StopReason::Ended(verdict) => {
+                        break Failure::Ended(Box::new((*verdict).into()));
+                    }
                     _ => break Failure::Stopped(stop.to_string()),
                 },
             }
@@ -288,7 +291,13 @@ async fn step(
 ) -> Result<Step, HostError> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let call = match next(session, host, output, left).await? {
+        let event = next(session, host, output, left).await?;
+        // The guest is stopped: what is in RTT's rings stays there, or is lost with QEMU.
+        if session.inner.rtt.is_some() {
+            let _ = session.drain_rtt().await;
+            drain(session, output);
+        }
+        let call = match event {
             Event::Call(call) => call,
             Event::Reached(pc) => return Ok(Step::Reached(pc)),
             Event::Stopped(stop) => return Ok(Step::Stopped(stop)),
@@ -302,7 +311,7 @@ async fn step(
         match host.answer_console(&call).await? {
             Printed::Stdout(bytes) | Printed::Stderr(bytes) if !bytes.is_empty() => {
                 drain(session, output);
-                output.push(&bytes);
+                output.push_from(FrameSource::Semihosting, &bytes);
             }
             // What is no console's is QEMU's to serve.
             _ => {}
@@ -328,15 +337,29 @@ async fn next(
 
 /// Takes what the guest has printed on its ports.
 pub(super) fn drain(session: &Session, output: &mut Capture) {
-    for port in session.inner.serials.iter().flatten() {
-        output.push(&port.take_written());
+    for (number, port) in session.inner.serials.iter().enumerate() {
+        let Some(port) = port else { continue };
+        match number {
+            0 => output.push_from(FrameSource::Serial, &port.take_written()),
+            _ => output.push(&port.take_written()),
+        }
     }
     if let Some(console) = &session.inner.semihosting {
-        output.push(&console.take_written());
+        output.push_from(FrameSource::Semihosting, &console.take_written());
     }
-}
-
-/// Drops what was printed before.
-fn discard(session: &Session) {
-    drain(session, &mut Capture::default());
+    let Ok(status) = session.rtt_status() else {
+        return;
+    };
+    let ups = || status.channels.iter().filter(|channel| channel.is_up);
+    let named = ups().find(|channel| channel.name.as_deref() == Some("defmt"));
+    let of_frames = named.map_or(0, |channel| channel.number);
+    for channel in ups() {
+        let Ok(port) = session.rtt(channel.number) else {
+            continue;
+        };
+        match channel.number == of_frames {
+            true => output.push_from(FrameSource::Rtt, &port.take_written()),
+            false => output.push(&port.take_written()),
+        }
+    }
 }

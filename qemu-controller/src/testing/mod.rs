@@ -32,11 +32,16 @@
 //! So each test begins where the firmware asks which one is wanted, and none sees what another did
 //! ([`Isolation`]). Several machines work side by side. A test that hangs, locks up, resets, exits
 //! or ends QEMU fails with that for a reason, and the next one runs.
+//!
+//! What a test prints is captured: by semihosting, on its ports, and by RTT where the configuration
+//! [reads it](crate::QemuConfig::rtt). defmt's frames are made into lines by `TestRun::defmt`
+//! (feature `defmt`).
 
 mod bundles;
 mod capture;
 mod embedded_test;
 mod faults;
+mod frames;
 mod machine;
 mod outcome;
 mod printed;
@@ -45,6 +50,7 @@ mod run;
 use std::time::Duration;
 
 pub use embedded_test::{TestListError, embedded_tests};
+pub use frames::FrameSource;
 pub use outcome::{Failure, Outcome, TestResult};
 pub use printed::PrintedTests;
 pub use run::{Progress, TestRun, TestRunError};

@@ -9,8 +9,8 @@ use crate::bundle::Written;
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 use crate::debug::Stop;
+use crate::source::RunReport;
 use crate::source::report::CoreReport;
-use crate::verdict::Verdict;
 
 /// What became of a test.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 pub struct TestResult {
     /// How it ended.
     pub outcome: Outcome,
-    /// What it printed by semihosting and on the first serial port, in this order of time; of a
+    /// What it printed by semihosting, on its serial ports and by RTT, in this order of time; of a
     /// test that printed more than 256 KiB the end.
     pub output: Vec<u8>,
     /// How many bytes came before those.
@@ -94,7 +94,7 @@ pub enum Failure {
     /// The firmware was reset and started over.
     Reset,
     /// The machine came to its end: locked up, shut down, killed.
-    Ended(Box<Verdict>),
+    Ended(Box<RunReport>),
     /// It was stopped by something else than the run.
     Stopped(String),
     /// The firmware printed that it failed.
@@ -131,7 +131,7 @@ impl Failure {
             Self::DidNotPanic => "did-not-panic",
             Self::TimedOut { .. } => "timed-out",
             Self::Reset => "reset",
-            Self::Ended(verdict) => verdict.name(),
+            Self::Ended(report) => report.verdict.name(),
             Self::Stopped(_) => "stopped",
             Self::Printed => "failed",
             Self::Machine(_) => "machine",
@@ -179,7 +179,7 @@ impl fmt::Display for Failure {
                 }
             }
             Self::Reset => f.write_str("reset the machine, which started over"),
-            Self::Ended(verdict) => verdict.fmt(f),
+            Self::Ended(report) => report.fmt(f),
             Self::Stopped(why) => write!(f, "was stopped from outside: {why}"),
             Self::Printed => f.write_str("failed, as it printed"),
             Self::Machine(error) => write!(f, "the machine failed: {error}"),

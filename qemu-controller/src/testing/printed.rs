@@ -13,7 +13,7 @@ use super::outcome::{Failure, Outcome, TestResult};
 use super::run::{Event, Progress, TestRun, TestRunError};
 use crate::bundle::Recorder;
 use crate::session::Session;
-use crate::verdict::Verdict;
+use crate::source::RunReport;
 
 /// How a firmware prints the results of its tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub enum PrintedTests {
     /// As [Unity](https://www.throwtheswitch.org/unity), the test framework for C, does:
     /// `FILE:LINE:NAME:PASS`.
     Unity,
+    /// As the crate [`defmt-test`](https://docs.rs/defmt-test) does, by defmt: needs
+    /// `TestRun::defmt`.
+    Defmt,
 }
 
 /// One of them, as it was printed.
@@ -65,18 +68,19 @@ impl TestRun {
     ) -> Result<Vec<(TestCase, TestResult)>, TestRunError> {
         let bundles = self.bundles.clone();
         let mut recorder = bundles.as_ref().and_then(Bundles::recorder);
+        let frames = self.frames.of_test();
         let (config, deadline) = self.for_whole_run();
         let session = Session::start(config).await?;
         let since = Instant::now();
         let (events, mut printed) = mpsc::unbounded_channel();
-        let mut output = Capture::live(Live { test: 0, events });
+        let mut output = Capture::live(Live { test: 0, events }, frames);
         let mut pass_on = || {
             while let Ok(Event::Output(test, bytes)) = printed.try_recv() {
                 progress(Progress::Output(test, &bytes));
             }
         };
         let run = run(&session, deadline, recorder.as_mut());
-        let verdict = watch(run, &session, &mut output, &mut pass_on).await;
+        let report = watch(run, &session, &mut output, &mut pass_on).await;
         let took = since.elapsed();
         if let Ok(executed) = session.executed_code() {
             progress(Progress::Executed(&executed));
@@ -85,17 +89,19 @@ impl TestRun {
             PrintedTests::One => Vec::new(),
             PrintedTests::Lines => parse(output.bytes(), rust_line),
             PrintedTests::Unity => parse(output.bytes(), unity_line),
+            PrintedTests::Defmt => parse_defmt(output.bytes()),
         };
         let has_failed = |one: &Printed| matches!(one.ending, Ending::Failed | Ending::Begun);
-        let is_told = printed.iter().any(has_failed) || !printed.is_empty() && verdict.success();
+        let is_told =
+            printed.iter().any(has_failed) || !printed.is_empty() && report.verdict.success();
         let mut results: Vec<_> = printed
             .into_iter()
-            .map(|printed| printed.result(&verdict))
+            .map(|printed| printed.result(&report))
             .collect();
         if !is_told {
-            let outcome = match verdict.success() {
+            let outcome = match report.verdict.success() {
                 true => Outcome::Passed,
-                false => Outcome::Failed(Failure::Ended(Box::new(verdict))),
+                false => Outcome::Failed(Failure::Ended(Box::new(report))),
             };
             let result = TestResult::new(outcome, output, took);
             results.push((TestCase::named(firmware), result));
@@ -112,28 +118,25 @@ impl TestRun {
 }
 
 /// Runs it to its end, or the deadline.
-async fn run(session: &Session, deadline: Duration, recorder: Option<&mut Recorder>) -> Verdict {
+async fn run(session: &Session, deadline: Duration, recorder: Option<&mut Recorder>) -> RunReport {
     match recorder {
-        Some(recorder) => {
-            let run = session.run_recorded(deadline, || false, recorder);
-            run.await.verdict
-        }
-        None => session.run_to_end(deadline).await,
+        Some(recorder) => session.run_recorded(deadline, || false, recorder).await,
+        None => session.run_watched(deadline, || false).await,
     }
 }
 
 /// Lets it run; what it prints without end is bounded.
 async fn watch(
-    run: impl Future<Output = Verdict>,
+    run: impl Future<Output = RunReport>,
     session: &Session,
     output: &mut Capture,
     pass_on: &mut impl FnMut(),
-) -> Verdict {
+) -> RunReport {
     let mut run = std::pin::pin!(run);
-    let verdict = loop {
+    let report = loop {
         let pause = tokio::time::sleep(Duration::from_millis(50));
         tokio::select! {
-            verdict = &mut run => break verdict,
+            report = &mut run => break report,
             () = pause => {
                 drain(session, output);
                 pass_on();
@@ -141,17 +144,18 @@ async fn watch(
         }
     };
     drain(session, output);
+    output.end();
     pass_on();
-    verdict
+    report
 }
 
 impl Printed {
-    fn result(self, verdict: &Verdict) -> (TestCase, TestResult) {
+    fn result(self, report: &RunReport) -> (TestCase, TestResult) {
         let outcome = match self.ending {
             Ending::Passed => Outcome::Passed,
             Ending::Ignored => Outcome::Ignored,
             Ending::Failed => Outcome::Failed(Failure::Printed),
-            Ending::Begun => Outcome::Failed(Failure::Ended(Box::new(verdict.clone()))),
+            Ending::Begun => Outcome::Failed(Failure::Ended(Box::new(report.clone()))),
         };
         let mut test = TestCase::named(&self.name);
         test.ignored = matches!(outcome, Outcome::Ignored);
@@ -198,6 +202,47 @@ fn parse(output: &[u8], line_of: fn(&str) -> Line<'_>) -> Vec<Printed> {
         last.output.extend(since.into_bytes());
     }
     tests
+}
+
+/// Of `defmt-test`: a test has passed when the next one begins, or all are said to have. One that is
+/// ignored it runs all the same, and takes no notice of what comes of it.
+fn parse_defmt(output: &[u8]) -> Vec<Printed> {
+    let text = String::from_utf8_lossy(output);
+    let mut tests: Vec<Printed> = Vec::new();
+    for line in text.lines() {
+        let begun = defmt_line(line);
+        let ended = begun.is_some() || line.ends_with("all tests passed!");
+        match tests.last_mut() {
+            Some(last) if ended && last.ending == Ending::Begun => last.ending = Ending::Passed,
+            Some(last) if !ended => {
+                last.output.extend_from_slice(line.as_bytes());
+                last.output.push(b'\n');
+            }
+            _ => {}
+        }
+        if let Some((name, ending)) = begun {
+            tests.push(Printed {
+                name: name.to_owned(),
+                ending,
+                output: Vec::new(),
+            });
+        }
+    }
+    tests
+}
+
+/// ``(1/4) running `NAME`...``, whatever the log format has before it.
+fn defmt_line(line: &str) -> Line<'_> {
+    let (before, name) = line.strip_suffix("`...")?.rsplit_once(" `")?;
+    let (count, ending) = match before.rsplit_once(") ")? {
+        (count, "running") => (count, Ending::Begun),
+        (count, "ignoring") => (count, Ending::Ignored),
+        _ => return None,
+    };
+    let (_, count) = count.rsplit_once('(')?;
+    let (number, all) = count.split_once('/')?;
+    let are_numbers = [number, all].iter().all(|text| text.parse::<u32>().is_ok());
+    are_numbers.then_some((name, ending))
 }
 
 /// `test NAME ... ok` and `NAME... [ok]`.
@@ -273,6 +318,30 @@ mod tests {
             expected.map(|(name, ending)| (name.to_owned(), ending))
         );
         assert_eq!(names("waiting... ok\nloading file...\n", rust_line), []);
+    }
+
+    #[test]
+    fn lines_as_of_defmt_test() {
+        let output = "INFO it begins\n(1/5) running `one`...\nDEBUG (1/2) running\n(2/5) ignoring `two`...\n\
+            0.7 (3/5) running `three`...\n(4/5) running `four`...\nERROR panicked\n";
+        let tests = |output: &str| -> Vec<(String, Ending)> {
+            let tests = parse_defmt(output.as_bytes()).into_iter();
+            tests.map(|test| (test.name, test.ending)).collect()
+        };
+        let mut expected = [
+            ("one", Ending::Passed),
+            ("two", Ending::Ignored),
+            ("three", Ending::Passed),
+            ("four", Ending::Begun),
+        ]
+        .map(|(name, ending)| (name.to_owned(), ending));
+        assert_eq!(tests(output), expected);
+        assert_eq!(
+            parse_defmt(output.as_bytes())[0].output,
+            b"DEBUG (1/2) running\n"
+        );
+        expected[3].1 = Ending::Passed;
+        assert_eq!(tests(&format!("{output}all tests passed!\n")), expected);
     }
 
     #[test]

@@ -11,11 +11,16 @@ use tracing::debug;
 
 use super::bundles::Bundles;
 use super::capture::{Capture, Live};
+#[cfg(feature = "defmt")]
+use super::frames::FrameSource;
+use super::frames::Frames;
 use super::machine::Machine;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::{Isolation, TestCase};
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
+#[cfg(feature = "defmt")]
+use crate::defmt::{Decoder, Filter};
 use crate::fork::{MachineState, StateError};
 use crate::semihosting::HostError;
 use crate::session::error::StartError;
@@ -36,6 +41,7 @@ pub struct TestRun {
     deadline: Duration,
     kept: Option<KeptState>,
     pub(super) bundles: Option<Bundles>,
+    pub(super) frames: Frames,
 }
 
 /// Where the booted state is kept from one program to the next.
@@ -129,6 +135,7 @@ impl TestRun {
             deadline: DEADLINE,
             kept: None,
             bundles: None,
+            frames: Frames::default(),
         }
     }
 
@@ -173,6 +180,16 @@ impl TestRun {
     pub fn keep_state(mut self, path: impl Into<PathBuf>, slower_than: Duration) -> Self {
         let path = path.into();
         self.kept = Some(KeptState { path, slower_than });
+        self
+    }
+
+    /// Makes lines of defmt's frames that tests log by this way: those that the filter takes. Where
+    /// it is [RTT](FrameSource::Rtt), the configuration has to [read](QemuConfig::rtt) it. The log
+    /// format's colours are left out.
+    #[cfg(feature = "defmt")]
+    #[must_use]
+    pub fn defmt(mut self, source: FrameSource, decoder: Decoder, filter: Filter) -> Self {
+        self.frames = Frames::new(source, decoder, filter);
         self
     }
 
@@ -320,11 +337,10 @@ impl Worker {
                         test: index,
                         events: self.events.clone(),
                     };
+                    let output = Capture::live(live, self.run.frames.of_test());
                     let deadline = test.timeout.unwrap_or(self.run.deadline);
-                    match ready
-                        .run(&test, deadline, live, self.run.bundles.as_ref())
-                        .await
-                    {
+                    let bundles = self.run.bundles.as_ref();
+                    match ready.run(&test, deadline, bundles, output).await {
                         Ok(result) => {
                             let is_over = matches!(
                                 result.outcome,
