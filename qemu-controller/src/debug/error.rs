@@ -5,6 +5,7 @@ use std::time::Duration;
 use gdb_remote::client::{Closed, RequestError, SendError};
 
 use crate::error::CommandError;
+use crate::fork::StateError;
 use crate::guest::memory::MemoryError;
 
 /// Why a debugger could not do what it was asked to. The guest is as it was, unless it says
@@ -93,6 +94,9 @@ pub enum DebugError {
         "the ELF file is for another architecture than the guest, or the guest does not tell its registers"
     )]
     OtherArchitecture,
+    /// The machine could not be forked.
+    #[error(transparent)]
+    Fork(Box<StateError>),
     /// The stub did not answer in time.
     #[error("the stub did not answer {what} within {deadline:?}")]
     Deadline {

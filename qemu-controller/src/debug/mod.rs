@@ -22,6 +22,7 @@ mod attach;
 pub(crate) mod backtrace;
 mod connect;
 mod error;
+mod forks;
 mod hand_over;
 #[cfg(feature = "source")]
 mod interrupted;

@@ -2,12 +2,13 @@
 
 use std::net::TcpStream;
 
-use qemu_controller::debug::DebugError;
+use qemu_controller::debug::{DebugError, StopReason, Until};
 use qemu_controller::gdb_port::StubAddress;
-use qemu_controller::{Endpoint, QemuConfig, Session};
+use qemu_controller::{Address, Endpoint, QemuConfig, Session};
+use qemu_launch::Monitor;
 
 use super::{assert_runs, config, run_to};
-use crate::support::{DEADLINE, reserved_port, until};
+use crate::support::{DEADLINE, reserved_port, symbol, until};
 
 /// A debugger comes twice, and leaves the guest as it was.
 async fn check(session: &Session, way: &str) {
@@ -73,4 +74,33 @@ async fn the_sessions_own_stub_is_used_and_stays() {
     });
     assert!(in_use.await.unwrap().starts_with("127.0.0.1:"));
     drop(theirs);
+}
+
+/// It has no firmware and no process of its own, and its monitor can pass no descriptor.
+#[tokio::test]
+async fn a_session_that_was_attached_over_tcp_has_a_debugger() {
+    let (_reserved, port) = reserved_port();
+    let second = Monitor::Qmp(Endpoint::loopback(port));
+    let owner = Session::start(config("tick").with_spec(|spec| spec.monitor(second)))
+        .await
+        .unwrap();
+    let address = Address::Tcp(([127, 0, 0, 1], port).into());
+    let guest = Session::attach(address, DEADLINE).await.unwrap();
+    for _ in 0..2 {
+        let mut debugger = guest.debugger().await.unwrap();
+        let tick = symbol("tick", "uart_get") & !1;
+        let stop = debugger.run_to(tick, DEADLINE).await.unwrap();
+        assert!(matches!(stop.reason, StopReason::Reached { .. }), "{stop}");
+        assert_eq!(stop.pc, Some(tick));
+        let stop = debugger.step_instruction().await.unwrap();
+        assert!(matches!(stop.reason, StopReason::Stepped), "{stop}");
+        assert_eq!(debugger.read_memory(0, 4).await.unwrap(), [0, 0, 1, 0x20]);
+        let unknown = debugger.run_until([Until::reaches("uart_get")], DEADLINE);
+        assert!(matches!(unknown.await.unwrap_err(), DebugError::Place(_)));
+        guest.resume().await.unwrap();
+        drop(debugger);
+        assert_runs(&owner).await;
+    }
+    guest.detach().unwrap();
+    assert_runs(&owner).await;
 }

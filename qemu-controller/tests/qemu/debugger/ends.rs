@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use qemu_controller::debug::{DebugError, StopReason, Until};
-use qemu_controller::{Semihosting, Session, Verdict};
+use qemu_controller::{RunState, Semihosting, Session, Verdict};
 
-use super::{config, run_to_tick, start};
+use super::{assert_runs, config, run_to_tick, start};
 use crate::support::DEADLINE;
 
 #[tokio::test]
@@ -97,4 +97,47 @@ async fn a_qemu_that_is_held_up_is_told_within_the_deadline() {
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     // The late answer is dropped, and the next question has its own.
     assert_eq!(debugger.read_memory(0, 4).await.unwrap(), [0, 0, 1, 0x20]);
+}
+
+#[tokio::test]
+async fn a_qemu_that_is_held_up_in_a_verb_leaves_nothing_of_it() {
+    for phase in ["step", "run", "memory", "registers"] {
+        let session = start("tick").await;
+        let short = session.with_deadline(Duration::from_millis(300));
+        let mut debugger = short.debugger().await.unwrap();
+        run_to_tick(&mut debugger).await;
+        let pid = rustix::process::Pid::from_raw(session.pid().unwrap() as i32).unwrap();
+        let began = Instant::now();
+        if phase == "run" {
+            let run = debugger.run_until([Until::reaches("hard_fault")], Duration::from_secs(1));
+            let (error, ()) = tokio::join!(run, async {
+                let mut state = session.watch_run_state();
+                let runs = state.wait_for(|state| *state == RunState::Running);
+                tokio::time::timeout(DEADLINE, runs).await.unwrap().unwrap();
+                rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+            });
+            let error = error.unwrap_err();
+            assert!(error.to_string().contains("300ms"), "{phase}: {error}");
+        } else {
+            rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+            let error = match phase {
+                "step" => match debugger.step_instruction().await {
+                    Err(error) => error,
+                    Ok(stop) => panic!("{stop}"),
+                },
+                "memory" => debugger.read_memory(0, 20_000).await.unwrap_err(),
+                _ => debugger.read_registers().await.unwrap_err(),
+            };
+            assert!(error.to_string().contains("300ms"), "{phase}: {error}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(3), "{phase}");
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        drop(debugger);
+        // The next one comes when the last has gone; no breakpoint is left, and nobody holds it.
+        let mut debugger = session.debugger().await.unwrap();
+        run_to_tick(&mut debugger).await;
+        session.resume().await.unwrap();
+        drop(debugger);
+        assert_runs(&session).await;
+    }
 }

@@ -4,6 +4,7 @@ mod boards;
 mod connections;
 mod ends;
 mod faults;
+mod forks;
 mod hand_over;
 mod shared_state;
 mod verbs;
