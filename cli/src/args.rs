@@ -85,9 +85,9 @@ pub(crate) struct Run {
     /// `none`
     #[arg(long, value_name = "FILE")]
     pub(crate) bios: Option<PathBuf>,
-    /// The ELF file that names places, where the firmware is none or begins another one
+    /// An ELF file that names places, where the firmware is none or begins others; may be given again
     #[arg(long, value_name = "ELF")]
-    pub(crate) symbols: Option<PathBuf>,
+    pub(crate) symbols: Vec<PathBuf>,
     /// The command line of a Linux kernel
     #[arg(long, value_name = "TEXT", requires = "firmware")]
     pub(crate) append: Option<OsString>,
@@ -190,11 +190,12 @@ impl Run {
         let bios = self.bios.as_deref().map(|bios| (bios, "the ROM"));
         let initrd = self.initrd.as_deref();
         let initrd = initrd.map(|initrd| (initrd, "the initrd"));
-        let symbols = self.symbols.as_deref();
-        let symbols = symbols.map(|symbols| (symbols, "the file of symbols"));
-        [firmware, bios, initrd, symbols, config]
+        let symbols = self.symbols.iter();
+        let symbols = symbols.map(|symbols| (symbols.as_path(), "the file of symbols"));
+        [firmware, bios, initrd, config]
             .into_iter()
             .flatten()
+            .chain(symbols)
             .collect()
     }
 }

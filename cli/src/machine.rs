@@ -118,7 +118,7 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
-    if let Some(symbols) = &run.symbols {
+    for symbols in &run.symbols {
         config = config.symbols(symbols);
     }
     if Report::is_wanted(run) {

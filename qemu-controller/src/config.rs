@@ -50,7 +50,7 @@ const GDB_PORT: u16 = 1234;
 #[must_use]
 pub struct QemuConfig {
     spec: MachineSpec,
-    symbols: Option<PathBuf>,
+    symbols: Vec<PathBuf>,
     semihosting: Option<Semihosting>,
     pub(crate) strict_snapshots: bool,
     wait_for_gdb: bool,
@@ -89,7 +89,7 @@ impl Default for QemuConfig {
     fn default() -> Self {
         Self {
             spec: MachineSpec::default().serial(Endpoint::Inherited),
-            symbols: None,
+            symbols: Vec::new(),
             semihosting: None,
             strict_snapshots: false,
             wait_for_gdb: false,
@@ -136,10 +136,12 @@ impl QemuConfig {
         self.with_spec(|spec| spec.firmware(path))
     }
 
-    /// The ELF file to take symbols from, where the firmware itself is none or was stripped.
+    /// An ELF file to take symbols from, where the firmware itself is none, was stripped, or begins
+    /// others: a boot loader's application, a secure image's other half. Each call adds one; all
+    /// of them, and the firmware after them, are known to places, breakpoints and backtraces.
     /// Default: the firmware.
     pub fn symbols(mut self, path: impl Into<PathBuf>) -> Self {
-        self.symbols = Some(path.into());
+        self.symbols.push(path.into());
         self
     }
 
@@ -412,16 +414,21 @@ impl QemuConfig {
     /// Where the ELF file is that has the symbols.
     #[cfg(feature = "debugger")]
     pub(crate) fn symbols_path(&self) -> Option<&std::path::Path> {
-        self.symbols.as_deref().or(self.spec.firmware_path())
+        let first = self.symbols.first().map(PathBuf::as_path);
+        first.or(self.spec.firmware_path())
     }
 
-    /// The ELF file as it is now; `None` also where it cannot be opened, for which there is a
+    /// The ELF files as they are now; `None` also where one cannot be opened, for which there is a
     /// better place to complain.
-    pub(crate) fn symbols_file(&self, spec: &MachineSpec) -> Option<File> {
-        let path = self.symbols.as_deref().or(spec.firmware_path())?;
-        // To open something else may wait for ever.
-        path.metadata().ok().filter(|metadata| metadata.is_file())?;
-        File::open(path).ok()
+    pub(crate) fn symbols_files(&self, spec: &MachineSpec) -> Vec<Option<File>> {
+        let paths = self.symbols.iter().map(PathBuf::as_path);
+        let paths = paths.chain(spec.firmware_path());
+        let open = |path: &std::path::Path| {
+            // To open something else may wait for ever.
+            path.metadata().ok().filter(|metadata| metadata.is_file())?;
+            File::open(path).ok()
+        };
+        paths.map(open).collect()
     }
 }
 

@@ -72,7 +72,11 @@ impl Report {
 
     /// The same, of a run in several sessions.
     pub(crate) fn read_lines_of_tests(run: &Run) -> Lines {
-        let path = run.symbols.clone().or_else(|| run.firmware.clone());
+        let path = run
+            .symbols
+            .first()
+            .cloned()
+            .or_else(|| run.firmware.clone());
         tokio::task::spawn_blocking(move || {
             let firmware = Firmware::open(path.unwrap_or_default());
             SourceMap::of(&firmware.map_err(SymbolsError::from)?)

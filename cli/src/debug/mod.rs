@@ -83,9 +83,9 @@ pub(crate) struct Debug {
     /// Read this configuration file [default: as of `run`]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The ELF file that names places, where the firmware begins another one
+    /// An ELF file that names places, where the firmware begins others; may be given again
     #[arg(long, value_name = "ELF")]
-    symbols: Option<PathBuf>,
+    symbols: Vec<PathBuf>,
     /// Load the firmware without a check that this board can run it
     #[arg(long)]
     unchecked: bool,
@@ -174,7 +174,7 @@ fn with_entry<T>(
         Endpoint::Exposed(address) => address.to_string(),
         other => format!("{other:?}"),
     };
-    let elf = debug.symbols.as_ref().unwrap_or(&debug.firmware);
+    let elf = debug.symbols.first().unwrap_or(&debug.firmware);
     let elf = std::path::absolute(elf).map_err(Failure::Folder)?;
     // An editor may have more of a PATH, so a name and no path.
     let gdb = gdb_ui::installed().unwrap_or_else(|| PathBuf::from("gdb-multiarch"));
@@ -272,6 +272,10 @@ fn greeting(target: &str, run: &Run) -> String {
 
 /// The ELF file for the debugger.
 fn elf(run: &Run) -> &Path {
-    let elf = run.symbols.as_deref().or(run.firmware.as_deref());
+    let elf = run
+        .symbols
+        .first()
+        .map(PathBuf::as_path)
+        .or(run.firmware.as_deref());
     elf.unwrap_or(Path::new(""))
 }

@@ -38,8 +38,9 @@ impl Debugger {
         let _verb = self.begin("backtrace").await?;
         let core = self.core(&firmware, Cause::default()).await?;
         let runtime = self.attachment.shared.runtime.clone();
+        let elf = Arc::clone(&self.session.inner.firmware);
         let memory = &mut StubMemory(self);
-        Ok(look::backtrace(&firmware, core.registers, memory, &runtime).await)
+        Ok(look::backtrace(&elf, &firmware, core.registers, memory, &runtime).await)
     }
 
     /// Of each thread (with QEMU, each core) where it is, how it came there, and why it faulted if
@@ -102,7 +103,8 @@ impl Debugger {
 
     async fn report(&self, firmware: &Arc<Firmware>, core: Core) -> CoreReport {
         let runtime = self.attachment.shared.runtime.clone();
-        look::look(firmware, core, &mut StubMemory(self), &runtime).await
+        let elf = &self.session.inner.firmware;
+        look::look(elf, firmware, core, &mut StubMemory(self), &runtime).await
     }
 
     /// What the level or mode that the fault was taken to has of it.

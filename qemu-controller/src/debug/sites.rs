@@ -34,8 +34,12 @@ impl Debugger {
     /// An attached session has no firmware to look through.
     pub(super) async fn code_sites(&mut self) -> &CodeSites {
         if self.code_sites.is_none() {
-            let found = self.session.ask_firmware(find).await;
-            self.code_sites = Some(found.unwrap_or_default());
+            let mut all = CodeSites::default();
+            for found in self.session.ask_each(find).await {
+                all.base_writes.extend(found.base_writes);
+                all.returns.extend(found.returns);
+            }
+            self.code_sites = Some(all);
         }
         self.code_sites.get_or_insert_default()
     }

@@ -68,7 +68,13 @@ impl Debugger {
     async fn panic_functions(&mut self) -> Result<Vec<u64>, DebugError> {
         if self.panic_functions.is_none() {
             let found = self.session.ask_firmware(panics::functions).await;
-            self.panic_functions = Some(found.map_err(|error| DebugError::Place(error.into()))??);
+            let found = found.map_err(|error| DebugError::Place(error.into()))?;
+            let each = self.session.ask_each(panics::functions).await;
+            let mut all: Vec<u64> = each.into_iter().flatten().flatten().collect();
+            if all.is_empty() {
+                all = found?;
+            }
+            self.panic_functions = Some(all);
         }
         Ok(self.panic_functions.clone().unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! The ELF file of a session: opened at the start, read when it is first asked, off the runtime's
+//! The ELF files of a session: opened at the start, read when they are first asked, off the runtime's
 //! thread.
 
 use std::fs::File;
@@ -21,7 +21,8 @@ pub enum SymbolsError {
     Open(#[from] OpenError),
 }
 
-/// The ELF file as it was at the start, even if another takes its place.
+/// An ELF file as it was at the start, even if another takes its place; the first of a session has
+/// the others.
 #[derive(Debug, Default)]
 pub(crate) struct ElfFile {
     /// Until it is first asked.
@@ -29,6 +30,7 @@ pub(crate) struct ElfFile {
     firmware: OnceLock<Arc<Firmware>>,
     /// Its symbol table is in memory: looking an address up takes microseconds.
     is_read: OnceLock<()>,
+    more: Vec<ElfFile>,
 }
 
 impl ElfFile {
@@ -37,6 +39,32 @@ impl ElfFile {
             file: Mutex::new(file),
             ..Self::default()
         }
+    }
+
+    /// The first of these has the others; of none it is one that is not known.
+    pub(crate) fn of(files: Vec<Option<File>>) -> Self {
+        let mut files = files.into_iter();
+        let first = files.next().flatten();
+        Self {
+            more: files.map(Self::new).collect(),
+            ..Self::new(first)
+        }
+    }
+
+    /// This one and the others, as far as they can be read.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<Firmware>> {
+        let files = std::iter::once(self).chain(&self.more);
+        files.filter_map(|file| file.firmware().ok())
+    }
+
+    /// The file that knows what is at an address.
+    #[cfg(feature = "source")]
+    pub(crate) fn at(&self, address: u64) -> Option<&Arc<Firmware>> {
+        self.each().find(|file| file.symbol_at(address).is_some())
+    }
+
+    fn symbol_at(&self, address: u64) -> Option<SymbolOffset> {
+        self.each().find_map(|file| file.symbol_at(address))
     }
 
     pub(crate) fn firmware(&self) -> Result<&Arc<Firmware>, SymbolsError> {
@@ -61,7 +89,8 @@ impl Session {
     /// second: ask from a thread that may wait.
     ///
     /// # Errors
-    /// [`SymbolsError`]; a session that was attached knows no file.
+    /// [`SymbolsError`]; a session that was attached knows no file. Of several
+    /// ([`QemuConfig::symbols`](crate::QemuConfig::symbols)) it is the first.
     pub fn firmware_info(&self) -> Result<&Arc<Firmware>, SymbolsError> {
         self.inner.firmware.firmware()
     }
@@ -82,21 +111,41 @@ impl Session {
         answered.unwrap_or(Err(SymbolsError::NoFile))
     }
 
-    /// The ELF file, where its symbol table is in memory.
+    /// Asks each ELF file that can be read something, off the runtime's thread.
+    #[cfg(feature = "debugger")]
+    pub(crate) async fn ask_each<T: Send + 'static>(
+        &self,
+        question: impl Fn(&Firmware) -> T + Send + 'static,
+    ) -> Vec<T> {
+        let elf = Arc::clone(&self.inner.firmware);
+        let asking = move || elf.each().map(|file| question(file)).collect();
+        let answered = self.inner.shared.runtime.spawn_blocking(asking).await;
+        answered.unwrap_or_default()
+    }
+
+    /// The only ELF file, where its symbol table is in memory.
     fn read_firmware(&self) -> Option<&Firmware> {
         let elf = &self.inner.firmware;
-        elf.is_read.get()?;
+        elf.is_read.get().filter(|()| elf.more.is_empty())?;
         elf.firmware.get().map(Arc::as_ref)
     }
 
-    /// The symbol of a name.
+    /// The symbol of a name, of the first file that knows it.
     pub(crate) async fn symbol(&self, name: &str) -> Result<Symbol, MemoryError> {
         let known = self.read_firmware();
         if let Some(symbol) = known.and_then(|firmware| firmware.raw_symbol(name)) {
             return Ok(symbol);
         }
-        let name = name.to_owned();
-        let symbol = self.ask_firmware(move |firmware| firmware.symbol(&name));
+        let (wanted, elf) = (name.to_owned(), Arc::clone(&self.inner.firmware));
+        let symbol = self.ask_firmware(move |firmware| {
+            let of_first = firmware.symbol(&wanted);
+            let mut others = elf.each().skip(1);
+            of_first.or_else(|error| {
+                others
+                    .find_map(|file| file.symbol(&wanted).ok())
+                    .ok_or(error)
+            })
+        });
         Ok(symbol.await??)
     }
 
@@ -105,7 +154,8 @@ impl Session {
         match self.read_firmware() {
             Some(firmware) => firmware.symbol_at(address),
             None => {
-                let place = self.ask_firmware(move |firmware| firmware.symbol_at(address));
+                let elf = Arc::clone(&self.inner.firmware);
+                let place = self.ask_firmware(move |_| elf.symbol_at(address));
                 place.await.ok()?
             }
         }

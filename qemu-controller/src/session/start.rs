@@ -263,7 +263,7 @@ async fn begin(
         true => Some(code_log_pipe(&mut spec)?),
         false => None,
     };
-    let firmware = Arc::new(ElfFile::new(config.symbols_file(&spec)));
+    let firmware = Arc::new(ElfFile::of(config.symbols_files(&spec)));
     // A guest that was paused when it was saved stays paused.
     let held = spec.starts_stopped() || state.as_ref().is_some_and(|state| !state.was_running());
     let loaded = LoadedFiles::of(spec.files());

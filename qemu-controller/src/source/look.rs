@@ -18,9 +18,13 @@ use firmware_info::{
 use tokio::runtime::Handle;
 
 use super::report::{CoreFault, CoreReport, StackUse};
+use crate::guest::symbols::ElfFile;
 
 /// What is read from the stack at once.
 const PIECE: u64 = 1024;
+
+/// How often a backtrace may come into another file's code.
+const MOST_FILES: usize = 8;
 
 /// More pieces than any honest stack of a firmware is cut into.
 const MOST_PIECES: usize = 64;
@@ -83,6 +87,7 @@ impl Core {
 
 /// Looks at a core.
 pub(crate) async fn look(
+    elf: &Arc<ElfFile>,
     firmware: &Arc<Firmware>,
     core: Core,
     memory: &mut impl ReadMemory,
@@ -97,7 +102,7 @@ pub(crate) async fn look(
     if !is_interrupted {
         tried.push(core.registers.clone());
     }
-    let backtrace = best_backtrace(firmware, tried, memory, runtime).await;
+    let backtrace = best_backtrace(elf, firmware, tried, memory, runtime).await;
     let fault = fault(firmware, &core, &backtrace, is_interrupted, memory).await;
     let culprit = fault.as_ref().and_then(|fault| fault.culprit);
     let frame = backtrace.frames.get(culprit.unwrap_or(0)).cloned();
@@ -116,6 +121,7 @@ pub(crate) async fn look(
 /// Of several registers that a core may have had those whose stack has the call chain: the first
 /// that comes to its end, or else the longest.
 async fn best_backtrace(
+    elf: &Arc<ElfFile>,
     firmware: &Arc<Firmware>,
     tried: Vec<Registers>,
     memory: &mut impl ReadMemory,
@@ -123,7 +129,7 @@ async fn best_backtrace(
 ) -> Backtrace {
     let mut best: Option<Backtrace> = None;
     for registers in tried {
-        let found = backtrace(firmware, registers, memory, runtime).await;
+        let found = backtrace(elf, firmware, registers, memory, runtime).await;
         if found.end.is_complete() && found.frames.len() > 1 {
             return found;
         }
@@ -165,8 +171,36 @@ async fn process_stack(
     None
 }
 
-/// The frames of a core, with the memory that they need read piece by piece.
+/// The frames of a core; from a frame in the code of another file on by that one.
 pub(crate) async fn backtrace(
+    elf: &Arc<ElfFile>,
+    firmware: &Arc<Firmware>,
+    registers: Registers,
+    memory: &mut impl ReadMemory,
+    runtime: &Handle,
+) -> Backtrace {
+    let mut whole = backtrace_in(firmware, registers, memory, runtime).await;
+    for _ in 0..MOST_FILES {
+        let unknown = whole.frames.iter().position(|frame| frame.symbol.is_none());
+        let Some(at) = unknown else { break };
+        let (elf, pc) = (Arc::clone(elf), whole.frames[at].pc);
+        let finding = runtime.spawn_blocking(move || elf.at(pc).cloned());
+        let Ok(Some(other)) = finding.await else {
+            break;
+        };
+        let registers = whole.frames[at].registers.clone();
+        let mut rest = backtrace_in(&other, registers, memory, runtime).await;
+        rest.frames[0].interrupted_by = whole.frames[at].interrupted_by;
+        rest.frames[0].guess = whole.frames[at].guess;
+        whole.frames.truncate(at);
+        whole.frames.append(&mut rest.frames);
+        whole.end = rest.end;
+    }
+    whole
+}
+
+/// The frames of a core by one file, with the memory that they need read piece by piece.
+async fn backtrace_in(
     firmware: &Arc<Firmware>,
     registers: Registers,
     memory: &mut impl ReadMemory,

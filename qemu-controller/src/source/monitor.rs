@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use firmware_info::Firmware;
 use qemu_launch::DumpedRegisters;
 use qmp_proto::commands::HumanMonitorCommand;
 use tokio::runtime::Handle;
@@ -12,6 +11,7 @@ use super::registers;
 use super::report::CoreReport;
 use crate::client::transaction::Transaction;
 use crate::guest::memory::values;
+use crate::guest::symbols::ElfFile;
 
 /// More cores than are looked at.
 const MOST_CORES: usize = 64;
@@ -19,11 +19,16 @@ const MOST_CORES: usize = 64;
 /// Looks at each core, by the text of `info registers -a`; the guest is stopped.
 pub(crate) async fn look_at_cores(
     transaction: &Transaction,
-    firmware: &Arc<Firmware>,
+    elf: &Arc<ElfFile>,
     text: &str,
     runtime: &Handle,
 ) -> Vec<CoreReport> {
     let mut reports = Vec::new();
+    let opened = Arc::clone(elf);
+    let opening = runtime.spawn_blocking(move || opened.firmware().map(Arc::clone));
+    let Ok(Ok(firmware)) = opening.await else {
+        return reports;
+    };
     let cores = text.split("CPU#").skip(1).take(MOST_CORES);
     for (number, text) in cores.enumerate() {
         let all = DumpedRegisters::parse(text);
@@ -44,7 +49,7 @@ pub(crate) async fn look_at_cores(
             transaction,
             core: number,
         };
-        reports.push(look::look(firmware, core, memory, runtime).await);
+        reports.push(look::look(elf, &firmware, core, memory, runtime).await);
     }
     reports
 }

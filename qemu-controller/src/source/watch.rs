@@ -230,7 +230,7 @@ impl Session {
         };
         let runtime = &self.inner.shared.runtime;
         Some(Box::new(
-            look::look(firmware, core, &mut Gone, runtime).await,
+            look::look(&self.inner.firmware, firmware, core, &mut Gone, runtime).await,
         ))
     }
 }

@@ -90,8 +90,8 @@ impl Session {
     pub(crate) async fn hang(&self, deadline: Duration) -> Hang {
         let session = self.with_deadline(LOOK);
         #[cfg(feature = "source")]
-        let (firmware, runtime) = (
-            session.firmware_info().ok().cloned(),
+        let (elf, runtime) = (
+            std::sync::Arc::clone(&self.inner.firmware),
             self.inner.shared.runtime.clone(),
         );
         let look = |transaction: Transaction| async move {
@@ -101,12 +101,11 @@ impl Session {
                 .command(&HumanMonitorCommand::new("info registers -a"))
                 .await;
             #[cfg(feature = "source")]
-            let cores = match (&firmware, &registers) {
-                (Some(firmware), Ok(text)) => {
-                    crate::source::monitor::look_at_cores(&transaction, firmware, text, &runtime)
-                        .await
+            let cores = match &registers {
+                Ok(text) => {
+                    crate::source::monitor::look_at_cores(&transaction, &elf, text, &runtime).await
                 }
-                _ => Vec::new(),
+                Err(_) => Vec::new(),
             };
             #[cfg(not(feature = "source"))]
             let cores = ();

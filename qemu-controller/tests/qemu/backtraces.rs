@@ -133,3 +133,37 @@ async fn a_firmware_that_may_be_held_up_is_not_ended() {
     assert!(cause.to_string().contains("in faulty"), "{cause}");
     assert_eq!(cause.backtrace.end, End::Outermost);
 }
+
+#[tokio::test]
+async fn all_files_of_symbols_are_known() {
+    // The first knows nothing of this machine, the second is no ELF file, and the firmware is last.
+    let fixtures = PathBuf::from("../firmware-info/fixtures");
+    let config = QemuConfig::default()
+        .symbols(fixtures.join("profiles/arm.elf"))
+        .symbols(fixtures.join("profiles/faults.c"));
+    let session = start("c/o2.elf", config).await;
+    let mut debugger = session.debugger().await.unwrap();
+    let until = [Until::reaches("hash").skip(3), Until::panics()];
+    let stop = debugger.run_until(until, DEADLINE).await.unwrap();
+    assert_eq!(stop.place.unwrap().symbol.name, "hash");
+    let backtrace = debugger.backtrace().await.unwrap();
+    let of_firmware = names(&backtrace);
+    assert!(
+        of_firmware[0].starts_with("hash at /fixtures/c/main.c:"),
+        "{backtrace}"
+    );
+    assert!(backtrace.end.is_complete(), "{backtrace}");
+    // Of the first file, in memory that this machine has not.
+    let error = debugger.run_until([Until::reaches("read_nothing")], DEADLINE);
+    let error = error.await.unwrap_err();
+    assert!(matches!(error, DebugError::NoMemory { .. }), "{error}");
+    let error = session.read_u32("hasch").await.unwrap_err().to_string();
+    assert!(error.contains("hasch"), "{error}");
+    let Verdict::TimedOut(hang) = session.run_to_end(Duration::ZERO).await else {
+        panic!("it has ended")
+    };
+    assert!(
+        hang.cores[0].summary().contains(" at /fixtures/c/"),
+        "{hang}"
+    );
+}
