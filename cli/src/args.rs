@@ -14,6 +14,7 @@ use crate::ctl::Ctl;
 use crate::debug::Debug;
 use crate::logs;
 use crate::mcp::Mcp;
+use crate::new::New;
 use crate::open::Open;
 use crate::serve::Serve;
 use crate::settings::Settings;
@@ -37,6 +38,7 @@ pub(crate) enum Verb {
     Ctl(Ctl),
     Open(Box<Open>),
     Debug(Box<Debug>),
+    New(New),
 }
 
 /// List the machines of an installed QEMU, and what differs by it

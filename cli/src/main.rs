@@ -19,6 +19,7 @@ mod logs;
 mod machine;
 mod machines;
 mod mcp;
+mod new;
 mod open;
 mod output;
 mod report;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Ok(Verb::Serve(serve)) => serve::serve(*serve),
         Ok(Verb::Ctl(ctl)) => ctl::ask(ctl),
         Ok(Verb::Open(open)) => open::open(*open),
+        Ok(Verb::New(new)) => new::new(&new),
         Ok(Verb::Debug(debug)) => debug::debug(*debug),
         Err(error) => say(&error),
     })

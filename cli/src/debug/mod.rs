@@ -158,6 +158,20 @@ fn print(editor: Editor, debug: &Debug, folder: &Path) -> Result<Outcome, Failur
     }
 }
 
+/// Puts the entries for VS Code into a new crate whose program is there once it is built.
+pub(crate) fn write_for_vs_code(project: &Path, program: &Path) -> Result<(), Failure> {
+    let entry = Entry {
+        elf: &project.join(program),
+        project,
+        target: "127.0.0.1:1234",
+        gdb: "gdb-multiarch",
+    };
+    for editor in [Editor::CortexDebug, Editor::LldbDap] {
+        write::write(editor, &entry)?;
+    }
+    Ok(())
+}
+
 /// What an editor's entry is about.
 fn with_entry<T>(
     debug: &Debug,

@@ -4,11 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::Said;
+use crate::support::{Call, Said};
 
-/// Runs Cargo in the example, as its user would; its build goes where ours does.
+/// Runs Cargo in the example.
 fn cargo(words: &[&str]) -> Output {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/embedded");
+    cargo_in(&example, words)
+}
+
+/// Runs Cargo in an embedded crate, as its user would; its build goes where ours does.
+fn cargo_in(folder: &Path, words: &[&str]) -> Output {
     let runner = Path::new(env!("CARGO_BIN_EXE_qemu-controller"))
         .parent()
         .unwrap()
@@ -21,7 +26,7 @@ fn cargo(words: &[&str]) -> Output {
     // Told here once more: what calls us may have set the target or the flags for its own build.
     Command::new(cargo)
         .args(words)
-        .current_dir(example)
+        .current_dir(folder)
         .env("PATH", path)
         .env("CARGO_TARGET_DIR", target)
         .env_remove("CARGO_BUILD_TARGET")
@@ -114,4 +119,25 @@ fn a_failing_test_fails_cargo_test() {
         );
     }
     assert!(said.stderr.contains("1 target failed"), "{}", said.stderr);
+}
+
+#[test]
+fn a_new_crate_builds_runs_and_passes_as_it_is() {
+    let parent = tempfile::tempdir().unwrap();
+    let make = || {
+        Call::verb("new", ["my-firmware"])
+            .folder(parent.path())
+            .plain()
+    };
+    let said = Said::of(&make(), 0);
+    assert!(said.stdout.contains("cd my-firmware\n"), "{}", said.stdout);
+    let folder = parent.path().join("my-firmware");
+    let said = Said::of(&cargo_in(&folder, &["run", "--locked"]), 0);
+    let expected = "hello from a Cortex-M3\nchecksum of abcde: 0xc8f0\n";
+    assert_eq!(said.stdout, expected);
+    let said = Said::of(&cargo_in(&folder, &["test", "--locked"]), 0);
+    assert_eq!(said.stdout.matches("test result: ok.").count(), 2);
+    assert!(!said.stderr.contains("warning"), "{}", said.stderr);
+    let said = Said::of(&make(), 125);
+    assert!(said.stderr.contains("is there already"), "{}", said.stderr);
 }

@@ -1,0 +1,1 @@
+../../examples/embedded/tests/images.rs

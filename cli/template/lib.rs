@@ -1,0 +1,1 @@
+../../examples/embedded/src/lib.rs

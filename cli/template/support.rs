@@ -1,0 +1,1 @@
+../../examples/embedded/tests/support/mod.rs
