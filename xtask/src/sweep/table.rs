@@ -50,7 +50,8 @@ pub(super) fn page(sweeps: &[(String, Vec<Row>)]) -> String {
     let mut page = String::from(
         "# Machines\n\nMade by `cargo xtask sweep --write-docs`: on each machine of each QEMU a session starts it, writes and reads its memory,\n\
          has it go nowhere and says where it is, saves, loads three times, forks, and resets it. *all* is all of that. Otherwise it says\n\
-         how far it came and why no further. What a load does not bring back, `save_snapshot` returns.\n",
+         how far it came and why no further. What a load does not bring back, `save_snapshot` returns. What a program does on each kind of core is\n\
+         in [cores.md](cores.md).\n",
     );
     for (version, rows) in sweeps {
         let all = rows
