@@ -2,7 +2,7 @@
 //! one), and passed on to whatever the firmware reads.
 //!
 //! A firmware may read its first serial port, the semihosting console (SYS_READC) or the file `:tt`
-//! (SYS_READ); nobody knows which before it does. So each of them gets all the input. It goes on as
+//! (SYS_READ), or its RTT down channel 0; nobody knows which before it does. So each of them gets all the input. It goes on as
 //! long as one of them takes it; one that takes nothing meanwhile is given up.
 
 use std::future::{Future as _, poll_fn};
@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
+use qemu_controller::rtt::RttStatus;
 use qemu_controller::{Serial, Session};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -73,6 +74,11 @@ impl Input {
                 readers.push(queue);
             }
         }
+        if let (Ok(port), Ok(status)) = (session.rtt(0), session.watch_rtt()) {
+            let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS);
+            tasks.spawn(to_rtt(port, status, of_others, chunks));
+            readers.push(queue);
+        }
         let (queue, chunks_of_tt) = mpsc::channel(QUEUE_CHUNKS);
         tasks.spawn(to_tt(tt, of_others, chunks_of_tt));
         readers.push(queue);
@@ -130,6 +136,22 @@ async fn to_port(port: Serial, newline: Newline, mut chunks: mpsc::Receiver<Chun
             return;
         }
         before = chunk.last().copied();
+    }
+}
+
+/// A firmware that has no such channel takes nothing, and is not to stand for one that does.
+async fn to_rtt(
+    port: Serial,
+    mut status: watch::Receiver<RttStatus>,
+    newline: Newline,
+    chunks: mpsc::Receiver<Chunk>,
+) {
+    let has_input = |status: &RttStatus| {
+        let mut downs = status.channels.iter().filter(|channel| !channel.is_up);
+        downs.any(|channel| channel.number == 0 && channel.size > 0)
+    };
+    if status.wait_for(has_input).await.is_ok() {
+        to_port(port, newline, chunks).await;
     }
 }
 

@@ -94,6 +94,9 @@ impl Logs {
             (None, _) | (_, Some(Source::Off)) => None,
             (Some(firmware), _) => decoder(run, path, firmware)?,
         };
+        if run.defmt == Some(Source::Rtt) && firmware.is_some() && !has_rtt {
+            return Err(Failure::NoRtt);
+        }
         let found = firmware.as_ref().map(|firmware| source(firmware, has_rtt));
         let source = match &decoder {
             Some(_) => run.defmt.or(found).unwrap_or(Source::Off),

@@ -98,6 +98,8 @@ pub(crate) enum Failure {
     ReadCoverage { path: PathBuf, source: io::Error },
     #[error("the firmware does not use defmt (it has no section .defmt), which --defmt is for")]
     NoDefmt,
+    #[error("the firmware has no RTT (no symbol _SEGGER_RTT), which --defmt=rtt is for")]
+    NoRtt,
     #[error(transparent)]
     Defmt(#[from] DefmtError),
     #[error("there is no coverage")]

@@ -2,10 +2,11 @@
 //! words where they are not what they should be.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Call, image};
+use crate::support::{Call, Said, image};
 
 /// What the firmware logs first, whatever the way.
 const LINES: &str = "\
@@ -178,4 +179,42 @@ fn what_it_cannot_be_is_said() {
     // Frames by another way than was said are none.
     let said = call(&["--defmt=semihosting", "--timeout=2s"], "defmt/uart.elf").output();
     assert!(said.stdout.starts_with(b"\0I~\0"), "{said:?}");
+}
+
+/// What is typed reaches RTT's down channel 0.
+#[test]
+fn a_firmware_reads_what_is_typed_by_rtt() {
+    let mut running = call(&[], "rtt/rtt.elf").stdin(Stdio::piped()).start();
+    running.prints("boot 00000001\n");
+    running.type_in(b"e");
+    running.prints("<e>\n");
+    running.type_in(b"\nx");
+    let said = Said::of(&running.end(), 0);
+    assert!(said.stdout.ends_with("<e>\n<\n>\nbye\n"), "{}", said.stdout);
+    let said = call(&["--defmt=rtt"], "defmt/uart.elf").ends_with(125);
+    assert!(
+        said.stderr.contains("the firmware has no RTT"),
+        "{}",
+        said.stderr
+    );
+}
+
+/// `defmt-rtt` overwrites what nobody has read, unless it is made to wait before it begins.
+#[test]
+fn a_flood_of_defmt_rtt_is_whole_from_its_first_line() {
+    let firmware = fixture("defmt/rtt.elf");
+    let words = ["--timeout=60s", firmware.to_str().unwrap(), "flood", "3000"];
+    let said = Call::new(words).ends_with(0);
+    let numbers = said
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("flood "));
+    let numbers = numbers.filter_map(|(_, rest)| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(
+        numbers.eq(0..3000),
+        "{}",
+        said.stdout.lines().take(12).collect::<Vec<_>>().join("\n")
+    );
+    assert!(said.stdout.starts_with(LINES), "{:?}", &said.stdout[..400]);
+    assert_eq!(said.stderr, "");
 }

@@ -58,6 +58,13 @@ impl Layout {
         2 * self.pointer_bytes() + 8
     }
 
+    /// The address of an up channel's mode.
+    #[cfg(feature = "source")]
+    pub(super) fn mode_at(self, block: u64, channel: u32) -> u64 {
+        let descriptor = HEADER_BYTES + u64::from(channel) * self.descriptor_bytes();
+        block.wrapping_add(descriptor + self.flags_at())
+    }
+
     pub(super) fn write_offset_at(self) -> u64 {
         2 * self.pointer_bytes() + 4
     }

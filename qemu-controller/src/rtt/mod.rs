@@ -100,6 +100,10 @@ impl Rtt {
 
     /// Makes the firmware wait when this up channel is full, and so loses nothing: a debugger's
     /// tool does that when it connects. Default: the channel's mode is the firmware's.
+    ///
+    /// It is set when the control block is found, some milliseconds after it is there; in a
+    /// [watched](Session::run_watched) run as soon as the firmware has written it, where its symbol
+    /// says where it is.
     pub fn blocking(mut self, channel: u32) -> Self {
         self.blocking.push(channel);
         self
@@ -229,6 +233,20 @@ impl RttReader {
         let (pump, channels) = (Arc::clone(&reader.pump), reader.channels.clone());
         tokio::spawn(pump::run(pump, shared, channels));
         Ok(reader)
+    }
+
+    /// Where the modes of the up channels are that are to wait when they are full; none where the
+    /// control block has yet to be found.
+    #[cfg(feature = "source")]
+    pub(crate) async fn modes(&self) -> Vec<u64> {
+        let pump = self.pump.lock().await;
+        let Place::At(block) = pump.place else {
+            return Vec::new();
+        };
+        let channels = pump.blocking.iter();
+        channels
+            .map(|channel| pump.layout.mode_at(block, *channel))
+            .collect()
     }
 
     /// Reads until nothing is left.

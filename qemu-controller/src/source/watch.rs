@@ -33,6 +33,9 @@ use crate::verdict::Verdict;
 const LOOKS: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a firmware may take to set up its RTT channels: memory that is watched is slow.
+const SETTING_UP: Duration = Duration::from_millis(500);
+
 /// How a watched run ended.
 ///
 /// Displayed as the verdict, and what is known of the fault or panic before it; with `{:#}` whole.
@@ -155,6 +158,7 @@ impl Session {
             session: self.clone(),
             debugger,
             returns: None,
+            modes: self.rtt_modes().await,
             cause: None,
             staying: None,
             panic_has_faulted: false,
@@ -198,6 +202,14 @@ impl Session {
         self.inner.rtt.is_some()
     }
 
+    /// Where the modes of the channels are that are to wait when they are full.
+    async fn rtt_modes(&self) -> Vec<u64> {
+        match &self.inner.rtt {
+            Some(rtt) => rtt.modes().await,
+            None => Vec::new(),
+        }
+    }
+
     async fn before_an_end(&self) {
         // Where none is read, or QEMU is gone, there is nothing to do.
         let _ = self.drain_rtt().await;
@@ -208,6 +220,10 @@ impl Session {
 impl Session {
     fn reads_rtt(&self) -> bool {
         false
+    }
+
+    async fn rtt_modes(&self) -> Vec<u64> {
+        Vec::new()
     }
 
     async fn before_an_end(&self) {}
@@ -262,6 +278,8 @@ struct Watch<'a, W> {
     exits: Vec<u64>,
     /// The instructions that return from an exception, once there was one.
     returns: Option<Vec<u64>>,
+    /// Where the firmware is about to write the modes of RTT channels that are to wait.
+    modes: Vec<u64>,
     cause: Option<Box<CoreReport>>,
     staying: Option<Staying>,
     /// It is in the handler of a fault that its panic has come to.
@@ -287,8 +305,18 @@ impl<W: Witness> Watch<'_, W> {
             if let (Some(_), Some(returns)) = (&self.staying, &self.returns) {
                 until.extend(returns.iter().map(|site| Until::reaches(*site)));
             }
+            let first_mode = until.len();
+            if !self.modes.is_empty() {
+                until.extend(self.modes.iter().map(|mode| Until::writes(*mode, 4)));
+                deadline = deadline.min(SETTING_UP);
+            }
             let stop = match self.debugger.run_until(until, deadline).await {
                 Ok(stop) => stop,
+                // It cannot watch memory: the channels are made to wait once they are found.
+                Err(_) if !self.modes.is_empty() => {
+                    self.modes.clear();
+                    continue;
+                }
                 Err(_) if wanted && self.debugger.backtrace().await.is_ok() => {
                     wanted = false;
                     continue;
@@ -325,12 +353,17 @@ impl<W: Witness> Watch<'_, W> {
                     let panic = Some(function);
                     self.look(Cause { fault: None, panic }).await;
                 }
+                StopReason::Watched { index, new, .. } => {
+                    let mode = self.modes.remove(index - first_mode);
+                    self.make_it_wait(mode, new).await;
+                }
                 StopReason::Ended(verdict) => return Ended::By(*verdict),
                 StopReason::DeadlinePassed if left(at).is_zero() => {
                     self.shows(Sight::Deadline).await;
                     return Ended::AtDeadline;
                 }
                 StopReason::DeadlinePassed => {
+                    self.modes.clear();
                     if self.stays(&is_held_up).await
                         && let Some(verdict) = self.verdict().await
                     {
@@ -340,6 +373,19 @@ impl<W: Witness> Watch<'_, W> {
                 _ => return Ended::Unwatched,
             }
         }
+    }
+
+    /// Sets the mode of an RTT channel, which the firmware has just written, before it logs anything.
+    async fn make_it_wait(&mut self, mode: u64, mut flags: Vec<u8>) {
+        let low = match self.debugger.is_big_endian() {
+            true => flags.last_mut(),
+            false => flags.first_mut(),
+        };
+        if let Some(low) = low {
+            *low = *low & !0b11 | 2;
+        }
+        // Where it cannot be written, it is set when the control block is found.
+        let _ = self.debugger.write_memory(mode, &flags).await;
     }
 
     /// Whether it came to the same place with the same registers.

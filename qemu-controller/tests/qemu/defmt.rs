@@ -7,6 +7,7 @@ use qemu_controller::defmt::{Decoded, Decoder, DefmtError, Level, Log};
 use qemu_controller::rtt::Rtt;
 use qemu_controller::{QemuConfig, Semihosting, Session, Verdict};
 
+use crate::rtt::told;
 use crate::support::{DEADLINE, image, long};
 
 /// What the firmware logs first, whatever the way.
@@ -145,15 +146,19 @@ async fn a_flood_is_whole_over_every_way() {
                     0
                 }
             };
+            let mut bytes = 0;
             for number in first..count {
                 let Some(Decoded::Line(line)) = log.next().await else {
                     panic!("{way} at {number}");
                 };
                 assert_eq!(line.message, format!("flood {number} of many"), "{way}");
+                bytes += line.to_string().len() + 1;
                 if long() && since.elapsed() > lasts {
+                    told(way, number - first, bytes, since.elapsed());
                     return;
                 }
             }
+            told(way, count - first, bytes, since.elapsed());
             log.expect("flooded", DEADLINE).await.unwrap();
         };
         tokio::select! {

@@ -72,6 +72,12 @@ async fn a_blocking_channel_loses_nothing() {
     ask(&by_name, "e", "<e>\n").await;
 }
 
+/// The figures of a long flood, for who measures.
+pub(crate) fn told(way: &str, lines: u32, bytes: usize, took: Duration) {
+    let rate = bytes as f64 / 1024.0 / took.as_secs_f64();
+    eprintln!("{way}: {lines} lines whole, {rate:.0} KB/s of text, in {took:?}");
+}
+
 /// At full speed for ten seconds; in CI for one.
 #[tokio::test]
 async fn a_flood_is_whole_for_as_long_as_it_lasts() {
@@ -89,6 +95,7 @@ async fn a_flood_is_whole_for_as_long_as_it_lasts() {
     }
     assert_eq!(terminal.dropped(), 0);
     assert!(bytes > 10_000, "{bytes} bytes in {lasts:?}");
+    told("rtt, C", line, bytes, lasts);
 }
 
 /// Whole lines at least: what is skipped is skipped as a whole, and counted where it can be.
