@@ -5,6 +5,7 @@ mod debugger;
 mod decode;
 mod dependencies;
 mod events;
+mod hands;
 mod machine;
 mod peers;
 mod plot;
@@ -47,6 +48,9 @@ struct Args {
     /// A Python that has the packages qemu.qmp and pygdbmi
     #[arg(long)]
     python: Option<PathBuf>,
+    /// The program `qemu-controller`
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// One round of one contender, for strace or a profiler: a client's name for round trips, a
     /// decoder's, or `sessions` for the memory that each takes
     #[arg(long, conflicts_with = "subjects")]
@@ -69,6 +73,8 @@ pub struct Bench {
     pub python: Option<RefCell<Python>>,
     /// The same, for a script of its own.
     pub python_path: Option<PathBuf>,
+    /// The program `qemu-controller`.
+    pub program: Option<PathBuf>,
     /// The project's folder.
     pub root: PathBuf,
     pub out: PathBuf,
@@ -86,7 +92,7 @@ impl Bench {
 
 type Subject = (&'static str, fn(&Bench, &mut Report) -> Result<()>);
 
-const SUBJECTS: [Subject; 12] = [
+const SUBJECTS: [Subject; 13] = [
     ("ready", ready::run),
     ("life", ready::life),
     ("round-trips", round_trips::run),
@@ -98,6 +104,7 @@ const SUBJECTS: [Subject; 12] = [
     ("sessions", sessions::run),
     ("tests", tests::run),
     ("source", source::run),
+    ("hands", hands::run),
     ("dependencies", dependencies::run),
 ];
 
@@ -147,6 +154,11 @@ fn main() -> Result<()> {
         python: python.map(RefCell::new),
         python_path: args
             .python
+            .as_deref()
+            .map(std::path::absolute)
+            .transpose()?,
+        program: args
+            .program
             .as_deref()
             .map(std::path::absolute)
             .transpose()?,

@@ -151,10 +151,11 @@ pub(crate) fn say(written: &Result<Written, String>, reporter: &Reporter) -> Res
     match written {
         Ok(written) => {
             let folder = written.folder.display().to_string();
-            let mut words = format!(
-                "to go on from there: qemu-controller open {}",
-                shell_word(&folder)
-            );
+            let word = shell_word(&folder);
+            let mut words = match written.can_start {
+                true => format!("to go on from there: qemu-controller open {word}"),
+                false => format!("what there is of it is in {word}"),
+            };
             for missing in &written.missing {
                 words += &format!("\nthe bundle lacks {missing}");
             }

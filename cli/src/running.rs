@@ -28,7 +28,7 @@ use crate::stderr;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The same where the machine's state is saved, too: a machine may have much memory.
-const LOOK_AND_KEEP: Duration = Duration::from_secs(10);
+const LOOK_AND_KEEP: Duration = Duration::from_secs(5);
 
 /// How long a stdout that takes nothing is waited for once the run is to end.
 const UNREAD: Duration = Duration::from_millis(500);

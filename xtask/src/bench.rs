@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long)]
     write_docs: bool,
     /// Only these subjects: ready, life, round-trips, in-flight, events, decode, snapshots,
-    /// debugger, sessions, tests, source, dependencies
+    /// debugger, sessions, tests, source, hands, dependencies
     #[arg(value_name = "SUBJECT")]
     subjects: Vec<String>,
 }
@@ -52,7 +52,22 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     cargo.arg("--target-dir").arg(&build);
     succeed(&mut cargo)?;
 
+    let is_wanted = |subject: &str| {
+        args.subjects.is_empty() || args.subjects.iter().any(|wanted| wanted == subject)
+    };
+    if is_wanted("hands") {
+        let mut cargo = Command::new(workspace::cargo());
+        cargo
+            .args(["build", "--release", "--package", "qemu-controller-cli"])
+            .arg("--target-dir")
+            .arg(&build);
+        succeed(cargo.current_dir(&root))?;
+    }
+
     let mut bench = Command::new(build.join("release/bench"));
+    bench
+        .arg("--program")
+        .arg(build.join("release/qemu-controller"));
     bench
         .arg("--firmware")
         .arg(root.join(FIRMWARE))

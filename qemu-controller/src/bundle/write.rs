@@ -72,6 +72,8 @@ impl Account {
 pub struct Written {
     /// Its folder.
     pub folder: PathBuf,
+    /// Its machine can be started: it has a state that was loaded once.
+    pub can_start: bool,
     /// What it lacks, and why.
     pub missing: Vec<String>,
 }
@@ -111,7 +113,9 @@ impl Recorder {
     /// The state, and the files that its machine loads.
     fn save(&self, session: &Session, writing: &mut Writing) -> Result<bool, BundleError> {
         let why = match &self.moment {
-            None => Some("the guest was gone before it could be stopped".to_owned()),
+            None => Some(
+                "QEMU was gone, or answered no more, before the guest could be stopped".to_owned(),
+            ),
             Some(moment) => {
                 writing.manifest.moment = Some(moment.note.clone());
                 match &moment.state {
@@ -150,6 +154,7 @@ impl Recorder {
 struct Writing {
     folder: TempDir,
     manifest: Manifest,
+    can_start: bool,
 }
 
 impl Writing {
@@ -171,6 +176,7 @@ impl Writing {
         });
         Self {
             folder,
+            can_start: false,
             manifest: Manifest {
                 format: FORMAT.to_owned(),
                 version: FORMAT_VERSION,
@@ -289,6 +295,7 @@ impl Writing {
                 return Ok(());
             }
         };
+        self.can_start = true;
         let differing = match session.debugger().await {
             Ok(mut debugger) => bundle.differing_registers(&mut debugger).await,
             Err(error) => Err(error),
@@ -321,6 +328,7 @@ impl Writing {
             missing,
             ..
         } = self.manifest;
+        let can_start = self.can_start;
         let name = format!("{}-{}", plain(&name), plain(&verdict));
         let made = self.folder.keep();
         for number in 1..=NAMES {
@@ -331,7 +339,13 @@ impl Writing {
             let folder = into.join(name);
             // A folder that is not empty is not replaced, and an empty one is nobody's bundle.
             match rename(&made, &folder) {
-                Ok(()) => return Ok(Written { folder, missing }),
+                Ok(()) => {
+                    return Ok(Written {
+                        folder,
+                        can_start,
+                        missing,
+                    });
+                }
                 Err(error) if is_taken(&error) => {}
                 Err(error) => {
                     // What is left of it is of no use.
