@@ -401,6 +401,12 @@ impl QemuConfig {
         self.spec.plain()
     }
 
+    /// The files of symbols beside the firmware.
+    #[cfg(feature = "bundle")]
+    pub(crate) fn further_symbols(&self) -> &[PathBuf] {
+        &self.symbols
+    }
+
     #[cfg(feature = "bundle")]
     pub(crate) fn program(&self) -> PathBuf {
         self.spec.program_path().to_owned()

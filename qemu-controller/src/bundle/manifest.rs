@@ -181,6 +181,17 @@ pub(super) fn loaded_name(index: usize) -> String {
     }
 }
 
+/// How many files of symbols there are at the most.
+pub(super) const SYMBOLS: usize = 8;
+
+/// The name of a file with symbols alone.
+pub(super) fn symbols_name(index: usize) -> String {
+    match index {
+        0 => "symbols".to_owned(),
+        index => format!("symbols-{index}"),
+    }
+}
+
 impl MachineNote {
     pub(super) fn of(plain: PlainMachine) -> Self {
         let loaded = plain.loaded.iter().map(|(way, path)| LoadedNote {

@@ -11,7 +11,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::error::BundleError;
-use super::manifest::{FORMAT, FORMAT_VERSION, Manifest, MomentKind, loaded_name};
+use super::manifest::{
+    FORMAT, FORMAT_VERSION, Manifest, MomentKind, SYMBOLS, loaded_name, symbols_name,
+};
 use super::record::hex;
 use super::write::MANIFEST;
 use super::{MOST_LOADED, MOST_STATE};
@@ -64,8 +66,10 @@ impl Bundle {
                 copy(folder, &loaded_name(index), copies.path())?;
             }
         }
-        if folder.join("symbols").symlink_metadata().is_ok() {
-            copy(folder, "symbols", copies.path())?;
+        for name in (0..SYMBOLS).map(symbols_name) {
+            if folder.join(&name).symlink_metadata().is_ok() {
+                copy(folder, &name, copies.path())?;
+            }
         }
         Ok(Self {
             folder: folder.to_owned(),
@@ -192,11 +196,9 @@ impl Bundle {
             false => spec,
         };
         let config = QemuConfig::default().with_spec(|_| spec);
-        let symbols = self.copies.path().join("symbols");
-        Ok(match symbols.is_file() {
-            true => config.symbols(symbols),
-            false => config,
-        })
+        let symbols = (0..SYMBOLS).map(|index| self.copies.path().join(symbols_name(index)));
+        let symbols = symbols.filter(|path| path.is_file());
+        Ok(symbols.fold(config, QemuConfig::symbols))
     }
 
     /// The state at the moment.

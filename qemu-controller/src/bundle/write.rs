@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::error::BundleError;
-use super::manifest::{FORMAT, FORMAT_VERSION, MachineNote, Manifest, QemuNote, loaded_name};
+use super::manifest::{
+    FORMAT, FORMAT_VERSION, MachineNote, Manifest, QemuNote, SYMBOLS, loaded_name, symbols_name,
+};
 use super::open::Bundle;
 use super::record::Recorder;
 use super::{MOST_CORE, MOST_LOADED, MOST_STATE, MOST_TEXT, core_file};
@@ -271,13 +273,19 @@ impl Writing {
                 }
             }
         }
-        let symbols = config.symbols_path();
-        let other = symbols.filter(|path| !files.iter().any(|file| file == path));
-        if let Some(path) = other
-            && let Ok(bytes) = fs::read(path)
-            && bytes.len() as u64 <= MOST_LOADED
-        {
-            self.file("symbols", &bytes)?;
+        let further = config.further_symbols().iter().take(SYMBOLS);
+        for (index, path) in further.enumerate() {
+            match fs::metadata(path) {
+                Ok(file) if file.len() <= MOST_LOADED => {
+                    let bytes = fs::read(path).map_err(BundleError::file(path))?;
+                    self.file(&symbols_name(index), &bytes)?;
+                }
+                Ok(_) => self.misses(format!(
+                    "the symbols of {}: they are too long",
+                    path.display()
+                )),
+                Err(error) => self.misses(format!("the symbols of {}: {error}", path.display())),
+            }
         }
         Ok(all)
     }
