@@ -1,8 +1,7 @@
 //! The session's debugger, beside a bare loop that speaks the remote protocol over a socket pair,
 //! beside gdb-multiarch over its machine interface, and beside pygdbmi.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use crate::machine::{self, Machine, PATIENCE};
 use crate::peers::{BARE, SESSION, config, runtime};
 use crate::report::{Limit, Quantity, Report};
 use crate::stats::{Contender, Spread, of, take_turns};
+use crate::stub::Stub;
 
 /// A loop of five instructions, which writes the counter each time.
 const FIRMWARE: &str = "xtask/firmware/tick/tick.elf";
@@ -158,8 +158,7 @@ async fn ours(session: &Session, places: Places, count: usize) -> Result<Vec<f64
 
 /// The least that has to be sent for the same answers, and nothing is checked.
 struct Bare {
-    stream: UnixStream,
-    read: Vec<u8>,
+    stub: Stub,
     _machine: Machine,
 }
 
@@ -167,39 +166,22 @@ impl Bare {
     fn start(firmware: &Path, places: Places) -> Result<Self> {
         let (machine, stream) = machine::stub_over_pair(firmware)?;
         let mut bare = Self {
-            stream,
-            read: Vec::new(),
+            stub: Stub::new(stream),
             _machine: machine,
         };
-        bare.ask("qSupported:multiprocess+")?;
+        bare.stub.ask("qSupported:multiprocess+")?;
         // QEMU 7.2 answers `p` only then.
-        bare.ask("qXfer:features:read:target.xml:0,ffb")?;
-        bare.ask("qXfer:features:read:arm-m-profile.xml:0,ffb")?;
+        bare.stub.ask("qXfer:features:read:target.xml:0,ffb")?;
+        bare.stub
+            .ask("qXfer:features:read:arm-m-profile.xml:0,ffb")?;
         bare.run_to(places.start)?;
         Ok(bare)
     }
 
-    /// Sends a packet, and waits for one; the next packet acknowledges it.
-    fn ask(&mut self, packet: &str) -> Result<usize> {
-        let sum = packet.bytes().fold(0_u8, u8::wrapping_add);
-        self.stream
-            .write_all(format!("${packet}#{sum:02x}").as_bytes())?;
-        self.read.clear();
-        loop {
-            let mut chunk = [0; 16 * 1024];
-            let length = self.stream.read(&mut chunk)?;
-            ensure!(length > 0, "the stub has gone");
-            self.read.extend_from_slice(&chunk[..length]);
-            if let [.., b'#', _, _] = self.read[..] {
-                return Ok(self.read.len());
-            }
-        }
-    }
-
     fn run_to(&mut self, address: u64) -> Result<()> {
-        self.ask(&format!("Z0,{address:x},2"))?;
-        self.ask("c")?;
-        self.ask(&format!("z0,{address:x},2"))?;
+        self.stub.ask(&format!("Z0,{address:x},2"))?;
+        self.stub.ask("c")?;
+        self.stub.ask(&format!("z0,{address:x},2"))?;
         Ok(())
     }
 
@@ -210,7 +192,7 @@ impl Bare {
             let since = Instant::now();
             for _ in 0..count {
                 for packet in packets {
-                    self.ask(packet)?;
+                    self.stub.ask(packet)?;
                 }
             }
             figures.push(rate(count, since));

@@ -1,11 +1,13 @@
 //! Measures the project beside its peers and the practical limit: `cargo xtask bench` builds and
 //! runs this.
 
+mod coverage;
 mod debugger;
 mod decode;
 mod dependencies;
 mod events;
 mod hands;
+mod logs;
 mod machine;
 mod peers;
 mod plot;
@@ -17,6 +19,7 @@ mod sessions;
 mod snapshots;
 mod source;
 mod stats;
+mod stub;
 mod tests;
 mod usage;
 
@@ -92,7 +95,7 @@ impl Bench {
 
 type Subject = (&'static str, fn(&Bench, &mut Report) -> Result<()>);
 
-const SUBJECTS: [Subject; 13] = [
+const SUBJECTS: [Subject; 15] = [
     ("ready", ready::run),
     ("life", ready::life),
     ("round-trips", round_trips::run),
@@ -103,6 +106,8 @@ const SUBJECTS: [Subject; 13] = [
     ("debugger", debugger::run),
     ("sessions", sessions::run),
     ("tests", tests::run),
+    ("logs", logs::run),
+    ("coverage", coverage::run),
     ("source", source::run),
     ("hands", hands::run),
     ("dependencies", dependencies::run),

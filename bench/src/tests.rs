@@ -1,8 +1,6 @@
 //! Tests in the firmware, 50 that take no time: by restore, by fork, with one QEMU for each, by a
 //! shell's loop of one QEMU for each, and beside the bare restore and continue by hand.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -17,6 +15,7 @@ use crate::peers::runtime;
 use crate::report::{Limit, Report};
 use crate::snapshots::Bare;
 use crate::stats::{Contender, Spread, take_turns};
+use crate::stub::Stub;
 
 const RESTORE: &str = "qemu-controller, restore";
 const RESTORE_ALONE: &str = "qemu-controller, restore, one machine";
@@ -103,7 +102,7 @@ fn shell(firmware: &Path, tests: &[TestCase]) -> Result<Vec<f64>> {
 /// The least that restores, answers and continues: QMP and the stub's protocol as written down.
 struct ByHand {
     bare: Bare,
-    stub: UnixStream,
+    stub: Stub,
     buffer: u64,
     block: u64,
     pc: u64,
@@ -115,7 +114,7 @@ impl ByHand {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("stub");
         let mut bare = Bare::start(firmware)?;
-        let stub = bare.stub(&path)?;
+        let stub = Stub::new(bare.stub(&path)?);
         let mut by_hand = Self {
             bare,
             stub,
@@ -180,25 +179,7 @@ impl ByHand {
     }
 
     fn ask(&mut self, text: &str) -> Result<String> {
-        let sum = text.bytes().fold(0_u8, u8::wrapping_add);
-        self.stub
-            .write_all(format!("${text}#{sum:02x}").as_bytes())?;
-        let mut reply = Vec::new();
-        let mut chunk = [0; 1024];
-        loop {
-            let length = self.stub.read(&mut chunk)?;
-            ensure!(length > 0, "the stub is gone");
-            reply.extend_from_slice(&chunk[..length]);
-            let end = reply.iter().position(|&byte| byte == b'#');
-            if let Some(end) = end.filter(|end| reply.len() >= end + 3) {
-                self.stub.write_all(b"+")?;
-                let start = reply
-                    .iter()
-                    .position(|&byte| byte == b'$')
-                    .context("no packet")?;
-                return Ok(String::from_utf8(reply[start + 1..end].to_vec())?);
-            }
-        }
+        Ok(String::from_utf8(self.stub.ask(text)?.to_vec())?)
     }
 }
 

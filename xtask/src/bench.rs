@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long)]
     write_docs: bool,
     /// Only these subjects: ready, life, round-trips, in-flight, events, decode, snapshots,
-    /// debugger, sessions, tests, source, hands, dependencies
+    /// debugger, sessions, tests, logs, coverage, source, hands, dependencies
     #[arg(value_name = "SUBJECT")]
     subjects: Vec<String>,
 }
