@@ -257,6 +257,7 @@ fn details(verdict: &Verdict, object: &mut Value) {
             object["place"] = json!(hang.place.as_ref().map(ToString::to_string));
             object["run_state"] = json!(hang.run_state.as_ref().map(|state| state.as_str()));
             object["exception"] = json!(hang.exception.as_ref().map(|exception| exception.number));
+            object["handles"] = json!(hang.handles.as_ref().map(ToString::to_string));
             object["in_fault_handler"] = json!(hang.in_fault_handler());
             object["busy"] = json!(hang.busy);
             object["guest_resets"] = json!(hang.guest_resets);

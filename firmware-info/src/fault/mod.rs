@@ -6,11 +6,13 @@ use std::fmt;
 mod armv7;
 mod armv8;
 mod cortex_m;
+mod mips;
 mod riscv;
 
 pub use armv7::{armv7_data_abort, armv7_prefetch_abort};
 pub use armv8::armv8_exception;
 pub use cortex_m::{CortexMFaults, cortex_m_fault};
+pub use mips::mips_exception;
 pub use riscv::riscv_trap;
 
 /// A fault in words. Displayed as one line, `UsageFault: a division by zero (DIVBYZERO); HardFault,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use firmware_info::SymbolOffset;
+use firmware_info::{Cause, FaultReport, SymbolOffset, mips_exception};
 use qemu_launch::DumpedRegisters;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
@@ -34,6 +34,9 @@ pub struct Hang {
     pub place: Option<SymbolOffset>,
     /// The exception that CPU 0 is in, on a Cortex-M.
     pub exception: Option<Exception>,
+    /// The exception that CPU 0 handles, as far as the monitor tells it on other cores: by Cause of
+    /// a MIPS core at exception level, by the mode of a 32-bit Arm core of the A or R profile.
+    pub handles: Option<FaultReport>,
     /// Where each core is, how it came there, and why it faulted if it is in the handler of a
     /// fault; empty where the firmware's file is not known.
     #[cfg(feature = "source")]
@@ -56,7 +59,7 @@ impl Hang {
     /// The core sits in the handler of a fault.
     #[must_use]
     pub fn in_fault_handler(&self) -> bool {
-        self.exception.as_ref().is_some_and(Exception::is_fault)
+        self.exception.as_ref().is_some_and(Exception::is_fault) || self.handles.is_some()
     }
 }
 
@@ -162,7 +165,27 @@ impl Session {
             let handler = self.handler(number).await;
             hang.exception = Some(Exception { number, handler });
         }
+        hang.handles = handled(registers);
     }
+}
+
+/// The exception that a core handles, by registers that QEMU prints.
+fn handled(registers: &DumpedRegisters) -> Option<FaultReport> {
+    let register = |name| registers.register(name);
+    if let (Some(status), Some(cause), Some(epc)) =
+        (register("Status"), register("Cause"), register("EPC"))
+    {
+        // EXL
+        return mips_exception(cause, epc).filter(|_| status >> 1 & 1 == 1);
+    }
+    let (name, meaning) = match register("PSR")? & 0x1f {
+        0x17 => ("abort mode", "a data or prefetch abort"),
+        0x1b => ("undefined mode", "an undefined instruction"),
+        _ => return None,
+    };
+    let mut report = FaultReport::default();
+    report.causes.push(Cause::new("exception", name, meaning));
+    Some(report)
 }
 
 impl fmt::Display for Hang {
@@ -191,6 +214,12 @@ impl fmt::Display for Hang {
         }
         if let Some(exception) = &self.exception {
             write!(f, ", {exception}")?;
+        }
+        if let Some(report) = &self.handles {
+            write!(f, ", in the handler of an {report}")?;
+            for note in &report.notes {
+                write!(f, ", {note}")?;
+            }
         }
         match self.guest_resets {
             0 => Ok(()),

@@ -279,3 +279,42 @@ async fn an_assertion_says_what_the_firmware_said() {
     let report = session.report_of_run(Duration::from_millis(50)).await;
     assert!(matches!(report.verdict, Verdict::TimedOut(_)), "{report}");
 }
+
+/// On other cores than Cortex-M's the monitor tells what is handled, as far as it prints that.
+#[tokio::test]
+async fn a_mips_core_in_an_exception_is_told_in_words() {
+    let config = QemuConfig::default()
+        .qemu("qemu-system-mips")
+        .machine("malta")
+        .cpu("24Kf")
+        .memory("128M")
+        .firmware("../firmware-info/fixtures/same/mips.elf")
+        .start_paused(true)
+        .start_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let main = session.firmware_info().unwrap().symbol("main").unwrap();
+    // mtc0 zero, Status: the vectors are in RAM; lui t0, 0x8000; an unaligned lw t1, 1(t0)
+    let code = [0x4080_6000_u32, 0, 0x3c08_8000, 0x8d09_0001, 0];
+    // b .; nop
+    let handler = [0x1000_ffff_u32, 0];
+    for (address, words) in [(main.address, &code[..]), (0x8000_0180, &handler[..])] {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+        // The test protocol writes physical addresses.
+        session
+            .write_memory(address & 0x1fff_ffff, &bytes)
+            .await
+            .unwrap();
+    }
+    session.resume().await.unwrap();
+    let verdict = session.run_to_end(Duration::from_millis(500)).await;
+    let Verdict::TimedOut(hang) = &verdict else {
+        panic!("{verdict}")
+    };
+    let at = main.address + 12;
+    let words = format!(
+        "in the handler of an exception: a read or fetch at an unaligned or forbidden address (AdEL), \
+         taken at {at:#010x}"
+    );
+    assert!(verdict.to_string().contains(&words), "{verdict}");
+    assert!(hang.in_fault_handler(), "{verdict}");
+}
