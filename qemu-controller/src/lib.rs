@@ -131,3 +131,8 @@ pub use session::blocking;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The code of the library's tutorial compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tutorials/library.md")]
+struct Tutorial;

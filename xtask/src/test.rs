@@ -385,6 +385,21 @@ mod tests {
         );
     }
 
+    /// The other tutorials' commands are run by the program's tests.
+    #[test]
+    fn the_commands_of_the_library_s_tutorial_are_run() {
+        let tutorial = include_str!("../../docs/tutorials/library.md");
+        let commands = tutorial
+            .lines()
+            .filter_map(|line| line.strip_prefix("$ cargo "));
+        let commands: Vec<_> = commands.collect();
+        assert!(!commands.is_empty());
+        for command in commands {
+            let is_run = EXAMPLES.iter().any(|(_, example)| *example == command);
+            assert!(is_run, "{command}");
+        }
+    }
+
     #[test]
     fn a_workspace_without_such_tests_gets_no_empty_cargo_call() {
         let targets = sorted(&[("bad_input", &[])]).unwrap();

@@ -5,6 +5,7 @@
 #[path = "../cli/support.rs"]
 #[expect(dead_code, reason = "the rest is for the tests without a debugger")]
 mod support;
+mod tutorials;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
