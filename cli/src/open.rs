@@ -15,8 +15,8 @@ use crate::args;
 use crate::calls::{Defaults, Machine, Machines, Policy, Printed, record};
 use crate::debugger;
 use crate::escape;
-use crate::report::{OWN_FAILURE, chain};
-use crate::serve::{DEFAULT, Place, clients, steering};
+use crate::report::chain;
+use crate::serve::{DEFAULT, Place, hold, in_runtime, steering};
 use crate::settings::SemihostingMode;
 use crate::signals::Signals;
 
@@ -62,22 +62,7 @@ pub(crate) struct Open {
 
 /// Opens it, and holds the machine; the exit status.
 pub(crate) fn open(open: Open) -> u8 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let status = match runtime {
-        Ok(runtime) => {
-            let status = runtime.block_on(run(open));
-            runtime.shutdown_background();
-            status
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    status.unwrap_or_else(|words| {
-        // Without a stderr there is nobody to say it to.
-        let _ = writeln!(io::stderr(), "qemu-controller: {}", escape::lines(&words));
-        OWN_FAILURE
-    })
+    in_runtime(run(open))
 }
 
 async fn run(open: Open) -> Result<u8, String> {
@@ -122,14 +107,7 @@ async fn run(open: Open) -> Result<u8, String> {
             }));
             machines.adopt(machine);
             say(&steering(&open.session));
-            let status = tokio::select! {
-                status = clients(&place.listener, &machines, open.idle) => status,
-                signal = signals.next() => 128 + signal,
-            };
-            // Nobody is to find a session that ends.
-            drop(place);
-            machines.stop_all().await;
-            status
+            hold(place, &machines, open.idle, &mut signals).await
         }
         (None, endpoint) => {
             let endpoint = endpoint.clone().unwrap_or(Endpoint::free_port());

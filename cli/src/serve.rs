@@ -103,7 +103,7 @@ pub(crate) fn check_folder(socket: &Path) -> Result<(), String> {
 
 /// The socket, while the lock beside it says whose it is.
 pub(crate) struct Place {
-    pub(crate) listener: UnixListener,
+    listener: UnixListener,
     socket: PathBuf,
     _lock: File,
 }
@@ -153,12 +153,17 @@ impl Drop for Place {
 
 /// Serves until it is to end; the exit status.
 pub(crate) fn serve(serve: Serve) -> u8 {
+    in_runtime(run(serve))
+}
+
+/// Runs it; the exit status, or what is wrong in words.
+pub(crate) fn in_runtime(work: impl Future<Output = Result<u8, String>>) -> u8 {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let status = match runtime {
         Ok(runtime) => {
-            let status = runtime.block_on(run(serve));
+            let status = runtime.block_on(work);
             runtime.shutdown_background();
             status
         }
@@ -204,14 +209,24 @@ async fn run(serve: Serve) -> Result<u8, String> {
     // Who started it may not listen.
     let words = started.words();
     let _ = writeln!(io::stdout(), "{words}; {}", steering(&serve.session));
+    Ok(hold(place, &machines, serve.idle, &mut signals).await)
+}
+
+/// Holds the machines until none is left, nothing was asked for too long, or a signal comes.
+pub(crate) async fn hold(
+    place: Place,
+    machines: &Arc<Machines>,
+    idle: Duration,
+    signals: &mut Signals,
+) -> u8 {
     let status = tokio::select! {
-        status = clients(&place.listener, &machines, serve.idle) => status,
+        status = clients(&place.listener, machines, idle) => status,
         signal = signals.next() => 128 + signal,
     };
     // Nobody is to find a session that ends.
     drop(place);
     machines.stop_all().await;
-    Ok(status)
+    status
 }
 
 /// What the configuration file says, as for `run`; what is said of that goes to stderr.
@@ -229,11 +244,7 @@ pub(crate) fn steering(session: &str) -> String {
 }
 
 /// Serves clients until no machine is left, or nothing was asked for too long.
-pub(crate) async fn clients(
-    listener: &UnixListener,
-    machines: &Arc<Machines>,
-    idle: Duration,
-) -> u8 {
+async fn clients(listener: &UnixListener, machines: &Arc<Machines>, idle: Duration) -> u8 {
     let connected = Arc::new(Semaphore::new(CONNECTED));
     let workers = Arc::new(Semaphore::new(CLIENTS));
     let (served, mut latest) = watch::channel(());
