@@ -66,12 +66,9 @@ impl Staying {
     /// Looks at it once more. One that is held up by who takes its output does nothing, and has not
     /// come to stay.
     pub(crate) fn sample(&mut self, now: Registers, is_held_up: bool) -> Sampled {
-        let is_in = match (now.get("xpsr"), now.get("cpsr"), self.panicked_at) {
-            (_, _, Some(sp)) => now.get("sp").is_some_and(|now| now <= sp),
-            (Some(xpsr), ..) => matches!(xpsr & 0x1ff, 3..=7),
-            // The modes of aborts and of undefined instructions; bit 4 says 32 bit.
-            (_, Some(cpsr), _) if cpsr & 0x10 != 0 => matches!(cpsr & 0x1f, 0x17 | 0x1b),
-            _ => !self.has_returned,
+        let is_in = match self.panicked_at {
+            Some(sp) => now.get("sp").is_some_and(|now| now <= sp),
+            None => is_in_handler(&now).unwrap_or(!self.has_returned),
         };
         if !is_in {
             return Sampled::Left;
@@ -88,6 +85,17 @@ impl Staying {
             true => Sampled::Stays,
             false => Sampled::Working,
         }
+    }
+}
+
+/// Whether a core is in a fault's handler; `None` of one whose registers do not say that (RISC-V,
+/// AArch64).
+pub(crate) fn is_in_handler(now: &Registers) -> Option<bool> {
+    match (now.get("xpsr"), now.get("cpsr")) {
+        (Some(xpsr), _) => Some(matches!(xpsr & 0x1ff, 3..=7)),
+        // The modes of aborts and of undefined instructions; bit 4 says 32 bit.
+        (_, Some(cpsr)) if cpsr & 0x10 != 0 => Some(matches!(cpsr & 0x1f, 0x17 | 0x1b)),
+        _ => None,
     }
 }
 

@@ -1,11 +1,11 @@
 //! A test that takes a fault: it is looked at as it happens, and the test is ended where it stays in
-//! the handler. One that handles its fault runs on.
+//! the handler, if its core's registers say that it is there. One that handles its fault runs on.
 
 use tokio::time::Instant;
 
 use crate::debug::{Cause, Debugger};
 use crate::source::report::CoreReport;
-use crate::source::staying::{SAMPLE, Sampled, Staying};
+use crate::source::staying::{SAMPLE, Sampled, Staying, is_in_handler};
 
 /// A test that takes more faults than this makes a use of them: they are not looked at any more.
 const LOOKS: u32 = 20;
@@ -39,7 +39,10 @@ impl FaultWatch {
             return self.staying.as_ref().is_some_and(Staying::is_due)
                 && self.stays(debugger).await;
         }
-        self.staying = Some(Staying::new(now, false));
+        // Of a core that does not say whether it has come back, a test that handles its fault and
+        // then waits would be ended: it runs to its deadline.
+        let tells = now.as_ref().and_then(is_in_handler).is_some();
+        self.staying = tells.then(|| Staying::new(now, false));
         self.looks += 1;
         self.last = None;
         if self.looks <= LOOKS {
