@@ -2,8 +2,9 @@
 //! one), and passed on to whatever the firmware reads.
 //!
 //! A firmware may read its first serial port, the semihosting console (SYS_READC) or the file `:tt`
-//! (SYS_READ), or its RTT down channel 0; nobody knows which before it does. So each of them gets all the input. It goes on as
-//! long as one of them takes it; one that takes nothing meanwhile is given up.
+//! (SYS_READ), or its RTT down channel 0; nobody knows which before it does. So each of them gets
+//! all the input. It goes on as long as one of them takes it; one that takes nothing meanwhile is
+//! given up.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IsTerminal as _};
@@ -30,8 +31,12 @@ const BACKGROUND_LOOK: Duration = Duration::from_millis(200);
 /// How much one read takes.
 const CHUNK_BYTES: usize = 4096;
 
-/// So many chunks wait for a reader before stdin does.
+/// So many chunks wait for the reader that is the furthest before stdin does.
 const QUEUE_CHUNKS: usize = 4;
+
+/// A reader that is so many chunks behind another one is given up. What QEMU itself takes of a port
+/// that the firmware does not read yet differs by less.
+const BEHIND_CHUNKS: usize = 16;
 
 /// What one of the firmware's readers is to get.
 type Chunk = Arc<[u8]>;
@@ -69,17 +74,17 @@ impl Input {
         ];
         for (port, newline) in ports {
             if let Some(port) = port.cloned() {
-                let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS);
+                let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS + BEHIND_CHUNKS);
                 tasks.spawn(to_port(port, newline, chunks));
                 readers.push(queue);
             }
         }
         if let (Ok(port), Ok(status)) = (session.rtt(0), session.watch_rtt()) {
-            let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS);
+            let (queue, chunks) = mpsc::channel(QUEUE_CHUNKS + BEHIND_CHUNKS);
             tasks.spawn(to_rtt(port, status, of_others, chunks));
             readers.push(queue);
         }
-        let (queue, chunks_of_tt) = mpsc::channel(QUEUE_CHUNKS);
+        let (queue, chunks_of_tt) = mpsc::channel(QUEUE_CHUNKS + BEHIND_CHUNKS);
         tasks.spawn(to_tt(tt, of_others, chunks_of_tt));
         readers.push(queue);
         tasks.spawn(distribute(stdin, readers, go));
@@ -97,21 +102,26 @@ async fn distribute(
     }
     while let Some(chunk) = stdin.next().await {
         let chunk = Chunk::from(chunk);
-        while !readers.iter().any(|reader| reader.capacity() > 0) {
+        while !readers
+            .iter()
+            .any(|reader| reader.capacity() > BEHIND_CHUNKS)
+        {
             room(&readers).await;
             readers.retain(|reader| !reader.is_closed());
             if readers.is_empty() {
                 return;
             }
         }
-        // Gone, or full while another one is not: it reads nothing.
+        // Gone, or far behind another one: it reads nothing.
         readers.retain(|reader| reader.try_send(Arc::clone(&chunk)).is_ok());
     }
 }
 
-/// Waits until one of them has room, or is gone.
+/// Waits until one of them is to have more, or is gone.
 async fn room(readers: &[mpsc::Sender<Chunk>]) {
-    let rooms = readers.iter().map(|reader| Box::pin(reader.reserve()));
+    let rooms = readers
+        .iter()
+        .map(|reader| Box::pin(reader.reserve_many(BEHIND_CHUNKS + 1)));
     let mut rooms = rooms.collect::<Vec<_>>();
     let any = poll_fn(|context| {
         match rooms
@@ -230,5 +240,46 @@ fn read(sender: &mpsc::Sender<Vec<u8>>) {
             Err(Errno::IO) if terminal => std::thread::sleep(BACKGROUND_LOOK),
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many chunks each of two readers gets of 200, where the first one begins to read after
+    /// the second one has had `ahead` more than fit into its own queue.
+    async fn taken(ahead: usize) -> (usize, usize) {
+        let (sender, receiver) = mpsc::channel(200);
+        for number in 0..200_u8 {
+            sender.send(vec![number]).await.unwrap();
+        }
+        drop(sender);
+        let stdin = Stdin(Arc::new(OnceLock::from(Mutex::new(receiver))));
+        let queue = || mpsc::channel::<Chunk>(QUEUE_CHUNKS + BEHIND_CHUNKS);
+        let ((late, mut of_late), (early, mut of_early)) = (queue(), queue());
+        let (_go, go) = watch::channel(true);
+        tokio::spawn(distribute(stdin, vec![late, early], go));
+        let (mut late, mut early) = (0, 0);
+        while early < ahead && of_early.recv().await.is_some() {
+            early += 1;
+        }
+        loop {
+            // Both, in turn, as long as there is something.
+            match (of_late.recv().await, of_early.recv().await) {
+                (None, None) => return (late, early),
+                (of_late, of_early) => {
+                    late += usize::from(of_late.is_some());
+                    early += usize::from(of_early.is_some());
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_begins_late_gets_all_unless_it_is_far_behind() {
+        assert_eq!(taken(BEHIND_CHUNKS - 1).await, (200, 200));
+        let (late, early) = taken(100).await;
+        assert_eq!((late, early), (QUEUE_CHUNKS + BEHIND_CHUNKS, 200));
     }
 }

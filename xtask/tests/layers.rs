@@ -80,12 +80,13 @@ const FOLDERS: [(&str, &[&str]); 9] = [
     ("client", &["session", "guest", "snapshot", "fork"]),
     ("guest", &["snapshot", "fork"]),
     ("snapshot", &["guest", "fork"]),
-    ("fork", &["guest"]),
+    ("fork", &["guest", "debug", "semihosting", "testing"]),
     (
         "serial",
         &["session", "guest", "snapshot", "fork", "verdict"],
     ),
-    ("debug", &["snapshot", "fork", "semihosting", "testing"]),
+    // A debugger forks the guest that it has stopped.
+    ("debug", &["snapshot", "semihosting", "testing"]),
     ("source", &["snapshot", "fork", "semihosting", "testing"]),
     ("semihosting", &["snapshot", "fork", "testing"]),
     ("bundle", &["semihosting", "testing"]),

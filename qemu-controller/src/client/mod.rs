@@ -3,7 +3,8 @@
 //! It knows no process but by its handle, and no feature. The rule of this crate's folders, which
 //! `xtask/tests/layers.rs` checks: *`client` imports nothing of `session`, `guest`, `snapshot`,
 //! `fork`; `guest`, `snapshot` and `fork` do not know each other (`fork` may use `snapshot`);
-//! `session` names them all.*
+//! `session` names them all. A debugger may fork the guest that it has stopped: `debug` names `fork`,
+//! and never the other way round.*
 
 pub(crate) mod command;
 #[cfg(feature = "debugger")]
