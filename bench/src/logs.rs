@@ -162,13 +162,14 @@ async fn record(image: &Path) -> Result<Vec<u8>> {
     let (session, port) = start(image, "rtt").await?;
     let mut frames = Vec::new();
     let since = Instant::now();
-    while frames.len() < RECORDED_BYTES {
+    while frames.len() < 2 * RECORDED_BYTES {
         ensure!(since.elapsed() < DEADLINE, "the firmware says too little");
         frames.extend(port.take());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     session.stop().await?;
-    // What came first may be the end of a frame that was overwritten.
+    // Of what came first some was overwritten before the control block was found.
+    frames.drain(..RECORDED_BYTES);
     let first = frames
         .iter()
         .position(|&byte| byte == 0)
