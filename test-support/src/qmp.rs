@@ -21,7 +21,13 @@ impl Qmp {
     pub fn new(stream: UnixStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut qmp = Self(BufReader::new(stream));
-        let greeting = qmp.message();
+        // On a socket that QEMU listens on, events can come before it.
+        let greeting = loop {
+            let message = qmp.message();
+            if message.get("event").is_none() {
+                break message;
+            }
+        };
         assert!(greeting.get("QMP").is_some(), "{greeting}");
         qmp.execute("qmp_capabilities", json!({}));
         qmp

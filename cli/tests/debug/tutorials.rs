@@ -100,7 +100,9 @@ impl Shell {
 
     /// Runs it, and sees that it prints what is expected.
     fn run(&mut self, command: &str, expected: &[String]) {
-        writeln!(self.input, "{{ {command}\n}} </dev/null\necho \"= $?\"").unwrap();
+        // On a line of its own: what is ended at `--expect` has not ended its line, mostly.
+        let shown = r#"printf '\n= %s\n' $?"#;
+        writeln!(self.input, "{{ {command}\n}} </dev/null\n{shown}").unwrap();
         let mut said = String::new();
         let status = loop {
             let line = self.line(&said);
