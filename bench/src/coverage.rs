@@ -11,7 +11,7 @@ use qemu_controller::{QemuConfig, Semihosting, Session};
 use crate::Bench;
 use crate::peers::runtime;
 use crate::report::{Limit, Report};
-use crate::stats::{Contender, take_turns};
+use crate::stats::{Contender, milliseconds, take_turns};
 
 const WITHOUT: &str = "qemu-controller";
 const LOG: &str = "qemu-controller, with coverage, not read";
@@ -40,7 +40,7 @@ fn measure(bench: &Bench, report: &mut Report, subject: &'static str, image: &Pa
         move || {
             let since = Instant::now();
             runtime.block_on(one(image, records, reads))?;
-            Ok(vec![since.elapsed().as_secs_f64() * 1e3])
+            Ok(vec![milliseconds(since)])
         }
     };
     let contenders = vec![
@@ -91,5 +91,5 @@ fn bare(image: &Path) -> Result<Vec<f64>> {
     let since = Instant::now();
     let status = qemu.status()?;
     ensure!(status.success(), "QEMU: {status}");
-    Ok(vec![since.elapsed().as_secs_f64() * 1e3])
+    Ok(vec![milliseconds(since)])
 }

@@ -15,7 +15,7 @@ use crate::Bench;
 use crate::machine::{self, Machine, PATIENCE};
 use crate::peers::{BARE, SESSION, config, runtime};
 use crate::report::{Limit, Quantity, Report};
-use crate::stats::{Contender, Spread, of, take_turns};
+use crate::stats::{Contender, Spread, milliseconds, of, rate, take_turns};
 use crate::stub::Stub;
 
 /// A loop of five instructions, which writes the counter each time.
@@ -108,14 +108,10 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn rate(count: usize, since: Instant) -> f64 {
-    count as f64 / since.elapsed().as_secs_f64()
-}
-
 async fn ours(session: &Session, places: Places, count: usize) -> Result<Vec<f64>> {
     let since = Instant::now();
     let mut debugger = session.debugger().await?;
-    let mut figures = vec![since.elapsed().as_secs_f64() * 1e3];
+    let mut figures = vec![milliseconds(since)];
     let until = || [Until::reaches(places.start)];
     let stop = debugger.run_until(until(), DEADLINE).await?;
     ensure!(matches!(stop.reason, StopReason::Reached { .. }), "{stop}");
@@ -308,7 +304,7 @@ impl Mi {
         self.child.wait()?;
         (self.child, self.stdin, self.stdout) = gdb;
         self.connect()?;
-        let mut figures = vec![since.elapsed().as_secs_f64() * 1e3];
+        let mut figures = vec![milliseconds(since)];
         let commands = [
             ("-exec-step-instruction".to_owned(), "*stopped"),
             ("-data-list-register-values x".to_owned(), "^done"),

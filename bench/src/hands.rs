@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::Bench;
 use crate::peers::{config, runtime};
 use crate::report::{Limit, Report};
-use crate::stats::{Contender, take_turns};
+use crate::stats::{Contender, rate, take_turns};
 
 const LIBRARY: &str = "qemu-controller, the library";
 const MCP: &str = "mcp, one call after the other";
@@ -61,38 +61,15 @@ fn calls(bench: &Bench, program: &Path, report: &mut Report) -> Result<()> {
             })
         }),
         Contender::new(MCP, || {
-            let mut measured = Vec::new();
-            for call in [&status, &memory] {
-                let since = Instant::now();
-                for _ in 0..many {
-                    mcp.call(call)?;
-                }
-                measured.push(rate(many, since));
-            }
-            Ok(measured)
+            rates(many, [&status, &memory], |call| mcp.call(call))
         }),
         Contender::new(SOCKET, || {
-            let mut measured = Vec::new();
-            for call in [&status, &memory] {
-                let since = Instant::now();
-                for _ in 0..many {
-                    serve.call(call)?;
-                }
-                measured.push(rate(many, since));
-            }
-            Ok(measured)
+            rates(many, [&status, &memory], |call| serve.call(call))
         }),
         Contender::new(CTL, || {
             let (at, length) = (format!("{MEMORY:#x}"), BYTES.to_string());
-            let mut measured = Vec::new();
-            for words in [&["status"][..], &["read-memory", &at, &length]] {
-                let since = Instant::now();
-                for _ in 0..few {
-                    serve.ctl(words)?;
-                }
-                measured.push(rate(few, since));
-            }
-            Ok(measured)
+            let calls = [&["status"][..], &["read-memory", &at, &length]];
+            rates(few, calls, |words| serve.ctl(words))
         }),
     ];
     let measured = take_turns(bench.rounds(3, 10), contenders)?;
@@ -108,8 +85,20 @@ fn calls(bench: &Bench, program: &Path, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn rate(count: usize, since: Instant) -> f64 {
-    count as f64 / since.elapsed().as_secs_f64()
+/// How often each of these calls is done a second, one after the other.
+fn rates<C>(
+    count: usize,
+    calls: [C; 2],
+    mut call: impl FnMut(&C) -> Result<()>,
+) -> Result<Vec<f64>> {
+    let measured = calls.iter().map(|wanted| {
+        let since = Instant::now();
+        for _ in 0..count {
+            call(wanted)?;
+        }
+        Ok(rate(count, since))
+    });
+    measured.collect()
 }
 
 /// `--bundle`: of a run that fails all of it, of one that passes what watching for its exit costs.

@@ -69,34 +69,25 @@ fn command(firmware: &Path, stopped: bool) -> Command {
 
 /// A QEMU that inherits its monitor.
 pub fn over_pair(firmware: &Path, stopped: bool) -> Result<(Machine, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(PATIENCE))?;
-    let mut command = command(firmware, stopped);
-    command.args([
-        "-chardev",
-        "socket,id=qmp,fd=3",
-        "-mon",
-        "chardev=qmp,mode=control",
-    ]);
-    command.fd_mappings(vec![FdMapping {
-        parent_fd: theirs.into(),
-        child_fd: 3,
-    }])?;
-    Ok((
-        Machine {
-            child: command.spawn()?,
-            _folder: None,
-        },
-        ours,
-    ))
+    inheriting(
+        firmware,
+        stopped,
+        ["-mon", "chardev=inherited,mode=control"],
+    )
 }
 
 /// A QEMU that inherits its GDB stub, held.
 pub fn stub_over_pair(firmware: &Path) -> Result<(Machine, UnixStream)> {
+    inheriting(firmware, true, ["-gdb", "chardev:inherited"])
+}
+
+/// A QEMU that inherits a socket, for what these words make of the chardev `inherited`.
+fn inheriting(firmware: &Path, stopped: bool, words: [&str; 2]) -> Result<(Machine, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(PATIENCE))?;
-    let mut command = command(firmware, true);
-    command.args(["-chardev", "socket,id=stub,fd=3", "-gdb", "chardev:stub"]);
+    let mut command = command(firmware, stopped);
+    command.args(["-chardev", "socket,id=inherited,fd=3"]);
+    command.args(words);
     command.fd_mappings(vec![FdMapping {
         parent_fd: theirs.into(),
         child_fd: 3,

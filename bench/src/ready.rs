@@ -12,7 +12,7 @@ use crate::Bench;
 use crate::machine::{self, Blocking};
 use crate::peers::{self, PYTHON, QAPI, QAPI_SYNC, QMP, SESSION, runtime};
 use crate::report::{Limit, Report};
-use crate::stats::{Contender, Measured, take_turns};
+use crate::stats::{Contender, Measured, milliseconds, take_turns};
 
 const PAIR: &str = "qemu-controller, socket pair";
 const UNIX: &str = "qemu-controller, unix socket";
@@ -204,10 +204,6 @@ pub fn life(bench: &Bench, report: &mut Report) -> Result<()> {
         &measured,
     );
     Ok(())
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
 }
 
 /// Until it is ready; the end of it does not count.

@@ -15,7 +15,7 @@ use crate::Bench;
 use crate::machine;
 use crate::peers::{BARE_TOKIO, BareTokio, SESSION, config, runtime, tokio_stream};
 use crate::report::{Curve, Limit, Report};
-use crate::stats::{Measured, Spread, of};
+use crate::stats::{Measured, Spread, milliseconds, of};
 use crate::usage::{children_seconds, own_memory_kib, own_seconds, thread_seconds, wake_ups};
 
 /// Where growth is judged: from ten, when both processors are busy, to fifty.
@@ -171,9 +171,9 @@ fn once(firmware: &Path, size: usize, look: Duration) -> Result<Vec<f64>> {
     let since = Instant::now();
     let started = runtime.block_on(try_join_all((0..size).map(|_| async {
         let session = Session::start(config(firmware, true)).await?;
-        anyhow::Ok((session, since.elapsed().as_secs_f64() * 1e3))
+        anyhow::Ok((session, milliseconds(since)))
     })))?;
-    let all = since.elapsed().as_secs_f64() * 1e3;
+    let all = milliseconds(since);
     let (wakes, looking) = if look.is_zero() {
         (f64::NAN, 0.0)
     } else {

@@ -14,7 +14,7 @@ use crate::Bench;
 use crate::machine::{self, Blocking, Machine};
 use crate::peers::{BARE, SESSION, config, runtime, session};
 use crate::report::{Limit, Report};
-use crate::stats::{Contender, take_turns};
+use crate::stats::{Contender, milliseconds, take_turns};
 
 const FRESH: &str = "qemu-controller, fresh start to ready";
 
@@ -71,10 +71,6 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let what = "restore, how many times faster than a fresh start";
     report.ratio(what, &measured, (FRESH, SESSION), 1, Limit::AtLeast(5.0));
     Ok(())
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
 }
 
 /// The least that a client has to send: no look at what there is, no care for what goes wrong but

@@ -12,7 +12,7 @@ use firmware_info::Firmware;
 
 use crate::Bench;
 use crate::report::{Limit, Report};
-use crate::stats::{Contender, take_turns};
+use crate::stats::{Contender, milliseconds, take_turns};
 
 const OURS: &str = "firmware-info";
 const CRATE: &str = "addr2line 0.27, the crate";
@@ -131,10 +131,6 @@ fn measure(
     Ok(())
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
-}
-
 /// Addresses all over the code, in no order.
 fn addresses(image: &Path) -> Result<Vec<u64>> {
     let firmware = Firmware::open(image)?;
@@ -146,7 +142,7 @@ fn addresses(image: &Path) -> Result<Vec<u64>> {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        code.address + (state >> 33) % code.size & !1
+        (code.address + (state >> 33) % code.size) & !1
     };
     let main = firmware.symbol("main").map(|symbol| symbol.address)?;
     Ok(std::iter::once(main)

@@ -1,5 +1,7 @@
 //! Rounds, in which the contenders take turns, and what is made of their figures.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
@@ -51,6 +53,16 @@ pub fn take_turns(rounds: usize, mut contenders: Vec<Contender<'_>>) -> Result<V
         }
     }
     Ok(measured)
+}
+
+/// How many a second there were of so many.
+pub fn rate(count: usize, since: Instant) -> f64 {
+    count as f64 / since.elapsed().as_secs_f64()
+}
+
+/// The milliseconds since then.
+pub fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
 }
 
 /// The figures of that contender.
