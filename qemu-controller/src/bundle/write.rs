@@ -15,6 +15,7 @@ use super::manifest::{
 use super::open::Bundle;
 use super::record::Recorder;
 use super::{MOST_CORE, MOST_LOADED, MOST_STATE, MOST_TEXT, core_file};
+use crate::fork::MachineState;
 use crate::session::Session;
 use crate::snapshot::LoadedFiles;
 
@@ -112,38 +113,34 @@ impl Recorder {
         writing.finish(into)
     }
 
-    /// The state, and the files that its machine loads.
-    fn save(&self, session: &Session, writing: &mut Writing) -> Result<bool, BundleError> {
-        let why = match &self.moment {
-            None => Some(
-                "QEMU was gone, or answered no more, before the guest could be stopped".to_owned(),
-            ),
-            Some(moment) => {
-                writing.manifest.moment = Some(moment.note.clone());
-                match &moment.state {
-                    Err(why) => Some(why.clone()),
-                    Ok(state) if state.bytes() > MOST_STATE => {
-                        let mebibytes = state.bytes() >> 20;
-                        Some(format!("it has {mebibytes} MiB"))
-                    }
-                    Ok(_) => None,
-                }
-            }
-        };
-        if let Some(why) = why {
-            if let Some(moment) = &mut writing.manifest.moment {
-                moment.has_state = false;
-            }
-            writing.misses(format!("the machine's state: {why}"));
-            writing.loaded(session, None)?;
-            return Ok(false);
-        }
-        let state = self
+    /// The state that was kept, or why it cannot be written.
+    fn state(&self) -> Result<&MachineState, String> {
+        let moment = self
             .moment
             .as_ref()
-            .and_then(|moment| moment.state.as_ref().ok());
-        let Some(state) = state else {
-            return Ok(false);
+            .ok_or("QEMU was gone, or answered no more, before the guest could be stopped")?;
+        match &moment.state {
+            Err(why) => Err(why.clone()),
+            Ok(state) if state.bytes() > MOST_STATE => {
+                Err(format!("it has {} MiB", state.bytes() >> 20))
+            }
+            Ok(state) => Ok(state),
+        }
+    }
+
+    /// The state, and the files that its machine loads.
+    fn save(&self, session: &Session, writing: &mut Writing) -> Result<bool, BundleError> {
+        writing.manifest.moment = self.moment.as_ref().map(|moment| moment.note.clone());
+        let state = match self.state() {
+            Ok(state) => state,
+            Err(why) => {
+                if let Some(moment) = &mut writing.manifest.moment {
+                    moment.has_state = false;
+                }
+                writing.misses(format!("the machine's state: {why}"));
+                writing.loaded(session, None)?;
+                return Ok(false);
+            }
         };
         let path = writing.path("state");
         let persisted = state.persist(&path);
@@ -346,7 +343,7 @@ impl Writing {
             };
             let folder = into.join(name);
             // A folder that is not empty is not replaced, and an empty one is nobody's bundle.
-            match rename(&made, &folder) {
+            match fs::rename(&made, &folder) {
                 Ok(()) => {
                     return Ok(Written {
                         folder,
@@ -369,10 +366,6 @@ impl Writing {
 }
 
 pub(super) const MANIFEST: &str = "bundle.json";
-
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)
-}
 
 fn is_taken(error: &io::Error) -> bool {
     matches!(
