@@ -182,10 +182,15 @@ fn is_elf(path: &Path) -> bool {
     )
 }
 
-/// Whether it has what `defmt-test` puts into each of its binaries.
+/// Whether it has what `defmt-test` puts into each of its binaries. Of one that does not log by defmt
+/// no symbols are read: every run comes by here.
 fn is_defmt_test(path: &Path) -> bool {
-    let firmware = Firmware::open(path);
-    firmware.is_ok_and(|firmware| firmware.raw_symbol("DEFMT_TEST_COUNT").is_some())
+    let Ok(firmware) = Firmware::open(path) else {
+        return false;
+    };
+    let mut sections = firmware.sections().iter();
+    sections.any(|section| section.name == ".defmt")
+        && firmware.raw_symbol("DEFMT_TEST_COUNT").is_some()
 }
 
 /// Lists or runs them.
