@@ -76,10 +76,7 @@ pub(crate) fn config_for_tests(
     logs: &Logs,
 ) -> Result<QemuConfig, Failure> {
     let config = logs.config(base(run, settings, Vec::new())?);
-    Ok(match served(settings) {
-        Some(served) => config.semihosting(served),
-        None => config,
-    })
+    Ok(settings.semihosting().of(config))
 }
 
 fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConfig, Failure> {
@@ -287,7 +284,7 @@ fn extra_args(
 /// The firmware's command line begins with its name, as a program's does; that of one whose test is
 /// wanted says which.
 fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig {
-    let Some(served) = served(settings) else {
+    let Some(served) = settings.semihosting().served() else {
         return config;
     };
     if let Some(test) = &run.test {
@@ -300,15 +297,6 @@ fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig
         .into_iter()
         .chain(run.arguments.iter().map(|word| &**word));
     config.semihosting(words.fold(served, Semihosting::argument))
-}
-
-/// What QEMU serves of semihosting.
-fn served(settings: &Settings) -> Option<Semihosting> {
-    match settings.semihosting() {
-        SemihostingMode::Off => None,
-        SemihostingMode::Console => Some(Semihosting::console()),
-        SemihostingMode::Full => Some(Semihosting::full()),
-    }
 }
 
 /// A word's name, where it is an option of QEMU's, which takes one dash or two.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 use qemu_controller::bundle::{Bundle, BundleError};
 use qemu_controller::debug::DebugError;
-use qemu_controller::qemu_launch::Semihosting;
 use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 
 use crate::args;
@@ -126,12 +125,8 @@ fn configured(
     let config = config
         .extra_args(&open.qemu_args)
         .qmp_transcript_to(transcript.clone());
-    let (config, has_semihosting) = match open.semihosting {
-        SemihostingMode::Off => (config, false),
-        SemihostingMode::Console => (config.semihosting(Semihosting::console()), true),
-        SemihostingMode::Full => (config.semihosting(Semihosting::full()), true),
-    };
-    record(config, printed, has_semihosting)
+    let has_semihosting = open.semihosting != SemihostingMode::Off;
+    record(open.semihosting.of(config), printed, has_semihosting)
 }
 
 /// How it failed, by what the bundle says; what a look at the machine will show again is left out

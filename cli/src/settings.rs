@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
+use qemu_controller::QemuConfig;
+use qemu_controller::qemu_launch::Semihosting;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
@@ -192,6 +194,25 @@ pub(crate) enum SemihostingMode {
     Console,
     /// The commands of this machine, too
     Full,
+}
+
+impl SemihostingMode {
+    /// What QEMU serves of it.
+    pub(crate) fn served(self) -> Option<Semihosting> {
+        match self {
+            Self::Off => None,
+            Self::Console => Some(Semihosting::console()),
+            Self::Full => Some(Semihosting::full()),
+        }
+    }
+
+    /// The machine with that.
+    pub(crate) fn of(self, config: QemuConfig) -> QemuConfig {
+        match self.served() {
+            Some(semihosting) => config.semihosting(semihosting),
+            None => config,
+        }
+    }
 }
 
 /// What to do when a core stays in the handler of a fault.

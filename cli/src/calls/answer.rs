@@ -58,7 +58,7 @@ pub(crate) enum Answer {
         at: u32,
         lines: Vec<SourceLine>,
     },
-    Tests(Tests),
+    Tests(TestAnswers),
     Opened {
         machine: Status,
         failure: String,
@@ -160,7 +160,7 @@ pub(crate) struct SourceLine {
 
 /// The tests of a firmware, and what became of them.
 #[derive(Debug, Serialize)]
-pub(crate) struct Tests {
+pub(crate) struct TestAnswers {
     notice: &'static str,
     passed: usize,
     failed: usize,
@@ -179,7 +179,7 @@ pub(crate) struct TestAnswer {
     pub(crate) output: Option<String>,
 }
 
-impl Tests {
+impl TestAnswers {
     pub(crate) fn new(tests: Vec<TestAnswer>, more: usize) -> Self {
         let count = |result| tests.iter().filter(|test| test.result == result).count();
         Self {

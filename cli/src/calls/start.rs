@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use qemu_controller::bundle::{Bundle, BundleError};
+use qemu_controller::qemu_launch::Sandbox;
 use qemu_controller::qemu_launch::firmware::fitting_machines;
-use qemu_controller::qemu_launch::{Sandbox, Semihosting};
 use qemu_controller::{QemuConfig, Session};
 
 use super::error::{CallError, Kind};
@@ -152,27 +152,11 @@ impl Policy {
         }
     }
 
-    /// What QEMU serves of semihosting.
-    pub(crate) fn semihosting(&self) -> Option<Semihosting> {
-        match self.semihosting {
-            SemihostingMode::Off => None,
-            SemihostingMode::Console => Some(Semihosting::console()),
-            SemihostingMode::Full => Some(Semihosting::full()),
-        }
-    }
-
-    fn with_semihosting(&self, config: QemuConfig) -> QemuConfig {
-        match self.semihosting() {
-            Some(semihosting) => config.semihosting(semihosting),
-            None => config,
-        }
-    }
-
     /// Starts a machine, paused before its first instruction.
     pub(crate) async fn start(&self, wanted: &Wanted) -> Result<Machine, CallError> {
         let (printed, transcript) = (Printed::default(), Printed::default());
         let has_semihosting = self.semihosting != SemihostingMode::Off;
-        let config = self.with_semihosting(self.machine(wanted)?);
+        let config = self.semihosting.of(self.machine(wanted)?);
         let config = config.qmp_transcript_to(transcript.clone());
         let session = Session::start(record(config, &printed, has_semihosting)).await;
         let session = session.map_err(|error| CallError::new(Kind::Failed, chain(&error)))?;
@@ -190,7 +174,7 @@ impl Policy {
         let (printed, transcript) = (Printed::default(), Printed::default());
         let has_semihosting = self.semihosting != SemihostingMode::Off;
         let started = bundle.start_with(|config| {
-            let config = self.with_semihosting(controlled(config));
+            let config = self.semihosting.of(controlled(config));
             let config = config.qmp_transcript_to(transcript.clone());
             record(config, &printed, has_semihosting)
         });

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use qemu_controller::testing::{Progress, TestCase, TestRun, embedded_tests};
+use qemu_controller::testing::{Progress, TestCase, TestResult, TestRun, embedded_tests};
 use tokio::time::timeout;
 
-use super::answer::{Answer, TestAnswer, Tests};
+use super::answer::{Answer, TestAnswer, TestAnswers};
 use super::error::{CallError, Kind};
 use super::start::{Policy, Wanted};
 use crate::report::chain;
@@ -15,7 +15,7 @@ use crate::report::chain;
 /// How long one test may take that does not say so itself.
 const TEST: Duration = Duration::from_secs(10);
 
-/// How many tests are told of, and how much of what each printed, in bytes: the end.
+/// How many tests an answer has, and how much of what each printed, in bytes: the end.
 const TESTS: usize = 500;
 const OUTPUT: usize = 1024;
 
@@ -55,10 +55,10 @@ pub(crate) fn list(
         why: None,
         output: None,
     });
-    Ok(Answer::Tests(Tests::new(listed.collect(), more)))
+    Ok(Answer::Tests(TestAnswers::new(listed.collect(), more)))
 }
 
-/// Runs them, for so long at the most: those that were not run by then are told, too.
+/// Runs them, for so long at the most: those that were not run by then are named, too.
 pub(crate) async fn run(
     policy: &Policy,
     wanted: &Wanted,
@@ -69,11 +69,7 @@ pub(crate) async fn run(
     let mut tests = of(&path, filters)?;
     tests.retain(|test| !test.ignored);
     // The run answers the tests' own calls; whatever else they ask, QEMU does not.
-    let config = policy.machine(wanted)?;
-    let config = match policy.semihosting() {
-        Some(semihosting) => config.semihosting(semihosting),
-        None => config,
-    };
+    let config = policy.semihosting.of(policy.machine(wanted)?);
     let results = Mutex::new(vec![None; tests.len()]);
     let run = TestRun::new(config).threads(THREADS).deadline(TEST);
     let running = run.run(&tests, |progress| {
@@ -85,31 +81,31 @@ pub(crate) async fn run(
         return Err(failed(&error));
     }
     let results = results.into_inner().unwrap_or_default();
-    let told = tests.into_iter().zip(results).map(|(test, result)| {
-        let is_success = result.as_ref().map(|result| result.outcome.is_success());
-        TestAnswer {
-            name: test.name,
-            result: match is_success {
-                Some(true) => "passed",
-                Some(false) => "failed",
-                None => "not run",
-            },
-            why: result
-                .as_ref()
-                .filter(|result| !result.outcome.is_success())
-                .map(|result| result.outcome.to_string()),
-            output: result
-                .filter(|result| !result.outcome.is_success())
-                .map(|result| {
-                    let from = result.output.len().saturating_sub(OUTPUT);
-                    String::from_utf8_lossy(&result.output[from..]).into_owned()
-                }),
-        }
-    });
+    let answers = tests.into_iter().zip(results);
+    let mut answers: Vec<_> = answers.map(|(test, result)| answer(test, result)).collect();
     // Those that did not pass first: these are asked for.
-    let mut told: Vec<_> = told.collect();
-    told.sort_by_key(|test| test.result == "passed");
-    let more = told.len().saturating_sub(TESTS);
-    let counted = Tests::new(told, more);
+    answers.sort_by_key(|test| test.result == "passed");
+    let more = answers.len().saturating_sub(TESTS);
+    let counted = TestAnswers::new(answers, more);
     Ok(Answer::Tests(counted.at_most(TESTS)))
+}
+
+/// What became of a test; `None` where it was not run.
+fn answer(test: TestCase, result: Option<TestResult>) -> TestAnswer {
+    let failed = result
+        .as_ref()
+        .filter(|result| !result.outcome.is_success());
+    TestAnswer {
+        name: test.name,
+        result: match (&result, failed) {
+            (None, _) => "not run",
+            (_, None) => "passed",
+            (_, Some(_)) => "failed",
+        },
+        why: failed.map(|result| result.outcome.to_string()),
+        output: failed.map(|result| {
+            let from = result.output.len().saturating_sub(OUTPUT);
+            String::from_utf8_lossy(&result.output[from..]).into_owned()
+        }),
+    }
 }
