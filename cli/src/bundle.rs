@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use qemu_controller::bundle::{Account, MomentKind, Recorder, Written};
+use qemu_controller::qemu_launch::Argv;
 use qemu_controller::{QemuConfig, Session, Verdict};
 use serde::Deserialize;
 use serde_json::json;
@@ -151,10 +152,16 @@ pub(crate) fn say(written: &Result<Written, String>, reporter: &Reporter) -> Res
     match written {
         Ok(written) => {
             let folder = written.folder.display().to_string();
-            let word = shell_word(&folder);
             let mut words = match written.can_start {
-                true => format!("to go on from there: qemu-controller open {word}"),
-                false => format!("what there is of it is in {word}"),
+                true => {
+                    let open = vec!["open".into(), written.folder.clone().into()];
+                    let open = Argv::new("qemu-controller".into(), open);
+                    format!("to go on from there: {open}")
+                }
+                false => {
+                    let word = Argv::new(written.folder.clone(), Vec::new());
+                    format!("what there is of it is in {word}")
+                }
             };
             for missing in &written.missing {
                 words += &format!("\nthe bundle lacks {missing}");
@@ -167,15 +174,6 @@ pub(crate) fn say(written: &Result<Written, String>, reporter: &Reporter) -> Res
             let object = json!({ "event": "bundle", "folder": null, "why": why });
             reporter.say_at_the_end(words, &object)
         }
-    }
-}
-
-/// As a shell reads it back.
-fn shell_word(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
-    match text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
     }
 }
 
