@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Verb {
     Run(Box<Run>),
     Machines(Machines),
-    Coverage(coverage::verb::Verb),
+    Coverage(coverage::verb::CoverageVerb),
     Mcp(Mcp),
     Serve(Box<Serve>),
     Ctl(Ctl),

@@ -13,7 +13,7 @@ use crate::report::{Failure, OWN_FAILURE};
 
 /// Add up and read files of --coverage, or of other tools, in lcov's form
 #[derive(Args, Debug)]
-pub(crate) struct Verb {
+pub(crate) struct CoverageVerb {
     #[command(subcommand)]
     what: What,
 }
@@ -48,7 +48,7 @@ enum What {
 }
 
 /// The exit status.
-pub(crate) fn run(verb: Verb) -> u8 {
+pub(crate) fn run(verb: CoverageVerb) -> u8 {
     let printed = done(verb).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => Ok(()),
         Err(error) => Err(Failure::Stdout(error)),
@@ -65,7 +65,7 @@ pub(crate) fn run(verb: Verb) -> u8 {
 }
 
 /// What is to be printed.
-fn done(verb: Verb) -> Result<String, Failure> {
+fn done(verb: CoverageVerb) -> Result<String, Failure> {
     match verb.what {
         What::Merge { out, files } => {
             let coverage = merged(&files)?;

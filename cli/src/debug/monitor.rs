@@ -31,13 +31,13 @@ pub(super) enum Word {
     Say(String),
     Reset,
     Quit,
-    Snapshot(Verb, String),
+    Snapshot(SnapshotVerb, String),
     /// One of QEMU's.
     PassOn,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Verb {
+pub(super) enum SnapshotVerb {
     Save,
     Load,
     List,
@@ -52,15 +52,15 @@ pub(super) fn word(line: &str) -> Word {
         ["reset" | "system_reset", ..] => Word::Reset,
         ["halt"] => Word::Say(String::new()),
         ["quit" | "q" | "shutdown"] => Word::Quit,
-        ["snapshot", "list"] => Word::Snapshot(Verb::List, String::new()),
+        ["snapshot", "list"] => Word::Snapshot(SnapshotVerb::List, String::new()),
         ["snapshot", "save", name] | ["savevm", name] => {
-            Word::Snapshot(Verb::Save, name.to_owned())
+            Word::Snapshot(SnapshotVerb::Save, name.to_owned())
         }
         ["snapshot", "load", name] | ["loadvm", name] => {
-            Word::Snapshot(Verb::Load, name.to_owned())
+            Word::Snapshot(SnapshotVerb::Load, name.to_owned())
         }
         ["snapshot", "delete", name] | ["delvm", name] => {
-            Word::Snapshot(Verb::Delete, name.to_owned())
+            Word::Snapshot(SnapshotVerb::Delete, name.to_owned())
         }
         ["snapshot", ..] => Word::Say(
             "snapshot save NAME, snapshot load NAME, snapshot list or snapshot delete NAME\n"
@@ -74,10 +74,10 @@ pub(super) fn word(line: &str) -> Word {
 }
 
 /// Saves, loads, lists or deletes a snapshot; what to say of it.
-pub(super) async fn snapshot(session: &Session, verb: Verb, name: &str) -> String {
+pub(super) async fn snapshot(session: &Session, verb: SnapshotVerb, name: &str) -> String {
     let session = session.with_deadline(STATE);
     let done = match verb {
-        Verb::Save => session.save_snapshot(name).overwrite().await.map(|lost| {
+        SnapshotVerb::Save => session.save_snapshot(name).overwrite().await.map(|lost| {
             let lost: Vec<_> = lost.iter().map(ToString::to_string).collect();
             match &lost[..] {
                 [] => format!("{name} is saved"),
@@ -87,15 +87,15 @@ pub(super) async fn snapshot(session: &Session, verb: Verb, name: &str) -> Strin
                 ),
             }
         }),
-        Verb::Load => {
+        SnapshotVerb::Load => {
             let load = session.load_snapshot(name).then(AfterLoad::Paused).await;
             load.map(|_| format!("{name} is loaded"))
         }
-        Verb::Delete => {
+        SnapshotVerb::Delete => {
             let deleted = session.delete_snapshot(name).await;
             deleted.map(|()| format!("{name} is deleted"))
         }
-        Verb::List => session.list_snapshots().await.map(|snapshots| {
+        SnapshotVerb::List => session.list_snapshots().await.map(|snapshots| {
             let names: Vec<_> = snapshots.iter().map(|snapshot| &*snapshot.name).collect();
             match &names[..] {
                 [] => "no snapshot".to_owned(),
@@ -121,9 +121,9 @@ mod tests {
             ("system_reset", Word::Reset),
             ("halt", Word::Say(String::new())),
             ("quit", Word::Quit),
-            ("snapshot save a", named(Verb::Save, "a")),
-            ("loadvm a", named(Verb::Load, "a")),
-            ("snapshot list", named(Verb::List, "")),
+            ("snapshot save a", named(SnapshotVerb::Save, "a")),
+            ("loadvm a", named(SnapshotVerb::Load, "a")),
+            ("snapshot list", named(SnapshotVerb::List, "")),
             ("info registers", Word::PassOn),
             ("xp/4xw 0", Word::PassOn),
             ("help", Word::Say(HELP.to_owned())),

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::monitor::{self, Word};
 use super::server::Peer;
-use super::slot::{Machine, Machines};
+use super::slot::{HeldMachine, HeldMachines};
 use crate::report::chain;
 
 /// How long a stub may take to answer what is asked of it here.
@@ -48,7 +48,7 @@ impl From<io::Error> for End {
 pub(super) async fn converse(
     peer: Peer,
     words: &[u8],
-    machines: &Machines,
+    machines: &HeldMachines,
 ) -> Result<bool, (Peer, String)> {
     let mut conversation = Conversation {
         peer,
@@ -72,9 +72,9 @@ pub(super) async fn converse(
 
 struct Conversation<'a> {
     peer: Peer,
-    machines: &'a Machines,
+    machines: &'a HeldMachines,
     /// Once the debugger has said something that is for one.
-    stub: Option<(Machine, UnixStream)>,
+    stub: Option<(HeldMachine, UnixStream)>,
     from_peer: Framer,
     from_stub: Framer,
     /// The packet by which the debugger said what it can, for the next machine's stub.
@@ -325,7 +325,7 @@ impl Conversation<'_> {
     }
 
     /// The machine that the debugger has.
-    async fn machine(&mut self) -> Result<Machine, End> {
+    async fn machine(&mut self) -> Result<HeldMachine, End> {
         if self.stub.is_none() {
             self.connect().await?;
         }

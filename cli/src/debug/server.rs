@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::relay;
-use super::slot::Machines;
+use super::slot::HeldMachines;
 use crate::debugger::{port_in_use, program};
 use crate::report::{Failure, Reporter};
 
@@ -41,7 +41,7 @@ pub(super) type Peer = Box<dyn Stream>;
 /// Lets debuggers in.
 pub(super) struct Server<'a> {
     listener: Listener,
-    machines: Machines,
+    machines: HeldMachines,
     reporter: &'a Reporter,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Server<'a> {
     /// Listens there, for these machines.
     pub(super) fn bind(
         at: &Endpoint,
-        machines: Machines,
+        machines: HeldMachines,
         reporter: &'a Reporter,
     ) -> Result<Self, Failure> {
         let listener = Listener::bind(at).map_err(|error| {

@@ -17,7 +17,7 @@ const END: Duration = Duration::from_secs(2);
 
 /// A machine that holds its firmware at the reset, or that debuggers have had since.
 #[derive(Clone)]
-pub(crate) struct Machine {
+pub(crate) struct HeldMachine {
     pub(super) number: u64,
     pub(crate) session: Session,
     /// Where the session lets a debugger in: a socket that nobody else can reach.
@@ -30,7 +30,7 @@ pub(crate) struct Machine {
 #[derive(Clone)]
 enum State {
     Starting,
-    Up(Machine),
+    Up(HeldMachine),
     /// It could not be started: why.
     Down(u64, String),
 }
@@ -38,7 +38,7 @@ enum State {
 /// What is to become of the machines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Order {
-    /// Machines up to this number are to be replaced.
+    /// HeldMachines up to this number are to be replaced.
     Replace(u64),
     /// There is to be none any more.
     Quit,
@@ -56,7 +56,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// A slot, and the server's side of it.
-    pub(super) fn new(firmware: &Path, stdin: Stdin) -> (Self, Machines) {
+    pub(super) fn new(firmware: &Path, stdin: Stdin) -> (Self, HeldMachines) {
         let (orders, receiver) = watch::channel(Order::Replace(0));
         let (state, seen) = watch::channel(State::Starting);
         let slot = Self {
@@ -67,7 +67,7 @@ impl Slot {
             orders: receiver,
             stdin,
         };
-        let machines = Machines {
+        let machines = HeldMachines {
             state: seen,
             orders,
             firmware: firmware.to_owned(),
@@ -91,7 +91,7 @@ impl Slot {
     /// A debugger can have the machine from now on.
     pub(crate) fn is_up(&self, session: &Session, address: &StubAddress) {
         if let StubAddress::Unix(socket) = address {
-            self.state.send_replace(State::Up(Machine {
+            self.state.send_replace(State::Up(HeldMachine {
                 number: self.number,
                 session: session.clone(),
                 socket: socket.clone(),
@@ -126,7 +126,7 @@ impl Slot {
 }
 
 /// The server's side.
-pub(super) struct Machines {
+pub(super) struct HeldMachines {
     state: watch::Receiver<State>,
     orders: watch::Sender<Order>,
     firmware: PathBuf,
@@ -134,13 +134,13 @@ pub(super) struct Machines {
     replaced: Cell<u64>,
 }
 
-impl Machines {
+impl HeldMachines {
     /// The machine that runs the firmware's file as it is now: another one where that was written
     /// since.
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub(super) async fn current(&self) -> Result<Machine, String> {
+    pub(super) async fn current(&self) -> Result<HeldMachine, String> {
         let mut state = self.state.clone();
         // What failed before is tried again.
         if let State::Down(number, _) = *state.borrow() {
