@@ -371,6 +371,26 @@ fn whole_way(hands: &mut impl Hands, board: &Board) {
     assert!(fault.contains(board.cause), "{fault}");
 }
 
+/// With a client of mcp on each board, which leaves nothing.
+fn on_each_by_mcp(play: fn(&mut Client, &Board)) {
+    for board in &BOARDS {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut client = by_mcp(board, temporary.path());
+        play(&mut client, board);
+        client.end();
+        is_empty(&temporary);
+    }
+}
+
+/// With a session of serve on each board, by ctl.
+fn on_each_by_ctl(play: fn(&mut Server, &Board)) {
+    for board in &BOARDS {
+        let mut server = Server::start(&[board.firmware]);
+        play(&mut server, board);
+        server.end();
+    }
+}
+
 fn by_mcp(board: &Board, temporary: &Path) -> Client {
     let mut client = Client::start_in(&["--any-path"], &folder(), temporary);
     client.starts(board.firmware);
@@ -379,22 +399,12 @@ fn by_mcp(board: &Board, temporary: &Path) -> Client {
 
 #[test]
 fn sixty_calls_by_mcp() {
-    for board in &BOARDS {
-        let temporary = tempfile::tempdir().unwrap();
-        let mut client = by_mcp(board, temporary.path());
-        whole_way(&mut client, board);
-        client.end();
-        is_empty(&temporary);
-    }
+    on_each_by_mcp(whole_way);
 }
 
 #[test]
 fn sixty_calls_by_ctl() {
-    for board in &BOARDS {
-        let mut server = Server::start(&[board.firmware]);
-        whole_way(&mut server, board);
-        server.end();
-    }
+    on_each_by_ctl(whole_way);
 }
 
 /// Nothing is left in the folder for temporary files.
@@ -463,22 +473,12 @@ fn in_trouble(hands: &mut impl Hands, board: &Board) {
 
 #[test]
 fn a_qemu_in_trouble_by_mcp() {
-    for board in &BOARDS {
-        let temporary = tempfile::tempdir().unwrap();
-        let mut client = by_mcp(board, temporary.path());
-        in_trouble(&mut client, board);
-        client.end();
-        is_empty(&temporary);
-    }
+    on_each_by_mcp(in_trouble);
 }
 
 #[test]
 fn a_qemu_in_trouble_by_ctl() {
-    for board in &BOARDS {
-        let mut server = Server::start(&[board.firmware]);
-        in_trouble(&mut server, board);
-        server.end();
-    }
+    on_each_by_ctl(in_trouble);
 }
 
 fn descriptors(pid: u32) -> usize {
