@@ -21,7 +21,7 @@ use fake::Fake;
 use qemu_launch::{Address, Endpoint, ExitKind, Lines, Process, SpawnError};
 use rustix::io::fcntl_dupfd_cloexec;
 use test_support::procfs::{descriptors, entries};
-use test_support::{eventually, soon};
+use test_support::{eventually, soon, until};
 
 /// Runs the test's body in a process of its own, which it may spoil. SIGHUP is ignored there, as by
 /// `nohup`.
@@ -188,12 +188,14 @@ fn its_signals_are_the_defaults_whatever_ours_are() {
         );
         // The serving thread is made by this one, and blocks what this one does.
         let _serves = qemu_launch::spawn(&Fake::new("exec sleep 1000").spec()).unwrap();
-        let serving = fs::read_dir("/proc/self/task").unwrap().find_map(|task| {
-            // Another thread may end meanwhile.
-            let status = fs::read_to_string(task.unwrap().path().join("status")).ok()?;
-            status.contains("qemu-serve").then_some(status)
+        // Where another thread ends meanwhile, the one behind it may be left out of the folder.
+        let serving = until("the thread that serves it", || {
+            let mut tasks = fs::read_dir("/proc/self/task").unwrap();
+            tasks.find_map(|task| {
+                let status = fs::read_to_string(task.unwrap().path().join("status")).ok()?;
+                status.contains("qemu-serve").then_some(status)
+            })
         });
-        let serving = serving.expect("it lives as long as its process");
         assert_eq!(
             signals(&serving, "SigBlk"),
             signals(&before, "SigBlk"),
