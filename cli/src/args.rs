@@ -107,8 +107,7 @@ pub(crate) struct Run {
     /// it begins. A reset starts the firmware over. --timeout counts
     /// once the debugger has left.
     ///
-    /// Every user of this machine can connect to a TCP port, and through the debugger's commands write
-    /// files as you; they run no programs. `unix:PATH` in a folder of yours keeps others out.
+    /// One debugger is let in at a time, and nobody but you (and root).
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true,
           default_missing_value = "1234", value_parser = gdb)]
     pub(crate) gdb: Option<Endpoint>,

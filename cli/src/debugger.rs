@@ -1,5 +1,6 @@
 //! `--gdb`: where a debugger finds the firmware, whether one is there, and who has the port.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,14 +35,7 @@ pub(crate) async fn wait(
         }
     }
     let waiting = debugger.hand_over(endpoint.clone()).await;
-    waiting.map_err(|error| match &error {
-        DebugError::Listen { error: cause, .. }
-            if cause.kind() == std::io::ErrorKind::AddrInUse =>
-        {
-            port_in_use(endpoint).unwrap_or_else(|| error.into())
-        }
-        _ => error.into(),
-    })
+    waiting.map_err(|error| cannot_listen(error, endpoint))
 }
 
 /// Says how to attach a debugger.
@@ -82,15 +76,21 @@ pub(crate) fn say_left(runs: bool, limit: Limit, reporter: &Reporter) -> Result<
     reporter.say(Some(&words), &object)
 }
 
-/// Who listens where a debugger was to connect.
-pub(crate) fn port_in_use(gdb: &Endpoint) -> Option<Failure> {
-    let address = address(gdb)?;
+/// Why no debugger can be let in, and who has the port.
+pub(crate) fn cannot_listen(error: DebugError, gdb: &Endpoint) -> Failure {
+    let in_use = match &error {
+        DebugError::Listen { error, .. } if error.kind() == ErrorKind::AddrInUse => address(gdb),
+        _ => None,
+    };
+    let Some(address) = in_use else {
+        return error.into();
+    };
     // Asked as if this process should listen there: any other owner is then named.
     let owner = match inspect(&StubAddress::Tcp(address), Some(std::process::id())) {
         ListenState::OtherProcess { pid: Some(pid) } => format!(" by {}", program(pid)),
         _ => String::new(),
     };
-    Some(Failure::PortInUse { address, owner })
+    Failure::PortInUse { address, owner }
 }
 
 fn address(gdb: &Endpoint) -> Option<SocketAddr> {

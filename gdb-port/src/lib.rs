@@ -60,7 +60,7 @@ pub use gdb_remote;
 pub use gdb_remote::handshake::StubIdentity;
 #[doc(hidden)]
 pub use listen::unread_by_peer;
-pub use listen::{ListenState, Listener, inspect};
+pub use listen::{Caller, ListenState, Listener, caller, inspect};
 pub use options::{GuestState, Leave, ProbeOptions};
 pub use reachability::{GuestEffect, Reachability, UnknownReason, WrongAnswer};
 #[cfg(feature = "tokio")]

@@ -13,12 +13,12 @@ use std::io;
 use std::time::Duration;
 
 use gdb_remote::packet::{DEFAULT_MAX_PAYLOAD, Decoder, Item, encode};
+use qemu_controller::debug::Visitor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::monitor::{self, Word};
-use super::server::Peer;
 use super::slot::{HeldMachine, HeldMachines};
 use crate::report::chain;
 
@@ -42,14 +42,12 @@ impl From<io::Error> for End {
     }
 }
 
-/// Has the debugger talk to the machine until it goes; it has said this already. Whether the
-/// machine is still there. An error gives the debugger back where it cannot have a machine, with the
+/// Has the debugger talk to the machine until it goes. Whether the machine is still there. An error gives the debugger back where it cannot have a machine, with the
 /// reason.
 pub(super) async fn converse(
-    peer: Peer,
-    words: &[u8],
+    peer: Visitor,
     machines: &HeldMachines,
-) -> Result<bool, (Peer, String)> {
+) -> Result<bool, (Visitor, String)> {
     let mut conversation = Conversation {
         peer,
         machines,
@@ -64,14 +62,14 @@ pub(super) async fn converse(
         acks: 0,
         last: Vec::new(),
     };
-    match conversation.go_on(words).await {
+    match conversation.go_on().await {
         Ok(()) | Err(End::Gone) => Ok(conversation.stub.is_some()),
         Err(End::Refused(why)) => Err((conversation.peer, why)),
     }
 }
 
 struct Conversation<'a> {
-    peer: Peer,
+    peer: Visitor,
     machines: &'a HeldMachines,
     /// Once the debugger has said something that is for one.
     stub: Option<(HeldMachine, UnixStream)>,
@@ -93,8 +91,7 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    async fn go_on(&mut self, words: &[u8]) -> Result<(), End> {
-        self.heard(words).await?;
+    async fn go_on(&mut self) -> Result<(), End> {
         let (mut from_peer, mut from_stub) = ([0; 4096], [0; 4096]);
         loop {
             let stub = async {

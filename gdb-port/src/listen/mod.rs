@@ -5,9 +5,10 @@
 //! elsewhere every look is [`ListenState::Unknown`], and QEMU's `query-chardev`
 //! ([`Chardev`](crate::Chardev)) is the look that remains.
 
-use std::fmt;
+use std::net::SocketAddr;
 #[cfg(not(target_os = "linux"))]
-use std::{io, os::fd::AsFd};
+use std::os::fd::AsFd;
+use std::{fmt, io};
 
 use crate::address::StubAddress;
 use crate::reachability::{Reachability, UnknownReason};
@@ -120,12 +121,36 @@ pub(crate) fn inspect_listener(endpoint: &StubAddress, owner: Option<u32>) -> Li
     inspect(endpoint, owner)
 }
 
+/// Who is at the other end of a loopback connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Caller {
+    /// The user's number.
+    pub user: u32,
+    /// The process, where this user may see it.
+    pub pid: Option<u32>,
+}
+
+/// Who connected from `from`, the peer's address, to `to`, an address of ours on this host; `None`
+/// when it has hung up. It blocks for some milliseconds.
+///
+/// # Errors
+/// Where the system does not tell: behind a filter of system calls, as in some containers, and
+/// anywhere but on Linux.
+pub fn caller(from: SocketAddr, to: SocketAddr) -> io::Result<Option<Caller>> {
+    #[cfg(target_os = "linux")]
+    let caller = tcp::caller(from, to);
+    #[cfg(not(target_os = "linux"))]
+    let caller = {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    };
+    caller
+}
+
 /// Whether the connection that was made from `local` to the TCP `remote` has been accepted; `None`
 /// where that is not shown.
-pub(crate) fn is_accepted(
-    local: std::net::SocketAddr,
-    remote: std::net::SocketAddr,
-) -> Option<bool> {
+pub(crate) fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
     #[cfg(target_os = "linux")]
     let accepted = tcp::is_accepted(local, remote);
     #[cfg(not(target_os = "linux"))]

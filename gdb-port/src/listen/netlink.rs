@@ -54,6 +54,8 @@ pub(super) struct TcpSocket {
     /// Of a listener: how many connections wait to be accepted. It counts those that were reset,
     /// too, which have no entry.
     pub(super) queue: u32,
+    /// The user whose it is.
+    pub(super) user: u32,
     /// 0 of a connection that was not accepted.
     pub(super) inode: u64,
     pub(super) v6_only: bool,
@@ -258,6 +260,7 @@ fn read_tcp(body: &[u8]) -> Option<Option<TcpSocket>> {
         remote: read_address(message, 6, 24)?,
         state,
         queue: read_u32(message, 56)?,
+        user: read_u32(message, 64)?,
         inode: read_u32(message, 68)?.into(),
         v6_only: v6_only.is_some_and(|value| value.first().is_some_and(|flag| *flag != 0)),
     }))

@@ -3,10 +3,11 @@
 //! A connection that the listener has not accepted has no inode yet: that distinguishes the queued
 //! from the attached.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use super::netlink::{State, TcpSocket, Wanted, tcp_sockets};
-use super::{ListenState, Listener, not_the_owners};
+use super::{Caller, ListenState, Listener, not_the_owners, owner};
 use crate::reachability::UnknownReason;
 
 pub(super) fn inspect(address: SocketAddr, owner: Option<u32>, wanted: Wanted) -> ListenState {
@@ -82,11 +83,24 @@ fn clients(entries: &[TcpSocket], address: SocketAddr, listeners: &[TcpSocket]) 
 
 /// Whether the connection from `local` to `remote` has been accepted, by the listener's end of it.
 pub(super) fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
-    let sockets = tcp_sockets(remote.port(), Wanted::Connections).ok()?;
-    let ours = sockets
-        .iter()
-        .find(|socket| is_same(socket.local, remote) && is_same(socket.remote, local))?;
+    let ours = connection(remote, local).ok()??;
     Some(ours.inode != 0)
+}
+
+/// Who has the end at `from` of the connection to `to`.
+pub(super) fn caller(from: SocketAddr, to: SocketAddr) -> io::Result<Option<Caller>> {
+    let theirs = connection(from, to)?;
+    Ok(theirs.map(|socket| Caller {
+        user: socket.user,
+        pid: owner::find(&[socket.inode]),
+    }))
+}
+
+/// The end at `local` of a connection to `remote`.
+fn connection(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<TcpSocket>> {
+    let sockets = tcp_sockets(local.port(), Wanted::Connections)?;
+    let is_it = |socket: &TcpSocket| is_same(socket.local, local) && is_same(socket.remote, remote);
+    Ok(sockets.into_iter().find(is_it))
 }
 
 fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
@@ -114,6 +128,7 @@ mod tests {
             remote,
             state: State::Listen,
             queue: 0,
+            user: 0,
             inode: 1,
             v6_only,
         }
@@ -172,11 +187,17 @@ mod tests {
             let accepted = listener.accept().unwrap();
             assert_eq!(counts(address), (1, 0, 0));
             assert_eq!(is_accepted(local, address), Some(true));
+            let of_ours = Caller {
+                user: rustix::process::getuid().as_raw(),
+                pid: Some(std::process::id()),
+            };
+            assert_eq!(caller(local, address).unwrap(), Some(of_ours));
             client.shutdown(std::net::Shutdown::Write).unwrap();
             assert_eq!(counts(address), (0, 1, 0));
             drop((client, accepted, listener));
             let state = inspect(address, None, Wanted::Connections);
             assert_eq!(state, ListenState::Absent);
+            assert_eq!(caller(local, address).unwrap(), None);
         }
     }
 

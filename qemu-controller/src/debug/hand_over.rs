@@ -11,6 +11,7 @@
 //! the guest, a second debugger is turned away and not put into the stub's queue, and one that came
 //! for a moment is not missed.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -21,16 +22,16 @@ use std::time::Duration;
 use gdb_port::StubAddress;
 use qemu_launch::{Argv, Endpoint};
 use qmp_proto::commands::QueryStatus;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink, split};
+use tokio::io::{AsyncWriteExt as _, copy, sink, split};
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
-use tracing::{Instrument as _, debug};
+use tokio::time::timeout;
+use tracing::{Instrument as _, debug, warn};
 
 use super::attach::{Attachment, Place, run_on};
 use super::error::DebugError;
-use super::listener::{Listener, Peer};
+use super::listener::{DebuggerListener, Visitor};
 use super::{Debugger, KeepAlive, UNATTENDED, connect};
 use crate::client::Shared;
 use crate::client::command::command;
@@ -40,12 +41,6 @@ use crate::client::transport::tokio_stream;
 use crate::config::QemuConfig;
 use crate::error::CommandError;
 use crate::session::Session;
-
-/// How long a connection may say nothing before it is no debugger's.
-const SILENCE: Duration = Duration::from_secs(10);
-
-/// After the system would not accept a connection, for want of descriptors mostly.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// How long QEMU may take for what a debugger asked for last, before its stub is taken away.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -77,9 +72,9 @@ struct Visits {
 
 impl Debugger {
     /// Lets a real debugger have the guest: it can connect here from now on, and the guest stays
-    /// as it is until one has come. [`Endpoint::PrivateSocket`] is a unix socket in a folder that
-    /// nobody else can enter; any local user can connect to [`Endpoint::Loopback`], and has the
-    /// monitor by it, which reaches files and programs. QEMU itself listens nowhere.
+    /// as it is until one has come. It has the monitor by that, which reaches files and programs, so
+    /// nobody but this user's own (and root's) is let in, as [`DebuggerListener`] says. QEMU itself
+    /// listens nowhere.
     ///
     /// ```no_run
     /// # async fn example(session: qemu_controller::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -97,7 +92,8 @@ impl Debugger {
     /// [`DebugError::Listen`] where nobody can be let connect, with the port or path; the debugger
     /// is dropped then.
     pub async fn hand_over(self, at: Endpoint) -> Result<HandOver, DebugError> {
-        let (listener, address) = Listener::bind(&at)?;
+        let listener = DebuggerListener::bind(&at)?;
+        let address = listener.address().clone();
         let (session, deadline) = (self.session.clone(), self.session.deadline);
         let shared = session.inner.shared.share();
         let (visits, seen) = watch::channel(Visits::default());
@@ -261,7 +257,7 @@ enum Orders {
 struct Waiting {
     shared: Arc<Shared>,
     keep_alive: Option<KeepAlive>,
-    listener: Listener,
+    listener: DebuggerListener,
     visits: watch::Sender<Visits>,
     orders: watch::Receiver<Orders>,
     /// The guest was stopped for the debugger of ours alone, and none has come since.
@@ -275,7 +271,7 @@ impl Waiting {
     async fn serve(mut self) -> bool {
         loop {
             let mut orders = self.orders.clone();
-            let first = tokio::select! {
+            let visitor = tokio::select! {
                 is_taken_back = until_over(&mut orders) => {
                     if !is_taken_back && self.should_run {
                         self.let_run().await;
@@ -283,10 +279,9 @@ impl Waiting {
                     return self.should_run;
                 }
                 _ = self.shared.end() => return false,
-                first = self.first_words() => first,
+                visitor = next(&mut self.listener) => visitor,
             };
-            let Some((peer, words)) = first else { continue };
-            if let Err(error) = self.visit(peer, &words).await {
+            if let Err(error) = self.visit(visitor).await {
                 // A QEMU that has ended, mostly.
                 debug!(%error, "no debugger can be let in any more");
                 return false;
@@ -294,22 +289,8 @@ impl Waiting {
         }
     }
 
-    /// Waits for somebody who connects and says something. A look at the port is nobody, and a web
-    /// page's request is no packet.
-    async fn first_words(&self) -> Option<(Peer, Vec<u8>)> {
-        let Ok(mut peer) = self.listener.accept().await else {
-            sleep(RETRY).await;
-            return None;
-        };
-        let mut words = vec![0; 1024];
-        let length = timeout(SILENCE, peer.read(&mut words)).await.ok()?.ok()?;
-        words.truncate(length);
-        let is_protocol = matches!(words.first(), Some(b'$' | b'+' | b'-' | 0x03));
-        is_protocol.then_some((peer, words))
-    }
-
     /// Gives a debugger a stub, and takes it away when it has gone.
-    async fn visit(&mut self, mut peer: Peer, words: &[u8]) -> Result<(), DebugError> {
+    async fn visit(&mut self, mut peer: Visitor) -> Result<(), DebugError> {
         let mut stub = {
             let _turn = self.take_turn().await?;
             let (socket, _) = connect::connect(&self.shared, UNATTENDED).await?;
@@ -323,9 +304,9 @@ impl Waiting {
         let has_gone = tokio::select! {
             // First of all: whoever comes when it has gone is the next, and not a second one.
             biased;
-            _ = relay(&mut peer, &mut stub, words) => true,
+            _ = relay(&mut peer, &mut stub) => true,
             _ = until_over(&mut orders) => false,
-            () = self.turn_away() => false,
+            never = turn_away(&mut self.listener) => match never {},
         };
         let mut listens = has_gone.then_some(peer);
         let _ = timeout(LAST_WORDS, last_words(&mut stub, listens.as_mut())).await;
@@ -336,16 +317,6 @@ impl Waiting {
             visits.runs = runs;
         });
         Ok(())
-    }
-
-    /// A stub serves one.
-    async fn turn_away(&self) {
-        loop {
-            match self.listener.accept().await {
-                Ok(second) => drop(second),
-                Err(_) => sleep(RETRY).await,
-            }
-        }
     }
 
     /// Removes the breakpoints that a debugger has left which was killed: our own handshake does.
@@ -371,6 +342,24 @@ impl Waiting {
     }
 }
 
+/// The next debugger that is let in.
+async fn next(listener: &mut DebuggerListener) -> Visitor {
+    loop {
+        match listener.next().await {
+            Ok(visitor) => return visitor,
+            Err(stranger) => warn!("{stranger}"),
+        }
+    }
+}
+
+/// A stub serves one.
+async fn turn_away(listener: &mut DebuggerListener) -> Infallible {
+    loop {
+        let second = next(listener).await;
+        tokio::spawn(async { second.refuse("another debugger is here already").await });
+    }
+}
+
 /// Waits until nobody is to be let in any more; whether the debugger of ours takes the guest back.
 async fn until_over(orders: &mut watch::Receiver<Orders>) -> bool {
     let taken = orders.wait_for(|orders| *orders == Orders::TakeBack).await;
@@ -378,8 +367,7 @@ async fn until_over(orders: &mut watch::Receiver<Orders>) -> bool {
 }
 
 /// Passes on what each says, until one of them has hung up.
-async fn relay(peer: &mut Peer, stub: &mut UnixStream, words: &[u8]) -> io::Result<()> {
-    stub.write_all(words).await?;
+async fn relay(peer: &mut Visitor, stub: &mut UnixStream) -> io::Result<()> {
     let (mut from_peer, mut to_peer) = split(peer);
     let (mut from_stub, mut to_stub) = stub.split();
     let ended = tokio::select! {
@@ -391,7 +379,7 @@ async fn relay(peer: &mut Peer, stub: &mut UnixStream, words: &[u8]) -> io::Resu
 
 /// What was asked for last is done when QEMU closes its end. A debugger that sends no more may still
 /// read the answer.
-async fn last_words(stub: &mut UnixStream, peer: Option<&mut Peer>) -> io::Result<()> {
+async fn last_words(stub: &mut UnixStream, peer: Option<&mut Visitor>) -> io::Result<()> {
     stub.shutdown().await?;
     match peer {
         Some(peer) => drop(copy(stub, peer).await),

@@ -64,6 +64,7 @@ pub(crate) use backtrace::Cause;
 pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
 pub use hand_over::HandOver;
+pub use listener::{DebuggerListener, Stranger, Visitor};
 pub use registers::Registers;
 pub(crate) use standing::Arrival;
 pub use until::{Stop, StopReason, Until};
