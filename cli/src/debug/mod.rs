@@ -43,6 +43,9 @@ pub(crate) use slot::Slot;
 /// What follows when a machine has gone.
 const ANEW: &str = "a new machine holds the firmware at its reset";
 
+/// Options that mean nothing while a debugger has the firmware.
+const OF_RUN: [&str; 4] = ["timeout", "on_fault", "bundle", "bundle_dir"];
+
 /// Hold a firmware in QEMU for the debugger of an editor, as long as you like
 ///
 /// The firmware is held at its reset until a debugger lets it run. The debugger may detach and come
@@ -50,9 +53,15 @@ const ANEW: &str = "a new machine holds the firmware at its reset";
 /// firmware's own end, and a firmware that was built anew bring a new machine, held at its reset.
 /// What the firmware prints goes to stdout, as of `run`.
 ///
-/// It ends by Ctrl-C, `monitor quit` or a closed terminal.
+/// It ends by Ctrl-C, `monitor quit` or a closed terminal. The debugger sees faults, and may take its
+/// time: `timeout`, `on-fault` and `bundle` of a configuration file are for `run`.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
+#[command(mut_args(|option| match OF_RUN.contains(&option.get_id().as_str()) {
+    // A variable that CI sets is no word of the user's.
+    true => option.hide(true).env(None::<&str>),
+    false => option,
+}))]
 pub(crate) struct Debug {
     /// The firmware, an ELF file
     #[arg(value_name = "FIRMWARE")]
@@ -126,6 +135,7 @@ pub(crate) fn debug(debug: Debug) -> u8 {
 }
 
 fn outcome(debug: &Debug, reporter: &Reporter) -> Result<Outcome, Failure> {
+    refuse_options_of_run(&debug.settings)?;
     let folder = std::env::current_dir().map_err(Failure::Folder)?;
     if let Some(editor) = debug.print {
         return print(editor, debug, &folder);
@@ -146,6 +156,22 @@ fn outcome(debug: &Debug, reporter: &Reporter) -> Result<Outcome, Failure> {
     // Whatever still runs in the background may hang for ever.
     runtime.shutdown_background();
     outcome
+}
+
+/// Refuses what would mean nothing, before it is relied on.
+fn refuse_options_of_run(settings: &Settings) -> Result<(), Failure> {
+    let given = [
+        ("--timeout", settings.timeout.is_some()),
+        ("--on-fault", settings.on_fault.is_some()),
+        ("--bundle", settings.bundle.is_some()),
+        ("--bundle-dir", settings.bundle_dir.is_some()),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(Failure::Debug(format!(
+            "{option} is an option of `run`: a debugger sees faults by itself, and takes its time"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Prints an editor's entry.

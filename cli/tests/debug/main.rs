@@ -380,6 +380,16 @@ fn a_port_that_is_in_use_is_named_and_a_socket_is_removed() {
 }
 
 #[test]
+fn options_that_mean_nothing_beside_a_debugger_are_refused() {
+    for option in ["--timeout=3s", "--on-fault=stop", "--bundle"] {
+        let tick = image("tick");
+        let call = Call::verb("debug", [tick.to_str().unwrap(), option]);
+        let said = call.ends_with(125).stderr;
+        assert!(said.contains("is an option of `run`"), "{said}");
+    }
+}
+
+#[test]
 fn gdb_in_the_same_terminal_has_ctrl_c_and_ends_it() {
     let tick = image("tick");
     let call = Call::verb(
