@@ -15,7 +15,9 @@ use crate::client::transcript::Transcript;
 use crate::client::transport::{BoxTransport, connect};
 use crate::config::Deadlines;
 use crate::session::error::StartError;
-use crate::session::start::{Progress, handshake, transcript_error};
+use crate::session::monitor::handshake;
+use crate::session::progress::Progress;
+use crate::session::start::transcript_error;
 use crate::session::{Inner, Session};
 
 /// How a session with a QEMU that runs already is to be. A plain [`Duration`] will do where only

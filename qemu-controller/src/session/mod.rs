@@ -6,6 +6,8 @@ pub(crate) mod start;
 pub(crate) mod attach;
 pub mod blocking;
 pub(crate) mod error;
+mod monitor;
+mod progress;
 pub(crate) mod stderr;
 pub(crate) mod stop;
 
