@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::Firmware;
-use crate::dwarf::functions::Function;
-use crate::dwarf::{Debug, LiveCode, Result, Unit, name};
+use crate::dwarf::functions::{Function, Inlined, Scope};
+use crate::dwarf::lines::Lines;
+use crate::dwarf::{Debug, Result, Unit, name};
 
-/// A function at an address, and where in the source. Displayed as `main at src/main.rs:12:5`.
+/// A function at an address, and where in the source. Displayed as `main at src/main.rs:12:5`; with
+/// an approximate line as `main near src/main.rs:12:5`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SourceFrame {
@@ -25,10 +27,14 @@ pub struct SourceFrame {
 pub struct SourceLocation {
     /// The file's path as the compiler knew it.
     pub file: Arc<str>,
-    /// The line, from 1; 0 for code that the compiler made up.
+    /// The line, from 1; 0 for code that the compiler made up, without any before it in its
+    /// function.
     pub line: u32,
     /// The column, from 1; 0 where it is not known.
     pub column: u32,
+    /// The compiler made this code up: the line is that of the code before it in the same function,
+    /// as gdb shows it. It may never have run.
+    pub approximate: bool,
 }
 
 /// A function's code. There may be several pieces of it.
@@ -54,10 +60,11 @@ impl Firmware {
         let live = self.live_code();
         let mut line_only = Vec::new();
         for unit in debug.units_at(address) {
-            let location = self.location(debug, unit, &live, address)?;
+            let lines = debug.lines(unit, &live)?;
             if let Some(function) = debug.functions(unit, &live)?.at(address) {
-                return frames(debug, unit, function, &live, address, location);
+                return frames(debug, unit, lines, function, address);
             }
+            let location = lines.row(address).and_then(|row| lines.location(row));
             if location.is_some() && line_only.is_empty() {
                 let symbol = self.symbol_at(address);
                 line_only.push(SourceFrame {
@@ -113,24 +120,6 @@ impl Firmware {
         }
         Ok(None)
     }
-
-    fn location(
-        &self,
-        debug: &Debug,
-        unit: &Unit,
-        live: &LiveCode<'_>,
-        address: u64,
-    ) -> Result<Option<SourceLocation>> {
-        let lines = debug.lines(unit, live)?;
-        let Some(row) = lines.row(address) else {
-            return Ok(None);
-        };
-        Ok(lines.path(row.file).map(|file| SourceLocation {
-            file,
-            line: row.line,
-            column: row.column,
-        }))
-    }
 }
 
 /// The addresses of a line.
@@ -146,30 +135,25 @@ pub struct LineAddresses {
 fn frames(
     debug: &Debug,
     unit: &Unit,
+    lines: &Lines,
     function: &Function,
-    live: &LiveCode<'_>,
     address: u64,
-    mut location: Option<SourceLocation>,
 ) -> Result<Vec<SourceFrame>> {
     let scopes = function.scopes(&debug.dwarf, &unit.unit, debug.budget())?;
+    let mut location = location(lines, function, scopes, address);
     let mut frames = Vec::new();
-    for scope in Function::chain(scopes, address).into_iter().rev() {
-        let Some(inlined) = &scope.inlined else {
-            continue;
-        };
+    for (scope, inlined) in inlined_at(scopes, address) {
         let named = || {
             name::function(debug, &unit.unit, scope.offset)
                 .ok()
                 .flatten()
         };
-        let call = debug
-            .lines(unit, live)?
-            .path(inlined.call_file)
-            .map(|file| SourceLocation {
-                file,
-                line: inlined.call_line,
-                column: inlined.call_column,
-            });
+        let call = lines.path(inlined.call_file).map(|file| SourceLocation {
+            file,
+            line: inlined.call_line,
+            column: inlined.call_column,
+            approximate: false,
+        });
         frames.push(SourceFrame {
             function: inlined.name.get_or_init(named).clone(),
             location: std::mem::replace(&mut location, call),
@@ -185,6 +169,40 @@ fn frames(
     Ok(frames)
 }
 
+/// Where the code of an address is from. Where it is from no line: the line before it in the
+/// function that is the innermost one there.
+fn location(
+    lines: &Lines,
+    function: &Function,
+    scopes: &[Scope],
+    address: u64,
+) -> Option<SourceLocation> {
+    let own = lines.row(address)?;
+    if own.line != 0 {
+        return lines.location(own);
+    }
+    let innermost = |address| {
+        inlined_at(scopes, address)
+            .next()
+            .map(|(scope, _)| scope.offset)
+    };
+    let here = innermost(address);
+    let mut before = lines.lines_before(address);
+    match before.find(|row| function.holds(row.address) && innermost(row.address) == here) {
+        Some(row) => lines.location(row).map(|found| SourceLocation {
+            approximate: true,
+            ..found
+        }),
+        None => lines.location(own),
+    }
+}
+
+/// The functions that were inlined at an address, innermost first.
+fn inlined_at(scopes: &[Scope], address: u64) -> impl Iterator<Item = (&Scope, &Inlined)> {
+    let chain = Function::chain(scopes, address).into_iter().rev();
+    chain.filter_map(|scope| Some((scope, scope.inlined.as_ref()?)))
+}
+
 fn function_name(debug: &Debug, unit: &Unit, function: &Function) -> Result<Option<Arc<str>>> {
     let named = || {
         name::function(debug, &unit.unit, function.offset)
@@ -198,7 +216,8 @@ impl fmt::Display for SourceFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.function.as_deref().unwrap_or("??"))?;
         if let Some(location) = &self.location {
-            write!(f, " at {location}")?;
+            let at = if location.approximate { "near" } else { "at" };
+            write!(f, " {at} {location}")?;
         }
         if self.inlined {
             f.write_str(" (inlined)")?;

@@ -54,24 +54,45 @@ fn each_crate_depends_on_lower_ones_alone() {
     }
 }
 
-/// Asked of `cargo tree`: `cargo metadata` mixes in the features that other crates ask for.
+/// The names of all crates that one pulls in with these features. Asked of `cargo tree`: `cargo
+/// metadata` mixes in the features that other crates ask for.
+fn pulled_in(package: &str, features: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--package", package, "--features", features])
+        .args(["--edges", "normal", "--target", "all", "--prefix", "none"])
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    text.lines().filter_map(first).collect()
+}
+
 #[test]
 fn the_sans_io_crates_pull_in_no_runtime_and_no_socket() {
     for (package, known) in [("qmp-proto", "serde_core"), ("gdb-remote", "quick-xml")] {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--package", package])
-            .args(["--edges", "normal", "--target", "all", "--prefix", "none"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let names: BTreeSet<&str> = text
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .collect();
-        assert!(names.contains(known), "{text}");
+        let names = pulled_in(package, "");
+        assert!(names.contains(known), "{names:?}");
         for forbidden in ["tokio", "mio", "socket2", "async-io", "smol"] {
-            assert!(!names.contains(forbidden), "{forbidden} in {text}");
+            assert!(!names.contains(forbidden), "{forbidden} in {names:?}");
         }
+    }
+}
+
+/// What `qemu-controller`'s Cargo.toml says of its features.
+#[test]
+fn a_feature_that_is_off_costs_no_crate() {
+    let crates = |features| pulled_in("qemu-controller", features);
+    let (none, source) = (crates(""), crates("source"));
+    assert!(
+        none.contains("object") && !none.contains("gimli"),
+        "{none:?}"
+    );
+    assert_eq!(crates("debugger"), none);
+    assert!(source.contains("gimli") && source.is_superset(&none));
+    assert_eq!(source.len(), none.len() + 6, "{source:?}");
+    for features in ["bundle", "coverage", "rtt", "tests"] {
+        assert!(crates(features).is_subset(&source), "{features}");
     }
 }
 

@@ -6,6 +6,7 @@ use gimli::{AttributeValue, EntriesRaw, UnitOffset};
 
 use super::{Budget, Bytes, LiveCode, Result};
 use crate::error::DebugInfoError;
+use crate::image::Architecture;
 
 /// Deeper blocks are a lie, or more than anybody wants to read.
 const MAX_DEPTH: usize = 200;
@@ -66,6 +67,12 @@ impl Functions {
             }
             let attributes = Attributes::read(&mut entries, abbreviation)?;
             let mut ranges = attributes.ranges(dwarf, unit, budget)?;
+            if live.image.architecture == Architecture::Arm {
+                // GNU as gives a Thumb function the address of its symbol, with the bit of Thumb.
+                ranges
+                    .iter_mut()
+                    .for_each(|range| *range = range.start & !1..range.end & !1);
+            }
             ranges.retain(|range| live.function(range.start));
             if ranges.is_empty() {
                 continue;
@@ -100,6 +107,10 @@ impl Functions {
 }
 
 impl Function {
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        self.ranges.iter().any(|range| range.contains(&address))
+    }
+
     pub(crate) fn scopes(
         &self,
         dwarf: &gimli::Dwarf<Bytes>,

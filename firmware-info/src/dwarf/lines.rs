@@ -7,9 +7,13 @@ use gimli::{AttributeValue, ColumnType, DebugLineOffset, Reader as _, Section as
 use super::{Budget, Bytes, LiveCode, Result};
 use crate::code_lines::CodeLine;
 use crate::error::DebugInfoError;
+use crate::source::SourceLocation;
 
 /// A longer path is cut.
 const MAX_PATH: usize = 4096;
+
+/// How many rows before an address are looked at for a line.
+const NEAR: usize = 32;
 
 #[derive(Default)]
 pub(crate) struct Lines {
@@ -118,18 +122,27 @@ impl Lines {
     /// statement, as gdb chooses, or else the last. Behind several statements that have the same
     /// address compilers add rows that only refine a position within one.
     pub(crate) fn row(&self, address: u64) -> Option<&Row> {
+        let rows = self.rows_to(address)?;
+        let last = rows.last()?;
+        let first = rows.partition_point(|row| row.address < last.address);
+        Some(chosen(&rows[first..], last))
+    }
+
+    /// Rows that have a line, before an address of code that the compiler made up: the nearest
+    /// first, and not all of them.
+    pub(crate) fn lines_before(&self, address: u64) -> impl Iterator<Item = &Row> {
+        let rows = self.rows_to(address).unwrap_or_default();
+        rows.iter().rev().take(NEAR).filter(|row| row.line != 0)
+    }
+
+    /// The rows at or before an address, of the sequence that it is in.
+    fn rows_to(&self, address: u64) -> Option<&[Row]> {
         let after = self
             .sequences
             .partition_point(|sequence| sequence.begin <= address);
-        let sequence = self.sequences[..after]
-            .last()
-            .filter(|sequence| address < sequence.end)?;
+        let sequence = self.sequences[..after].last()?;
         let after = sequence.rows.partition_point(|row| row.address <= address);
-        let last = sequence.rows[..after].last()?;
-        let first = sequence
-            .rows
-            .partition_point(|row| row.address < last.address);
-        Some(chosen(&sequence.rows[first..after], last))
+        (address < sequence.end).then_some(&sequence.rows[..after])
     }
 
     /// All pieces of code that come from a line, each with the row that [`row`](Self::row) chooses.
@@ -205,6 +218,15 @@ impl Lines {
         let path = self.render(file);
         path.strip_suffix(wanted).is_some_and(|head| {
             head.is_empty() || head.ends_with(['/', '\\']) || wanted.starts_with('/')
+        })
+    }
+
+    pub(crate) fn location(&self, row: &Row) -> Option<SourceLocation> {
+        self.path(row.file).map(|file| SourceLocation {
+            file,
+            line: row.line,
+            column: row.column,
+            approximate: false,
         })
     }
 

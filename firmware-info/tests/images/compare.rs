@@ -185,19 +185,25 @@ fn known_difference(
             false => (backtrace.end == End::Reset).then_some("gdb ends, here it goes on"),
         };
     };
-    let same_place = (ours.0, &ours.2, ours.3) == (theirs.0, &theirs.2, theirs.3);
-    // Code without a line of its own: gdb shows the line before it.
-    if ours.0 == theirs.0 && ours.1 == theirs.1 && ours.2 == theirs.2 && ours.3 == 0 {
+    // Code without a line of its own: gdb shows the line before it, even one of another function.
+    let at = frame.functions.first()?.location.as_ref();
+    if (ours.0, &ours.1) == (theirs.0, &theirs.1)
+        && at.is_some_and(|at| at.approximate || at.line == 0)
+    {
         return Some("no line of its own");
     }
-    let symbol = frame.symbol.as_ref()?;
-    // Several names for one address, as the arithmetic of libgcc has them, or a function that is
-    // exported under another name than the source has.
-    let aliases = firmware
+    let same_place = (ours.0, &ours.2, ours.3) == (theirs.0, &theirs.2, theirs.3);
+    let mut called_theirs = firmware
         .symbols()
-        .filter(|other| other.address == symbol.symbol.address);
-    let is_alias = aliases
-        .into_iter()
-        .any(|alias| name(&alias.name) == theirs.1);
-    (same_place && (is_alias || ours.1 == symbol.symbol.raw_name)).then_some("another name")
+        .filter(|other| name(&other.name) == theirs.1)
+        .peekable();
+    let dropped =
+        called_theirs.peek().is_none() && ours.1 == frame.symbol.as_ref()?.symbol.raw_name;
+    let is_alias =
+        called_theirs.any(|alias| (alias.address..alias.address + alias.size).contains(&frame.pc));
+    match (same_place, is_alias, dropped) {
+        (true, true, _) => Some("another name of the same code"),
+        (true, _, true) => Some("gdb names a function that the linker dropped"),
+        _ => None,
+    }
 }

@@ -57,6 +57,35 @@ fn the_ranges_of_a_function_are_those_of_its_symbol() {
     }
 }
 
+/// GNU as gives them an address with the bit of Thumb. gdb takes that for the address.
+#[test]
+fn functions_of_assembly_have_the_name_that_they_are_called_by() {
+    let firmware = firmware("c/o2");
+    let function = firmware.symbol("__aeabi_dmul").unwrap();
+    for at in [0, 1, 2, function.size - 1] {
+        let frames = firmware.source_frames(function.address + at).unwrap();
+        assert_eq!(frames[0].function.as_deref(), Some("__aeabi_dmul"), "{at}");
+    }
+}
+
+#[test]
+fn code_of_no_line_has_the_line_before_it_in_its_function() {
+    for (name, address, wanted) in [
+        ("aprofile/aarch64", 0x4001_001c, "weigh near main.rs:42:5"),
+        // Right behind what was inlined, whose line gdb shows.
+        ("rust/release", 0x5b8, "round near main.rs:101:8"),
+        // Nothing else of its function is before it.
+        ("riscv/release", 0x8000_0014, "weigh at mod.rs"),
+    ] {
+        let frames = firmware(name).source_frames(address).unwrap();
+        let text = frames[0].to_string();
+        let (function, place) = text.rsplit_once(' ').unwrap();
+        let last = |path: &str| path.rsplit([':', '/']).next().unwrap().to_owned();
+        let file = place.rsplit('/').next().unwrap();
+        assert_eq!(format!("{} {file}", last(function)), wanted, "{name}");
+    }
+}
+
 #[test]
 fn names_are_found_as_written_and_others_are_proposed() {
     let firmware = firmware("rust/debug");

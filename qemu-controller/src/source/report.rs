@@ -315,6 +315,7 @@ fn frame_json(frame: &Frame) -> Value {
             "file": location.map(|location| &*location.file),
             "line": location.map(|location| location.line).filter(|line| *line != 0),
             "column": location.map(|location| location.column).filter(|column| *column != 0),
+            "approximate": location.is_some_and(|location| location.approximate),
             "inlined": function.inlined,
         })
     });

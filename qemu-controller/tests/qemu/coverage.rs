@@ -88,12 +88,13 @@ fn check(
     visited: &BTreeSet<u64>,
 ) {
     // What the debugger shows at each stop. Lines where no statement begins are no lines of the
-    // report; gdb shows them.
+    // report, and code that the compiler made up has none; gdb shows them.
     let listed = coverage.files();
     let mut stepped = BTreeMap::<String, BTreeSet<u32>>::new();
     for address in visited {
         let frames = firmware.source_frames(*address).unwrap();
-        let Some(location) = frames.first().and_then(|frame| frame.location.as_ref()) else {
+        let location = frames.first().and_then(|frame| frame.location.as_ref());
+        let Some(location) = location.filter(|location| !location.approximate) else {
             continue;
         };
         let file = listed.get(&*location.file);
