@@ -4,7 +4,9 @@
 //! Nothing is installed unannounced: the command is shown before it runs, and where it may not or
 //! cannot run, the error names it. [`plan()`] decides from the few [`Facts`] that matter.
 
+mod apt;
 mod backports;
+mod kernels;
 mod plan;
 mod rust_target;
 
@@ -86,18 +88,25 @@ pub(crate) fn ensure_gdb(no_install: bool) -> anyhow::Result<()> {
     ensure(Tool::Gdb, no_install)
 }
 
-/// Makes sure that what the tests on firmware of others need is there; installs it where that is
+/// Makes sure that the firmware of others is there that the tests run; installs it where that is
 /// allowed and possible.
 pub(crate) fn ensure_foreign(no_install: bool) -> anyhow::Result<()> {
-    let needed = [
-        Tool::Qemu("qemu-system-arm"),
-        Tool::Qemu("qemu-system-aarch64"),
-        Tool::MicroPython,
-        Tool::UBoot,
-    ];
-    needed
+    [Tool::MicroPython, Tool::UBoot]
         .into_iter()
         .try_for_each(|tool| ensure(tool, no_install))
+}
+
+/// The folder of Debian's kernels: the one that QEMU_CONTROLLER_GUESTS names, or our own, into
+/// which they are fetched.
+pub(crate) fn kernels(no_install: bool) -> anyhow::Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("QEMU_CONTROLLER_GUESTS") {
+        return Ok(folder.into());
+    }
+    let folder = workspace::metadata()?.target_directory.join("guests");
+    if !no_install {
+        kernels::unpack(folder.as_std_path())?;
+    }
+    Ok(folder.into())
 }
 
 /// Makes sure that lldb-dap is there; installs it where that is allowed and possible.

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     process::ExitCode,
 };
 
@@ -43,7 +44,8 @@ enum Part {
     Unit,
     /// The tests on real QEMU
     Integration,
-    /// The tests on firmware that others wrote, which is installed from Debian's packages first
+    /// The tests on firmware that others wrote, which is installed from Debian's packages first; with
+    /// QEMU_CONTROLLER_LONG set on Linux kernels as well (180 MB are fetched)
     Foreign,
     /// An editor's debug adapter, lldb-dap, driven by the entry that `debug --write` writes; it is
     /// installed from Debian's packages first (45 MB, 220 MB on the disk)
@@ -126,25 +128,36 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     if matches!(args.part, None | Some(Part::Unit)) {
         steps.extend(unit_steps(&targets));
     }
+    // Until all have run: a variant has the folder by which the tests find it.
+    let qemus = match args.part {
+        Some(Part::Unit | Part::Editors) => Vec::new(),
+        None | Some(Part::Integration | Part::Foreign) => {
+            setup::ensure_boards(args.no_install)?;
+            args.further.variants()?
+        }
+    };
     if args.part == Some(Part::Foreign) {
         setup::ensure_foreign(args.no_install)?;
-        steps.extend(foreign_steps(&targets));
+        let is_long = std::env::var_os("QEMU_CONTROLLER_LONG").is_some();
+        let kernels = match is_long {
+            true => Some(setup::kernels(args.no_install)?),
+            false => None,
+        };
+        for qemu in &qemus {
+            steps.push(foreign_step(&targets, qemu, kernels.as_deref()));
+        }
     }
     if args.part == Some(Part::Editors) {
         setup::ensure_lldb_dap(args.no_install)?;
         steps.extend(editor_steps(&targets));
     }
-    // Until all have run: a variant has the folder by which the tests find it.
-    let qemus;
     if matches!(args.part, None | Some(Part::Integration)) {
-        setup::ensure_boards(args.no_install)?;
         setup::ensure_rust_target(args.no_install)?;
         let insist = args.gdb || std::env::var_os("CI").is_some_and(|value| value == "true");
         if insist && !targets.gdb.is_empty() {
             setup::ensure_gdb(args.no_install)?;
         }
         let gdb = setup::gdb_is_installed()?;
-        qemus = args.further.variants()?;
         steps.extend(qemus.iter().flat_map(|qemu| suites(&targets, gdb, qemu)));
         steps.extend(examples());
     }
@@ -173,8 +186,14 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
     ]
 }
 
-fn foreign_steps(targets: &TestTargets) -> Vec<Step> {
-    vec![test_step("tests on firmware of others", &targets.foreign)]
+/// In its long form with Linux kernels, which are in this folder.
+fn foreign_step(targets: &TestTargets, qemu: &Variant, kernels: Option<&Path>) -> Step {
+    let name = format!("tests on firmware of others, on QEMU {}", qemu.version);
+    let step = on(qemu, test_step(&name, &targets.foreign));
+    match kernels {
+        Some(folder) => step.with_env("QEMU_CONTROLLER_GUESTS", folder),
+        None => step,
+    }
 }
 
 fn editor_steps(targets: &TestTargets) -> Vec<Step> {
@@ -189,14 +208,15 @@ fn test_step(name: &str, targets: &BTreeSet<String>) -> Step {
     )
 }
 
+/// The step, in an environment in which its tests find this QEMU.
+fn on(qemu: &Variant, step: Step) -> Step {
+    let environment = qemu.environment().into_iter();
+    environment.fold(step, |step, (name, value)| step.with_env(name, value))
+}
+
 /// The test targets that need QEMU, on one of them.
 fn suites(targets: &TestTargets, gdb_is_installed: bool, qemu: &Variant) -> Vec<Step> {
-    let tests = |name: &str, targets| {
-        let step = test_step(name, targets);
-        qemu.environment()
-            .into_iter()
-            .fold(step, |step, (name, value)| step.with_env(name, value))
-    };
+    let tests = |name: &str, targets| on(qemu, test_step(name, targets));
     let mut steps = Vec::new();
     if !targets.qemu.is_empty() {
         steps.push(tests(
@@ -412,7 +432,7 @@ mod tests {
         let targets = TestTargets::of(&metadata).unwrap();
         let mut steps = unit_steps(&targets);
         steps.extend(suites(&targets, true, &installed()));
-        steps.extend(foreign_steps(&targets));
+        steps.push(foreign_step(&targets, &installed(), None));
         steps.extend(editor_steps(&targets));
         let shown = commands(&steps).join("\n") + "\n";
         for target in metadata

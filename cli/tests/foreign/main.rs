@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use qemu_controller::{QemuConfig, Session};
 
+mod guests;
+
 /// Ample, and still an end: nothing in a test should come near it.
 const DEADLINE: Duration = Duration::from_secs(60);
 

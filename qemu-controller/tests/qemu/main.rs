@@ -21,7 +21,6 @@ mod endings;
 mod endpoints;
 mod forks;
 mod gdb;
-mod guests;
 mod kill_matrix;
 mod main_job;
 mod memory;

@@ -5,15 +5,14 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use qemu_launch::discover::Qemu;
 
-/// Debian's own, as every mirror has what it has.
-const MIRROR: &str = "http://deb.debian.org/debian";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+use super::apt::{self, Apt};
+
 /// The program that the tests start, and the packages of the targets that `sweep` walks.
 const PROGRAM: &str = "qemu-system-arm";
 const PACKAGES: [&str; 4] = [
@@ -29,17 +28,23 @@ pub(super) fn unpack(folder: &Path) -> anyhow::Result<PathBuf> {
         fs::read_to_string("/etc/os-release").context("what system this is cannot be read")?;
     let suite = suite(&release)?;
     let folder = std::path::absolute(folder)?;
-    let apt = Apt::new(&folder.join("apt"), suite)?;
+    let backports = format!("{suite}-backports");
+    let sources = [suite, &backports].map(|suite| apt::source(suite, None));
+    let mut apt = Apt::new(&folder.join("apt"), &sources)?;
+    apt.options
+        .extend(["--target-release".to_owned(), backports.clone()]);
     apt.update()?;
-    let names = apt.wanted()?;
+    let names = wanted(&apt, &backports)?;
     let packages = folder.join("packages");
     fs::create_dir_all(&packages)?;
     apt.download(&names, &packages)?;
     for package in fs::read_dir(&packages)? {
-        run(Command::new("dpkg")
-            .arg("-x")
-            .arg(package?.path())
-            .arg(&folder))?;
+        apt::run(
+            Command::new("dpkg")
+                .arg("-x")
+                .arg(package?.path())
+                .arg(&folder),
+        )?;
     }
     write_programs(&folder)?;
     let program = folder.join(PROGRAM);
@@ -72,67 +77,16 @@ fn suite(os_release: &str) -> anyhow::Result<&str> {
     value("VERSION_CODENAME").context("/etc/os-release names no release")
 }
 
-/// `apt-get` with lists and a cache of its own: what this machine installs from is left as it is.
-struct Apt {
-    options: Vec<String>,
-    backports: String,
-}
-
-impl Apt {
-    fn new(folder: &Path, suite: &str) -> anyhow::Result<Self> {
-        for part in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(part))?;
-        }
-        let backports = format!("{suite}-backports");
-        let sources: String = [suite, &backports]
-            .map(|suite| format!("deb [signed-by={KEYRING}] {MIRROR} {suite} main\n"))
-            .concat();
-        fs::write(folder.join("sources.list"), sources)?;
-        let option = |key: &str, value: &str| {
-            format!("--option=Dir::{key}={}", folder.join(value).display())
-        };
-        let options = vec![
-            option("Etc::sourcelist", "sources.list"),
-            "--option=Dir::Etc::sourceparts=-".to_owned(),
-            option("State::lists", "lists"),
-            option("Cache", "cache"),
-            // Its own user could not write here.
-            "--option=APT::Sandbox::User=".to_owned(),
-        ];
-        Ok(Self { options, backports })
-    }
-
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("apt-get");
-        command
-            .args(["--quiet", "--quiet"])
-            .args(&self.options)
-            .args(["--target-release", &self.backports]);
-        command.args(words);
-        command
-    }
-
-    fn update(&self) -> anyhow::Result<()> {
-        run(&mut self.command(&["update"])).map(drop)
-    }
-
-    /// The packages that would be installed: QEMU's own, and libraries that are missing or too old.
-    fn wanted(&self) -> anyhow::Result<Vec<String>> {
-        let mut install = self.command(&["--simulate", "install", "--no-install-recommends"]);
-        let plan = run(install.args(PACKAGES))?;
-        let names = to_install(&plan);
-        ensure!(
-            !names.is_empty(),
-            "QEMU of {} is installed already: nothing to unpack",
-            self.backports
-        );
-        Ok(names)
-    }
-
-    fn download(&self, names: &[String], folder: &Path) -> anyhow::Result<()> {
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        run(self.command(&["download"]).args(names).current_dir(folder)).map(drop)
-    }
+/// The packages that would be installed: QEMU's own, and libraries that are missing or too old.
+fn wanted(apt: &Apt, backports: &str) -> anyhow::Result<Vec<String>> {
+    let mut install = apt.command("apt-get");
+    install.args(["--simulate", "install", "--no-install-recommends"]);
+    let names = to_install(&apt::run(install.args(PACKAGES))?);
+    ensure!(
+        !names.is_empty(),
+        "QEMU of {backports} is installed already: nothing to unpack"
+    );
+    Ok(names)
 }
 
 /// Of a simulated installation.
@@ -174,26 +128,6 @@ fn write_script(script: &Path, program: &Path, libraries: &Path) -> anyhow::Resu
     Ok(())
 }
 
-/// Runs a command to its end; what it printed.
-fn run(command: &mut Command) -> anyhow::Result<String> {
-    let shown = format!(
-        "{:?} {:?}",
-        command.get_program(),
-        command.get_args().collect::<Vec<_>>()
-    );
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {shown}"))?;
-    if !output.status.success() {
-        bail!(
-            "{shown} failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,7 +160,7 @@ mod tests {
         write_programs(folder.path()).unwrap();
         let program = folder.path().join(PROGRAM);
         // Read and not executed: a child of another test may still have it open for writing.
-        let said = run(Command::new("bash").arg(&program).args(["a b", "c"])).unwrap();
+        let said = apt::run(Command::new("bash").arg(&program).args(["a b", "c"])).unwrap();
         assert!(said.contains("a b c"), "{said}");
         assert!(said.contains("usr/lib/any-linux-gnu/qemu"), "{said}");
     }
