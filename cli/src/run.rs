@@ -1,10 +1,12 @@
 //! `run`: from the arguments to the exit status.
 
 use std::future::pending;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
-use qemu_controller::{Endpoint, Session, StartError};
+use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 use serde_json::json;
+use tokio::net::unix::pipe;
 
 use crate::args::Run;
 use crate::bundle::Bundling;
@@ -86,68 +88,20 @@ pub(crate) async fn in_qemu(
     signals: &mut Signals,
     slot: Option<&Slot>,
 ) -> Result<Outcome, Failure> {
-    let expected = Expectation::of(run)?;
-    let send_after = run
-        .send_after
-        .as_deref()
-        .map(Expectation::text)
-        .transpose()?;
-    let expecting = expected.is_some();
-    let mut others = run.inputs();
-    others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
-    let logs = Logs::of(run)?;
     let bundling = Bundling::of(run, settings).filter(|_| slot.is_none());
-    let (output, stdout) = Output::new(
-        settings.log.as_deref(),
-        &others,
-        expected,
-        send_after,
-        reporter.in_a_line(),
-        logs.console(),
-        bundling.as_ref().map(|bundling| bundling.output.clone()),
-    )?;
-    others.extend(settings.log.as_deref().map(|log| (log, "the log")));
-    let coverage = coverage::Report::open(run, &others)?;
-    let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
-    let streams = Streams { stdin, stdout };
     let limit = Limit::new(settings, since);
-    // With a debugger, who takes his time, it counts once he has left.
-    let limit_of_start = match run.gdb {
-        Some(_) => Limit::none(),
-        None => limit,
-    };
-    let config = machine::config(run, settings, streams, &logs)?;
-    let config = match &bundling {
-        Some(bundling) => bundling.config(config),
-        None => config,
-    };
-    let started = tokio::select! {
-        started = limit_of_start.wait_for(Session::start(config)) => started,
-        // A start that is given up leaves no process.
-        signal = signals.next() => return Ok(Outcome::Interrupted { signal, place: None }),
-        outcome = print_list(&output, reporter) => return outcome,
-    };
-    let session = match started {
-        Some(Ok(session)) => session,
-        Some(Err(StartError::Exited { exit, .. }))
-            if exit.success() && machine::asks_for_list(run, settings) =>
-        {
-            output.enter(Phase::Ended);
-            let all = async {
-                output.print(reporter).await?;
-                output.finish(None).await
-            };
-            let printed = tokio::select! {
-                printed = limit.wait_for(all) => printed,
-                _ = signals.next() => None,
-            };
-            return match printed {
-                Some(Err(cut)) => cut.outcome(),
-                _ => Ok(Outcome::Listed),
-            };
-        }
-        Some(Err(error)) => return Err(machine::explain(error, run, settings)),
-        None => return Ok(Outcome::TimedOut(limit.words("QEMU was still starting"))),
+    let expected = Expectation::of(run)?;
+    let expecting = expected.is_some();
+    let (around, config) = Around::new(run, settings, reporter, expected, bundling.as_ref())?;
+    let Around {
+        output,
+        logs,
+        coverage,
+        tt,
+    } = around;
+    let session = match start(run, settings, reporter, config, &output, limit, signals).await? {
+        ControlFlow::Continue(session) => session,
+        ControlFlow::Break(outcome) => return Ok(outcome),
     };
     output.begin()?;
     let coverage = coverage.map(|report| (report, coverage::Report::read_lines(&session)));
@@ -175,16 +129,13 @@ pub(crate) async fn in_qemu(
         bundling.before_the_end(&session, outcome).await;
     }
     session.stop().await?;
-    let outcome = running.finish_output(outcome?, signals).await?;
-    let outcome = match coverage {
-        Some((report, lines)) => {
-            let name = test_run::firmware_name(run.firmware.as_deref());
-            let executed = session.executed_code();
-            let runs = executed.map(|executed| Runs::of_one_test(name, executed));
-            report.finish(runs, lines, outcome, reporter).await?
-        }
-        None => outcome,
-    };
+    let mut outcome = running.finish_output(outcome?, signals).await?;
+    if let Some((report, lines)) = coverage {
+        let name = test_run::firmware_name(run.firmware.as_deref());
+        let executed = session.executed_code();
+        let runs = executed.map(|executed| Runs::of_one_test(name, executed));
+        outcome = report.finish(runs, lines, outcome, reporter).await?;
+    }
     if let Some(bundling) = &bundling {
         let written = bundling.finish(run, settings, &session, &outcome, reporter);
         tokio::select! {
@@ -194,6 +145,117 @@ pub(crate) async fn in_qemu(
         }
     }
     Ok(outcome)
+}
+
+/// What is around a machine before it is started.
+struct Around {
+    output: Output,
+    logs: Logs,
+    coverage: Option<coverage::Report>,
+    /// Where the file `:tt` reads from.
+    tt: pipe::Sender,
+}
+
+impl Around {
+    /// Opens what is written, and says how the machine is connected to it.
+    fn new(
+        run: &Run,
+        settings: &Settings,
+        reporter: &Reporter,
+        expected: Option<Expectation>,
+        bundling: Option<&Bundling>,
+    ) -> Result<(Self, QemuConfig), Failure> {
+        let send_after = run.send_after.as_deref();
+        let send_after = send_after.map(Expectation::text).transpose()?;
+        let mut others = run.inputs();
+        others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
+        let logs = Logs::of(run)?;
+        let (output, stdout) = Output::new(
+            settings.log.as_deref(),
+            &others,
+            expected,
+            send_after,
+            reporter.in_a_line(),
+            logs.console(),
+            bundling.map(|bundling| bundling.output.clone()),
+        )?;
+        others.extend(settings.log.as_deref().map(|log| (log, "the log")));
+        let coverage = coverage::Report::open(run, &others)?;
+        let (tt, stdin) = input::tt().map_err(Failure::system("make a pipe"))?;
+        let config = machine::config(run, settings, Streams { stdin, stdout }, &logs)?;
+        let config = match bundling {
+            Some(bundling) => bundling.config(config),
+            None => config,
+        };
+        let around = Self {
+            output,
+            logs,
+            coverage,
+            tt,
+        };
+        Ok((around, config))
+    }
+}
+
+/// Starts the machine; an outcome where that is all there is to the run.
+async fn start(
+    run: &Run,
+    settings: &Settings,
+    reporter: &Reporter,
+    config: QemuConfig,
+    output: &Output,
+    limit: Limit,
+    signals: &mut Signals,
+) -> Result<ControlFlow<Outcome, Session>, Failure> {
+    // With a debugger, who takes his time, it counts once he has left.
+    let limit_of_start = match run.gdb {
+        Some(_) => Limit::none(),
+        None => limit,
+    };
+    let started = tokio::select! {
+        started = limit_of_start.wait_for(Session::start(config)) => started,
+        // A start that is given up leaves no process.
+        signal = signals.next() => {
+            return Ok(ControlFlow::Break(Outcome::Interrupted { signal, place: None }));
+        }
+        outcome = print_list(output, reporter) => return outcome.map(ControlFlow::Break),
+    };
+    match started {
+        Some(Ok(session)) => Ok(ControlFlow::Continue(session)),
+        Some(Err(StartError::Exited { exit, .. }))
+            if exit.success() && machine::asks_for_list(run, settings) =>
+        {
+            let listed = finish_list(output, reporter, limit, signals).await?;
+            Ok(ControlFlow::Break(listed))
+        }
+        Some(Err(error)) => Err(machine::explain(error, run, settings)),
+        None => {
+            let words = limit.words("QEMU was still starting");
+            Ok(ControlFlow::Break(Outcome::TimedOut(words)))
+        }
+    }
+}
+
+/// Prints the rest of what QEMU was asked for in place of a run.
+async fn finish_list(
+    output: &Output,
+    reporter: &Reporter,
+    limit: Limit,
+    signals: &mut Signals,
+) -> Result<Outcome, Failure> {
+    output.enter(Phase::Ended);
+    let all = async {
+        output.print(reporter).await?;
+        output.finish(None).await
+    };
+    let printed = tokio::select! {
+        printed = limit.wait_for(all) => printed,
+        _ = signals.next() => None,
+    };
+    match printed {
+        Some(Err(cut)) => cut.outcome(),
+        _ => Ok(Outcome::Listed),
+    }
 }
 
 /// Prints what QEMU was asked for in place of a run (`-machine help`): nothing else comes before it
