@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::mcp::{children, folder, gone, signal};
+use crate::mcp::{Client, children, folder, gone, signal};
 use crate::support::{Stream, image, until};
 
 pub(crate) struct Server {
@@ -32,7 +32,12 @@ fn program(runtime: &Path) -> Command {
 }
 
 fn serve(runtime: TempDir, words: &[&str]) -> Server {
+    serve_in(&folder(), runtime, words)
+}
+
+fn serve_in(project: &Path, runtime: TempDir, words: &[&str]) -> Server {
     let mut child = program(runtime.path())
+        .current_dir(project)
         .arg("serve")
         .args(words)
         .stdout(Stdio::piped())
@@ -285,4 +290,36 @@ fn a_client_that_goes_ends_its_call() {
         let output = server.ctl(&["backtrace"]);
         output.status.success().then_some(())
     });
+}
+
+/// A firmware with a configuration file beside it, which wants another board, and more.
+fn configured_project() -> TempDir {
+    let project = tempfile::tempdir().unwrap();
+    std::fs::copy(image("tick-mps2"), project.path().join("tick.elf")).unwrap();
+    let file = "machine = 'mps2-an386'\nqemu-args = ['-name', 'by-the-file']\n";
+    std::fs::write(project.path().join("qemu-controller.toml"), file).unwrap();
+    project
+}
+
+/// Whether a QEMU has these words in its command line.
+fn has_words(pid: u32, words: [&str; 2]) -> [bool; 2] {
+    let argv = test_support::procfs::command_line(pid);
+    words.map(|word| argv.iter().any(|other| other == word.as_bytes()))
+}
+
+#[test]
+fn a_configuration_file_says_the_board_and_to_an_agent_no_more() {
+    const WORDS: [&str; 2] = ["mps2-an386", "by-the-file"];
+    let project = configured_project();
+    let mut server = serve_in(project.path(), tempfile::tempdir().unwrap(), &["tick.elf"]);
+    server.stdout.until("steer it with");
+    let qemus = children(server.id());
+    assert_eq!(has_words(qemus[0], WORDS), [true, true]);
+    server.says(&["stop"]);
+    server.leaves_nothing(0, &qemus);
+
+    let mut client = Client::start(&[], project.path());
+    client.starts("tick.elf");
+    assert_eq!(has_words(children(client.id())[0], WORDS), [true, false]);
+    client.ends();
 }
