@@ -69,6 +69,8 @@ mod session;
 #[cfg(feature = "bundle")]
 pub mod bundle;
 mod client;
+#[cfg(any(feature = "defmt", feature = "tests"))]
+mod colours;
 mod config;
 #[cfg(feature = "coverage")]
 pub mod coverage;

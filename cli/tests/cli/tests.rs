@@ -364,24 +364,6 @@ fn a_firmware_that_prints_its_results_is_run_once() {
             said.stdout
         );
     }
-    let said = run("unity", &[], 101);
-    assert!(
-        said.stdout
-            .contains("FAILED. 1 passed; 1 failed; 1 ignored;"),
-        "{}",
-        said.stdout
-    );
-    let said = run("unity", &["--exact", "test_adds"], 0);
-    assert!(
-        said.stdout.contains("test test_adds ... ok\n"),
-        "{}",
-        said.stdout
-    );
-    let said = run("unity", &["--list", "--format", "terse"], 0);
-    assert_eq!(
-        said.stdout,
-        "test_adds: test\ntest_carries: test\ntest_later: test\n"
-    );
     // The whole as one test, by its exit.
     let said = run("one", &["--list", "--format=terse"], 0);
     assert_eq!(said.stdout, "printed: test\n");
@@ -396,6 +378,79 @@ fn a_firmware_that_prints_its_results_is_run_once() {
         "{}",
         said.stdout
     );
+}
+
+/// Images with the real Unity: most of them stay in a loop at their end.
+#[test]
+fn tests_of_unity_have_their_names() {
+    let run = |image: &str, words: &[&str], status| {
+        let firmware = fixtures().join("unity").join(image);
+        let firmware = firmware.display().to_string();
+        let words = [&["--tests=unity", "--timeout=4s", &firmware][..], words].concat();
+        Call::new(words).ends_with(status)
+    };
+    let all = [
+        "test test_adds ... ok\n",
+        "test test_carries ... FAILED\n",
+        "test test_is_left_out ... ignored\ntest test_is_left_out_for_a_reason ... ignored\n",
+        "test test_takes(2, \"a:b\") ... ok\n",
+        "---- test_prints stdout ----\nit prints a line\nand a half: tests.c:15:test_prints:FAIL: Expected 'two' Was 'three'",
+    ];
+    let ends = [
+        (
+            "uart.elf",
+            "test_ends_otherwise ... ok",
+            "3 passed; 2 failed; 2 ignored;",
+        ),
+        (
+            "semihosting.elf",
+            "test_ends_otherwise ... ok",
+            "3 passed; 2 failed; 2 ignored;",
+        ),
+        (
+            "colours.elf",
+            "test_ends_otherwise ... ok",
+            "3 passed; 2 failed; 2 ignored;",
+        ),
+        (
+            "hangs.elf",
+            "---- test_ends_otherwise stdout ----\nthe run was not over after 4s",
+            "2 passed; 3 failed; 2 ignored;",
+        ),
+        (
+            "faults.elf",
+            "---- test_ends_otherwise stdout ----\nit reads where nothing is\n\
+             a core stays in the handler of HardFault: UsageFault: an undefined instruction \
+             (UNDEFINSTR), in test_ends_otherwise at ./tests.c:37:5\n",
+            "2 passed; 3 failed; 2 ignored;",
+        ),
+    ];
+    for (image, end, counts) in ends {
+        let said = run(image, &[], 101);
+        for expected in all.into_iter().chain([end, counts]) {
+            let stdout = &said.stdout;
+            assert!(
+                stdout.contains(expected),
+                "{image}: {expected:?} in {stdout}"
+            );
+        }
+    }
+    let said = run("groups.elf", &["sums::"], 101);
+    for expected in [
+        "test sums::adds ... ok\ntest sums::carries ... FAILED\ntest sums::prints ... ok\n",
+        "sums::says_that_it_is_left_out ... ignored\ntest sums::is_left_out ... ignored\n",
+        "2 passed; 1 failed; 2 ignored; 0 measured; 1 filtered out",
+    ] {
+        assert!(said.stdout.contains(expected), "{}", said.stdout);
+    }
+    let said = run("groups.elf", &["--exact", "others::adds"], 0);
+    assert!(
+        said.stdout.contains("1 passed; 0 failed"),
+        "{}",
+        said.stdout
+    );
+    let said = run("semihosting.elf", &["--list", "--format=terse", "takes"], 0);
+    assert_eq!(said.stdout, "test_takes(2, \"a:b\"): test\n");
 }
 
 /// `defmt-test` runs its tests by itself, and logs what comes of them by defmt.

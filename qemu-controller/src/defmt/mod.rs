@@ -27,7 +27,6 @@
 //! frames are encoded as rzCOBS (defmt's default). Nothing panics here: where the decoder itself
 //! does on a frame, that one is malformed, too.
 
-mod colours;
 mod filter;
 
 use std::collections::VecDeque;
@@ -43,7 +42,7 @@ use defmt_decoder::{DecodeError, Encoding, Frame, Locations, Table};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-pub use colours::without_colours;
+pub use crate::colours::without_colours;
 pub use filter::{Filter, Level};
 
 use crate::serial::{Serial, SerialStream};

@@ -67,6 +67,11 @@ impl Capture {
         }
     }
 
+    pub(super) fn push_line(&mut self, line: &str) {
+        self.push(line.as_bytes());
+        self.push(b"\n");
+    }
+
     pub(super) fn called(&mut self, call: &Call) {
         self.calls.insert(call.at..call.after);
     }
@@ -82,11 +87,6 @@ impl Capture {
         let excess = self.bytes.len().saturating_sub(MOST_BYTES);
         self.bytes.drain(..excess);
         self.dropped += excess as u64;
-    }
-
-    /// What is kept, and some more.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
     }
 
     /// What is kept, and how many bytes came before it.

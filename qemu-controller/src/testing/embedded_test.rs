@@ -23,8 +23,8 @@ const KNOWN_VERSION: u64 = 1;
 /// More bytes than a module's path has.
 const MOST_PATH: u64 = 4096;
 
-/// More tests than a binary has.
-const MOST_TESTS: usize = 100_000;
+/// More tests than a firmware has.
+pub(super) const MOST_TESTS: usize = 100_000;
 
 /// Why the tests of a binary cannot be listed.
 #[derive(Debug, thiserror::Error)]

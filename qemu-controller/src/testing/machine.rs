@@ -27,7 +27,7 @@ use crate::source::report::CoreReport;
 const ENDING: Duration = Duration::from_millis(500);
 
 /// How often it is looked for what a test prints that makes no calls.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// The snapshot that is restored.
 const BOOTED: &str = "booted-for-tests";

@@ -42,6 +42,7 @@ mod capture;
 mod embedded_test;
 mod faults;
 mod frames;
+mod lines;
 mod machine;
 mod outcome;
 mod printed;

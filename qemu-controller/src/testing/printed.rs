@@ -3,17 +3,29 @@
 
 use std::time::{Duration, Instant};
 
-use super::TestCase;
+use firmware_info::Architecture;
 use tokio::sync::mpsc;
 
+use super::TestCase;
 use super::bundles::Bundles;
 use super::capture::{Capture, Live};
-use super::machine::drain;
+use super::embedded_test::MOST_TESTS;
+use super::lines::{self, Ending, Said, plain, unity_name};
+use super::machine::{LOOK, drain};
 use super::outcome::{Failure, Outcome, TestResult};
 use super::run::{Event, Progress, TestRun, TestRunError};
-use crate::bundle::Recorder;
+use crate::bundle::{MomentKind, Recorder};
 use crate::session::Session;
 use crate::source::RunReport;
+
+/// A firmware that has run all its tests, and prints nothing for so long, has come to its end.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A line that ends nowhere is taken for one here.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// A name of a test is not longer, in bytes.
+const LONGEST_NAME: usize = 1024;
 
 /// How a firmware prints the results of its tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +37,7 @@ pub enum PrintedTests {
     /// often does, `NAME...  [ok]`.
     Lines,
     /// As [Unity](https://www.throwtheswitch.org/unity), the test framework for C, does:
-    /// `FILE:LINE:NAME:PASS`.
+    /// `FILE:LINE:NAME:PASS`; its fixture with `-v`: `TEST(GROUP, NAME) PASS`.
     Unity,
     /// As the crate [`defmt-test`](https://docs.rs/defmt-test) does, by defmt: needs
     /// `TestRun::defmt`.
@@ -33,30 +45,35 @@ pub enum PrintedTests {
 }
 
 /// One of them, as it was printed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Printed {
     name: String,
     ending: Ending,
-    /// What was printed since the one before, its own line included.
-    output: Vec<u8>,
+    output: Capture,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Ending {
-    Passed,
-    Failed,
-    Ignored,
-    /// It began, and that is all.
-    Begun,
+/// What has been read of the firmware's output.
+struct Reader {
+    kind: PrintedTests,
+    tests: Vec<Printed>,
+    /// The line that has no end yet.
+    line: Vec<u8>,
+    /// What belongs to the next test.
+    since: Capture,
+    /// All tests have run, as it printed; whether one of them failed.
+    over: Option<bool>,
 }
 
 impl TestRun {
     /// Runs a firmware to its end, or to the [deadline](Self::deadline), and returns the tests whose
-    /// results it printed on its first serial port and by semihosting, in their order. One that had
-    /// begun and printed no result failed with what ended the run. Where none of them failed, and
-    /// the run did not end well, the firmware as a whole is a further test that failed; where there
-    /// are none, it is the only one. Of the progress there are
-    /// [`Progress::Output`], of test 0, and [`Progress::Executed`].
+    /// results it printed on its first serial port and by semihosting, in their order. Where it has
+    /// printed that all have run, and then nothing for a second, that is the end as well: few
+    /// boards have somebody to tell that they have ended.
+    ///
+    /// One that had begun and printed no result failed with what ended the run. Where none of them
+    /// failed, and the run did not end well, the firmware as a whole is a further test that failed;
+    /// where there are none, it is the only one. Of the progress there are [`Progress::Output`], of
+    /// test 0, and [`Progress::Executed`].
     ///
     /// # Errors
     /// [`TestRunError::Start`].
@@ -74,34 +91,55 @@ impl TestRun {
         let since = Instant::now();
         let (events, mut printed) = mpsc::unbounded_channel();
         let mut output = Capture::live(Live { test: 0, events }, frames);
-        let mut pass_on = || {
+        let mut reader = Reader::new(kind);
+        let mut read = || {
+            let mut has_printed = false;
             while let Ok(Event::Output(test, bytes)) = printed.try_recv() {
                 progress(Progress::Output(test, &bytes));
+                reader.push(&bytes);
+                has_printed = true;
             }
+            (has_printed, reader.over.is_some())
         };
         let run = run(&session, deadline, recorder.as_mut());
-        let report = watch(run, &session, &mut output, &mut pass_on).await;
+        let report = watch(run, &session, &mut output, &mut read).await;
         let took = since.elapsed();
+        if let (None, Some(recorder)) = (&report, &mut recorder) {
+            // What cannot be kept, the bundle says.
+            let _ = recorder.keep(&session, MomentKind::Exit).await;
+        }
         if let Ok(executed) = session.executed_code() {
             progress(Progress::Executed(&executed));
         }
-        let printed = match kind {
-            PrintedTests::One => Vec::new(),
-            PrintedTests::Lines => parse(output.bytes(), rust_line),
-            PrintedTests::Unity => parse(output.bytes(), unity_line),
-            PrintedTests::Defmt => parse_defmt(output.bytes()),
+        reader.end();
+        let mut printed = reader.tests;
+        let ended_well = match &report {
+            Some(report) => report.verdict.success(),
+            None => reader.over == Some(false),
         };
+        if !ended_well
+            && kind == PrintedTests::Unity
+            && let Some(name) = unity_test(&session).await
+            && printed.last().is_none_or(|last| last.name != name)
+        {
+            let mut test = Printed::new(&name, Ending::Begun);
+            test.output = reader.since;
+            printed.push(test);
+        }
         let has_failed = |one: &Printed| matches!(one.ending, Ending::Failed | Ending::Begun);
-        let is_told =
-            printed.iter().any(has_failed) || !printed.is_empty() && report.verdict.success();
+        let is_told = printed.iter().any(has_failed) || !printed.is_empty() && ended_well;
+        let failure = || match &report {
+            Some(report) => Failure::Ended(Box::new(report.clone())),
+            None => Failure::Printed,
+        };
         let mut results: Vec<_> = printed
             .into_iter()
-            .map(|printed| printed.result(&report))
+            .map(|printed| printed.result(failure))
             .collect();
         if !is_told {
-            let outcome = match report.verdict.success() {
+            let outcome = match ended_well {
                 true => Outcome::Passed,
-                false => Outcome::Failed(Failure::Ended(Box::new(report))),
+                false => Outcome::Failed(failure()),
             };
             let result = TestResult::new(outcome, output, took);
             results.push((TestCase::named(firmware), result));
@@ -125,242 +163,232 @@ async fn run(session: &Session, deadline: Duration, recorder: Option<&mut Record
     }
 }
 
-/// Lets it run; what it prints without end is bounded.
+/// Lets it run; `read` takes what it printed, and says whether there was anything, and whether its
+/// tests are over. `None` where they are, and it goes on in silence.
 async fn watch(
     run: impl Future<Output = RunReport>,
     session: &Session,
     output: &mut Capture,
-    pass_on: &mut impl FnMut(),
-) -> RunReport {
-    let mut run = std::pin::pin!(run);
-    let report = loop {
-        let pause = tokio::time::sleep(Duration::from_millis(50));
-        tokio::select! {
-            report = &mut run => break report,
-            () = pause => {
-                drain(session, output);
-                pass_on();
+    read: &mut impl FnMut() -> (bool, bool),
+) -> Option<RunReport> {
+    let mut silent_since = Instant::now();
+    let report = {
+        let mut run = std::pin::pin!(run);
+        loop {
+            let pause = tokio::time::sleep(LOOK);
+            tokio::select! {
+                report = &mut run => break Some(report),
+                () = pause => {
+                    drain(session, output);
+                    let (has_printed, is_over) = read();
+                    if has_printed {
+                        silent_since = Instant::now();
+                    } else if is_over && silent_since.elapsed() >= SILENCE {
+                        break None;
+                    }
+                }
             }
         }
     };
+    if report.is_none() {
+        // What cannot be paused has ended.
+        let _ = session.pause().await;
+    }
     drain(session, output);
     output.end();
-    pass_on();
+    read();
     report
 }
 
+/// The test that Unity runs: it prints the name with the result alone. Its variable `Unity` begins
+/// with the names of the test's file and of the test.
+async fn unity_test(session: &Session) -> Option<String> {
+    let variable = session.ask_firmware(|firmware| {
+        let is_wide = matches!(
+            firmware.architecture(),
+            Architecture::Aarch64 | Architecture::Riscv64
+        );
+        Some((firmware.raw_symbol("Unity")?.address, is_wide))
+    });
+    let (variable, is_wide) = variable.await.ok()??;
+    let name = match is_wide {
+        true => session.read_u64(variable + 8).await.ok()?,
+        false => session.read_u32(variable + 4).await.ok()?.into(),
+    };
+    let text = session.ask_firmware(move |firmware| {
+        let mut byte = [0];
+        let bytes = (name..).map_while(|address| {
+            let is_text = firmware.loaded(address, &mut byte) && byte[0] != 0;
+            is_text.then_some(byte[0])
+        });
+        String::from_utf8(bytes.take(LONGEST_NAME).collect()).ok()
+    });
+    let text = text.await.ok()??;
+    (!text.is_empty()).then(|| unity_name(&text).into_owned())
+}
+
 impl Printed {
-    fn result(self, report: &RunReport) -> (TestCase, TestResult) {
+    fn new(name: &str, ending: Ending) -> Self {
+        Self {
+            name: name.to_owned(),
+            ending,
+            output: Capture::default(),
+        }
+    }
+
+    fn passes_if_begun(&mut self) {
+        if self.ending == Ending::Begun {
+            self.ending = Ending::Passed;
+        }
+    }
+
+    fn result(self, failure: impl Fn() -> Failure) -> (TestCase, TestResult) {
         let outcome = match self.ending {
             Ending::Passed => Outcome::Passed,
             Ending::Ignored => Outcome::Ignored,
             Ending::Failed => Outcome::Failed(Failure::Printed),
-            Ending::Begun => Outcome::Failed(Failure::Ended(Box::new(report.clone()))),
+            Ending::Begun => Outcome::Failed(failure()),
         };
-        let mut test = TestCase::named(&self.name);
+        let mut test = TestCase::named(self.name);
         test.ignored = matches!(outcome, Outcome::Ignored);
-        let mut result = TestResult::without_run(outcome);
-        result.output = self.output;
-        (test, result)
+        (test, TestResult::new(outcome, self.output, Duration::ZERO))
     }
 }
 
-/// What a line says of a test.
-type Line<'a> = Option<(&'a str, Ending)>;
+impl Reader {
+    fn new(kind: PrintedTests) -> Self {
+        Self {
+            kind,
+            tests: Vec::new(),
+            line: Vec::new(),
+            since: Capture::default(),
+            over: None,
+        }
+    }
 
-fn parse(output: &[u8], line_of: fn(&str) -> Line<'_>) -> Vec<Printed> {
-    let text = String::from_utf8_lossy(output);
-    let mut tests: Vec<Printed> = Vec::new();
-    let mut since = String::new();
-    for line in text.lines() {
-        let line = line.trim_end_matches('\r');
-        since += line;
-        since.push('\n');
-        match line_of(line) {
-            Some((name, ending)) => {
-                let output = std::mem::take(&mut since).into_bytes();
-                let name = name.to_owned();
-                tests.push(Printed {
-                    name,
-                    ending,
-                    output,
-                });
+    fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.line.len() > LONGEST_LINE {
+                self.end_line();
             }
-            // The result of one that has begun, behind what it printed itself.
-            None => {
-                if let (Some(last), Some(ending)) = (tests.last_mut(), ending(line))
-                    && last.ending == Ending::Begun
-                {
-                    last.ending = ending;
-                    last.output.extend(std::mem::take(&mut since).into_bytes());
+        }
+    }
+
+    /// Nothing more comes.
+    fn end(&mut self) {
+        if !self.line.is_empty() {
+            self.end_line();
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = plain(&std::mem::take(&mut self.line));
+        let line = line.trim_end_matches(['\r', '\n']);
+        let is_defmt = self.kind == PrintedTests::Defmt;
+        let said = lines::read(self.kind, line);
+        if let Some(Said::Over { failed }) = said {
+            self.over = Some(self.over.unwrap_or(false) || failed);
+        }
+        let has_room = self.tests.len() < MOST_TESTS;
+        match (said, self.tests.last_mut()) {
+            // A test of defmt-test has passed when something else begins.
+            (Some(Said::Over { .. }), last) if is_defmt => {
+                last.into_iter().for_each(Printed::passes_if_begun);
+            }
+            (Some(Said::Test(name, ending)), last) if has_room => {
+                let mut test = Printed::new(&name, ending);
+                let since = std::mem::take(&mut self.since);
+                if is_defmt {
+                    last.into_iter().for_each(Printed::passes_if_begun);
+                } else {
+                    test.output = since;
+                    test.output.push_line(line);
                 }
+                self.tests.push(test);
             }
-        }
-    }
-    // What came last belongs to the one that did not end.
-    if let Some(last) = tests.last_mut().filter(|last| last.ending == Ending::Begun) {
-        last.output.extend(since.into_bytes());
-    }
-    tests
-}
-
-/// Of `defmt-test`: a test has passed when the next one begins, or all are said to have. One that is
-/// ignored it runs all the same, and takes no notice of what comes of it.
-fn parse_defmt(output: &[u8]) -> Vec<Printed> {
-    let text = String::from_utf8_lossy(output);
-    let mut tests: Vec<Printed> = Vec::new();
-    for line in text.lines() {
-        let begun = defmt_line(line);
-        let ended = begun.is_some() || line.ends_with("all tests passed!");
-        match tests.last_mut() {
-            Some(last) if ended && last.ending == Ending::Begun => last.ending = Ending::Passed,
-            Some(last) if !ended => {
-                last.output.extend_from_slice(line.as_bytes());
-                last.output.push(b'\n');
+            (Some(Said::Result(ending)), Some(last)) if last.ending == Ending::Begun => {
+                last.ending = ending;
+                last.output.push_line(line);
             }
-            _ => {}
-        }
-        if let Some((name, ending)) = begun {
-            tests.push(Printed {
-                name: name.to_owned(),
-                ending,
-                output: Vec::new(),
-            });
+            (_, Some(last)) if is_defmt || last.ending == Ending::Begun => {
+                last.output.push_line(line);
+            }
+            _ => self.since.push_line(line),
         }
     }
-    tests
-}
-
-/// ``(1/4) running `NAME`...``, whatever the log format has before it.
-fn defmt_line(line: &str) -> Line<'_> {
-    let (before, name) = line.strip_suffix("`...")?.rsplit_once(" `")?;
-    let (count, ending) = match before.rsplit_once(") ")? {
-        (count, "running") => (count, Ending::Begun),
-        (count, "ignoring") => (count, Ending::Ignored),
-        _ => return None,
-    };
-    let (_, count) = count.rsplit_once('(')?;
-    let (number, all) = count.split_once('/')?;
-    let are_numbers = [number, all].iter().all(|text| text.parse::<u32>().is_ok());
-    are_numbers.then_some((name, ending))
-}
-
-/// `test NAME ... ok` and `NAME... [ok]`.
-fn rust_line(line: &str) -> Line<'_> {
-    let (name, rest) = match line.strip_prefix("test ") {
-        Some(test) => test.split_once(" ...")?,
-        None => {
-            let (name, rest) = line.split_once("...")?;
-            // Other lines have three dots too.
-            let is_name = !name.is_empty() && !name.contains(char::is_whitespace);
-            let is_result = rest.trim_start().is_empty() || ending(rest).is_some();
-            (is_name && is_result && name.contains("::")).then_some((name, rest))?
-        }
-    };
-    let name = name.strip_suffix(" - should panic").unwrap_or(name);
-    Some((name, ending(rest).unwrap_or(Ending::Begun)))
-}
-
-/// The word for a result, alone on what is left of a line.
-fn ending(rest: &str) -> Option<Ending> {
-    let word = rest.trim().trim_start_matches('[').trim_end_matches(']');
-    let word = word.split([',', '<']).next().unwrap_or_default().trim();
-    match word.to_ascii_lowercase().as_str() {
-        "ok" | "passed" => Some(Ending::Passed),
-        "failed" => Some(Ending::Failed),
-        "ignored" => Some(Ending::Ignored),
-        _ => None,
-    }
-}
-
-/// `FILE:LINE:NAME:PASS`, `…:FAIL: why`, `…:IGNORE: why`.
-fn unity_line(line: &str) -> Line<'_> {
-    let mut fields = line.splitn(5, ':');
-    let (_file, number, name, word) = (
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-        fields.next()?,
-    );
-    number.parse::<u32>().ok()?;
-    let ending = match word {
-        "PASS" => Ending::Passed,
-        "FAIL" => Ending::Failed,
-        "IGNORE" => Ending::Ignored,
-        _ => return None,
-    };
-    Some((name, ending))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(output: &str, line_of: fn(&str) -> Line<'_>) -> Vec<(String, Ending)> {
-        let tests = parse(output.as_bytes(), line_of).into_iter();
-        tests.map(|test| (test.name, test.ending)).collect()
+    fn read(kind: PrintedTests, output: &str) -> Reader {
+        let mut reader = Reader::new(kind);
+        // However it comes.
+        output
+            .as_bytes()
+            .chunks(7)
+            .for_each(|bytes| reader.push(bytes));
+        reader.end();
+        reader
     }
 
-    #[test]
-    fn lines_as_of_rust() {
-        let output = "\nrunning 4 tests\ntest a::one ... ok\r\ntest two ... FAILED\ntest three - should panic ... ignored\n\
-            crate::four...\t[ok]\ncrate::five...\nit prints ... much\n[failed]\ntest six ... ";
-        let expected = [
-            ("a::one", Ending::Passed),
-            ("two", Ending::Failed),
-            ("three", Ending::Ignored),
-            ("crate::four", Ending::Passed),
-            ("crate::five", Ending::Failed),
-            ("six", Ending::Begun),
-        ];
-        assert_eq!(
-            names(output, rust_line),
-            expected.map(|(name, ending)| (name.to_owned(), ending))
-        );
-        assert_eq!(names("waiting... ok\nloading file...\n", rust_line), []);
-    }
-
-    #[test]
-    fn lines_as_of_defmt_test() {
-        let output = "INFO it begins\n(1/5) running `one`...\nDEBUG (1/2) running\n(2/5) ignoring `two`...\n\
-            0.7 (3/5) running `three`...\n(4/5) running `four`...\nERROR panicked\n";
-        let tests = |output: &str| -> Vec<(String, Ending)> {
-            let tests = parse_defmt(output.as_bytes()).into_iter();
-            tests.map(|test| (test.name, test.ending)).collect()
+    fn tests(reader: Reader) -> Vec<(String, Ending, String)> {
+        let tests = reader.tests.into_iter();
+        let test = |test: Printed| {
+            let (output, _) = test.output.finish();
+            let output = String::from_utf8(output).unwrap();
+            (test.name, test.ending, output)
         };
-        let mut expected = [
-            ("one", Ending::Passed),
-            ("two", Ending::Ignored),
-            ("three", Ending::Passed),
-            ("four", Ending::Begun),
-        ]
-        .map(|(name, ending)| (name.to_owned(), ending));
-        assert_eq!(tests(output), expected);
-        assert_eq!(
-            parse_defmt(output.as_bytes())[0].output,
-            b"DEBUG (1/2) running\n"
-        );
-        expected[3].1 = Ending::Passed;
-        assert_eq!(tests(&format!("{output}all tests passed!\n")), expected);
+        tests.map(test).collect()
+    }
+
+    fn row(name: &str, ending: Ending, output: &str) -> (String, Ending, String) {
+        (name.to_owned(), ending, output.to_owned())
     }
 
     #[test]
-    fn lines_as_of_unity() {
-        let output = "test/t.c:12:test_adds:PASS\nx\ntest/t.c:20:test_fails:FAIL: Expected 1 Was 2\n\
-            t.c:30:test_later:IGNORE\n-----------------------\n3 Tests 1 Failures 1 Ignored \nFAIL\n";
+    fn a_result_comes_behind_what_its_test_printed() {
+        let output = "running 3 tests\ntest one ... ok\r\nit says\ntest two ... FAILED\n\
+            a::three...\nit prints ... much\n[failed]\ntest result: FAILED.\ntest four ... ";
+        let read = read(PrintedTests::Lines, output);
+        assert_eq!(read.over, Some(true));
         let expected = [
-            ("test_adds", Ending::Passed),
-            ("test_fails", Ending::Failed),
-            ("test_later", Ending::Ignored),
+            row("one", Ending::Passed, "running 3 tests\ntest one ... ok\n"),
+            row("two", Ending::Failed, "it says\ntest two ... FAILED\n"),
+            row(
+                "a::three",
+                Ending::Failed,
+                "a::three...\nit prints ... much\n[failed]\n",
+            ),
+            row(
+                "four",
+                Ending::Begun,
+                "test result: FAILED.\ntest four ... \n",
+            ),
         ];
-        assert_eq!(
-            names(output, unity_line),
-            expected.map(|(name, ending)| (name.to_owned(), ending))
-        );
-        let tests = parse(output.as_bytes(), unity_line);
-        assert_eq!(
-            tests[1].output,
-            b"x\ntest/t.c:20:test_fails:FAIL: Expected 1 Was 2\n"
-        );
+        assert_eq!(tests(read), expected);
+    }
+
+    #[test]
+    fn a_test_of_defmt_test_passes_when_the_next_begins() {
+        let mut output = "INFO it begins\n(1/4) running `one`...\nDEBUG (1/2) running\n\
+            (2/4) ignoring `two`...\n(3/4) running `three`...\n(4/4) running `four`...\nERROR panicked\n"
+            .to_owned();
+        let mut expected = [
+            row("one", Ending::Passed, "DEBUG (1/2) running\n"),
+            row("two", Ending::Ignored, ""),
+            row("three", Ending::Passed, ""),
+            row("four", Ending::Begun, "ERROR panicked\n"),
+        ];
+        let begun = read(PrintedTests::Defmt, &output);
+        assert_eq!(begun.over, None);
+        assert_eq!(tests(begun), expected);
+        output += "all tests passed!\n";
+        expected[3].1 = Ending::Passed;
+        let over = read(PrintedTests::Defmt, &output);
+        assert_eq!(over.over, Some(false));
+        assert_eq!(tests(over), expected);
     }
 }

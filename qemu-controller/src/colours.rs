@@ -1,8 +1,7 @@
-//! Lines of a log format that has colours.
+//! Lines that have colours.
 
-/// A text without the sequences that colour it (`ESC [ … m`), as a [log format] makes them.
-///
-/// [log format]: super::Decoder::log_format
+/// A text without the sequences that colour it (`ESC [ … m`), as defmt's log format makes
+/// them, and Unity.
 #[must_use]
 pub fn without_colours(text: &str) -> String {
     let mut parts = text.split("\x1b[");
