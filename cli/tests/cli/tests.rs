@@ -380,6 +380,50 @@ fn a_firmware_that_prints_its_results_is_run_once() {
     );
 }
 
+/// A handful of tests on RISC-V and AArch64, whose registers do not tell when a fault's handler was
+/// left.
+#[test]
+fn tests_on_cores_that_are_no_cortex_m() {
+    for (image, isolations) in [
+        ("riscv32imac.elf", &["restore"][..]),
+        ("riscv64gc.elf", &["restore", "fork"]),
+        ("aarch64.elf", &["restore"]),
+    ] {
+        for isolation in isolations {
+            let firmware = fixtures().join("embedded-test-cores").join(image);
+            let firmware = firmware.display().to_string();
+            let call = Call::new(["--isolation", isolation, &firmware, "--test-threads=2"]);
+            let said = call.ends_with(101);
+            let ends: Vec<_> = results(&said).into_iter().collect();
+            let expected = [
+                ("outcomes::adds", "ok"),
+                ("outcomes::handles_its_fault", "ok"),
+                ("outcomes::hangs", "FAILED"),
+                ("outcomes::hangs_after_a_fault", "FAILED"),
+                ("outcomes::is_an_error", "FAILED"),
+                ("outcomes::is_left_out", "ignored"),
+                ("outcomes::panics", "FAILED"),
+                ("outcomes::panics_as_it_should - should panic", "ok"),
+                ("outcomes::prints", "ok"),
+                ("outcomes::stays_in_a_fault", "FAILED"),
+            ];
+            assert_eq!(ends, expected, "{image}: {}", said.stdout);
+            for expected in [
+                "---- outcomes::hangs_after_a_fault stdout ----\ntimed out after 1s",
+                "assertion `left == right` failed: a sum\n",
+                "---- outcomes::stays_in_a_fault stdout ----\nit faults\nstays in the handler of ",
+                ", in other_cores::fault at /fixtures/other-cores/src/lib.rs:",
+            ] {
+                let stdout = &said.stdout;
+                assert!(
+                    stdout.contains(expected),
+                    "{image}: {expected:?} in {stdout}"
+                );
+            }
+        }
+    }
+}
+
 /// Images with the real Unity: most of them stay in a loop at their end.
 #[test]
 fn tests_of_unity_have_their_names() {

@@ -71,6 +71,20 @@ impl Debugger {
         }
     }
 
+    /// Takes some of them out.
+    #[cfg(feature = "tests")]
+    pub(crate) async fn remove_standing(&mut self, addresses: &[u64]) -> Result<(), DebugError> {
+        let _verb = self.begin("take breakpoints out").await?;
+        for &address in addresses {
+            let point = (PointKind::Software, address, 2);
+            let is_set = self.attachment.stub.state().points.contains(&point);
+            if is_set {
+                self.remove_point(point).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn elsewhere(&mut self, reason: StopReason, verb: Verb) -> Result<Arrival, DebugError> {
         let stop = self.end(reason, None).await?;
         verb.done();

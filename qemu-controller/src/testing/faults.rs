@@ -1,9 +1,10 @@
 //! A test that takes a fault: it is looked at as it happens, and the test is ended where it stays in
-//! the handler, if its core's registers say that it is there. One that handles its fault runs on.
+//! the handler. One that handles its fault runs on.
 
 use tokio::time::Instant;
 
 use crate::debug::{Cause, Debugger};
+use crate::semihosting::{Host, HostError};
 use crate::source::report::CoreReport;
 use crate::source::staying::{SAMPLE, Sampled, Staying, is_in_handler};
 
@@ -16,6 +17,9 @@ pub(super) struct FaultWatch {
     last: Option<Box<CoreReport>>,
     staying: Option<Staying>,
     looks: u32,
+    /// The instructions that return from an exception, of a core whose registers do not say that it
+    /// is in one; once there was a fault.
+    returns: Option<Vec<u64>>,
 }
 
 impl FaultWatch {
@@ -28,29 +32,51 @@ impl FaultWatch {
     }
 
     /// The test is at the first instruction of a handler. True if it stays there.
-    pub(super) async fn at_handler(&mut self, debugger: &mut Debugger) -> bool {
+    pub(super) async fn at_handler(&mut self, host: &mut Host) -> bool {
+        let debugger = host.debugger();
         let Some(fault) = debugger.fault_taken().await else {
             // Another exception, or a call.
             return false;
         };
         let now = debugger.read_registers().await.ok();
-        let before = self.staying.as_ref().zip(now.as_ref());
-        if before.is_some_and(|(staying, now)| staying.is_again(now)) {
-            return self.staying.as_ref().is_some_and(Staying::is_due)
-                && self.stays(debugger).await;
+        if let Some((staying, now)) = self.staying.as_mut().zip(now.as_ref())
+            && staying.is_again(now)
+        {
+            staying.has_returned = false;
+            return staying.is_due() && self.stays(debugger).await;
         }
-        // Of a core that does not say whether it has come back, a test that handles its fault and
-        // then waits would be ended: it runs to its deadline.
-        let tells = now.as_ref().and_then(is_in_handler).is_some();
-        self.staying = tells.then(|| Staying::new(now, false));
+        if self.returns.is_none() && now.as_ref().and_then(is_in_handler).is_none() {
+            let returns = debugger.exception_returns().await;
+            host.stop_at(returns.iter().copied());
+            self.returns = Some(returns);
+        }
+        self.staying = Some(Staying::new(now, false));
         self.looks += 1;
         self.last = None;
         if self.looks <= LOOKS {
             let (fault, panic) = (Some(fault.name), None);
-            let report = debugger.report_of_stop(Cause { fault, panic }).await;
+            let report = host.debugger().report_of_stop(Cause { fault, panic }).await;
             self.last = report.ok().map(Box::new);
         }
         false
+    }
+
+    /// Whether the test is about to return from an exception, which is noted.
+    pub(super) fn is_return(&mut self, pc: u64) -> bool {
+        let returns = self.returns.as_deref().unwrap_or_default();
+        let is_one = returns.contains(&pc);
+        if let Some(staying) = self.staying.as_mut().filter(|_| is_one) {
+            staying.has_returned = true;
+        }
+        is_one
+    }
+
+    /// Leaves the host as it was.
+    pub(super) async fn end(self, host: &mut Host) -> Result<(), HostError> {
+        match self.returns {
+            Some(returns) => host.pass(&returns).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether a stopped test has done nothing for some samples, in the handler still.
@@ -64,10 +90,7 @@ impl FaultWatch {
         match staying.sample(now, false) {
             Sampled::Left => {
                 // What it ends by later is something else.
-                *self = Self {
-                    looks: self.looks,
-                    ..Self::default()
-                };
+                (self.staying, self.last) = (None, None);
                 false
             }
             Sampled::Working => false,

@@ -204,19 +204,34 @@ impl Machine {
         deadline: Duration,
         output: &mut Capture,
     ) -> Result<Outcome, TestRunError> {
+        let mut faults = FaultWatch::default();
+        let outcome = self.outcome_with(test, deadline, output, &mut faults).await;
+        // One that has ended has nothing to put back.
+        let _ = faults.end(&mut self.host).await;
+        outcome
+    }
+
+    async fn outcome_with(
+        &mut self,
+        test: &TestCase,
+        deadline: Duration,
+        output: &mut Capture,
+        faults: &mut FaultWatch,
+    ) -> Result<Outcome, TestRunError> {
         let until = Instant::now() + deadline;
-        let (mut panic, mut faults) = (None, FaultWatch::default());
+        let mut panic = None;
         let failure = loop {
             let next_look = faults.next_look(until);
             match step(&self.session, &mut self.host, output, next_look).await? {
                 Step::Reached(pc) if self.fault_handlers.contains(&pc) => {
-                    if faults.at_handler(self.host.debugger()).await {
+                    if faults.at_handler(&mut self.host).await {
                         break Failure::Faulted(panic.or_else(|| faults.last()));
                     }
                     if let Some(fault) = faults.latest() {
                         self.keep(MomentKind::Fault, Some(fault)).await;
                     }
                 }
+                Step::Reached(pc) if faults.is_return(pc) => {}
                 Step::Reached(_) if test.should_panic || panic.is_some() => {}
                 Step::Reached(_) => {
                     panic = self.panic().await.map(Box::new);
