@@ -14,7 +14,9 @@ use qemu_controller::debug::DebugError;
 use qemu_controller::defmt::DefmtError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::testing::{TestListError, TestRunError};
-use qemu_controller::{ExitKind, Interruption, RunReport, StartError, StopError, Verdict};
+use qemu_controller::{
+    CorePlace, ExitKind, Interruption, RunReport, StartError, StopError, Verdict,
+};
 use rustix::fs::fstat;
 use serde_json::{Value, json};
 
@@ -259,11 +261,27 @@ fn details(verdict: &Verdict, object: &mut Value) {
             object["exception"] = json!(hang.exception.as_ref().map(|exception| exception.number));
             object["handles"] = json!(hang.handles.as_ref().map(ToString::to_string));
             object["in_fault_handler"] = json!(hang.in_fault_handler());
+            let places = hang.places.iter().map(place_json);
+            object["places"] = places.collect();
             object["busy"] = json!(hang.busy);
             object["guest_resets"] = json!(hang.guest_resets);
         }
         _ => {}
     }
+}
+
+/// Where a core is, of a machine that has several.
+fn place_json(place: &CorePlace) -> Value {
+    let cluster = place.core.cluster.as_ref();
+    json!({
+        "core": place.core.number,
+        "cluster": cluster.map(|cluster| &cluster.name),
+        "model": cluster.map(|cluster| &cluster.model),
+        "pc": place.pc,
+        "place": place.place.as_ref().map(ToString::to_string),
+        "exception": place.exception.as_ref().map(|exception| exception.number),
+        "handles": place.handles.as_ref().map(ToString::to_string),
+    })
 }
 
 fn is_debugger_s(verdict: &Verdict) -> bool {

@@ -72,6 +72,7 @@ mod client;
 #[cfg(any(feature = "defmt", feature = "tests"))]
 mod colours;
 mod config;
+mod cores;
 #[cfg(feature = "coverage")]
 pub mod coverage;
 #[cfg(feature = "debugger")]
@@ -104,6 +105,7 @@ pub use {firmware_info, gdb_port, qemu_launch, qmp_proto};
 
 pub use client::events::{EVENT_BACKLOG_BYTES, Events, MissedEvents};
 pub use config::QemuConfig;
+pub use cores::{ClusterName, CoreName};
 pub use error::{CommandError, SessionEnd, WaitPhase};
 pub use fork::{MachineState, StateError};
 pub use guest::gdb::{GdbCheck, GdbError};
@@ -125,7 +127,7 @@ pub use snapshot::{
 };
 #[cfg(feature = "source")]
 pub use source::{CoreFault, CoreReport, RunReport, StackUse};
-pub use verdict::{Exception, Hang, Interruption, Verdict, VerdictReport};
+pub use verdict::{CorePlace, Exception, Hang, Interruption, Verdict, VerdictReport};
 
 pub use session::blocking;
 

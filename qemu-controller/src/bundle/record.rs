@@ -87,7 +87,7 @@ impl Recorder {
                 kind,
                 has_state: state.is_ok(),
                 registers,
-                core: report.map_or(0, |report| report.core),
+                core: report.map_or(0, |report| report.core.number),
                 exception: fault.map(|fault| fault.exception.to_owned()),
                 panicked_in: report.and_then(|report| report.panicked_in.clone()),
                 words: reports.iter().map(|core| format!("{core:#}")).collect(),

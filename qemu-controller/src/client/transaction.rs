@@ -152,6 +152,10 @@ impl Transaction {
         self.shared.run_state().borrow().clone()
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The session's runtime.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.shared.runtime

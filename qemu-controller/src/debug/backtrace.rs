@@ -9,6 +9,7 @@ use gdb_remote::reply::ThreadId;
 use super::Debugger;
 use super::error::DebugError;
 use super::vectors::Family;
+use crate::cores::CoreName;
 use crate::guest::memory::MemoryError;
 use crate::guest::symbols::SymbolsError;
 use crate::source::look::{self, Core, ReadMemory, SYSTEM};
@@ -34,9 +35,9 @@ impl Debugger {
     /// # Errors
     /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
     pub async fn backtrace(&mut self) -> Result<Backtrace, DebugError> {
-        let firmware = self.firmware().await?;
+        self.known_firmware().await?;
         let _verb = self.begin("backtrace").await?;
-        let core = self.core(&firmware, Cause::default()).await?;
+        let (firmware, core) = self.core(Cause::default()).await?;
         let runtime = self.attachment.shared.runtime.clone();
         let elf = Arc::clone(&self.session.inner.firmware);
         let memory = &mut StubMemory(self);
@@ -49,7 +50,7 @@ impl Debugger {
     /// # Errors
     /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
     pub async fn core_reports(&mut self) -> Result<Vec<CoreReport>, DebugError> {
-        let firmware = self.firmware().await?;
+        self.known_firmware().await?;
         let _verb = self.begin("look at the cores").await?;
         let threads = match self.ask("the threads", |client| client.threads()).await? {
             Reply::Threads(threads) => threads,
@@ -59,7 +60,7 @@ impl Debugger {
         let mut reports = Vec::new();
         for thread in threads {
             self.select(thread).await?;
-            let core = self.core(&firmware, Cause::default()).await?;
+            let (firmware, core) = self.core(Cause::default()).await?;
             reports.push(self.report(&firmware, core).await);
         }
         if let Some(thread) = current {
@@ -71,9 +72,9 @@ impl Debugger {
 
     /// Of the thread that has just stopped.
     pub(crate) async fn report_of_stop(&mut self, cause: Cause) -> Result<CoreReport, DebugError> {
-        let firmware = self.firmware().await?;
+        self.known_firmware().await?;
         let mut verb = self.begin("look at the core").await?;
-        let mut core = self.core(&firmware, cause).await?;
+        let (firmware, mut core) = self.core(cause).await?;
         if let Some(fault) = core.at_fault {
             let architecture = firmware.architecture();
             self.fault_registers(&mut core).await?;
@@ -91,14 +92,10 @@ impl Debugger {
         Ok(())
     }
 
-    async fn firmware(&self) -> Result<Arc<Firmware>, DebugError> {
+    /// The error where no ELF file is known; it is opened off the runtime's thread.
+    async fn known_firmware(&self) -> Result<(), DebugError> {
         let unknown = |error: SymbolsError| DebugError::Place(MemoryError::Symbols(error));
-        // Opened off the runtime's thread.
-        self.session.ask_firmware(|_| ()).await.map_err(unknown)?;
-        self.session
-            .firmware_info()
-            .map(Arc::clone)
-            .map_err(unknown)
+        self.session.ask_firmware(|_| ()).await.map_err(unknown)
     }
 
     async fn report(&self, firmware: &Arc<Firmware>, core: Core) -> CoreReport {
@@ -133,7 +130,8 @@ impl Debugger {
         Ok(())
     }
 
-    async fn core(&self, firmware: &Firmware, cause: Cause) -> Result<Core, DebugError> {
+    /// The current thread's core, and the file whose code it runs.
+    async fn core(&self, cause: Cause) -> Result<(Arc<Firmware>, Core), DebugError> {
         let general = self.registers().await?;
         let mut system = Vec::new();
         for name in SYSTEM.into_iter().chain(["msp", "psp"]) {
@@ -141,23 +139,31 @@ impl Debugger {
                 system.push((name, self.value(&register).await?));
             }
         }
-        let get = |name: &str| {
-            let mut known = system.iter().filter(|(known, _)| *known == name);
+        let also = system.clone();
+        let get = move |name: &str| {
+            let mut known = also.iter().filter(|(known, _)| *known == name);
             general
                 .get(name)
                 .or_else(|| known.next().map(|(_, value)| *value))
         };
-        let registers = registers::of(firmware.architecture(), get);
-        let registers = registers.ok_or(DebugError::OtherArchitecture)?;
+        let shared = &self.attachment.shared;
+        let elf = &self.session.inner.firmware;
+        let found = registers::with_file(elf, get, &shared.runtime).await;
+        let (firmware, registers) = found.ok_or(DebugError::OtherArchitecture)?;
         let thread = self.thread.map(|thread| thread.thread);
-        Ok(Core {
-            number: thread.and_then(core_number).unwrap_or(0),
+        let mut names = CoreName::all(shared, self.session.deadline)
+            .await?
+            .into_iter();
+        let number = thread.and_then(core_number).unwrap_or(0);
+        let core = Core {
+            name: names.nth(number).unwrap_or(CoreName::numbered(number)),
             registers,
             system,
             at_fault: cause.fault,
             interrupted: Vec::new(),
             panicked_in: cause.panic,
-        })
+        };
+        Ok((firmware, core))
     }
 }
 

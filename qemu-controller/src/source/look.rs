@@ -18,6 +18,7 @@ use firmware_info::{
 use tokio::runtime::Handle;
 
 use super::report::{CoreFault, CoreReport, StackUse};
+use crate::cores::CoreName;
 use crate::guest::symbols::ElfFile;
 
 /// What is read from the stack at once.
@@ -55,7 +56,7 @@ pub(crate) trait ReadMemory {
 
 /// A core that is stopped.
 pub(crate) struct Core {
-    pub(crate) number: usize,
+    pub(crate) name: CoreName,
     pub(crate) registers: Registers,
     /// The registers of the system that tell of a fault, where there are any: mcause, DFSR.
     pub(crate) system: Vec<(&'static str, u64)>,
@@ -110,7 +111,7 @@ pub(crate) async fn look(
     let measuring = move || frame.and_then(|frame| stack_use(&firmware, &frame));
     let stack = runtime.spawn_blocking(measuring).await.ok().flatten();
     CoreReport {
-        core: core.number,
+        core: core.name,
         panicked_in: core.panicked_in,
         backtrace,
         fault,

@@ -10,33 +10,31 @@ use super::look::{self, Core, ReadMemory, SYSTEM};
 use super::registers;
 use super::report::CoreReport;
 use crate::client::transaction::Transaction;
+use crate::cores::CoreName;
 use crate::guest::memory::values;
 use crate::guest::symbols::ElfFile;
 
 /// More cores than are looked at.
 const MOST_CORES: usize = 64;
 
-/// Looks at each core, by the text of `info registers -a`; the guest is stopped.
+/// Looks at each of these cores, by its registers; the guest is stopped. One that no file is for is
+/// left out.
 pub(crate) async fn look_at_cores(
     transaction: &Transaction,
     elf: &Arc<ElfFile>,
-    text: &str,
+    cores: &[(CoreName, DumpedRegisters)],
     runtime: &Handle,
 ) -> Vec<CoreReport> {
     let mut reports = Vec::new();
-    let opened = Arc::clone(elf);
-    let opening = runtime.spawn_blocking(move || opened.firmware().map(Arc::clone));
-    let Ok(Ok(firmware)) = opening.await else {
-        return reports;
-    };
-    let cores = text.split("CPU#").skip(1).take(MOST_CORES);
-    for (number, text) in cores.enumerate() {
-        let all = DumpedRegisters::parse(text);
-        let known = registers::of(firmware.architecture(), |name| all.register(name));
-        let Some(registers) = known else { continue };
+    for (name, all) in cores.iter().take(MOST_CORES) {
+        let dumped = all.clone();
+        let get = move |name: &str| dumped.register(name);
+        let Some((firmware, registers)) = registers::with_file(elf, get, runtime).await else {
+            continue;
+        };
         let system = SYSTEM.into_iter();
         let core = Core {
-            number,
+            name: name.clone(),
             registers,
             system: system
                 .filter_map(|name| Some((name, all.register(name)?)))
@@ -47,7 +45,7 @@ pub(crate) async fn look_at_cores(
         };
         let memory = &mut MonitorMemory {
             transaction,
-            core: number,
+            core: name.number,
         };
         reports.push(look::look(elf, &firmware, core, memory, runtime).await);
     }

@@ -1,7 +1,12 @@
 //! A core's registers, as `firmware-info` numbers them, from the names that the stub and the human
 //! monitor have for them.
 
-use firmware_info::{Architecture, Registers};
+use std::sync::Arc;
+
+use firmware_info::{Architecture, Firmware, Registers};
+use tokio::runtime::Handle;
+
+use crate::guest::symbols::ElfFile;
 
 /// RISC-V's registers by their ABI names, x0 first.
 const RISCV: [&str; 32] = [
@@ -9,6 +14,31 @@ const RISCV: [&str; 32] = [
     "a5", "a6", "a7", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4",
     "t5", "t6",
 ];
+
+/// The file whose code a core runs, by its architecture and where the core is, and the core's
+/// registers; `None` where no file is for it. It is asked off the runtime's thread.
+pub(crate) async fn with_file(
+    elf: &Arc<ElfFile>,
+    get: impl Fn(&str) -> Option<u64> + Send + 'static,
+    runtime: &Handle,
+) -> Option<(Arc<Firmware>, Registers)> {
+    let elf = Arc::clone(elf);
+    let finding = runtime.spawn_blocking(move || {
+        let mut fitting = elf.each().filter_map(|firmware| {
+            let registers = of(firmware.architecture(), &get)?;
+            Some((Arc::clone(firmware), registers))
+        });
+        let first = fitting.next()?;
+        let pc = first.1.pc();
+        let knows = |firmware: &Firmware| firmware.symbol_at(pc).is_some();
+        let other = match knows(&first.0) {
+            true => None,
+            false => fitting.find(|(firmware, _)| knows(firmware)),
+        };
+        Some(other.unwrap_or(first))
+    });
+    finding.await.ok()?
+}
 
 /// The registers of a core; `None` where its program counter is not among them. `get` knows them by
 /// the stub's names (`r0`, `sp`, `pc`) or the monitor's (`R00`, `R13`, `R15`), in any case.

@@ -5,6 +5,8 @@ use std::fmt;
 use firmware_info::{Backtrace, FaultReport, Frame, Guess, SourceFrame};
 use serde_json::{Value, json};
 
+use crate::cores::CoreName;
+
 /// How functions are called by which a panic or a failed assertion is reached, but are not the
 /// firmware's own code.
 const NOT_OWN: [&str; 14] = [
@@ -35,8 +37,8 @@ const SHOWN: usize = 5;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CoreReport {
-    /// Which core, from 0 on.
-    pub core: usize,
+    /// Which core.
+    pub core: CoreName,
     /// The function that the firmware gave itself up by, where it did: a panic, an assertion.
     pub panicked_in: Option<String>,
     /// The frames, from the program counter on.
@@ -128,9 +130,14 @@ impl CoreReport {
                 format!("panicked, in {place}")
             }
             (None, Some(function)) => format!("{function} was called, in {place}"),
-            (None, None) => format!("core {} is in {place}", self.core),
+            (None, None) => format!("{} is in {place}", self.core),
         };
-        escaped(&text)
+        match (&self.core, &self.fault, &self.panicked_in) {
+            // It says so, or may be the only one.
+            (_, None, None) => escaped(&text),
+            (core, ..) if core.number == 0 && core.cluster.is_none() => escaped(&text),
+            (core, ..) => escaped(&format!("{core}: {text}")),
+        }
     }
 
     /// Where the frame is that matters: of code that the file does not know also who called it.
@@ -218,8 +225,11 @@ impl CoreReport {
                 "overflowed": stack.overflowed(),
             })
         });
+        let cluster = self.core.cluster.as_ref();
         json!({
-            "core": self.core,
+            "core": self.core.number,
+            "cluster": cluster.map(|cluster| &cluster.name),
+            "model": cluster.map(|cluster| &cluster.model),
             "summary": self.summary(),
             "panicked_in": self.panicked_in,
             "fault": fault,

@@ -24,6 +24,7 @@ use super::report::CoreReport;
 use super::staying::{SAMPLE, Sampled, Staying};
 use super::witness::{Sight, Witness};
 use crate::client::command::instant_after;
+use crate::cores::CoreName;
 use crate::debug::{Cause, Debugger, StopReason, Until};
 use crate::session::Session;
 use crate::verdict::Verdict;
@@ -237,7 +238,7 @@ impl Session {
         let all = dump.registers();
         let registers = registers::of(firmware.architecture(), |name| all.register(name))?;
         let core = Core {
-            number: 0,
+            name: CoreName::default(),
             registers,
             system: Vec::new(),
             at_fault: None,

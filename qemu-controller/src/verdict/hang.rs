@@ -8,11 +8,15 @@ use qemu_launch::DumpedRegisters;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
 use crate::client::transaction::Transaction;
+use crate::cores::CoreName;
 use crate::error::{CommandError, WaitPhase};
 use crate::session::Session;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
 const LOOK: Duration = Duration::from_secs(8);
+
+/// More other cores than anybody reads of on one line.
+const MOST_SHOWN: usize = 7;
 
 /// A run that was not over when its deadline passed, and where the guest was then.
 #[derive(Clone, Debug, Default)]
@@ -28,21 +32,39 @@ pub struct Hang {
     pub busy: bool,
     /// The monitor was closed, and QEMU's process has not exited.
     pub monitor_closed: bool,
-    /// The program counter of CPU 0.
+    /// The program counter of core 0.
     pub pc: Option<u64>,
     /// The symbol at or before the program counter, where the firmware's symbols are known.
     pub place: Option<SymbolOffset>,
-    /// The exception that CPU 0 is in, on a Cortex-M.
+    /// The exception that core 0 is in, on a Cortex-M.
     pub exception: Option<Exception>,
-    /// The exception that CPU 0 handles, as far as the monitor tells it on other cores: by Cause of
+    /// The exception that core 0 handles, as far as the monitor tells it on other cores: by Cause of
     /// a MIPS core at exception level, by the mode of a 32-bit Arm core of the A or R profile.
     pub handles: Option<FaultReport>,
+    /// Where each core is, of a machine that has several.
+    pub places: Vec<CorePlace>,
     /// Where each core is, how it came there, and why it faulted if it is in the handler of a
     /// fault; empty where the firmware's file is not known.
     #[cfg(feature = "source")]
     pub cores: Vec<crate::CoreReport>,
     /// How often the guest reset itself.
     pub guest_resets: u64,
+}
+
+/// Where a core is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CorePlace {
+    /// Which core.
+    pub core: CoreName,
+    /// Its program counter.
+    pub pc: Option<u64>,
+    /// The symbol at or before the program counter, where the firmware's symbols are known.
+    pub place: Option<SymbolOffset>,
+    /// The exception that it is in, on a Cortex-M.
+    pub exception: Option<Exception>,
+    /// The exception that it handles, as in [`Hang::handles`].
+    pub handles: Option<FaultReport>,
 }
 
 /// An exception that a Cortex-M is in the handler of.
@@ -56,10 +78,15 @@ pub struct Exception {
 }
 
 impl Hang {
-    /// The core sits in the handler of a fault.
+    /// A core sits in the handler of a fault.
     #[must_use]
     pub fn in_fault_handler(&self) -> bool {
-        self.exception.as_ref().is_some_and(Exception::is_fault) || self.handles.is_some()
+        let is_fault = |exception: &Option<Exception>, handles: &Option<FaultReport>| {
+            exception.as_ref().is_some_and(Exception::is_fault) || handles.is_some()
+        };
+        let mut places = self.places.iter();
+        is_fault(&self.exception, &self.handles)
+            || places.any(|place| is_fault(&place.exception, &place.handles))
     }
 }
 
@@ -100,13 +127,11 @@ impl Session {
         let look = |transaction: Transaction| async move {
             let before = transaction.command(&QueryStatus).await?;
             transaction.run(false).await?;
-            let registers = transaction
-                .command(&HumanMonitorCommand::new("info registers -a"))
-                .await;
+            let registers = registers(&transaction).await;
             #[cfg(feature = "source")]
             let cores = match &registers {
-                Ok(text) => {
-                    crate::source::monitor::look_at_cores(&transaction, &elf, text, &runtime).await
+                Ok(cores) => {
+                    crate::source::monitor::look_at_cores(&transaction, &elf, cores, &runtime).await
                 }
                 Err(_) => Vec::new(),
             };
@@ -135,9 +160,7 @@ impl Session {
                 #[cfg(not(feature = "source"))]
                 let () = cores;
                 hang.run_state = Some(run_state);
-                session
-                    .explain(&mut hang, &DumpedRegisters::parse(&registers))
-                    .await;
+                session.explain(&mut hang, registers).await;
             }
             // Its turn did not come.
             Err(CommandError::Deadline {
@@ -153,20 +176,66 @@ impl Session {
         hang
     }
 
-    async fn explain(&self, hang: &mut Hang, registers: &DumpedRegisters) {
-        hang.pc = registers.pc();
-        if let Some(pc) = hang.pc {
-            hang.place = self.place(pc).await;
+    async fn explain(&self, hang: &mut Hang, cores: Vec<(CoreName, DumpedRegisters)>) {
+        for (core, registers) in cores {
+            let place = self.place_of(core, &registers).await;
+            if place.core.number == 0 {
+                hang.pc = place.pc;
+                hang.place.clone_from(&place.place);
+                hang.exception.clone_from(&place.exception);
+                hang.handles.clone_from(&place.handles);
+            }
+            hang.places.push(place);
         }
-        let number = registers
-            .register("XPSR")
-            .map_or(0, |xpsr| (xpsr & 0x1ff) as u16);
-        if number != 0 {
-            let handler = self.handler(number).await;
-            hang.exception = Some(Exception { number, handler });
+        if hang.places.len() == 1 {
+            hang.places.clear();
         }
-        hang.handles = handled(registers);
     }
+
+    async fn place_of(&self, core: CoreName, registers: &DumpedRegisters) -> CorePlace {
+        let pc = registers.pc();
+        let place = match pc {
+            Some(pc) => self.place(pc).await,
+            None => None,
+        };
+        let xpsr = registers.register("XPSR").unwrap_or(0);
+        let exception = match (xpsr & 0x1ff) as u16 {
+            0 => None,
+            number => Some(Exception {
+                number,
+                // Each core has a vector table; the session reads memory as the first sees it.
+                handler: match core.number {
+                    0 => self.handler(number).await,
+                    _ => None,
+                },
+            }),
+        };
+        CorePlace {
+            core,
+            pc,
+            place,
+            exception,
+            handles: handled(registers),
+        }
+    }
+}
+
+/// The registers of each core.
+async fn registers(
+    transaction: &Transaction,
+) -> Result<Vec<(CoreName, DumpedRegisters)>, CommandError> {
+    let command = HumanMonitorCommand::new("info registers -a");
+    let text = transaction.command(&command).await?;
+    let cores: Vec<_> = text.split("CPU#").skip(1).collect();
+    let names = match cores.len() {
+        // The usual machine.
+        1 => Vec::new(),
+        _ => CoreName::all(transaction.shared(), LOOK).await?,
+    };
+    let mut names = names.into_iter();
+    let name = |number| names.next().unwrap_or(CoreName::numbered(number));
+    let registers = cores.into_iter().map(DumpedRegisters::parse);
+    Ok((0..).map(name).zip(registers).collect())
 }
 
 /// The exception that a core handles, by registers that QEMU prints.
@@ -206,20 +275,22 @@ impl fmt::Display for Hang {
             });
         };
         write!(f, "the guest is {run_state}")?;
-        if let Some(pc) = self.pc {
-            write!(f, " at {pc:#010x}")?;
+        if let Some(first) = self.places.first() {
+            write!(f, ", {}", first.core)?;
         }
-        if let Some(place) = &self.place {
-            write!(f, " in {place}")?;
+        let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
+        write_place(f, self.pc, place, exception, self.handles.as_ref())?;
+        let mut others = self
+            .places
+            .iter()
+            .skip(1)
+            .filter(|place| !self.has_report(place));
+        for place in others.by_ref().take(MOST_SHOWN) {
+            write!(f, "; {place}")?;
         }
-        if let Some(exception) = &self.exception {
-            write!(f, ", {exception}")?;
-        }
-        if let Some(report) = &self.handles {
-            write!(f, ", in the handler of an {report}")?;
-            for note in &report.notes {
-                write!(f, ", {note}")?;
-            }
+        match others.count() {
+            0 => {}
+            more => write!(f, "; and {more} more cores")?,
         }
         match self.guest_resets {
             0 => Ok(()),
@@ -227,6 +298,53 @@ impl fmt::Display for Hang {
             resets => write!(f, "; it reset itself {resets} times"),
         }
     }
+}
+
+impl Hang {
+    /// A core whose report tells where it is.
+    fn has_report(&self, place: &CorePlace) -> bool {
+        #[cfg(feature = "source")]
+        return self.cores.iter().any(|report| report.core == place.core);
+        #[cfg(not(feature = "source"))]
+        {
+            let _ = place;
+            false
+        }
+    }
+}
+
+impl fmt::Display for CorePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.fmt(f)?;
+        let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
+        write_place(f, self.pc, place, exception, self.handles.as_ref())
+    }
+}
+
+/// ` at 0x20 in main+0x4, in the handler of SysTick`.
+fn write_place(
+    f: &mut fmt::Formatter<'_>,
+    pc: Option<u64>,
+    place: Option<&SymbolOffset>,
+    exception: Option<&Exception>,
+    handles: Option<&FaultReport>,
+) -> fmt::Result {
+    if let Some(pc) = pc {
+        write!(f, " at {pc:#010x}")?;
+    }
+    if let Some(place) = place {
+        write!(f, " in {place}")?;
+    }
+    if let Some(exception) = exception {
+        write!(f, ", {exception}")?;
+    }
+    if let Some(report) = handles {
+        write!(f, ", in the handler of an {report}")?;
+        for note in &report.notes {
+            write!(f, ", {note}")?;
+        }
+    }
+    Ok(())
 }
 
 impl fmt::Display for Exception {

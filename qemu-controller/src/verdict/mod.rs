@@ -13,7 +13,7 @@ mod hang;
 mod report;
 mod run;
 
-pub use hang::{Exception, Hang};
+pub use hang::{CorePlace, Exception, Hang};
 pub use report::VerdictReport;
 
 /// How a run of the firmware ended. No two causes share a variant.

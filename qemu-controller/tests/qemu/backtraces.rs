@@ -107,10 +107,12 @@ async fn a_fault_of_risc_v_without_a_handler_is_named_with_its_line() {
 #[tokio::test]
 async fn another_architecture_s_file_is_no_source() {
     let symbols = "../firmware-info/fixtures/riscv/release.elf";
-    let config = QemuConfig::default()
-        .firmware(image("hardfault-loop"))
-        .symbols(symbols);
-    let session = Session::start(config.start_paused(true)).await.unwrap();
+    let paused = |config: QemuConfig| Session::start(config.start_paused(true));
+    // The only file.
+    let image = image("hardfault-loop");
+    let kernel = ["-kernel", image.to_str().unwrap()];
+    let only = QemuConfig::default().extra_args(kernel).symbols(symbols);
+    let session = paused(only).await.unwrap();
     let mut debugger = session.debugger().await.unwrap();
     let error = debugger.backtrace().await.unwrap_err();
     assert!(matches!(error, DebugError::OtherArchitecture), "{error}");
@@ -120,6 +122,11 @@ async fn another_architecture_s_file_is_no_source() {
         panic!("{report}")
     };
     assert!(hang.cores.is_empty() && hang.in_fault_handler(), "{report}");
+    // Where another one fits, that is asked.
+    let both = QemuConfig::default().firmware(&image).symbols(symbols);
+    let session = paused(both).await.unwrap();
+    let report = session.run_watched(Duration::from_secs(1), || false).await;
+    assert!(report.to_string().contains("in faulty"), "{report}");
 }
 
 /// A loop that may wait for somebody to take what it prints tells nothing.

@@ -13,6 +13,7 @@ mod backtraces;
 mod blocking;
 mod bundle;
 mod cancelling;
+mod clusters;
 mod coverage;
 mod debugger;
 mod defmt;
