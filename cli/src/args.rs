@@ -20,9 +20,9 @@ use crate::serve::Serve;
 use crate::settings::Settings;
 use crate::test_run;
 
-/// Runs firmware in QEMU.
+/// Run, test and debug firmware in QEMU
 #[derive(Debug, Parser)]
-#[command(name = "qemu-controller", version)]
+#[command(name = "qemu-controller", version, after_help = FIRST_STEPS)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -31,17 +31,23 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     Run(Box<Run>),
-    Machines(Machines),
-    Coverage(coverage::verb::CoverageVerb),
-    Mcp(Mcp),
+    New(New),
+    Debug(Box<Debug>),
     Serve(Box<Serve>),
     Ctl(Ctl),
     Open(Box<Open>),
-    Debug(Box<Debug>),
-    New(New),
+    Coverage(coverage::verb::CoverageVerb),
+    Machines(Machines),
+    Mcp(Mcp),
 }
 
-/// List the machines of an installed QEMU, and what differs by it
+const FIRST_STEPS: &str = "\
+First steps:
+  qemu-controller run firmware.elf     runs it; `qemu-controller run --help` has the exit statuses
+  qemu-controller new NAME             makes a Rust crate to begin with
+  qemu-controller debug firmware.elf   holds it for gdb or an editor";
+
+/// List the machines that an installed QEMU has
 #[derive(Args, Debug)]
 pub(crate) struct Machines {
     /// The QEMU to ask, a name or a path
@@ -83,11 +89,12 @@ pub(crate) struct Run {
     /// Load the file as it is at this address, such as 0x8000: for raw images
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) raw: Option<u64>,
-    /// What the CPU begins with, below the firmware or in its place: a file, a name that QEMU knows, or
-    /// `none`
+    /// The ROM that the CPU begins with, beside the firmware or in its place: a file, a name that QEMU
+    /// knows, or `none`
     #[arg(long, value_name = "FILE")]
     pub(crate) bios: Option<PathBuf>,
-    /// An ELF file that names places, where the firmware is none or begins others; may be given again
+    /// An ELF file with more symbols: where the firmware has none, or starts another program; may be
+    /// given again
     #[arg(long, value_name = "ELF")]
     pub(crate) symbols: Vec<PathBuf>,
     /// The command line of a Linux kernel
@@ -103,9 +110,8 @@ pub(crate) struct Run {
     /// one
     ///
     /// ADDRESS is where it can connect: a loopback port or address (default 127.0.0.1:1234),
-    /// `free` for any free port, or `unix:PATH`. Of a firmware with tests, one that is named is held as
-    /// it begins. A reset starts the firmware over. --timeout counts
-    /// once the debugger has left.
+    /// `free` for any free port, or `unix:PATH`. Of a firmware with tests, one that is named is held
+    /// as it begins. A reset starts the firmware over. --timeout counts once the debugger has left.
     ///
     /// One debugger is let in at a time, and nobody but you (and root).
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true,
@@ -115,7 +121,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TEXT", conflicts_with = "expect_regex",
           value_parser = NonEmptyStringValueParser::new())]
     pub(crate) expect: Option<String>,
-    /// The same with a regular expression
+    /// Succeed as soon as what the firmware prints matches this regular expression
     ///
     /// It is matched against what has come so far, as often as something comes: `$` is the end of
     /// that. A match may be 4 KiB long.
@@ -125,27 +131,26 @@ pub(crate) struct Run {
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) send_after: Option<String>,
     /// What kind of tests the firmware has [default: what its ELF file shows]
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, help_heading = TESTS, value_name = "KIND")]
     pub(crate) tests: Option<test_run::Kind>,
     /// How its tests are kept apart [default: restore]
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, help_heading = TESTS, value_name = "HOW")]
     pub(crate) isolation: Option<test_run::Isolation>,
     /// Leave the firmware's RTT channels alone; else they are read where its ELF file has them
-    #[arg(long)]
+    #[arg(long, help_heading = LOGS)]
     pub(crate) no_rtt: bool,
-    /// By which way the firmware's defmt frames come, which are made into lines [default: what its
-    /// ELF file shows]
-    #[arg(long, value_name = "WAY")]
+    /// Where the firmware's defmt frames come from [default: what its ELF file shows]
+    #[arg(long, help_heading = LOGS, value_name = "WAY")]
     pub(crate) defmt: Option<logs::Source>,
     /// How a line of defmt's looks: `oneline`, `default`, or a format of defmt's such as
     /// '{t} {L:bold} {f}:{l} {s}' [default: {t} {L} {s}]
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, help_heading = LOGS, value_name = "FORMAT")]
     pub(crate) log_format: Option<String>,
     /// Which lines of defmt's are shown, by level and module, such as `info,app::sensors=trace`
-    #[arg(long, value_name = "FILTER", value_parser = logs::filter)]
+    #[arg(long, help_heading = LOGS, value_name = "FILTER", value_parser = logs::filter)]
     pub(crate) log_filter: Option<Filter>,
     /// Begin each line of RTT and defmt with the channel it comes from, as in `[rtt:0] `
-    #[arg(long)]
+    #[arg(long, help_heading = LOGS)]
     pub(crate) prefix: bool,
     /// Say how it ended as JSON on stderr, or into this file
     ///
@@ -157,17 +162,17 @@ pub(crate) struct Run {
     ///
     /// The firmware needs debug information and no instrumentation. A line's count is the number of
     /// runs that came by.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = COVERAGE, value_name = "FILE")]
     pub(crate) coverage: Option<PathBuf>,
     /// Write which test ran which line into this file, in lcov's form: each test's records have its
     /// name (TN)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = COVERAGE, value_name = "FILE")]
     pub(crate) coverage_by_test: Option<PathBuf>,
     /// Add to what is in the files of --coverage and --coverage-by-test, instead of replacing it
-    #[arg(long, requires = "coverage_files")]
+    #[arg(long, help_heading = COVERAGE, requires = "coverage_files")]
     pub(crate) coverage_merge: bool,
     /// Count the code of the toolchain's libraries and of crates from a registry as well
-    #[arg(long, requires = "coverage_files")]
+    #[arg(long, help_heading = COVERAGE, requires = "coverage_files")]
     pub(crate) coverage_all: bool,
     /// Show QEMU's command line, and (unless --json has stderr) what QEMU itself writes there
     #[arg(long, short)]
@@ -201,12 +206,16 @@ impl Run {
     }
 }
 
+const TESTS: &str = "Tests in the firmware";
+const LOGS: &str = "Logs by RTT and defmt";
+const COVERAGE: &str = "Coverage";
+
 const AFTER_HELP: &str = "\
 Exit status:
   the firmware's   it exited by semihosting; 0 also when it shut the machine down
   0                its tests passed; --expect: it printed what was expected
   1                --expect: it ended with status 0, but before it printed that
-  101              a test of its tests failed
+  101              one of its tests failed
   120              it asked for a reset (--reboot lets it)
   121              it told QEMU that it panicked, or stayed in a panic (--on-fault)
   124              --timeout passed
@@ -224,13 +233,13 @@ Configuration file:
     timeout = \"10s\"
     qemu-args = [\"-d\", \"guest_errors\"]
 
-  The command line takes precedence. Relative paths start at the file's folder. A file that somebody else owns or can
-  write is not read, unless --config names it.
+  The command line takes precedence. Relative paths start at the file's folder. A file that
+  somebody else owns or can write is not read, unless --config names it.
 
 Input:
-  The first serial port, the semihosting console and the file `:tt` get all of it. A terminal stays in its line mode: a
-  line is sent when Enter is pressed, which a serial port receives as CR, as from a serial terminal (--newline). Other
-  input is passed on unchanged.";
+  The first serial port, the semihosting console and the file `:tt` get all of it. A terminal
+  stays in its line mode: a line is sent when Enter is pressed, which a serial port receives as
+  CR, as from a serial terminal (--newline). Other input is passed on unchanged.";
 
 /// Reads the command line.
 ///

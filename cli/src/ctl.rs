@@ -21,6 +21,9 @@ const ANSWER: u64 = 16 * 1024 * 1024;
 /// The status of a call that was refused.
 const REFUSED: u8 = 1;
 
+/// The options that each call has.
+const COMMON: &str = "Options of every call";
+
 /// Steer a session that `qemu-controller serve` holds, one call at a time
 ///
 /// The status is 0, 1 where the call was refused or could not be done, or 125 where there is no
@@ -28,13 +31,15 @@ const REFUSED: u8 = 1;
 #[derive(Args, Debug)]
 pub(crate) struct Ctl {
     /// The session's name
-    #[arg(long, value_name = "NAME", default_value = DEFAULT, global = true)]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT, global = true,
+          help_heading = COMMON)]
     session: String,
     /// The machine of the session: a fork's name, for example
-    #[arg(long, value_name = "MACHINE", default_value = "main", global = true)]
+    #[arg(long, value_name = "MACHINE", default_value = "main", global = true,
+          help_heading = COMMON)]
     on: String,
     /// Print the answer as JSON, a refusal too
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     json: bool,
     #[command(subcommand)]
     call: Call,
@@ -78,10 +83,13 @@ fn answer(mut ctl: Ctl) -> Result<Value, String> {
     request["on"] = json!(ctl.on);
     let socket = socket(&ctl.session)?;
     let none = |error: io::Error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => String::new(),
+            _ => format!(" ({}: {error})", socket.display()),
+        };
         format!(
-            "no session {} is served ({}: {error}); `qemu-controller serve FIRMWARE` starts one",
-            ctl.session,
-            socket.display()
+            "no session {} is served{why}; `qemu-controller serve FIRMWARE` starts one",
+            ctl.session
         )
     };
     let stream = UnixStream::connect(&socket).map_err(none)?;

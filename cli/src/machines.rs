@@ -14,7 +14,8 @@ pub(crate) fn list(program: &Path) -> u8 {
         Ok(table) => table,
         Err(error) => {
             // Without a stderr there is nobody to say it to.
-            let _ = writeln!(std::io::stderr(), "error: {}", escape::line(&chain(&error)));
+            let words = escape::line(&chain(&error));
+            let _ = writeln!(std::io::stderr(), "qemu-controller: {words}");
             return OWN_FAILURE;
         }
     };

@@ -74,7 +74,9 @@ pub(crate) fn serve(mcp: &Mcp) -> u8 {
 
 fn run(mcp: &Mcp) -> Result<u8, Failure> {
     let project = match &mcp.project {
-        Some(project) => project.clone(),
+        // Before the client has been answered: later it would learn it at each `start`.
+        Some(project) if project.is_dir() => project.clone(),
+        Some(project) => return Err(Failure::NoFolder(project.clone())),
         None => std::env::current_dir().map_err(Failure::Folder)?,
     };
     let defaults = defaults(&project)?;

@@ -43,7 +43,7 @@ pub(crate) struct Open {
     /// End when nothing was asked for this long, such as 30m
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
     idle: Duration,
-    /// The firmware, where the bundle has it not
+    /// The firmware, where it is not in the bundle
     #[arg(long, value_name = "FILE")]
     firmware: Option<PathBuf>,
     /// The QEMU [default: the first one of the name that ran; it has to have the same version]

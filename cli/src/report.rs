@@ -44,6 +44,8 @@ pub(crate) enum Failure {
     ConfigFile(#[from] ConfigFileError),
     #[error("the current folder is gone")]
     Folder(#[source] io::Error),
+    #[error("--project: there is no folder {}", .0.display())]
+    NoFolder(PathBuf),
     #[error("--expect-regex cannot be used")]
     Regex(#[from] regex::Error),
     #[error("{} is not passed on to QEMU: {} is what sets that here", word, option)]

@@ -71,11 +71,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE")]
     #[serde(deserialize_with = "not_empty")]
     pub(crate) log: Option<PathBuf>,
-    /// Write the machine as it was when it failed into a folder, which `qemu-controller open` starts
-    /// it from again [default: never; with --bundle: on-failure]
+    /// Keep the machine of a run that fails, as it was then, in a folder for `qemu-controller open`
+    /// [default: never; with --bundle: on-failure]
     ///
-    /// The folder has all that the firmware's memory has. Each semihosting call takes half a
-    /// millisecond then.
+    /// The folder has all that the firmware's memory has, and is only for you to read. Each
+    /// semihosting call takes half a millisecond more.
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true,
           default_missing_value = "on-failure", env = "QEMU_CONTROLLER_BUNDLE")]
     pub(crate) bundle: Option<When>,

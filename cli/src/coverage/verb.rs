@@ -11,7 +11,7 @@ use super::summary;
 use crate::escape;
 use crate::report::{Failure, OWN_FAILURE};
 
-/// Add up and read files of --coverage, or of other tools, in lcov's form
+/// Add up and read coverage files, of `run --coverage` or of other tools (lcov)
 #[derive(Args, Debug)]
 pub(crate) struct CoverageVerb {
     #[command(subcommand)]
@@ -20,28 +20,28 @@ pub(crate) struct CoverageVerb {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Write into OUT what is in the others together, and print a summary
+    /// Add up coverage files into OUT, and print a summary
     ///
     /// Counts are added up, and tests stay apart. OUT is replaced; it may be one of the others.
     Merge {
-        /// The file to write
+        /// The file that is written
         out: PathBuf,
-        /// Those to read
+        /// The files that are read
         #[arg(value_name = "IN", required = true)]
         files: Vec<PathBuf>,
     },
     /// Print how much of each source file ran
     Summary {
-        /// Those to read
+        /// The files that are read
         #[arg(value_name = "IN", required = true)]
         files: Vec<PathBuf>,
     },
-    /// Print the tests that ran a line, of files of --coverage-by-test
+    /// Print the tests that ran a line, from files of --coverage-by-test
     Tests {
-        /// The line, as in src/main.rs:12; of the path its end is enough
+        /// The line, as in src/main.rs:12; the end of the path is enough
         #[arg(value_name = "FILE:LINE", value_parser = place)]
         place: (String, u32),
-        /// Those to read
+        /// The files that are read
         #[arg(value_name = "IN", required = true)]
         files: Vec<PathBuf>,
     },
@@ -58,7 +58,7 @@ pub(crate) fn run(verb: CoverageVerb) -> u8 {
         Err(failure) => {
             let words = escape::lines(&failure.words());
             // Without a stderr there is nobody to say it to.
-            let _ = writeln!(io::stderr(), "error: {words}");
+            let _ = writeln!(io::stderr(), "qemu-controller: {words}");
             OWN_FAILURE
         }
     }
@@ -92,6 +92,15 @@ fn done(verb: CoverageVerb) -> Result<String, Failure> {
                 .collect();
             tests.sort_unstable();
             tests.dedup();
+            if tests.is_empty() {
+                let why = match all.keys().any(|known| Path::new(known).ends_with(&path)) {
+                    true => "no test's name is recorded at this line",
+                    false => "these files have nothing of that source file",
+                };
+                let place = escape::line(&format!("{path}:{line}"));
+                // Without a stderr there is nobody to say it to.
+                let _ = writeln!(io::stderr(), "qemu-controller: {place}: {why}");
+            }
             let names = tests.iter().map(|name| escape::line(name) + "\n");
             Ok(names.collect())
         }

@@ -92,7 +92,7 @@ pub(crate) struct Debug {
     /// Read this configuration file [default: as of `run`]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An ELF file that names places, where the firmware begins others; may be given again
+    /// An ELF file with more symbols, where the firmware starts another program; may be given again
     #[arg(long, value_name = "ELF")]
     symbols: Vec<PathBuf>,
     /// Load the firmware without a check that this board can run it

@@ -319,7 +319,12 @@ fn open(folder: &Path, name: &str, most: u64) -> Result<File, BundleError> {
 }
 
 fn manifest(folder: &Path) -> Result<Manifest, BundleError> {
-    let file = open(folder, MANIFEST, MOST_MANIFEST)?;
+    let file = open(folder, MANIFEST, MOST_MANIFEST).map_err(|error| match error {
+        BundleError::File { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            BundleError::invalid(folder, format!("there is no {MANIFEST} in it"))
+        }
+        other => other,
+    })?;
     let mut text = Vec::new();
     let read = file.take(MOST_MANIFEST).read_to_end(&mut text);
     read.map_err(BundleError::file(&folder.join(MANIFEST)))?;
