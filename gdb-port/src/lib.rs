@@ -58,6 +58,7 @@ pub use driver::{probe, probe_stream};
 pub use error::{ConnectError, ParseAddressError, WaitError};
 pub use gdb_remote;
 pub use gdb_remote::handshake::StubIdentity;
+#[cfg(unix)]
 #[doc(hidden)]
 pub use listen::unread_by_peer;
 pub use listen::{Caller, ListenState, Listener, caller, inspect};

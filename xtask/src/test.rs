@@ -164,10 +164,17 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     steps::run_all(steps)
 }
 
+/// Folders that are workspaces of their own, which `--all` leaves out.
+const OWN_WORKSPACES: [&str; 3] = ["bench", "examples/embedded", "fuzz"];
+
 fn unit_steps(targets: &TestTargets) -> Vec<Step> {
     let tests = test_flags(&targets.unit);
-    vec![
-        Step::cargo("format", "fmt --all --check"),
+    let mut steps = vec![Step::cargo("format", "fmt --all --check")];
+    steps.extend(OWN_WORKSPACES.map(|folder| {
+        let words = format!("fmt --check --manifest-path {folder}/Cargo.toml");
+        Step::cargo(&format!("format, {folder}"), &words)
+    }));
+    steps.extend([
         Step::cargo(
             "clippy",
             "clippy --workspace --all-features --all-targets -- -D warnings",
@@ -183,7 +190,8 @@ fn unit_steps(targets: &TestTargets) -> Vec<Step> {
         Step::cargo("docs", "doc --workspace --all-features --no-deps")
             .with_env("RUSTDOCFLAGS", "-D warnings"),
         Step::cargo("firmware images", "xtask firmware --check"),
-    ]
+    ]);
+    steps
 }
 
 /// In its long form with Linux kernels, which are in this folder.

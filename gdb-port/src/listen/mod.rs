@@ -6,7 +6,7 @@
 //! ([`Chardev`](crate::Chardev)) is the look that remains.
 
 use std::net::SocketAddr;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 use std::os::fd::AsFd;
 use std::{fmt, io};
 
@@ -25,7 +25,7 @@ mod tcp;
 mod unix;
 
 /// Only Linux tells it without `unsafe`.
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 pub fn unread_by_peer(_: &impl AsFd) -> io::Result<u32> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -8,6 +8,14 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use crate::client::State;
 
+/// A QEMU that has ended is an error, and no signal to this program.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+
+/// There only the program can ignore the signal, as Rust's do.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
 impl State {
     /// Sends a descriptor with a space, which means nothing between two commands; QEMU keeps it
     /// until `getfd` takes it. `None` where the monitor's stream takes no descriptor.
@@ -23,12 +31,7 @@ impl State {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let sent = sendmsg(
-            socket,
-            &[IoSlice::new(b" ")],
-            &mut control,
-            SendFlags::NOSIGNAL,
-        );
+        let sent = sendmsg(socket, &[IoSlice::new(b" ")], &mut control, NO_SIGNAL);
         Some(sent.map(drop).map_err(io::Error::from))
     }
 }

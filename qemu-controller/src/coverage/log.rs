@@ -2,10 +2,12 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+#[cfg(not(target_vendor = "apple"))]
+use rustix::fs::{CWD, FileType};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::TempDir;
 use tokio::net::unix::pipe::Receiver;
@@ -39,13 +41,25 @@ struct Log {
     parser: Mutex<LogParser>,
 }
 
+#[cfg(not(target_vendor = "apple"))]
+fn make_fifo(path: &Path) -> io::Result<()> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(CWD, path, FileType::Fifo, mode, 0).map_err(io::Error::from)
+}
+
+/// It has no such call, and coverage is not tested there.
+#[cfg(target_vendor = "apple")]
+fn make_fifo(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 impl LogPipe {
     pub(crate) fn new() -> io::Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("qemu-controller-")
             .tempdir()?;
         let path = folder.path().join("log");
-        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        make_fifo(&path)?;
         let open = |flags| {
             rustix::fs::open(
                 &path,
