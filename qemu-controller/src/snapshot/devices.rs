@@ -65,18 +65,18 @@ impl Devices {
     pub(crate) async fn find(transaction: &Transaction) -> Result<Self, CommandError> {
         let tree = HumanMonitorCommand::new("info qtree");
         let tree = transaction.command(&tree).await?;
-        Ok(Self::parse(&tree, transaction.qemu.major))
+        Ok(Self::parse(&tree))
     }
 
-    fn parse(tree: &str, major: u32) -> Self {
+    fn parse(tree: &str) -> Self {
         let mut devices = Self::default();
         for device in tree.split("dev: ").skip(1) {
-            devices.add(&Described::parse(device), major);
+            devices.add(&Described::parse(device));
         }
         devices
     }
 
-    fn add(&mut self, device: &Described<'_>, major: u32) {
+    fn add(&mut self, device: &Described<'_>) {
         let named = LostDevice {
             kind: device.kind.to_owned(),
             address: device.address,
@@ -90,7 +90,7 @@ impl Devices {
         if let Some(registers) = registers(device) {
             self.registers.extend(registers);
             self.mended.push(named);
-        } else if is_lost(device.kind, major) {
+        } else if is_lost(device.kind) {
             self.lost.push(named);
         }
     }
@@ -200,6 +200,10 @@ type Layout = &'static [(u64, u8)];
 /// Control 1 to 3, baud rate, guard time.
 const STM32_USART: Layout = &[(0x0c, 4), (0x10, 4), (0x14, 4), (0x08, 4), (0x18, 4)];
 
+/// Control 2, which has the receiver's switch: QEMU 10.0 asks it whether to take a byte, and saves
+/// all registers but that.
+const IMX_SERIAL: Layout = &[(0x84, 4)];
+
 const STM32_SYSCFG: Layout = &[
     (0x00, 4),
     (0x04, 4),
@@ -220,6 +224,7 @@ fn registers(device: &Described<'_>) -> Option<Vec<Register>> {
     let layout = match device.kind {
         "riscv.aclint.mtimer" => return mtimer(device),
         "stm32f2xx-usart" => STM32_USART,
+        "imx.serial" => IMX_SERIAL,
         "stm32f2xx-syscfg" => STM32_SYSCFG,
         "avr-usart" => AVR_USART,
         "avr-power" => AVR_POWER,
@@ -249,10 +254,9 @@ fn mtimer(device: &Described<'_>) -> Option<Vec<Register>> {
 }
 
 /// Whether nothing brings a device back.
-fn is_lost(kind: &str, major: u32) -> bool {
+fn is_lost(kind: &str) -> bool {
     let by_family = ["aspeed.adc-", "aspeed.intc", "xlnx.axi-", "omap"];
     match kind {
-        "imx.serial" => major > 7,
         "avr-timer16"
         | "aspeed.i2c.bus"
         | "aspeed.peci"
