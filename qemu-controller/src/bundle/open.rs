@@ -320,7 +320,9 @@ fn open(folder: &Path, name: &str, most: u64) -> Result<File, BundleError> {
 
 fn manifest(folder: &Path) -> Result<Manifest, BundleError> {
     let file = open(folder, MANIFEST, MOST_MANIFEST).map_err(|error| match error {
-        BundleError::File { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+        BundleError::File { error, .. }
+            if error.kind() == io::ErrorKind::NotFound && folder.is_dir() =>
+        {
             BundleError::invalid(folder, format!("there is no {MANIFEST} in it"))
         }
         other => other,
