@@ -37,7 +37,8 @@ impl Debugger {
     pub async fn backtrace(&mut self) -> Result<Backtrace, DebugError> {
         self.known_firmware().await?;
         let _verb = self.begin("backtrace").await?;
-        let (firmware, core) = self.core(Cause::default()).await?;
+        // Of a backtrace nobody asks for the core's name.
+        let (firmware, core) = self.core(CoreName::default(), Cause::default()).await?;
         let runtime = self.attachment.shared.runtime.clone();
         let elf = Arc::clone(&self.session.inner.firmware);
         let memory = &mut StubMemory(self);
@@ -57,10 +58,12 @@ impl Debugger {
             _ => Vec::new(),
         };
         let current = self.thread;
+        let names = self.core_names().await?;
         let mut reports = Vec::new();
         for thread in threads {
             self.select(thread).await?;
-            let (firmware, core) = self.core(Cause::default()).await?;
+            let name = self.core_name(&names);
+            let (firmware, core) = self.core(name, Cause::default()).await?;
             reports.push(self.report(&firmware, core).await);
         }
         if let Some(thread) = current {
@@ -74,7 +77,8 @@ impl Debugger {
     pub(crate) async fn report_of_stop(&mut self, cause: Cause) -> Result<CoreReport, DebugError> {
         self.known_firmware().await?;
         let mut verb = self.begin("look at the core").await?;
-        let (firmware, mut core) = self.core(cause).await?;
+        let name = self.core_name(&self.core_names().await?);
+        let (firmware, mut core) = self.core(name, cause).await?;
         if let Some(fault) = core.at_fault {
             let architecture = firmware.architecture();
             self.fault_registers(&mut core).await?;
@@ -130,8 +134,25 @@ impl Debugger {
         Ok(())
     }
 
-    /// The current thread's core, and the file whose code it runs.
-    async fn core(&self, cause: Cause) -> Result<(Arc<Firmware>, Core), DebugError> {
+    async fn core_names(&self) -> Result<Vec<CoreName>, DebugError> {
+        let names = CoreName::all(&self.attachment.shared, self.session.deadline);
+        Ok(names.await?)
+    }
+
+    /// Which of these the current thread's core is.
+    fn core_name(&self, names: &[CoreName]) -> CoreName {
+        let thread = self.thread.map(|thread| thread.thread);
+        let number = thread.and_then(core_number).unwrap_or(0);
+        let name = names.get(number).cloned();
+        name.unwrap_or(CoreName::numbered(number))
+    }
+
+    /// The current thread's core, which has this name, and the file whose code it runs.
+    async fn core(
+        &self,
+        name: CoreName,
+        cause: Cause,
+    ) -> Result<(Arc<Firmware>, Core), DebugError> {
         let general = self.registers().await?;
         let mut system = Vec::new();
         for name in SYSTEM.into_iter().chain(["msp", "psp"]) {
@@ -146,17 +167,11 @@ impl Debugger {
                 .get(name)
                 .or_else(|| known.next().map(|(_, value)| *value))
         };
-        let shared = &self.attachment.shared;
         let elf = &self.session.inner.firmware;
-        let found = registers::with_file(elf, get, &shared.runtime).await;
+        let found = registers::with_file(elf, get, &self.attachment.shared.runtime).await;
         let (firmware, registers) = found.ok_or(DebugError::OtherArchitecture)?;
-        let thread = self.thread.map(|thread| thread.thread);
-        let mut names = CoreName::all(shared, self.session.deadline)
-            .await?
-            .into_iter();
-        let number = thread.and_then(core_number).unwrap_or(0);
         let core = Core {
-            name: names.nth(number).unwrap_or(CoreName::numbered(number)),
+            name,
             registers,
             system,
             at_fault: cause.fault,
