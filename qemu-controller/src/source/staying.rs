@@ -58,6 +58,16 @@ impl Staying {
         before.is_some_and(|before| is_same(before, now))
     }
 
+    /// Whether a core is at one of these instructions, which return from an exception; of one that
+    /// may stay this is noted.
+    pub(crate) fn is_return(staying: &mut Option<Self>, returns: Option<&[u64]>, pc: u64) -> bool {
+        let is_one = returns.is_some_and(|returns| returns.contains(&pc));
+        if let Some(staying) = staying.as_mut().filter(|_| is_one) {
+            staying.has_returned = true;
+        }
+        is_one
+    }
+
     /// Whether it is time for a sample.
     pub(crate) fn is_due(&self) -> bool {
         self.sampled.elapsed() >= SAMPLE

@@ -405,12 +405,7 @@ impl<W: Witness> Watch<'_, W> {
 
     /// Whether it is about to return from an exception, which is noted.
     fn is_return(&mut self, pc: Option<u64>) -> bool {
-        let returns = self.returns.as_deref().unwrap_or_default();
-        let is_one = pc.is_some_and(|pc| returns.contains(&pc));
-        if let Some(staying) = self.staying.as_mut().filter(|_| is_one) {
-            staying.has_returned = true;
-        }
-        is_one
+        pc.is_some_and(|pc| Staying::is_return(&mut self.staying, self.returns.as_deref(), pc))
     }
 
     /// The same as after a while without a stop; not at each of a thousand stops a second.

@@ -63,12 +63,7 @@ impl FaultWatch {
 
     /// Whether the test is about to return from an exception, which is noted.
     pub(super) fn is_return(&mut self, pc: u64) -> bool {
-        let returns = self.returns.as_deref().unwrap_or_default();
-        let is_one = returns.contains(&pc);
-        if let Some(staying) = self.staying.as_mut().filter(|_| is_one) {
-            staying.has_returned = true;
-        }
-        is_one
+        Staying::is_return(&mut self.staying, self.returns.as_deref(), pc)
     }
 
     /// Leaves the host as it was.
