@@ -43,8 +43,16 @@ pub(crate) use slot::Slot;
 /// What follows when a machine has gone.
 const ANEW: &str = "a new machine holds the firmware at its reset";
 
+/// An option, by its id, and whether it is given.
+type Given = (&'static str, fn(&Settings) -> bool);
+
 /// Options that mean nothing while a debugger has the firmware.
-const OF_RUN: [&str; 4] = ["timeout", "on_fault", "bundle", "bundle_dir"];
+const OF_RUN: [Given; 4] = [
+    ("timeout", |settings| settings.timeout.is_some()),
+    ("on_fault", |settings| settings.on_fault.is_some()),
+    ("bundle", |settings| settings.bundle.is_some()),
+    ("bundle_dir", |settings| settings.bundle_dir.is_some()),
+];
 
 /// Hold a firmware in QEMU for the debugger of an editor, as long as you like
 ///
@@ -57,7 +65,7 @@ const OF_RUN: [&str; 4] = ["timeout", "on_fault", "bundle", "bundle_dir"];
 /// time: `timeout`, `on-fault` and `bundle` of a configuration file are for `run`.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
-#[command(mut_args(|option| match OF_RUN.contains(&option.get_id().as_str()) {
+#[command(mut_args(|option| match OF_RUN.iter().any(|(id, _)| option.get_id() == id) {
     // A variable that CI sets is no word of the user's.
     true => option.hide(true).env(None::<&str>),
     false => option,
@@ -160,15 +168,10 @@ fn outcome(debug: &Debug, reporter: &Reporter) -> Result<Outcome, Failure> {
 
 /// Refuses what would mean nothing, before it is relied on.
 fn refuse_options_of_run(settings: &Settings) -> Result<(), Failure> {
-    let given = [
-        ("--timeout", settings.timeout.is_some()),
-        ("--on-fault", settings.on_fault.is_some()),
-        ("--bundle", settings.bundle.is_some()),
-        ("--bundle-dir", settings.bundle_dir.is_some()),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        Some((option, _)) => Err(Failure::Debug(format!(
-            "{option} is an option of `run`: a debugger sees faults by itself, and takes its time"
+    match OF_RUN.iter().find(|(_, is_given)| is_given(settings)) {
+        Some((id, _)) => Err(Failure::Debug(format!(
+            "--{} is an option of `run`: a debugger sees faults by itself, and takes its time",
+            id.replace('_', "-")
         ))),
         None => Ok(()),
     }

@@ -38,7 +38,7 @@ enum State {
 /// What is to become of the machines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Order {
-    /// HeldMachines up to this number are to be replaced.
+    /// Machines up to this number are to be replaced.
     Replace(u64),
     /// There is to be none any more.
     Quit,
