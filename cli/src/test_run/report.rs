@@ -151,6 +151,7 @@ impl<'a> Report<'a> {
     pub(super) fn finished(&mut self, index: usize, result: &TestResult) {
         match result.outcome {
             Outcome::Passed => self.counts.passed += 1,
+            Outcome::Ignored => self.counts.ignored += 1,
             _ => self.counts.failed += 1,
         }
         let position = self.positions[index];

@@ -380,6 +380,25 @@ fn a_firmware_that_prints_its_results_is_run_once() {
     );
 }
 
+#[test]
+fn what_a_firmware_prints_of_a_failure_counts_though_it_exits_with_0() {
+    let firmware = fixtures().join("embedded-test/contradicts.elf");
+    let firmware = firmware.display().to_string();
+    let run = |kind| Call::new(["--tests", kind, &firmware, "--include-ignored"]).ends_with(101);
+    for (kind, expected) in [
+        ("lines", "test twin ... FAILED\ntest twin#2 ... ok\n"),
+        ("lines", "1 passed; 1 failed; 1 ignored;"),
+        (
+            "unity",
+            "test test_adds ... ok\ntest contradicts ... FAILED\n",
+        ),
+        ("unity", "1 passed; 1 failed; 0 ignored;"),
+    ] {
+        let said = run(kind);
+        assert!(said.stdout.contains(expected), "{kind}: {}", said.stdout);
+    }
+}
+
 /// A handful of tests on RISC-V and AArch64, whose registers do not tell when a fault's handler was
 /// left.
 #[test]

@@ -166,7 +166,7 @@ impl Table<'_> {
 
 /// Two tests of one name, as macros make them, are told apart by a number: filters and other
 /// programs go by the name.
-fn make_distinct(tests: &mut [TestCase]) {
+pub(super) fn make_distinct<'a>(tests: impl IntoIterator<Item = &'a mut TestCase>) {
     let mut seen: HashMap<String, u32> = HashMap::new();
     for test in tests {
         let count = seen.entry(test.name.clone()).or_default();

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::TestCase;
 use super::bundles::Bundles;
 use super::capture::{Capture, Live};
-use super::embedded_test::MOST_TESTS;
+use super::embedded_test::{MOST_TESTS, make_distinct};
 use super::lines::{self, Ending, Said, plain, unity_name};
 use super::machine::{LOOK, drain};
 use super::outcome::{Failure, Outcome, TestResult};
@@ -113,10 +113,8 @@ impl TestRun {
         }
         reader.end();
         let mut printed = reader.tests;
-        let ended_well = match &report {
-            Some(report) => report.verdict.success(),
-            None => reader.over == Some(false),
-        };
+        let is_success = |report: &RunReport| report.verdict.success();
+        let ended_well = report.as_ref().is_none_or(is_success) && reader.over != Some(true);
         if !ended_well
             && kind == PrintedTests::Unity
             && let Some(name) = unity_test(&session).await
@@ -129,8 +127,8 @@ impl TestRun {
         let has_failed = |one: &Printed| matches!(one.ending, Ending::Failed | Ending::Begun);
         let is_told = printed.iter().any(has_failed) || !printed.is_empty() && ended_well;
         let failure = || match &report {
-            Some(report) => Failure::Ended(Box::new(report.clone())),
-            None => Failure::Printed,
+            Some(report) if !is_success(report) => Failure::Ended(Box::new(report.clone())),
+            _ => Failure::Printed,
         };
         let mut results: Vec<_> = printed
             .into_iter()
@@ -144,6 +142,7 @@ impl TestRun {
             let result = TestResult::new(outcome, output, took);
             results.push((TestCase::named(firmware), result));
         }
+        make_distinct(results.iter_mut().map(|(test, _)| test));
         // The firmware is one, so the first that failed has its bundle.
         let mut failed = results.iter_mut();
         let failed = failed.find(|(_, result)| !result.outcome.is_success());
