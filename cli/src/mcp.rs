@@ -22,7 +22,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::calls::{Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request, of_uri};
+use crate::calls::{
+    Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request, of_uri, plain_name,
+};
 use crate::config_file;
 use crate::escape;
 use crate::report::{Failure, OWN_FAILURE, Reporter};
@@ -127,6 +129,11 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
 fn defaults(project: &Path) -> Result<Defaults, Failure> {
     let reporter = Reporter::new(None, &[])?;
     let settings = config_file::board(project, &reporter)?;
+    // More than a name has files written, such as `virt,dumpdtb=FILE`.
+    let names = [&settings.machine, &settings.cpu, &settings.memory];
+    for name in names.into_iter().flatten() {
+        plain_name(name).map_err(|refused| Failure::Board(refused.message))?;
+    }
     Ok(Defaults {
         machine: settings.machine,
         cpu: settings.cpu,

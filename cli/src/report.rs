@@ -20,7 +20,7 @@ use qemu_controller::{
 use rustix::fs::fstat;
 use serde_json::{Value, json};
 
-use crate::config_file::ConfigFileError;
+use crate::config_file::{ConfigFileError, NAME};
 use crate::escape;
 use crate::writer::Writer;
 use crate::written;
@@ -44,6 +44,8 @@ pub(crate) enum Failure {
     ConfigFile(#[from] ConfigFileError),
     #[error("the current folder is gone")]
     Folder(#[source] io::Error),
+    #[error("{NAME}: {0}")]
+    Board(String),
     #[error("--project: there is no folder {}", .0.display())]
     NoFolder(PathBuf),
     #[error("--expect-regex cannot be used")]

@@ -116,7 +116,12 @@ impl Settings {
 
     /// The names of those set here that decide what runs on this machine, or what is written.
     pub(crate) fn sets_of_weight(&self) -> Vec<&'static str> {
+        // More than a name has files written, such as `virt,dumpdtb=FILE`.
+        let has_options =
+            |name: &Option<String>| name.as_ref().is_some_and(|name| name.contains(','));
         let sets = [
+            ("machine", has_options(&self.machine)),
+            ("cpu", has_options(&self.cpu)),
             ("qemu", self.qemu.is_some()),
             ("log", self.log.is_some()),
             ("bundle", self.bundle().is_some()),

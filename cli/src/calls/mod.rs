@@ -20,4 +20,4 @@ pub(crate) use machine::Machine;
 pub(crate) use machines::Machines;
 pub(crate) use printed::Printed;
 pub(crate) use source::of_uri;
-pub(crate) use start::{Defaults, Policy, record};
+pub(crate) use start::{Defaults, Policy, plain_name, record};

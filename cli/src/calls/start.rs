@@ -206,7 +206,7 @@ pub(crate) fn record(config: QemuConfig, printed: &Printed, has_semihosting: boo
 }
 
 /// A name and nothing else: the options that may follow it after a comma name files.
-fn plain_name(name: &str) -> Result<(), CallError> {
+pub(crate) fn plain_name(name: &str) -> Result<(), CallError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_option = name.starts_with('-');
     if name.is_empty() || is_option || !name.bytes().all(is_plain) {
