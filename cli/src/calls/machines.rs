@@ -171,7 +171,12 @@ impl Machines {
             Call::Stop {} => {
                 let machine = self.of(&on)?;
                 let stopped = machine.session.stop().await;
-                self.all().remove(&on);
+                let mut all = self.all();
+                // Another may have got the name meanwhile, from who stopped this one too.
+                if all.get(&on).is_some_and(|now| Arc::ptr_eq(now, &machine)) {
+                    all.remove(&on);
+                }
+                drop(all);
                 let stopped = stopped
                     .map_err(|error| CallError::new(Kind::Failed, crate::report::chain(&error)))?;
                 Ok(Answer::done(format!("{on}: {stopped}")))
