@@ -345,7 +345,6 @@ pub(crate) fn gdb(text: &str) -> Result<Endpoint, String> {
             "whoever reaches a GDB stub can run commands on this machine, so only a loopback address is taken, such as 127.0.0.1:{}",
             address.port()
         )),
-        Ok(address) if address.is_ipv4() => Ok(Endpoint::Exposed(address)),
         Ok(address) => Ok(Endpoint::Exposed(address)),
         Err(_) => Err("a GDB address is a port, 127.0.0.1:PORT, unix:PATH or free".to_owned()),
     }

@@ -183,7 +183,7 @@ impl Conversation<'_> {
             b"!" => self.stays = true,
             b"qfThreadInfo" if self.ended => return self.answer(b"l", true).await,
             [b'H', ..] if self.ended => return self.answer(b"OK", true).await,
-            _ if self.ended && !matches!(packet, [b'?' | b'R'] | [b'v', b'R', ..]) => {
+            _ if self.ended && !matches!(packet, [b'?'] | [b'R', ..] | [b'v', b'R', ..]) => {
                 return self.answer(b"", true).await;
             }
             _ if packet.starts_with(b"vKill;") => {
