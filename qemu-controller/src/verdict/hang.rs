@@ -226,7 +226,11 @@ async fn registers(
 ) -> Result<Vec<(CoreName, DumpedRegisters)>, CommandError> {
     let command = HumanMonitorCommand::new("info registers -a");
     let text = transaction.command(&command).await?;
-    let cores: Vec<_> = text.split("CPU#").skip(1).collect();
+    // Of a text that names no core, all is the first one's.
+    let mut cores: Vec<_> = text.split("CPU#").collect();
+    if cores.len() > 1 {
+        cores.remove(0);
+    }
     let names = match cores.len() {
         // The usual machine.
         1 => Vec::new(),
