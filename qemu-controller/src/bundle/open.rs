@@ -323,7 +323,7 @@ fn manifest(folder: &Path) -> Result<Manifest, BundleError> {
         BundleError::File { error, .. }
             if error.kind() == io::ErrorKind::NotFound && folder.is_dir() =>
         {
-            BundleError::invalid(folder, format!("there is no {MANIFEST} in it"))
+            BundleError::invalid(folder, format!("there is no {MANIFEST} in it: {error}"))
         }
         other => other,
     })?;
