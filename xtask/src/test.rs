@@ -384,7 +384,7 @@ mod tests {
         let targets = sorted(&[("qemu", &["qemu-tests"]), ("bad_input", &[])]).unwrap();
         let shown = commands(&unit_steps(&targets));
         assert_eq!(
-            shown[2],
+            shown[2 + OWN_WORKSPACES.len()],
             "unit tests: test --workspace --all-features --no-fail-fast --lib --bins --test bad_input"
         );
         assert!(
