@@ -224,19 +224,16 @@ impl Image {
             Source::File(file) => {
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 // Before anything is allocated: a header may claim any size.
-                if offset
-                    .checked_add(size)
-                    .is_none_or(|end| file.metadata().is_ok_and(|metadata| end > metadata.len()))
-                {
+                let length = file.metadata()?.len();
+                if offset.checked_add(size).is_none_or(|end| end > length) {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
                 file.seek(SeekFrom::Start(offset))?;
-                let mut bytes = Vec::new();
-                (&*file).take(size).read_to_end(&mut bytes)?;
-                if bytes.len() as u64 != size {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                Ok(bytes.into())
+                // Not by a vector, which would be copied: debug information is large.
+                let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, size).collect();
+                file.read_exact(Arc::make_mut(&mut bytes))?;
+                Ok(bytes)
             }
         }
     }

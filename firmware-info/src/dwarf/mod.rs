@@ -122,24 +122,15 @@ impl LiveCode<'_> {
 
 impl Debug {
     pub(crate) fn load(image: &Image) -> Result<Self> {
-        let endian = if image.little_endian {
-            RunTimeEndian::Little
-        } else {
-            RunTimeEndian::Big
-        };
-        let load = |id: SectionId| -> Result<Bytes> {
-            let data = match id {
-                // Large, and never asked.
-                SectionId::DebugAranges
-                | SectionId::DebugMacinfo
-                | SectionId::DebugMacro
-                | SectionId::DebugNames
-                | SectionId::DebugTypes => Arc::from([]),
-                _ => section_data(image, id)?,
-            };
-            Ok(Bytes::new(data, endian))
-        };
-        let sections = DwarfSections::load(load)?;
+        let sections = DwarfSections::load(|id| match id {
+            // Large, and never asked.
+            SectionId::DebugAranges
+            | SectionId::DebugMacinfo
+            | SectionId::DebugMacro
+            | SectionId::DebugNames
+            | SectionId::DebugTypes => Ok(Bytes::new(Arc::from([]), endian(image))),
+            _ => section_data(image, id),
+        })?;
         let dwarf = sections.borrow(Clone::clone);
         let size = |id: SectionId| {
             let name = [id.name().to_owned(), format!(".z{}", &id.name()[1..])];
@@ -264,13 +255,21 @@ impl Debug {
 
 /// A debug section's bytes, whether compressed as ELF has it or as GNU had it before; none where
 /// the file has no such section.
-pub(crate) fn section_data(image: &Image, id: SectionId) -> Result<Arc<[u8]>> {
+pub(crate) fn section_data(image: &Image, id: SectionId) -> Result<Bytes> {
     let name = id.name();
     let section = image
         .section(name)
         .or_else(|| image.section(&format!(".z{}", name.get(1..)?)));
-    match section {
-        Some(section) => image.data(section),
-        None => Ok(Arc::from([])),
+    let data = match section {
+        Some(section) => image.data(section)?,
+        None => Arc::from([]),
+    };
+    Ok(Bytes::new(data, endian(image)))
+}
+
+fn endian(image: &Image) -> RunTimeEndian {
+    match image.little_endian {
+        true => RunTimeEndian::Little,
+        false => RunTimeEndian::Big,
     }
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, DebugFrame, DebugFrameOffset, EhFrame, EhFrameOffset,
-    Encoding, FrameDescriptionEntry, RegisterRule, RunTimeEndian, SectionId, UnwindContext,
-    UnwindSection, UnwindTableRow,
+    Encoding, FrameDescriptionEntry, RegisterRule, SectionId, UnwindContext, UnwindSection,
+    UnwindTableRow,
 };
 
 use super::evaluate::{Context, read_word};
@@ -44,18 +44,11 @@ enum FrameSection {
 
 impl CallFrames {
     pub(crate) fn load(image: &Image, live: &LiveCode<'_>) -> DwarfResult<Self> {
-        let endian = if image.little_endian {
-            RunTimeEndian::Little
-        } else {
-            RunTimeEndian::Big
-        };
         let address = |name: &str| image.section(name).map_or(0, |section| section.address);
         let size = if image.is_64 { 8 } else { 4 };
-        let mut debug_frame: DebugFrame<Bytes> =
-            Bytes::new(section_data(image, SectionId::DebugFrame)?, endian).into();
+        let mut debug_frame: DebugFrame<Bytes> = section_data(image, SectionId::DebugFrame)?.into();
         debug_frame.set_address_size(size);
-        let mut eh_frame: EhFrame<Bytes> =
-            Bytes::new(section_data(image, SectionId::EhFrame)?, endian).into();
+        let mut eh_frame: EhFrame<Bytes> = section_data(image, SectionId::EhFrame)?.into();
         eh_frame.set_address_size(size);
         let bases = BaseAddresses::default()
             .set_eh_frame(address(".eh_frame"))
