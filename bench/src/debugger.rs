@@ -1,7 +1,8 @@
 //! The session's debugger, beside a bare loop that speaks the remote protocol over a socket pair,
-//! beside gdb-multiarch over its machine interface, and beside pygdbmi.
+//! with and without a monitor, beside gdb-multiarch over its machine interface, and beside pygdbmi.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ const LOOP: &str = "main_loop";
 const INTO_LOOP: u64 = 8;
 const COUNTER: &str = "counter";
 
+/// QEMU writes two events to a monitor for each time that the guest ran.
+const BESIDE: &str = "bare loop beside a monitor";
 const MI: &str = "gdb-multiarch over MI";
 const PYGDBMI: &str = "pygdbmi 0.11";
 
@@ -61,10 +64,12 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
         counter: info.symbol(COUNTER)?.address,
     };
     let count = bench.either(300, 2000);
-    let mut bare = Bare::start(&firmware, places)?;
+    let mut bare = Bare::start(machine::stub_over_pair(&firmware)?, places)?;
+    let mut beside = Bare::start(machine::stub_beside_monitor(&firmware)?, places)?;
     let mut contenders = vec![
         Contender::new(SESSION, || runtime.block_on(ours(&session, places, count))),
         Contender::new(BARE, || bare.round(places, count)),
+        Contender::new(BESIDE, || beside.round(places, count)),
     ];
     match Mi::start(&firmware, places) {
         Ok(mut mi) => {
@@ -86,14 +91,15 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let attach = of(&measured, SESSION, 0).and_then(Spread::of);
     report.aim("debugger: attach, in ms", attach, Limit::AtMost(5.0));
     for (number, (quantity, _)) in QUANTITIES.iter().enumerate().skip(1) {
-        let what = format!("debugger: {quantity}, against a bare loop");
-        report.ratio(
-            &what,
-            &measured,
-            (SESSION, BARE),
-            number,
-            Limit::AtLeast(0.9),
-        );
+        for peer in [BARE, BESIDE] {
+            report.ratio(
+                &format!("debugger: {quantity}, against a {peer}"),
+                &measured,
+                (SESSION, peer),
+                number,
+                Limit::AtLeast(0.9),
+            );
+        }
     }
     let steps = "debugger: single steps, how many times gdb-multiarch over MI";
     report.ratio(steps, &measured, (SESSION, MI), 1, Limit::AtLeast(15.0));
@@ -159,8 +165,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn start(firmware: &Path, places: Places) -> Result<Self> {
-        let (machine, stream) = machine::stub_over_pair(firmware)?;
+    fn start((machine, stream): (Machine, UnixStream), places: Places) -> Result<Self> {
         let mut bare = Self {
             stub: Stub::new(stream),
             _machine: machine,

@@ -67,38 +67,61 @@ fn command(firmware: &Path, stopped: bool) -> Command {
     command
 }
 
+/// What is made of the chardev `inherited0`.
+const MONITOR: [&str; 2] = ["-mon", "chardev=inherited0,mode=control"];
+const STUB: [&str; 2] = ["-gdb", "chardev:inherited0"];
+
 /// A QEMU that inherits its monitor.
 pub fn over_pair(firmware: &Path, stopped: bool) -> Result<(Machine, UnixStream)> {
-    inheriting(
-        firmware,
-        stopped,
-        ["-mon", "chardev=inherited,mode=control"],
-    )
+    let (machine, [monitor]) = inheriting(firmware, stopped, [MONITOR])?;
+    Ok((machine, monitor))
 }
 
 /// A QEMU that inherits its GDB stub, held.
 pub fn stub_over_pair(firmware: &Path) -> Result<(Machine, UnixStream)> {
-    inheriting(firmware, true, ["-gdb", "chardev:inherited"])
+    let (machine, [stub]) = inheriting(firmware, true, [STUB])?;
+    Ok((machine, stub))
 }
 
-/// A QEMU that inherits a socket, for what these words make of the chardev `inherited`.
-fn inheriting(firmware: &Path, stopped: bool, words: [&str; 2]) -> Result<(Machine, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(PATIENCE))?;
+/// The same with a monitor as a session has one: a thread reads its events, and does nothing else.
+pub fn stub_beside_monitor(firmware: &Path) -> Result<(Machine, UnixStream)> {
+    let monitor = ["-mon", "chardev=inherited1,mode=control"];
+    let (machine, [stub, mut monitor]) = inheriting(firmware, true, [STUB, monitor])?;
+    monitor.set_read_timeout(None)?;
+    monitor.write_all(br#"{"execute":"qmp_capabilities"}"#)?;
+    // Ends with QEMU.
+    std::thread::spawn(move || std::io::copy(&mut monitor, &mut std::io::sink()));
+    Ok((machine, stub))
+}
+
+/// A QEMU that inherits sockets, for what these words make of the chardevs `inherited0`, ….
+fn inheriting<const COUNT: usize>(
+    firmware: &Path,
+    stopped: bool,
+    words: [[&str; 2]; COUNT],
+) -> Result<(Machine, [UnixStream; COUNT])> {
     let mut command = command(firmware, stopped);
-    command.args(["-chardev", "socket,id=inherited,fd=3"]);
-    command.args(words);
-    command.fd_mappings(vec![FdMapping {
-        parent_fd: theirs.into(),
-        child_fd: 3,
-    }])?;
-    Ok((
-        Machine {
-            child: command.spawn()?,
-            _folder: None,
-        },
-        ours,
-    ))
+    let (mut streams, mut mappings) = (Vec::new(), Vec::new());
+    for (number, words) in words.into_iter().enumerate() {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(PATIENCE))?;
+        let fd = 3 + number;
+        command.arg("-chardev");
+        command.arg(format!("socket,id=inherited{number},fd={fd}"));
+        command.args(words);
+        mappings.push(FdMapping {
+            parent_fd: theirs.into(),
+            child_fd: i32::try_from(fd)?,
+        });
+        streams.push(ours);
+    }
+    command.fd_mappings(mappings)?;
+    let machine = Machine {
+        child: command.spawn()?,
+        _folder: None,
+    };
+    let streams = <[UnixStream; COUNT]>::try_from(streams);
+    Ok((machine, streams.ok().context("a stream for each")?))
 }
 
 /// A QEMU, held, whose GDB stub listens on a unix socket, which is there.

@@ -1,7 +1,7 @@
-//! A debugger's connection to a stub, sans-IO: one request at a time, and stops.
+//! A debugger's connection to a stub, sans-IO: requests, and stops.
 //!
 //! ```text
-//!  Handshake ─► Ready ──request──► Busy ──reply──► Ready          anything ──EOF, broken──► Closed
+//!  Handshake ─► Ready ──request──► Busy ─last reply─► Ready       anything ──EOF, broken──► Closed
 //!                 │ └─resume, step──► Running ──stop reply──► Ready
 //!                 └─note_running────►    └─note_stopped─────►
 //! ```
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use crate::handshake::{Handshake, Progress, StubIdentity};
 use crate::link::{Broken, Event as LinkEvent, Link};
-use crate::packet::hex_digit;
+use crate::packet::HEX_VALUES;
 use crate::reply::{StopReply, ThreadId, is_error};
 
 /// The largest piece of memory that one request reads or writes: 16 MiB.
@@ -22,6 +22,8 @@ pub const MAX_MEMORY: usize = 16 * 1024 * 1024;
 pub const MAX_TEXT: usize = 1024 * 1024;
 /// How many threads are listed at most.
 pub const MAX_THREADS: usize = 4096;
+/// How many requests await their replies at most.
+const MAX_IN_FLIGHT: usize = 64;
 /// What a stub that names no packet size is taken to accept, in bytes.
 const DEFAULT_PACKET: usize = 400;
 
@@ -33,7 +35,7 @@ pub enum Phase {
     Handshake,
     /// The guest is stopped: any request.
     Ready,
-    /// A reply is awaited: nothing.
+    /// A reply is awaited: nothing, but to a stub that needs no acknowledgment further requests.
     Busy,
     /// The guest runs: [`interrupt`](Client::interrupt) alone.
     Running,
@@ -47,7 +49,7 @@ pub enum Phase {
 pub enum Event {
     /// The handshake is done; [`Client::identity`] has what it found.
     Connected,
-    /// The answer to the last request.
+    /// The answer to the oldest request that had none.
     Reply(Result<Reply, RequestError>),
     /// The guest stopped, or its process ended; also what a stub says unasked, when a monitor
     /// stopped the guest.
@@ -145,7 +147,7 @@ pub enum PointKind {
     Access = 4,
 }
 
-/// What the outstanding request wants.
+/// What an outstanding request wants.
 #[derive(Debug)]
 enum Pending {
     Done,
@@ -153,6 +155,8 @@ enum Pending {
     Read {
         address: u64,
         length: usize,
+        /// How much of it, with the packet that is on its way.
+        asked: usize,
         read: Vec<u8>,
     },
     Write {
@@ -167,21 +171,36 @@ enum Pending {
     Packet,
 }
 
+impl Pending {
+    /// Its next packet is sent once this one is answered: no other request may come in between.
+    fn takes_more_packets(&self) -> bool {
+        match self {
+            Self::Done | Self::Bytes | Self::Detach | Self::Packet => false,
+            Self::Read { length, asked, .. } => asked < length,
+            Self::Write { .. } | Self::Threads(_) | Self::Text(_) => true,
+        }
+    }
+}
+
 /// A connection to a stub. The bytes are the caller's to move, and so are deadlines.
 ///
 /// Feed [`handle_input`](Self::handle_input) and [`handle_eof`](Self::handle_eof), poll
 /// [`poll_event`](Self::poll_event) until `None`, write [`output`](Self::output) and report it with
 /// [`advance_output`](Self::advance_output). Requests are the other methods: each puts a packet
-/// into the output and is answered by one [`Event::Reply`]; there is one at a time.
+/// into the output and is answered by one [`Event::Reply`], in order; there is one at a time, unless
+/// the stub [needs no acknowledgment](Self::stop_acknowledging).
 #[derive(Debug)]
 pub struct Client {
     link: Link,
     phase: Phase,
     handshake: Option<Handshake>,
     identity: StubIdentity,
-    pending: Option<Pending>,
-    /// Whoever asked has gone: the reply is dropped.
-    abandoned: bool,
+    /// The requests that await their replies, oldest first.
+    pending: VecDeque<Pending>,
+    /// Of so many of them whoever asked has gone: the replies are dropped.
+    abandoned: usize,
+    /// Whether there may be several.
+    several: bool,
     events: VecDeque<Event>,
 }
 
@@ -194,18 +213,21 @@ impl Client {
             phase: Phase::Handshake,
             handshake: None,
             identity: StubIdentity::default(),
-            pending: None,
-            abandoned: false,
+            pending: VecDeque::new(),
+            abandoned: 0,
+            several: false,
             events: VecDeque::new(),
         };
         client.handshake.insert(handshake).begin(&mut client.link);
         client
     }
 
-    /// From here on acknowledges no packet. For QEMU's stub, which takes the next request for an
-    /// acknowledgment, and an acknowledgment that it did not wait for as a wish to stop the guest.
+    /// From here on acknowledges no packet, and sends further requests before earlier ones are
+    /// answered. For QEMU's stub, which takes the next request for an acknowledgment, and an
+    /// acknowledgment that it did not wait for as a wish to stop the guest.
     pub fn stop_acknowledging(&mut self) {
         self.link.limit_acknowledgments(0);
+        self.several = true;
     }
 
     /// What may be sent now.
@@ -262,10 +284,10 @@ impl Client {
         self.link.advance_output(written);
     }
 
-    /// The caller has gone: the reply to come is read and dropped. The next request may be made
+    /// The caller has gone: the replies to come are read and dropped. The next request may be made
     /// when the phase is [`Phase::Ready`] again.
     pub fn abandon(&mut self) {
-        self.abandoned = self.phase == Phase::Busy;
+        self.abandoned = self.pending.len();
     }
 
     /// A monitor let the guest run: nothing may be sent now.
@@ -322,13 +344,13 @@ impl Client {
     /// [`SendError`]; [`SendError::TooLong`] for more than [`MAX_MEMORY`].
     pub fn read_memory(&mut self, address: u64, length: usize) -> Result<(), SendError> {
         check_length(length, MAX_MEMORY)?;
-        let read = Vec::with_capacity(length);
+        let (packet, asked) = self.memory_question(address, length);
         let pending = Pending::Read {
             address,
             length,
-            read,
+            asked,
+            read: Vec::with_capacity(length),
         };
-        let packet = self.memory_question(address, length);
         self.request(pending, packet.as_bytes())
     }
 
@@ -443,20 +465,34 @@ impl Client {
     }
 
     fn run(&mut self, packet: &[u8]) -> Result<(), SendError> {
-        self.send(packet)?;
+        self.send(packet, self.phase == Phase::Ready)?;
         self.phase = Phase::Running;
         Ok(())
     }
 
     fn request(&mut self, pending: Pending, packet: &[u8]) -> Result<(), SendError> {
-        self.send(packet)?;
-        self.pending = Some(pending);
+        self.send(packet, self.takes_requests())?;
+        self.pending.push_back(pending);
         self.phase = Phase::Busy;
         Ok(())
     }
 
-    fn send(&mut self, packet: &[u8]) -> Result<(), SendError> {
-        if self.phase != Phase::Ready {
+    /// Whether a request may be sent now.
+    #[must_use]
+    pub fn takes_requests(&self) -> bool {
+        let is_last_packet = |last: &Pending| !last.takes_more_packets();
+        match self.phase {
+            Phase::Ready => true,
+            Phase::Busy if self.several => {
+                self.pending.len() < MAX_IN_FLIGHT
+                    && self.pending.back().is_some_and(is_last_packet)
+            }
+            _ => false,
+        }
+    }
+
+    fn send(&mut self, packet: &[u8], is_allowed: bool) -> Result<(), SendError> {
+        if !is_allowed {
             return Err(SendError::WrongPhase(self.phase));
         }
         check_length(packet.len(), self.packet_size())?;
@@ -469,15 +505,16 @@ impl Client {
         size.unwrap_or(DEFAULT_PACKET).max(64)
     }
 
-    fn memory_question(&self, address: u64, length: usize) -> String {
+    /// The packet, and how much it asks for.
+    fn memory_question(&self, address: u64, length: usize) -> (String, usize) {
         let piece = length.min(self.packet_size().saturating_sub(8) / 2);
-        format!("m{address:x},{piece:x}")
+        (format!("m{address:x},{piece:x}"), piece)
     }
 
     fn close(&mut self, why: Closed) {
         if self.phase != Phase::Closed {
             self.phase = Phase::Closed;
-            self.pending = None;
+            self.pending.clear();
             self.events.push_back(Event::Closed(why));
         }
     }
@@ -497,12 +534,12 @@ impl Client {
             self.handshake = Some(handshake);
             return;
         }
-        if !matches!(self.pending, Some(Pending::Packet)) {
+        if !matches!(self.pending.front(), Some(Pending::Packet)) {
             if let Some(stop) = StopReply::parse(payload) {
                 return self.handle_stop(stop);
             }
         }
-        match (self.pending.take(), payload) {
+        match (self.pending.pop_front(), payload) {
             (Some(pending), _) => self.handle_reply(pending, payload),
             (None, [b'O', digits @ ..]) => {
                 if let Some(text) = unhex(digits) {
@@ -531,7 +568,7 @@ impl Client {
         match pending {
             // What would take more packets is not asked further for nobody.
             Pending::Read { .. } | Pending::Write { .. } | Pending::Threads(_)
-                if self.abandoned =>
+                if self.abandoned > 0 =>
             {
                 self.finish(Ok(Reply::Done));
             }
@@ -545,6 +582,7 @@ impl Client {
             Pending::Read {
                 address,
                 length,
+                asked: _,
                 read,
             } => self.handle_memory(address, length, read, payload),
             Pending::Write {
@@ -568,12 +606,17 @@ impl Client {
         if read.len() == length {
             return self.finish(Ok(Reply::Bytes(read)));
         }
+        // Less than was asked for, and the rest cannot be asked for before what was sent since.
+        if !self.pending.is_empty() {
+            return self.refuse(payload, read.len());
+        }
         let next = address.wrapping_add(read.len() as u64);
-        let question = self.memory_question(next, length - read.len());
+        let (question, piece) = self.memory_question(next, length - read.len());
         self.link.send(question.as_bytes());
-        self.pending = Some(Pending::Read {
+        self.pending.push_front(Pending::Read {
             address,
             length,
+            asked: read.len() + piece,
             read,
         });
     }
@@ -597,7 +640,7 @@ impl Client {
         let next = address.wrapping_add(done as u64);
         let packet = write_packet(next, &bytes[done..done + piece]);
         self.link.send(packet.as_bytes());
-        self.pending = Some(Pending::Write {
+        self.pending.push_front(Pending::Write {
             address,
             bytes,
             done,
@@ -617,7 +660,7 @@ impl Client {
         };
         threads.extend(read);
         self.link.send(b"qsThreadInfo");
-        self.pending = Some(Pending::Threads(threads));
+        self.pending.push_front(Pending::Threads(threads));
     }
 
     fn handle_text(&mut self, mut text: Vec<u8>, payload: &[u8]) {
@@ -627,7 +670,7 @@ impl Client {
                 let more = unhex(digits).unwrap_or_default();
                 let room = MAX_TEXT.saturating_sub(text.len());
                 text.extend_from_slice(&more[..more.len().min(room)]);
-                self.pending = Some(Pending::Text(text));
+                self.pending.push_front(Pending::Text(text));
             }
             other => self.refuse(other, 0),
         }
@@ -638,9 +681,12 @@ impl Client {
     }
 
     fn finish(&mut self, result: Result<Reply, RequestError>) {
-        self.phase = Phase::Ready;
-        if !std::mem::take(&mut self.abandoned) {
-            self.events.push_back(Event::Reply(result));
+        if self.pending.is_empty() {
+            self.phase = Phase::Ready;
+        }
+        match self.abandoned.checked_sub(1) {
+            Some(left) => self.abandoned = left,
+            None => self.events.push_back(Event::Reply(result)),
         }
     }
 }
@@ -689,13 +735,15 @@ fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
     if digits.len() % 2 != 0 {
         return None;
     }
-    // Filled in place: a collected `Option` would grow byte by byte.
-    let mut bytes = Vec::with_capacity(digits.len() / 2);
-    for pair in digits.chunks_exact(2) {
-        bytes.push(match pair {
-            b"xx" => 0,
-            pair => hex_digit(pair[0])? << 4 | hex_digit(pair[1])?,
-        });
+    let mut bytes = vec![0; digits.len() / 2];
+    // Looked at once at the end: memory comes as thousands of digits, and all of them are good.
+    let mut seen = 0;
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = [pair[0], pair[1]].map(|digit| HEX_VALUES[usize::from(digit)]);
+        if pair != b"xx" {
+            seen |= high | low;
+            *byte = high << 4 | low;
+        }
     }
-    Some(bytes)
+    (seen < 16).then_some(bytes)
 }

@@ -8,6 +8,8 @@
 //! Source: the GDB manual's appendix on the remote protocol, and gdb's own reader
 //! (`remote_target::read_frame`).
 
+use memchr::{memchr, memchr3};
+
 /// The largest payload accepted unless a limit is named: 128 KiB, thirty times what QEMU's stub
 /// sends (4 KiB).
 pub const DEFAULT_MAX_PAYLOAD: usize = 128 * 1024;
@@ -121,8 +123,8 @@ impl Decoder {
         }
         let room = self.max_payload - self.payload.len();
         let bytes = &bytes[..bytes.len().min(room)];
-        let is_special = |byte: &u8| matches!(byte, b'#' | b'$' | b'*' | b'}');
-        let plain = &bytes[..bytes.iter().position(is_special).unwrap_or(bytes.len())];
+        let bytes = &bytes[..memchr3(b'#', b'*', b'}', bytes).unwrap_or(bytes.len())];
+        let plain = &bytes[..memchr(b'$', bytes).unwrap_or(bytes.len())];
         self.sum = plain
             .iter()
             .fold(self.sum, |sum, byte| sum.wrapping_add(*byte));
@@ -300,11 +302,19 @@ pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
     ]);
 }
 
-pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
+/// The value of each digit, 255 for what is none: memory comes as thousands of digits.
+pub(crate) const HEX_VALUES: [u8; 256] = {
+    let mut values = [u8::MAX; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[b"0123456789ABCDEF"[value] as usize] = value as u8;
+        value += 1;
     }
+    values
+};
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    let value = HEX_VALUES[usize::from(byte)];
+    (value < 16).then_some(value)
 }

@@ -197,22 +197,22 @@ impl StopReply {
     /// Reads a stop reply; `None` when it is none.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Option<Self> {
+        let kind = *payload.first().filter(|kind| b"NSTWX".contains(kind))?;
         let text = std::str::from_utf8(payload).ok()?;
         if text == "N" {
             return Some(Self::NoResumed);
         }
-        let kind = text.chars().next().filter(|kind| "STWX".contains(*kind))?;
         let (digits, rest) = text[1..].split_at_checked(2)?;
         let number = u8::try_from(parse_hex(digits)?).ok()?;
         match kind {
-            'S' if rest.is_empty() => Some(Self::Signal {
+            b'S' if rest.is_empty() => Some(Self::Signal {
                 signal: number,
                 thread: None,
                 details: Vec::new(),
             }),
-            'T' => Self::with_details(number, rest),
-            'W' if rest.is_empty() || rest.starts_with(";process:") => Some(Self::Exited(number)),
-            'X' if rest.is_empty() || rest.starts_with(";process:") => {
+            b'T' => Self::with_details(number, rest),
+            b'W' if rest.is_empty() || rest.starts_with(";process:") => Some(Self::Exited(number)),
+            b'X' if rest.is_empty() || rest.starts_with(";process:") => {
                 Some(Self::Terminated(number))
             }
             _ => None,

@@ -308,6 +308,56 @@ fn a_request_whose_caller_has_gone_is_not_asked_further_and_its_reply_is_dropped
 }
 
 #[test]
+fn requests_that_are_sent_together_are_answered_in_order() {
+    let mut pair = Pair::new(4096, 3);
+    pair.client.read_register(1).unwrap();
+    let busy = Err(SendError::WrongPhase(Phase::Busy));
+    assert_eq!(pair.client.read_register(2), busy);
+    assert_eq!(pair.reply(), Ok(Reply::Bytes(vec![0; 4])));
+
+    pair.client.stop_acknowledging();
+    pair.client.read_memory(BASE, 2).unwrap();
+    pair.client.insert(PointKind::Software, 4, 2).unwrap();
+    pair.client.read_memory(BASE + 4, 1).unwrap();
+    pair.client.remove(PointKind::Software, 6, 2).unwrap();
+    assert_eq!(pair.client.resume(), busy, "before all is answered");
+    // Of more packets than one: the next is sent when the first is answered.
+    pair.client.read_memory(BASE, 150).unwrap();
+    let refused = RequestError::Refused {
+        code: "E22".to_owned(),
+        done: 0,
+    };
+    let bytes: Vec<u8> = (0..150).collect();
+    let replies = [
+        Ok(Reply::Bytes(vec![0, 1])),
+        Ok(Reply::Done),
+        Ok(Reply::Bytes(vec![4])),
+        Err(refused),
+        Ok(Reply::Bytes(bytes)),
+    ];
+    assert_eq!(pair.events(), replies.map(Event::Reply));
+    assert_eq!(pair.client.phase(), Phase::Ready);
+    assert_eq!(pair.stub.points.len(), 1);
+
+    // Nothing may come between the packets of one request, and there is an end to it.
+    pair.client.write_memory(BASE, &[1; 3000]).unwrap();
+    assert_eq!(pair.client.read_register(1), busy);
+    assert_eq!(pair.reply(), Ok(Reply::Done));
+    let sent = std::iter::from_fn(|| pair.client.read_register(1).ok());
+    let sent = sent.count();
+    pair.client.abandon();
+    assert_eq!((sent, pair.events()), (64, vec![]));
+    assert_eq!(pair.client.phase(), Phase::Ready);
+
+    // What is cut short cannot be asked for after what was sent since.
+    pair.client.read_memory(BASE, 101).unwrap();
+    pair.client.read_register(1).unwrap();
+    let events = pair.events();
+    let malformed = matches!(events[0], Event::Reply(Err(RequestError::Malformed(_))));
+    assert!(malformed && events.len() == 2, "{events:?}");
+}
+
+#[test]
 fn too_much_is_refused_before_it_is_sent() {
     let mut pair = Pair::new(64, 4096);
     for sent in [

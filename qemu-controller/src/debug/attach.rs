@@ -17,6 +17,7 @@ use tracing::{Instrument as _, debug};
 
 use super::connect::{self, Owner};
 use super::error::DebugError;
+use super::questions::Question;
 use super::stub::{Attention, Stub};
 use super::{KeepAlive, UNATTENDED};
 use crate::client::Shared;
@@ -274,13 +275,9 @@ impl Attachment {
 
     /// Takes out what a verb has set, in a guest that is stopped.
     pub(super) async fn remove_points(&self, deadline: Duration) -> Result<(), DebugError> {
-        loop {
-            let first = self.stub.state().points.first().copied();
-            let Some(point) = first else {
-                break;
-            };
-            self.stub.remove(point, deadline).await?;
-        }
+        let points = self.stub.state().points.clone();
+        let questions: Vec<_> = points.into_iter().map(Question::Remove).collect();
+        self.stub.ask_all(&questions, deadline).await?;
         self.stub.state().is_dirty = false;
         Ok(())
     }

@@ -28,6 +28,7 @@ mod hand_over;
 mod interrupted;
 mod listener;
 pub(crate) mod panics;
+mod questions;
 mod registers;
 mod run;
 mod sites;
@@ -48,7 +49,6 @@ use std::time::Duration;
 use gdb_remote::client::{Reply, RequestError};
 use gdb_remote::handshake::StubIdentity;
 use gdb_remote::reply::{StopReply, ThreadId};
-use gdb_remote::target::{Register, Target};
 use tracing::Instrument as _;
 
 use crate::client::transaction::Turn;
@@ -65,6 +65,7 @@ pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
 pub use hand_over::HandOver;
 pub use listener::{DebuggerListener, Stranger, Visitor};
+use registers::Layout;
 pub use registers::Registers;
 pub(crate) use standing::Arrival;
 pub use until::{Stop, StopReason, Until};
@@ -101,6 +102,7 @@ pub struct Debugger {
     panic_functions: Option<Vec<u64>>,
     /// Once they were looked for.
     code_sites: Option<CodeSites>,
+    layout: Arc<Layout>,
 }
 
 /// One verb in progress. It holds the session's turn, so nobody else changes the run state, and the
@@ -173,9 +175,10 @@ impl Session {
                 Ok::<_, DebugError>(CloseOnDrop::new(attachment, place))
             })
             .await?;
-        let stop = attachment.identity().stop.as_ref();
+        let identity = attachment.identity();
         Ok(Debugger {
-            thread: stop.and_then(StopReply::thread),
+            thread: identity.stop.as_ref().and_then(StopReply::thread),
+            layout: Layout::new(identity.target.as_ref(), attachment.big_endian),
             attachment,
             session: self.clone(),
             turns: UNSURE,
@@ -383,100 +386,6 @@ impl Debugger {
     ) -> Result<Reply, DebugError> {
         let deadline = self.session.deadline;
         self.attachment.stub.ask(what, deadline, send).await
-    }
-
-    fn target(&self) -> &Target {
-        static NONE: Target = Target::EMPTY;
-        self.identity().target.as_ref().unwrap_or(&NONE)
-    }
-
-    fn register(&self, name: &str) -> Result<&Register, DebugError> {
-        let target = self.target();
-        target.register(name).ok_or_else(|| DebugError::NoRegister {
-            name: name.to_owned(),
-            known: target.registers.iter().map(|r| r.name.clone()).collect(),
-        })
-    }
-
-    /// The first register of these names that there is.
-    fn register_of(&self, names: &[&str]) -> Result<Register, DebugError> {
-        let mut known = names.iter().filter_map(|name| self.target().register(name));
-        let first = known.next().cloned();
-        first.map_or_else(|| self.register(names[0]).cloned(), Ok)
-    }
-
-    async fn value(&self, register: &Register) -> Result<u64, DebugError> {
-        let what = "reading a register";
-        let reply = self
-            .ask(what, |client| client.read_register(register.number))
-            .await?;
-        let Reply::Bytes(bytes) = reply else {
-            let error = RequestError::Unsupported;
-            return Err(DebugError::Refused { what, error });
-        };
-        registers::number(&bytes, self.attachment.big_endian).ok_or_else(|| {
-            let error = RequestError::Malformed(bytes);
-            DebugError::Refused { what, error }
-        })
-    }
-
-    async fn pc(&self) -> Result<u64, DebugError> {
-        let register = self.register_of(&["pc", "rip", "eip"])?;
-        self.value(&register).await
-    }
-
-    async fn sp(&self) -> Result<u64, DebugError> {
-        let register = self.register_of(&["sp", "rsp", "esp"])?;
-        self.value(&register).await
-    }
-
-    async fn registers(&self) -> Result<Registers, DebugError> {
-        let reply = self
-            .ask("reading registers", |client| client.read_registers())
-            .await?;
-        let bytes = match reply {
-            Reply::Bytes(bytes) => bytes,
-            _ => Vec::new(),
-        };
-        let big_endian = self.attachment.big_endian;
-        Ok(Registers::new(self.target(), &bytes, big_endian))
-    }
-
-    async fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
-        let read = self
-            .ask("reading memory", |client| {
-                client.read_memory(address, length)
-            })
-            .await;
-        match read {
-            Ok(Reply::Bytes(bytes)) => Ok(bytes),
-            Err(DebugError::Refused {
-                error: RequestError::Refused { .. },
-                ..
-            }) => Err(self.no_memory(address, length, "read").await),
-            other => other.map(|_| Vec::new()),
-        }
-    }
-
-    /// Finds the first address that cannot be read: the stub refuses a whole packet.
-    async fn no_memory(&self, address: u64, length: usize, verb: &'static str) -> DebugError {
-        let (mut from, mut to) = (0, length as u64);
-        while from < to {
-            let middle = from + (to - from) / 2;
-            let read = self.ask("reading memory", |client| {
-                client.read_memory(address.wrapping_add(middle), 1)
-            });
-            match read.await {
-                Ok(_) => from = middle + 1,
-                Err(_) => to = middle,
-            }
-        }
-        // What can be read and not written: where it begins.
-        let offset = if from == length as u64 { 0 } else { from };
-        DebugError::NoMemory {
-            address: address.wrapping_add(offset),
-            verb,
-        }
     }
 
     async fn address(&self, location: Location<'_>) -> Result<u64, DebugError> {

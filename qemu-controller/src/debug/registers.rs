@@ -1,25 +1,49 @@
 //! The guest's general registers at one stop.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
 
 use gdb_remote::target::{Register, Target};
+
+/// Where each register is in the reply to `g`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    places: Vec<(String, Range<usize>)>,
+    big_endian: bool,
+}
+
+impl Layout {
+    /// They come in the order of their numbers.
+    pub(super) fn new(target: Option<&Target>, big_endian: bool) -> Arc<Self> {
+        let mut registers: Vec<&Register> = target.into_iter().flat_map(|t| &t.registers).collect();
+        registers.sort_by_key(|register| register.number);
+        let mut end = 0;
+        let places = registers.into_iter().map(|register| {
+            let begin = end;
+            end += register.bits.div_ceil(8) as usize;
+            (register.name.clone(), begin..end)
+        });
+        Arc::new(Self {
+            places: places.collect(),
+            big_endian,
+        })
+    }
+}
 
 /// The guest's general registers at one stop, by name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Registers {
-    values: Vec<(String, Vec<u8>)>,
-    big_endian: bool,
+    layout: Arc<Layout>,
+    bytes: Vec<u8>,
 }
 
 impl Registers {
-    /// Takes the reply to `g` apart.
-    pub(super) fn new(target: &Target, bytes: &[u8], big_endian: bool) -> Self {
-        let values = target.split(bytes).into_iter();
+    /// Takes the reply to `g`.
+    pub(super) fn new(layout: &Arc<Layout>, bytes: Vec<u8>) -> Self {
         Self {
-            values: values
-                .map(|(register, value)| (register.name.clone(), value.to_vec()))
-                .collect(),
-            big_endian,
+            layout: Arc::clone(layout),
+            bytes,
         }
     }
 
@@ -27,29 +51,35 @@ impl Registers {
     /// there is none, or if it has more than 64 bits.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<u64> {
-        number(self.bytes(name)?, self.big_endian)
+        number(self.bytes(name)?, self.layout.big_endian)
     }
 
     /// The bytes of a register, in the guest's order.
     #[must_use]
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
-        let mut values = self.values.iter();
-        let (_, bytes) = values.find(|(known, _)| known == name)?;
+        let mut values = self.iter();
+        let (_, bytes) = values.find(|(known, _)| *known == name)?;
         Some(bytes)
     }
 
     /// All names, in the stub's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.values.iter().map(|(name, _)| name.as_str())
+        self.iter().map(|(name, _)| name)
+    }
+
+    /// As far as the bytes go: the registers of co-processors are not among them.
+    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let places = self.layout.places.iter();
+        places.map_while(|(name, place)| Some((name.as_str(), self.bytes.get(place.clone())?)))
     }
 }
 
 /// `r0=0x5 r1=0x0 …`
 impl fmt::Debug for Registers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (name, bytes)) in self.values.iter().enumerate() {
+        for (at, (name, bytes)) in self.iter().enumerate() {
             let space = if at == 0 { "" } else { " " };
-            match number(bytes, self.big_endian) {
+            match number(bytes, self.layout.big_endian) {
                 Some(value) => write!(f, "{space}{name}={value:#x}")?,
                 None => write!(f, "{space}{name}={bytes:02x?}")?,
             }
@@ -111,7 +141,8 @@ mod tests {
             encode(u64::MAX, &wide.registers[0], false).unwrap().len(),
             16
         );
-        let registers = Registers::new(&word, &[1, 0, 0, 0], false);
+        let layout = Layout::new(Some(&word), false);
+        let registers = Registers::new(&layout, vec![1, 0, 0, 0]);
         assert_eq!((registers.get("r"), registers.get("s")), (Some(1), None));
         assert_eq!(format!("{registers:?}"), "r=0x1");
     }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::DebugError;
+use super::questions::Question;
 use super::stub::Point;
 use super::until::{Stop, StopReason, Until};
 use super::wanted::Wanted;
@@ -93,8 +94,8 @@ impl Debugger {
         }
         let mut verb = self.begin_stopped("run_until").await?;
         self.guards.clear();
-        self.insert(&mut wanted).await?;
-        let (reason, pc) = self.run(&mut wanted, at, &mut verb).await?;
+        let pc = self.insert(&mut wanted).await?;
+        let (reason, pc) = self.run(&mut wanted, pc, at, &mut verb).await?;
         let stop = self.end(reason, pc).await?;
         verb.done();
         Ok(stop)
@@ -114,15 +115,21 @@ impl Debugger {
                 place: None,
             });
         }
-        self.attachment.remove_points(self.session.deadline).await?;
+        let mut questions = vec![];
+        if pc.is_none() {
+            questions.push(self.pc_question()?);
+        }
+        let points = self.attachment.stub.state().points.clone();
+        questions.extend(points.into_iter().map(Question::Remove));
+        let mut read = self.ask_all(&questions).await?;
+        let pc = match pc {
+            Some(pc) => pc,
+            None => self.number(questions[0], read.swap_remove(0))?,
+        };
         {
             let mut state = self.attachment.stub.state();
             (state.should_run, state.is_moving) = (false, false);
         }
-        let pc = match pc {
-            Some(pc) => pc,
-            None => self.pc().await?,
-        };
         let place = self.session.place(pc).await;
         Ok(Stop {
             reason,
@@ -131,14 +138,14 @@ impl Debugger {
         })
     }
 
-    /// Why it stopped, and the pc where that was read.
+    /// Why it stopped, and the pc where that was read; `pc` is where it is before.
     async fn run(
         &mut self,
         wanted: &mut [Wanted<'_>],
+        mut pc: u64,
         at: Instant,
         verb: &mut Verb,
     ) -> Result<(StopReason, Option<u64>), DebugError> {
-        let mut pc = self.pc().await?;
         // Whether a breakpoint at `pc` is to be left behind. Else the guest has come to where it is
         // without being stopped there, and what is there is to be met.
         let mut leave = true;
@@ -217,22 +224,26 @@ impl Debugger {
                 told = told.or(Some(index));
             }
         }
-        let old = match told {
-            Some(index) if self.stops_after() => wanted[index].last.clone(),
-            Some(index) => self.watched_bytes(wanted[index].data).await?,
-            None => Vec::new(),
-        };
-        if !self.stops_after() {
-            let watches = self.take_watches().await?;
+        let mut old = Vec::new();
+        if self.stops_after() {
+            old = told.map_or(old, |index| wanted[index].last.clone());
+        } else {
+            // They are taken out, to let the access pass.
+            let watches = self.watches();
+            let data = told.and_then(|index| wanted[index].data);
+            let mut questions: Vec<_> = data.map(Question::watched).into_iter().collect();
+            questions.extend(watches.iter().copied().map(Question::Remove));
+            let read = self.ask_all(&questions).await?;
+            if told.is_some() {
+                old = read.into_iter().next().unwrap_or_default();
+            }
             match self.advance(Motion::Step, at, verb).await? {
                 Moved::Stopped(_) => {}
                 Moved::DeadlinePassed => return Ok(Some(StopReason::DeadlinePassed)),
                 Moved::Ended(verdict) => return Ok(Some(StopReason::Ended(verdict))),
             }
             if told.is_none() {
-                for watch in watches {
-                    self.insert_point(watch).await?;
-                }
+                self.insert_points(watches).await?;
             }
         }
         if let Some(index) = told {
@@ -260,7 +271,7 @@ impl Debugger {
 
     async fn watched_bytes(&self, watch: Option<Point>) -> Result<Vec<u8>, DebugError> {
         match watch {
-            Some((_, address, size)) => self.memory(address, size as usize).await,
+            Some(watch) => self.ask_one(Question::watched(watch)).await,
             None => Ok(Vec::new()),
         }
     }

@@ -1,13 +1,15 @@
 //! Breakpoints that stay set from one run to the next, for who stops thousands of times at the same
 //! places: setting and taking out cost as much as a stop does.
 
-use gdb_remote::client::PointKind;
 use gdb_remote::reply::StopReply;
 use tokio::time::Instant;
 
 use super::error::DebugError;
+#[cfg(feature = "tests")]
+use super::questions::Question;
 use super::run::{Motion, Moved, SIGINT, SIGTRAP};
 use super::until::{Stop, StopReason};
+use super::wanted::breakpoint;
 use super::{Debugger, Registers, Verb};
 
 /// Where a run to a standing breakpoint ended.
@@ -34,9 +36,8 @@ impl Debugger {
         at: Instant,
     ) -> Result<Arrival, DebugError> {
         let mut verb = self.begin_stopped("run_until").await?;
-        for &address in addresses {
-            self.insert_point((PointKind::Software, address, 2)).await?;
-        }
+        self.insert_points(addresses.iter().copied().map(breakpoint))
+            .await?;
         let mut motion = match addresses.contains(&self.pc().await?) {
             true => Motion::Step,
             false => Motion::Run,
@@ -75,13 +76,11 @@ impl Debugger {
     #[cfg(feature = "tests")]
     pub(crate) async fn remove_standing(&mut self, addresses: &[u64]) -> Result<(), DebugError> {
         let _verb = self.begin("take breakpoints out").await?;
-        for &address in addresses {
-            let point = (PointKind::Software, address, 2);
-            let is_set = self.attachment.stub.state().points.contains(&point);
-            if is_set {
-                self.remove_point(point).await?;
-            }
-        }
+        let points = addresses.iter().copied().map(breakpoint);
+        let set = self.attachment.stub.state().points.clone();
+        let set = points.filter(|point| set.contains(point));
+        self.ask_all(&set.map(Question::Remove).collect::<Vec<_>>())
+            .await?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::DebugError;
+use super::questions::{PC, SP};
 use super::run::{Motion, Moved};
 use super::until::{Stop, StopReason, Until};
 use super::{Debugger, registers};
@@ -22,7 +23,7 @@ impl Debugger {
         let at = instant_after(self.session.deadline);
         let mut verb = self.begin("step").await?;
         // Before it moves: where it is then is to be told.
-        self.register_of(&["pc", "rip", "eip"])?;
+        self.register_of(&PC)?;
         verb.is_unfinished = true;
         let reason = match self.advance(Motion::Step, at, &mut verb).await? {
             Moved::Stopped(_) => StopReason::Stepped,
@@ -98,7 +99,7 @@ impl Debugger {
         sp: u64,
         deadline: Duration,
     ) -> Result<Stop, DebugError> {
-        let name = self.register_of(&["sp", "rsp", "esp"])?.name;
+        let name = self.register_of(&SP)?.name.clone();
         let here = Until::reaches(address)
             .when(move |registers| registers.get(&name).is_none_or(|now| now >= sp));
         self.run_until([here], deadline).await
@@ -107,15 +108,15 @@ impl Debugger {
     /// The address in the link register, or on top of the stack.
     async fn return_address(&self) -> Result<u64, DebugError> {
         if let Ok(link) = self.register_of(&["lr", "ra", "x30"]) {
-            let value = self.value(&link).await?;
+            let value = self.value(link).await?;
             return Ok(if self.attachment.arch == "arm" {
                 value & !1
             } else {
                 value
             });
         }
-        let sp = self.register_of(&["sp", "rsp", "esp"])?;
-        let top = self.value(&sp).await?;
+        let sp = self.register_of(&SP)?;
+        let top = self.value(sp).await?;
         let word = self.memory(top, sp.bits.div_ceil(8) as usize).await?;
         Ok(registers::number(&word, self.attachment.big_endian).unwrap_or_default())
     }
@@ -136,7 +137,7 @@ impl Debugger {
 
     async fn is_thumb(&self) -> Result<bool, DebugError> {
         match self.register("cpsr") {
-            Ok(cpsr) => Ok(self.value(&cpsr.clone()).await? >> 5 & 1 == 1),
+            Ok(cpsr) => Ok(self.value(cpsr).await? >> 5 & 1 == 1),
             // The M profile knows nothing else.
             Err(_) => Ok(true),
         }

@@ -12,28 +12,34 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use gdb_remote::client::{Client, Closed, Event, Phase, PointKind, Reply, SendError};
+use gdb_remote::client::{Client, Closed, Event, Phase, PointKind, Reply, RequestError, SendError};
 use gdb_remote::handshake::{Handshake, StubIdentity};
 use gdb_remote::reply::StopReply;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::error::DebugError;
+use super::questions::Question;
+
+/// What is read at once: twice the largest packet of QEMU's.
+const CHUNK: usize = 8 * 1024;
 
 /// A breakpoint or watchpoint as the stub has it: kind, address, size.
 pub(super) type Point = (PointKind, u64, u32);
 
 pub(super) struct Stub {
-    socket: UnixStream,
     state: Mutex<State>,
 }
 
 pub(super) struct State {
+    socket: UnixStream,
     client: Client,
     /// How many verbs are in progress: while there is one, the reader task does not read.
     attended: usize,
@@ -86,8 +92,8 @@ impl Stub {
         // An acknowledgment that QEMU does not wait for any more would stop a running guest.
         client.stop_acknowledging();
         let stub = Arc::new(Self {
-            socket,
             state: Mutex::new(State {
+                socket,
                 client,
                 attended: 0,
                 reader: Waker::noop().clone(),
@@ -123,6 +129,56 @@ impl Stub {
         timeout(deadline, connected)
             .await
             .unwrap_or(Err(DebugError::Deadline { what, deadline }))
+    }
+
+    /// Asks all of these, as many at once as QEMU takes, and waits for their answers, which come in
+    /// the same order. Dropped, the answers will be dropped too.
+    pub(super) async fn ask_all(
+        &self,
+        questions: &[Question],
+        deadline: Duration,
+    ) -> Result<Vec<Result<Reply, RequestError>>, DebugError> {
+        let mut answers = Vec::with_capacity(questions.len());
+        let answered = async {
+            poll_fn(|cx| self.poll_until_idle(cx)).await;
+            let _in_flight = InFlight(self);
+            let mut to_send = questions.iter();
+            let mut in_flight = 0;
+            while answers.len() < questions.len() {
+                {
+                    let mut state = self.state();
+                    while in_flight == 0 || state.client.takes_requests() {
+                        let Some(&question) = to_send.next() else {
+                            break;
+                        };
+                        let sent = question.send(&mut state.client);
+                        sent.map_err(|error| not_sent(question.what(), error))?;
+                        in_flight += 1;
+                        if let Question::Insert(point) = question {
+                            state.points.insert(point);
+                        }
+                    }
+                }
+                let answer = self.reply(&mut None).await?;
+                in_flight -= 1;
+                // One that QEMU does not have is out as well: a verb that was dropped may have sent
+                // this before, and not have had the answer.
+                if let Question::Remove(point) = questions[answers.len()] {
+                    self.state().points.remove(&point);
+                }
+                answers.push(answer);
+            }
+            Ok(())
+        };
+        let answered = timeout(deadline, answered).await;
+        let Some(unanswered) = questions.get(answers.len()) else {
+            return Ok(answers);
+        };
+        let what = unanswered.what();
+        Err(match answered {
+            Ok(Err(error)) => error,
+            _ => DebugError::Deadline { what, deadline },
+        })
     }
 
     /// Asks, and waits for the answer. Dropped, the answer will be dropped too.
@@ -165,35 +221,27 @@ impl Stub {
             poll_fn(|cx| self.poll_until_idle(cx)).await;
             let _in_flight = InFlight(self);
             let sent = send(&mut self.state().client);
-            sent.map_err(|error| self.not_sent(what, error))?;
-            loop {
-                match poll_fn(|cx| self.poll_event(cx)).await {
-                    Event::Reply(reply) => {
-                        return reply.map_err(|error| DebugError::Refused { what, error });
-                    }
-                    Event::Closed(why) => return Err(DebugError::Closed(why)),
-                    Event::Stopped(reply) => *last = Some(reply),
-                    _ => {}
-                }
-            }
+            sent.map_err(|error| not_sent(what, error))?;
+            let reply = self.reply(last).await?;
+            reply.map_err(|error| DebugError::Refused { what, error })
         };
         timeout(deadline, answered)
             .await
             .unwrap_or(Err(DebugError::Deadline { what, deadline }))
     }
 
-    /// Takes a point out. One that QEMU does not have is out: a verb that was dropped may have sent
-    /// this before, and not have had the answer.
-    pub(super) async fn remove(&self, point: Point, deadline: Duration) -> Result<(), DebugError> {
-        let (kind, address, size) = point;
-        let what = "taking a breakpoint out";
-        let asked = self.ask(what, deadline, |client| client.remove(kind, address, size));
-        match asked.await {
-            Ok(_) | Err(DebugError::Refused { .. }) => {}
-            Err(error) => return Err(error),
+    async fn reply(
+        &self,
+        last: &mut Option<StopReply>,
+    ) -> Result<Result<Reply, RequestError>, DebugError> {
+        loop {
+            match self.next_event().await {
+                Event::Reply(reply) => return Ok(reply),
+                Event::Closed(why) => return Err(DebugError::Closed(why)),
+                Event::Stopped(reply) => *last = Some(reply),
+                _ => {}
+            }
         }
-        self.state().points.remove(&point);
-        Ok(())
     }
 
     /// Lets the guest run, or execute one instruction. [`Event::Stopped`] comes once.
@@ -214,7 +262,7 @@ impl Stub {
         // Before anybody else gets the turn: a monitor's `stop` that overtakes it stops nothing.
         poll_fn(|cx| {
             let mut state = self.state();
-            state.write(&self.socket, cx);
+            state.write(cx);
             match state.client.output() {
                 [] => Poll::Ready(()),
                 _ => Poll::Pending,
@@ -253,22 +301,14 @@ impl Stub {
     /// Closes the connection.
     pub(super) fn hang_up(&self) {
         // Whatever the system says, it is over.
-        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let mut state = self.state();
+        let _ = rustix::net::shutdown(&state.socket, rustix::net::Shutdown::Both);
         state.client.handle_eof();
         state.reader.wake_by_ref();
     }
 
     async fn next_event(&self) -> Event {
         poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    fn not_sent(&self, what: &'static str, error: SendError) -> DebugError {
-        match error {
-            SendError::WrongPhase(Phase::Running) => DebugError::Running,
-            SendError::WrongPhase(Phase::Closed) => DebugError::Closed(Closed::Eof),
-            error => DebugError::Invalid { what, error },
-        }
     }
 
     /// Whether no answer is awaited, and all was written.
@@ -286,7 +326,7 @@ impl Stub {
     fn poll_until_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
         while !state.is_idle() {
-            let event = state.poll(&self.socket, cx);
+            let event = state.poll(cx);
             // An answer that nobody waits for is no event.
             if event.is_pending() && !state.is_idle() {
                 return Poll::Pending;
@@ -296,7 +336,7 @@ impl Stub {
     }
 
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.state().poll(&self.socket, cx)
+        self.state().poll(cx)
     }
 
     async fn read_unattended(&self) {
@@ -309,7 +349,7 @@ impl Stub {
             if state.attended > 0 {
                 return Poll::Pending;
             }
-            while let Poll::Ready(event) = state.poll(&self.socket, cx) {
+            while let Poll::Ready(event) = state.poll(cx) {
                 if let Event::Closed(_) = event {
                     return Poll::Ready(());
                 }
@@ -333,9 +373,9 @@ impl State {
     }
 
     /// The next event, after what is to be written was written and what is there was read.
-    fn poll(&mut self, socket: &UnixStream, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            self.write(socket, cx);
+            self.write(cx);
             if let Some(event) = self.client.poll_event() {
                 if let Event::Stopped(_) = event {
                     self.runs = false;
@@ -345,42 +385,36 @@ impl State {
             if self.client.phase() == Phase::Closed {
                 return Poll::Ready(Event::Closed(Closed::Eof));
             }
-            if self.read(socket, cx).is_pending() {
-                return Poll::Pending;
-            }
+            ready!(self.read(cx));
         }
     }
 
-    fn write(&mut self, socket: &UnixStream, cx: &mut Context<'_>) {
+    fn write(&mut self, cx: &mut Context<'_>) {
         while !self.client.output().is_empty() {
-            match socket.try_write(self.client.output()) {
-                Ok(written) => self.client.advance_output(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if socket.poll_write_ready(cx).is_pending() {
-                        return;
-                    }
-                }
+            match Pin::new(&mut self.socket).poll_write(cx, self.client.output()) {
+                Poll::Ready(Ok(written)) => self.client.advance_output(written),
                 // What QEMU sent before may still be there to be read.
-                Err(_) => self.client.advance_output(usize::MAX),
+                Poll::Ready(Err(_)) => self.client.advance_output(usize::MAX),
+                Poll::Pending => return,
             }
         }
     }
 
-    fn read(&mut self, socket: &UnixStream, cx: &mut Context<'_>) -> Poll<()> {
-        let mut chunk = [0; 8 * 1024];
-        loop {
-            match socket.try_read(&mut chunk) {
-                Ok(0) => self.client.handle_eof(),
-                Ok(read) => self.client.handle_input(&chunk[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if socket.poll_read_ready(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    continue;
-                }
-                Err(_) => self.client.handle_eof(),
-            }
-            return Poll::Ready(());
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut chunk)) {
+            Ok(()) if !chunk.filled().is_empty() => self.client.handle_input(chunk.filled()),
+            _ => self.client.handle_eof(),
         }
+        Poll::Ready(())
+    }
+}
+
+fn not_sent(what: &'static str, error: SendError) -> DebugError {
+    match error {
+        SendError::WrongPhase(Phase::Running) => DebugError::Running,
+        SendError::WrongPhase(Phase::Closed) => DebugError::Closed(Closed::Eof),
+        error => DebugError::Invalid { what, error },
     }
 }

@@ -4,6 +4,7 @@ use gdb_remote::client::PointKind;
 use gdb_remote::reply::Access;
 
 use super::error::DebugError;
+use super::questions::Question;
 use super::stub::Point;
 use super::until::{StopReason, Until, What};
 use super::{Debugger, panics};
@@ -19,6 +20,11 @@ pub(super) struct Wanted<'a> {
     pub(super) hits: u64,
     /// Of a watchpoint: what was there when it was last looked at.
     pub(super) last: Vec<u8>,
+}
+
+/// A breakpoint as the stub has it. QEMU looks at no size.
+pub(super) fn breakpoint(address: u64) -> Point {
+    (PointKind::Software, address, 2)
 }
 
 impl Wanted<'_> {
@@ -89,22 +95,31 @@ impl Debugger {
         })
     }
 
-    pub(super) async fn insert(&mut self, wanted: &mut [Wanted<'_>]) -> Result<(), DebugError> {
-        for wanted in wanted.iter_mut() {
-            for &address in &wanted.code {
-                // QEMU takes a breakpoint anywhere: one where nothing is would never be reached.
-                self.memory(address, 2).await?;
-                self.insert_point((PointKind::Software, address, 2)).await?;
-            }
-            if let Some(point @ (_, address, size)) = wanted.data {
-                wanted.last = self.memory(address, size as usize).await?;
-                self.insert_point(point).await?;
-            }
+    /// Sets them; the pc as well, which is asked with that.
+    pub(super) async fn insert(&mut self, wanted: &mut [Wanted<'_>]) -> Result<u64, DebugError> {
+        let questions = self.insert_questions(wanted)?;
+        let mut read = self.ask_all(&questions).await?.into_iter();
+        let pc = self.number(questions[0], read.next().unwrap_or_default())?;
+        let watching = wanted.iter_mut().filter(|wanted| wanted.data.is_some());
+        for (wanted, bytes) in watching.zip(read) {
+            wanted.last = bytes;
         }
         if wanted.iter().any(Wanted::is_for_faults) {
             self.insert_faults(wanted).await?;
         }
-        Ok(())
+        Ok(pc)
+    }
+
+    /// The pc, what is there to be watched, and what sets the points.
+    fn insert_questions(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Question>, DebugError> {
+        let code = wanted.iter().flat_map(|wanted| &wanted.code).copied();
+        let data = wanted.iter().filter_map(|wanted| wanted.data);
+        let mut questions = vec![self.pc_question()?];
+        questions.extend(data.clone().map(Question::watched));
+        // QEMU takes a breakpoint anywhere: one where nothing is would never be reached.
+        questions.extend(code.clone().map(|address| Question::Memory(address, 2)));
+        questions.extend(self.inserts(code.map(breakpoint).chain(data)));
+        Ok(questions)
     }
 
     /// Sets breakpoints where faults go now; those that are set already stay, for a reset.
@@ -113,55 +128,27 @@ impl Debugger {
         wanted: &mut [Wanted<'_>],
     ) -> Result<(), DebugError> {
         let places = self.fault_places().await?;
-        for &handler in &places.handlers {
-            self.insert_point((PointKind::Software, handler, 2)).await?;
-            let faults = wanted.iter_mut().filter(|wanted| wanted.is_for_faults());
-            for wanted in faults.filter(|wanted| !wanted.code.contains(&handler)) {
-                wanted.code.push(handler);
+        let handlers = places.handlers.iter().copied().map(breakpoint);
+        self.insert_points(handlers.chain(places.guards.iter().copied()))
+            .await?;
+        for wanted in wanted.iter_mut().filter(|wanted| wanted.is_for_faults()) {
+            for &handler in &places.handlers {
+                if !wanted.is_at(handler) {
+                    wanted.code.push(handler);
+                }
             }
         }
-        for &guard in &places.guards {
-            self.insert_point(guard).await?;
-            self.guards.insert(guard);
-        }
+        self.guards.extend(places.guards);
         Ok(())
     }
 
-    pub(super) async fn insert_point(&self, point: Point) -> Result<(), DebugError> {
-        let (kind, address, size) = point;
-        if !self.attachment.stub.state().points.insert(point) {
-            return Ok(());
-        }
-        let inserted = self
-            .ask("setting a breakpoint", |client| {
-                client.insert(kind, address, size)
-            })
-            .await;
-        match inserted {
-            Err(DebugError::Refused { .. }) => {
-                self.attachment.stub.state().points.remove(&point);
-                Err(DebugError::NoWatchpoint { address, size })
-            }
-            other => other.map(drop),
-        }
-    }
-
-    /// Takes the watchpoints out, to let an access pass.
-    pub(super) async fn take_watches(&self) -> Result<Vec<Point>, DebugError> {
-        let points = self.attachment.stub.state().points.clone();
+    /// The watchpoints that are set.
+    pub(super) fn watches(&self) -> Vec<Point> {
+        let points = &self.attachment.stub.state().points;
         let watches = points
-            .into_iter()
+            .iter()
             .filter(|(kind, ..)| *kind != PointKind::Software);
-        let watches: Vec<_> = watches.collect();
-        for &watch in &watches {
-            self.remove_point(watch).await?;
-        }
-        Ok(watches)
-    }
-
-    pub(super) async fn remove_point(&self, point: Point) -> Result<(), DebugError> {
-        let deadline = self.session.deadline;
-        self.attachment.stub.remove(point, deadline).await
+        watches.copied().collect()
     }
 
     /// Whether a write there changes where faults go.
@@ -174,7 +161,7 @@ impl Debugger {
 
     /// Whether the instruction here changes where faults go.
     pub(super) fn is_code_guard(&self, pc: u64) -> bool {
-        self.guards.contains(&(PointKind::Software, pc, 2))
+        self.guards.contains(&breakpoint(pc))
     }
 
     /// Of a fault's handler that goes round at its first instruction: it is not stopped there again
@@ -189,7 +176,7 @@ impl Debugger {
         if !is_fault || self.fault().await?.is_none() {
             return Ok(false);
         }
-        self.remove_point((PointKind::Software, pc, 2)).await?;
+        self.ask_all(&[Question::Remove(breakpoint(pc))]).await?;
         for wanted in wanted {
             wanted.code.retain(|address| *address != pc);
         }

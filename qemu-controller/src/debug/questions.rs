@@ -1,0 +1,189 @@
+//! What is asked of a guest that is stopped. Questions of which none depends on the answer to
+//! another go to QEMU together: each that waits for the one before costs a wake-up of both sides.
+
+use std::collections::BTreeSet;
+
+use gdb_remote::client::{Client, Reply, RequestError, SendError};
+use gdb_remote::target::{Register, Target};
+
+use super::error::DebugError;
+use super::stub::Point;
+use super::{Debugger, Registers, registers};
+
+/// The names of one register in the descriptions of all architectures.
+pub(super) const PC: [&str; 3] = ["pc", "rip", "eip"];
+pub(super) const SP: [&str; 3] = ["sp", "rsp", "esp"];
+
+/// A request with one answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    /// All general registers.
+    Registers,
+    /// One by its number.
+    Register(u32),
+    /// From here on, so many bytes.
+    Memory(u64, usize),
+    Insert(Point),
+    Remove(Point),
+}
+
+impl Question {
+    /// What is where a watchpoint is.
+    pub(super) fn watched((_, address, size): Point) -> Self {
+        Self::Memory(address, size as usize)
+    }
+
+    /// For the errors.
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Registers => "reading registers",
+            Self::Register(_) => "reading a register",
+            Self::Memory(..) => "reading memory",
+            Self::Insert(_) => "setting a breakpoint",
+            Self::Remove(_) => "taking a breakpoint out",
+        }
+    }
+
+    pub(super) fn send(self, client: &mut Client) -> Result<(), SendError> {
+        match self {
+            Self::Registers => client.read_registers(),
+            Self::Register(number) => client.read_register(number),
+            Self::Memory(address, length) => client.read_memory(address, length),
+            Self::Insert((kind, address, size)) => client.insert(kind, address, size),
+            Self::Remove((kind, address, size)) => client.remove(kind, address, size),
+        }
+    }
+}
+
+impl Debugger {
+    /// Asks all of these; what was read, in the same order.
+    pub(super) async fn ask_all(&self, questions: &[Question]) -> Result<Vec<Vec<u8>>, DebugError> {
+        let stub = &self.attachment.stub;
+        let answers = stub.ask_all(questions, self.session.deadline).await?;
+        let mut read = Vec::with_capacity(answers.len());
+        for (question, answer) in questions.iter().zip(answers) {
+            read.push(match (*question, answer) {
+                (_, Ok(Reply::Bytes(bytes))) => bytes,
+                (_, Ok(_)) => Vec::new(),
+                (Question::Memory(address, length), Err(RequestError::Refused { .. })) => {
+                    return Err(self.no_memory(address, length, "read").await);
+                }
+                (Question::Insert((_, address, size)), Err(_)) => {
+                    return Err(DebugError::NoWatchpoint { address, size });
+                }
+                // One that QEMU does not have is out.
+                (Question::Remove(_), Err(_)) => Vec::new(),
+                (question, Err(error)) => {
+                    let what = question.what();
+                    return Err(DebugError::Refused { what, error });
+                }
+            });
+        }
+        Ok(read)
+    }
+
+    /// Sets these points, those that are not set already.
+    pub(super) async fn insert_points(
+        &self,
+        points: impl IntoIterator<Item = Point>,
+    ) -> Result<(), DebugError> {
+        self.ask_all(&self.inserts(points)).await.map(drop)
+    }
+
+    /// What sets these points, those that are not set already.
+    pub(super) fn inserts(&self, points: impl IntoIterator<Item = Point>) -> Vec<Question> {
+        let points: BTreeSet<Point> = points.into_iter().collect();
+        let set = &self.attachment.stub.state().points;
+        points
+            .difference(set)
+            .copied()
+            .map(Question::Insert)
+            .collect()
+    }
+
+    pub(super) async fn ask_one(&self, question: Question) -> Result<Vec<u8>, DebugError> {
+        let mut read = self.ask_all(&[question]).await?;
+        Ok(read.pop().unwrap_or_default())
+    }
+
+    pub(super) async fn value(&self, register: &Register) -> Result<u64, DebugError> {
+        let question = Question::Register(register.number);
+        let bytes = self.ask_one(question).await?;
+        self.number(question, bytes)
+    }
+
+    /// What was read of a register.
+    pub(super) fn number(&self, question: Question, bytes: Vec<u8>) -> Result<u64, DebugError> {
+        let number = registers::number(&bytes, self.attachment.big_endian);
+        number.ok_or_else(|| DebugError::Refused {
+            what: question.what(),
+            error: RequestError::Malformed(bytes),
+        })
+    }
+
+    pub(super) fn pc_question(&self) -> Result<Question, DebugError> {
+        Ok(Question::Register(self.register_of(&PC)?.number))
+    }
+
+    pub(super) async fn pc(&self) -> Result<u64, DebugError> {
+        self.value(self.register_of(&PC)?).await
+    }
+
+    pub(super) async fn sp(&self) -> Result<u64, DebugError> {
+        self.value(self.register_of(&SP)?).await
+    }
+
+    pub(super) async fn registers(&self) -> Result<Registers, DebugError> {
+        let bytes = self.ask_one(Question::Registers).await?;
+        Ok(Registers::new(&self.layout, bytes))
+    }
+
+    pub(super) async fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
+        self.ask_one(Question::Memory(address, length)).await
+    }
+
+    /// Finds the first address that cannot be read: the stub refuses a whole packet.
+    pub(super) async fn no_memory(
+        &self,
+        address: u64,
+        length: usize,
+        verb: &'static str,
+    ) -> DebugError {
+        let (mut from, mut to) = (0, length as u64);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let read = self.ask("reading memory", |client| {
+                client.read_memory(address.wrapping_add(middle), 1)
+            });
+            match read.await {
+                Ok(_) => from = middle + 1,
+                Err(_) => to = middle,
+            }
+        }
+        // What can be read and not written: where it begins.
+        let offset = if from == length as u64 { 0 } else { from };
+        DebugError::NoMemory {
+            address: address.wrapping_add(offset),
+            verb,
+        }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        static NONE: Target = Target::EMPTY;
+        self.identity().target.as_ref().unwrap_or(&NONE)
+    }
+
+    pub(super) fn register(&self, name: &str) -> Result<&Register, DebugError> {
+        self.register_of(&[name])
+    }
+
+    /// The first register of these names that there is.
+    pub(super) fn register_of(&self, names: &[&str]) -> Result<&Register, DebugError> {
+        let target = self.target();
+        let mut known = names.iter().filter_map(|name| target.register(name));
+        known.next().ok_or_else(|| DebugError::NoRegister {
+            name: names[0].to_owned(),
+            known: target.registers.iter().map(|r| r.name.clone()).collect(),
+        })
+    }
+}
