@@ -284,9 +284,11 @@ impl Client {
         self.link.advance_output(written);
     }
 
-    /// The caller has gone: the replies to come are read and dropped. The next request may be made
-    /// when the phase is [`Phase::Ready`] again.
+    /// The caller has gone: the replies to come are read and dropped, and so are those that were not
+    /// polled. The next request may be made when the phase is [`Phase::Ready`] again.
     pub fn abandon(&mut self) {
+        self.events
+            .retain(|event| !matches!(event, Event::Reply(_)));
         self.abandoned = self.pending.len();
     }
 

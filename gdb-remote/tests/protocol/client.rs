@@ -305,6 +305,21 @@ fn a_request_whose_caller_has_gone_is_not_asked_further_and_its_reply_is_dropped
     assert_eq!(pair.client.phase(), Phase::Ready);
     pair.client.read_memory(BASE, 2).unwrap();
     assert_eq!(pair.reply(), Ok(Reply::Bytes(vec![0, 1])));
+
+    // One of two replies was polled, and they had come together.
+    pair.client.stop_acknowledging();
+    pair.client.read_memory(BASE + 1, 1).unwrap();
+    pair.client.read_memory(BASE + 2, 1).unwrap();
+    let replies = pair.stub.hear(pair.client.output());
+    pair.client.advance_output(usize::MAX);
+    pair.client.handle_input(&replies);
+    assert_eq!(
+        pair.client.poll_event(),
+        Some(Event::Reply(Ok(Reply::Bytes(vec![1]))))
+    );
+    pair.client.abandon();
+    pair.client.read_memory(BASE + 3, 1).unwrap();
+    assert_eq!(pair.reply(), Ok(Reply::Bytes(vec![3])));
 }
 
 #[test]

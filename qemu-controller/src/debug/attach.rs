@@ -277,9 +277,7 @@ impl Attachment {
     pub(super) async fn remove_points(&self, deadline: Duration) -> Result<(), DebugError> {
         let points = self.stub.state().points.clone();
         let questions: Vec<_> = points.into_iter().map(Question::Remove).collect();
-        self.stub.ask_all(&questions, deadline).await?;
-        self.stub.state().is_dirty = false;
-        Ok(())
+        self.stub.ask_all(&questions, deadline).await.map(drop)
     }
 
     /// Puts back what was in a register that was changed for a look.
@@ -311,9 +309,13 @@ impl Attachment {
         self.stop(deadline).await?;
         self.put_back(deadline).await?;
         self.remove_points(deadline).await?;
-        if std::mem::take(&mut self.stub.state().is_moving) {
+        let is_moving = self.stub.state().is_moving;
+        if is_moving {
             self.run_on(deadline).await?;
         }
+        // Dropped before, all of it is done once more.
+        let mut state = self.stub.state();
+        (state.is_dirty, state.is_moving) = (false, false);
         Ok(())
     }
 

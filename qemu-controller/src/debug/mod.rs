@@ -342,16 +342,17 @@ impl Debugger {
     /// As [`begin`](Self::begin), with a guest that runs stopped.
     async fn begin_stopped(&mut self, name: &str) -> Result<Verb, DebugError> {
         let mut verb = self.take_turn(name).await?;
-        verb.is_unfinished = true;
         let deadline = self.session.deadline;
         if self.turns == UNSURE {
             if self.attachment.is_running(deadline).await? {
                 // Whatever comes of this verb, a guest that ran is not left stopped by its half.
                 self.attachment.stub.state().moves();
+                verb.is_unfinished = true;
                 self.attachment.stop(deadline).await?;
             }
             self.attachment.stub.drain_stops(deadline).await?;
         }
+        verb.is_unfinished = true;
         self.turns = self.count_of_turns();
         Ok(verb)
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use gdb_remote::client::{Client, Reply, RequestError, SendError};
+use gdb_remote::client::{Client, PointKind, Reply, RequestError, SendError};
 use gdb_remote::target::{Register, Target};
 
 use super::error::DebugError;
@@ -68,7 +68,7 @@ impl Debugger {
                 (Question::Memory(address, length), Err(RequestError::Refused { .. })) => {
                     return Err(self.no_memory(address, length, "read").await);
                 }
-                (Question::Insert((_, address, size)), Err(_)) => {
+                (Question::Insert((kind, address, size)), Err(_)) if kind >= PointKind::Write => {
                     return Err(DebugError::NoWatchpoint { address, size });
                 }
                 // One that QEMU does not have is out.

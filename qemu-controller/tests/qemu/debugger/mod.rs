@@ -1,5 +1,6 @@
 //! The session's own debugger on real QEMU.
 
+mod batches;
 mod boards;
 mod connections;
 mod ends;
