@@ -17,6 +17,7 @@ use crate::escape;
 use crate::logs::Logs;
 use crate::report::{Failure, Reporter, chain};
 use crate::settings::{SemihostingMode, Settings};
+use crate::test_run::test_option_among;
 
 /// How long QEMU may take to be ready: ample also where a whole test suite starts at once.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -338,11 +339,22 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
             }
         }
         _ if is_for_another_cpu(&error) => Failure::OtherCpu(error),
+        _ if let Some(option) = refused_test_option(&text, run) => Failure::TestOptions(format!(
+            "{option} came behind `--`, where QEMU's own arguments are: those of a firmware and its \
+                 tests come right behind FIRMWARE"
+        )),
         _ => Failure::Start {
             said: said(&error),
             error: Box::new(error),
         },
     }
+}
+
+/// The first word for QEMU that is an option of a test program's, where QEMU refuses it.
+fn refused_test_option<'a>(text: &str, run: &'a Run) -> Option<&'a str> {
+    let option = test_option_among(&run.qemu_args)?;
+    text.contains(&format!("{option}: invalid option"))
+        .then_some(option)
 }
 
 /// The first of the user's words that the library refuses and that the program has an option for.

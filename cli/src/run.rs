@@ -53,7 +53,7 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
         .enable_all()
         .build()
         .map_err(Failure::system("set up the async runtime"))?;
-    let outcome = match test_run::of(run, &settings) {
+    let outcome = match test_run::of(run, &settings, reporter) {
         Ok(Work::Tests(tests)) => test_run::run(run, &settings, reporter, tests, &runtime),
         Ok(Work::Plain) => runtime.block_on(plain(run, &settings, reporter, since)),
         Ok(Work::Debug(test)) => {

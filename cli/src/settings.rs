@@ -36,7 +36,10 @@ pub(crate) struct Settings {
     #[serde(deserialize_with = "not_empty")]
     pub(crate) qemu: Option<PathBuf>,
     /// End the run after this time, start included, such as 10s or 1m30s, with status 124; `none`
-    /// for no end [default: none]
+    /// for no end [default: none]. Of a firmware with tests: fail a test that takes longer
+    ///
+    /// A test that says itself how long it may take is not bound by it, and the default of all others
+    /// is 60s. Tests that the firmware runs by itself have the time together.
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<Timeout>,
     /// What to do when a core stays in the handler of a fault [default: stop]

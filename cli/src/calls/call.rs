@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::error::{CallError, Kind};
+use crate::test_run;
 
 /// The machine that is meant where none is named.
 pub(crate) const MAIN: &str = "main";
@@ -71,14 +72,24 @@ pub(crate) enum Call {
         /// Only those whose names have one of these texts in them
         #[serde(default)]
         filters: Vec<String>,
+        /// What kind of tests it has [default: what its ELF file shows]
+        #[arg(long)]
+        #[serde(default)]
+        kind: Option<test_run::Kind>,
     },
-    /// Run the tests of a firmware that is built with embedded-test, on machines of their own
+    /// Run the tests of a firmware, on machines of their own: those of embedded-test one by one; those
+    /// that the firmware runs by itself (defmt-test, Unity, lines `test NAME ... ok`) all of them, with
+    /// those shown that are wanted
     RunTests {
         /// The ELF file
         firmware: PathBuf,
         /// Only those whose names have one of these texts in them
         #[serde(default)]
         filters: Vec<String>,
+        /// What kind of tests it has [default: what its ELF file shows]
+        #[arg(long)]
+        #[serde(default)]
+        kind: Option<test_run::Kind>,
         /// QEMU's name of the board [default: the first known one that the firmware fits]
         #[arg(long)]
         #[serde(default)]

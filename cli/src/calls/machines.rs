@@ -129,15 +129,20 @@ impl Machines {
                     text,
                 })
             }
-            Call::ListTests { firmware, filters } => {
+            Call::ListTests {
+                firmware,
+                filters,
+                kind,
+            } => {
                 let policy = self.policy.clone();
-                let listing = move || tests::list(&policy, &firmware, &filters);
+                let listing = move || tests::list(&policy, &firmware, kind, &filters);
                 let listed = tokio::task::spawn_blocking(listing).await;
                 listed.unwrap_or_else(|panic| Err(CallError::new(Kind::Failed, panic.to_string())))
             }
             Call::RunTests {
                 firmware,
                 filters,
+                kind,
                 machine,
                 deadline_ms,
             } => {
@@ -147,7 +152,7 @@ impl Machines {
                     ..Wanted::default()
                 };
                 let deadline = Duration::from_millis(deadline_ms);
-                tests::run(&self.policy, &wanted, &filters, deadline).await
+                tests::run(&self.policy, &wanted, kind, &filters, deadline).await
             }
             Call::SourceLines { at, lines } => {
                 source::around(&*self.of(&on)?, &self.policy, &at, lines).await

@@ -1,16 +1,21 @@
-//! The tests of a firmware that has them (`embedded-test`): listed, and run on machines of their own.
+//! The tests of a firmware: listed, and run on machines of their own.
 
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use qemu_controller::testing::{Progress, TestCase, TestResult, TestRun, embedded_tests};
+use qemu_controller::testing::{
+    FirmwareTests, Outcome, PrintedTests, Progress, TestCase, TestResult, TestRun,
+};
 use tokio::time::timeout;
 
 use super::answer::{Answer, TestAnswer, TestAnswers};
 use super::error::{CallError, Kind};
 use super::start::{Policy, Wanted};
+use crate::args::Run;
+use crate::logs::Logs;
 use crate::report::chain;
+use crate::test_run::{self, firmware_name};
 
 /// How long one test may take that does not say so itself.
 const TEST: Duration = Duration::from_secs(10);
@@ -26,28 +31,43 @@ fn failed(error: &dyn std::error::Error) -> CallError {
     CallError::new(Kind::Failed, chain(error))
 }
 
-/// Those whose names have one of these texts in them; all where there is none.
-fn of(path: &Path, filters: &[String]) -> Result<Vec<TestCase>, CallError> {
-    let tests = embedded_tests(path).map_err(|error| failed(&error))?;
-    let tests = tests.ok_or_else(|| {
-        let message = "the firmware has no tests of embedded-test (no section .embedded_test)";
-        CallError::new(Kind::Invalid, message)
-    })?;
-    let is_meant = |test: &TestCase| {
-        filters.is_empty()
-            || filters
-                .iter()
-                .any(|filter| test.name.contains(filter.as_str()))
-    };
-    Ok(tests.into_iter().filter(is_meant).collect())
+fn invalid(message: &str) -> CallError {
+    CallError::new(Kind::Invalid, message)
+}
+
+fn find(path: &Path, said: Option<test_run::Kind>) -> Result<FirmwareTests, CallError> {
+    let found = test_run::Kind::find(said, path).map_err(|error| failed(&error))?;
+    found.ok_or_else(|| {
+        invalid(
+            "the firmware shows no tests: it has none of embedded-test, defmt-test or Unity; \
+             `kind` says `lines` of one that prints results, and `one` of one whose exit is one",
+        )
+    })
+}
+
+/// Whether a test's name has one of these texts in it, where there are any.
+fn is_meant(test: &TestCase, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter))
 }
 
 pub(crate) fn list(
     policy: &Policy,
     firmware: &Path,
+    said: Option<test_run::Kind>,
     filters: &[String],
 ) -> Result<Answer, CallError> {
-    let tests = of(&policy.file(firmware)?, filters)?;
+    let mut tests = match find(&policy.file(firmware)?, said)? {
+        FirmwareTests::Listed(tests) => tests,
+        FirmwareTests::Printed(PrintedTests::One) => {
+            vec![TestCase::named(firmware_name(Some(firmware)))]
+        }
+        FirmwareTests::Printed(_) => {
+            let message = "the firmware runs its tests by itself, and which there are is known once \
+                           it has: run_tests runs them";
+            return Err(invalid(message));
+        }
+    };
+    tests.retain(|test| is_meant(test, filters));
     let more = tests.len().saturating_sub(TESTS);
     let listed = tests.into_iter().take(TESTS).map(|test| TestAnswer {
         result: if test.ignored { "ignored" } else { "not run" },
@@ -62,16 +82,54 @@ pub(crate) fn list(
 pub(crate) async fn run(
     policy: &Policy,
     wanted: &Wanted,
+    said: Option<test_run::Kind>,
     filters: &[String],
     deadline: Duration,
 ) -> Result<Answer, CallError> {
     let path = policy.file(&wanted.firmware)?;
-    let mut tests = of(&path, filters)?;
-    tests.retain(|test| !test.ignored);
-    // The run answers the tests' own calls; whatever else they ask, QEMU does not.
-    let config = policy.semihosting.of(policy.machine(wanted)?);
+    let tests = find(&path, said)?;
+    // As `run` reads them where nothing is said.
+    let logs = Logs::of(&Run {
+        firmware: Some(path.clone()),
+        ..Run::default()
+    });
+    let logs = logs.map_err(|failure| invalid(&failure.words()))?;
+    // The run answers the calls of tests that are listed; whatever else they ask, QEMU does not.
+    let config = policy.semihosting.of(logs.config(policy.machine(wanted)?));
+    let run = logs.of_tests(TestRun::new(config));
+    let mut results = match tests {
+        FirmwareTests::Listed(mut tests) => {
+            tests.retain(|test| is_meant(test, filters) && !test.ignored);
+            listed(run, tests, deadline).await?
+        }
+        FirmwareTests::Printed(kind) => {
+            let name = firmware_name(Some(&path));
+            let ran = run.deadline(deadline).run_printed(kind, &name, |_| {});
+            let mut results = ran.await.map_err(|error| failed(&error))?;
+            results.retain(|(test, _)| is_meant(test, filters));
+            let result = |(test, result)| (test, Some(result));
+            results.into_iter().map(result).collect()
+        }
+    };
+    // Those that did not pass first: these are asked for.
+    results.sort_by_key(|(_, result)| matches!(result, Some(ran) if ran.outcome.is_success()));
+    let answers = results
+        .into_iter()
+        .map(|(test, result)| answer(test, result));
+    let answers: Vec<_> = answers.collect();
+    let more = answers.len().saturating_sub(TESTS);
+    let counted = TestAnswers::new(answers, more);
+    Ok(Answer::Tests(counted.at_most(TESTS)))
+}
+
+/// Runs tests that the ELF file lists; the result is `None` of one that was not run in time.
+async fn listed(
+    run: TestRun,
+    tests: Vec<TestCase>,
+    deadline: Duration,
+) -> Result<Vec<(TestCase, Option<TestResult>)>, CallError> {
     let results = Mutex::new(vec![None; tests.len()]);
-    let run = TestRun::new(config).threads(THREADS).deadline(TEST);
+    let run = run.threads(THREADS).deadline(TEST);
     let running = run.run(&tests, |progress| {
         if let (Progress::Finished(index, result), Ok(mut results)) = (progress, results.lock()) {
             results[index] = Some(result.clone());
@@ -81,13 +139,7 @@ pub(crate) async fn run(
         return Err(failed(&error));
     }
     let results = results.into_inner().unwrap_or_default();
-    let answers = tests.into_iter().zip(results);
-    let mut answers: Vec<_> = answers.map(|(test, result)| answer(test, result)).collect();
-    // Those that did not pass first: these are asked for.
-    answers.sort_by_key(|test| test.result == "passed");
-    let more = answers.len().saturating_sub(TESTS);
-    let counted = TestAnswers::new(answers, more);
-    Ok(Answer::Tests(counted.at_most(TESTS)))
+    Ok(tests.into_iter().zip(results).collect())
 }
 
 /// What became of a test; `None` where it was not run.
@@ -97,10 +149,11 @@ fn answer(test: TestCase, result: Option<TestResult>) -> TestAnswer {
         .filter(|result| !result.outcome.is_success());
     TestAnswer {
         name: test.name,
-        result: match (&result, failed) {
-            (None, _) => "not run",
-            (_, None) => "passed",
-            (_, Some(_)) => "failed",
+        result: match result.as_ref().map(|result| &result.outcome) {
+            None => "not run",
+            Some(Outcome::Ignored) => "ignored",
+            Some(_) if failed.is_some() => "failed",
+            Some(_) => "passed",
         },
         why: failed.map(|result| result.outcome.to_string()),
         output: failed.map(|result| {

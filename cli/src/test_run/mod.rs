@@ -4,6 +4,7 @@
 mod json;
 mod junit;
 mod kept;
+mod kind;
 mod live;
 mod options;
 mod pretty;
@@ -16,10 +17,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use qemu_controller::firmware_info::Firmware;
 use qemu_controller::testing::{
-    self, PrintedTests, Progress, TestCase, TestListError, TestResult, TestRun, TestRunError,
-    embedded_tests,
+    self, FirmwareTests, PrintedTests, Progress, TestCase, TestResult, TestRun, TestRunError,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -36,8 +35,10 @@ use crate::signals::Signals;
 use crate::writer::Writer;
 use crate::written;
 pub(crate) use kept::target_folder;
+pub(crate) use kind::Kind;
 use live::LiveOutput;
 use options::Options;
+pub(crate) use options::first_among as test_option_among;
 use report::{MOST_BACKLOG, Report};
 use select::Selection;
 
@@ -47,26 +48,18 @@ const MOST_BUNDLES: usize = 10;
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The tests of a firmware.
-pub(crate) enum Tests {
-    /// Its ELF file lists them.
-    Listed(Vec<TestCase>),
-    /// It runs them by itself, and prints their results.
-    Printed(PrintedTests),
-}
-
 /// What a firmware is run for.
 pub(crate) enum Work {
     /// What it does by itself.
     Plain,
-    Tests(Tests),
+    Tests(FirmwareTests),
     /// A debugger is to have this test of it.
     Debug(TestCase),
 }
 
 /// What the firmware is to be run for. It is no run for tests where something is expected of a plain
 /// one, and under a debugger one for a test that is named.
-pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Work, Failure> {
+pub(crate) fn of(run: &Run, settings: &Settings, reporter: &Reporter) -> Result<Work, Failure> {
     let is_plain = run.raw.is_some()
         || run.expect.is_some()
         || run.expect_regex.is_some()
@@ -75,36 +68,34 @@ pub(crate) fn of(run: &Run, settings: &Settings) -> Result<Work, Failure> {
     let Some(firmware) = run.firmware.as_deref() else {
         return Ok(Work::Plain);
     };
-    if is_plain || run.tests == Some(Kind::None) {
+    if is_plain {
         return Ok(Work::Plain);
     }
-    if is_elf(firmware) {
-        match embedded_tests(firmware) {
-            Ok(Some(tests)) if run.gdb.is_none() => return Ok(Work::Tests(Tests::Listed(tests))),
-            Ok(Some(_)) if run.arguments.is_empty() => return Ok(Work::Plain),
-            Ok(Some(tests)) => return to_debug(tests, run, settings),
-            // What is wrong with the file, the check of the firmware says better.
-            Ok(None) | Err(TestListError::Firmware(_)) => {}
-            Err(error) => return Err(Failure::Tests(error)),
+    match Kind::find(run.tests, firmware).map_err(Failure::Tests)? {
+        Some(tests) if run.gdb.is_none() => Ok(Work::Tests(tests)),
+        Some(FirmwareTests::Listed(tests)) if !run.arguments.is_empty() => {
+            to_debug(tests, run, settings)
         }
+        None if run.tests.is_none() => {
+            if let Some(option) = options::first_among(&run.arguments) {
+                let words = format!(
+                    "{option} went to the firmware, as its command line: its ELF file shows no tests; \
+                     --tests says which it has"
+                );
+                let object = json!({ "event": "no-tests", "option": option });
+                reporter.say_at_the_end(words, &object)?;
+            }
+            Ok(Work::Plain)
+        }
+        _ => Ok(Work::Plain),
     }
-    let printed = match run.tests {
-        _ if run.gdb.is_some() => return Ok(Work::Plain),
-        None if is_elf(firmware) && is_defmt_test(firmware) => PrintedTests::Defmt,
-        None | Some(Kind::None) => return Ok(Work::Plain),
-        Some(Kind::One) => PrintedTests::One,
-        Some(Kind::Lines) => PrintedTests::Lines,
-        Some(Kind::Unity) => PrintedTests::Unity,
-        Some(Kind::Defmt) => PrintedTests::Defmt,
-    };
-    Ok(Work::Tests(Tests::Printed(printed)))
 }
 
 /// The one test that the words name.
 fn to_debug(tests: Vec<TestCase>, run: &Run, settings: &Settings) -> Result<Work, Failure> {
     let options = parse(run)?;
     if options.list {
-        return Ok(Work::Tests(Tests::Listed(tests)));
+        return Ok(Work::Tests(FirmwareTests::Listed(tests)));
     }
     // A whole name is meant, also where others begin so, or it is one to be ignored.
     let is_named = |test: &&TestCase| options.filters.contains(&test.name);
@@ -136,22 +127,6 @@ fn parse(run: &Run) -> Result<Options, Failure> {
     options.map_err(|error| Failure::TestOptions(error.render().to_string()))
 }
 
-/// What kind of tests a firmware has whose ELF file lists none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// None: what follows FIRMWARE is the firmware's command line; also of one whose ELF file lists
-    /// tests
-    None,
-    /// The firmware as a whole is one test, which passes if it exits with status 0
-    One,
-    /// Those whose results it prints as lines: `test NAME ... ok`, or `NAME... [ok]`
-    Lines,
-    /// Those whose results it prints as Unity does, the test framework for C
-    Unity,
-    /// Those that it logs by defmt, as the crate defmt-test does
-    Defmt,
-}
-
 /// How tests are kept apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Isolation {
@@ -174,31 +149,12 @@ impl From<Isolation> for testing::Isolation {
     }
 }
 
-/// What is no ELF file has no list of tests; whether it is a firmware at all is asked later.
-fn is_elf(path: &Path) -> bool {
-    matches!(
-        qemu_controller::qemu_launch::Format::of(path),
-        Ok(qemu_controller::qemu_launch::Format::Elf)
-    )
-}
-
-/// Whether it has what `defmt-test` puts into each of its binaries. Of one that does not log by defmt
-/// no symbols are read: every run comes by here.
-fn is_defmt_test(path: &Path) -> bool {
-    let Ok(firmware) = Firmware::open(path) else {
-        return false;
-    };
-    let mut sections = firmware.sections().iter();
-    sections.any(|section| section.name == ".defmt")
-        && firmware.raw_symbol("DEFMT_TEST_COUNT").is_some()
-}
-
 /// Lists or runs them.
 pub(crate) fn run(
     run: &Run,
     settings: &Settings,
     reporter: &Reporter,
-    tests: Tests,
+    tests: FirmwareTests,
     runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let options = match Options::parse(&run.arguments) {
@@ -224,8 +180,8 @@ pub(crate) fn run(
         };
         let coverage = coverage.map(|report| (report, coverage::Report::read_lines_of_tests(run)));
         let outcome = match tests {
-            Tests::Listed(tests) => running.listed(tests, signals).await,
-            Tests::Printed(kind) => running.printed(kind, signals).await,
+            FirmwareTests::Listed(tests) => running.listed(tests, signals).await,
+            FirmwareTests::Printed(kind) => running.printed(kind, signals).await,
         };
         match coverage {
             Some((report, lines)) => {
@@ -461,7 +417,18 @@ fn log(run: &Run, settings: &Settings) -> Result<Option<Writer>, Failure> {
     let Some(path) = settings.log.clone() else {
         return Ok(None);
     };
-    let opened = written::open(&path, &run.inputs()).and_then(|file| {
+    let mut others = run.inputs();
+    let written = [
+        (&run.json, "what --json writes"),
+        (&run.coverage, "what --coverage writes"),
+        (&run.coverage_by_test, "what --coverage-by-test writes"),
+    ];
+    others.extend(
+        written
+            .into_iter()
+            .filter_map(|(path, what)| Some((path.as_deref()?, what))),
+    );
+    let opened = written::open(&path, &others).and_then(|file| {
         written::empty(&file)?;
         Writer::file("log", file)
     });

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 
 /// The options of a firmware's tests, as Rust's own test programs have them.
 #[derive(Debug, Parser)]
@@ -119,6 +119,21 @@ impl Options {
         let chance = || self.shuffle.then(|| fastrand::u64(..));
         self.shuffle_seed.or_else(chance)
     }
+}
+
+/// The first of these words that is an option of a test program's.
+pub(crate) fn first_among(words: &[OsString]) -> Option<&str> {
+    let command = Options::command();
+    let is_option = |word: &&str| {
+        let long = word.strip_prefix("--");
+        let name = long.and_then(|long| long.split('=').next());
+        let mut options = command.get_arguments();
+        name.is_some_and(|name| options.any(|option| option.get_long() == Some(name)))
+    };
+    words
+        .iter()
+        .filter_map(|word| word.to_str())
+        .find(is_option)
 }
 
 /// As Rust's own test programs read their variables.

@@ -536,6 +536,55 @@ fn sessions_in_a_row_leave_nothing() {
     is_empty(&temporary);
 }
 
+/// Those of a firmware that runs them by itself: what kind they are its file shows, or the call.
+fn runs_tests_of_each_kind(client: &mut Client) {
+    let fixtures = "qemu-controller/fixtures";
+    for (firmware, kind, filters, expected) in [
+        (
+            "embedded-test/printed.elf",
+            Some("lines"),
+            &[][..],
+            "1 passed, 2 failed, 0 not run\nfailed: lines::two\n  failed, as it printed: it says",
+        ),
+        (
+            "embedded-test/printed.elf",
+            Some("one"),
+            &[],
+            "0 passed, 1 failed, 0 not run\nfailed: printed\n  the firmware exited with status 1",
+        ),
+        (
+            "unity/semihosting.elf",
+            None,
+            &["adds", "carries"],
+            "1 passed, 1 failed, 0 not run\nfailed: test_carries\n",
+        ),
+        (
+            "defmt/test-rtt-passes.elf",
+            None,
+            &["is_last"],
+            "1 passed, 0 failed, 0 not run\npassed: is_last",
+        ),
+        (
+            "unity/hangs.elf",
+            None,
+            &["ends_otherwise"],
+            "0 passed, 1 failed, 0 not run\nfailed: test_ends_otherwise\n  the run was not over",
+        ),
+    ] {
+        let firmware = format!("{fixtures}/{firmware}");
+        let ask =
+            json!({ "firmware": firmware, "kind": kind, "filters": filters, "deadline_ms": 4000 });
+        let ran = client.ask("run_tests", &ask).unwrap();
+        assert!(ran.starts_with(expected), "{firmware}: {ran}");
+    }
+    let unity = json!({ "firmware": format!("{fixtures}/unity/uart.elf") });
+    let refused = client.ask("list_tests", &unity).unwrap_err();
+    assert!(refused.contains("run_tests runs them"), "{refused}");
+    let plain = json!({ "firmware": "xtask/firmware/tick/tick.elf" });
+    let refused = client.ask("run_tests", &plain).unwrap_err();
+    assert!(refused.contains("`kind` says"), "{refused}");
+}
+
 /// What an agent asks of firmware with tests and with lines, and of a failure that was written down.
 #[test]
 fn tests_source_lines_and_bundles() {
@@ -564,6 +613,7 @@ fn tests_source_lines_and_bundles() {
     let none = json!({ "firmware": "cli/fixtures/planted/riscv.elf" });
     let refused = client.ask("list_tests", &none).unwrap_err();
     assert!(refused.contains("embedded-test"), "{refused}");
+    runs_tests_of_each_kind(&mut client);
     assert!(children(client.program()).is_empty());
     client.end();
 

@@ -106,6 +106,15 @@ fn one_file_is_not_written_for_two_purposes() {
         "{}",
         said.stderr
     );
+    // Of a firmware with tests, too.
+    let tests = env!("CARGO_MANIFEST_DIR").to_owned()
+        + "/../qemu-controller/fixtures/embedded-test/empty.elf";
+    for option in ["--json", "--coverage", "--coverage-by-test"] {
+        let other = format!("{option}={}", file.display());
+        let said = Call::new([&*tests, &other, &words[1]]).ends_with(125);
+        let expected = format!("it is what {option} writes");
+        assert!(said.stderr.contains(&expected), "{}", said.stderr);
+    }
 
     let config = folder.path().join("settings.toml");
     std::fs::write(&config, "machine = 'lm3s6965evb'\n").unwrap();

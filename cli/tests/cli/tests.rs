@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::input::terminal;
-use crate::support::{Call, Said};
+use crate::support::{Call, Said, image};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../qemu-controller/fixtures")
@@ -431,6 +431,13 @@ fn tests_on_cores_that_are_no_cortex_m() {
                 "---- outcomes::hangs_after_a_fault stdout ----\ntimed out after 1s",
                 "assertion `left == right` failed: a sum\n",
                 "---- outcomes::stays_in_a_fault stdout ----\nit faults\nstays in the handler of ",
+                // Where RISC-V's functions that never return save no return address, and elsewhere.
+                match image.starts_with("riscv") {
+                    true => "\npanicked; the stack does not show where\n",
+                    false => {
+                        "\npanicked, in panics at /fixtures/other-cores/tests/outcomes.rs:36:9\n"
+                    }
+                },
                 ", in other_cores::fault at /fixtures/other-cores/src/lib.rs:",
             ] {
                 let stdout = &said.stdout;
@@ -443,13 +450,13 @@ fn tests_on_cores_that_are_no_cortex_m() {
     }
 }
 
-/// Images with the real Unity: most of them stay in a loop at their end.
+/// Images with the real Unity, which their files show: most of them stay in a loop at their end.
 #[test]
 fn tests_of_unity_have_their_names() {
     let run = |image: &str, words: &[&str], status| {
         let firmware = fixtures().join("unity").join(image);
         let firmware = firmware.display().to_string();
-        let words = [&["--tests=unity", "--timeout=4s", &firmware][..], words].concat();
+        let words = [&["--timeout=4s", &firmware][..], words].concat();
         Call::new(words).ends_with(status)
     };
     let all = [
@@ -506,6 +513,9 @@ fn tests_of_unity_have_their_names() {
     ] {
         assert!(said.stdout.contains(expected), "{}", said.stdout);
     }
+    let junit = run("uart.elf", &["--format=junit", "test_carries"], 101).stdout;
+    let why = "message=\"failed, as it printed: Expected 1 Was 2. the carry: lost\"";
+    assert!(junit.contains(why), "{junit}");
     let said = run("groups.elf", &["--exact", "others::adds"], 0);
     assert!(
         said.stdout.contains("1 passed; 0 failed"),
@@ -514,6 +524,21 @@ fn tests_of_unity_have_their_names() {
     );
     let said = run("semihosting.elf", &["--list", "--format=terse", "takes"], 0);
     assert_eq!(said.stdout, "test_takes(2, \"a:b\"): test\n");
+}
+
+/// What somebody tries first where a word is at the wrong place, or the firmware has no tests.
+#[test]
+fn an_option_of_tests_at_a_wrong_place_is_named() {
+    let tests = fixtures().join("embedded-test/empty.elf");
+    let said = Call::new([tests]).qemu_args(&["--list"]).ends_with(125);
+    let expected = "--list came behind `--`, where QEMU's own arguments are";
+    assert!(said.stderr.contains(expected), "{}", said.stderr);
+    let tick = image("tick").display().to_string();
+    let said = Call::new([&*tick, "--nocapture", "--timeout=300ms"]).ends_with(124);
+    let expected = "--nocapture went to the firmware, as its command line";
+    assert!(said.stderr.contains(expected), "{}", said.stderr);
+    let said = Call::new([&*tick, "--exact", "--tests=none", "--expect=tick 1"]).ends_with(0);
+    assert!(!said.stderr.contains("--exact"), "{}", said.stderr);
 }
 
 /// `defmt-test` runs its tests by itself, and logs what comes of them by defmt.

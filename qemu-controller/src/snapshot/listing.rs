@@ -183,13 +183,17 @@ impl Precheck {
         })
     }
 
-    /// Takes the session's own record.
+    /// Takes the session's own record; of a guest that is known to be stopped nothing is asked.
     pub(super) async fn from_record(
         transaction: &Transaction,
         listing: SnapshotListing,
+        is_stopped: bool,
     ) -> Result<Self, CommandError> {
         Ok(Self {
-            run_state: transaction.run_state().await?,
+            run_state: match is_stopped {
+                true => RunState::Debug,
+                false => transaction.run_state().await?,
+            },
             listing,
             from_record: true,
         })

@@ -46,6 +46,8 @@ pub struct LoadSnapshot<'a> {
 pub(super) struct Options {
     pub(super) then: AfterLoad,
     pub(super) unchecked: bool,
+    /// The caller's debugger has stopped the guest: QEMU is not asked.
+    pub(super) is_stopped: bool,
     /// The ports whose output from before the load is dropped, while the guest is paused: so
     /// nothing is dropped that it prints after the load.
     pub(super) without_output: Option<Vec<Serial>>,
@@ -73,6 +75,14 @@ impl<'a> LoadSnapshot<'a> {
         self.options.unchecked = true;
         self
     }
+
+    /// Says that the caller's debugger has stopped the guest. QEMU is not asked what it does then,
+    /// which is a large part of a load.
+    #[cfg(feature = "tests")]
+    pub(crate) fn of_stopped(mut self) -> Self {
+        self.options.is_stopped = true;
+        self
+    }
 }
 
 impl<'a> IntoFuture for LoadSnapshot<'a> {
@@ -98,7 +108,7 @@ pub(super) async fn load(
 ) -> Result<Vec<LostDevice>, SnapshotError> {
     let precheck = match store.record() {
         Some(record) if record.find(name).is_ok() => {
-            Precheck::from_record(transaction, record).await?
+            Precheck::from_record(transaction, record, options.is_stopped).await?
         }
         _ => Precheck::query(transaction, store).await?,
     };

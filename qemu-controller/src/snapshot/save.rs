@@ -71,7 +71,7 @@ pub(super) async fn save(
     let mut precheck = match record {
         // A disk that was added since takes part.
         Some(record) if transaction.command(&QueryBlock).await?.is_empty() => {
-            Precheck::from_record(transaction, record).await?
+            Precheck::from_record(transaction, record, false).await?
         }
         _ => Precheck::query(transaction, store).await?,
     };

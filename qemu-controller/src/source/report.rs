@@ -102,11 +102,17 @@ impl CoreReport {
                 let scanned = |frame: &Frame| frame.guess == Some(Guess::StackScan);
                 frames.iter().position(scanned)
             }),
-            // The first is the panic's handler, be it of the firmware's own or of a test crate's.
-            (None, Some(_)) => (1..frames.len()).find(|at| own_function(&frames[*at]).is_some()),
+            (None, Some(_)) => self.own_frame(),
             (None, None) => None,
         };
         found.unwrap_or(0)
+    }
+
+    /// Of a panic the first frame of the firmware's own. The very first is the panic's handler, be it
+    /// of the firmware's own or of a test crate's.
+    fn own_frame(&self) -> Option<usize> {
+        let frames = &self.backtrace.frames;
+        (1..frames.len()).find(|at| own_function(&frames[*at]).is_some())
     }
 
     /// What happened and where, on one line.
@@ -126,9 +132,12 @@ impl CoreReport {
                     (None, _) => format!("{what}; the stack is that of {place}"),
                 }
             }
-            (None, Some(function)) if function.contains("rust_begin_unwind") => {
-                format!("panicked, in {place}")
+            // All of them are the panic's own: the functions that it comes by never return, and
+            // on RISC-V save no return address.
+            (None, Some(function)) if is_rust(function) && self.own_frame().is_none() => {
+                "panicked; the stack does not show where".to_owned()
             }
+            (None, Some(function)) if is_rust(function) => format!("panicked, in {place}"),
             (None, Some(function)) => format!("{function} was called, in {place}"),
             (None, None) => format!("{} is in {place}", self.core),
         };
@@ -295,6 +304,11 @@ fn own_function(frame: &Frame) -> Option<&SourceFrame> {
         !NOT_OWN.iter().any(|prefix| name.starts_with(prefix))
     };
     frame.functions.iter().find(is_own)
+}
+
+/// Whether it is the function with `#[panic_handler]`.
+fn is_rust(function: &str) -> bool {
+    function.contains("rust_begin_unwind")
 }
 
 fn frame_lines((number, frame): (usize, &Frame)) -> Vec<String> {

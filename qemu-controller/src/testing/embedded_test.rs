@@ -61,15 +61,18 @@ struct Name {
 /// # Errors
 /// [`TestListError`].
 pub fn embedded_tests(path: impl AsRef<Path>) -> Result<Option<Vec<TestCase>>, TestListError> {
-    let firmware = Firmware::open(path)?;
+    list(&Firmware::open(path)?)
+}
+
+/// The same of a file that is open.
+pub(super) fn list(firmware: &Firmware) -> Result<Option<Vec<TestCase>>, TestListError> {
     let Some(section) = firmware.section_data(SECTION) else {
         return Ok(None);
     };
-    let base = section.address;
     let table = Table {
-        firmware: &firmware,
+        firmware,
         bytes: section.bytes,
-        base,
+        base: section.address,
     };
     table.tests().map(Some)
 }

@@ -35,6 +35,13 @@ pub(super) fn read(kind: PrintedTests, line: &str) -> Option<Said<'_>> {
     }
 }
 
+/// Why a test failed, as the line with its result says: Unity's `FILE:LINE:NAME:FAIL: why`.
+pub(super) fn reason(kind: PrintedTests, line: &str) -> Option<&str> {
+    let is_unity = kind == PrintedTests::Unity;
+    let (_, why) = line.split_once(":FAIL: ").filter(|_| is_unity)?;
+    Some(why.trim_end())
+}
+
 /// Of `defmt-test`, whatever the log format has before it: ``(1/4) running `NAME`...``. A test has
 /// passed when the next one begins, or all are said to have. One that is ignored it runs all the
 /// same, and takes no notice of what comes of it.

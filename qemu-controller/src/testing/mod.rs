@@ -17,7 +17,8 @@
 //! ```
 //!
 //! A firmware that runs its tests by itself, one after the other, is run once, and its tests are
-//! those whose results it prints ([`TestRun::run_printed`]).
+//! those whose results it prints ([`TestRun::run_printed`]). Which kind a firmware has,
+//! [`firmware_tests`] finds.
 //!
 //! The tests of the example are those of the crate [`embedded-test`](https://docs.rs/embedded-test), which runs
 //! them on hardware with probe-rs; the binary is the same.
@@ -41,6 +42,7 @@ mod bundles;
 mod capture;
 mod embedded_test;
 mod faults;
+mod find;
 mod frames;
 mod lines;
 mod machine;
@@ -51,6 +53,7 @@ mod run;
 use std::time::Duration;
 
 pub use embedded_test::{TestListError, embedded_tests};
+pub use find::{FirmwareTests, firmware_tests};
 pub use frames::FrameSource;
 pub use outcome::{Failure, Outcome, TestResult};
 pub use printed::PrintedTests;

@@ -97,8 +97,8 @@ pub enum Failure {
     Ended(Box<RunReport>),
     /// It was stopped by something else than the run.
     Stopped(String),
-    /// The firmware printed that it failed.
-    Printed,
+    /// The firmware printed that it failed, and this last, if anything, of the reason.
+    Printed(Option<String>),
     /// The machine could not be started, restored or asked; says nothing of the test.
     Machine(String),
 }
@@ -133,7 +133,7 @@ impl Failure {
             Self::Reset => "reset",
             Self::Ended(report) => report.verdict.name(),
             Self::Stopped(_) => "stopped",
-            Self::Printed => "failed",
+            Self::Printed(_) => "failed",
             Self::Machine(_) => "machine",
         }
     }
@@ -181,7 +181,8 @@ impl fmt::Display for Failure {
             Self::Reset => f.write_str("reset the machine, which started over"),
             Self::Ended(report) => report.fmt(f),
             Self::Stopped(why) => write!(f, "was stopped from outside: {why}"),
-            Self::Printed => f.write_str("failed, as it printed"),
+            Self::Printed(None) => f.write_str("failed, as it printed"),
+            Self::Printed(Some(why)) => write!(f, "failed, as it printed: {why}"),
             Self::Machine(error) => write!(f, "the machine failed: {error}"),
         }
     }

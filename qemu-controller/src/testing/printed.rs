@@ -49,6 +49,8 @@ pub enum PrintedTests {
 struct Printed {
     name: String,
     ending: Ending,
+    /// Why it failed, as far as it printed that.
+    why: Option<String>,
     output: Capture,
 }
 
@@ -60,6 +62,8 @@ struct Reader {
     line: Vec<u8>,
     /// What belongs to the next test.
     since: Capture,
+    /// The last line that said nothing of a test, since the last one that did.
+    last: Option<String>,
     /// All tests have run, as it printed; whether one of them failed.
     over: Option<bool>,
 }
@@ -128,7 +132,7 @@ impl TestRun {
         let is_told = printed.iter().any(has_failed) || !printed.is_empty() && ended_well;
         let failure = || match &report {
             Some(report) if !is_success(report) => Failure::Ended(Box::new(report.clone())),
-            _ => Failure::Printed,
+            _ => Failure::Printed(None),
         };
         let mut results: Vec<_> = printed
             .into_iter()
@@ -231,6 +235,7 @@ impl Printed {
         Self {
             name: name.to_owned(),
             ending,
+            why: None,
             output: Capture::default(),
         }
     }
@@ -245,7 +250,7 @@ impl Printed {
         let outcome = match self.ending {
             Ending::Passed => Outcome::Passed,
             Ending::Ignored => Outcome::Ignored,
-            Ending::Failed => Outcome::Failed(Failure::Printed),
+            Ending::Failed => Outcome::Failed(Failure::Printed(self.why)),
             Ending::Begun => Outcome::Failed(failure()),
         };
         let mut test = TestCase::named(self.name);
@@ -261,6 +266,7 @@ impl Reader {
             tests: Vec::new(),
             line: Vec::new(),
             since: Capture::default(),
+            last: None,
             over: None,
         }
     }
@@ -286,6 +292,12 @@ impl Reader {
         let line = line.trim_end_matches(['\r', '\n']);
         let is_defmt = self.kind == PrintedTests::Defmt;
         let said = lines::read(self.kind, line);
+        let last = match said {
+            None if line.trim().is_empty() || line.starts_with("running ") => None,
+            None => self.last.replace(line.trim().to_owned()),
+            Some(_) => self.last.take(),
+        };
+        let why = || lines::reason(self.kind, line).map(str::to_owned).or(last);
         if let Some(Said::Over { failed }) = said {
             self.over = Some(self.over.unwrap_or(false) || failed);
         }
@@ -297,6 +309,7 @@ impl Reader {
             }
             (Some(Said::Test(name, ending)), last) if has_room => {
                 let mut test = Printed::new(&name, ending);
+                test.why = why();
                 let since = std::mem::take(&mut self.since);
                 if is_defmt {
                     last.into_iter().for_each(Printed::passes_if_begun);
@@ -308,6 +321,7 @@ impl Reader {
             }
             (Some(Said::Result(ending)), Some(last)) if last.ending == Ending::Begun => {
                 last.ending = ending;
+                last.why = why();
                 last.output.push_line(line);
             }
             (_, Some(last)) if is_defmt || last.ending == Ending::Begun => {
@@ -331,6 +345,27 @@ mod tests {
             .for_each(|bytes| reader.push(bytes));
         reader.end();
         reader
+    }
+
+    #[test]
+    fn why_a_test_failed_is_what_its_result_says_or_what_it_printed_last() {
+        let output = "running 3 tests\ntest one ... FAILED\nit says\n\ntest two ... FAILED\n\
+            test three ...\nit prints\nFAILED\n";
+        let reasons = |reader: Reader| {
+            let tests = reader.tests.into_iter();
+            tests.map(|test| test.why).collect::<Vec<_>>()
+        };
+        let (says, prints) = (Some("it says".to_owned()), Some("it prints".to_owned()));
+        assert_eq!(
+            reasons(read(PrintedTests::Lines, output)),
+            [None, says, prints]
+        );
+        let unity = read(
+            PrintedTests::Unity,
+            "t.c:1:a:FAIL: Expected 1 Was 2 \nt.c:2:b:FAIL\n",
+        );
+        let expected = [Some("Expected 1 Was 2".to_owned()), None];
+        assert_eq!(reasons(unity), expected);
     }
 
     fn tests(reader: Reader) -> Vec<(String, Ending, String)> {
