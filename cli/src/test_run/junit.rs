@@ -39,11 +39,10 @@ impl Show for Junit {
                 let account = escaped(&account(result));
                 match &result.outcome {
                     Outcome::Failed(failure) => {
-                        let first = failure.to_string();
-                        let first = escaped(first.lines().next().unwrap_or_default());
+                        let message = escaped(&crate::escape::line(&failure.summary()));
                         let kind = failure.name();
                         format!(
-                            "<failure type=\"{kind}\" message=\"{first}\"/><system-out>{account}</system-out>"
+                            "<failure type=\"{kind}\" message=\"{message}\"/><system-out>{account}</system-out>"
                         )
                     }
                     _ if account.is_empty() => String::new(),

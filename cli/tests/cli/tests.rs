@@ -514,7 +514,7 @@ fn tests_of_unity_have_their_names() {
         assert!(said.stdout.contains(expected), "{}", said.stdout);
     }
     let junit = run("uart.elf", &["--format=junit", "test_carries"], 101).stdout;
-    let why = "message=\"failed, as it printed: Expected 1 Was 2. the carry: lost\"";
+    let why = "message=\"Expected 1 Was 2. the carry: lost\"";
     assert!(junit.contains(why), "{junit}");
     let said = run("groups.elf", &["--exact", "others::adds"], 0);
     assert!(

@@ -72,6 +72,15 @@ impl Debugger {
         }
     }
 
+    /// The turn that was taken last was the caller's own, for a load into a guest that was stopped and
+    /// still is: nothing is asked that only others' doings are a reason for.
+    #[cfg(feature = "tests")]
+    pub(crate) fn note_load(&mut self) {
+        if self.turns.checked_add(1) == Some(self.count_of_turns()) {
+            self.turns += 1;
+        }
+    }
+
     /// Takes some of them out.
     #[cfg(feature = "tests")]
     pub(crate) async fn remove_standing(&mut self, addresses: &[u64]) -> Result<(), DebugError> {

@@ -191,6 +191,7 @@ impl Machine {
             let load = self.session.load_snapshot(BOOTED);
             // The test before was stopped, or this machine is not used again.
             load.then(AfterLoad::Paused).of_stopped().await?;
+            self.host.debugger().note_load();
             drain(&self.session, &mut Capture::default());
         }
         let line = format!("run_addr {}", test.address);

@@ -122,6 +122,19 @@ impl Failure {
         Self::TimedOut { after, place, core }
     }
 
+    /// On one line, for who shows none of what the test printed: what a firmware printed of the
+    /// reason, else how the failure [begins](fmt::Display).
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Printed(Some(why)) => why.clone(),
+            other => {
+                let text = other.to_string();
+                text.lines().next().unwrap_or_default().to_owned()
+            }
+        }
+    }
+
     /// The failure in one word that stays as it is, for reports that programs read.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -181,8 +194,7 @@ impl fmt::Display for Failure {
             Self::Reset => f.write_str("reset the machine, which started over"),
             Self::Ended(report) => report.fmt(f),
             Self::Stopped(why) => write!(f, "was stopped from outside: {why}"),
-            Self::Printed(None) => f.write_str("failed, as it printed"),
-            Self::Printed(Some(why)) => write!(f, "failed, as it printed: {why}"),
+            Self::Printed(_) => f.write_str("failed, as it printed"),
             Self::Machine(error) => write!(f, "the machine failed: {error}"),
         }
     }
