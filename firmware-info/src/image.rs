@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -126,6 +127,53 @@ impl Image {
     pub(crate) fn parse(bytes: Arc<[u8]>) -> Result<Self, OpenError> {
         let headers = Headers::parse(&*bytes)?;
         Ok(headers.image(Source::Bytes(bytes)))
+    }
+
+    /// Of code that lies in data it is the code that counts.
+    pub(crate) fn from_memory(
+        architecture: Architecture,
+        little_endian: bool,
+        code: impl IntoIterator<Item = (u64, Vec<u8>)>,
+        data: impl IntoIterator<Item = Range<u64>>,
+    ) -> Self {
+        let section = |address, size, executable, offset| Section {
+            name: if executable { "code" } else { "data" }.to_owned(),
+            address,
+            size,
+            loaded: true,
+            executable,
+            writable: !executable,
+            stored: Stored {
+                offset,
+                size: if executable { size } else { 0 },
+                format: CompressionFormat::None,
+            },
+        };
+        let data = data.into_iter();
+        let mut sections: Vec<Section> = data
+            .map(|range| section(range.start, range.end.saturating_sub(range.start), false, 0))
+            .collect();
+        let (mut bytes, mut segments) = (Vec::new(), Vec::new());
+        for (address, piece) in code {
+            let (offset, stored) = (bytes.len() as u64, piece.len() as u64);
+            bytes.extend(piece);
+            sections.push(section(address, stored, true, offset));
+            segments.push(Segment {
+                address,
+                offset,
+                stored,
+            });
+        }
+        let headers = Headers {
+            architecture,
+            little_endian,
+            is_64: matches!(architecture, Architecture::Aarch64 | Architecture::Riscv64),
+            entry: 0,
+            sections,
+            segments,
+            symbol_table: None,
+        };
+        headers.image(Source::Bytes(bytes.into()))
     }
 
     pub(crate) fn section(&self, name: &str) -> Option<&Section> {

@@ -136,6 +136,23 @@ impl Firmware {
         Ok(Self::new(Image::parse(bytes.into())?))
     }
 
+    /// A firmware whose file is not known, by its code as somebody has read it from the target's
+    /// memory, each piece with its address, and by where the memory is that it may write. It has no
+    /// names and no lines, and a caller is where the link register points.
+    pub fn from_memory(
+        architecture: Architecture,
+        is_little_endian: bool,
+        code: impl IntoIterator<Item = (u64, Vec<u8>)>,
+        data: impl IntoIterator<Item = std::ops::Range<u64>>,
+    ) -> Self {
+        Self::new(Image::from_memory(
+            architecture,
+            is_little_endian,
+            code,
+            data,
+        ))
+    }
+
     fn new(image: Image) -> Self {
         Self {
             image,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use qemu_controller::firmware_info::Firmware;
+
 use crate::support::{Call, Said};
 
 /// Case, exit status, what the first line says, and whether it names the marked line itself; the
@@ -278,4 +280,95 @@ fn a_deterministic_run_is_the_same_with_and_without() {
         .iter()
         .position(|pc| !watched.any(|other| other == *pc));
     assert_eq!(lost, None, "of {} blocks", alone.len());
+}
+
+/// A raw image of what an ELF file loads, from its lowest address on.
+fn raw(elf: &str) -> (tempfile::NamedTempFile, u64) {
+    let firmware = Firmware::open(fixture(elf)).unwrap();
+    let sections = firmware.sections().iter();
+    let mut sections: Vec<_> = sections.filter(|section| section.loaded).collect();
+    sections.sort_by_key(|section| section.address);
+    let base = sections[0].address;
+    let mut bytes = Vec::new();
+    for section in sections {
+        let mut loaded = vec![0; section.size as usize];
+        // Not what begins as zeros.
+        if !loaded.is_empty() && firmware.loaded(section.address, &mut loaded) {
+            bytes.resize((section.address - base) as usize, 0);
+            bytes.extend(loaded);
+        }
+    }
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&image, bytes).unwrap();
+    (image, base)
+}
+
+/// Without an ELF file a fault ends the run as well, with addresses instead of names.
+#[test]
+fn a_raw_image_is_told_by_its_addresses() {
+    let stm32: &[&str] = &["--machine=stm32vldiscovery"];
+    let riscv32: &[&str] = &["--qemu=qemu-system-riscv32", "--machine=virt"];
+    let riscv64: &[&str] = &["--qemu=qemu-system-riscv64", "--machine=virt"];
+    for (elf, machine, case, function, caller, words) in [
+        (
+            "faults.elf",
+            stm32,
+            "bus",
+            "bus",
+            "reset_handler",
+            "(PRECISERR) at 0x60000010, in code at ",
+        ),
+        // A thread's stack is not told by QEMU before 8.1.
+        (
+            "faults.elf",
+            stm32,
+            "thread",
+            "divide",
+            "in_worker",
+            "a division by zero (DIVBYZERO), in code at ",
+        ),
+        (
+            "../profiles/riscv32.elf",
+            riscv32,
+            "read",
+            "read_nothing",
+            "main",
+            "(load access fault) at 0x08f00000, in code at ",
+        ),
+        (
+            "../profiles/riscv64.elf",
+            riscv64,
+            "undefined",
+            "undefined",
+            "main",
+            "(illegal instruction), in code at ",
+        ),
+    ] {
+        let (image, base) = raw(elf);
+        let run = |case: &str| {
+            let words = ["--timeout=40s", "--raw", &base.to_string()].map(str::to_owned);
+            let image = [image.path().display().to_string(), case.to_owned()];
+            let machine = machine.iter().map(|word| (*word).to_owned());
+            let semihosting = ["--semihosting=full".to_owned()];
+            Call::new(machine.chain(semihosting).chain(words).chain(image))
+        };
+        let said = run(case).ends_with(139).stderr;
+        assert!(said.contains(words), "{elf} {case}: {said}");
+        assert!(said.lines().count() <= 10, "{elf} {case}: {said}");
+        // The addresses are those of the code that the ELF file names.
+        let firmware = Firmware::open(fixture(elf)).unwrap();
+        for (frame, name) in said
+            .lines()
+            .filter(|line| line.contains('#'))
+            .zip([function, caller])
+        {
+            let address = frame.split(" 0x").nth(1).unwrap();
+            let address = u64::from_str_radix(&address[..8], 16).unwrap();
+            let symbol = firmware.symbol_at(address).unwrap().symbol;
+            assert_eq!(symbol.name, name, "{elf} {case}: {said}");
+        }
+        assert_eq!(said.matches('#').count(), 2, "{elf} {case}: {said}");
+        // One that comes back from its fault is not disturbed.
+        run("handled").ends_with(3);
+    }
 }

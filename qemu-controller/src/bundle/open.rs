@@ -261,7 +261,7 @@ impl Bundle {
     /// moment as [`reports`](Self::reports) has it.
     ///
     /// # Errors
-    /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
+    /// [`DebugError`].
     pub async fn look(&self, debugger: &mut Debugger) -> Result<CoreReport, DebugError> {
         let mut cause = Cause::default();
         if let Some(moment) = &self.manifest.moment {

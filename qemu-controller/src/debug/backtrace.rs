@@ -10,8 +10,6 @@ use super::Debugger;
 use super::error::DebugError;
 use super::vectors::Family;
 use crate::cores::CoreName;
-use crate::guest::memory::MemoryError;
-use crate::guest::symbols::SymbolsError;
 use crate::source::look::{self, Core, ReadMemory, SYSTEM};
 use crate::source::registers;
 use crate::source::report::CoreReport;
@@ -29,18 +27,20 @@ impl Debugger {
     /// The frames of the current thread, innermost first, and why there are no more: functions,
     /// lines and inlined functions, on a Cortex-M through exceptions. What was guessed says so.
     ///
+    /// Of a firmware without an ELF file they are addresses, and a caller is where the link
+    /// register points.
+    ///
     /// On QEMU before 8.1, which does not tell PSP, it ends at an exception that came from a
     /// thread's stack.
     ///
     /// # Errors
-    /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
+    /// [`DebugError`].
     pub async fn backtrace(&mut self) -> Result<Backtrace, DebugError> {
-        self.known_firmware().await?;
         let _verb = self.begin("backtrace").await?;
         // Of a backtrace nobody asks for the core's name.
         let (firmware, core) = self.core(CoreName::default(), Cause::default()).await?;
         let runtime = self.attachment.shared.runtime.clone();
-        let elf = Arc::clone(&self.session.inner.firmware);
+        let elf = self.elf().await;
         let memory = &mut StubMemory(self);
         Ok(look::backtrace(&elf, &firmware, core.registers, memory, &runtime).await)
     }
@@ -49,9 +49,8 @@ impl Debugger {
     /// it is in the handler of a fault. The current thread is the same afterwards.
     ///
     /// # Errors
-    /// [`DebugError`]; [`DebugError::Place`] where no ELF file is known.
+    /// [`DebugError`].
     pub async fn core_reports(&mut self) -> Result<Vec<CoreReport>, DebugError> {
-        self.known_firmware().await?;
         let _verb = self.begin("look at the cores").await?;
         let threads = match self.ask("the threads", |client| client.threads()).await? {
             Reply::Threads(threads) => threads,
@@ -75,7 +74,6 @@ impl Debugger {
 
     /// Of the thread that has just stopped.
     pub(crate) async fn report_of_stop(&mut self, cause: Cause) -> Result<CoreReport, DebugError> {
-        self.known_firmware().await?;
         let mut verb = self.begin("look at the core").await?;
         let name = self.core_name(&self.core_names().await?);
         let (firmware, mut core) = self.core(name, cause).await?;
@@ -96,16 +94,10 @@ impl Debugger {
         Ok(())
     }
 
-    /// The error where no ELF file is known; it is opened off the runtime's thread.
-    async fn known_firmware(&self) -> Result<(), DebugError> {
-        let unknown = |error: SymbolsError| DebugError::Place(MemoryError::Symbols(error));
-        self.session.ask_firmware(|_| ()).await.map_err(unknown)
-    }
-
-    async fn report(&self, firmware: &Arc<Firmware>, core: Core) -> CoreReport {
+    async fn report(&mut self, firmware: &Arc<Firmware>, core: Core) -> CoreReport {
         let runtime = self.attachment.shared.runtime.clone();
-        let elf = &self.session.inner.firmware;
-        look::look(elf, firmware, core, &mut StubMemory(self), &runtime).await
+        let elf = self.elf().await;
+        look::look(&elf, firmware, core, &mut StubMemory(self), &runtime).await
     }
 
     /// What the level or mode that the fault was taken to has of it.
@@ -149,7 +141,7 @@ impl Debugger {
 
     /// The current thread's core, which has this name, and the file whose code it runs.
     async fn core(
-        &self,
+        &mut self,
         name: CoreName,
         cause: Cause,
     ) -> Result<(Arc<Firmware>, Core), DebugError> {
@@ -167,8 +159,8 @@ impl Debugger {
                 .get(name)
                 .or_else(|| known.next().map(|(_, value)| *value))
         };
-        let elf = &self.session.inner.firmware;
-        let found = registers::with_file(elf, get, &self.attachment.shared.runtime).await;
+        let elf = self.elf().await;
+        let found = registers::with_file(&elf, get, &self.attachment.shared.runtime).await;
         let (firmware, registers) = found.ok_or(DebugError::OtherArchitecture)?;
         let core = Core {
             name,

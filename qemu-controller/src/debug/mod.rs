@@ -20,6 +20,7 @@
 mod attach;
 #[cfg(feature = "source")]
 pub(crate) mod backtrace;
+mod code;
 mod connect;
 mod error;
 mod forks;
@@ -53,6 +54,7 @@ use tracing::Instrument as _;
 
 use crate::client::transaction::Turn;
 use crate::guest::memory::Location;
+use crate::guest::symbols::ElfFile;
 use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
 use run::Since;
@@ -100,6 +102,8 @@ pub struct Debugger {
     guards: BTreeSet<Point>,
     /// Once they were looked for.
     panic_functions: Option<Vec<u64>>,
+    /// What there is to know of the guest's code by, once it was asked.
+    elf: Option<Arc<ElfFile>>,
     /// Once they were looked for.
     code_sites: Option<CodeSites>,
     layout: Arc<Layout>,
@@ -185,6 +189,7 @@ impl Session {
             since: Since::Ours,
             guards: BTreeSet::new(),
             panic_functions: None,
+            elf: None,
             code_sites: None,
         })
     }

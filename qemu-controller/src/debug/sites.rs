@@ -31,11 +31,12 @@ enum Site {
 }
 
 impl Debugger {
-    /// An attached session has no firmware to look through.
+    /// The guest is stopped, and the turn is the caller's.
     pub(super) async fn code_sites(&mut self) -> &CodeSites {
         if self.code_sites.is_none() {
             let mut all = CodeSites::default();
-            for found in self.session.ask_each(find).await {
+            let runtime = self.attachment.shared.runtime.clone();
+            for found in self.elf().await.ask_each(&runtime, find).await {
                 all.base_writes.extend(found.base_writes);
                 all.returns.extend(found.returns);
             }
@@ -47,10 +48,13 @@ impl Debugger {
     /// The instructions that return from an exception, as far as the guest has them in its memory.
     #[cfg(feature = "source")]
     pub(crate) async fn exception_returns(&mut self) -> Vec<u64> {
+        let Ok(_verb) = self.begin("look for returns from exceptions").await else {
+            return Vec::new();
+        };
         let returns = self.code_sites().await.returns.clone();
         let mut there = Vec::new();
         for address in returns {
-            if self.read_memory(address, 4).await.is_ok() {
+            if self.memory(address, 4).await.is_ok() {
                 there.push(address);
             }
         }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use firmware_info::{Firmware, OpenError, Symbol, SymbolOffset};
+#[cfg(feature = "debugger")]
+use tokio::runtime::Handle;
 
 use crate::guest::memory::MemoryError;
 use crate::session::Session;
@@ -41,6 +43,15 @@ impl ElfFile {
         }
     }
 
+    /// What there is instead of a file, in memory already.
+    #[cfg(feature = "debugger")]
+    pub(crate) fn known(firmware: Firmware) -> Self {
+        Self {
+            firmware: OnceLock::from(Arc::new(firmware)),
+            ..Self::default()
+        }
+    }
+
     /// The first of these has the others; of none it is one that is not known.
     pub(crate) fn of(files: Vec<Option<File>>) -> Self {
         let mut files = files.into_iter();
@@ -61,6 +72,19 @@ impl ElfFile {
     #[cfg(feature = "source")]
     pub(crate) fn at(&self, address: u64) -> Option<&Arc<Firmware>> {
         self.each().find(|file| file.symbol_at(address).is_some())
+    }
+
+    /// Asks this one and the others something, off the runtime's thread.
+    #[cfg(feature = "debugger")]
+    pub(crate) async fn ask_each<T: Send + 'static>(
+        self: &Arc<Self>,
+        runtime: &Handle,
+        question: impl Fn(&Firmware) -> T + Send + 'static,
+    ) -> Vec<T> {
+        let elf = Arc::clone(self);
+        let asking = move || elf.each().map(|file| question(file)).collect();
+        let answered = runtime.spawn_blocking(asking).await;
+        answered.unwrap_or_default()
     }
 
     fn symbol_at(&self, address: u64) -> Option<SymbolOffset> {
@@ -117,10 +141,8 @@ impl Session {
         &self,
         question: impl Fn(&Firmware) -> T + Send + 'static,
     ) -> Vec<T> {
-        let elf = Arc::clone(&self.inner.firmware);
-        let asking = move || elf.each().map(|file| question(file)).collect();
-        let answered = self.inner.shared.runtime.spawn_blocking(asking).await;
-        answered.unwrap_or_default()
+        let runtime = &self.inner.shared.runtime;
+        self.inner.firmware.ask_each(runtime, question).await
     }
 
     /// The only ELF file, where its symbol table is in memory.

@@ -266,7 +266,12 @@ async fn fault(
         None => None,
     };
     let symbol = culprit.and_then(|at| backtrace.frames[at].symbol.as_ref());
-    let is_thumb = is_cortex_m || symbol.is_none_or(|found| found.symbol.thumb);
+    let is_thumb = match symbol {
+        _ if is_cortex_m => true,
+        Some(found) => found.symbol.thumb,
+        // No symbol says it; an Arm instruction is aligned.
+        None => pc.is_some_and(|pc| !pc.is_multiple_of(4)),
+    };
     let instruction =
         instruction.and_then(|bytes| instruction_text(firmware.architecture(), is_thumb, &bytes));
     if words.causes.is_empty() {

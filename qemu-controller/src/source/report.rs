@@ -324,7 +324,10 @@ fn frame_lines((number, frame): (usize, &Frame)) -> Vec<String> {
         true => String::new(),
         false => format!(" <{}>", notes.join("; ")),
     };
-    let first = place(frame);
+    let first = match frame.functions.first() {
+        Some(function) => function.to_string(),
+        None => "code that no symbol names".to_owned(),
+    };
     lines.push(format!("#{number} {:#010x} {first}{notes}", frame.pc));
     let outer = frame.functions.iter().skip(1);
     lines.extend(outer.map(|function| format!("   in {function}")));

@@ -127,6 +127,8 @@ impl Session {
     /// `is_held_up` says that the firmware may be waiting for somebody to take its output, a loop
     /// tells nothing, and the run goes on.
     ///
+    /// Of a firmware without an ELF file the report has addresses, and panics are not known.
+    ///
     /// The guest stops for some milliseconds before it runs, and for one at each fault; its own
     /// time stands still meanwhile. Where there can be no debugger
     /// ([`DebugError`](crate::debug::DebugError)) it is `run_to_end` alone.
