@@ -80,7 +80,7 @@ pub(crate) fn of(run: &Run, settings: &Settings, reporter: &Reporter) -> Result<
             if let Some(option) = options::first_among(&run.arguments) {
                 let words = format!(
                     "{option} went to the firmware, as its command line: its ELF file shows no tests; \
-                     --tests says which it has"
+                     --tests says which it has, and --tests=one takes it for one test"
                 );
                 let object = json!({ "event": "no-tests", "option": option });
                 reporter.say_at_the_end(words, &object)?;

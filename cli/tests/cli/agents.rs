@@ -565,7 +565,7 @@ fn tests_of_each_kind() {
             "defmt/test-rtt-passes.elf",
             None,
             &["is_last"],
-            "1 passed, 0 failed, 0 not run\npassed: is_last",
+            "1 passed, 0 failed, 0 not run\npassed: sums::is_last",
         ),
         (
             "unity/hangs.elf",

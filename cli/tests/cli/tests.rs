@@ -551,16 +551,16 @@ fn defmt_test_is_known_by_its_file() {
         };
         let said = call("passes", &[]).ends_with(0);
         for expected in [
-            "test adds ... ok\n",
-            "test is_last ... ok\n",
+            "test sums::adds ... ok\n",
+            "test sums::is_last ... ok\n",
             " 3 passed; 0 failed; 1 ignored;",
         ] {
             assert!(said.stdout.contains(expected), "{way}: {}", said.stdout);
         }
         let said = call("fails", &[]).ends_with(101);
         for expected in [
-            "test is_an_error ... ok\ntest carries ... FAILED\n",
-            "---- carries stdout ----\n0.000007 ERROR panicked at 'assertion failed: ",
+            "test sums::is_an_error ... ok\ntest sums::carries ... FAILED\n",
+            "---- sums::carries stdout ----\n0.000007 ERROR panicked at 'assertion failed: ",
             "\npanicked, in defmt_test::sums::carries at /fixtures/defmt/tests/defmt_test.rs:49:9\n",
             " 2 passed; 1 failed; 1 ignored;",
         ] {
@@ -569,7 +569,21 @@ fn defmt_test_is_known_by_its_file() {
         let said = call("passes", &["--list", "is_", "--format", "terse"]).ends_with(0);
         assert_eq!(
             said.stdout,
-            "is_left_out: test\nis_an_error: test\nis_last: test\n"
+            "sums::is_left_out: test\nsums::is_an_error: test\nsums::is_last: test\n"
+        );
+        // As an editor's buttons ask for one, and for a module.
+        let one = ["sums::carries", "--exact", "--show-output"];
+        let said = call("fails", &one).ends_with(101);
+        assert!(
+            said.stdout.contains(" 0 passed; 1 failed;"),
+            "{}",
+            said.stdout
+        );
+        let said = call("fails", &["sums", "--show-output"]).ends_with(101);
+        assert!(
+            said.stdout.contains(" 2 passed; 1 failed; 1 ignored;"),
+            "{}",
+            said.stdout
         );
         let said = call("passes", &["--defmt=off"]).ends_with(125);
         assert!(said.stderr.contains("not decoded here"), "{}", said.stderr);

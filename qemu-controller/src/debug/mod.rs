@@ -47,7 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use gdb_remote::client::{Reply, RequestError};
+use gdb_remote::client::Reply;
 use gdb_remote::handshake::StubIdentity;
 use gdb_remote::reply::{StopReply, ThreadId};
 use tracing::Instrument as _;
@@ -67,6 +67,7 @@ pub use error::DebugError;
 pub use gdb_remote::reply::{Access, Id};
 pub use hand_over::HandOver;
 pub use listener::{DebuggerListener, Stranger, Visitor};
+pub(crate) use questions::Write;
 use registers::Layout;
 pub use registers::Registers;
 pub(crate) use standing::Arrival;
@@ -247,19 +248,7 @@ impl Debugger {
     /// # Errors
     /// [`DebugError`]; [`DebugError::TooWide`] for a value that does not fit.
     pub async fn write_register(&mut self, name: &str, value: u64) -> Result<(), DebugError> {
-        let register = self.register(name)?.clone();
-        let bytes = registers::encode(value, &register, self.attachment.big_endian);
-        let bytes = bytes.ok_or_else(|| DebugError::TooWide {
-            name: name.to_owned(),
-            value,
-            bits: register.bits,
-        })?;
-        let _verb = self.begin("write a register").await?;
-        self.ask("writing a register", |client| {
-            client.write_register(register.number, &bytes)
-        })
-        .await
-        .map(drop)
+        self.write_all(&[Write::Register(name, value)]).await
     }
 
     /// Reads memory as the current thread sees it, by symbol or address. Reading a device's
@@ -287,19 +276,7 @@ impl Debugger {
         bytes: &[u8],
     ) -> Result<(), DebugError> {
         let address = self.address(to.into()).await?;
-        let _verb = self.begin("write memory").await?;
-        let written = self
-            .ask("writing memory", |client| {
-                client.write_memory(address, bytes)
-            })
-            .await;
-        match written {
-            Err(DebugError::Refused {
-                error: RequestError::Refused { .. },
-                ..
-            }) => Err(self.no_memory(address, bytes.len(), "written").await),
-            other => other.map(drop),
-        }
+        self.write_all(&[Write::Memory(address, bytes)]).await
     }
 
     /// The threads: with QEMU, the cores.

@@ -16,18 +16,30 @@ pub(super) const SP: [&str; 3] = ["sp", "rsp", "esp"];
 
 /// A request with one answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Question {
+pub(super) enum Question<'a> {
     /// All general registers.
     Registers,
     /// One by its number.
     Register(u32),
     /// From here on, so many bytes.
     Memory(u64, usize),
+    /// From here on, these bytes.
+    WriteMemory(u64, &'a [u8]),
+    /// By its number.
+    WriteRegister(u32, &'a [u8]),
     Insert(Point),
     Remove(Point),
 }
 
-impl Question {
+/// What is written into a guest that is stopped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Write<'a> {
+    Memory(u64, &'a [u8]),
+    /// A register by its name.
+    Register(&'a str, u64),
+}
+
+impl Question<'_> {
     /// What is where a watchpoint is.
     pub(super) fn watched((_, address, size): Point) -> Self {
         Self::Memory(address, size as usize)
@@ -39,6 +51,8 @@ impl Question {
             Self::Registers => "reading registers",
             Self::Register(_) => "reading a register",
             Self::Memory(..) => "reading memory",
+            Self::WriteMemory(..) => "writing memory",
+            Self::WriteRegister(..) => "writing a register",
             Self::Insert(_) => "setting a breakpoint",
             Self::Remove(_) => "taking a breakpoint out",
         }
@@ -49,6 +63,8 @@ impl Question {
             Self::Registers => client.read_registers(),
             Self::Register(number) => client.read_register(number),
             Self::Memory(address, length) => client.read_memory(address, length),
+            Self::WriteMemory(address, bytes) => client.write_memory(address, bytes),
+            Self::WriteRegister(number, bytes) => client.write_register(number, bytes),
             Self::Insert((kind, address, size)) => client.insert(kind, address, size),
             Self::Remove((kind, address, size)) => client.remove(kind, address, size),
         }
@@ -57,7 +73,10 @@ impl Question {
 
 impl Debugger {
     /// Asks all of these; what was read, in the same order.
-    pub(super) async fn ask_all(&self, questions: &[Question]) -> Result<Vec<Vec<u8>>, DebugError> {
+    pub(super) async fn ask_all(
+        &self,
+        questions: &[Question<'_>],
+    ) -> Result<Vec<Vec<u8>>, DebugError> {
         let stub = &self.attachment.stub;
         let answers = stub.ask_all(questions, self.session.deadline).await?;
         let mut read = Vec::with_capacity(answers.len());
@@ -67,6 +86,9 @@ impl Debugger {
                 (_, Ok(_)) => Vec::new(),
                 (Question::Memory(address, length), Err(RequestError::Refused { .. })) => {
                     return Err(self.no_memory(address, length, "read").await);
+                }
+                (Question::WriteMemory(address, bytes), Err(RequestError::Refused { .. })) => {
+                    return Err(self.no_memory(address, bytes.len(), "written").await);
                 }
                 (Question::Insert((kind, address, size)), Err(_)) if kind >= PointKind::Write => {
                     return Err(DebugError::NoWatchpoint { address, size });
@@ -82,6 +104,39 @@ impl Debugger {
         Ok(read)
     }
 
+    /// Writes all of these. Of what is refused, the others are written all the same.
+    pub(crate) async fn write_all(&mut self, writes: &[Write<'_>]) -> Result<(), DebugError> {
+        let mut registers = Vec::new();
+        for write in writes {
+            if let Write::Register(name, value) = *write {
+                registers.push(self.encoded(name, value)?);
+            }
+        }
+        let mut encoded = registers.iter();
+        let questions = writes.iter().filter_map(|write| match *write {
+            Write::Memory(address, bytes) => Some(Question::WriteMemory(address, bytes)),
+            Write::Register(..) => {
+                let (number, bytes) = encoded.next()?;
+                Some(Question::WriteRegister(*number, bytes))
+            }
+        });
+        let questions: Vec<_> = questions.collect();
+        let _verb = self.begin("write").await?;
+        self.ask_all(&questions).await.map(drop)
+    }
+
+    /// A register's number, and a value as the stub has it.
+    fn encoded(&self, name: &str, value: u64) -> Result<(u32, Vec<u8>), DebugError> {
+        let register = self.register(name)?;
+        let bytes = registers::encode(value, register, self.attachment.big_endian);
+        let bytes = bytes.ok_or_else(|| DebugError::TooWide {
+            name: name.to_owned(),
+            value,
+            bits: register.bits,
+        })?;
+        Ok((register.number, bytes))
+    }
+
     /// Sets these points, those that are not set already.
     pub(super) async fn insert_points(
         &self,
@@ -91,7 +146,10 @@ impl Debugger {
     }
 
     /// What sets these points, those that are not set already.
-    pub(super) fn inserts(&self, points: impl IntoIterator<Item = Point>) -> Vec<Question> {
+    pub(super) fn inserts(
+        &self,
+        points: impl IntoIterator<Item = Point>,
+    ) -> Vec<Question<'static>> {
         let points: BTreeSet<Point> = points.into_iter().collect();
         let set = &self.attachment.stub.state().points;
         points
@@ -101,7 +159,7 @@ impl Debugger {
             .collect()
     }
 
-    pub(super) async fn ask_one(&self, question: Question) -> Result<Vec<u8>, DebugError> {
+    pub(super) async fn ask_one(&self, question: Question<'_>) -> Result<Vec<u8>, DebugError> {
         let mut read = self.ask_all(&[question]).await?;
         Ok(read.pop().unwrap_or_default())
     }
@@ -113,7 +171,7 @@ impl Debugger {
     }
 
     /// What was read of a register.
-    pub(super) fn number(&self, question: Question, bytes: Vec<u8>) -> Result<u64, DebugError> {
+    pub(super) fn number(&self, question: Question<'_>, bytes: Vec<u8>) -> Result<u64, DebugError> {
         let number = registers::number(&bytes, self.attachment.big_endian);
         number.ok_or_else(|| DebugError::Refused {
             what: question.what(),
@@ -121,7 +179,7 @@ impl Debugger {
         })
     }
 
-    pub(super) fn pc_question(&self) -> Result<Question, DebugError> {
+    pub(super) fn pc_question(&self) -> Result<Question<'static>, DebugError> {
         Ok(Question::Register(self.register_of(&PC)?.number))
     }
 

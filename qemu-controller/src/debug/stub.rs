@@ -135,7 +135,7 @@ impl Stub {
     /// the same order. Dropped, the answers will be dropped too.
     pub(super) async fn ask_all(
         &self,
-        questions: &[Question],
+        questions: &[Question<'_>],
         deadline: Duration,
     ) -> Result<Vec<Result<Reply, RequestError>>, DebugError> {
         let mut answers = Vec::with_capacity(questions.len());

@@ -111,7 +111,10 @@ impl Debugger {
     }
 
     /// The pc, what is there to be watched, and what sets the points.
-    fn insert_questions(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Question>, DebugError> {
+    fn insert_questions(
+        &self,
+        wanted: &[Wanted<'_>],
+    ) -> Result<Vec<Question<'static>>, DebugError> {
         let code = wanted.iter().flat_map(|wanted| &wanted.code).copied();
         let data = wanted.iter().filter_map(|wanted| wanted.data);
         let mut questions = vec![self.pc_question()?];

@@ -47,7 +47,7 @@ pub use call::{Call, Request};
 pub use console::Printed;
 
 use crate::client::command::instant_after;
-use crate::debug::{Arrival, DebugError, Debugger, Registers, Stop};
+use crate::debug::{Arrival, DebugError, Debugger, Registers, Stop, Write};
 use crate::guest::symbols::SymbolsError;
 use crate::session::Session;
 use call::Convention;
@@ -223,14 +223,27 @@ impl Host {
     /// # Errors
     /// [`HostError::Debug`].
     pub async fn answer(&mut self, call: &Call, value: i64) -> Result<(), HostError> {
+        self.answer_with(&[], call, value).await
+    }
+
+    /// The same, with what is to be in memory then.
+    async fn answer_with(
+        &mut self,
+        memory: &[Write<'_>],
+        call: &Call,
+        value: i64,
+    ) -> Result<(), HostError> {
         let Convention { result, word, .. } = self.convention;
         let value = match word {
             4 => u64::from(value as u32),
             _ => value as u64,
         };
-        self.debugger.write_register(result, value).await?;
-        self.debugger.write_register("pc", call.after).await?;
-        Ok(())
+        let registers = [
+            Write::Register(result, value),
+            Write::Register("pc", call.after),
+        ];
+        let writes = [memory, &registers].concat();
+        Ok(self.debugger.write_all(&writes).await?)
     }
 
     /// Answers [`Request::CommandLine`].
@@ -247,13 +260,15 @@ impl Host {
         }
         let mut bytes = line.as_bytes().to_vec();
         bytes.push(0);
-        self.debugger.write_memory(buffer, &bytes).await?;
         let length = self
             .convention
             .encode(line.len() as u64, self.debugger.is_big_endian());
-        let second = call.parameter + self.convention.word as u64;
-        self.debugger.write_memory(second, &length).await?;
-        self.answer(call, 0).await
+        let second = call.parameter.wrapping_add(self.convention.word as u64);
+        let memory = [
+            Write::Memory(buffer, &bytes),
+            Write::Memory(second, &length),
+        ];
+        self.answer_with(&memory, call, 0).await
     }
 
     /// Answers [`Request::Read`] with these bytes, as many as the firmware has room for; none are
@@ -266,11 +281,12 @@ impl Host {
             return self.answer(call, -1).await;
         };
         let bytes = &bytes[..bytes.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
-        if !bytes.is_empty() {
-            self.debugger.write_memory(buffer, bytes).await?;
-        }
+        let memory = match bytes.is_empty() {
+            true => &[][..],
+            false => &[Write::Memory(buffer, bytes)],
+        };
         // The call returns how many bytes are missing.
-        self.answer(call, (size - bytes.len() as u64).cast_signed())
-            .await
+        let missing = (size - bytes.len() as u64).cast_signed();
+        self.answer_with(memory, call, missing).await
     }
 }

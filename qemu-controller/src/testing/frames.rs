@@ -76,11 +76,27 @@ fn line(decoded: &Decoded, filter: &Filter) -> String {
         Decoded::Line(line) => {
             let module = line.location.as_ref().map(|location| &*location.module);
             match filter.takes(line.level, module) {
-                true => without_colours(&line.text) + "\n",
+                true => with_modules(without_colours(&line.text), module) + "\n",
                 false => String::new(),
             }
         }
         other => format!("[{other}]\n"),
+    }
+}
+
+/// The function of `defmt-test` that runs a module's tests.
+#[cfg(feature = "defmt")]
+const ENTRY: &str = "::__defmt_test_entry";
+
+/// A line in which `defmt-test` names a test, with the test's modules before its name: an editor's
+/// button asks for it by these.
+#[cfg(feature = "defmt")]
+fn with_modules(text: String, module: Option<&str>) -> String {
+    let path = module.and_then(|module| module.strip_suffix(ENTRY));
+    let modules = path.and_then(|path| Some(path.split_once("::")?.1));
+    match (modules, text.rsplit_once(" `")) {
+        (Some(modules), Some((before, name))) => format!("{before} `{modules}::{name}"),
+        _ => text,
     }
 }
 

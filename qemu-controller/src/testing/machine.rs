@@ -65,12 +65,15 @@ impl Machine {
     ) -> Result<Self, TestRunError> {
         let config = config.clone().start_paused(true).no_reboot(false);
         let session = Session::start(config).await?;
-        let mut host = session.semihosting_host().await?;
         let mut output = Capture::default();
-        let until = Instant::now() + deadline;
-        let question = match step(&session, &mut host, &mut output, until).await? {
-            Step::Question(call) => call,
-            other => return Err(TestRunError::boot(other.words(deadline), output)),
+        let (host, question) = match to_question(&session, &mut output, deadline).await {
+            Ok((host, Step::Question(call))) => (host, call),
+            Ok((_, other)) => return Err(TestRunError::boot(other.words(deadline), output)),
+            // Whatever could not be asked: that QEMU has ended says more.
+            Err(error) => match timeout(ENDING, session.wait()).await {
+                Ok(verdict) => return Err(TestRunError::boot(verdict.to_string(), output)),
+                Err(_) => return Err(error.into()),
+            },
         };
         if isolation == Isolation::Restore {
             session.save_snapshot(BOOTED).await?;
@@ -261,6 +264,8 @@ impl Machine {
                         let cores = self.host.debugger().core_reports().await;
                         let core = cores.unwrap_or_default().into_iter().next();
                         self.keep(MomentKind::Deadline, None).await;
+                        // A panic's handler that is a loop tells less than what came to it.
+                        let core = panic.or_else(|| core.map(Box::new));
                         break Failure::timed_out(deadline, &stop, core);
                     }
                     StopReason::Ended(verdict) => {
@@ -297,6 +302,18 @@ impl Step {
             },
         }
     }
+}
+
+/// From the start to the firmware's question, or whatever comes first.
+async fn to_question(
+    session: &Session,
+    output: &mut Capture,
+    deadline: Duration,
+) -> Result<(Host, Step), HostError> {
+    let until = Instant::now() + deadline;
+    let mut host = session.semihosting_host().await?;
+    let step = step(session, &mut host, output, until).await?;
+    Ok((host, step))
 }
 
 /// Runs to the next exit, question or stop; what is printed meanwhile is captured in its order.

@@ -88,7 +88,8 @@ pub enum Failure {
         after: Duration,
         /// Where it was.
         place: String,
-        /// How it came there, and why it faulted if it was in the handler of a fault.
+        /// How it came there, and why it faulted if it was in the handler of a fault; of one that had
+        /// panicked, what came to the panic.
         core: Option<Box<CoreReport>>,
     },
     /// The firmware was reset and started over.
@@ -112,13 +113,12 @@ impl Outcome {
 }
 
 impl Failure {
-    pub(super) fn timed_out(after: Duration, stop: &Stop, core: Option<CoreReport>) -> Self {
+    pub(super) fn timed_out(after: Duration, stop: &Stop, core: Option<Box<CoreReport>>) -> Self {
         let place = match (stop.pc, &stop.place) {
             (Some(pc), Some(place)) => format!("{pc:#x} ({place})"),
             (Some(pc), None) => format!("{pc:#x}"),
             (None, _) => "a place that is not known".to_owned(),
         };
-        let core = core.map(Box::new);
         Self::TimedOut { after, place, core }
     }
 
