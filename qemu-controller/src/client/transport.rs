@@ -24,8 +24,8 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + 'static {
 impl<T: AsyncRead + AsyncWrite + Send + 'static> Transport for T {
     #[cfg(feature = "debugger")]
     fn unix_socket(&self) -> Option<&UnixStream> {
-        let monitor = (self as &dyn std::any::Any).downcast_ref::<MonitorSocket>()?;
-        Some(monitor.socket.get_ref())
+        let monitor = (self as &dyn std::any::Any).downcast_ref::<UnixSocket>()?;
+        Some(monitor.get_ref())
     }
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn connect(address: &Address) -> io::Result<BoxTransport> {
     Ok(match address {
         Address::Socket(path) => {
             let stream = tokio::net::UnixStream::connect(path).await?;
-            Box::pin(MonitorSocket::new(stream.into_std()?)?)
+            Box::pin(UnixSocket::new(stream.into_std()?)?)
         }
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -62,9 +62,9 @@ pub(crate) fn tokio_stream(stream: UnixStream) -> io::Result<tokio::net::UnixStr
 /// A unix socket that wakes its reader only when there is something to read.
 ///
 /// Linux tells of room in such a socket whenever the other end has read something, which is after
-/// every command: tokio's own stream is woken by that, nearly once a command, for nothing. Here
-/// room is waited for only once a write has found none.
-pub(crate) struct MonitorSocket {
+/// every command and every question to a GDB stub: tokio's own stream is woken by that, nearly once
+/// a command, for nothing. Here room is waited for only once a write has found none.
+pub(crate) struct UnixSocket {
     socket: AsyncFd<UnixStream>,
     /// The same socket, registered for room alone; there only while there is none.
     full: Option<AsyncFd<UnixStream>>,
@@ -72,7 +72,7 @@ pub(crate) struct MonitorSocket {
     runtime: Handle,
 }
 
-impl MonitorSocket {
+impl UnixSocket {
     /// In the runtime that the driver will have.
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
@@ -81,6 +81,12 @@ impl MonitorSocket {
             full: None,
             runtime: Handle::current(),
         })
+    }
+
+    /// The system's socket.
+    #[cfg(feature = "debugger")]
+    pub(crate) fn get_ref(&self) -> &UnixStream {
+        self.socket.get_ref()
     }
 }
 
@@ -96,7 +102,7 @@ fn register(socket: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixSt
 /// reply one.
 pub(crate) const READ_CHUNK: usize = 16 * 1024;
 
-impl AsyncRead for MonitorSocket {
+impl AsyncRead for UnixSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -127,7 +133,7 @@ impl AsyncRead for MonitorSocket {
     }
 }
 
-impl AsyncWrite for MonitorSocket {
+impl AsyncWrite for UnixSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -181,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn what_finds_no_room_is_written_when_there_is_some_even_if_it_began_outside_a_runtime() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let mut ours = MonitorSocket::new(ours).unwrap();
+        let mut ours = UnixSocket::new(ours).unwrap();
         let (mut ours, written) = thread::spawn(move || {
             let mut written = 0;
             let mut context = Context::from_waker(Waker::noop());

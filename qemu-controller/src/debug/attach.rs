@@ -23,7 +23,7 @@ use super::{KeepAlive, UNATTENDED};
 use crate::client::Shared;
 use crate::client::command::command;
 use crate::client::run_state::{DebuggerPlace, RunRequests};
-use crate::client::transport::tokio_stream;
+use crate::client::transport::UnixSocket;
 
 #[derive(Serialize)]
 struct QueryTarget {}
@@ -174,7 +174,7 @@ impl Attachment {
         let TargetInfo { arch } = command(&shared, deadline, &QueryTarget {}).await?;
         let was_running = command(&shared, deadline, &QueryStatus).await?.running;
         let (socket, owner) = connect::connect(&shared, deadline).await?;
-        let stub = Stub::new(tokio_stream(socket).map_err(DebugError::Socket)?);
+        let stub = Stub::new(UnixSocket::new(socket).map_err(DebugError::Socket)?);
         // The handshake's events are read here, and not by the reader task.
         let _attention = Attention::new(&stub);
         stub.state().should_run = was_running;

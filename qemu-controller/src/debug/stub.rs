@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -22,11 +23,11 @@ use gdb_remote::client::{Client, Closed, Event, Phase, PointKind, Reply, Request
 use gdb_remote::handshake::{Handshake, StubIdentity};
 use gdb_remote::reply::StopReply;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::error::DebugError;
 use super::questions::Question;
+use crate::client::transport::UnixSocket;
 
 /// What is read at once: twice the largest packet of QEMU's.
 const CHUNK: usize = 8 * 1024;
@@ -39,7 +40,7 @@ pub(super) struct Stub {
 }
 
 pub(super) struct State {
-    socket: UnixStream,
+    socket: UnixSocket,
     client: Client,
     /// How many verbs are in progress: while there is one, the reader task does not read.
     attended: usize,
@@ -87,7 +88,7 @@ impl Drop for InFlight<'_> {
 
 impl Stub {
     /// Takes our end of the pair, and reads from now on.
-    pub(super) fn new(socket: UnixStream) -> Arc<Self> {
+    pub(super) fn new(socket: UnixSocket) -> Arc<Self> {
         let mut client = Client::new(Handshake::new().multiprocess());
         // An acknowledgment that QEMU does not wait for any more would stop a running guest.
         client.stop_acknowledging();
@@ -302,7 +303,7 @@ impl Stub {
     pub(super) fn hang_up(&self) {
         // Whatever the system says, it is over.
         let mut state = self.state();
-        let _ = rustix::net::shutdown(&state.socket, rustix::net::Shutdown::Both);
+        let _ = state.socket.get_ref().shutdown(Shutdown::Both);
         state.client.handle_eof();
         state.reader.wake_by_ref();
     }

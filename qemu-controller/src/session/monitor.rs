@@ -15,7 +15,7 @@ use tracing::{Instrument as _, debug, info_span, trace};
 use crate::client::command::{self, A_YEAR, command};
 use crate::client::driver::drive;
 use crate::client::transcript::Transcript;
-use crate::client::transport::{self, BoxTransport, MonitorSocket};
+use crate::client::transport::{self, BoxTransport, UnixSocket};
 use crate::client::{SessionGuard, Shared};
 use crate::error::{CommandError, SessionEnd};
 use crate::session::error::{StartError, StartPhase};
@@ -122,7 +122,7 @@ pub(super) async fn connect(
         )),
         Address::Inherited { .. } => {
             let stream = process.take_qmp().ok_or_else(|| config_error(NO_MONITOR))?;
-            let socket = MonitorSocket::new(stream).map_err(|error| progress.connect(error))?;
+            let socket = UnixSocket::new(stream).map_err(|error| progress.connect(error))?;
             Ok(Box::pin(socket))
         }
         Address::Tcp(address) if address.port() == 0 => Err(config_error(
