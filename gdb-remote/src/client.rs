@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use crate::handshake::{Handshake, Progress, StubIdentity};
 use crate::link::{Broken, Event as LinkEvent, Link};
-use crate::packet::HEX_VALUES;
+use crate::packet::{DEFAULT_MAX_PAYLOAD, HEX_VALUES};
 use crate::reply::{StopReply, ThreadId, is_error};
 
 /// The largest piece of memory that one request reads or writes: 16 MiB.
@@ -504,7 +504,8 @@ impl Client {
 
     fn packet_size(&self) -> usize {
         let size = self.identity.features.packet_size();
-        size.unwrap_or(DEFAULT_PACKET).max(64)
+        let size = size.unwrap_or(DEFAULT_PACKET);
+        size.clamp(64, DEFAULT_MAX_PAYLOAD)
     }
 
     /// The packet, and how much it asks for.

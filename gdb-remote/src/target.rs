@@ -26,6 +26,8 @@ const MAX_ANNEXES: usize = 64;
 const MAX_DEPTH: usize = 8;
 const MAX_INCLUDES: usize = 256;
 const MAX_REGISTERS: usize = 16 * 1024;
+/// The largest of AArch64 has half as much (ZA, with vectors of 256 bytes).
+const MAX_BITS: u32 = 1024 * 1024;
 
 /// What a target description says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -323,6 +325,12 @@ impl Assembly<'_> {
             return Err(TargetError::Limit {
                 what: "registers",
                 limit: MAX_REGISTERS,
+            });
+        }
+        if bits > MAX_BITS {
+            return Err(TargetError::Limit {
+                what: "bits in a register",
+                limit: MAX_BITS as usize,
             });
         }
         self.count(feature.len())?;

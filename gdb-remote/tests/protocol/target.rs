@@ -147,6 +147,8 @@ fn hostile_documents_meet_a_limit() {
         "registers"
     );
     assert_eq!(limit(root(&" ".repeat(2 * 1024 * 1024))), "bytes");
+    let wide = "<reg name=\"r\" bitsize=\"4294967295\"/>";
+    assert_eq!(limit(root(wide)), "bits in a register");
     // Little text that is much when put together: a large document again and again, and a long name
     // for each register.
     let again = read(&[

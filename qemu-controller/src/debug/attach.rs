@@ -2,13 +2,14 @@
 //! this, and the guest let run if it is to run.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use gdb_remote::client::Reply;
+use gdb_remote::client::{Client, Reply};
 use gdb_remote::handshake::StubIdentity;
-use gdb_remote::reply::StopReply;
+use gdb_remote::reply::{Id, StopReply, ThreadId};
+use gdb_remote::target::{Target, TargetReader};
 use qmp_proto::Command;
 use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use tracing::{Instrument as _, debug};
 use super::connect::{self, Owner};
 use super::error::DebugError;
 use super::questions::Question;
+use super::registers::Layout;
 use super::stub::{Attention, Stub};
 use super::{KeepAlive, UNATTENDED};
 use crate::client::Shared;
@@ -57,17 +59,33 @@ const BIG_ENDIAN: [&str; 12] = [
 /// More clusters than any machine of QEMU's has.
 const MOST_CLUSTERS: u32 = 16;
 
+/// What is asked for at once of a description, at most.
+const MAX_DESCRIPTION_PIECE: usize = 64 * 1024;
+
 /// A stub that is ours.
 pub(super) struct Attachment {
     pub(super) shared: Arc<Shared>,
     pub(super) stub: Arc<Stub>,
     owner: Owner,
-    identity: OnceLock<StubIdentity>,
+    /// What the handshake found, the description of the first cluster's cores in it.
+    pub(super) identity: StubIdentity,
+    /// The cores of each cluster, the first cluster's first.
+    clusters: Vec<Cluster>,
+    /// All cores; none where the stub does not list them.
+    pub(super) cores: Vec<ThreadId>,
     pub(super) big_endian: bool,
     /// QEMU's name of the architecture.
     pub(super) arch: String,
     /// Keeps a QEMU that outlives its session from being let go before the stub is gone.
     _keep_alive: Option<KeepAlive>,
+}
+
+/// Cores that are described alike. The stub calls it a process.
+pub(super) struct Cluster {
+    process: Option<Id>,
+    /// Empty where the stub describes them not, or not so that it can be read.
+    pub(super) target: Target,
+    pub(super) layout: Arc<Layout>,
 }
 
 /// Takes the stub away when it is dropped, in a task of its own, and gives its place free then.
@@ -179,26 +197,19 @@ impl Attachment {
         let _attention = Attention::new(&stub);
         stub.state().should_run = was_running;
         shared.run_requests.last.store(0, Relaxed);
-        let attachment = Self {
+        let mut attachment = Self {
             shared,
             stub,
             owner,
-            identity: OnceLock::new(),
+            identity: StubIdentity::default(),
+            clusters: Vec::new(),
+            cores: Vec::new(),
             big_endian: BIG_ENDIAN.contains(&arch.as_str()),
             arch,
             _keep_alive: keep_alive,
         };
-        match attachment.stub.connected(deadline).await {
-            Ok(identity) => {
-                let _ = attachment.identity.set(identity);
-                match attachment.attach_clusters(deadline).await {
-                    Ok(()) => Ok(Arc::new(attachment)),
-                    Err(error) => {
-                        attachment.close_logged().await;
-                        Err(error)
-                    }
-                }
-            }
+        match attachment.look_around(deadline).await {
+            Ok(()) => Ok(Arc::new(attachment)),
             Err(error) => {
                 attachment.close_logged().await;
                 Err(error)
@@ -206,13 +217,32 @@ impl Attachment {
         }
     }
 
-    /// The stub's clients have the first cluster of a machine; a stop in another would be taken for
-    /// one in that.
-    async fn attach_clusters(&self, deadline: Duration) -> Result<(), DebugError> {
-        let identity = self.identity();
-        if !identity.features.supports("multiprocess") {
-            return Ok(());
+    /// Reads who the stub is, and which cores there are.
+    async fn look_around(&mut self, deadline: Duration) -> Result<(), DebugError> {
+        self.identity = self.stub.connected(deadline).await?;
+        let first = self.identity.stop.as_ref().and_then(StopReply::thread);
+        let target = self.identity.target.clone().unwrap_or_default();
+        self.add_cluster(first, target);
+        if self.identity.features.supports("multiprocess") {
+            self.attach_clusters(first, deadline).await?;
         }
+        let cores = self.stub.ask("the threads", deadline, Client::threads);
+        self.cores = match cores.await {
+            Ok(Reply::Threads(cores)) => cores,
+            Ok(_) | Err(DebugError::Refused { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(())
+    }
+
+    /// The stub's clients have the first cluster of a machine; a stop in another would be taken for
+    /// one in that. The cores of another may have other registers, and the same ones under other
+    /// numbers.
+    async fn attach_clusters(
+        &mut self,
+        first: Option<ThreadId>,
+        deadline: Duration,
+    ) -> Result<(), DebugError> {
         for process in 2..=MOST_CLUSTERS {
             let attach = format!("vAttach;{process:x}");
             let reply = self
@@ -221,12 +251,14 @@ impl Attachment {
                     client.send_packet(attach.as_bytes())
                 })
                 .await?;
-            let is_attached = matches!(&reply, Reply::Packet(reply) if reply.starts_with(b"T"));
-            if !is_attached {
+            let Reply::Packet(reply) = reply else { break };
+            let Some(stop @ StopReply::Signal { .. }) = StopReply::parse(&reply) else {
                 break;
-            }
+            };
             // That made it the current one.
-            if let Some(first) = identity.stop.as_ref().and_then(StopReply::thread) {
+            let target = self.description(deadline).await?;
+            self.add_cluster(stop.thread(), target);
+            if let Some(first) = first {
                 self.stub
                     .ask("selecting a thread", deadline, |client| {
                         client.select_thread(first)
@@ -235,6 +267,43 @@ impl Attachment {
             }
         }
         Ok(())
+    }
+
+    fn add_cluster(&mut self, core: Option<ThreadId>, target: Target) {
+        self.clusters.push(Cluster {
+            process: core.and_then(|core| core.process),
+            layout: Layout::new(&target, self.big_endian),
+            target,
+        });
+    }
+
+    /// Reads the description of the current core's cluster; an empty one where there is none that
+    /// can be read.
+    async fn description(&self, deadline: Duration) -> Result<Target, DebugError> {
+        let piece = self.identity.features.packet_size().unwrap_or_default();
+        let piece = (piece.saturating_sub(8) / 2).clamp(256, MAX_DESCRIPTION_PIECE);
+        let mut reader = TargetReader::new();
+        while let Some(question) = reader.question(piece) {
+            let reply = self
+                .stub
+                .ask("reading the target description", deadline, |client| {
+                    client.send_packet(&question)
+                })
+                .await?;
+            let Reply::Packet(payload) = reply else { break };
+            if !matches!(reader.handle_reply(&payload), Ok(true)) {
+                break;
+            }
+        }
+        Ok(reader.finish().unwrap_or_default())
+    }
+
+    /// The cluster that a core belongs to; the first where that is not known.
+    pub(super) fn cluster(&self, core: Option<ThreadId>) -> &Cluster {
+        let process = core.and_then(|core| core.process);
+        let mut clusters = self.clusters.iter();
+        let found = clusters.find(|cluster| cluster.process == process);
+        found.unwrap_or(&self.clusters[0])
     }
 
     /// Whether the guest runs, as QEMU answers. The turn is the caller's.
@@ -249,11 +318,6 @@ impl Attachment {
             self.stub.note(status == RunState::Running);
         }
         Ok(status)
-    }
-
-    /// What the handshake found.
-    pub(super) fn identity(&self) -> &StubIdentity {
-        self.identity.get_or_init(StubIdentity::default)
     }
 
     /// Stops the guest if it runs, and reads the stub's stop reply. The turn is the caller's.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use firmware_info::{Backtrace, Firmware};
 use gdb_remote::client::Reply;
-use gdb_remote::reply::ThreadId;
 
 use super::Debugger;
 use super::error::DebugError;
@@ -85,13 +84,6 @@ impl Debugger {
                 .await?;
         }
         Ok(self.report(&firmware, core).await)
-    }
-
-    async fn select(&mut self, thread: ThreadId) -> Result<(), DebugError> {
-        self.ask("selecting a thread", |client| client.select_thread(thread))
-            .await?;
-        self.thread = Some(thread);
-        Ok(())
     }
 
     async fn report(&mut self, firmware: &Arc<Firmware>, core: Core) -> CoreReport {

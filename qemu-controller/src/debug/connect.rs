@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use gdb_port::{Chardev, StubAddress};
-use qmp_proto::commands::QueryChardev;
+use qmp_proto::commands::{HumanMonitorCommand, QueryChardev};
 use qmp_proto::{Command, Empty};
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -53,17 +53,6 @@ impl Command for AddChardev {
     type Return = serde_json::Value;
 }
 
-#[derive(Serialize)]
-struct HumanMonitor {
-    #[serde(rename = "command-line")]
-    line: String,
-}
-
-impl Command for HumanMonitor {
-    const NAME: &'static str = "human-monitor-command";
-    type Return = String;
-}
-
 /// Whose the stub is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -98,7 +87,7 @@ pub(super) async fn connect(
 
 /// Takes a stub that is ours away; the run state stays.
 pub(super) async fn remove(shared: &Shared, deadline: Duration) -> Result<(), DebugError> {
-    human_monitor(shared, "gdbserver none".to_owned(), deadline).await?;
+    human_monitor(shared, "gdbserver none", deadline).await?;
     Ok(())
 }
 
@@ -145,7 +134,7 @@ async fn make_by_listening(shared: &Shared, deadline: Duration) -> Result<UnixSt
 
 async fn gdbserver(shared: &Shared, device: String, deadline: Duration) -> Result<(), DebugError> {
     let line = format!("gdbserver {device}");
-    let said = human_monitor(shared, line.clone(), deadline).await;
+    let said = human_monitor(shared, &line, deadline).await;
     if said
         .as_ref()
         .is_ok_and(|said| said.contains("Waiting for gdb connection"))
@@ -161,10 +150,10 @@ async fn gdbserver(shared: &Shared, device: String, deadline: Duration) -> Resul
 
 async fn human_monitor(
     shared: &Shared,
-    line: String,
+    line: &str,
     deadline: Duration,
 ) -> Result<String, DebugError> {
-    Ok(command(shared, deadline, &HumanMonitor { line }).await?)
+    Ok(command(shared, deadline, &HumanMonitorCommand::new(line)).await?)
 }
 
 /// Sends QEMU's end of the pair over the monitor's socket; whether that takes any.

@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use gdb_remote::client::Reply;
 use gdb_remote::handshake::StubIdentity;
-use gdb_remote::reply::{StopReply, ThreadId};
+use gdb_remote::reply::StopReply;
 use tracing::Instrument as _;
 
 use crate::client::transaction::Turn;
@@ -64,11 +64,10 @@ use stub::{Attention, Point};
 #[cfg(feature = "source")]
 pub(crate) use backtrace::Cause;
 pub use error::DebugError;
-pub use gdb_remote::reply::{Access, Id};
+pub use gdb_remote::reply::{Access, Id, ThreadId};
 pub use hand_over::HandOver;
 pub use listener::{DebuggerListener, Stranger, Visitor};
 pub(crate) use questions::Write;
-use registers::Layout;
 pub use registers::Registers;
 pub(crate) use standing::Arrival;
 pub use until::{Stop, StopReason, Until};
@@ -107,7 +106,6 @@ pub struct Debugger {
     elf: Option<Arc<ElfFile>>,
     /// Once they were looked for.
     code_sites: Option<CodeSites>,
-    layout: Arc<Layout>,
 }
 
 /// One verb in progress. It holds the session's turn, so nobody else changes the run state, and the
@@ -180,10 +178,9 @@ impl Session {
                 Ok::<_, DebugError>(CloseOnDrop::new(attachment, place))
             })
             .await?;
-        let identity = attachment.identity();
+        let stop = attachment.identity.stop.as_ref();
         Ok(Debugger {
-            thread: identity.stop.as_ref().and_then(StopReply::thread),
-            layout: Layout::new(identity.target.as_ref(), attachment.big_endian),
+            thread: stop.and_then(StopReply::thread),
             attachment,
             session: self.clone(),
             turns: UNSURE,
@@ -205,10 +202,12 @@ impl Session {
 
 /// What is asked of a guest that is stopped.
 impl Debugger {
-    /// What the stub said of itself: features, architecture, registers.
+    /// What the stub said of itself: features, and architecture and registers of the first cluster's
+    /// cores. On a machine whose clusters have other cores each is read and written by its own
+    /// registers.
     #[must_use]
     pub fn identity(&self) -> &StubIdentity {
-        self.attachment.identity()
+        &self.attachment.identity
     }
 
     /// QEMU's name of the architecture, such as `arm` or `riscv32`.
@@ -298,10 +297,22 @@ impl Debugger {
     /// [`DebugError`]; [`DebugError::Refused`] if there is none of this id.
     pub async fn select_thread(&mut self, thread: ThreadId) -> Result<(), DebugError> {
         let _verb = self.begin("select a thread").await?;
-        self.ask("selecting a thread", |client| client.select_thread(thread))
-            .await?;
-        self.thread = Some(thread);
-        Ok(())
+        self.select(thread).await
+    }
+
+    /// Dropped in the middle, the current thread is the one that the stub was told last.
+    async fn select(&mut self, thread: ThreadId) -> Result<(), DebugError> {
+        let (before, current) = (self.thread, &mut self.thread);
+        let (what, deadline) = ("selecting a thread", self.session.deadline);
+        let selected = self.attachment.stub.ask(what, deadline, |client| {
+            *current = Some(thread);
+            client.select_thread(thread)
+        });
+        let selected = selected.await.map(drop);
+        if selected.is_err() {
+            self.thread = before;
+        }
+        selected
     }
 }
 

@@ -193,7 +193,8 @@ impl Debugger {
 
     pub(super) async fn registers(&self) -> Result<Registers, DebugError> {
         let bytes = self.ask_one(Question::Registers).await?;
-        Ok(Registers::new(&self.layout, bytes))
+        let layout = &self.attachment.cluster(self.thread).layout;
+        Ok(Registers::new(layout, bytes))
     }
 
     pub(super) async fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
@@ -226,9 +227,9 @@ impl Debugger {
         }
     }
 
+    /// The description of the current core.
     pub(super) fn target(&self) -> &Target {
-        static NONE: Target = Target::EMPTY;
-        self.identity().target.as_ref().unwrap_or(&NONE)
+        &self.attachment.cluster(self.thread).target
     }
 
     pub(super) fn register(&self, name: &str) -> Result<&Register, DebugError> {

@@ -15,8 +15,8 @@ pub(super) struct Layout {
 
 impl Layout {
     /// They come in the order of their numbers.
-    pub(super) fn new(target: Option<&Target>, big_endian: bool) -> Arc<Self> {
-        let mut registers: Vec<&Register> = target.into_iter().flat_map(|t| &t.registers).collect();
+    pub(super) fn new(target: &Target, big_endian: bool) -> Arc<Self> {
+        let mut registers: Vec<&Register> = target.registers.iter().collect();
         registers.sort_by_key(|register| register.number);
         let mut end = 0;
         let places = registers.into_iter().map(|register| {
@@ -141,7 +141,7 @@ mod tests {
             encode(u64::MAX, &wide.registers[0], false).unwrap().len(),
             16
         );
-        let layout = Layout::new(Some(&word), false);
+        let layout = Layout::new(&word, false);
         let registers = Registers::new(&layout, vec![1, 0, 0, 0]);
         assert_eq!((registers.get("r"), registers.get("s")), (Some(1), None));
         assert_eq!(format!("{registers:?}"), "r=0x1");

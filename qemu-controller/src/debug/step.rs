@@ -6,6 +6,7 @@ use super::error::DebugError;
 use super::questions::{PC, SP};
 use super::run::{Motion, Moved};
 use super::until::{Stop, StopReason, Until};
+use super::vectors::Family;
 use super::{Debugger, registers};
 use crate::client::command::instant_after;
 
@@ -53,9 +54,9 @@ impl Debugger {
         let back = self.return_address().await?;
         drop(verb);
         let is_call = match length {
-            Some(length) => back == before + length,
+            Some(length) => back == before.wrapping_add(length),
             // A call has put the next instruction's address onto the stack.
-            None => back > before && back <= before + LONGEST_INSTRUCTION,
+            None => (1..=LONGEST_INSTRUCTION).contains(&back.wrapping_sub(before)),
         };
         if !is_call || after == back {
             return Ok(stop);
@@ -109,11 +110,7 @@ impl Debugger {
     async fn return_address(&self) -> Result<u64, DebugError> {
         if let Ok(link) = self.register_of(&["lr", "ra", "x30"]) {
             let value = self.value(link).await?;
-            return Ok(if self.attachment.arch == "arm" {
-                value & !1
-            } else {
-                value
-            });
+            return Ok(if self.has_thumb() { value & !1 } else { value });
         }
         let sp = self.register_of(&SP)?;
         let top = self.value(sp).await?;
@@ -125,13 +122,14 @@ impl Debugger {
     async fn instruction_length(&self, address: u64) -> Result<Option<u64>, DebugError> {
         let first = self.memory(address, 2).await?;
         let first = registers::number(&first, self.attachment.big_endian).unwrap_or_default();
-        let arch = self.attachment.arch.as_str();
-        Ok(match arch {
-            "aarch64" => Some(4),
-            "arm" if self.is_thumb().await? => Some(if first >> 11 >= 0b11101 { 4 } else { 2 }),
-            "arm" => Some(4),
-            _ if arch.starts_with("riscv") => Some(if first & 3 == 3 { 4 } else { 2 }),
-            _ => None,
+        Ok(match self.family() {
+            Some(Family::Aarch64) => Some(4),
+            Some(Family::Arm | Family::CortexM) if self.is_thumb().await? => {
+                Some(if first >> 11 >= 0b11101 { 4 } else { 2 })
+            }
+            Some(Family::Arm | Family::CortexM) => Some(4),
+            Some(Family::RiscV) => Some(if first & 3 == 3 { 4 } else { 2 }),
+            None => None,
         })
     }
 

@@ -108,11 +108,30 @@ impl Debugger {
         self.fault().await.ok().flatten()
     }
 
-    /// Reads where faults go. The guest is stopped, and the turn is the caller's.
+    /// Reads where the faults of all cores go. The guest is stopped, and the turn is the caller's.
     pub(super) async fn fault_places(&mut self) -> Result<FaultPlaces, DebugError> {
-        let no_faults = || DebugError::NoFaults(self.attachment.arch.clone());
-        let family = self.family().ok_or_else(no_faults)?;
+        if self.family().is_none() {
+            return Err(DebugError::NoFaults(self.attachment.arch.clone()));
+        }
         let mut places = FaultPlaces::default();
+        match (self.attachment.cores.len(), self.thread) {
+            (2.., Some(current)) => {
+                for core in self.attachment.cores.clone() {
+                    self.select(core).await?;
+                    self.fault_places_of_core(&mut places).await?;
+                }
+                self.select(current).await?;
+            }
+            _ => self.fault_places_of_core(&mut places).await?,
+        }
+        Ok(places)
+    }
+
+    /// Adds those of the current core.
+    async fn fault_places_of_core(&mut self, places: &mut FaultPlaces) -> Result<(), DebugError> {
+        let Some(family) = self.family() else {
+            return Ok(());
+        };
         if family != Family::CortexM {
             let sites = self.code_sites().await;
             let guards = sites
@@ -122,14 +141,14 @@ impl Debugger {
             places.guards.extend(guards);
         }
         match family {
-            Family::CortexM => self.vector_tables(&mut places).await?,
+            Family::CortexM => self.vector_tables(places).await?,
             Family::Arm => {
                 let base = self.system_register("VBAR").await?.unwrap_or(0);
                 let high = self.system_register("SCTLR").await?.unwrap_or(0) >> 13 & 1 == 1;
                 let base = if high { 0xffff_0000 } else { base };
                 places
                     .handlers
-                    .extend(ARM_SLOTS.map(|(slot, ..)| base + 4 * slot));
+                    .extend(ARM_SLOTS.map(|(slot, ..)| base.wrapping_add(4 * slot)));
             }
             Family::Aarch64 => {
                 for level in ["VBAR", "VBAR_EL1", "VBAR_EL2", "VBAR_EL3"] {
@@ -152,7 +171,7 @@ impl Debugger {
                 }
             }
         }
-        Ok(places)
+        Ok(())
     }
 
     /// Which fault the guest has just taken, at the first instruction of a handler; `None` if it
@@ -177,15 +196,15 @@ impl Debugger {
             Some(Family::RiscV) => {
                 let is_machine = self.is_machine_mode().await?;
                 let name = if is_machine { "mcause" } else { "scause" };
-                let bits = self.register(name)?.bits;
+                let highest = self.register(name)?.bits.wrapping_sub(1);
                 let cause = self.system_register(name).await?.unwrap_or(0);
-                riscv_fault(cause, cause >> (bits - 1) & 1 == 1)
+                riscv_fault(cause, cause.checked_shr(highest).unwrap_or(0) & 1 == 1)
             }
             None => None,
         })
     }
 
-    /// The tables of all cores.
+    /// The current core's tables, of both states.
     async fn vector_tables(&self, places: &mut FaultPlaces) -> Result<(), DebugError> {
         for vtor in VTORS {
             // A core without the other bank has nothing there, or zero.

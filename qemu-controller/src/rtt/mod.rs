@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firmware_info::{Architecture, Firmware};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
@@ -201,6 +202,7 @@ pub(crate) struct RttReader {
     pump: Arc<Mutex<Pump>>,
     channels: Channels,
     status: watch::Receiver<RttStatus>,
+    runtime: Handle,
 }
 
 impl RttReader {
@@ -229,6 +231,7 @@ impl RttReader {
             status: pump.status.subscribe(),
             pump: Arc::new(Mutex::new(pump)),
             channels,
+            runtime: shared.runtime.clone(),
         };
         let (pump, channels) = (Arc::clone(&reader.pump), reader.channels.clone());
         tokio::spawn(pump::run(pump, shared, channels));
@@ -249,10 +252,18 @@ impl RttReader {
             .collect()
     }
 
-    /// Reads until nothing is left.
+    /// Reads until nothing is left. Each round is a task: what QEMU has been asked for is taken out
+    /// of the ring, and would be lost with a future that is dropped.
     async fn drain(&self) -> io::Result<()> {
         loop {
-            match self.pump.lock().await.round().await? {
+            let pump = Arc::clone(&self.pump);
+            let round = async move { pump.lock_owned().await.round().await };
+            match self
+                .runtime
+                .spawn(round)
+                .await
+                .map_err(io::Error::other)??
+            {
                 Round::Moved => {}
                 Round::Idle | Round::NoBlock => return Ok(()),
                 Round::Busy => sleep(Duration::from_micros(200)).await,

@@ -13,6 +13,7 @@ use super::outcome::{Failure, Outcome, TestResult};
 use super::run::TestRunError;
 use super::{Isolation, TestCase};
 use crate::bundle::{MomentKind, Recorder};
+use crate::client::command::instant_after;
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 use crate::debug::backtrace::Cause;
@@ -223,7 +224,7 @@ impl Machine {
         output: &mut Capture,
         faults: &mut FaultWatch,
     ) -> Result<Outcome, TestRunError> {
-        let until = Instant::now() + deadline;
+        let until = instant_after(deadline);
         let mut panic = None;
         let failure = loop {
             let next_look = faults.next_look(until);
@@ -310,7 +311,7 @@ async fn to_question(
     output: &mut Capture,
     deadline: Duration,
 ) -> Result<(Host, Step), HostError> {
-    let until = Instant::now() + deadline;
+    let until = instant_after(deadline);
     let mut host = session.semihosting_host().await?;
     let step = step(session, &mut host, output, until).await?;
     Ok((host, step))

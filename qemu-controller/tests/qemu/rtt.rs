@@ -98,6 +98,25 @@ async fn a_flood_is_whole_for_as_long_as_it_lasts() {
     told("rtt, C", line, bytes, lasts);
 }
 
+/// What QEMU has been asked for when a future is dropped is out of the ring, and comes all the same.
+#[tokio::test]
+async fn a_drain_that_is_dropped_loses_nothing() {
+    let (session, terminal) = start(Rtt::default()).await;
+    terminal.expect("boot 00000001\n").await.unwrap();
+    terminal.write(b"f").await.unwrap();
+    let dropping = async {
+        for polls in (1..6).cycle() {
+            test_support::drop_after(polls, session.drain_rtt()).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    let all = tokio::select! {
+        all = terminal.expect("flooded\n") => all.unwrap(),
+        () = dropping => unreachable!("it goes on"),
+    };
+    assert!(all.before == lines(20_000), "all lines, in order");
+}
+
 /// Whole lines at least: what is skipped is skipped as a whole, and counted where it can be.
 #[tokio::test]
 async fn a_skipping_channel_has_whole_lines_and_a_count() {

@@ -1,6 +1,6 @@
 //! Other architectures: a program of three instructions, written into their RAM by the debugger.
 
-use qemu_controller::debug::{Access, StopReason, Until};
+use qemu_controller::debug::{Access, Debugger, Id, StopReason, ThreadId, Until};
 use qemu_controller::{QemuConfig, Session};
 
 use crate::support::DEADLINE;
@@ -191,6 +191,114 @@ async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() 
         };
         assert_eq!(stopped, described, "{qemu}");
     }
+}
+
+/// A machine with clusters of unlike cores, its debugger, and a core of the first and of the second.
+async fn clusters(qemu: &str, machine: &str, words: &[&str]) -> (Session, Debugger, [ThreadId; 2]) {
+    let config = QemuConfig::default()
+        .qemu(qemu)
+        .machine(machine)
+        .extra_args(words)
+        .start_paused(true)
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let threads = debugger.threads().await.unwrap();
+    let first = threads[0];
+    let mut others = threads.into_iter().filter(|t| t.process != first.process);
+    let other = others.next().unwrap();
+    (session, debugger, [first, other])
+}
+
+/// Writes a register of each, and reads both again.
+async fn check_registers(debugger: &mut Debugger, cores: [(ThreadId, &str); 2]) {
+    for (core, name) in cores {
+        debugger.select_thread(core).await.unwrap();
+        debugger
+            .write_register(name, core_value(core))
+            .await
+            .unwrap();
+    }
+    for (core, name) in cores {
+        debugger.select_thread(core).await.unwrap();
+        assert_eq!(
+            debugger.read_register(name).await.unwrap(),
+            core_value(core)
+        );
+        let registers = debugger.read_registers().await.unwrap();
+        let pc = debugger.read_register("pc").await.unwrap();
+        assert_eq!(registers.get("pc"), Some(pc), "{registers:?}");
+    }
+}
+
+fn core_value(core: ThreadId) -> u64 {
+    match core.thread {
+        Id::One(number) => 0x1000 + number,
+        _ => 0,
+    }
+}
+
+/// An A72 and an R5: the first cluster's description has none of the other's registers.
+#[tokio::test]
+async fn a_core_of_another_kind_has_its_own_registers() {
+    let words = ["-smp", "4"];
+    let (session, mut debugger, [a72, r5]) =
+        clusters("qemu-system-aarch64", "xlnx-versal-virt", &words).await;
+    check_registers(&mut debugger, [(a72, "x5"), (r5, "r5")]).await;
+    let there = session
+        .human_monitor_command("info registers -a")
+        .await
+        .unwrap();
+    for value in ["X05=0000000000001001", "R05=00001003"] {
+        assert!(there.contains(value), "{there}");
+    }
+    assert!(debugger.read_register("x5").await.is_err());
+    debugger.select_thread(a72).await.unwrap();
+    assert!(debugger.read_register("r5").await.is_err());
+}
+
+/// A hart without an FPU and one with it: the same registers have other numbers.
+#[tokio::test]
+async fn a_fault_of_a_hart_of_another_cluster_is_met_at_its_own_vector() {
+    let (session, mut debugger, harts) =
+        clusters("qemu-system-riscv64", "sifive_u", &["-bios", "none"]).await;
+    check_registers(&mut debugger, harts.map(|hart| (hart, "mscratch"))).await;
+    let there = session
+        .human_monitor_command("info registers -a")
+        .await
+        .unwrap();
+    for value in ["1001", "1002"] {
+        assert!(
+            there.contains(&format!("mscratch 000000000000{value}")),
+            "{there}"
+        );
+    }
+    // Loops, and at 0x10 what is no instruction.
+    let ram = 0x8000_0000;
+    let program = [0x6f_u32, 0, 0, 0, 0, 0, 0, 0, 0x6f];
+    let bytes: Vec<u8> = program.iter().flat_map(|word| word.to_le_bytes()).collect();
+    debugger.write_memory(ram, &bytes).await.unwrap();
+    for (hart, pc, vector) in [
+        (harts[1], ram + 0x10, ram + 0x20),
+        (harts[0], ram, ram + 0x30),
+    ] {
+        debugger.select_thread(hart).await.unwrap();
+        debugger.write_register("pc", pc).await.unwrap();
+        debugger.write_register("mtvec", vector).await.unwrap();
+    }
+    let stop = debugger
+        .run_until([Until::faults()], DEADLINE)
+        .await
+        .unwrap();
+    let StopReason::Faulted { fault, .. } = &stop.reason else {
+        panic!("{stop}")
+    };
+    assert_eq!(
+        (fault.name, stop.pc),
+        ("illegal instruction", Some(ram + 0x20))
+    );
+    assert_eq!(debugger.read_register("mscratch").await.unwrap(), 0x1002);
 }
 
 #[tokio::test]

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use qemu_controller::RunState;
 use qemu_controller::debug::{Access, DebugError, StopReason, Until};
+use qemu_controller::{RunState, Session};
 
-use super::{assert_runs, run_to_tick, start};
+use super::{assert_runs, config, run_to_tick, start};
 use crate::support::{DEADLINE, symbol};
 
 #[tokio::test]
@@ -89,7 +89,14 @@ async fn hits_are_counted_conditions_are_asked_and_several_are_told_apart() {
 
 #[tokio::test]
 async fn steps_go_one_instruction_over_calls_and_out() {
-    let session = start("tick").await;
+    // The other one has these cores as well.
+    for qemu in ["qemu-system-arm", "qemu-system-aarch64"] {
+        let session = Session::start(config("tick").qemu(qemu)).await.unwrap();
+        check_steps(&session).await;
+    }
+}
+
+async fn check_steps(session: &Session) {
     let mut debugger = session.debugger().await.unwrap();
     run_to_tick(&mut debugger).await;
     let (pc, sp) = (

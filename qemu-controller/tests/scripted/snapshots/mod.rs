@@ -185,6 +185,21 @@ async fn any_future_after_any_number_of_polls() {
     }
 }
 
+/// What a load that fails has taken apart is put together, whoever waits for it.
+#[tokio::test(start_paused = true)]
+async fn a_load_that_fails_and_is_dropped_after_any_number_of_polls() {
+    for polls in 0..8 {
+        let scene = Scene::new(Fault::Job("snapshot-load")).await;
+        scene.session.save_snapshot("boot").await.unwrap();
+        drop_after(polls, scene.session.load_snapshot("boot").into_future()).await;
+        // Waits for its turn: what was dropped has been finished then.
+        scene.session.list_snapshots().await.unwrap();
+        let what = format!("after {polls} polls");
+        check_put_back(&scene.state.lock().unwrap(), &what);
+        check_put_back(&scene.end().await, &what);
+    }
+}
+
 /// A QEMU that was attached to is not left with its card out: the session waits with closing.
 #[tokio::test(start_paused = true)]
 async fn the_last_handle_of_an_attached_session_dropped_in_the_middle() {
