@@ -14,9 +14,13 @@ use object::{
 
 use crate::error::{DebugInfoError, OpenError};
 
-/// The most that one section may decompress to. An honest one of a large firmware has some tens of
-/// MiB.
+/// The most that all compressed sections may decompress to, together. Those of a large firmware have
+/// some tens of MiB.
 const MAX_DECOMPRESSED: u64 = 512 << 20;
+
+/// The most that all other sections may have, together: they may overlap in the file. Those of a
+/// Linux kernel have half of it.
+const MAX_STORED: u64 = 2 << 30;
 
 /// What zlib can gain at most: 1032 to 1, rounded up. A header that claims more is a lie.
 const MAX_RATIO: u64 = 1040;
@@ -211,13 +215,26 @@ impl Image {
             size,
             format,
         } = section.stored;
-        if format == CompressionFormat::Zlib
-            && section.size > MAX_DECOMPRESSED.min(size.saturating_mul(MAX_RATIO))
-        {
-            return Err(failed(format!(
-                "{} bytes cannot come of {size}",
-                section.size
-            )));
+        if format == CompressionFormat::Zlib && section.size > size.saturating_mul(MAX_RATIO) {
+            let reason = format!("{} bytes cannot come of {size}", section.size);
+            return Err(failed(reason));
+        }
+        let is_stored = |section: &&Section| section.stored.format == CompressionFormat::None;
+        let all = self.sections.iter();
+        let (total, limit) = match format {
+            CompressionFormat::None => {
+                let sizes = all.filter(is_stored).map(|section| section.stored.size);
+                (sizes.fold(0, u64::saturating_add), MAX_STORED)
+            }
+            _ => {
+                let compressed = all.filter(|section| !is_stored(section));
+                let sizes = compressed.map(|section| section.size);
+                (sizes.fold(0, u64::saturating_add), MAX_DECOMPRESSED)
+            }
+        };
+        if total > limit {
+            let reason = format!("the file's sections claim {total} bytes together");
+            return Err(failed(reason));
         }
         let bytes = self
             .read(offset, size)

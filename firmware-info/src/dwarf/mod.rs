@@ -27,6 +27,10 @@ pub(crate) type Result<T, E = DebugInfoError> = std::result::Result<T, E>;
 /// file.
 const MAX_UNITS: usize = 200_000;
 
+/// No more than this of the size that a section's header claims is believed: sums of sizes do not
+/// overflow.
+const MAX_CLAIMED: u64 = 1 << 40;
+
 /// Code that the linker dropped keeps its debug information, at the address 0 or a little behind. A
 /// firmware that has code there is recognised by its symbols.
 const DROPPED_BELOW: u64 = 0x1_0000;
@@ -138,7 +142,7 @@ impl Debug {
                 .sections
                 .iter()
                 .find(|section| name.contains(&section.name));
-            found.map_or(0, |section| section.size)
+            found.map_or(0, |section| section.size.min(MAX_CLAIMED))
         };
         let info = size(SectionId::DebugInfo);
         let ranges = size(SectionId::DebugRanges) + size(SectionId::DebugRngLists);

@@ -162,14 +162,15 @@ fn scan(
     }
     let little_endian = firmware.image.little_endian;
     let mut below = None;
-    for slot in (begin..).step_by(4).take(SCANNED_WORDS) {
+    for offset in (0..).step_by(4).take(SCANNED_WORDS) {
+        let slot = begin.wrapping_add(offset);
         let word = read_word(memory, little_endian, slot, 4).ok()?;
         if is_return_address(firmware, word) {
             let mut caller = Registers::default();
             caller.xpsr = Some(0);
             (caller.msp, caller.psp) = (registers.msp, registers.psp);
             // A function pushes LR last but for what is above it, and r7 just below it.
-            caller.set(SP, slot + 4);
+            caller.set(SP, slot.wrapping_add(4));
             if let Some(r7) = below {
                 caller.set(7, r7);
             }
@@ -228,7 +229,7 @@ impl Firmware {
         };
         let mut frames = (0..memory.len()).step_by(4).filter(is_frame);
         let found = frames.next().filter(|_| frames.next().is_none())?;
-        Some(address + found as u64)
+        address.checked_add(found as u64)
     }
 }
 

@@ -301,9 +301,13 @@ impl<'a, M: Memory> Printer<'a, M> {
             (Some(offset), _) => Some(offset),
             // Up to DWARF 3: from the most significant bit of its storage.
             (None, Some(offset)) => storage.and_then(|size| {
-                (8 * at).checked_add((8 * size).checked_sub(offset)?.checked_sub(bits)?)
+                let last = size
+                    .checked_mul(8)?
+                    .checked_sub(offset)?
+                    .checked_sub(bits)?;
+                at.checked_mul(8)?.checked_add(last)
             }),
-            (None, None) => Some(8 * at),
+            (None, None) => at.checked_mul(8),
         };
         let is_plain = self.firmware.image.little_endian && (1..=64).contains(&bits);
         let Some(offset) = offset.filter(|_| is_plain) else {

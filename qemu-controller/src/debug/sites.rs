@@ -11,7 +11,7 @@ use super::Debugger;
 /// More of each than any firmware has.
 const MOST_SITES: usize = 64;
 
-/// Larger sections are looked at up to here.
+/// So much code is looked at, of all sections together.
 const MOST_CODE: u64 = 64 * 1024 * 1024;
 
 /// Where they are, by address.
@@ -65,18 +65,20 @@ impl Debugger {
 fn find(firmware: &Firmware) -> CodeSites {
     let mut found = CodeSites::default();
     let sections = firmware.sections().iter();
+    let mut left = MOST_CODE;
     for section in sections.filter(|section| section.executable && section.loaded) {
-        let mut code = vec![0; usize::try_from(section.size.min(MOST_CODE)).unwrap_or(0)];
+        let mut code = vec![0; usize::try_from(section.size.min(left)).unwrap_or(0)];
         if !firmware.is_little_endian() || !firmware.loaded(section.address, &mut code) {
             continue;
         }
+        left -= code.len() as u64;
         for (offset, site) in sites(firmware.architecture(), &code) {
             let list = match site {
                 Site::BaseWrite => &mut found.base_writes,
                 Site::Return => &mut found.returns,
             };
             if list.len() < MOST_SITES {
-                list.push(section.address + offset as u64);
+                list.push(section.address.wrapping_add(offset as u64));
             }
         }
     }

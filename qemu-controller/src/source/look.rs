@@ -41,7 +41,7 @@ const V8M: [u32; 4] = [0xd21, 0xd22, 0xd23, 0xd24];
 /// … and those of v6-M and v8-M's base line, which have no fault status registers.
 const WITHOUT_STATUS: [u32; 4] = [0xc20, 0xc21, 0xc60, 0xd20];
 
-/// So much of each section is searched for a thread's frame: half a second over the stub.
+/// So much of the data is searched for a thread's frame: half a second over the stub.
 const MOST_SEARCHED: u64 = 1024 * 1024;
 
 /// A stack pointer further below the end of its stack is not on it at all.
@@ -157,8 +157,14 @@ async fn process_stack(
     }
     let sections = firmware.sections().iter();
     let data = sections.filter(|section| section.loaded && section.writable);
+    let mut left = MOST_SEARCHED;
     for section in data {
-        let size = usize::try_from(section.size.min(MOST_SEARCHED)).ok()?;
+        let size = section.size.min(left);
+        left -= size;
+        if size == 0 {
+            continue;
+        }
+        let size = usize::try_from(size).ok()?;
         let Some(bytes) = memory.read(section.address, size).await else {
             continue;
         };

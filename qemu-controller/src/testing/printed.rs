@@ -215,16 +215,20 @@ async fn unity_test(session: &Session) -> Option<String> {
     });
     let (variable, is_wide) = variable.await.ok()??;
     let name = match is_wide {
-        true => session.read_u64(variable + 8).await.ok()?,
-        false => session.read_u32(variable + 4).await.ok()?.into(),
+        true => session.read_u64(variable.wrapping_add(8)).await.ok()?,
+        false => session
+            .read_u32(variable.wrapping_add(4))
+            .await
+            .ok()?
+            .into(),
     };
     let text = session.ask_firmware(move |firmware| {
         let mut byte = [0];
-        let bytes = (name..).map_while(|address| {
-            let is_text = firmware.loaded(address, &mut byte) && byte[0] != 0;
+        let bytes = (0..LONGEST_NAME as u64).map_while(|at| {
+            let is_text = firmware.loaded(name.wrapping_add(at), &mut byte) && byte[0] != 0;
             is_text.then_some(byte[0])
         });
-        String::from_utf8(bytes.take(LONGEST_NAME).collect()).ok()
+        String::from_utf8(bytes.collect()).ok()
     });
     let text = text.await.ok()??;
     (!text.is_empty()).then(|| unity_name(&text).into_owned())
