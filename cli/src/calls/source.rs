@@ -1,5 +1,6 @@
-//! Lines of the firmware's source: of those files alone that its debug information names, and,
-//! where machines are confined, that are in the project.
+//! Lines of the firmware's source: of those files alone that its debug information names and that are
+//! in the project. With `--any-path` as well: the path is the ELF file's word, not the user's, and
+//! might name any file of his.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -44,7 +45,10 @@ pub(crate) async fn around(
         Some(named) => Place::Line(named),
         None => Place::Address(address(&machine.session, at)?),
     };
-    let policy = policy.clone();
+    let policy = Policy {
+        confined: true,
+        ..policy.clone()
+    };
     let reading = move || {
         let unknown = |error: &dyn std::error::Error| CallError::new(Kind::Failed, chain(error));
         let (file, line): (String, u32) = match place {
