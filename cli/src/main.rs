@@ -11,7 +11,6 @@ mod coverage;
 mod ctl;
 mod debug;
 mod debugger;
-mod escape;
 mod expectation;
 mod input;
 mod limit;
@@ -38,6 +37,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
+use qemu_controller::escape;
 
 use self::args::Verb;
 use self::report::OWN_FAILURE;

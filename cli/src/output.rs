@@ -133,7 +133,7 @@ impl Log {
 pub(crate) enum Stream {
     Stdout,
     Stderr,
-    /// An RTT channel, modulo [`STREAMS`].
+    /// An RTT channel by its number modulo `STREAMS - 3`, which itself is the serial port.
     Channel(usize),
 }
 

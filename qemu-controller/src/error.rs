@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use qemu_launch::Exit;
 use qmp_proto::{DecodeError, ParseError, SendError, ServerError};
+
+use crate::escape;
 use tokio::time::Instant;
 
 /// Why a command has no result. The session goes on after all of these but [`Ended`](Self::Ended).
@@ -68,7 +70,7 @@ pub enum CommandError {
         error: ParseError,
     },
     /// A command through the human monitor, which reports failure as text inside a success.
-    #[error("the human monitor refused `{line}`: {text}")]
+    #[error("the human monitor refused `{line}`: {}", escape::each_line(.text))]
     HumanMonitor {
         /// The command line that was given.
         line: String,
@@ -151,7 +153,7 @@ impl std::fmt::Display for WaitPhase {
 #[non_exhaustive]
 pub enum SessionEnd {
     /// QEMU ended, by itself or by us.
-    #[error("{0}")]
+    #[error("{}", escape::each_line(.0))]
     Exited(Exit),
     /// The connection to the monitor was closed, by QEMU's end or otherwise, and no process is ours
     /// to ask: the session was attached, or QEMU lives on without a monitor.

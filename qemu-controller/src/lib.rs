@@ -48,11 +48,12 @@
 //! | run test cases from the same state at once | [`Session::fork`] | memory and devices; each case has a QEMU of its own |
 //! | begin another session, another day, from a state | [`Session::save_state`], [`MachineState::persist`], [`Session::start_from`] | memory and devices, in a file |
 //!
-//! Features: `source` gives symbols the source's names, `debugger` adds `Session::debugger`,
-//! `coverage` adds `QemuConfig::coverage`, `regex` lets [`Serial::expect`] take a regular
-//! expression, `qapi` adds `Session::qapi` for every typed command that QEMU has. Examples in the
-//! repository: `debug_firmware`, `debugger`, `parallel_tests`, `fresh_state`, `forked_cases`,
-//! `attach`, `blocking`.
+//! Features, none of them on by default: `debugger`; `source`, with it, for names and lines as the
+//! source has them, backtraces, fault reports and `Session::run_watched`; `coverage`; `rtt`;
+//! `defmt`; `bundle`, with `source`; `tests`, with `bundle`, `coverage` and `rtt`; `regex`, by which
+//! [`Serial::expect`] takes a regular expression; `qapi`, for `Session::qapi`, which sends every
+//! typed command that QEMU has. Examples in the repository: `debug_firmware`, `debugger`,
+//! `parallel_tests`, `fresh_state`, `forked_cases`, `attach`, `blocking`.
 //!
 //! With a `tracing` subscriber, starts, ends and readiness are logged at level `info`, each command
 //! and event at `debug`; [`QemuConfig::qmp_transcript`] writes the QMP traffic down as it was.
@@ -80,6 +81,7 @@ pub mod debug;
 #[cfg(feature = "defmt")]
 pub mod defmt;
 mod error;
+pub mod escape;
 mod fork;
 mod guest;
 #[cfg(feature = "qapi")]

@@ -78,7 +78,8 @@ pub(crate) fn list(
     Ok(Answer::Tests(TestAnswers::new(listed.collect(), more)))
 }
 
-/// Runs them, for so long at the most: those that were not run by then are named, too.
+/// Runs them, for so long at the most: of those that the ELF file lists the ones that were not run by
+/// then are named, too.
 pub(crate) async fn run(
     policy: &Policy,
     wanted: &Wanted,

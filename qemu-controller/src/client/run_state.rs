@@ -7,7 +7,7 @@ use qmp_proto::commands::{RunState, TypedEvent};
 /// Who asked for which run state. A debugger looks here whether anybody but itself has changed it.
 #[derive(Debug, Default)]
 pub(crate) struct RunRequests {
-    /// How often the turn to change it was taken.
+    /// How often the turn to change it was taken, or waited for until a deadline.
     pub(crate) turns: AtomicU64,
     /// The last command of a user: 0 for none since the debugger asked, or one of the others.
     pub(crate) last: AtomicU8,

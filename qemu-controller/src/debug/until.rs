@@ -8,6 +8,7 @@ use gdb_remote::reply::Access;
 
 use super::registers::Registers;
 use super::vectors::Fault;
+use crate::escape;
 use crate::guest::memory::Location;
 use crate::verdict::Verdict;
 
@@ -205,7 +206,10 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reason)?;
         match (self.pc, &self.place) {
-            (Some(pc), Some(place)) => write!(f, " at {pc:#x} ({place})"),
+            (Some(pc), Some(place)) => {
+                let place = escape::line(&place.to_string());
+                write!(f, " at {pc:#x} ({place})")
+            }
             (Some(pc), None) => write!(f, " at {pc:#x}"),
             (None, _) => Ok(()),
         }

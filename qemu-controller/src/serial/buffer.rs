@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Log;
+use crate::escape;
 
 /// Bytes that a port keeps for its reader: 1 MiB, a minute and a half of a UART at 115,200 baud.
 pub const SERIAL_BUFFER_BYTES: usize = 1024 * 1024;
@@ -99,21 +100,10 @@ impl Buffer {
         let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
         shown
             .iter()
-            .map(|line| format!("  {}", escaped(line)))
+            .map(|line| format!("  {}", escape::line(line.trim_matches('\r'))))
             .collect::<Vec<_>>()
             .join("\n")
     }
-}
-
-fn escaped(line: &str) -> String {
-    let escaped = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    line.trim_matches('\r').chars().map(escaped).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use qemu_launch::{Exit, ExitKind, SpawnError};
 
 use crate::error::{CommandError, SessionEnd};
+use crate::escape;
 use crate::snapshot::MachineMismatch;
 use crate::snapshot::fingerprint::joined;
 
@@ -31,7 +32,11 @@ pub enum StartError {
         error: io::Error,
     },
     /// QEMU ended before its session was ready; its own words say why.
-    #[error("QEMU ended {phase}: {exit}{}\ncommand line: {command_line}", unexplained(.exit))]
+    #[error(
+        "QEMU ended {phase}: {}{}\ncommand line: {command_line}",
+        escape::each_line(exit),
+        unexplained(.exit)
+    )]
     Exited {
         /// What the session was waiting for.
         phase: StartPhase,
@@ -104,7 +109,7 @@ pub(super) fn its_stderr(stderr: &str) -> String {
     if stderr.is_empty() {
         String::new()
     } else {
-        format!("; its stderr: {stderr}")
+        format!("; its stderr: {}", escape::each_line(&stderr))
     }
 }
 

@@ -6,6 +6,7 @@ use firmware_info::{Backtrace, FaultReport, Frame, Guess, SourceFrame};
 use serde_json::{Value, json};
 
 use crate::cores::CoreName;
+use crate::escape;
 
 /// How functions are called by which a panic or a failed assertion is reached, but are not the
 /// firmware's own code.
@@ -143,9 +144,9 @@ impl CoreReport {
         };
         match (&self.core, &self.fault, &self.panicked_in) {
             // It says so, or may be the only one.
-            (_, None, None) => escaped(&text),
-            (core, ..) if core.number == 0 && core.cluster.is_none() => escaped(&text),
-            (core, ..) => escaped(&format!("{core}: {text}")),
+            (_, None, None) => escape::line(&text),
+            (core, ..) if core.number == 0 && core.cluster.is_none() => escape::line(&text),
+            (core, ..) => escape::line(&format!("{core}: {text}")),
         }
     }
 
@@ -262,7 +263,7 @@ impl fmt::Display for CoreReport {
         }
         lines.extend(frames);
         for line in lines {
-            write!(f, "\n  {}", escaped(&line))?;
+            write!(f, "\n  {}", escape::line(&line))?;
         }
         Ok(())
     }
@@ -353,16 +354,4 @@ fn frame_json(frame: &Frame) -> Value {
         "interrupted_by": frame.interrupted_by.as_ref().map(ToString::to_string),
         "guess": frame.guess.map(|guess| guess.to_string()),
     })
-}
-
-/// What a file says may hold anything: no control character reaches a terminal.
-fn escaped(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter.is_control() {
-            true => clean.extend(letter.escape_default()),
-            false => clean.push(letter),
-        }
-    }
-    clean
 }

@@ -9,6 +9,7 @@ use crate::bundle::Written;
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 use crate::debug::Stop;
+use crate::escape;
 use crate::source::RunReport;
 use crate::source::report::CoreReport;
 
@@ -185,7 +186,7 @@ impl fmt::Display for Failure {
             Self::Exited { status, .. } => write!(f, "exited with status {status}"),
             Self::DidNotPanic => f.write_str("did not panic as expected"),
             Self::TimedOut { after, place, core } => {
-                write!(f, "timed out after {after:?}, at {place}")?;
+                write!(f, "timed out after {after:?}, at {}", escape::line(place))?;
                 match core {
                     Some(core) => write!(f, "\n{core}"),
                     None => Ok(()),

@@ -21,6 +21,7 @@ use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 #[cfg(feature = "defmt")]
 use crate::defmt::{Decoder, Filter};
+use crate::escape;
 use crate::fork::{MachineState, StateError};
 use crate::semihosting::HostError;
 use crate::session::error::StartError;
@@ -118,7 +119,7 @@ fn printed(output: &[u8]) -> String {
         [] => String::new(),
         output => format!(
             "\nit printed:\n{}",
-            String::from_utf8_lossy(output).trim_end()
+            escape::each_line(&String::from_utf8_lossy(output))
         ),
     }
 }

@@ -10,6 +10,7 @@ use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 use crate::client::transaction::Transaction;
 use crate::cores::CoreName;
 use crate::error::{CommandError, WaitPhase};
+use crate::escape;
 use crate::session::Session;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
@@ -337,7 +338,7 @@ fn write_place(
         write!(f, " at {pc:#010x}")?;
     }
     if let Some(place) = place {
-        write!(f, " in {place}")?;
+        write!(f, " in {}", escape::line(&place.to_string()))?;
     }
     if let Some(exception) = exception {
         write!(f, ", {exception}")?;
@@ -363,7 +364,7 @@ impl fmt::Display for Exception {
             None => write!(f, "in the {kind} of exception {}", self.number)?,
         }
         match &self.handler {
-            Some(handler) => write!(f, " ({handler})"),
+            Some(handler) => write!(f, " ({})", escape::line(&handler.to_string())),
             None => Ok(()),
         }
     }

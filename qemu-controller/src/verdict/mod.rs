@@ -8,6 +8,7 @@ use qemu_launch::{Exit, ExitKind, RegisterDump};
 use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 
 use crate::error::SessionEnd;
+use crate::escape;
 
 mod hang;
 mod report;
@@ -265,12 +266,10 @@ impl fmt::Display for Verdict {
             Self::ShutDown => f.write_str("the firmware shut the machine down"),
             Self::Reset => f.write_str("the firmware asked for a reset"),
             Self::Panicked => f.write_str("the firmware says that it panicked"),
-            Self::LockedUp { dump, place: None } => write!(f, "the core locked up: {dump}"),
-            Self::LockedUp {
-                dump,
-                place: Some(place),
-            } => {
-                write!(f, "the core locked up in {place}: {dump}")
+            Self::LockedUp { dump, place } => {
+                let place = place.as_ref();
+                let place = place.map_or_else(String::new, |place| format!(" in {place}"));
+                f.write_str(&escape::line(&format!("the core locked up{place}: {dump}")))
             }
             #[cfg(feature = "source")]
             Self::Faulted(core) => {
@@ -281,12 +280,13 @@ impl fmt::Display for Verdict {
                 write!(f, "a core stays in the handler of {exception}: {core}")
             }
             Self::QemuFailed(exit) => {
-                write!(f, "QEMU failed, which says nothing of the firmware: {exit}")?;
+                f.write_str("QEMU failed, which says nothing of the firmware: ")?;
+                f.write_str(&escape::each_line(exit))?;
                 let said = exit.stderr().to_string_lossy();
                 if said.is_empty() {
                     Ok(())
                 } else {
-                    write!(f, "\n{}", said.trim_end())
+                    write!(f, "\n{}", escape::each_line(&said))
                 }
             }
             Self::Stopped => f.write_str("the run was stopped before the firmware came to its end"),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Verdict;
+use crate::escape;
 use crate::session::Session;
 
 /// How a run ended, with the last lines of each port and of stderr; by
@@ -70,16 +71,8 @@ const SHOWN_LINES: usize = 10;
 /// The last lines of a text, made safe to be shown.
 fn last(text: &str) -> String {
     let lines: Vec<_> = text.trim_end().lines().collect();
-    let shown = lines.iter().skip(lines.len().saturating_sub(SHOWN_LINES));
-    let mut text = String::new();
-    for character in shown.flat_map(|line| line.chars().chain(['\n'])) {
-        match character {
-            '\n' | '\t' => text.push(character),
-            other if other.is_control() => text.extend(other.escape_default()),
-            other => text.push(other),
-        }
-    }
-    text
+    let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+    shown.iter().map(|line| escape::line(line) + "\n").collect()
 }
 
 impl fmt::Display for VerdictReport {

@@ -221,3 +221,12 @@ async fn what_only_stderr_tells_is_in_the_error() {
     )
     .await;
 }
+
+/// QEMU's words have those of others in them: of a command line, or of a firmware.
+#[tokio::test]
+async fn what_qemu_says_is_escaped() {
+    let config = QemuConfig::default().extra_args(["-device", "no\x1b]0;such\x07\u{202e}device"]);
+    let words = ["no\\u{1b}]0;such\\u{7}\\u{202e}device"];
+    let error = check(config, "escaped", &words).await;
+    assert!(!error.to_string().contains(['\x1b', '\x07', '\u{202e}']));
+}
