@@ -183,7 +183,7 @@ impl Precheck {
         })
     }
 
-    /// Takes the session's own record; of a guest that is known to be stopped nothing is asked.
+    /// Takes the session's own record. Of a guest that a debugger has stopped, events tell enough.
     pub(super) async fn from_record(
         transaction: &Transaction,
         listing: SnapshotListing,
@@ -191,7 +191,7 @@ impl Precheck {
     ) -> Result<Self, CommandError> {
         Ok(Self {
             run_state: match is_stopped {
-                true => RunState::Debug,
+                true => transaction.known_run_state(),
                 false => transaction.run_state().await?,
             },
             listing,

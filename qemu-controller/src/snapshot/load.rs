@@ -46,7 +46,7 @@ pub struct LoadSnapshot<'a> {
 pub(super) struct Options {
     pub(super) then: AfterLoad,
     pub(super) unchecked: bool,
-    /// The caller's debugger has stopped the guest: QEMU is not asked.
+    /// The caller's debugger has stopped the guest: QEMU is not asked why it is.
     pub(super) is_stopped: bool,
     /// The ports whose output from before the load is dropped, while the guest is paused: so
     /// nothing is dropped that it prints after the load.
@@ -76,8 +76,8 @@ impl<'a> LoadSnapshot<'a> {
         self
     }
 
-    /// Says that the caller's debugger has stopped the guest. QEMU is not asked what it does then,
-    /// which is a large part of a load.
+    /// Says that the caller's debugger has stopped the guest. QEMU is not asked why it is then, which
+    /// is a large part of a load.
     #[cfg(feature = "tests")]
     pub(crate) fn of_stopped(mut self) -> Self {
         self.options.is_stopped = true;

@@ -48,6 +48,7 @@ mod lines;
 mod machine;
 mod outcome;
 mod printed;
+mod reader;
 mod run;
 
 use std::time::Duration;
