@@ -7,6 +7,7 @@ mod ends;
 mod faults;
 mod forks;
 mod hand_over;
+mod reported;
 mod shared_state;
 mod verbs;
 
