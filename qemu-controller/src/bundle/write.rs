@@ -88,6 +88,9 @@ impl Recorder {
     /// The machine is started once from what was written, as [`Bundle::start`] does: that it can be
     /// is known here, and not on the day on which it is wanted. The session may have ended.
     ///
+    /// Blocks while files are written, 256 MiB of state at the most: from a thread of their own half a
+    /// folder would be left where the program ends meanwhile.
+    ///
     /// # Errors
     /// [`BundleError::File`]. What cannot be had is no error: [`Written::missing`] names it.
     pub async fn write(
