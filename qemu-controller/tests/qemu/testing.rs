@@ -1,10 +1,14 @@
 //! The tests of an `embedded-test` binary, one by one on machines that boot once.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use qemu_controller::testing::{Isolation, Outcome, TestCase, TestResult, TestRun, embedded_tests};
+use qemu_controller::testing::{
+    FirmwareTests, Isolation, Outcome, PrintedTests, TestCase, TestResult, TestRun, embedded_tests,
+    firmware_tests,
+};
 use qemu_controller::{QemuConfig, Semihosting};
 
 use crate::support::{DEADLINE, image, long};
@@ -80,6 +84,40 @@ fn the_list_is_what_the_binary_says() {
     assert_eq!(find("hangs::asleep").timeout, Some(Duration::from_secs(1)));
     assert!(find("ignored::as_it_says").ignored);
     assert!(embedded_tests(image("tick")).unwrap().is_none());
+}
+
+#[test]
+fn a_firmware_s_file_shows_what_tests_it_has() {
+    let printed = |kind| Some(FirmwareTests::Printed(kind));
+    for (name, expected) in [
+        ("outcomes", Some(FirmwareTests::Listed(tests()))),
+        ("printed", None),
+        ("../unity/uart", printed(PrintedTests::Unity)),
+        ("../unity/groups", printed(PrintedTests::Unity)),
+        ("../defmt/test-rtt-fails", printed(PrintedTests::Defmt)),
+        // It logs by defmt, and has no tests.
+        ("../defmt/uart", None),
+    ] {
+        assert_eq!(firmware_tests(fixture(name)).unwrap(), expected, "{name}");
+    }
+}
+
+/// Of what a test costs, what is asked of QEMU is nearly all.
+#[tokio::test]
+async fn before_a_test_qemu_is_asked_nothing_but_to_load() {
+    let mut transcript = tempfile::NamedTempFile::new().unwrap();
+    let config = config(fixture("empty")).qmp_transcript_to(transcript.reopen().unwrap());
+    let tests = embedded_tests(fixture("empty")).unwrap().unwrap();
+    let results = TestRun::new(config).threads(1).run(&tests, |_| {}).await;
+    let results = results.unwrap();
+    assert!(results.iter().all(|result| result.outcome.is_success()));
+    let mut text = String::new();
+    transcript.read_to_string(&mut text).unwrap();
+    let sent = |command: &str| text.matches(&format!(r#""execute":"{command}""#)).count();
+    let (loads, dismissals) = (sent("snapshot-load"), sent("job-dismiss"));
+    assert_eq!((loads, dismissals), (tests.len() - 1, tests.len()));
+    let others = text.matches(r#""execute""#).count() - loads - dismissals;
+    assert!(others < tests.len(), "{others} other commands");
 }
 
 #[tokio::test(flavor = "multi_thread")]
