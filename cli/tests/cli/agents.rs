@@ -620,6 +620,17 @@ fn tests_source_lines_and_bundles() {
     assert!(children(client.program()).is_empty());
     client.end();
 
+    // Firmware of any folder, but the paths in it are not the user's words.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut client = Client::start(&["--any-path"], elsewhere.path());
+    let faults = root.join("firmware-info/fixtures/faults/faults.elf");
+    let start = json!({ "firmware": faults, "machine": "stm32vldiscovery" });
+    client.ask("start", &start).unwrap();
+    let refused = client.ask("source_lines", &json!({ "at": "lockup" }));
+    let refused = refused.unwrap_err();
+    assert!(refused.contains("is not in the project"), "{refused}");
+    client.end();
+
     // Built elsewhere, as `/fixtures`: the end of the path is in the project.
     let mut client = Client::start(&[], &root.join("firmware-info"));
     let faults = "fixtures/faults/faults.elf";

@@ -18,6 +18,9 @@ const THUMB: u32 = 1 << 24;
 /// Bit 9 of a stacked xPSR: a word was left out to align the frame.
 const REALIGNED: u32 = 1 << 9;
 
+/// Bits 21 to 23 of xPSR are 0.
+const RESERVED: u32 = 7 << 21;
+
 /// So far below its end a stack that has overflowed is looked for.
 const MAX_OVERFLOW: u64 = 64 * 1024;
 /// So many words are looked at for a return address.
@@ -83,7 +86,14 @@ pub(super) fn exception(
     if exc_return & NO_ADDITIONAL == 0 {
         frame = frame.wrapping_add(0x28) & 0xffff_ffff;
     }
-    let mut stacked = match Stacked::read(firmware, frame, memory) {
+    let read = match Stacked::read(firmware, frame, memory) {
+        // v8-M: below the stack's limit register it is not.
+        Ok(stacked) if !stacked.was_pushed() => Err(End::NotCode {
+            address: stacked.pc.into(),
+        }),
+        read => read,
+    };
+    let mut stacked = match read {
         Ok(stacked) => stacked,
         Err(end) => return scan(firmware, registers, frame, memory).ok_or(end),
     };
@@ -269,6 +279,12 @@ impl Stacked {
                 realigned: false,
             },
         })
+    }
+
+    /// Not what memory holds that nothing was written to: zeros, or a pattern that an operating
+    /// system fills its stacks with.
+    fn was_pushed(&self) -> bool {
+        self.xpsr & RESERVED == 0 && (self.pc, self.lr, self.xpsr) != (0, 0, 0)
     }
 
     fn step(self, handler: &Registers, cfa: u64, guess: bool) -> Step {

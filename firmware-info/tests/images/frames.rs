@@ -1,7 +1,7 @@
 //! Backtraces as a real gdb-multiarch has them, at many stops of many images;
 //! `fixtures/record-frames.sh` recorded them.
 
-use firmware_info::{End, MemoryPieces, Registers};
+use firmware_info::{End, Guess, MemoryPieces, Registers};
 
 use crate::compare::{Comparison, compare, stops};
 use crate::{firmware, fixture_text};
@@ -102,6 +102,42 @@ fn an_unknown_psp_ends_a_backtrace_in_words() {
             firmware.backtrace(&registers, &mut memory).end.to_string()
         });
     assert!(ends.into_iter().any(|end| end == "PSP is not known"));
+}
+
+/// Below the limit register of a v8-M stack nothing is pushed: what lies there, zeros or a pattern,
+/// is no frame.
+#[test]
+fn what_was_never_written_is_no_frame() {
+    let firmware = firmware("faults/faults");
+    let limit = firmware.stack_bounds().unwrap().limit.unwrap().0;
+    let table = firmware.vector_table().unwrap();
+    let hard_fault = table.vectors.iter().find(|vector| vector.number == 3);
+    let handler = hard_fault.unwrap().address;
+    let bytes = |at: u64| {
+        let mut word = [0; 4];
+        firmware.loaded(at, &mut word).then_some(word)
+    };
+    let is_call =
+        |at: &u64| bytes(*at).is_some_and(|word| word[1] & 0xf8 == 0xf0 && word[3] & 0xd0 == 0xd0);
+    let reset = table.reset().unwrap();
+    let call = (reset..).step_by(2).find(is_call).unwrap();
+    for fill in [0, 0xa5] {
+        let mut r = [0; 16];
+        (r[13], r[14], r[15]) = (limit as u32, 0xffff_fff9, handler as u32);
+        let mut registers = Registers::arm(r);
+        registers.xpsr = Some(3);
+        let mut memory = |address: u64, buffer: &mut [u8]| {
+            buffer.fill(fill);
+            if address == limit + 0x40 {
+                buffer.copy_from_slice(&(call as u32 + 5).to_le_bytes());
+            }
+            true
+        };
+        let backtrace = firmware.backtrace(&registers, &mut memory);
+        let caller = &backtrace.frames[1];
+        assert_eq!(caller.guess, Some(Guess::StackScan), "{backtrace}");
+        assert_eq!(caller.pc, call + 4, "{backtrace}");
+    }
 }
 
 #[test]
