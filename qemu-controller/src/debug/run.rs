@@ -26,7 +26,7 @@ use super::error::DebugError;
 use super::questions::Question;
 use super::stub::Point;
 use super::until::{Stop, StopReason, Until};
-use super::wanted::Wanted;
+use super::wanted::{Wanted, breakpoint};
 use super::{Debugger, UNSURE, Verb};
 use crate::client::command::instant_after;
 use crate::client::run_state::RunRequests;
@@ -350,13 +350,33 @@ impl Debugger {
                 self.turns = turns;
                 // QEMU 10.0 says nothing of a stop at a breakpoint after a monitor's `cont`.
                 let is_of_before = state == RunState::Debug && signal(&last) != SIGTRAP;
-                return Ok(Moved::Stopped(last.filter(|_| !is_of_before)));
+                let last = last.filter(|_| !is_of_before);
+                if last.is_none() {
+                    self.select_core_at_point().await?;
+                }
+                return Ok(Moved::Stopped(last));
             }
             // Somebody stopped it for a moment, a save for example.
             verb.turn = None;
             by_monitor = true;
             stub.note(true);
         }
+    }
+
+    /// Of several cores, makes the one that is at a breakpoint the current one: where QEMU says
+    /// nothing of a stop, it does not say whose it is.
+    async fn select_core_at_point(&mut self) -> Result<(), DebugError> {
+        let (2.., Some(current)) = (self.attachment.cores.len(), self.thread) else {
+            return Ok(());
+        };
+        for core in self.attachment.cores.clone() {
+            self.select(core).await?;
+            let here = breakpoint(self.pc().await?);
+            if self.attachment.stub.state().points.contains(&here) {
+                return Ok(());
+            }
+        }
+        self.select(current).await
     }
 
     async fn stop_at_deadline(&mut self, verb: &mut Verb) -> Result<Moved, DebugError> {

@@ -1,7 +1,7 @@
 //! Other architectures: a program of three instructions, written into their RAM by the debugger.
 
 use qemu_controller::debug::{Access, Debugger, Id, StopReason, ThreadId, Until};
-use qemu_controller::{QemuConfig, Session};
+use qemu_controller::{QemuConfig, RunState, Session};
 
 use crate::support::DEADLINE;
 
@@ -299,6 +299,53 @@ async fn a_fault_of_a_hart_of_another_cluster_is_met_at_its_own_vector() {
         ("illegal instruction", Some(ram + 0x20))
     );
     assert_eq!(debugger.read_register("mscratch").await.unwrap(), 0x1002);
+}
+
+/// QEMU 10.0 says nothing of a stop after a monitor's `cont`, and so not whose it is; what it said of
+/// the save's stop names the other one.
+#[tokio::test]
+async fn the_core_at_a_breakpoint_is_the_current_one_after_a_save_in_the_run() {
+    let (session, mut debugger, [first, other]) =
+        clusters("qemu-system-riscv64", "sifive_u", &["-bios", "none"]).await;
+    // One hart loops here; at 0x10 the other counts to 16 million, and comes to 0x20.
+    let (ram, nop) = (0x8000_0000, 0x13);
+    // lui t1, 0x1000; addi t0, t0, 1; bne t0, t1, to it; nop; at 0x20 a loop
+    let program = [
+        0x6f,
+        0,
+        0,
+        0,
+        0x0100_0337,
+        0x0012_8293,
+        0xfe62_9ee3,
+        nop,
+        0x6f_u32,
+    ];
+    let bytes: Vec<u8> = program.iter().flat_map(|word| word.to_le_bytes()).collect();
+    debugger.write_memory(ram, &bytes).await.unwrap();
+    for (hart, pc) in [(first, ram + 0x10), (other, ram)] {
+        debugger.select_thread(hart).await.unwrap();
+        debugger.write_register("pc", pc).await.unwrap();
+        debugger
+            .write_register("mscratch", core_value(hart))
+            .await
+            .unwrap();
+    }
+    let run = debugger.run_until([Until::reaches(ram + 0x20)], DEADLINE);
+    let (stop, ()) = tokio::join!(run, async {
+        let mut state = session.watch_run_state();
+        let runs = state.wait_for(|state| *state == RunState::Running);
+        runs.await.unwrap();
+        session.save_snapshot("in-the-run").await.unwrap();
+        assert!(session.query_status().await.unwrap().running);
+    });
+    let stop = stop.unwrap();
+    assert!(matches!(stop.reason, StopReason::Reached { .. }), "{stop}");
+    assert_eq!(stop.pc, Some(ram + 0x20));
+    assert_eq!(
+        debugger.read_register("mscratch").await.unwrap(),
+        core_value(first)
+    );
 }
 
 #[tokio::test]
