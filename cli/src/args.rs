@@ -263,7 +263,7 @@ fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
     let Some(options) = options else {
         return (words, Vec::new());
     };
-    let mut words = words.into_iter();
+    let mut words = words.into_iter().peekable();
     let mut ours: Vec<OsString> = words.by_ref().take(2).collect();
     let mut arguments = Vec::new();
     let mut has_firmware = false;
@@ -271,6 +271,14 @@ fn split(words: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
         if word == "--" {
             ours.push(word);
             break;
+        }
+        // `--gdb free`: the address would be taken for the firmware, or for an argument of it.
+        let is_address = |next: &OsString| next.to_str().is_some_and(|next| gdb(next).is_ok());
+        if word == "--gdb"
+            && let Some(address) = words.next_if(is_address)
+        {
+            ours.push([word, address].join(OsStr::new("=")));
+            continue;
         }
         let is_word = !word.as_encoded_bytes().starts_with(b"-") || word == "-";
         match option(options, &word) {
@@ -462,6 +470,14 @@ mod tests {
 
     #[test]
     fn options_with_an_optional_value_never_take_the_firmware() {
+        for words in [["--gdb", "free", "a.elf"], ["a.elf", "--gdb", "free"]] {
+            let run = parsed(&words).unwrap();
+            assert_eq!(run.gdb, Some(Endpoint::free_port()));
+            assert_eq!(
+                (run.firmware, run.arguments),
+                (Some("a.elf".into()), vec![])
+            );
+        }
         let run = parsed(&["--gdb", "--json", "--deterministic", "--reboot", "a.elf"]).unwrap();
         assert_eq!(run.firmware.as_deref(), Some(Path::new("a.elf")));
         assert_eq!(run.gdb, Some(Endpoint::loopback(1234)));

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use qemu_controller::Session;
 use qemu_controller::debug::{Debugger, Stop, StopReason, Until};
+use qemu_controller::{QemuConfig, Session};
 
 use super::config;
 use crate::support::DEADLINE;
@@ -185,4 +185,49 @@ async fn a_write_to_a_device_is_done_or_refused() {
         written.unwrap();
         assert_eq!(there, [0x34, 0x12, 0, 0]);
     }
+}
+
+/// grisp 33 and probe-rs 1211: a breakpoint at an endless loop of one instruction was not left, or
+/// the loop was.
+#[tokio::test]
+async fn a_loop_of_one_instruction_is_met_again_and_again() {
+    // nop; b to itself
+    let (_session, mut debugger) = prepared(&[NOP, 0xe7fe], &[]).await;
+    for skip in [0, 0, 3] {
+        let stop = run(&mut debugger, Until::reaches(CODE + 2).skip(skip)).await;
+        let StopReason::Reached { hits, .. } = stop.reason else {
+            panic!("{stop}")
+        };
+        assert_eq!((hits, stop.pc), (skip + 1, Some(CODE + 2)));
+        assert_eq!(step(&mut debugger).await, CODE + 2);
+    }
+}
+
+/// probe-run 76: of an ARMv6-M core, which has no VTOR, no fault was told.
+#[tokio::test]
+async fn a_core_without_vtor_takes_its_faults_at_the_table_at_zero() {
+    let config = QemuConfig::default()
+        .machine("microbit")
+        .cpu("cortex-m0")
+        .memory("16K")
+        .start_paused(true)
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let (code, handler) = (0x2000_0000, 0x2000_0100);
+    write(&mut debugger, code, &[NOP, 0xde00]).await;
+    write(&mut debugger, handler, &[0xe7fe]).await;
+    let vector = (handler as u32 | 1).to_le_bytes();
+    debugger.write_memory(4 * 3, &vector).await.unwrap();
+    for (name, value) in [("sp", 0x2000_2000), ("pc", code)] {
+        debugger.write_register(name, value).await.unwrap();
+    }
+    // Thumb, which a core that began without a vector is not in.
+    debugger.write_register("xpsr", 0x0100_0000).await.unwrap();
+    let stop = run(&mut debugger, Until::faults()).await;
+    let StopReason::Faulted { fault, .. } = &stop.reason else {
+        panic!("{stop}")
+    };
+    assert_eq!((fault.name, stop.pc), ("HardFault", Some(handler)));
 }
