@@ -25,7 +25,7 @@ use super::staying::{SAMPLE, Sampled, Staying};
 use super::witness::{Sight, Witness};
 use crate::client::command::instant_after;
 use crate::cores::CoreName;
-use crate::debug::{Cause, Debugger, StopReason, Until};
+use crate::debug::{Cause, DebugError, Debugger, StopReason, Until};
 use crate::session::Session;
 use crate::verdict::Verdict;
 
@@ -299,7 +299,6 @@ impl<W: Witness> Watch<'_, W> {
             if self.staying.is_some() {
                 deadline = deadline.min(SAMPLE);
             }
-            // A firmware without symbols has no panics, an architecture without faults none.
             let mut until = match wanted {
                 true => vec![Until::faults(), Until::panics()],
                 false => vec![Until::faults()],
@@ -320,7 +319,10 @@ impl<W: Witness> Watch<'_, W> {
                     self.modes.clear();
                     continue;
                 }
-                Err(_) if wanted && self.debugger.backtrace().await.is_ok() => {
+                // Nothing says where panics come to, or nothing is there.
+                Err(DebugError::Stripped | DebugError::Place(_) | DebugError::NoMemory { .. })
+                    if wanted =>
+                {
                     wanted = false;
                     continue;
                 }
