@@ -8,8 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::calls::{Call, CallError};
-use crate::escape;
-use crate::report::OWN_FAILURE;
+use crate::report::{OWN_FAILURE, complain, print};
 use crate::serve::{DEFAULT, check_folder, socket};
 
 /// The server bounds each call itself, by less than this.
@@ -61,17 +60,7 @@ pub(crate) fn ask(ctl: Ctl) -> u8 {
         Some(Ok(error)) => return complain(&error.message, REFUSED),
         Some(Err(error)) => return complain(&error.to_string(), OWN_FAILURE),
     };
-    match writeln!(io::stdout(), "{text}") {
-        Ok(()) => status,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
-        Err(error) => complain(&format!("stdout: {error}"), OWN_FAILURE),
-    }
-}
-
-fn complain(words: &str, status: u8) -> u8 {
-    // Without a stderr there is nobody to say it to.
-    let _ = writeln!(io::stderr(), "qemu-controller: {}", escape::lines(words));
-    status
+    print(&format!("{text}\n"), status)
 }
 
 fn answer(mut ctl: Ctl) -> Result<Value, String> {

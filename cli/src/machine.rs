@@ -322,10 +322,15 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
     {
         return failure;
     }
-    if let StartError::Exited { exit, .. } = &error
-        && exit.stderr().to_string_lossy().contains("sandbox")
-    {
-        return Failure::NoSandbox(Box::new(error));
+    if let StartError::Exited { exit, .. } = &error {
+        let said = exit.stderr().to_string_lossy();
+        if lacks_sandbox(&said) {
+            return Failure::NoSandbox(Box::new(error));
+        }
+        // QEMU 10.0, of the boards whose sound is no property on 7.2 (xlnx-zcu102).
+        if said.contains("no default audio driver available") {
+            return Failure::NoAudio(Box::new(error));
+        }
     }
     let program = settings
         .qemu
@@ -375,6 +380,17 @@ fn known(program: &Path, machine: &str) -> bool {
     // Properties may follow.
     let name = machine.split(',').next().unwrap_or_default();
     machines.is_none_or(|machines| machines.iter().any(|known| known.name == name))
+}
+
+/// Whether this is how a QEMU ends that was built without seccomp, or that the kernel lets have none.
+fn lacks_sandbox(said: &str) -> bool {
+    let words = [
+        "There is no option group 'sandbox'",
+        "-sandbox support is not enabled in this QEMU binary",
+        "seccomp support is disabled",
+        "failed to install seccomp syscall filter",
+    ];
+    words.iter().any(|words| said.contains(words))
 }
 
 /// What QEMU said, where that is more than the error has.

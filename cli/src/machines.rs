@@ -1,27 +1,17 @@
 //! `machines`: what the installed QEMU has.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use qemu_controller::qemu_launch::discover::{AskError, Qemu};
 
 use crate::escape;
-use crate::report::{OWN_FAILURE, chain};
+use crate::report::{OWN_FAILURE, chain, complain, print};
 
 /// Prints the machines of this QEMU; the exit status.
 pub(crate) fn list(program: &Path) -> u8 {
-    let table = match table(program) {
-        Ok(table) => table,
-        Err(error) => {
-            // Without a stderr there is nobody to say it to.
-            let words = escape::line(&chain(&error));
-            let _ = writeln!(std::io::stderr(), "qemu-controller: {words}");
-            return OWN_FAILURE;
-        }
-    };
-    match std::io::stdout().write_all(table.as_bytes()) {
-        Ok(()) => 0,
-        Err(_) => OWN_FAILURE,
+    match table(program) {
+        Ok(table) => print(&table, 0),
+        Err(error) => complain(&chain(&error), OWN_FAILURE),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `mcp`: the calls as tools of the Model Context Protocol, on stdin and stdout.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rmcp::model::{
     Resource, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig, Tool,
     ToolAnnotations,
 };
-use rmcp::service::{RequestContext, RoleServer};
+use rmcp::service::{RequestContext, RoleServer, ServerInitializeError};
 use rmcp::{ServerHandler, ServiceExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -27,7 +27,7 @@ use crate::calls::{
 };
 use crate::config_file;
 use crate::escape;
-use crate::report::{Failure, OWN_FAILURE, Reporter};
+use crate::report::{Failure, OWN_FAILURE, Reporter, complain};
 use crate::settings::SemihostingMode;
 use crate::signals::Signals;
 
@@ -65,12 +65,7 @@ const UNREAD: Duration = Duration::from_secs(5);
 pub(crate) fn serve(mcp: &Mcp) -> u8 {
     match run(mcp) {
         Ok(status) => status,
-        Err(failure) => {
-            let words = escape::lines(&failure.to_string());
-            // Without a stderr there is nobody to say it to.
-            let _ = writeln!(io::stderr(), "qemu-controller: {words}");
-            OWN_FAILURE
-        }
+        Err(failure) => complain(&failure.to_string(), OWN_FAILURE),
     }
 }
 
@@ -104,15 +99,22 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
             ended: Arc::clone(&ended),
         };
         let served = async {
-            let service = server.serve((input, output)).await.ok()?;
-            service.waiting().await.ok()
+            match server.serve((input, output)).await {
+                Ok(service) => {
+                    // However it went on: a client that goes is no failure.
+                    let _ = service.waiting().await;
+                    0
+                }
+                Err(ServerInitializeError::ConnectionClosed(_)) => 0,
+                Err(error) => complain(&format!("no handshake: {error}"), OWN_FAILURE),
+            }
         };
         let unread = async {
             ended.notified().await;
             sleep(UNREAD).await;
         };
         let status = tokio::select! {
-            _ = served => 0,
+            status = served => status,
             () = unread => 0,
             signal = signals.next() => 128 + signal,
         };

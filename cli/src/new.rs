@@ -4,14 +4,13 @@
 //! what is made.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use clap::Args;
 
 use crate::debug;
-use crate::escape;
-use crate::report::OWN_FAILURE;
+use crate::report::{OWN_FAILURE, complain, print};
 
 /// Make a crate whose `cargo run` and `cargo test` go through QEMU
 ///
@@ -94,17 +93,9 @@ pub(crate) fn new(new: &New) -> u8 {
                  qemu-controller debug target/thumbv7m-none-eabi/debug/{name}\n\n\
                  Once, if it is missing: rustup target add thumbv7m-none-eabi"
             );
-            match writeln!(io::stdout(), "{words}") {
-                Ok(()) => 0,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 141,
-                Err(_) => OWN_FAILURE,
-            }
+            print(&format!("{words}\n"), 0)
         }
-        Err(words) => {
-            // Without a stderr there is nobody to say it to.
-            let _ = writeln!(io::stderr(), "qemu-controller: {}", escape::lines(&words));
-            OWN_FAILURE
-        }
+        Err(words) => complain(&words, OWN_FAILURE),
     }
 }
 

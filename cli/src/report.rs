@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,22 @@ pub(crate) const OWN_FAILURE: u8 = 125;
 /// Nobody reads what is printed: the exit status of a program that SIGPIPE ends.
 const CLOSED: u8 = 128 + 13;
 
+/// Prints what was asked for; the exit status.
+pub(crate) fn print(text: &str, status: u8) -> u8 {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => status,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => CLOSED,
+        Err(error) => complain(&Failure::Stdout(error).words(), OWN_FAILURE),
+    }
+}
+
+/// Says on stderr why something was not done; the exit status.
+pub(crate) fn complain(words: &str, status: u8) -> u8 {
+    // Without a stderr there is nobody to say it to.
+    let _ = writeln!(io::stderr(), "qemu-controller: {}", escape::lines(words));
+    status
+}
+
 /// What prevented a run, or cut it short without being the firmware's doing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -57,6 +73,10 @@ pub(crate) enum Failure {
          --semihosting=full runs the firmware without"
     )]
     NoSandbox(#[source] Box<StartError>),
+    #[error(
+        "QEMU wants to be told where this board's sound goes: `-- -audio none` plays it to nobody"
+    )]
+    NoAudio(#[source] Box<StartError>),
     #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]
     PortInUse { address: SocketAddr, owner: String },
     #[error(transparent)]

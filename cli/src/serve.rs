@@ -17,8 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::calls::{Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request};
 use crate::config_file;
-use crate::escape;
-use crate::report::{OWN_FAILURE, Reporter};
+use crate::report::{OWN_FAILURE, Reporter, complain};
 use crate::settings::{SemihostingMode, Settings};
 use crate::signals::Signals;
 
@@ -169,11 +168,7 @@ pub(crate) fn in_runtime(work: impl Future<Output = Result<u8, String>>) -> u8 {
         }
         Err(error) => Err(error.to_string()),
     };
-    status.unwrap_or_else(|words| {
-        // Without a stderr there is nobody to say it to.
-        let _ = writeln!(io::stderr(), "qemu-controller: {}", escape::lines(&words));
-        OWN_FAILURE
-    })
+    status.unwrap_or_else(|words| complain(&words, OWN_FAILURE))
 }
 
 async fn run(serve: Serve) -> Result<u8, String> {

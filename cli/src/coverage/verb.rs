@@ -9,7 +9,7 @@ use qemu_controller::coverage::Coverage;
 use super::file::{self, LcovFile};
 use super::summary;
 use crate::escape;
-use crate::report::{Failure, OWN_FAILURE};
+use crate::report::{Failure, OWN_FAILURE, complain, print};
 
 /// Add up and read coverage files, of `run --coverage` or of other tools (lcov)
 #[derive(Args, Debug)]
@@ -49,18 +49,9 @@ enum What {
 
 /// The exit status.
 pub(crate) fn run(verb: CoverageVerb) -> u8 {
-    let printed = done(verb).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(Failure::Stdout(error)),
-    });
-    match printed {
-        Ok(()) => 0,
-        Err(failure) => {
-            let words = escape::lines(&failure.words());
-            // Without a stderr there is nobody to say it to.
-            let _ = writeln!(io::stderr(), "qemu-controller: {words}");
-            OWN_FAILURE
-        }
+    match done(verb) {
+        Ok(text) => print(&text, 0),
+        Err(failure) => complain(&failure.words(), OWN_FAILURE),
     }
 }
 

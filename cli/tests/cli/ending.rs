@@ -160,4 +160,18 @@ fn a_qemu_without_a_sandbox_is_refused_with_the_way_out() {
         "{}",
         said.stderr
     );
+    let words = "qemu-system-arm: could not load kernel '/home/me/sandbox/a.elf'";
+    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
+    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
+    assert!(!said.stderr.contains("no sandbox"), "{}", said.stderr);
+    assert!(said.stderr.contains("could not load"), "{}", said.stderr);
+}
+
+#[test]
+fn a_board_whose_sound_has_nowhere_to_go_is_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = "qemu-system-arm: no default audio driver available";
+    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
+    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
+    assert!(said.stderr.contains("-- -audio none"), "{}", said.stderr);
 }

@@ -1,6 +1,7 @@
 //! The machine that a firmware runs on where none is named, and machines that begin without one.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::{Call, Said, image};
 
@@ -82,6 +83,25 @@ fn a_machine_may_begin_with_its_rom_alone() {
     assert!(stderr.contains("at 0x00000000"), "{stderr}");
     let Said { stderr, .. } = Call::new(["--machine", "virt"]).ends_with(125);
     assert!(stderr.contains("<FIRMWARE>"), "{stderr}");
+}
+
+#[test]
+fn a_list_that_nobody_reads_ends_as_a_closed_pipe_does() {
+    let tests = "TN:\nSF:a.c\nDA:1,1\nend_of_record\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), tests).unwrap();
+    let file = file.path().to_str().unwrap();
+    for words in [["machines"].as_slice(), &["coverage", "summary", file]] {
+        let (reader, stdout) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
+            .args(words)
+            .stdout(stdout)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(141), "{words:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
+    }
 }
 
 #[test]

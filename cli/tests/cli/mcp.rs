@@ -181,6 +181,27 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 /// An agent's whole way: it finds the bug by breakpoint, watchpoint, backtrace and fault report,
 /// changes memory, and proves the cure, on a fork too.
 #[test]
+fn a_client_that_begins_otherwise_is_told_and_the_server_fails() {
+    let project = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
+        .arg("mcp")
+        .current_dir(project.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let hello = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": {
+        "requestId": 1,
+    } });
+    writeln!(child.stdin.take().unwrap(), "{hello}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("no handshake"), "{said}");
+}
+
+#[test]
 fn an_agent_finds_a_bug_and_proves_the_cure() {
     for (board, cause) in BOARDS {
         let mut client = Client::start(&[], &folder());
