@@ -180,7 +180,7 @@ pub(crate) enum Call {
         /// A number, decimal or 0x...
         value: String,
     },
-    /// Read memory; the guest may run. A device may take a read of its registers for a request
+    /// Read memory as core 0 sees it; the guest may run. A device may take a read for a request
     ReadMemory {
         /// A symbol (also NAME+0x10) or an address (0x...)
         at: String,
