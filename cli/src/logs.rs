@@ -419,6 +419,7 @@ impl Printer {
                 .print_bytes(Stream::of(&self.channel), shown.as_bytes())
                 .await?;
         }
+        output.until_ending(reporter.room()).await;
         let object = json!({ "event": "log", "channel": self.channel.to_string(), "text": text });
         reporter.say(None, &object).map_err(Cut::Failed)
     }
@@ -429,6 +430,7 @@ impl Printer {
         output: &Output,
         reporter: &Reporter,
     ) -> Result<(), Cut> {
+        output.until_ending(reporter.room()).await;
         let Decoded::Line(line) = decoded else {
             let words = format!("{}: {decoded}", self.channel);
             let object =

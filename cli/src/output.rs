@@ -39,6 +39,9 @@ const CHUNK_BYTES: usize = 16 * 1024;
 /// How long a search may go on once the run is to end: until then QEMU may wait for the output.
 const SEARCH: Duration = Duration::from_millis(500);
 
+/// So much waits for stdout or the log before the firmware does.
+const BACKLOG_BYTES: usize = 64 * 1024;
+
 /// So much may wait for stdout or the log when the firmware is not held up any more.
 const LEFT_BYTES: usize = 1024 * 1024;
 
@@ -235,9 +238,9 @@ impl Output {
 
     /// Waits until stdout and the log take more.
     async fn room(&self) {
-        self.stdout.room().await;
+        self.stdout.below(BACKLOG_BYTES).await;
         if let Some(log) = &self.log {
-            log.writer.room().await;
+            log.writer.below(BACKLOG_BYTES).await;
         }
     }
 
@@ -253,10 +256,7 @@ impl Output {
         let mut chunk = vec![0; CHUNK_BYTES];
         let mut phase = self.phase.subscribe();
         loop {
-            tokio::select! {
-                () = self.room() => {}
-                () = self.reached(Phase::Ending) => {}
-            }
+            self.until_ending(self.room()).await;
             let ended = *phase.borrow_and_update() == Phase::Ended;
             let read = if ended {
                 // Not by the runtime, which may not know yet that there is something.
@@ -290,22 +290,22 @@ impl Output {
 
     /// Prints a line that may have colours, which are for stdout alone.
     pub(crate) async fn print_coloured(&self, stream: Stream, text: &str) -> Result<(), Cut> {
-        self.make_room().await;
+        self.until_ending(self.room()).await;
         self.send(text.as_bytes());
         self.tap(stream, without_colours(text).as_bytes()).await
     }
 
     /// Prints what came by another way than the pipe.
     pub(crate) async fn print_bytes(&self, stream: Stream, bytes: &[u8]) -> Result<(), Cut> {
-        self.make_room().await;
+        self.until_ending(self.room()).await;
         self.send(bytes);
         self.tap(stream, bytes).await
     }
 
     /// Waits until there is room, or the run is to end.
-    async fn make_room(&self) {
+    pub(crate) async fn until_ending(&self, room: impl Future<Output = ()>) {
         tokio::select! {
-            () = self.room() => {}
+            () = room => {}
             () = self.reached(Phase::Ending) => {}
         }
     }

@@ -31,6 +31,10 @@ const SIGSYS: i32 = nix::sys::signal::Signal::SIGSYS as i32;
 /// How long a stderr that takes nothing is waited for.
 const UNREAD: Duration = Duration::from_secs(2);
 
+/// So much waits for stderr and the verdict's file before nothing more is read for them: more than
+/// a program leaves there that reads stdout to its end first.
+const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+
 /// The exit status for our own failures: as of `timeout`, `env` and others that run a program.
 pub(crate) const OWN_FAILURE: u8 = 125;
 
@@ -446,6 +450,14 @@ impl Reporter {
             .unwrap_or_else(PoisonError::into_inner);
         afterwords.push(words);
         self.add(object)
+    }
+
+    /// Waits until stderr and the verdict's file take more.
+    pub(crate) async fn room(&self) {
+        self.stderr.below(BACKLOG_BYTES).await;
+        if let Json::File(_, writer) = &self.json {
+            writer.below(BACKLOG_BYTES).await;
+        }
     }
 
     /// Passes on what the firmware prints to its stderr.

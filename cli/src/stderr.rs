@@ -9,14 +9,19 @@ use crate::output::{Cut, Output, Stream};
 use crate::report::Reporter;
 
 /// Prints what the firmware prints to stderr, and with `verbose` what QEMU says there, until QEMU
-/// is gone.
+/// is gone. While nobody takes it, QEMU's stderr is not read, and what is lost by that is counted:
+/// QEMU never waits for it.
 pub(crate) async fn print(
     mut lines: StderrLines,
     verbose: bool,
     output: &Output,
     reporter: &Reporter,
 ) -> Result<(), Cut> {
-    while let Some(line) = lines.next().await {
+    loop {
+        output.until_ending(reporter.room()).await;
+        let Some(line) = lines.next().await else {
+            return Ok(());
+        };
         if line.dropped_before > 0 {
             let lost = line.dropped_before;
             let words = format!("{lost} bytes that came on QEMU's stderr are lost");
@@ -37,5 +42,4 @@ pub(crate) async fn print(
             .tap(Stream::Stderr, format!("{}\n", line.text).as_bytes())
             .await?;
     }
-    Ok(())
 }

@@ -15,9 +15,6 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// So much waits for a reader before the firmware does.
-const BACKLOG_BYTES: usize = 64 * 1024;
-
 /// So much is written at once: a pipe takes all of it or nothing.
 const WRITE_BYTES: usize = 4096;
 
@@ -79,9 +76,9 @@ impl Writer {
         self.state.backlog.load(Ordering::Acquire)
     }
 
-    /// Waits until there is room for more.
-    pub(crate) async fn room(&self) {
-        self.until(|state| state.backlog.load(Ordering::Acquire) < BACKLOG_BYTES)
+    /// Waits until fewer bytes than that wait.
+    pub(crate) async fn below(&self, bytes: usize) {
+        self.until(|state| state.backlog.load(Ordering::Acquire) < bytes)
             .await;
     }
 

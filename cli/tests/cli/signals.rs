@@ -158,6 +158,42 @@ fn while_stdout_is_stuck() {
     assert_eq!(running.end().status.code(), Some(130));
 }
 
+/// What nobody reads on stderr does not fill the memory.
+#[cfg(target_os = "linux")]
+#[test]
+fn while_stderr_is_stuck() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let mut running = Call::image("stderr-flood", []).stderr(writer).start();
+    let qemu = running.qemu();
+    let figure = |pid: u32, file: &str, name: &str| {
+        let lines = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        let line = lines.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.unwrap().split_whitespace().next().unwrap();
+        number.parse::<u64>().unwrap()
+    };
+    crate::support::until("100 MB", || {
+        (figure(qemu, "io", "wchar:") > 100_000_000).then_some(())
+    });
+    let kilobytes = figure(running.id(), "status", "VmRSS:");
+    assert!(kilobytes < 64 * 1024, "{kilobytes} KB");
+    running.signal(Signal::INT);
+    assert_eq!(running.end().status.code(), Some(130));
+}
+
+/// A firmware that prints without a pause leaves the timeout and signals their turn.
+#[test]
+fn while_stderr_is_flooded() {
+    for option in ["--json", "--verbose"] {
+        let file = tempfile::tempfile().unwrap();
+        let call = Call::image("stderr-flood", ["--timeout=0.5s", option]);
+        call.stderr(file).ends_with(124);
+    }
+    let mut running = Call::image("stderr-flood", []).start();
+    running.stderr.until("flood 64.");
+    running.signal(Signal::INT);
+    assert_eq!(running.end().status.code(), Some(130));
+}
+
 /// A full pipe of 16 pages holds more than half of each: a piece that does not fit behind another
 /// gets a page of its own.
 fn until_full(reader: &std::io::PipeReader) {

@@ -49,6 +49,8 @@ pub struct StderrLine {
 impl StderrLines {
     /// The next line; `None` when QEMU has closed its stderr. May be dropped at any point.
     pub async fn next(&mut self) -> Option<StderrLine> {
+        // A flood would leave the other futures of the task, such as a deadline, no turn.
+        tokio::task::coop::consume_budget().await;
         let line = self.lines.next_line().await?;
         self.is_fatal |= line.text.starts_with("qemu: fatal: ");
         Some(StderrLine {
