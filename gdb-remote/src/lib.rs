@@ -27,6 +27,7 @@
 //! | [`link`] | acknowledgments and resends |
 //! | [`reply`] | what stubs reply: features, stop replies, thread ids |
 //! | [`target`] | target descriptions: architecture and registers |
+//! | [`Target::undescribed`](target::Target::undescribed) | registers of targets that stubs do not describe |
 //! | [`handshake`] | the first questions of every client |
 //! | [`client`] | a debugger's requests and the guest's stops |
 
@@ -39,6 +40,7 @@ pub mod target;
 #[cfg(any(test, feature = "_testing"))]
 #[doc(hidden)]
 pub mod testing;
+mod undescribed;
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

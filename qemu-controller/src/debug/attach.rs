@@ -83,7 +83,8 @@ pub(super) struct Attachment {
 /// Cores that are described alike. The stub calls it a process.
 pub(super) struct Cluster {
     process: Option<Id>,
-    /// Empty where the stub describes them not, or not so that it can be read.
+    /// Empty where the stub describes them not, or not so that it can be read, and nobody else
+    /// knows them.
     pub(super) target: Target,
     pub(super) layout: Arc<Layout>,
 }
@@ -270,6 +271,10 @@ impl Attachment {
     }
 
     fn add_cluster(&mut self, core: Option<ThreadId>, target: Target) {
+        let target = match target.registers.is_empty() {
+            true => Target::undescribed(&self.arch).unwrap_or(target),
+            false => target,
+        };
         self.clusters.push(Cluster {
             process: core.and_then(|core| core.process),
             layout: Layout::new(&target, self.big_endian),

@@ -93,6 +93,9 @@ impl Debugger {
                 (Question::Insert((kind, address, size)), Err(_)) if kind >= PointKind::Write => {
                     return Err(DebugError::NoWatchpoint { address, size });
                 }
+                (Question::Register(number), Err(RequestError::Unsupported)) => {
+                    self.register_among_all(number).await?
+                }
                 // One that QEMU does not have is out.
                 (Question::Remove(_), Err(_)) => Vec::new(),
                 (question, Err(error)) => {
@@ -199,6 +202,17 @@ impl Debugger {
 
     pub(super) async fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
         self.ask_one(Question::Memory(address, length)).await
+    }
+
+    /// A register from the reply to `g`: a stub of 7.2 that describes none has no `p`.
+    async fn register_among_all(&self, number: u32) -> Result<Vec<u8>, DebugError> {
+        let what = Question::Registers.what();
+        let Reply::Bytes(all) = self.ask(what, Client::read_registers).await? else {
+            return Ok(Vec::new());
+        };
+        let mut split = self.target().split(&all).into_iter();
+        let found = split.find(|(register, _)| register.number == number);
+        Ok(found.map_or(Vec::new(), |(_, bytes)| bytes.to_vec()))
     }
 
     /// Finds the first address that cannot be read: the stub refuses a whole packet.
