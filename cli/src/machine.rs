@@ -314,7 +314,7 @@ fn own_option(word: &str, option: &'static str) -> Failure {
     }
 }
 
-/// Why it did not start, in the program's words where there are better ones than the library's.
+/// Why a run did not start, in the program's words where there are better ones than the library's.
 pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Failure {
     let text = chain(&error);
     if let StartError::Launch(SpawnError::Spec(_)) = &error
@@ -322,6 +322,19 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
     {
         return failure;
     }
+    if let Some(option) = refused_test_option(&text, run) {
+        return Failure::TestOptions(format!(
+            "{option} came behind `--`, where QEMU's own arguments are: those of a firmware and its \
+             tests come right behind FIRMWARE"
+        ));
+    }
+    let program = settings.qemu.as_deref();
+    let program = program.unwrap_or(Path::new("qemu-system-arm"));
+    not_started(error, program, settings.machine.as_deref())
+}
+
+/// Why this machine of this QEMU did not start.
+pub(crate) fn not_started(error: StartError, program: &Path, machine: Option<&str>) -> Failure {
     if let StartError::Exited { exit, .. } = &error {
         let said = exit.stderr().to_string_lossy();
         if lacks_sandbox(&said) {
@@ -331,24 +344,16 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
         if said.contains("no default audio driver available") {
             return Failure::NoAudio(Box::new(error));
         }
-    }
-    let program = settings
-        .qemu
-        .as_deref()
-        .unwrap_or(Path::new("qemu-system-arm"));
-    match &settings.machine {
-        Some(machine) if matches!(error, StartError::Exited { .. }) && !known(program, machine) => {
-            Failure::UnknownMachine {
-                machine: machine.clone(),
+        if let Some(machine) = machine.filter(|machine| !known(program, machine)) {
+            return Failure::UnknownMachine {
+                machine: machine.to_owned(),
                 program: program.to_owned(),
-            }
+            };
         }
-        _ if is_for_another_cpu(&error) => Failure::OtherCpu(error),
-        _ if let Some(option) = refused_test_option(&text, run) => Failure::TestOptions(format!(
-            "{option} came behind `--`, where QEMU's own arguments are: those of a firmware and its \
-                 tests come right behind FIRMWARE"
-        )),
-        _ => Failure::Start {
+    }
+    match is_for_another_cpu(&error) {
+        true => Failure::OtherCpu(error),
+        false => Failure::Start {
             said: said(&error),
             error: Box::new(error),
         },

@@ -11,6 +11,7 @@ use qemu_controller::{QemuConfig, Session};
 use super::error::{CallError, Kind};
 use super::machine::Machine;
 use super::printed::Printed;
+use crate::machine::not_started;
 use crate::open::{account, look};
 use crate::report::chain;
 use crate::settings::SemihostingMode;
@@ -62,6 +63,13 @@ pub(crate) struct Wanted {
     pub(crate) deterministic: Option<u8>,
 }
 
+/// On what a firmware is run.
+struct Board {
+    program: PathBuf,
+    machine: Option<String>,
+    cpu: Option<String>,
+}
+
 impl Policy {
     /// The path of a file or folder, if it is one that may be read.
     pub(crate) fn file(&self, wanted: &Path) -> Result<PathBuf, CallError> {
@@ -89,51 +97,57 @@ impl Policy {
         }
     }
 
-    /// The machine that is wanted, or that the configuration file says, or that the firmware fits.
+    /// QEMU and the board that are wanted, or that the configuration file says, or that the firmware
+    /// fits.
+    fn board(&self, wanted: &Wanted, firmware: &Path) -> Result<Board, CallError> {
+        let defaults = &self.defaults;
+        let fitting = fitting_machines(firmware);
+        let fitting = fitting.map_err(|error| CallError::new(Kind::Invalid, chain(&error)))?;
+        let fitting = fitting.first();
+        let machine = wanted.machine.clone().or(defaults.machine.clone());
+        let program = match (&wanted.qemu, &defaults.qemu, fitting) {
+            (Some(qemu), ..) if !qemu.starts_with("qemu-system-") => {
+                let message = format!("{qemu:?} is no QEMU, such as qemu-system-arm");
+                return Err(CallError::new(Kind::Invalid, message));
+            }
+            (Some(qemu), ..) => PathBuf::from(qemu),
+            (None, Some(qemu), _) => qemu.clone(),
+            // Its QEMU, where only the board was named.
+            (None, None, Some(fitting)) => fitting.program.clone().into(),
+            (None, None, None) => {
+                let message = "no known board fits this firmware; name qemu and machine";
+                return Err(CallError::new(Kind::Invalid, message));
+            }
+        };
+        let named = machine.is_some() || wanted.qemu.is_some() || defaults.qemu.is_some();
+        let fitting = fitting.filter(|_| !named);
+        Ok(Board {
+            program,
+            machine: machine.or(fitting.map(|fitting| fitting.machine.to_owned())),
+            cpu: fitting.and_then(|fitting| fitting.cpu.map(str::to_owned)),
+        })
+    }
+
+    /// The machine with this firmware on that board.
     pub(crate) fn machine(&self, wanted: &Wanted) -> Result<QemuConfig, CallError> {
+        Ok(self.machine_and_board(wanted)?.0)
+    }
+
+    fn machine_and_board(&self, wanted: &Wanted) -> Result<(QemuConfig, Board), CallError> {
         let path = self.file(&wanted.firmware)?;
         let plain = [&wanted.machine, &wanted.cpu, &wanted.memory, &wanted.qemu];
         for name in plain.into_iter().flatten() {
             plain_name(name)?;
         }
+        let board = self.board(wanted, &path)?;
         let defaults = &self.defaults;
-        let fitting = fitting_machines(&path);
-        let fitting = fitting.map_err(|error| CallError::new(Kind::Invalid, chain(&error)))?;
-        let board = wanted.machine.clone().or(defaults.machine.clone());
-        let named = board.is_some() || wanted.qemu.is_some() || defaults.qemu.is_some();
-        let (qemu, machine, cpu) = match fitting.first() {
-            Some(first) if !named => (
-                first.program.clone(),
-                Some(first.machine.to_owned()),
-                first.cpu.map(str::to_owned),
-            ),
-            // Its QEMU, where only the board was named.
-            Some(first) => (first.program.clone(), board, None),
-            None => {
-                let message = "no known board fits this firmware; name qemu and machine";
-                let qemu = wanted
-                    .qemu
-                    .clone()
-                    .or(defaults.qemu.as_ref().map(|_| String::new()));
-                let qemu = qemu.ok_or_else(|| CallError::new(Kind::Invalid, message))?;
-                (qemu, board, None)
-            }
-        };
-        let qemu = match (&wanted.qemu, &defaults.qemu) {
-            (Some(qemu), _) if !qemu.starts_with("qemu-system-") => {
-                let message = format!("{qemu:?} is no QEMU, such as qemu-system-arm");
-                return Err(CallError::new(Kind::Invalid, message));
-            }
-            (Some(qemu), _) => PathBuf::from(qemu),
-            (None, Some(qemu)) => qemu.clone(),
-            (None, None) => PathBuf::from(qemu),
-        };
-        let mut config = controlled(QemuConfig::default().qemu(qemu).firmware(path))
+        let mut config = controlled(QemuConfig::default().qemu(&board.program).firmware(path))
             .extra_args(&defaults.qemu_args);
-        if let Some(machine) = machine {
+        if let Some(machine) = &board.machine {
             config = config.machine(machine);
         }
-        if let Some(cpu) = wanted.cpu.clone().or(defaults.cpu.clone()).or(cpu) {
+        let cpu = wanted.cpu.as_ref().or(defaults.cpu.as_ref());
+        if let Some(cpu) = cpu.or(board.cpu.as_ref()) {
             config = config.cpu(cpu);
         }
         if let Some(memory) = wanted.memory.as_ref().or(defaults.memory.as_ref()) {
@@ -142,7 +156,7 @@ impl Policy {
         if let Some(shift) = wanted.deterministic.or(defaults.deterministic) {
             config = config.deterministic(shift);
         }
-        Ok(self.sandboxed(config))
+        Ok((self.sandboxed(config), board))
     }
 
     fn sandboxed(&self, config: QemuConfig) -> QemuConfig {
@@ -156,10 +170,14 @@ impl Policy {
     pub(crate) async fn start(&self, wanted: &Wanted) -> Result<Machine, CallError> {
         let (printed, transcript) = (Printed::default(), Printed::default());
         let has_semihosting = self.semihosting != SemihostingMode::Off;
-        let config = self.semihosting.of(self.machine(wanted)?);
+        let (config, board) = self.machine_and_board(wanted)?;
+        let config = self.semihosting.of(config);
         let config = config.qmp_transcript_to(transcript.clone());
         let session = Session::start(record(config, &printed, has_semihosting)).await;
-        let session = session.map_err(|error| CallError::new(Kind::Failed, chain(&error)))?;
+        let session = session.map_err(|error| {
+            let failure = not_started(error, &board.program, board.machine.as_deref());
+            CallError::new(Kind::Failed, failure.words())
+        })?;
         Ok(Machine::new(session, printed, transcript, has_semihosting))
     }
 

@@ -186,6 +186,24 @@ fn what_is_refused_says_why_and_what_to_do() {
     assert_eq!(second.status.code(), Some(125));
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("is served already"), "{said}");
+    // In the words that `run` has.
+    let unknown = "qemu-system-arm knows no machine 'nope'";
+    let tick = image("tick");
+    let third = program(server.runtime.path())
+        .args(["serve", "--session=third", "--machine=nope"])
+        .arg(&tick)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&third.stderr);
+    assert!(said.contains(unknown), "{said}");
+    let start = [
+        "start",
+        tick.to_str().unwrap(),
+        "--on=other",
+        "--machine=nope",
+    ];
+    let said = server.refuses(1, &start);
+    assert!(said.contains(unknown), "{said}");
     // What is no request, or never one.
     for bytes in [
         &b"nonsense\n"[..],

@@ -21,6 +21,7 @@ use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 #[cfg(feature = "defmt")]
 use crate::defmt::{Decoder, Filter};
+use crate::error::with_causes;
 use crate::escape;
 use crate::fork::{MachineState, StateError};
 use crate::semihosting::HostError;
@@ -325,7 +326,7 @@ impl Worker {
                 }
                 None => self.machine().await.map_err(|error| {
                     failed_boots += 1;
-                    chain(&error)
+                    with_causes(&error)
                 }),
             };
             let result = match result {
@@ -352,7 +353,7 @@ impl Worker {
                             }
                             result
                         }
-                        Err(error) => without_run(Failure::Machine(chain(&error))),
+                        Err(error) => without_run(Failure::Machine(with_causes(&error))),
                     }
                 }
                 Err(why) => without_run(Failure::Machine(why)),
@@ -382,15 +383,4 @@ impl Worker {
 
 fn without_run(failure: Failure) -> TestResult {
     TestResult::without_run(Outcome::Failed(failure))
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
