@@ -198,6 +198,11 @@ pub(crate) enum Call {
     Backtrace {},
     /// Of each core of a paused guest: where it is, why it faulted if it did, and its stack
     CoreReports {},
+    /// Make a core of a paused guest the one that the other calls look at and step, until it runs
+    SelectCore {
+        /// Its number, from 0 on, as core_reports has it
+        core: usize,
+    },
     /// Save the whole machine under a name, to come back to; it is gone with the machine
     SaveSnapshot {
         /// 1 to 64 of A-Z a-z 0-9 . _ : -

@@ -138,6 +138,7 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
             let reports = machine.debugger().await?.core_reports().await?;
             Ok(Answer::cores(&reports))
         }
+        Call::SelectCore { core } => select_core(machine, core).await,
         Call::SaveSnapshot { name, overwrite } => {
             let session = session.with_deadline(STATE);
             let save = session.save_snapshot(&name);
@@ -287,6 +288,17 @@ async fn read_registers(machine: &Machine, names: &[String]) -> Result<Answer, C
         registers.push(Register { name, value });
     }
     Ok(Answer::Registers { registers })
+}
+
+async fn select_core(machine: &Machine, core: usize) -> Result<Answer, CallError> {
+    let mut debugger = machine.debugger().await?;
+    let threads = debugger.threads().await?;
+    let Some(&thread) = threads.get(core) else {
+        let count = threads.len();
+        return Err(invalid(format!("there is no core {core}: it has {count}")));
+    };
+    debugger.select_thread(thread).await?;
+    Ok(Answer::done(format!("core {core} is selected")))
 }
 
 async fn expect(machine: &Machine, text: &str, wait: Duration) -> Result<Answer, CallError> {

@@ -66,12 +66,13 @@ impl Hands for Client {
 }
 
 /// Of each call the arguments that are words of their own.
-const POSITIONAL: [(&str, &[&str]); 13] = [
+const POSITIONAL: [(&str, &[&str]); 14] = [
     ("start", &["firmware"]),
     ("read_memory", &["at", "length"]),
     ("write_memory", &["at", "hex"]),
     ("write_register", &["name", "value"]),
     ("read_registers", &["names"]),
+    ("select_core", &["core"]),
     ("save_snapshot", &["name"]),
     ("load_snapshot", &["name"]),
     ("delete_snapshot", &["name"]),

@@ -152,6 +152,31 @@ fn a_bug_is_found_and_cured_call_by_call() {
     }
 }
 
+/// A hart without an FPU beside one that has one.
+#[test]
+fn a_core_is_selected_until_the_guest_runs() {
+    let words = ["--qemu=qemu-system-riscv64", "--machine=sifive_u"];
+    let firmware =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-info/fixtures/same/rv64.elf");
+    let server = Server::start(&[words[0], words[1], firmware.to_str().unwrap()]);
+    server.says(&["run-until", "--reaches", "add"]);
+    let hart = |expected: &str| {
+        let said = server.says(&["read-registers", "mhartid"]);
+        assert!(said.contains(expected), "{said}");
+    };
+    assert!(server.says(&["core-reports"]).contains("core 1"));
+    server.says(&["select-core", "0"]);
+    hart("0x0");
+    server.says(&["select-core", "1"]);
+    hart("0x1");
+    server.says(&["step-instruction"]);
+    hart("0x1");
+    let said = server.refuses(1, &["select-core", "7"]);
+    assert!(said.contains("there is no core 7: it has 2"), "{said}");
+    server.says(&["select-core", "0"]);
+    hart("0x0");
+}
+
 #[test]
 fn what_is_refused_says_why_and_what_to_do() {
     let server = Server::start(&[image("tick").to_str().unwrap()]);
