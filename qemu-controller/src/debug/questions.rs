@@ -2,6 +2,7 @@
 //! another go to QEMU together: each that waits for the one before costs a wake-up of both sides.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use gdb_remote::client::{Client, PointKind, Reply, RequestError, SendError};
 use gdb_remote::target::{Register, Target};
@@ -94,7 +95,12 @@ impl Debugger {
                     return Err(DebugError::NoWatchpoint { address, size });
                 }
                 (Question::Register(number), Err(RequestError::Unsupported)) => {
-                    self.register_among_all(number).await?
+                    let (all, place) = self.among_all(number).await?;
+                    all[place].to_vec()
+                }
+                (Question::WriteRegister(number, value), Err(RequestError::Unsupported)) => {
+                    self.write_among_all(number, value).await?;
+                    Vec::new()
                 }
                 // One that QEMU does not have is out.
                 (Question::Remove(_), Err(_)) => Vec::new(),
@@ -204,15 +210,34 @@ impl Debugger {
         self.ask_one(Question::Memory(address, length)).await
     }
 
-    /// A register from the reply to `g`: a stub of 7.2 that describes none has no `p`.
-    async fn register_among_all(&self, number: u32) -> Result<Vec<u8>, DebugError> {
+    /// All registers (`g`), and where one of them is: a stub of 7.2 that describes none has neither
+    /// `p` nor `P`.
+    async fn among_all(&self, number: u32) -> Result<(Vec<u8>, Range<usize>), DebugError> {
         let what = Question::Registers.what();
         let Reply::Bytes(all) = self.ask(what, Client::read_registers).await? else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0..0));
         };
-        let mut split = self.target().split(&all).into_iter();
-        let found = split.find(|(register, _)| register.number == number);
-        Ok(found.map_or(Vec::new(), |(_, bytes)| bytes.to_vec()))
+        let mut end = 0;
+        for (register, bytes) in self.target().split(&all) {
+            let begin = end;
+            end += bytes.len();
+            if register.number == number {
+                return Ok((all, begin..end));
+            }
+        }
+        Ok((Vec::new(), 0..0))
+    }
+
+    async fn write_among_all(&self, number: u32, value: &[u8]) -> Result<(), DebugError> {
+        let (mut all, place) = self.among_all(number).await?;
+        let what = "writing registers";
+        if place.len() != value.len() {
+            let error = RequestError::Unsupported;
+            return Err(DebugError::Refused { what, error });
+        }
+        all[place].copy_from_slice(value);
+        let write = |client: &mut Client| client.write_registers(&all);
+        self.ask(what, write).await.map(drop)
     }
 
     /// Finds the first address that cannot be read: the stub refuses a whole packet.
