@@ -16,43 +16,47 @@ impl Target {
     /// The registers of an architecture (QEMU's name of it, as `query-target` has it) whose stub
     /// describes none; `None` where they are not known, either.
     ///
-    /// They are MIPS's alone: QEMU sends those that gdb expects of every MIPS stub, up to the
-    /// floating point ones, each as wide as the core. Seen with QEMU 7.2 and 10.0.
+    /// Of MIPS, those that gdb expects of every stub, up to the floating point ones, each as wide
+    /// as the core. Of Xtensa, whose registers depend on the core's configuration, the one that is
+    /// first in each: `pc`. Seen with QEMU 7.2 and 10.0.
     #[must_use]
     pub fn undescribed(architecture: &str) -> Option<Self> {
-        let bits = match architecture {
-            "mips" | "mipsel" => 32,
-            "mips64" | "mips64el" => 64,
+        let registers = match architecture {
+            "mips" | "mipsel" => mips(32),
+            "mips64" | "mips64el" => mips(64),
+            "xtensa" | "xtensaeb" => vec![Register {
+                name: "pc".to_owned(),
+                bits: 32,
+                number: 0,
+                feature: "org.gnu.gdb.xtensa.core".to_owned(),
+            }],
             _ => return None,
         };
-        let floats = (0..32).map(|number| format!("f{number}"));
-        let named = |names: &[&str]| {
-            names
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect::<Vec<_>>()
-        };
-        let names = named(&MIPS_GENERAL)
-            .into_iter()
-            .chain(named(&MIPS_SYSTEM))
-            .chain(floats)
-            .chain(named(&["fsr", "fir"]));
-        let registers = names.zip(0..).map(|(name, number)| Register {
-            feature: match number {
-                38.. => "org.gnu.gdb.mips.fpu",
-                32 | 35 | 36 => "org.gnu.gdb.mips.cp0",
-                _ => "org.gnu.gdb.mips.cpu",
-            }
-            .to_owned(),
-            name,
-            bits,
-            number,
-        });
         Some(Self {
-            architecture: Some("mips".to_owned()),
-            registers: registers.collect(),
+            architecture: None,
+            registers,
         })
     }
+}
+
+fn mips(bits: u32) -> Vec<Register> {
+    let general = MIPS_GENERAL.map(str::to_owned).into_iter();
+    let system = MIPS_SYSTEM.map(str::to_owned);
+    let floats = (0..32).map(|number| format!("f{number}"));
+    let names = general.chain(system).chain(floats);
+    let names = names.chain(["fsr", "fir"].map(str::to_owned));
+    let registers = names.zip(0..).map(|(name, number)| Register {
+        feature: match number {
+            38.. => "org.gnu.gdb.mips.fpu",
+            32 | 35 | 36 => "org.gnu.gdb.mips.cp0",
+            _ => "org.gnu.gdb.mips.cpu",
+        }
+        .to_owned(),
+        name,
+        bits,
+        number,
+    });
+    registers.collect()
 }
 
 #[cfg(test)]
@@ -79,6 +83,6 @@ mod tests {
         }
         let wide = Target::undescribed("mips64").unwrap();
         assert!(wide.registers.iter().all(|register| register.bits == 64));
-        assert_eq!(Target::undescribed("xtensa"), None);
+        assert_eq!(Target::undescribed("sh4"), None);
     }
 }

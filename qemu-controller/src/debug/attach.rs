@@ -41,7 +41,7 @@ impl Command for QueryTarget {
 }
 
 /// QEMU's targets whose words begin with their highest byte.
-const BIG_ENDIAN: [&str; 12] = [
+const BIG_ENDIAN: [&str; 13] = [
     "hppa",
     "m68k",
     "microblaze",
@@ -54,6 +54,7 @@ const BIG_ENDIAN: [&str; 12] = [
     "sh4eb",
     "sparc",
     "sparc64",
+    "xtensaeb",
 ];
 
 /// More clusters than any machine of QEMU's has.
