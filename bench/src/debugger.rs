@@ -203,13 +203,11 @@ impl Bare {
         measure(&packets("vCont;s:p1.1 pf"))?;
         measure(&packets("g"))?;
         measure(&packets(&format!("m{counter:x},40")))?;
-        // As much as a packet takes, twice and the rest.
-        let piece = (0x1000 - 8) / 2;
+        // As much as a packet takes, twice.
+        let piece = 0x1000 / 2;
         measure(&packets(&format!(
-            "m{counter:x},{piece:x} m{:x},{piece:x} m{:x},{:x}",
-            counter + piece,
-            counter + 2 * piece,
-            4096 - 2 * piece
+            "m{counter:x},{piece:x} m{:x},{piece:x}",
+            counter + piece
         )))?;
         measure(&packets(&format!(
             "Z0,{start:x},2 vCont;s:p1.1 c pf z0,{start:x},2"

@@ -508,9 +508,15 @@ impl Client {
         size.clamp(64, DEFAULT_MAX_PAYLOAD)
     }
 
+    /// How many bytes of memory one packet brings at most: two digits for each.
+    #[must_use]
+    pub fn memory_piece(&self) -> usize {
+        self.packet_size() / 2
+    }
+
     /// The packet, and how much it asks for.
     fn memory_question(&self, address: u64, length: usize) -> (String, usize) {
-        let piece = length.min(self.packet_size().saturating_sub(8) / 2);
+        let piece = length.min(self.memory_piece());
         (format!("m{address:x},{piece:x}"), piece)
     }
 

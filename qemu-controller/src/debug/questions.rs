@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use gdb_remote::client::{Client, PointKind, Reply, RequestError, SendError};
+use gdb_remote::client::{Client, MAX_MEMORY, PointKind, Reply, RequestError, SendError};
 use gdb_remote::target::{Register, Target};
 
 use super::error::DebugError;
@@ -207,7 +207,16 @@ impl Debugger {
     }
 
     pub(super) async fn memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
-        self.ask_one(Question::Memory(address, length)).await
+        if !(1..=MAX_MEMORY).contains(&length) {
+            return self.ask_one(Question::Memory(address, length)).await;
+        }
+        let piece = self.attachment.stub.memory_piece();
+        let questions = (0..length).step_by(piece).map(|at| {
+            let address = address.wrapping_add(at as u64);
+            Question::Memory(address, piece.min(length - at))
+        });
+        let questions: Vec<_> = questions.collect();
+        Ok(self.ask_all(&questions).await?.concat())
     }
 
     /// All registers (`g`), and where one of them is: a stub of 7.2 that describes none has neither

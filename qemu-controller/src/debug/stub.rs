@@ -312,6 +312,11 @@ impl Stub {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
+    /// How many bytes of memory one packet brings at most.
+    pub(super) fn memory_piece(&self) -> usize {
+        self.state().client.memory_piece()
+    }
+
     /// Whether no answer is awaited, and all was written.
     pub(super) fn is_idle(&self) -> bool {
         self.state().is_idle()

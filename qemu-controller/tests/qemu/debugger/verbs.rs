@@ -40,6 +40,15 @@ async fn a_breakpoint_is_met_and_what_is_there_is_seen_and_changed() {
     let flash = debugger.read_memory(0, 5000).await.unwrap();
     debugger.write_memory(0x8000, &flash).await.unwrap();
     assert_eq!(debugger.read_memory(0x8000, 5000).await.unwrap(), flash);
+    // In many packets at once; the monitor's way is another one.
+    let all = debugger.read_memory(0, 200_001).await.unwrap();
+    assert_eq!(all, session.read_memory(0_u64, 200_001).await.unwrap());
+    // What ends in the middle of one: where it ends is told.
+    let beyond = debugger.read_memory(0x2000_0000, 100_000).await;
+    let beyond = beyond.unwrap_err().to_string();
+    assert!(beyond.contains("0x20010000"), "{beyond}");
+    let much = debugger.read_memory(0, usize::MAX).await.unwrap_err();
+    assert!(much.to_string().contains("16777216"), "{much}");
 
     let stop = run_to_tick(&mut debugger).await;
     assert!(
