@@ -156,7 +156,7 @@ async fn a_and_risc_v_profiles_are_debugged_alike() {
 
 #[tokio::test]
 async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() {
-    // The stubs of the last three have no target description; all registers of MIPS and the place
+    // The stubs of the last four have no target description; all registers of MIPS and the place
     // of Xtensa are known all the same.
     for (qemu, machine, cpu, memory, described) in [
         ("qemu-system-avr", "uno", "avr5-avr-cpu", "2K", true),
@@ -164,6 +164,7 @@ async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() 
         ("qemu-system-m68k", "virt", "m68040", "128M", true),
         ("qemu-system-mips", "malta", "24Kf", "128M", true),
         ("qemu-system-xtensa", "sim", "dc232b", "128M", true),
+        ("qemu-system-xtensaeb", "sim", "fsf", "128M", false),
         ("qemu-system-sh4", "r2d", "sh7751r", "64M", false),
     ] {
         let config = QemuConfig::default()
@@ -187,9 +188,15 @@ async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() 
             }
             Err(error) => {
                 let error = error.to_string();
-                let words = "the guest has no register 'pc'; it has none by name: this QEMU's stub \
-                             does not describe the target";
-                assert_eq!(error, words, "{qemu}");
+                let words = match machine {
+                    // The place is known by name, and this core's stub has no registers at all.
+                    "sim" => ["reading registers: the stub does not know", "with E14"],
+                    _ => {
+                        ["has no register 'pc'; it has none by name: this QEMU's stub does not"; 2]
+                    }
+                };
+                let says = words.iter().any(|words| error.contains(words));
+                assert!(says, "{qemu}: {error}");
                 false
             }
         };
