@@ -12,12 +12,8 @@
 use std::fmt;
 
 use crate::link::Link;
-use crate::packet::DEFAULT_MAX_PAYLOAD;
 use crate::reply::{Feature, Features, StopReply, is_error};
 use crate::target::{Target, TargetReader};
-
-/// How many bytes of a target description are asked for at once, if the stub names no packet size.
-const PIECE: usize = 1024;
 
 /// What a stub said of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,7 +79,6 @@ pub struct Handshake {
     wants_target: bool,
     identity: StubIdentity,
     reader: TargetReader,
-    piece: usize,
 }
 
 impl Default for Handshake {
@@ -103,7 +98,6 @@ impl Handshake {
             wants_target: true,
             identity: StubIdentity::default(),
             reader: TargetReader::new(),
-            piece: PIECE,
         }
     }
 
@@ -198,10 +192,6 @@ impl Handshake {
         if link.decoder().noise() > 0 && features.iter().next().is_none() {
             return false;
         }
-        if let Some(size) = features.packet_size() {
-            // A reply is `m`, the piece (each byte perhaps escaped), and a frame of four.
-            self.piece = (size.saturating_sub(8) / 2).clamp(16, DEFAULT_MAX_PAYLOAD / 2);
-        }
         let no_ack = features.supports("QStartNoAckMode");
         self.identity.features = features;
         if no_ack {
@@ -252,7 +242,10 @@ impl Handshake {
     }
 
     fn ask_for_target(&mut self, link: &mut Link) {
-        match self.reader.question(self.piece) {
+        match self
+            .reader
+            .question(self.identity.features.description_piece())
+        {
             Some(question) => self.ask(link, Step::Target, question),
             None => {
                 self.identity.target = self.reader.finish().ok();

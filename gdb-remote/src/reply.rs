@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use crate::packet::DEFAULT_MAX_PAYLOAD;
+
+/// How many bytes of a target description are asked for at once, if the stub names no packet size.
+const DESCRIPTION_PIECE: usize = 1024;
+
 /// What `qSupported` offered, in the stub's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Features {
@@ -73,6 +78,16 @@ impl Features {
             Feature::Value(digits) => usize::from_str_radix(digits, 16).ok(),
             _ => None,
         }
+    }
+
+    /// How many bytes of a target description one reply has room for: it is `m`, the piece (each
+    /// byte perhaps escaped), and a frame of four.
+    #[must_use]
+    pub fn description_piece(&self) -> usize {
+        let size = self.packet_size();
+        size.map_or(DESCRIPTION_PIECE, |size| {
+            (size.saturating_sub(8) / 2).clamp(16, DEFAULT_MAX_PAYLOAD / 2)
+        })
     }
 
     /// Every feature, in the stub's order.

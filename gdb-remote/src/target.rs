@@ -7,6 +7,7 @@
 //! know namespaces refuse.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use quick_xml::Reader;
 use quick_xml::XmlVersion;
@@ -69,19 +70,25 @@ impl Target {
     /// Takes the reply to `g` apart: the registers in the order of their numbers, as far as the
     /// bytes go.
     #[must_use]
-    pub fn split<'a>(&'a self, mut bytes: &'a [u8]) -> Vec<(&'a Register, &'a [u8])> {
+    pub fn split<'a>(&'a self, bytes: &'a [u8]) -> Vec<(&'a Register, &'a [u8])> {
+        let places = self.places().into_iter();
+        let split = places.map_while(|(register, place)| Some((register, bytes.get(place)?)));
+        split.collect()
+    }
+
+    /// Where each register is in the reply to `g`, in the order of their numbers. A reply may end
+    /// before the last of them: those of co-processors are mostly not in it.
+    #[must_use]
+    pub fn places(&self) -> Vec<(&Register, Range<usize>)> {
         let mut registers: Vec<&Register> = self.registers.iter().collect();
         registers.sort_by_key(|register| register.number);
-        let mut split = Vec::new();
-        for register in registers {
-            let Some((value, rest)) = bytes.split_at_checked(register.bits.div_ceil(8) as usize)
-            else {
-                break;
-            };
-            split.push((register, value));
-            bytes = rest;
-        }
-        split
+        let mut end = 0_usize;
+        let places = registers.into_iter().map(|register| {
+            let begin = end;
+            end = end.saturating_add(register.bits.div_ceil(8) as usize);
+            (register, begin..end)
+        });
+        places.collect()
     }
 
     /// The core's own registers, without those of co-processors and the system: what every debugger

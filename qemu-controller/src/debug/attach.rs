@@ -60,9 +60,6 @@ const BIG_ENDIAN: [&str; 13] = [
 /// More clusters than any machine of QEMU's has.
 const MOST_CLUSTERS: u32 = 16;
 
-/// What is asked for at once of a description, at most.
-const MAX_DESCRIPTION_PIECE: usize = 64 * 1024;
-
 /// A stub that is ours.
 pub(super) struct Attachment {
     pub(super) shared: Arc<Shared>,
@@ -286,8 +283,7 @@ impl Attachment {
     /// Reads the description of the current core's cluster; an empty one where there is none that
     /// can be read.
     async fn description(&self, deadline: Duration) -> Result<Target, DebugError> {
-        let piece = self.identity.features.packet_size().unwrap_or_default();
-        let piece = (piece.saturating_sub(8) / 2).clamp(256, MAX_DESCRIPTION_PIECE);
+        let piece = self.identity.features.description_piece();
         let mut reader = TargetReader::new();
         while let Some(question) = reader.question(piece) {
             let reply = self

@@ -224,13 +224,10 @@ impl Debugger {
     async fn among_all(&self, number: u32) -> Result<(Vec<u8>, Range<usize>), DebugError> {
         let what = Question::Registers.what();
         if let Reply::Bytes(all) = self.ask(what, Client::read_registers).await? {
-            let mut end = 0;
-            for (register, bytes) in self.target().split(&all) {
-                let begin = end;
-                end += bytes.len();
-                if register.number == number {
-                    return Ok((all, begin..end));
-                }
+            let mut places = self.target().places().into_iter();
+            let found = places.find(|(register, _)| register.number == number);
+            if let Some((_, place)) = found.filter(|(_, place)| place.end <= all.len()) {
+                return Ok((all, place));
             }
         }
         // Some cores have none at all for a debugger (Xtensa's fsf).

@@ -16,14 +16,8 @@ pub(super) struct Layout {
 impl Layout {
     /// They come in the order of their numbers.
     pub(super) fn new(target: &Target, big_endian: bool) -> Arc<Self> {
-        let mut registers: Vec<&Register> = target.registers.iter().collect();
-        registers.sort_by_key(|register| register.number);
-        let mut end = 0;
-        let places = registers.into_iter().map(|register| {
-            let begin = end;
-            end += register.bits.div_ceil(8) as usize;
-            (register.name.clone(), begin..end)
-        });
+        let places = target.places().into_iter();
+        let places = places.map(|(register, place)| (register.name.clone(), place));
         Arc::new(Self {
             places: places.collect(),
             big_endian,
