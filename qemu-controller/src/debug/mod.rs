@@ -57,7 +57,6 @@ use crate::guest::memory::Location;
 use crate::guest::symbols::ElfFile;
 use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
-use questions::Question;
 use run::Since;
 use sites::CodeSites;
 use stub::{Attention, Point};
@@ -277,25 +276,7 @@ impl Debugger {
         bytes: &[u8],
     ) -> Result<(), DebugError> {
         let address = self.address(to.into()).await?;
-        let _verb = self.begin("write memory").await?;
-        let write = Question::WriteMemory(address, bytes);
-        if self.session.qemu_version().major >= 10 {
-            return self.ask_one(write).await.map(drop);
-        }
-        // It says OK to a write to a device, and writes nothing.
-        let look = Question::Memory(address, bytes.len());
-        let read = self.ask_all(&[write, look]).await?;
-        let pairs = bytes.iter().zip(&read[1]);
-        match pairs
-            .enumerate()
-            .find(|(_, (wanted, there))| wanted != there)
-        {
-            Some((offset, _)) => Err(DebugError::NoMemory {
-                address: address.wrapping_add(offset as u64),
-                verb: "written",
-            }),
-            None => Ok(()),
-        }
+        self.write_all(&[Write::Memory(address, bytes)]).await
     }
 
     /// The threads: with QEMU, the cores.

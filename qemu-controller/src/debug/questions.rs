@@ -6,10 +6,15 @@ use std::ops::Range;
 
 use gdb_remote::client::{Client, MAX_MEMORY, PointKind, Reply, RequestError, SendError};
 use gdb_remote::target::{Register, Target};
+use tokio::time::timeout;
 
 use super::error::DebugError;
 use super::stub::Point;
 use super::{Debugger, Registers, registers};
+
+/// How many packets of memory are asked for at once: what is behind a hole in the memory, such as a
+/// device, is not read in passing, but for so many of them.
+const PIECES: usize = 8;
 
 /// The names of one register in the descriptions of all architectures.
 pub(super) const PC: [&str; 3] = ["pc", "rip", "eip"];
@@ -113,25 +118,52 @@ impl Debugger {
         Ok(read)
     }
 
-    /// Writes all of these. Of what is refused, the others are written all the same.
+    /// Writes all of these: the registers once the memory is written, so that a guest whose memory is
+    /// refused is where it was.
     pub(crate) async fn write_all(&mut self, writes: &[Write<'_>]) -> Result<(), DebugError> {
-        let mut registers = Vec::new();
+        let (mut memory, mut registers) = (Vec::new(), Vec::new());
         for write in writes {
-            if let Write::Register(name, value) = *write {
-                registers.push(self.encoded(name, value)?);
+            match *write {
+                Write::Memory(address, bytes) => memory.push((address, bytes)),
+                Write::Register(name, value) => registers.push(self.encoded(name, value)?),
             }
         }
-        let mut encoded = registers.iter();
-        let questions = writes.iter().filter_map(|write| match *write {
-            Write::Memory(address, bytes) => Some(Question::WriteMemory(address, bytes)),
-            Write::Register(..) => {
-                let (number, bytes) = encoded.next()?;
-                Some(Question::WriteRegister(*number, bytes))
-            }
-        });
-        let questions: Vec<_> = questions.collect();
         let _verb = self.begin("write").await?;
+        self.write_pieces(&memory).await?;
+        let questions = registers.iter();
+        let questions: Vec<_> = questions
+            .map(|(number, bytes)| Question::WriteRegister(*number, bytes))
+            .collect();
         self.ask_all(&questions).await.map(drop)
+    }
+
+    /// Writes memory. QEMU before 10.0 says OK to a write to a device and writes nothing: there,
+    /// what was written is read again.
+    async fn write_pieces(&self, memory: &[(u64, &[u8])]) -> Result<(), DebugError> {
+        let writes = memory.iter();
+        let mut questions: Vec<_> = writes
+            .map(|&(address, bytes)| Question::WriteMemory(address, bytes))
+            .collect();
+        if self.session.qemu_version().major < 10 {
+            let looks = memory.iter();
+            questions.extend(looks.map(|(address, bytes)| Question::Memory(*address, bytes.len())));
+        }
+        let verb = "written";
+        let read = self
+            .ask_all(&questions)
+            .await
+            .map_err(|error| match error {
+                DebugError::NoMemory { address, .. } => DebugError::NoMemory { address, verb },
+                other => other,
+            })?;
+        for ((address, bytes), there) in memory.iter().zip(read.iter().skip(memory.len())) {
+            let mut pairs = bytes.iter().zip(there);
+            if let Some(offset) = pairs.position(|(wanted, there)| wanted != there) {
+                let address = address.wrapping_add(offset as u64);
+                return Err(DebugError::NoMemory { address, verb });
+            }
+        }
+        Ok(())
     }
 
     /// A register's number, and a value as the stub has it.
@@ -216,7 +248,16 @@ impl Debugger {
             Question::Memory(address, piece.min(length - at))
         });
         let questions: Vec<_> = questions.collect();
-        Ok(self.ask_all(&questions).await?.concat())
+        let reading = async {
+            let mut read = Vec::with_capacity(length);
+            for some in questions.chunks(PIECES) {
+                read.extend(self.ask_all(some).await?.into_iter().flatten());
+            }
+            Ok(read)
+        };
+        let (what, deadline) = (questions[0].what(), self.session.deadline);
+        let read = timeout(deadline, reading).await;
+        read.unwrap_or(Err(DebugError::Deadline { what, deadline }))
     }
 
     /// All registers (`g`), and where one of them is: a stub of 7.2 that describes none has neither
@@ -242,7 +283,8 @@ impl Debugger {
         self.ask("writing registers", write).await.map(drop)
     }
 
-    /// Finds the first address that cannot be read: the stub refuses a whole packet.
+    /// Finds the first address that cannot be read: the stub refuses a whole packet. What prevents
+    /// looking is returned in its place.
     pub(super) async fn no_memory(
         &self,
         address: u64,
@@ -257,7 +299,8 @@ impl Debugger {
             });
             match read.await {
                 Ok(_) => from = middle + 1,
-                Err(_) => to = middle,
+                Err(DebugError::Refused { .. }) => to = middle,
+                Err(error) => return error,
             }
         }
         // What can be read and not written: where it begins.

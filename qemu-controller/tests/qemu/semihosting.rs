@@ -164,6 +164,48 @@ async fn a_call_is_answered_again_and_again_after_a_load() {
     assert_eq!(status, 0);
 }
 
+/// What the firmware wants to have read cannot be written where it says: the call stays unanswered.
+#[tokio::test]
+async fn a_call_whose_buffer_is_no_memory_is_not_answered() {
+    let session = Session::start(config(image("semihosting-echo")))
+        .await
+        .unwrap();
+    let mut host = session.semihosting_host().await.unwrap();
+    let call = loop {
+        let call = next_call(&mut host).await;
+        match call.request {
+            Request::Read { .. } => break call,
+            _ => _ = host.answer_console(&call).await.unwrap(),
+        }
+    };
+    let here = session.look().await.pc;
+    // Nothing is there; and a register of the UART that a write does not change.
+    for address in [0xf000_0000, 0x4000_c018] {
+        let mut elsewhere = call.clone();
+        let Request::Read { buffer, .. } = &mut elsewhere.request else {
+            unreachable!();
+        };
+        *buffer = address;
+        match host.answer_read(&elsewhere, b"x").await {
+            // QEMU 10.0 writes to a device.
+            Ok(()) if address == 0x4000_c018 => return,
+            answered => {
+                let error = answered.unwrap_err().to_string();
+                let words = format!("there is no memory at {address:#x} that can be written");
+                assert!(error.contains(&words), "{error}");
+            }
+        }
+        let place = session.look().await;
+        assert_eq!(place.pc, here, "{place}");
+    }
+    host.answer_read(&call, b"x").await.unwrap();
+    let said = next_call(&mut host).await;
+    assert!(matches!(
+        host.answer_console(&said).await.unwrap(),
+        Printed::Stdout(bytes) if bytes == b"x"
+    ));
+}
+
 #[tokio::test]
 async fn what_is_not_answered_qemu_serves() {
     let served = config(image("semihosting-exit")).semihosting(Semihosting::console());
