@@ -220,6 +220,7 @@ impl Attachment {
     async fn look_around(&mut self, deadline: Duration) -> Result<(), DebugError> {
         self.identity = self.stub.connected(deadline).await?;
         let first = self.identity.stop.as_ref().and_then(StopReply::thread);
+        self.stub.state().thread = first;
         let target = self.identity.target.clone().unwrap_or_default();
         self.add_cluster(first, target);
         if self.identity.features.supports("multiprocess") {
@@ -259,9 +260,7 @@ impl Attachment {
             self.add_cluster(stop.thread(), target);
             if let Some(first) = first {
                 self.stub
-                    .ask("selecting a thread", deadline, |client| {
-                        client.select_thread(first)
-                    })
+                    .ask_all(&[Question::Select(first)], deadline)
                     .await?;
             }
         }
@@ -360,6 +359,18 @@ impl Attachment {
         Ok(())
     }
 
+    /// Makes the thread the current one again that was it before others were looked at.
+    pub(super) async fn select_back(&self, deadline: Duration) -> Result<(), DebugError> {
+        let Some(thread) = self.stub.state().back_to else {
+            return Ok(());
+        };
+        self.stub
+            .ask_all(&[Question::Select(thread)], deadline)
+            .await?;
+        self.stub.state().back_to = None;
+        Ok(())
+    }
+
     /// Whether the guest is to run when the debugger lets go of it.
     pub(super) fn should_run(&self) -> bool {
         let last = self.shared.run_requests.last.load(Relaxed);
@@ -369,10 +380,20 @@ impl Attachment {
     /// After a verb that was dropped in the middle: nothing of it is left, and the guest runs on if
     /// it was to. The turn is the caller's.
     pub(super) async fn clean_up(&self, deadline: Duration) -> Result<(), DebugError> {
-        if !self.stub.state().is_dirty {
+        let (is_dirty, is_away) = {
+            let state = self.stub.state();
+            (state.is_dirty, state.back_to.is_some())
+        };
+        if is_dirty {
+            self.stop(deadline).await?;
+        } else if !is_away || self.is_running(deadline).await? {
+            // Of a guest that runs, the next stop says which thread is current.
             return Ok(());
         }
-        self.stop(deadline).await?;
+        self.select_back(deadline).await?;
+        if !is_dirty {
+            return Ok(());
+        }
         self.put_back(deadline).await?;
         self.remove_points(deadline).await?;
         let is_moving = self.stub.state().is_moving;

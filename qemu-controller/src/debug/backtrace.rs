@@ -51,23 +51,15 @@ impl Debugger {
     /// [`DebugError`].
     pub async fn core_reports(&mut self) -> Result<Vec<CoreReport>, DebugError> {
         let _verb = self.begin("look at the cores").await?;
-        let threads = match self.ask("the threads", |client| client.threads()).await? {
-            Reply::Threads(threads) => threads,
-            _ => Vec::new(),
-        };
-        let current = self.thread;
         let names = self.core_names().await?;
         let mut reports = Vec::new();
-        for thread in threads {
-            self.select(thread).await?;
+        for core in self.tour() {
+            self.visit(core).await?;
             let name = self.core_name(&names);
             let (firmware, core) = self.core(name, Cause::default()).await?;
             reports.push(self.report(&firmware, core).await);
         }
-        if let Some(thread) = current {
-            self.select(thread).await?;
-        }
-        self.thread = current;
+        self.attachment.select_back(self.session.deadline).await?;
         Ok(reports)
     }
 
@@ -125,7 +117,7 @@ impl Debugger {
 
     /// Which of these the current thread's core is.
     fn core_name(&self, names: &[CoreName]) -> CoreName {
-        let thread = self.thread.map(|thread| thread.thread);
+        let thread = self.thread().map(|thread| thread.thread);
         let number = thread.and_then(core_number).unwrap_or(0);
         let name = names.get(number).cloned();
         name.unwrap_or(CoreName::numbered(number))

@@ -49,7 +49,6 @@ use std::time::Duration;
 
 use gdb_remote::client::Reply;
 use gdb_remote::handshake::StubIdentity;
-use gdb_remote::reply::StopReply;
 use tracing::Instrument as _;
 
 use crate::client::transaction::Turn;
@@ -57,6 +56,7 @@ use crate::guest::memory::Location;
 use crate::guest::symbols::ElfFile;
 use crate::session::Session;
 use attach::{Attachment, CloseOnDrop, Place};
+use questions::Question;
 use run::Since;
 use sites::CodeSites;
 use stub::{Attention, Point};
@@ -94,8 +94,6 @@ pub struct Debugger {
     session: Session,
     /// The session's count of turns when the guest was last known to be stopped.
     turns: u64,
-    /// The thread that stopped last, or was selected: it is the one that steps.
-    thread: Option<ThreadId>,
     /// Whose doing it may be where the guest is now.
     since: Since,
     /// Of those that are set: what is there to follow the vectors of faults.
@@ -178,9 +176,7 @@ impl Session {
                 Ok::<_, DebugError>(CloseOnDrop::new(attachment, place))
             })
             .await?;
-        let stop = attachment.identity.stop.as_ref();
         Ok(Debugger {
-            thread: stop.and_then(StopReply::thread),
             attachment,
             session: self.clone(),
             turns: UNSURE,
@@ -237,9 +233,8 @@ impl Debugger {
     /// # Errors
     /// [`DebugError`]; [`DebugError::NoRegister`] names those that there are.
     pub async fn read_register(&mut self, name: &str) -> Result<u64, DebugError> {
-        let register = self.register(name)?.clone();
         let _verb = self.begin("read a register").await?;
-        self.value(&register).await
+        self.value(self.register(name)?).await
     }
 
     /// Sets a register.
@@ -301,19 +296,40 @@ impl Debugger {
         self.select(thread).await
     }
 
-    /// Dropped in the middle, the current thread is the one that the stub was told last.
-    async fn select(&mut self, thread: ThreadId) -> Result<(), DebugError> {
-        let (before, current) = (self.thread, &mut self.thread);
-        let (what, deadline) = ("selecting a thread", self.session.deadline);
-        let selected = self.attachment.stub.ask(what, deadline, |client| {
-            *current = Some(thread);
-            client.select_thread(thread)
-        });
-        let selected = selected.await.map(drop);
-        if selected.is_err() {
-            self.thread = before;
+    async fn select(&self, thread: ThreadId) -> Result<(), DebugError> {
+        let before = self.thread();
+        let selected = self.ask_one(Question::Select(thread)).await;
+        if let Err(DebugError::Refused { .. }) = selected {
+            self.attachment.stub.state().thread = before;
         }
-        selected
+        selected.map(drop)
+    }
+
+    /// The thread that stopped last, or was selected: it is the one that steps.
+    fn thread(&self) -> Option<ThreadId> {
+        self.attachment.stub.state().thread
+    }
+
+    /// Each core, to be [visited](Self::visit) in turn; `None` is the current one, where there is no
+    /// other. [`Attachment::select_back`] ends the tour; one that ends early, by an error or dropped,
+    /// the next verb ends.
+    fn tour(&self) -> Vec<Option<ThreadId>> {
+        match self.attachment.cores.len() {
+            2.. => {
+                let mut state = self.attachment.stub.state();
+                state.back_to = state.thread;
+                self.attachment.cores.iter().copied().map(Some).collect()
+            }
+            _ => vec![None],
+        }
+    }
+
+    /// Makes a core of a tour the current one.
+    async fn visit(&self, core: Option<ThreadId>) -> Result<(), DebugError> {
+        match core {
+            Some(core) => self.select(core).await,
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use gdb_remote::client::{Client, MAX_MEMORY, PointKind, Reply, RequestError, SendError};
+use gdb_remote::reply::ThreadId;
 use gdb_remote::target::{Register, Target};
 use tokio::time::timeout;
 
@@ -35,6 +36,8 @@ pub(super) enum Question<'a> {
     WriteRegister(u32, &'a [u8]),
     Insert(Point),
     Remove(Point),
+    /// Makes this thread the current one.
+    Select(ThreadId),
 }
 
 /// What is written into a guest that is stopped.
@@ -61,6 +64,7 @@ impl Question<'_> {
             Self::WriteRegister(..) => "writing a register",
             Self::Insert(_) => "setting a breakpoint",
             Self::Remove(_) => "taking a breakpoint out",
+            Self::Select(_) => "selecting a thread",
         }
     }
 
@@ -73,6 +77,7 @@ impl Question<'_> {
             Self::WriteRegister(number, bytes) => client.write_register(number, bytes),
             Self::Insert((kind, address, size)) => client.insert(kind, address, size),
             Self::Remove((kind, address, size)) => client.remove(kind, address, size),
+            Self::Select(thread) => client.select_thread(thread),
         }
     }
 }
@@ -121,6 +126,7 @@ impl Debugger {
     /// Writes all of these: the registers once the memory is written, so that a guest whose memory is
     /// refused is where it was.
     pub(crate) async fn write_all(&mut self, writes: &[Write<'_>]) -> Result<(), DebugError> {
+        let _verb = self.begin("write").await?;
         let (mut memory, mut registers) = (Vec::new(), Vec::new());
         for write in writes {
             match *write {
@@ -128,7 +134,6 @@ impl Debugger {
                 Write::Register(name, value) => registers.push(self.encoded(name, value)?),
             }
         }
-        let _verb = self.begin("write").await?;
         self.write_pieces(&memory).await?;
         let questions = registers.iter();
         let questions: Vec<_> = questions
@@ -234,7 +239,7 @@ impl Debugger {
 
     pub(super) async fn registers(&self) -> Result<Registers, DebugError> {
         let bytes = self.ask_one(Question::Registers).await?;
-        let layout = &self.attachment.cluster(self.thread).layout;
+        let layout = &self.attachment.cluster(self.thread()).layout;
         Ok(Registers::new(layout, bytes))
     }
 
@@ -313,7 +318,7 @@ impl Debugger {
 
     /// The description of the current core.
     pub(super) fn target(&self) -> &Target {
-        &self.attachment.cluster(self.thread).target
+        &self.attachment.cluster(self.thread()).target
     }
 
     pub(super) fn register(&self, name: &str) -> Result<&Register, DebugError> {

@@ -293,7 +293,7 @@ impl Debugger {
             stub.state().moves();
         }
         shared.run_requests.last.store(0, Relaxed);
-        let thread = self.thread;
+        let thread = self.thread();
         stub.run("running the guest", |client| match motion {
             // The others stay stopped meanwhile.
             Motion::Step => client.step(thread),
@@ -310,10 +310,7 @@ impl Debugger {
                 biased;
                 reply = stub.stopped() => match reply {
                     Ok(StopReply::Exited(_) | StopReply::Terminated(_)) => return self.ended().await,
-                    Ok(reply) => {
-                        self.thread = reply.thread().or(self.thread);
-                        Some(reply)
-                    }
+                    Ok(reply) => Some(reply),
                     Err(DebugError::Closed(why)) => {
                         return match self.ended().await {
                             Err(DebugError::Closed(_)) => Err(DebugError::Closed(why)),
@@ -366,17 +363,18 @@ impl Debugger {
     /// Of several cores, makes the one that is at a breakpoint the current one: where QEMU says
     /// nothing of a stop, it does not say whose it is.
     async fn select_core_at_point(&mut self) -> Result<(), DebugError> {
-        let (2.., Some(current)) = (self.attachment.cores.len(), self.thread) else {
-            return Ok(());
-        };
-        for core in self.attachment.cores.clone() {
+        for core in self.tour() {
+            // There is no other.
+            let Some(core) = core else { return Ok(()) };
             self.select(core).await?;
             let here = breakpoint(self.pc().await?);
-            if self.attachment.stub.state().points.contains(&here) {
+            let mut state = self.attachment.stub.state();
+            if state.points.contains(&here) {
+                state.back_to = None;
                 return Ok(());
             }
         }
-        self.select(current).await
+        self.attachment.select_back(self.session.deadline).await
     }
 
     async fn stop_at_deadline(&mut self, verb: &mut Verb) -> Result<Moved, DebugError> {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use gdb_remote::client::{Client, Closed, Event, Phase, PointKind, Reply, RequestError, SendError};
 use gdb_remote::handshake::{Handshake, StubIdentity};
-use gdb_remote::reply::StopReply;
+use gdb_remote::reply::{StopReply, ThreadId};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::timeout;
 
@@ -47,6 +47,10 @@ pub(super) struct State {
     reader: Waker,
     /// `c` or `s` was sent and not answered. Each is answered once, however the guest stops.
     pub(super) runs: bool,
+    /// The thread that is current in the stub: that stopped last, or was selected since.
+    pub(super) thread: Option<ThreadId>,
+    /// While others are looked at, the one that is to be current again.
+    pub(super) back_to: Option<ThreadId>,
     /// What is set in the stub.
     pub(super) points: BTreeSet<Point>,
     /// A register that was changed for a look, by its number, and what was in it.
@@ -99,6 +103,8 @@ impl Stub {
                 attended: 0,
                 reader: Waker::noop().clone(),
                 runs: false,
+                thread: None,
+                back_to: None,
                 points: BTreeSet::new(),
                 put_back: None,
                 is_dirty: false,
@@ -155,8 +161,10 @@ impl Stub {
                         let sent = question.send(&mut state.client);
                         sent.map_err(|error| not_sent(question.what(), error))?;
                         in_flight += 1;
-                        if let Question::Insert(point) = question {
-                            state.points.insert(point);
+                        match question {
+                            Question::Insert(point) => _ = state.points.insert(point),
+                            Question::Select(thread) => state.thread = Some(thread),
+                            _ => {}
                         }
                     }
                 }
@@ -383,8 +391,10 @@ impl State {
         loop {
             self.write(cx);
             if let Some(event) = self.client.poll_event() {
-                if let Event::Stopped(_) = event {
+                if let Event::Stopped(reply) = &event {
                     self.runs = false;
+                    self.thread = reply.thread().or(self.thread);
+                    self.back_to = None;
                 }
                 return Poll::Ready(event);
             }

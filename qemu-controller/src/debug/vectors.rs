@@ -114,16 +114,11 @@ impl Debugger {
             return Err(DebugError::NoFaults(self.attachment.arch.clone()));
         }
         let mut places = FaultPlaces::default();
-        match (self.attachment.cores.len(), self.thread) {
-            (2.., Some(current)) => {
-                for core in self.attachment.cores.clone() {
-                    self.select(core).await?;
-                    self.fault_places_of_core(&mut places).await?;
-                }
-                self.select(current).await?;
-            }
-            _ => self.fault_places_of_core(&mut places).await?,
+        for core in self.tour() {
+            self.visit(core).await?;
+            self.fault_places_of_core(&mut places).await?;
         }
+        self.attachment.select_back(self.session.deadline).await?;
         Ok(places)
     }
 

@@ -1,5 +1,7 @@
 //! Other architectures: a program of three instructions, written into their RAM by the debugger.
 
+use std::time::Duration;
+
 use qemu_controller::debug::{Access, Debugger, Id, StopReason, ThreadId, Until};
 use qemu_controller::{QemuConfig, RunState, Session};
 
@@ -310,6 +312,41 @@ async fn a_fault_of_a_hart_of_another_cluster_is_met_at_its_own_vector() {
         ("illegal instruction", Some(ram + 0x20))
     );
     assert_eq!(debugger.read_register("mscratch").await.unwrap(), 0x1002);
+}
+
+/// Whichever QEMU makes the current one: whose registers are read is who steps. A look at all of them
+/// that is dropped changes nothing.
+#[tokio::test]
+async fn at_a_deadline_the_core_that_is_read_is_the_one_that_steps() {
+    let (_session, mut debugger, harts) =
+        clusters("qemu-system-riscv64", "sifive_u", &["-bios", "none"]).await;
+    // nop, nop, back to the first.
+    let ram = 0x8000_0000;
+    let program = [0x13_u32, 0x13, 0xff9f_f06f];
+    let bytes: Vec<u8> = program.iter().flat_map(|word| word.to_le_bytes()).collect();
+    debugger.write_memory(ram, &bytes).await.unwrap();
+    for hart in harts {
+        debugger.select_thread(hart).await.unwrap();
+        debugger.write_register("pc", ram).await.unwrap();
+    }
+    for selected in [harts[1], harts[0], harts[1]] {
+        debugger.select_thread(selected).await.unwrap();
+        let never = [Until::reaches(ram + 0x100)];
+        let stop = debugger.run_until(never, Duration::from_millis(20)).await;
+        let stop = stop.unwrap();
+        assert!(matches!(stop.reason, StopReason::DeadlinePassed), "{stop}");
+        let hart = debugger.read_register("mhartid").await.unwrap();
+        let before = debugger.read_register("pc").await.unwrap();
+        assert_eq!(stop.pc, Some(before));
+        let stop = debugger.step_instruction().await.unwrap();
+        assert_eq!(debugger.read_register("mhartid").await.unwrap(), hart);
+        assert_ne!(stop.pc, Some(before), "hart {hart} has not stepped: {stop}");
+    }
+    for polls in 0..40 {
+        debugger.select_thread(harts[1]).await.unwrap();
+        test_support::drop_after(polls, debugger.core_reports()).await;
+        assert_eq!(debugger.read_register("mhartid").await.unwrap(), 1);
+    }
 }
 
 /// QEMU 10.0 says nothing of a stop after a monitor's `cont`, and so not whose it is; what it said of
