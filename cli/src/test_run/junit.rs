@@ -39,7 +39,7 @@ impl Show for Junit {
                 let account = escaped(&account(result));
                 match &result.outcome {
                     Outcome::Failed(failure) => {
-                        let message = escaped(&crate::escape::line(&failure.summary()));
+                        let message = escaped(&failure.summary());
                         let kind = failure.name();
                         format!(
                             "<failure type=\"{kind}\" message=\"{message}\"/><system-out>{account}</system-out>"

@@ -423,6 +423,8 @@ impl Attachment {
     }
 
     async fn close(&self) -> Result<(), DebugError> {
+        // The answers are read here, and not by the reader task.
+        let _attention = Attention::new(&self.stub);
         self.stub.idle(UNATTENDED).await;
         let was_running = self.is_running(UNATTENDED).await?;
         if !self.stub.state().points.is_empty() {

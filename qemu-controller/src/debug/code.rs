@@ -130,12 +130,13 @@ impl Regions {
             let (Some((begin, last)), Some(kind)) = (ends, kind) else {
                 continue;
             };
-            let is_empty = regions.code.range(begin..last.max(begin)).next().is_none();
+            let region = begin..last.saturating_add(1).max(begin);
+            let is_empty = regions.code.range(region.clone()).next().is_none();
             match kind {
                 "rom" | "romd" if is_empty => {
-                    _ = regions.code.insert(begin, last.saturating_sub(begin))
+                    _ = regions.code.insert(begin, region.end - begin);
                 }
-                "ram" if !regions.data.contains(&(begin..last)) => regions.data.push(begin..last),
+                "ram" if !regions.data.contains(&region) => regions.data.push(region),
                 _ => {}
             }
         }
@@ -160,12 +161,12 @@ mod tests {
                     \x20 0000000080000000-0000000087ffffff (prio 0, ram): again\r\n";
         let code = [
             (0x1000, 0x28),
-            (0x2000_0000, 0x01ff_ffff),
+            (0x2000_0000, 0x0200_0000),
             (0x8000_0000, 0x250),
         ];
         let regions = Regions::new(roms, tree);
         assert_eq!(regions.code, BTreeMap::from(code));
-        let data = 0x8000_0000..0x87ff_ffff;
+        let data = 0x8000_0000..0x8800_0000;
         assert_eq!(regions.data, std::slice::from_ref(&data));
         let nothing = Regions::new("no such command", "(prio \u{fffd}");
         assert_eq!(nothing, Regions::default());

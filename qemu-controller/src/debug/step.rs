@@ -129,6 +129,8 @@ impl Debugger {
             }
             Some(Family::Arm | Family::CortexM) => Some(4),
             Some(Family::RiscV) => Some(if first & 3 == 3 { 4 } else { 2 }),
+            // A call and its delay slot.
+            None if self.attachment.arch.starts_with("mips") => Some(8),
             None => None,
         })
     }

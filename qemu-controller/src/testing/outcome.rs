@@ -128,7 +128,7 @@ impl Failure {
     #[must_use]
     pub fn summary(&self) -> String {
         match self {
-            Self::Printed(Some(why)) => why.clone(),
+            Self::Printed(Some(why)) => escape::line(why),
             other => {
                 let text = other.to_string();
                 text.lines().next().unwrap_or_default().to_owned()
@@ -194,9 +194,9 @@ impl fmt::Display for Failure {
             }
             Self::Reset => f.write_str("reset the machine, which started over"),
             Self::Ended(report) => report.fmt(f),
-            Self::Stopped(why) => write!(f, "was stopped from outside: {why}"),
+            Self::Stopped(why) => write!(f, "was stopped from outside: {}", escape::each_line(why)),
             Self::Printed(_) => f.write_str("failed, as it printed"),
-            Self::Machine(error) => write!(f, "the machine failed: {error}"),
+            Self::Machine(error) => write!(f, "the machine failed: {}", escape::each_line(error)),
         }
     }
 }

@@ -11,6 +11,9 @@ use super::{PrintedTests, TestCase};
 /// A line that ends nowhere is taken for one here.
 const LONGEST_LINE: usize = 64 * 1024;
 
+/// So much of the reason for a failure is kept, in characters: there may be very many tests.
+const LONGEST_REASON: usize = 1024;
+
 /// A test, as it was printed.
 #[derive(Debug)]
 struct Printed {
@@ -113,11 +116,19 @@ impl Reader {
         let is_defmt = self.kind == PrintedTests::Defmt;
         let said = lines::read(self.kind, line);
         let last = match said {
-            None if line.trim().is_empty() || line.starts_with("running ") => None,
-            None => self.last.replace(line.trim().to_owned()),
+            None if line.trim().is_empty() => None,
+            // What came before was no test's.
+            None if line.starts_with("running ") => {
+                self.last = None;
+                None
+            }
+            None => self.last.replace(shortened(line.trim())),
             Some(_) => self.last.take(),
         };
-        let why = || lines::reason(self.kind, line).map(str::to_owned).or(last);
+        let why = |ending| match ending {
+            Ending::Failed => lines::reason(self.kind, line).map(shortened).or(last),
+            _ => None,
+        };
         if let Some(Said::Over { failed }) = said {
             self.over = Some(self.over.unwrap_or(false) || failed);
         }
@@ -129,7 +140,7 @@ impl Reader {
             }
             (Some(Said::Test(name, ending)), last) if has_room => {
                 let mut test = Printed::new(&name, ending);
-                test.why = why();
+                test.why = why(ending);
                 let since = std::mem::take(&mut self.since);
                 if is_defmt {
                     last.into_iter().for_each(Printed::passes_if_begun);
@@ -141,7 +152,7 @@ impl Reader {
             }
             (Some(Said::Result(ending)), Some(last)) if last.ending == Ending::Begun => {
                 last.ending = ending;
-                last.why = why();
+                last.why = why(ending);
                 last.output.push_line(line);
             }
             (_, Some(last)) if is_defmt || last.ending == Ending::Begun => {
@@ -150,6 +161,10 @@ impl Reader {
             _ => self.since.push_line(line),
         }
     }
+}
+
+fn shortened(reason: &str) -> String {
+    reason.chars().take(LONGEST_REASON).collect()
 }
 
 #[cfg(test)]
@@ -169,7 +184,7 @@ mod tests {
 
     #[test]
     fn why_a_test_failed_is_what_its_result_says_or_what_it_printed_last() {
-        let output = "running 3 tests\ntest one ... FAILED\nit says\n\ntest two ... FAILED\n\
+        let output = "booting\nrunning 3 tests\ntest one ... FAILED\nit says\n\ntest two ... FAILED\n\
             test three ...\nit prints\nFAILED\n";
         let reasons = |reader: Reader| {
             let tests = reader.tests.into_iter();

@@ -145,6 +145,12 @@ async fn a_mips_core_has_registers_and_steps_over_calls() {
     assert_eq!(registers.get("ra"), debugger.read_register("ra").await.ok());
     let stop = debugger.step_over(DEADLINE).await.unwrap();
     assert_eq!(stop.pc, Some(behind), "{stop}");
+    // In the next round the return address is the one of the round before.
+    debugger.run_to(call - 4, DEADLINE).await.unwrap();
+    let stop = debugger.step_over(DEADLINE).await.unwrap();
+    assert_eq!(stop.pc, Some(call), "{stop}");
+    let stop = debugger.step_over(DEADLINE).await.unwrap();
+    assert_eq!(stop.pc, Some(behind), "{stop}");
     let add = debugger.run_until([Until::reaches("add")], DEADLINE).await;
     assert!(matches!(add.unwrap().reason, StopReason::Reached { .. }));
     assert_eq!(debugger.read_register("ra").await.unwrap(), behind);
