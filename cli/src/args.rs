@@ -204,6 +204,17 @@ impl Run {
             .chain(symbols)
             .collect()
     }
+
+    /// The same, and what `--json` writes.
+    pub(crate) fn inputs_and_json(&self) -> Vec<(&Path, &'static str)> {
+        let mut files = self.inputs();
+        files.extend(
+            self.json
+                .as_deref()
+                .map(|json| (json, "what --json writes")),
+        );
+        files
+    }
 }
 
 const TESTS: &str = "Tests in the firmware";

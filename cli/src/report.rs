@@ -78,7 +78,8 @@ pub(crate) enum Failure {
     )]
     NoSandbox(#[source] Box<StartError>),
     #[error(
-        "QEMU wants to be told where this board's sound goes: `-- -audio none` plays it to nobody"
+        "QEMU wants to be told where this board's sound goes: `-audio none` plays it to nobody, for \
+         `run` as `-- -audio none`, for `serve` by `qemu-args` in qemu-controller.toml"
     )]
     NoAudio(#[source] Box<StartError>),
     #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]

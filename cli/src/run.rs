@@ -167,8 +167,7 @@ impl Around {
     ) -> Result<(Self, QemuConfig), Failure> {
         let send_after = run.send_after.as_deref();
         let send_after = send_after.map(Expectation::text).transpose()?;
-        let mut others = run.inputs();
-        others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
+        let mut others = run.inputs_and_json();
         let logs = Logs::of(run)?;
         let (output, stdout) = Output::new(
             settings.log.as_deref(),

@@ -174,11 +174,17 @@ impl Policy {
         let config = self.semihosting.of(config);
         let config = config.qmp_transcript_to(transcript.clone());
         let session = Session::start(record(config, &printed, has_semihosting)).await;
-        let session = session.map_err(|error| {
-            let failure = not_started(error, &board.program, board.machine.as_deref());
-            CallError::new(Kind::Failed, failure.words())
-        })?;
-        Ok(Machine::new(session, printed, transcript, has_semihosting))
+        match session {
+            Ok(session) => Ok(Machine::new(session, printed, transcript, has_semihosting)),
+            Err(error) => {
+                // It may ask QEMU for its boards, and waits for that.
+                let explaining =
+                    move || not_started(error, &board.program, board.machine.as_deref()).words();
+                let words = tokio::task::spawn_blocking(explaining).await;
+                let words = words.unwrap_or_else(|panic| panic.to_string());
+                Err(CallError::new(Kind::Failed, words))
+            }
+        }
     }
 
     /// Starts the machine of a bundle, paused at its moment; how it failed, and where it is, in

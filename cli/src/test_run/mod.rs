@@ -388,8 +388,7 @@ impl Running<'_> {
 
 /// The files that coverage must not be written over.
 fn others<'a>(run: &'a Run, settings: &'a Settings) -> Vec<(&'a Path, &'static str)> {
-    let mut others = run.inputs();
-    others.extend(run.json.as_deref().map(|json| (json, "what --json writes")));
+    let mut others = run.inputs_and_json();
     others.extend(settings.log.as_deref().map(|log| (log, "the log")));
     others
 }
@@ -417,9 +416,8 @@ fn log(run: &Run, settings: &Settings) -> Result<Option<Writer>, Failure> {
     let Some(path) = settings.log.clone() else {
         return Ok(None);
     };
-    let mut others = run.inputs();
+    let mut others = run.inputs_and_json();
     let written = [
-        (&run.json, "what --json writes"),
         (&run.coverage, "what --coverage writes"),
         (&run.coverage_by_test, "what --coverage-by-test writes"),
     ];

@@ -149,29 +149,26 @@ fn a_program_that_prints_and_ends_in_qemu_s_place_is_no_success() {
     Call::image("wfi", ["--qemu", "/bin/echo"]).ends_with(125);
 }
 
+/// Run with a QEMU that says this and ends.
+fn refused_by_qemu(words: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
+    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
+    said.stderr
+}
+
 #[test]
 fn a_qemu_without_a_sandbox_is_refused_with_the_way_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let words = "qemu-system-arm: -sandbox: There is no option group 'sandbox'";
-    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
-    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
-    assert!(
-        said.stderr.contains("--semihosting=full"),
-        "{}",
-        said.stderr
-    );
+    let said = refused_by_qemu("qemu-system-arm: -sandbox: There is no option group 'sandbox'");
+    assert!(said.contains("--semihosting=full"), "{said}");
     let words = "qemu-system-arm: could not load kernel '/home/me/sandbox/a.elf'";
-    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
-    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
-    assert!(!said.stderr.contains("no sandbox"), "{}", said.stderr);
-    assert!(said.stderr.contains("could not load"), "{}", said.stderr);
+    let said = refused_by_qemu(words);
+    assert!(!said.contains("no sandbox"), "{said}");
+    assert!(said.contains("could not load"), "{said}");
 }
 
 #[test]
 fn a_board_whose_sound_has_nowhere_to_go_is_refused_with_the_way_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let words = "qemu-system-arm: no default audio driver available";
-    let qemu = wrapper(&folder, &format!("echo \"{words}\" >&2; exit 1"));
-    let said = Call::image("wfi", ["--qemu", &qemu]).ends_with(125);
-    assert!(said.stderr.contains("-- -audio none"), "{}", said.stderr);
+    let said = refused_by_qemu("qemu-system-arm: no default audio driver available");
+    assert!(said.contains("-- -audio none"), "{said}");
 }

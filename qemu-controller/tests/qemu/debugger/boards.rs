@@ -66,15 +66,11 @@ pub(super) const BOARDS: [Board; 4] = [
 
 /// Paused, and with nothing in its memory.
 pub(super) fn board_config(board: &Board) -> QemuConfig {
-    QemuConfig::default()
+    super::board(board.machine)
         .qemu(board.qemu)
-        .machine(board.machine)
         .cpu(board.cpu)
         .memory("128M")
         .extra_args(board.args)
-        .start_paused(true)
-        .start_deadline(DEADLINE)
-        .command_deadline(DEADLINE)
 }
 
 pub(super) async fn start_board(board: &Board) -> Session {
@@ -169,14 +165,7 @@ async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() 
         ("qemu-system-xtensaeb", "sim", "fsf", "128M", false),
         ("qemu-system-sh4", "r2d", "sh7751r", "64M", false),
     ] {
-        let config = QemuConfig::default()
-            .qemu(qemu)
-            .machine(machine)
-            .cpu(cpu)
-            .memory(memory)
-            .start_paused(true)
-            .start_deadline(DEADLINE)
-            .command_deadline(DEADLINE);
+        let config = super::board(machine).qemu(qemu).cpu(cpu).memory(memory);
         let session = Session::start(config).await.unwrap();
         let mut debugger = session.debugger().await.unwrap();
         let stopped = match debugger.step_instruction().await {
@@ -208,13 +197,7 @@ async fn other_architectures_are_debugged_as_far_as_their_stubs_describe_them() 
 
 /// A machine with clusters of unlike cores, its debugger, and a core of the first and of the second.
 async fn clusters(qemu: &str, machine: &str, words: &[&str]) -> (Session, Debugger, [ThreadId; 2]) {
-    let config = QemuConfig::default()
-        .qemu(qemu)
-        .machine(machine)
-        .extra_args(words)
-        .start_paused(true)
-        .start_deadline(DEADLINE)
-        .command_deadline(DEADLINE);
+    let config = super::board(machine).qemu(qemu).extra_args(words);
     let session = Session::start(config).await.unwrap();
     let mut debugger = session.debugger().await.unwrap();
     let threads = debugger.threads().await.unwrap();
@@ -398,12 +381,7 @@ async fn the_core_at_a_breakpoint_is_the_current_one_after_a_save_in_the_run() {
 
 #[tokio::test]
 async fn the_cores_of_all_clusters_are_threads() {
-    let config = QemuConfig::default()
-        .machine("mps2-an521")
-        .start_paused(true)
-        .start_deadline(DEADLINE)
-        .command_deadline(DEADLINE);
-    let session = Session::start(config).await.unwrap();
+    let session = Session::start(super::board("mps2-an521")).await.unwrap();
     let mut debugger = session.debugger().await.unwrap();
     let threads = debugger.threads().await.unwrap();
     let names: Vec<_> = threads.iter().map(ToString::to_string).collect();

@@ -25,6 +25,15 @@ fn config(name: &str) -> QemuConfig {
         .stop_policy(DEADLINE, DEADLINE, DEADLINE)
 }
 
+/// A board with no firmware, before its first instruction.
+fn board(machine: &str) -> QemuConfig {
+    QemuConfig::default()
+        .machine(machine)
+        .start_paused(true)
+        .start_deadline(DEADLINE)
+        .command_deadline(DEADLINE)
+}
+
 async fn start(name: &str) -> Session {
     Session::start(config(name)).await.unwrap()
 }

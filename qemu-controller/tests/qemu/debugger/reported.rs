@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use qemu_controller::debug::{Debugger, Stop, StopReason, Until};
-use qemu_controller::{QemuConfig, Session};
+use qemu_controller::Session;
 
 use super::config;
 use crate::support::DEADLINE;
@@ -206,13 +206,7 @@ async fn a_loop_of_one_instruction_is_met_again_and_again() {
 /// probe-run 76: of an ARMv6-M core, which has no VTOR, no fault was told.
 #[tokio::test]
 async fn a_core_without_vtor_takes_its_faults_at_the_table_at_zero() {
-    let config = QemuConfig::default()
-        .machine("microbit")
-        .cpu("cortex-m0")
-        .memory("16K")
-        .start_paused(true)
-        .start_deadline(DEADLINE)
-        .command_deadline(DEADLINE);
+    let config = super::board("microbit").cpu("cortex-m0").memory("16K");
     let session = Session::start(config).await.unwrap();
     let mut debugger = session.debugger().await.unwrap();
     let (code, handler) = (0x2000_0000, 0x2000_0100);
