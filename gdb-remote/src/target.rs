@@ -55,12 +55,6 @@ pub struct Register {
 }
 
 impl Target {
-    /// A description that says nothing.
-    pub const EMPTY: Self = Self {
-        architecture: None,
-        registers: Vec::new(),
-    };
-
     /// The register of this name.
     #[must_use]
     pub fn register(&self, name: &str) -> Option<&Register> {

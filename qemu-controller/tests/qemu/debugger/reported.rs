@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use qemu_controller::debug::{Debugger, Stop, StopReason, Until};
 use qemu_controller::Session;
+use qemu_controller::debug::{Debugger, Stop, StopReason, Until};
 
 use super::config;
 use crate::support::DEADLINE;
