@@ -232,7 +232,7 @@ Exit status:
   124              --timeout passed
   125              QEMU or qemu-controller failed, which says nothing of the firmware
   129, 130, 143    SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended the run; 130 also a debugger
-  134              the core locked up
+  134              the core locked up, or took a triple fault
   137              SIGKILL ended QEMU (the system sends it where memory has run out)
   139              a core stayed in the handler of a fault (--on-fault)
   141              the reader of stdout or stderr is gone

@@ -289,6 +289,7 @@ fn details(verdict: &Verdict, object: &mut Value) {
             object["run_state"] = json!(hang.run_state.as_ref().map(|state| state.as_str()));
             object["exception"] = json!(hang.exception.as_ref().map(|exception| exception.number));
             object["handles"] = json!(hang.handles.as_ref().map(ToString::to_string));
+            object["halted"] = json!(hang.halted);
             object["in_fault_handler"] = json!(hang.in_fault_handler());
             let places = hang.places.iter().map(place_json);
             object["places"] = places.collect();
@@ -310,6 +311,7 @@ fn place_json(place: &CorePlace) -> Value {
         "place": place.place.as_ref().map(ToString::to_string),
         "exception": place.exception.as_ref().map(|exception| exception.number),
         "handles": place.handles.as_ref().map(ToString::to_string),
+        "halted": place.halted,
     })
 }
 

@@ -33,7 +33,7 @@
 //! | how did it come here | [`Firmware::backtrace`] |
 //! | what is in a variable | [`Firmware::static_value`], [`Firmware::locals`] |
 //! | which handlers, which stack | [`Firmware::vector_table`], [`Firmware::stack_bounds`], [`Firmware::sections`] |
-//! | why did it fault | [`cortex_m_fault`], [`armv7_data_abort`], [`armv7_prefetch_abort`], [`armv8_exception`], [`riscv_trap`], [`mips_exception`] |
+//! | why did it fault | [`cortex_m_fault`], [`armv7_data_abort`], [`armv7_prefetch_abort`], [`armv8_exception`], [`riscv_trap`], [`mips_exception`], [`m68k_exception`], [`xtensa_exception`] |
 //!
 //! - **Lazy.** Opening reads the headers. The symbol table, the debug information and the call
 //!   frame information are read by the first who asks, each unit of the debug information by the
@@ -76,7 +76,7 @@ pub use demangle::demangle;
 pub use error::{DebugInfoError, NameError, OpenError};
 pub use fault::{
     Cause, CortexMFaults, FaultReport, armv7_data_abort, armv7_prefetch_abort, armv8_exception,
-    cortex_m_fault, mips_exception, riscv_trap,
+    cortex_m_fault, m68k_exception, mips_exception, riscv_trap, xtensa_exception,
 };
 pub use image::{Architecture, Section, SectionData};
 #[cfg(feature = "dwarf")]

@@ -5,6 +5,7 @@
 mod collected;
 mod dispositions;
 mod dropping;
+mod elf;
 mod images;
 pub mod machine;
 pub mod procfs;
@@ -15,6 +16,7 @@ mod waiting;
 pub use collected::Collected;
 pub use dispositions::{has, heed_signals, signals};
 pub use dropping::drop_after;
+pub use elf::{ElfKind, elf};
 pub use images::image;
 pub use program::write_program;
 pub use qmp::Qmp;

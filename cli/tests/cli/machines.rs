@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use test_support::{ElfKind, elf};
+
 use crate::support::{Call, Said, image};
 
 fn fixture(name: &str) -> PathBuf {
@@ -41,23 +43,15 @@ const AVR: [u16; 13] = [
 
 /// An ELF file for AVR with this code at 0.
 fn avr(code: &[u16]) -> tempfile::NamedTempFile {
-    const MACHINE: u16 = 83;
-    let size = 2 * code.len() as u32;
-    let identity = [b"\x7fELF\x01\x01\x01".as_slice(), &[0; 9]].concat();
-    let kind = [2, MACHINE].map(u16::to_le_bytes).concat();
-    // Version, entry, program headers, section headers, flags: an `avr5`.
-    let places = [1, 0, 52, 0, 5].map(u32::to_le_bytes).concat();
-    let sizes = [52, 32, 1, 0, 0, 0].map(u16::to_le_bytes).concat();
-    let segment = [1, 84, 0, 0, size, size, 5, 2]
-        .map(u32::to_le_bytes)
-        .concat();
+    // An `avr5`.
+    let kind = ElfKind {
+        machine: 83,
+        flags: 5,
+        big_endian: false,
+    };
     let code: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(
-        file.path(),
-        [identity, kind, places, sizes, segment, code].concat(),
-    )
-    .unwrap();
+    std::fs::write(file.path(), elf(kind, 0, &[(0, &code)])).unwrap();
     file
 }
 

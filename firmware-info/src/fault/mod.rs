@@ -6,14 +6,18 @@ use std::fmt;
 mod armv7;
 mod armv8;
 mod cortex_m;
+mod m68k;
 mod mips;
 mod riscv;
+mod xtensa;
 
 pub use armv7::{armv7_data_abort, armv7_prefetch_abort};
 pub use armv8::armv8_exception;
 pub use cortex_m::{CortexMFaults, cortex_m_fault};
+pub use m68k::m68k_exception;
 pub use mips::mips_exception;
 pub use riscv::riscv_trap;
+pub use xtensa::xtensa_exception;
 
 /// A fault in words. Displayed as one line, `UsageFault: a division by zero (DIVBYZERO); HardFault,
 /// since …`; with `{:#}` as a report of several.

@@ -44,6 +44,7 @@ use crate::session::monitor::{connect, handshake};
 use crate::session::progress::Progress;
 use crate::session::{Inner, Session};
 use crate::snapshot::{LoadedFiles, Store};
+use crate::verdict::triple_fault;
 
 impl Session {
     /// Starts QEMU and returns when its session is ready: greeted, capabilities negotiated,
@@ -165,8 +166,11 @@ async fn begin(
         }
         _ => None,
     };
+    progress.phase = StartPhase::FirstRun;
+    triple_fault::log(&shared, deadline, process.argv())
+        .await
+        .map_err(|error| progress.command(error))?;
     if !held {
-        progress.phase = StartPhase::FirstRun;
         run(&shared, deadline)
             .await
             .map_err(|error| progress.command(error))?;

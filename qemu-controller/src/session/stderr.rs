@@ -80,7 +80,7 @@ impl Session {
 }
 
 /// Whether an option is among QEMU's arguments, with one dash or two.
-fn has(words: &[OsString], option: &str) -> bool {
+pub(crate) fn has(words: &[OsString], option: &str) -> bool {
     words.iter().filter_map(|word| word.to_str()).any(|word| {
         let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
         name == Some(option)

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use firmware_info::{Cause, FaultReport, SymbolOffset, mips_exception};
+use firmware_info::{
+    Cause, FaultReport, SymbolOffset, m68k_exception, mips_exception, xtensa_exception,
+};
 use qemu_launch::DumpedRegisters;
 use qmp_proto::commands::{HumanMonitorCommand, QueryStatus, RunState};
 
@@ -40,15 +42,18 @@ pub struct Hang {
     /// The exception that core 0 is in, on a Cortex-M.
     pub exception: Option<Exception>,
     /// The exception that core 0 handles, as far as the monitor tells it on other cores: by Cause of
-    /// a MIPS core at exception level, by the mode of a 32-bit Arm core of the A or R profile.
+    /// a MIPS core at exception level, by EXCCAUSE of an Xtensa core with PS.EXCM set, by the frame
+    /// on an m68k core's stack, by the mode of a 32-bit Arm core of the A or R profile.
     pub handles: Option<FaultReport>,
+    /// Core 0 is an x86 core in HLT with interrupts off: only an NMI or a reset wakes it.
+    pub halted: bool,
     /// Where each core is, of a machine that has several.
     pub places: Vec<CorePlace>,
     /// Where each core is, how it came there, and why it faulted if it is in the handler of a
     /// fault; empty where the firmware's file is not known.
     #[cfg(feature = "source")]
     pub cores: Vec<crate::CoreReport>,
-    /// How often the guest reset itself.
+    /// How often the guest reset itself; triple faults of an x86 core count, too.
     pub guest_resets: u64,
 }
 
@@ -66,6 +71,8 @@ pub struct CorePlace {
     pub exception: Option<Exception>,
     /// The exception that it handles, as in [`Hang::handles`].
     pub handles: Option<FaultReport>,
+    /// As [`Hang::halted`].
+    pub halted: bool,
 }
 
 /// An exception that a Cortex-M is in the handler of.
@@ -185,6 +192,7 @@ impl Session {
                 hang.place.clone_from(&place.place);
                 hang.exception.clone_from(&place.exception);
                 hang.handles.clone_from(&place.handles);
+                hang.halted = place.halted;
             }
             hang.places.push(place);
         }
@@ -211,12 +219,55 @@ impl Session {
                 },
             }),
         };
+        let handles = match handled(registers) {
+            None => self.handled_on_m68k(registers).await,
+            handles => handles,
+        };
         CorePlace {
             core,
             pc,
             place,
             exception,
-            handles: handled(registers),
+            handles,
+            halted: is_halted(registers),
+        }
+    }
+
+    /// The exception that an m68k core handles: of the frame on its stack, or below what LINK saved
+    /// there, where the vector table names the function that the core is in.
+    async fn handled_on_m68k(&self, registers: &DumpedRegisters) -> Option<FaultReport> {
+        let register = |name| registers.register(name);
+        let (table, pc) = (register("VBR")?, register("PC")?);
+        for frame in [register("A7")?, register("A6")? + 4] {
+            let Ok(first) = self.read_u32(frame).await else {
+                continue;
+            };
+            let Ok(second) = self.read_u32(frame + 4).await else {
+                continue;
+            };
+            let (vector, stacked) = match first >> 28 {
+                // ColdFire: format and vector, SR, pc. In the other frame T0 would be set here.
+                4..=7 => (first >> 18 & 0xff, second),
+                // 68010 and later: SR, pc, format and vector.
+                _ => (second >> 2 & 0x3ff, first << 16 | second >> 16),
+            };
+            let handler = self.read_u32(table + u64::from(4 * vector)).await.ok();
+            if let Some(handler) = handler
+                && self.is_same_function(handler.into(), pc).await
+            {
+                return m68k_exception(vector as u16, stacked.into());
+            }
+        }
+        None
+    }
+
+    async fn is_same_function(&self, entry: u64, pc: u64) -> bool {
+        if entry == pc {
+            return true;
+        }
+        match (self.place(entry).await, self.place(pc).await) {
+            (Some(entry), Some(pc)) => entry.symbol == pc.symbol,
+            _ => false,
         }
     }
 }
@@ -252,6 +303,16 @@ fn handled(registers: &DumpedRegisters) -> Option<FaultReport> {
         // EXL
         return mips_exception(cause, epc).filter(|_| status >> 1 & 1 == 1);
     }
+    if let (Some(exccause), Some(excvaddr), Some(epc1), Some(status)) = (
+        register("EXCCAUSE"),
+        register("EXCVADDR"),
+        register("EPC1"),
+        register("PS"),
+    ) {
+        // EXCM, which is set after a reset, too.
+        return xtensa_exception(exccause, excvaddr, epc1)
+            .filter(|_| status >> 4 & 1 == 1 && epc1 != 0);
+    }
     let (name, meaning) = match register("PSR")? & 0x1f {
         0x17 => ("abort mode", "a data or prefetch abort"),
         0x1b => ("undefined mode", "an undefined instruction"),
@@ -260,6 +321,12 @@ fn handled(registers: &DumpedRegisters) -> Option<FaultReport> {
     let mut report = FaultReport::default();
     report.causes.push(Cause::new("exception", name, meaning));
     Some(report)
+}
+
+/// An x86 core in HLT with EFLAGS.IF clear.
+fn is_halted(registers: &DumpedRegisters) -> bool {
+    let flags = registers.register("RFL").or(registers.register("EFL"));
+    registers.register("HLT") == Some(1) && flags.is_some_and(|flags| flags >> 9 & 1 == 0)
 }
 
 impl fmt::Display for Hang {
@@ -285,6 +352,7 @@ impl fmt::Display for Hang {
         }
         let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
         write_place(f, self.pc, place, exception, self.handles.as_ref())?;
+        write_halted(f, self.halted)?;
         let mut others = self
             .places
             .iter()
@@ -322,7 +390,15 @@ impl fmt::Display for CorePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.core.fmt(f)?;
         let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
-        write_place(f, self.pc, place, exception, self.handles.as_ref())
+        write_place(f, self.pc, place, exception, self.handles.as_ref())?;
+        write_halted(f, self.halted)
+    }
+}
+
+fn write_halted(f: &mut fmt::Formatter<'_>, halted: bool) -> fmt::Result {
+    match halted {
+        true => f.write_str(", halted with interrupts off: only an NMI or a reset wakes it"),
+        false => Ok(()),
     }
 }
 

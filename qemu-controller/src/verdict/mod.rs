@@ -13,6 +13,7 @@ use crate::escape;
 mod hang;
 mod report;
 mod run;
+pub(crate) mod triple_fault;
 
 pub use hang::{CorePlace, Exception, Hang};
 pub use report::VerdictReport;
@@ -25,13 +26,13 @@ pub use report::VerdictReport;
 /// |---|---|
 /// | [`Exited`](Self::Exited) | the firmware's own status |
 /// | [`ShutDown`](Self::ShutDown) | 0 |
-/// | [`Reset`](Self::Reset) | 120 |
+/// | [`Reset`](Self::Reset), [`ResetOrTripleFault`](Self::ResetOrTripleFault) | 120 |
 /// | [`Panicked`](Self::Panicked) | 121 |
 /// | [`Stopped`](Self::Stopped) | 122 |
 /// | [`TimedOut`](Self::TimedOut) | 124, as of `timeout(1)` |
 /// | [`QemuFailed`](Self::QemuFailed), [`Lost`](Self::Lost) | 125 |
 /// | `Faulted` (feature `source`) | 139: 128 and SIGSEGV |
-/// | [`LockedUp`](Self::LockedUp) | 134: 128 and SIGABRT, as a shell sees it |
+/// | [`LockedUp`](Self::LockedUp), [`TripleFault`](Self::TripleFault) | 134: 128 and SIGABRT, as a shell sees it |
 /// | [`Interrupted`](Self::Interrupted) | 128 and the signal's number; 143 where it is not known |
 ///
 /// Only a firmware that exits with status 0, or shuts its machine down, makes a 0.
@@ -50,6 +51,12 @@ pub enum Verdict {
     /// The guest asked for a reset, and the machine is configured not to reboot
     /// ([`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot)).
     Reset,
+    /// The same of an x86 guest, whose triple faults QEMU reports as resets, where its log was
+    /// somebody else's (`-d`, `-trace`, coverage) and so did not tell.
+    ResetOrTripleFault,
+    /// An x86 core could enter no handler, not even that of a double fault, and the machine is
+    /// configured not to reboot.
+    TripleFault,
     /// The guest told QEMU that it panicked (through a device for that).
     Panicked,
     /// The core locked up: a fault that the fault handler itself could not take. QEMU aborts then.
@@ -103,6 +110,8 @@ pub(crate) struct RunFacts {
     pub(crate) asked: bool,
     /// … or by signal.
     pub(crate) signalled: bool,
+    /// A reset that the guest asked for was a triple fault; `None` where that is not known.
+    pub(crate) triple_fault: Option<bool>,
     /// The guest can exit by semihosting.
     pub(crate) semihosting: bool,
     /// There is a GDB stub …
@@ -158,7 +167,12 @@ impl Verdict {
             .and_then(|code| u8::try_from(code).ok())
             .filter(|&code| code != 0);
         match &shutdown.reason {
-            ShutdownCause::GuestReset | ShutdownCause::SubsystemReset => Self::Reset,
+            ShutdownCause::GuestReset => match facts.triple_fault {
+                Some(true) => Self::TripleFault,
+                Some(false) => Self::Reset,
+                None => Self::ResetOrTripleFault,
+            },
+            ShutdownCause::SubsystemReset => Self::Reset,
             ShutdownCause::GuestPanic => Self::Panicked,
             ShutdownCause::HostSignal if facts.signalled => Self::Stopped,
             ShutdownCause::HostSignal => Self::Interrupted(Interruption::AskedBySignal),
@@ -208,12 +222,12 @@ impl Verdict {
         match self {
             Self::Exited { status } => *status,
             Self::ShutDown => 0,
-            Self::Reset => 120,
+            Self::Reset | Self::ResetOrTripleFault => 120,
             Self::Panicked => 121,
             Self::Stopped => 122,
             Self::TimedOut(_) => 124,
             Self::QemuFailed(_) | Self::Lost(_) => 125,
-            Self::LockedUp { .. } => 134,
+            Self::LockedUp { .. } | Self::TripleFault => 134,
             #[cfg(feature = "source")]
             Self::Faulted(_) => 139,
             Self::Interrupted(Interruption::KilledBySignal(signal)) => {
@@ -235,7 +249,8 @@ impl Verdict {
         match self {
             Self::Exited { .. } => "exited",
             Self::ShutDown => "shut-down",
-            Self::Reset => "reset",
+            Self::Reset | Self::ResetOrTripleFault => "reset",
+            Self::TripleFault => "triple-fault",
             Self::Panicked => "panicked",
             Self::LockedUp { .. } => "locked-up",
             #[cfg(feature = "source")]
@@ -265,6 +280,14 @@ impl fmt::Display for Verdict {
             Self::Exited { status } => write!(f, "the firmware exited with status {status}"),
             Self::ShutDown => f.write_str("the firmware shut the machine down"),
             Self::Reset => f.write_str("the firmware asked for a reset"),
+            Self::ResetOrTripleFault => f.write_str(
+                "the firmware asked for a reset, or took a triple fault: QEMU reports both alike, \
+                 and its log (-d cpu_reset) tells which",
+            ),
+            Self::TripleFault => f.write_str(
+                "the core took a triple fault: it could enter no handler, not even that of a \
+                 double fault; QEMU's log (-d int) has the exceptions before it",
+            ),
             Self::Panicked => f.write_str("the firmware says that it panicked"),
             Self::LockedUp { dump, place } => {
                 let place = place.as_ref();

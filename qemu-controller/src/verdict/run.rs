@@ -6,7 +6,7 @@ use qemu_launch::ExitKind;
 use qmp_proto::commands::RunState;
 use tokio::time::{timeout, timeout_at};
 
-use super::{RunFacts, Verdict};
+use super::{RunFacts, Verdict, triple_fault};
 use crate::client::command::{A_YEAR, instant_after};
 use crate::error::SessionEnd;
 use crate::session::Session;
@@ -132,6 +132,10 @@ impl Session {
         let words = words.unwrap_or_default();
         RunFacts {
             place,
+            triple_fault: match &process {
+                Some(process) => triple_fault::was(process, ended.is_some()),
+                None => Some(false),
+            },
             ended,
             final_state: None,
             asked: history.asked_to_end(),

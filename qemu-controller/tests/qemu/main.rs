@@ -20,6 +20,7 @@ mod defmt;
 mod deterministic;
 mod endings;
 mod endpoints;
+mod exceptions;
 mod forks;
 mod gdb;
 mod kill_matrix;

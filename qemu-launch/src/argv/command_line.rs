@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::discover::install::target_of;
+
 /// QEMU's command line, or another's. Its `Display` can be pasted into a shell: any POSIX one, or bash, zsh or
 /// ksh where a word is not printable text (`$'…'`). For a machine with inherited channels it only
 /// shows what was run: the descriptors are QEMU's, and a shell has none of those numbers.
@@ -25,6 +27,12 @@ impl Argv {
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The target that the program's name says, as `arm` in `qemu-system-arm`.
+    #[must_use]
+    pub fn target(&self) -> Option<&str> {
+        target_of(self.program.file_name()?.to_str()?)
     }
 
     /// The arguments after the program.
