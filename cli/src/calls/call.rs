@@ -180,12 +180,17 @@ pub(crate) enum Call {
         /// A number, decimal or 0x...
         value: String,
     },
-    /// Read memory as core 0 sees it; the guest may run. A device may take a read for a request
+    /// Read memory; the guest may run. A device may take a read for a request
     ReadMemory {
         /// A symbol (also NAME+0x10) or an address (0x...)
         at: String,
         /// How many bytes; 4096 at the most
         length: u64,
+        /// As this core sees it, by its number [default: the one that the other calls look at, of a
+        /// paused guest, else 0]
+        #[arg(long)]
+        #[serde(default)]
+        core: Option<usize>,
     },
     /// Write memory of a paused guest, flash too
     WriteMemory {
@@ -427,6 +432,7 @@ mod tests {
         let call = Call::ReadMemory {
             at: "counter".to_owned(),
             length: 4,
+            core: None,
         };
         let on = "b".to_owned();
         assert_eq!(request.unwrap(), Request { on, call });

@@ -51,6 +51,19 @@ impl Machine {
         self.debugger_for_run().await
     }
 
+    /// The core that a paused guest is looked at by; the first of one that runs.
+    pub(crate) async fn current_core(&self) -> Result<usize, CallError> {
+        let core = match self.debugger.try_lock().as_deref() {
+            Ok(Some(debugger)) => debugger.current_core(),
+            _ => 0,
+        };
+        match core {
+            0 => Ok(0),
+            _ if self.session.query_status().await?.status == RunState::Running => Ok(0),
+            _ => Ok(core),
+        }
+    }
+
     /// The debugger of a guest that may run.
     pub(crate) async fn debugger_for_run(&self) -> Result<Opened<'_>, CallError> {
         let Ok(mut debugger) = self.debugger.try_lock() else {

@@ -107,10 +107,14 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
                 .await?;
             Ok(Answer::done(format!("{name} is {value:#x}")))
         }
-        Call::ReadMemory { at, length } => {
+        Call::ReadMemory { at, length, core } => {
             bounded("length", length, MEMORY)?;
             let address = address(session, &at)?;
-            let bytes = session.read_memory(address, length).await?;
+            let core = match core {
+                Some(core) => core,
+                None => machine.current_core().await?,
+            };
+            let bytes = session.with_core(core).read_memory(address, length).await?;
             Ok(Answer::Memory {
                 address: hex(address),
                 hex: digits(&bytes),

@@ -592,6 +592,37 @@ fn tests_of_each_kind() {
 
 /// What an agent asks of firmware with tests and with lines, and of a failure that was written down.
 #[test]
+fn memory_is_read_as_a_core_sees_it() {
+    let project = tempfile::tempdir().unwrap();
+    let firmware = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../firmware-info/fixtures/same/m33.elf"
+    );
+    let mut client = Client::start(&["--any-path"], project.path());
+    let start = json!({ "firmware": firmware, "machine": "mps2-an521" });
+    client.ask("start", &start).unwrap();
+    // `b .`: it runs and does not end.
+    let forever = json!({ "at": "main", "hex": "fee7" });
+    client.ask("write_memory", &forever).unwrap();
+    // What is there tells each core its number.
+    let mut read = |core: Value| {
+        let place = json!({ "at": "0x4001f000", "length": 4, "core": core });
+        client.ask("read_memory", &place)
+    };
+    assert!(read(json!(null)).unwrap().contains("00000000"));
+    assert!(read(json!(1)).unwrap().contains("01000000"));
+    assert!(read(json!(2)).unwrap_err().contains("cpu-index"));
+    client.ask("select_core", &json!({ "core": 1 })).unwrap();
+    let place = json!({ "at": "0x4001f000", "length": 4 });
+    let words = client.ask("read_memory", &place).unwrap();
+    assert!(words.contains("01000000"), "{words}");
+    client.ask("resume", &json!({})).unwrap();
+    let words = client.ask("read_memory", &place).unwrap();
+    assert!(words.contains("00000000"), "{words}");
+    client.end();
+}
+
+#[test]
 fn tests_source_lines_and_bundles() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut client = Client::start(&[], &root);

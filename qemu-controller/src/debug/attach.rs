@@ -68,7 +68,7 @@ pub(super) struct Attachment {
     /// What the handshake found, the description of the first cluster's cores in it.
     pub(super) identity: StubIdentity,
     /// The cores of each cluster, the first cluster's first.
-    clusters: Vec<Cluster>,
+    pub(super) clusters: Vec<Cluster>,
     /// All cores; none where the stub does not list them.
     pub(super) cores: Vec<ThreadId>,
     pub(super) big_endian: bool,

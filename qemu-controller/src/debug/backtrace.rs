@@ -117,8 +117,7 @@ impl Debugger {
 
     /// Which of these the current thread's core is.
     fn core_name(&self, names: &[CoreName]) -> CoreName {
-        let thread = self.thread().map(|thread| thread.thread);
-        let number = thread.and_then(core_number).unwrap_or(0);
+        let number = self.current_core();
         let name = names.get(number).cloned();
         name.unwrap_or(CoreName::numbered(number))
     }
@@ -155,14 +154,6 @@ impl Debugger {
             panicked_in: cause.panic,
         };
         Ok((firmware, core))
-    }
-}
-
-/// QEMU numbers its cores from 1 as threads.
-fn core_number(thread: super::Id) -> Option<usize> {
-    match thread {
-        super::Id::One(number) => usize::try_from(number).ok()?.checked_sub(1),
-        _ => None,
     }
 }
 

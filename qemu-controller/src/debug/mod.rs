@@ -49,6 +49,7 @@ use std::time::Duration;
 
 use gdb_remote::client::Reply;
 use gdb_remote::handshake::StubIdentity;
+use gdb_remote::target::Target;
 use tracing::Instrument as _;
 
 use crate::client::transaction::Turn;
@@ -215,8 +216,10 @@ impl Debugger {
         self.attachment.big_endian
     }
 
-    pub(crate) fn has_register(&self, name: &str) -> bool {
-        self.target().register(name).is_some()
+    /// The descriptions of the cores of each cluster.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
+        let clusters = self.attachment.clusters.iter();
+        clusters.map(|cluster| &cluster.target)
     }
 
     /// All general registers of the current thread.
@@ -296,6 +299,16 @@ impl Debugger {
         self.select(thread).await
     }
 
+    /// The core that the current thread is: the one that stopped last, or was selected.
+    #[must_use]
+    pub fn current_core(&self) -> usize {
+        match self.thread().map(|thread| thread.thread) {
+            // QEMU numbers its cores from 1 as threads.
+            Some(Id::One(number)) => usize::try_from(number - 1).unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
     async fn select(&self, thread: ThreadId) -> Result<(), DebugError> {
         let before = self.thread();
         let selected = self.ask_one(Question::Select(thread)).await;
@@ -306,7 +319,7 @@ impl Debugger {
     }
 
     /// The thread that stopped last, or was selected: it is the one that steps.
-    fn thread(&self) -> Option<ThreadId> {
+    pub(crate) fn thread(&self) -> Option<ThreadId> {
         self.attachment.stub.state().thread
     }
 

@@ -317,7 +317,7 @@ impl Debugger {
     }
 
     /// The description of the current core.
-    pub(super) fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Target {
         &self.attachment.cluster(self.thread()).target
     }
 

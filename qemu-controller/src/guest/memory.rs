@@ -112,11 +112,11 @@ pub enum MemoryError {
 
 /// The guest's memory.
 impl Session {
-    /// Reads the guest's memory, by symbol or by address as CPU 0 sees it, without stopping the
-    /// guest (the human monitor's `x`; some 2 MB/s). What the guest writes meanwhile may be in it
-    /// by half:
-    /// [`pause`](Self::pause) it for a picture of one moment. A device's registers are read as
-    /// well, and a device may take a read for a request.
+    /// Reads the guest's memory, by symbol or by address as core 0 sees it, or
+    /// [another](Self::with_core), without stopping the guest (the human monitor's `x`; some 2 MB/s).
+    /// What the guest writes meanwhile may be in it by half: [`pause`](Self::pause) it for a picture
+    /// of one moment. A device's registers are read as well, and a device may take a read for a
+    /// request.
     ///
     /// ```no_run
     /// # async fn example(session: qemu_controller::Session) -> Result<(), qemu_controller::MemoryError> {

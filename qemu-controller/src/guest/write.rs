@@ -14,8 +14,8 @@ use crate::session::Session;
 const CHUNK: usize = 4096;
 
 impl Session {
-    /// Writes the guest's memory, by symbol or by physical address, without stopping the guest.
-    /// It takes a session that has started its QEMU.
+    /// Writes the guest's memory, by symbol or by physical address as core 0 has it, without stopping
+    /// the guest. It takes a session that has started its QEMU.
     ///
     /// The guest may see a long piece half written, or have read what was there before and store
     /// over what is written; [`pause`](Self::pause) it where that matters. What was there is read
@@ -23,8 +23,9 @@ impl Session {
     /// devices. Code that the guest has run is translated again.
     ///
     /// # Errors
-    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the session was attached, [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What
-    /// lay before the place that failed may be written.
+    /// [`MemoryError`]: [`NotWritable`](MemoryError::NotWritable) where the session was attached,
+    /// [`ReadOnly`](MemoryError::ReadOnly) where it did not change, such as flash. What lay before the
+    /// place that failed may be written. A session [of another core](Self::with_core) writes nothing.
     pub async fn write_memory<'a>(
         &self,
         to: impl Into<Location<'a>>,
@@ -32,6 +33,14 @@ impl Session {
     ) -> Result<(), MemoryError> {
         let bytes = bytes.as_ref();
         let qtest = self.inner.qtest.as_ref().ok_or(MemoryError::NotWritable)?;
+        if let Some(core @ 1..) = self.core {
+            // The test protocol has the first core's memory alone.
+            let message = format!(
+                "memory is written as core 0 has it while the guest runs; as core {core} has it, a \
+                 debugger writes it"
+            );
+            return Err(MemoryError::Failed { message });
+        }
         // A load between the write and the look at its effect would pass for read-only memory.
         let _turn = self
             .inner

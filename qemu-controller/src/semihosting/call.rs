@@ -1,7 +1,10 @@
 //! One call: which it is, and what it asks for.
 
+use firmware_info::Architecture;
+use gdb_remote::target::Target;
+
 use super::HostError;
-use crate::debug::{DebugError, Debugger, Registers};
+use crate::debug::{DebugError, Debugger, Registers, ThreadId};
 
 /// So much of one write is read at once; the firmware writes the rest again.
 const MOST_WRITTEN: u64 = 64 * 1024;
@@ -27,6 +30,10 @@ pub struct Call {
     pub(crate) at: u64,
     /// The address of the instruction behind it.
     pub(crate) after: u64,
+    /// The core that makes it, where the stub names cores.
+    pub(super) thread: Option<ThreadId>,
+    /// How that core makes calls.
+    pub(super) convention: Convention,
 }
 
 /// What a call asks for.
@@ -89,9 +96,11 @@ pub enum Request {
 }
 
 /// How an architecture makes its calls.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Convention {
     pub(super) name: &'static str,
+    /// That of the files whose code makes them.
+    pub(super) architecture: Architecture,
     /// The register with the operation, and later with the result.
     pub(super) result: &'static str,
     parameter: &'static str,
@@ -102,7 +111,7 @@ pub(super) struct Convention {
 }
 
 /// The bytes that make a call, in the file's order (little endian, as instructions are).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Instruction {
     pub(super) bytes: &'static [u8],
     /// Where in these bytes the instruction is that calls, and its size.
@@ -122,6 +131,7 @@ const fn instruction(bytes: &'static [u8], alignment: u64) -> Instruction {
 
 const M_PROFILE: Convention = Convention {
     name: "Cortex-M (bkpt #0xab)",
+    architecture: Architecture::Arm,
     result: "r0",
     parameter: "r1",
     word: 4,
@@ -142,6 +152,7 @@ const ARM: Convention = Convention {
 
 const AARCH64: Convention = Convention {
     name: "AArch64 (hlt #0xf000)",
+    architecture: Architecture::Aarch64,
     result: "x0",
     parameter: "x1",
     word: 8,
@@ -151,6 +162,7 @@ const AARCH64: Convention = Convention {
 
 const RISCV32: Convention = Convention {
     name: "RISC-V (slli, ebreak, srai)",
+    architecture: Architecture::Riscv32,
     result: "a0",
     parameter: "a1",
     word: 4,
@@ -166,21 +178,43 @@ const RISCV32: Convention = Convention {
 };
 
 const RISCV64: Convention = Convention {
+    architecture: Architecture::Riscv64,
     word: 8,
     is_extended: true,
     ..RISCV32
 };
 
 impl Convention {
-    pub(super) fn of(debugger: &Debugger) -> Result<Self, HostError> {
-        let has = |name| debugger.has_register(name);
-        Ok(match debugger.architecture() {
+    /// Those of all clusters of cores.
+    pub(super) fn all(debugger: &Debugger) -> Result<Vec<Self>, HostError> {
+        let mut known = Vec::new();
+        for target in debugger.targets() {
+            if let Some(convention) = Self::of(debugger, target)
+                && !known.contains(&convention)
+            {
+                known.push(convention);
+            }
+        }
+        match known.is_empty() {
+            true => Err(unknown(debugger)),
+            false => Ok(known),
+        }
+    }
+
+    /// That of the current core.
+    pub(super) fn current(debugger: &Debugger) -> Result<Self, HostError> {
+        Self::of(debugger, debugger.target()).ok_or_else(|| unknown(debugger))
+    }
+
+    fn of(debugger: &Debugger, target: &Target) -> Option<Self> {
+        let has = |name| target.register(name).is_some();
+        Some(match debugger.architecture() {
             "riscv32" => RISCV32,
             "riscv64" => RISCV64,
             _ if has("xpsr") => M_PROFILE,
             _ if has("x0") => AARCH64,
             _ if has("r0") && has("cpsr") => ARM,
-            other => return Err(HostError::UnknownArchitecture(other.to_owned())),
+            _ => return None,
         })
     }
 
@@ -194,13 +228,18 @@ impl Convention {
     }
 }
 
-/// Reads the call that the guest is about to make at this address.
+fn unknown(debugger: &Debugger) -> HostError {
+    HostError::UnknownArchitecture(debugger.architecture().to_owned())
+}
+
+/// Reads the call that the current core is about to make at this address.
 pub(super) async fn read(
     debugger: &mut Debugger,
-    convention: Convention,
     pc: u64,
     registers: &Registers,
 ) -> Result<Call, HostError> {
+    let convention = Convention::current(debugger)?;
+    let thread = debugger.thread();
     let register = |name| registers.get(name).unwrap_or_default();
     let operation = register(convention.result) & 0xffff_ffff;
     let parameter = register(convention.parameter);
@@ -222,6 +261,8 @@ pub(super) async fn read(
         request,
         at: pc,
         after: pc + size,
+        thread,
+        convention,
     })
 }
 

@@ -59,7 +59,6 @@ use call::Convention;
 #[derive(Debug)]
 pub struct Host {
     debugger: Debugger,
-    convention: Convention,
     sites: Vec<u64>,
     /// The sites, and where else it is to stop.
     stops: Vec<u64>,
@@ -112,18 +111,38 @@ impl Session {
     /// [`HostError`]; the guest goes on as it was.
     pub async fn semihosting_host(&self) -> Result<Host, HostError> {
         let debugger = self.debugger().await?;
-        let convention = Convention::of(&debugger)?;
-        let find = move |firmware: &Firmware| sites::find(firmware, convention.instructions);
-        let sites = self.ask_firmware(find).await?;
+        let conventions = Convention::all(&debugger)?;
+        let name = conventions[0].name;
+        let sites = self.sites(conventions).await?;
         if sites.is_empty() {
-            return Err(HostError::NoCalls(convention.name));
+            return Err(HostError::NoCalls(name));
         }
         Ok(Host {
             debugger,
-            convention,
             stops: sites.clone(),
             sites,
         })
+    }
+
+    /// The addresses of the semihosting instructions of all ELF files, those of its architecture in
+    /// each.
+    async fn sites(&self, conventions: Vec<Convention>) -> Result<Vec<u64>, SymbolsError> {
+        // What is known of none is an error.
+        self.ask_firmware(|_| ()).await?;
+        let find = move |firmware: &Firmware| {
+            let fitting = conventions
+                .iter()
+                .filter(|convention| convention.architecture == firmware.architecture());
+            let instructions: Vec<_> = fitting
+                .flat_map(|convention| convention.instructions)
+                .copied()
+                .collect();
+            sites::find(firmware, &instructions)
+        };
+        let mut sites = self.ask_each(find).await.concat();
+        sites.sort_unstable();
+        sites.dedup();
+        Ok(sites)
     }
 }
 
@@ -131,11 +150,10 @@ impl Session {
 impl Session {
     /// The addresses of the firmware's semihosting instructions; none where none are known.
     pub(crate) async fn semihosting_sites(&self, debugger: &Debugger) -> Vec<u64> {
-        let Ok(convention) = Convention::of(debugger) else {
-            return Vec::new();
-        };
-        let find = move |firmware: &Firmware| sites::find(firmware, convention.instructions);
-        self.ask_firmware(find).await.unwrap_or_default()
+        match Convention::all(debugger) {
+            Ok(conventions) => self.sites(conventions).await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
     }
 }
 
@@ -144,14 +162,14 @@ impl Debugger {
     /// The status that a guest which is stopped at one of its calls is about to exit with, if that
     /// is what it asks for.
     pub(crate) async fn status_of_exit(&mut self) -> Option<u8> {
-        let convention = Convention::of(self).ok()?;
+        let convention = Convention::current(self).ok()?;
         let operation = self.read_register(convention.result).await.ok()?;
         if !matches!(operation & 0xffff_ffff, call::EXIT | call::EXIT_EXTENDED) {
             return None;
         }
         let registers = self.read_registers().await.ok()?;
         let pc = registers.get("pc")?;
-        let call = call::read(self, convention, pc, &registers).await.ok()?;
+        let call = call::read(self, pc, &registers).await.ok()?;
         match call.request {
             Request::Exit { status } => Some(status),
             _ => None,
@@ -213,7 +231,7 @@ impl Host {
     }
 
     async fn call(&mut self, pc: u64, registers: &Registers) -> Result<Call, HostError> {
-        call::read(&mut self.debugger, self.convention, pc, registers).await
+        call::read(&mut self.debugger, pc, registers).await
     }
 
     /// Returns this value to the firmware, which goes on behind the call with the next
@@ -233,7 +251,12 @@ impl Host {
         call: &Call,
         value: i64,
     ) -> Result<(), HostError> {
-        let Convention { result, word, .. } = self.convention;
+        let Convention { result, word, .. } = call.convention;
+        if let Some(thread) = call.thread
+            && self.debugger.thread() != call.thread
+        {
+            self.debugger.select_thread(thread).await?;
+        }
         let value = match word {
             4 => u64::from(value as u32),
             _ => value as u64,
@@ -260,10 +283,11 @@ impl Host {
         }
         let mut bytes = line.as_bytes().to_vec();
         bytes.push(0);
-        let length = self
+        let Convention { word, .. } = call.convention;
+        let length = call
             .convention
             .encode(line.len() as u64, self.debugger.is_big_endian());
-        let second = call.parameter.wrapping_add(self.convention.word as u64);
+        let second = call.parameter.wrapping_add(word as u64);
         let memory = [
             Write::Memory(buffer, &bytes),
             Write::Memory(second, &length),

@@ -57,6 +57,8 @@ const RUN_STATE_COMMANDS: [&str; 5] = ["stop", "cont", "system_reset", "s", "c"]
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
     pub(crate) deadline: Duration,
+    /// Whose memory is read; none where none was named, which is core 0.
+    pub(crate) core: Option<usize>,
 }
 
 pub(crate) struct Inner {
@@ -110,6 +112,7 @@ impl Session {
         Self {
             inner: Arc::new(inner),
             deadline,
+            core: None,
         }
     }
 
@@ -192,7 +195,8 @@ impl Session {
         let deadline = self.deadline.into();
         let verb = line.split_whitespace().next().unwrap_or_default();
         let _turn = self.turn_for(verb, deadline).await?;
-        let command = HumanMonitorCommand::new(line);
+        let mut command = HumanMonitorCommand::new(line);
+        command.cpu_index = self.core.and_then(|core| i64::try_from(core).ok());
         let text = command::command(&self.inner.shared, deadline, &command).await?;
         if text.starts_with("Error: ") || text.starts_with("unknown command: ") {
             return Err(CommandError::HumanMonitor {
@@ -294,8 +298,20 @@ impl Session {
     #[must_use]
     pub fn with_deadline(&self, deadline: Duration) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             deadline,
+            ..self.clone()
+        }
+    }
+
+    /// This session with memory as this core sees it, and the human monitor's commands about it:
+    /// `session.with_core(2).read_u32("state")`. Cores of [other clusters](crate::CoreName) may have
+    /// other memory at an address, and cores with a memory management unit other translations.
+    /// Default: core 0.
+    #[must_use]
+    pub fn with_core(&self, core: usize) -> Self {
+        Self {
+            core: Some(core),
+            ..self.clone()
         }
     }
 }

@@ -212,11 +212,8 @@ impl Session {
             0 => None,
             number => Some(Exception {
                 number,
-                // Each core has a vector table; the session reads memory as the first sees it.
-                handler: match core.number {
-                    0 => self.handler(number).await,
-                    _ => None,
-                },
+                // Each core has a vector table.
+                handler: self.with_core(core.number).handler(number).await,
             }),
         };
         let handles = match handled(registers) {
