@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
+use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
@@ -13,6 +14,7 @@ use crate::coverage;
 use crate::ctl::Ctl;
 use crate::debug::Debug;
 use crate::logs;
+use crate::machine;
 use crate::mcp::Mcp;
 use crate::new::New;
 use crate::open::Open;
@@ -71,8 +73,9 @@ pub(crate) struct Run {
     /// The firmware: an ELF or Intel HEX file, or a Linux kernel; its content says which
     ///
     /// Without --qemu and --machine an ELF file runs on the first machine that it fits, which is said
-    /// on stderr unless it is the default. With --bios it may be left out.
-    #[arg(value_name = "FIRMWARE", required_unless_present = "bios")]
+    /// on stderr unless it is the default. It may be left out with --bios, and where QEMU's own
+    /// arguments (`-- -device loader,…`, `-- -drive if=pflash,…`) have what the machine begins with.
+    #[arg(value_name = "FIRMWARE")]
     pub(crate) firmware: Option<PathBuf>,
     /// Of a firmware with tests: filters, and the options of Rust's own test programs, such as
     /// `--list`, `--exact` and `--nocapture`. Of another one: its command line, dashes included
@@ -261,8 +264,28 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Verb, clap:
     let mut verb = Arguments::try_parse_from(ours)?.verb;
     if let Verb::Run(run) = &mut verb {
         run.arguments = arguments;
+        let has_beginning = run.qemu_args.iter().any(|word| is_beginning(word));
+        if run.firmware.is_none() && run.bios.is_none() && !has_beginning {
+            let message = "no <FIRMWARE> is named, which comes before `--`, and QEMU's arguments \
+                           behind it have nothing that a machine begins with";
+            let mut command = Arguments::command();
+            command.build();
+            let kind = ErrorKind::MissingRequiredArgument;
+            return Err(match command.find_subcommand_mut("run") {
+                Some(command) => command.error(kind, message),
+                None => command.error(kind, message),
+            });
+        }
     }
     Ok(verb)
+}
+
+/// Whether a word for QEMU brings what a machine may begin with: code, a medium, a saved state.
+fn is_beginning(word: &OsStr) -> bool {
+    let options = [
+        "blockdev", "drive", "hda", "incoming", "kernel", "loadvm", "mtdblock", "pflash", "sd",
+    ];
+    options.contains(&machine::name(word)) || word.to_string_lossy().starts_with("loader,")
 }
 
 /// The words that the program understands or has to refuse, and the firmware's.

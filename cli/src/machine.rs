@@ -301,7 +301,7 @@ fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig
 }
 
 /// A word's name, where it is an option of QEMU's, which takes one dash or two.
-fn name(word: &OsStr) -> &str {
+pub(crate) fn name(word: &OsStr) -> &str {
     let text = word.to_str().unwrap_or_default();
     let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'));
     name.unwrap_or_default()
@@ -323,7 +323,7 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
         return failure;
     }
     if let Some(option) = refused_test_option(&text, run) {
-        return Failure::TestOptions(format!(
+        return Failure::Usage(format!(
             "{option} came behind `--`, where QEMU's own arguments are: those of a firmware and its \
              tests come right behind FIRMWARE"
         ));

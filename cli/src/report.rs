@@ -112,7 +112,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     TestRun(TestRunError),
     #[error("{0}")]
-    TestOptions(String),
+    Usage(String),
     #[error("the firmware did not come to the test {test}: it {why}")]
     TestNotReached { test: String, why: String },
     #[error(transparent)]

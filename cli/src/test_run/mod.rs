@@ -104,7 +104,7 @@ fn to_debug(tests: Vec<TestCase>, run: &Run, settings: &Settings) -> Result<Work
         1 => named,
         _ => Selection::new(tests, &options).to_run(),
     };
-    let refused = |why: String| Err(Failure::TestOptions(why));
+    let refused = |why: String| Err(Failure::Usage(why));
     if settings.semihosting() == SemihostingMode::Off {
         return refused(
             "a test is chosen by semihosting, which --semihosting=off denies".to_owned(),
@@ -124,7 +124,7 @@ fn to_debug(tests: Vec<TestCase>, run: &Run, settings: &Settings) -> Result<Work
 /// The words after FIRMWARE.
 fn parse(run: &Run) -> Result<Options, Failure> {
     let options = Options::parse(&run.arguments);
-    options.map_err(|error| Failure::TestOptions(error.render().to_string()))
+    options.map_err(|error| Failure::Usage(error.render().to_string()))
 }
 
 /// How tests are kept apart.
@@ -162,7 +162,7 @@ pub(crate) fn run(
         Err(error) if error.exit_code() == 0 => {
             return runtime.block_on(print(error.render().to_string()));
         }
-        Err(error) => return Err(Failure::TestOptions(error.render().to_string())),
+        Err(error) => return Err(Failure::Usage(error.render().to_string())),
     };
     let running = Running {
         run,
@@ -275,7 +275,7 @@ impl Running<'_> {
     async fn printed(&self, kind: PrintedTests, mut signals: Signals) -> Result<Outcome, Failure> {
         if kind == PrintedTests::Defmt && !self.logs.decodes() {
             let why = "the results of its tests are logged by defmt, which is not decoded here";
-            return Err(Failure::TestOptions(why.to_owned()));
+            return Err(Failure::Usage(why.to_owned()));
         }
         let name = firmware_name(self.run.firmware.as_deref());
         if kind == PrintedTests::One {

@@ -80,6 +80,18 @@ fn a_machine_may_begin_with_its_rom_alone() {
 }
 
 #[test]
+fn a_machine_may_begin_with_what_qemu_s_own_arguments_have() {
+    let elf = image("semihosting-exit").display().to_string();
+    let loader = format!("loader,file={elf}");
+    let call = |words: &[&str]| Call::new::<&str>([]).qemu_args(words);
+    call(&["-device", &loader]).ends_with(7);
+    for words in [&["-smp", "1"], &["-name", &elf]] {
+        let Said { stderr, .. } = call(words).ends_with(125);
+        assert!(stderr.contains("<FIRMWARE>"), "{stderr}");
+    }
+}
+
+#[test]
 fn a_list_that_nobody_reads_ends_as_a_closed_pipe_does() {
     let tests = "TN:\nSF:a.c\nDA:1,1\nend_of_record\n";
     let file = tempfile::NamedTempFile::new().unwrap();
