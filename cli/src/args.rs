@@ -10,6 +10,7 @@ use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
 use qemu_controller::testing::TestCase;
 
+use crate::calls::number;
 use crate::coverage;
 use crate::ctl::Ctl;
 use crate::debug::Debug;
@@ -90,7 +91,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Load the file as it is at this address, such as 0x8000: for raw images
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = number)]
     pub(crate) raw: Option<u64>,
     /// The ROM that the CPU begins with, beside the firmware or in its place: a file, a name that QEMU
     /// knows, or `none`
@@ -354,19 +355,6 @@ fn option(options: &clap::Command, word: &OsStr) -> Option<bool> {
     Some(takes_value && !value && !argument.is_require_equals_set())
 }
 
-/// A number, decimal or hexadecimal.
-fn address(text: &str) -> Result<u64, String> {
-    let digits = text.replace('_', "");
-    let number = match digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"))
-    {
-        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
-        None => digits.parse(),
-    };
-    number.map_err(|_| "an address is a number of 64 bits, such as 0x8000".to_owned())
-}
-
 /// Where a debugger may connect. Whoever reaches it can run commands here, so no address that others
 /// can reach.
 pub(crate) fn gdb(text: &str) -> Result<Endpoint, String> {
@@ -520,15 +508,6 @@ mod tests {
             (run.settings.deterministic, run.settings.reboot),
             (Some(6), Some(true))
         );
-    }
-
-    #[test]
-    fn addresses() {
-        assert_eq!(address("0x2000_0000"), Ok(0x2000_0000));
-        assert_eq!(address("1024"), Ok(1024));
-        for wrong in ["", "0x", "-1", "flash", "0x10000000000000000"] {
-            assert!(address(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

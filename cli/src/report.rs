@@ -290,6 +290,7 @@ fn details(verdict: &Verdict, object: &mut Value) {
             object["exception"] = json!(hang.exception.as_ref().map(|exception| exception.number));
             object["handles"] = json!(hang.handles.as_ref().map(ToString::to_string));
             object["halted"] = json!(hang.halted);
+            object["no_code"] = json!(hang.no_code);
             object["in_fault_handler"] = json!(hang.in_fault_handler());
             let places = hang.places.iter().map(place_json);
             object["places"] = places.collect();

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
+use qemu_controller::{Endpoint, QemuConfig, Session, StartError, Verdict};
 use serde_json::json;
 use tokio::net::unix::pipe;
 
@@ -130,6 +130,10 @@ pub(crate) async fn in_qemu(
     }
     session.stop().await?;
     let mut outcome = running.finish_output(outcome?, signals).await?;
+    if let Some(words) = never_ran(run, &outcome) {
+        let object = json!({ "event": "never-ran", "message": words });
+        reporter.say(Some(&words), &object)?;
+    }
     if let Some((report, lines)) = coverage {
         let name = test_run::firmware_name(run.firmware.as_deref());
         let executed = session.executed_code();
@@ -145,6 +149,27 @@ pub(crate) async fn in_qemu(
         }
     }
     Ok(outcome)
+}
+
+/// What is to be said of a raw image where a core has come to what is no code.
+fn never_ran(run: &Run, outcome: &Outcome) -> Option<String> {
+    let (address, Outcome::Ended { report, .. }) = (run.raw?, outcome) else {
+        return None;
+    };
+    let has_no_code = match &report.verdict {
+        Verdict::TimedOut(hang) => hang.no_code,
+        Verdict::Faulted(core) => {
+            let instruction = core.fault.as_ref()?.instruction.as_deref();
+            instruction.is_none_or(|digits| digits.bytes().all(|digit| digit == b'0'))
+        }
+        _ => false,
+    };
+    has_no_code.then(|| {
+        format!(
+            "the image was loaded at {address:#x}, which does not make the CPU begin there: the \
+             board says where it begins"
+        )
+    })
 }
 
 /// What is around a machine before it is started.

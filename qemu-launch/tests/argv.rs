@@ -49,7 +49,9 @@ fn sound_goes_nowhere_unless_somebody_says_where() {
     let line = |spec: MachineSpec| argv(&spec.without_qmp()).unwrap();
     let silent = line(MachineSpec::board("vexpress-a9"));
     assert!(
-        silent.ends_with("-audiodev none,id=audio -global pl041.audiodev=audio"),
+        silent.ends_with(
+            "-audiodev none,id=audio -global driver=pl041,property=audiodev,value=audio"
+        ),
         "{silent}"
     );
     let own = line(MachineSpec::board("vexpress-a9").extra_args(["-audio", "alsa"]));
@@ -372,8 +374,8 @@ fn logs_globals_and_the_rest() {
         " -d guest_errors,unimp -D /tmp/a,b.log",
     );
     check(
-        |spec| spec.global("tmp105", "x", "a,b=c"),
-        " -global tmp105.x=a,b=c",
+        |spec| spec.global("cfi.pflash01", "x", "a,b=c"),
+        " -global driver=cfi.pflash01,property=x,value=a,,b=c",
     );
     check(
         |spec| spec.sandbox(Sandbox::Strict),

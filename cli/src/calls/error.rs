@@ -50,6 +50,8 @@ impl fmt::Display for CallError {
     }
 }
 
+impl std::error::Error for CallError {}
+
 fn kind_of(error: &CommandError) -> Kind {
     match error {
         _ if error.ended().is_some() => Kind::Ended,

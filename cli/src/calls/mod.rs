@@ -18,6 +18,7 @@ pub(crate) use call::{Call, Request};
 pub(crate) use error::{CallError, Kind};
 pub(crate) use machine::Machine;
 pub(crate) use machines::Machines;
+pub(crate) use place::number;
 pub(crate) use printed::Printed;
 pub(crate) use source::of_uri;
 pub(crate) use start::{Defaults, Policy, plain_name, record};

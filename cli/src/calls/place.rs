@@ -66,7 +66,7 @@ mod tests {
     fn numbers_and_bytes_are_read_or_refused() {
         assert_eq!(number("0x2000_0000").unwrap(), 0x2000_0000);
         assert_eq!(number("17").unwrap(), 17);
-        for text in ["", "0x", "-1", "0x1_0000_0000_0000_0000", "ff"] {
+        for text in ["", "0x", "-1", "0x1_0000_0000_0000_0000", "ff", "flash"] {
             assert!(number(text).is_err(), "{text}");
         }
         assert_eq!(bytes("0a 00FF").unwrap(), [0x0a, 0, 0xff]);

@@ -102,7 +102,8 @@ impl Policy {
     fn board(&self, wanted: &Wanted, firmware: &Path) -> Result<Board, CallError> {
         let defaults = &self.defaults;
         let fitting = fitting_machines(firmware);
-        let fitting = fitting.map_err(|error| CallError::new(Kind::Invalid, chain(&error)))?;
+        let fitting = fitting
+            .map_err(|error| CallError::new(Kind::Invalid, advice_for_calls(&chain(&error))))?;
         let fitting = fitting.first();
         let machine = wanted.machine.clone().or(defaults.machine.clone());
         let program = match (&wanted.qemu, &defaults.qemu, fitting) {
@@ -178,8 +179,10 @@ impl Policy {
             Ok(session) => Ok(Machine::new(session, printed, transcript, has_semihosting)),
             Err(error) => {
                 // It may ask QEMU for its boards, and waits for that.
-                let explaining =
-                    move || not_started(error, &board.program, board.machine.as_deref()).words();
+                let explaining = move || {
+                    let failure = not_started(error, &board.program, board.machine.as_deref());
+                    advice_for_calls(&failure.words())
+                };
                 let words = tokio::task::spawn_blocking(explaining).await;
                 let words = words.unwrap_or_else(|panic| panic.to_string());
                 Err(CallError::new(Kind::Failed, words))
@@ -229,6 +232,25 @@ pub(crate) fn record(config: QemuConfig, printed: &Printed, has_semihosting: boo
     }
 }
 
+/// What a firmware's refusal advises, where only `run` can do it.
+fn advice_for_calls(words: &str) -> String {
+    let rows = [
+        ("load it unchecked", "--unchecked"),
+        ("load it with --unchecked", "--unchecked"),
+        ("load it as Intel HEX", ""),
+        (
+            "load it as a raw image with its address, if that is what it is",
+            "--raw",
+        ),
+    ];
+    rows.iter()
+        .fold(words.to_owned(), |words, (advice, option)| {
+            let command = format!("qemu-controller run {option}");
+            let here = format!("`{}` does that, the calls do not", command.trim_end());
+            words.replace(advice, &here)
+        })
+}
+
 /// A name and nothing else: the options that may follow it after a comma name files.
 pub(crate) fn plain_name(name: &str) -> Result<(), CallError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -261,6 +283,20 @@ mod tests {
         ] {
             assert!(plain_name(name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_only_run_can_do_is_said_to_be_so() {
+        let words = "zImage is a Linux kernel's image; an ELF file was wanted (load it unchecked)";
+        assert_eq!(
+            advice_for_calls(words),
+            "zImage is a Linux kernel's image; an ELF file was wanted (`qemu-controller run \
+             --unchecked` does that, the calls do not)"
+        );
+        assert_eq!(
+            advice_for_calls("if this is meant, load it with --unchecked"),
+            "if this is meant, `qemu-controller run --unchecked` does that, the calls do not"
+        );
     }
 
     #[test]

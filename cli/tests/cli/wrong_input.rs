@@ -66,6 +66,62 @@ fn firmware_that_cannot_be() {
     );
 }
 
+/// An address for a raw image does not make the CPU begin there.
+#[test]
+fn a_raw_image_at_which_no_core_begins_is_said_to_be() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&image, [0x14, 0, 0, 0].repeat(64)).unwrap();
+    for (qemu, cpu, status, words) in [
+        ("arm", "cortex-a15", 124, ", where no code is"),
+        ("aarch64", "cortex-a53", 139, "instruction 00000000 at 0x0"),
+    ] {
+        let qemu = format!("--qemu=qemu-system-{qemu}");
+        let cpu = format!("--cpu={cpu}");
+        let words_of = [
+            &qemu,
+            &cpu,
+            "--machine=virt",
+            "--raw=0x50000000",
+            "--timeout=1s",
+        ];
+        let call = Call::new(words_of.map(Path::new).into_iter().chain([image.path()]));
+        let Said { stderr, .. } = call.ends_with(status);
+        let begins = "the image was loaded at 0x50000000, which does not make the CPU begin there";
+        for words in [begins, words] {
+            assert!(stderr.contains(words), "{qemu}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_call_names_what_only_run_can_do_and_a_file_is_no_bundle() {
+    let kernel = tempfile::NamedTempFile::new().unwrap();
+    // As 32-bit Arm's zImage begins.
+    let magic = 0x016f_2818_u32.to_le_bytes();
+    std::fs::write(&kernel, [&[0; 0x24], &magic[..], &[0; 64]].concat()).unwrap();
+    for (verb, words) in [
+        (
+            "serve",
+            "is a Linux kernel's image; an ELF file was wanted (`qemu-controller run --unchecked` does that, the calls do not)",
+        ),
+        (
+            "open",
+            "is no bundle that can be opened: it is a file, and a bundle is a folder",
+        ),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
+            .arg(verb)
+            .arg(kernel.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && stderr.contains(words),
+            "{stderr}"
+        );
+    }
+}
+
 #[test]
 fn a_machine_that_cannot_be() {
     refused(

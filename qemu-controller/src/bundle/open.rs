@@ -325,6 +325,9 @@ fn manifest(folder: &Path) -> Result<Manifest, BundleError> {
         {
             BundleError::invalid(folder, format!("there is no {MANIFEST} in it: {error}"))
         }
+        BundleError::File { .. } if folder.is_file() => {
+            BundleError::invalid(folder, "it is a file, and a bundle is a folder")
+        }
         other => other,
     })?;
     let mut text = Vec::new();

@@ -13,6 +13,7 @@ use crate::client::transaction::Transaction;
 use crate::cores::CoreName;
 use crate::error::{CommandError, WaitPhase};
 use crate::escape;
+use crate::guest::memory::MemoryError;
 use crate::session::Session;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
@@ -39,6 +40,9 @@ pub struct Hang {
     pub pc: Option<u64>,
     /// The symbol at or before the program counter, where the firmware's symbols are known.
     pub place: Option<SymbolOffset>,
+    /// No code is at core 0's program counter: memory of zeros, or none. It has left its code, or
+    /// never came there.
+    pub no_code: bool,
     /// The exception that core 0 is in, on a Cortex-M.
     pub exception: Option<Exception>,
     /// The exception that core 0 handles, as far as the monitor tells it on other cores: by Cause of
@@ -190,6 +194,10 @@ impl Session {
             if place.core.number == 0 {
                 hang.pc = place.pc;
                 hang.place.clone_from(&place.place);
+                hang.no_code = match (place.pc, &place.place) {
+                    (Some(pc), None) => self.has_no_code(pc).await,
+                    _ => false,
+                };
                 hang.exception.clone_from(&place.exception);
                 hang.handles.clone_from(&place.handles);
                 hang.halted = place.halted;
@@ -198,6 +206,13 @@ impl Session {
         }
         if hang.places.len() == 1 {
             hang.places.clear();
+        }
+    }
+
+    async fn has_no_code(&self, pc: u64) -> bool {
+        match self.read_memory(pc, 16).await {
+            Ok(bytes) => bytes.iter().all(|byte| *byte == 0),
+            Err(error) => matches!(error, MemoryError::Unmapped { .. }),
         }
     }
 
@@ -349,6 +364,9 @@ impl fmt::Display for Hang {
         }
         let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
         write_place(f, self.pc, place, exception, self.handles.as_ref())?;
+        if self.no_code {
+            f.write_str(", where no code is")?;
+        }
         write_halted(f, self.halted)?;
         let mut others = self
             .places

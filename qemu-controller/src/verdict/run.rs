@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qemu_launch::ExitKind;
 use qmp_proto::commands::RunState;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
 use super::{RunFacts, Verdict, triple_fault};
 use crate::client::command::{A_YEAR, instant_after};
@@ -14,6 +14,10 @@ use crate::session::Session;
 /// How long the ports are drained after QEMU's end; what it wrote is there already, unless it left
 /// a child that holds them.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+/// How long QEMU may take to exit once the machine is shut down, before it gets SIGTERM; it takes
+/// some milliseconds.
+const EXIT: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Lets the guest run if it is stopped, waits for the end of the run, and tells how it ended.
@@ -56,6 +60,7 @@ impl Session {
         let final_state = tokio::select! {
             _ = self.ended() => None,
             final_state = self.reaches_final_state() => Some(final_state),
+            () = self.wakes_stuck_exit() => None,
         };
         #[cfg(feature = "rtt")]
         if final_state.is_some() {
@@ -94,6 +99,29 @@ impl Session {
             }
         }
         std::future::pending().await
+    }
+
+    /// Wakes a QEMU that has shut the machine down and does not exit, and waits for its end.
+    ///
+    /// Seen on 7.2 and 10.0: a command that is in flight then can leave `monitor_cleanup` in a
+    /// poll that nothing ends but a signal.
+    async fn wakes_stuck_exit(&self) {
+        let stays = match self.process() {
+            Some(process) => process.argv().args().iter().any(|word| {
+                let word = word.to_string_lossy();
+                word.ends_with("-no-shutdown") || word.contains("shutdown=pause")
+            }),
+            None => true,
+        };
+        let mut run_state = self.watch_run_state();
+        let shut_down = run_state.wait_for(|state| *state == RunState::Shutdown);
+        if !stays && shut_down.await.is_ok() {
+            sleep(EXIT).await;
+            if let Some(process) = self.process() {
+                process.terminate();
+            }
+        }
+        self.ended().await;
     }
 
     /// Waits until all that was printed is in the buffers.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use qemu_controller::{QemuConfig, Session};
 use test_support::{ElfKind, elf};
 
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, long};
 
 /// A QEMU, a machine and its words, and an image for them.
 type Guest = (
@@ -116,6 +116,24 @@ async fn a_triple_fault_is_no_reset_that_the_guest_asked_for() {
         assert!(verdict.to_string().contains(words), "{verdict}");
         let is_certain = !verdict.to_string().contains(" or took");
         assert_eq!(is_certain, guest.0 == "x86_64", "{verdict}");
+    }
+}
+
+/// A command that is in flight as QEMU 7.2 and 10.0 exit can hold them up for good: one run in five
+/// here, where the session asks for the run state as the SH-4 resets itself.
+#[tokio::test]
+async fn a_machine_that_gets_stuck_as_it_exits_is_woken() {
+    let deadline = 2 * DEADLINE;
+    for _ in 0..if long() { 100 } else { 10 } {
+        let config = QemuConfig::default()
+            .qemu("qemu-system-sh4")
+            .machine("r2d")
+            .start_paused(true)
+            .no_reboot(true)
+            .start_deadline(DEADLINE);
+        let session = Session::start(config).await.unwrap();
+        let report = session.run_watched(deadline, || false).await;
+        assert_eq!(report.verdict.name(), "reset", "{report}");
     }
 }
 

@@ -107,7 +107,7 @@ pub(crate) fn plan(
     channels.write(spec, &mut args)?;
     storage_and_devices(spec, &mut args)?;
     behaviour(spec, &mut args)?;
-    silence(spec, &mut args);
+    silence(spec, &mut args)?;
     let extra = conflict::check_extra(&args.words, &spec.extra_args)?;
     args.words.extend(extra);
     if let Some(folder) = &spec.current_dir {
@@ -277,14 +277,15 @@ fn contents(spec: &MachineSpec, program: &Path, args: &mut Args) -> Result<(), S
 }
 
 /// A board with sound plays it to nobody, unless the extra arguments say where.
-fn silence(spec: &MachineSpec, args: &mut Args) {
+fn silence(spec: &MachineSpec, args: &mut Args) -> Result<(), SpecError> {
     let sound = board::known(spec.board_name()).and_then(|board| board.sound);
     if let Some(driver) = sound
         && !spec.is_set(&["audio", "audiodev"])
     {
         args.pair("-audiodev", "none,id=audio");
-        args.pair("-global", format!("{driver}.audiodev=audio"));
+        args.pair("-global", global(driver, "audiodev", "audio".as_ref())?);
     }
+    Ok(())
 }
 
 fn loader(image: &LoadedImage) -> Result<OsString, SpecError> {
@@ -510,16 +511,12 @@ fn log_options(log: &Log, args: &mut Args) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// `driver.property=value`, where QEMU takes the value as it is; it reads 63 bytes of each
-/// name.
+/// As a list: `driver.property=value` is another property where the driver's name has a dot
+/// (`cfi.pflash01`).
 fn global(driver: &str, property: &str, value: &OsStr) -> Result<OsString, SpecError> {
-    for (what, text) in [("global driver", driver), ("global property", property)] {
-        option::key(what, text)?;
-        if text.len() > 63 || (what == "global driver" && text.contains('.')) {
-            return Err(SpecError::bad_name(what, text));
-        }
-    }
-    let mut text = OsString::from(format!("{driver}.{property}="));
-    text.push(option::value("global value", value)?);
-    Ok(text)
+    let list = OptionList::empty()
+        .with("driver", option::key("global driver", driver)?)
+        .with("property", option::key("global property", property)?)
+        .with("value", option::value("global value", value)?);
+    Ok(list.finish())
 }

@@ -5,7 +5,7 @@
 //!
 //! - *lists* (`-chardev`, `-drive`, `-machine`, ...): `key=value` pairs separated by commas, a comma
 //!   in a value is doubled (QEMU's `opts_parse` and `keyval_parse`). [`OptionList`] writes these.
-//! - *literal* (`-kernel`, `-bios`, `-D`, the value of `-global`): the whole argument as it is.
+//! - *literal* (`-kernel`, `-bios`, `-D`): the whole argument as it is.
 //! - *features* (`-cpu`): separated by commas with no way to escape one, so a comma is refused.
 
 use std::ffi::{OsStr, OsString};

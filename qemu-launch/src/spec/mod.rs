@@ -489,7 +489,7 @@ impl MachineSpec {
         self.log.is_some()
     }
 
-    /// Sets a property of every device of a driver (`-global driver.property=value`).
+    /// Sets a property of every device of a driver (`-global driver=…,property=…,value=…`).
     #[must_use]
     pub fn global(
         mut self,

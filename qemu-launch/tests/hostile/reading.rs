@@ -1,9 +1,8 @@
 //! A command line as QEMU reads it.
 //!
 //! The rules are those of QEMU's `lookup_opt` (system/vl.c: which words are options),
-//! `get_opt_name_value` (util/qemu-option.c) and `keyval_parse_one` (util/keyval.c) for lists,
-//! `cpu_common_parse_features` (hw/core/cpu-common.c) for `-cpu`, and `qemu_global_option`
-//! (util/qemu-config.c).
+//! `get_opt_name_value` (util/qemu-option.c) and `keyval_parse_one` (util/keyval.c) for lists, and
+//! `cpu_common_parse_features` (hw/core/cpu-common.c) for `-cpu`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -39,7 +38,6 @@ pub(crate) fn read(args: &[OsString]) -> Vec<Read> {
                     vec![(Bytes::new(), value.to_vec())]
                 }
                 "-cpu" => features(value),
-                "-global" => global(value),
                 "-machine"
                 | "-device"
                 | "-nic"
@@ -47,6 +45,7 @@ pub(crate) fn read(args: &[OsString]) -> Vec<Read> {
                 | "-mon"
                 | "-drive"
                 | "-blockdev"
+                | "-global"
                 | "-semihosting-config" => list(value),
                 other => panic!("{other} was not asked for"),
             }
@@ -105,25 +104,4 @@ fn features(value: &[u8]) -> Pairs {
         None => (Bytes::new(), piece.to_vec()),
     };
     pieces.map(pair).collect()
-}
-
-/// `sscanf(str, "%63[^.=].%63[^=]%n", …)`, then the rest as it stands.
-fn global(value: &[u8]) -> Pairs {
-    let driver_end = value
-        .iter()
-        .take(63)
-        .position(|b| matches!(b, b'.' | b'='))
-        .expect("a driver");
-    assert_eq!(value[driver_end], b'.');
-    let rest = &value[driver_end + 1..];
-    let property_end = rest
-        .iter()
-        .take(64)
-        .position(|&b| b == b'=')
-        .expect("a property of 63 bytes at most");
-    let property = rest[..property_end].to_vec();
-    vec![
-        (b"driver".to_vec(), value[..driver_end].to_vec()),
-        (property, rest[property_end + 1..].to_vec()),
-    ]
 }
