@@ -62,6 +62,9 @@ pub enum NameError {
         /// A few of those it could be.
         candidates: Vec<String>,
     },
+    /// The file's symbol table cannot be used.
+    #[error(transparent)]
+    NoTable(#[from] DebugInfoError),
 }
 
 fn hint(similar: &[String]) -> String {

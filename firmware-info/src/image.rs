@@ -1,4 +1,4 @@
-//! The ELF file itself: its headers, its sections, and their bytes, read when they are needed.
+//! The ELF file itself: its sections, and their bytes, read when they are needed.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -6,13 +6,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use object::read::elf::{ElfFile, FileHeader};
-use object::{
-    CompressionFormat, Object as _, ObjectSegment as _, ReadCache, ReadRef, SectionFlags,
-    SectionIndex,
-};
+use object::{CompressionFormat, ReadCache};
 
 use crate::error::{DebugInfoError, OpenError};
+use crate::headers;
 
 /// The most that all compressed sections may decompress to, together. Those of a large firmware have
 /// some tens of MiB.
@@ -24,9 +21,6 @@ const MAX_STORED: u64 = 2 << 30;
 
 /// What zlib can gain at most: 1032 to 1, rounded up. A header that claims more is a lie.
 const MAX_RATIO: u64 = 1040;
-
-/// Longer section names are cut: thousands of sections may share one long name.
-const MAX_SECTION_NAME: usize = 128;
 
 /// The instruction set of a firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,9 +60,9 @@ pub struct Section {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stored {
-    offset: u64,
-    size: u64,
-    format: CompressionFormat,
+    pub(crate) offset: u64,
+    pub(crate) size: u64,
+    pub(crate) format: CompressionFormat,
 }
 
 impl Section {
@@ -91,28 +85,26 @@ pub struct SectionData {
 
 /// A piece of the file that is loaded into the target.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
-    address: u64,
-    offset: u64,
-    stored: u64,
+pub(crate) struct Segment {
+    pub(crate) address: u64,
+    pub(crate) offset: u64,
+    pub(crate) stored: u64,
 }
 
 pub(crate) struct Image {
-    source: Source,
+    pub(crate) source: Source,
     pub(crate) architecture: Architecture,
     pub(crate) little_endian: bool,
     pub(crate) is_64: bool,
     pub(crate) entry: u64,
     pub(crate) sections: Vec<Section>,
-    /// Those that are loaded, in the order of their addresses.
-    by_address: Vec<usize>,
-    segments: Vec<Segment>,
-    /// Which sections are the symbol table and its strings. By their types: a file may be without
-    /// section names.
-    symbol_table: Option<[usize; 2]>,
+    pub(crate) by_address: Vec<usize>,
+    pub(crate) segments: Vec<Segment>,
+    /// Which sections are the symbol table and its strings.
+    pub(crate) symbol_table: Option<[usize; 2]>,
 }
 
-enum Source {
+pub(crate) enum Source {
     File(Mutex<File>),
     Bytes(Arc<[u8]>),
 }
@@ -123,14 +115,19 @@ impl Image {
     }
 
     pub(crate) fn of(file: File) -> Result<Self, OpenError> {
-        let cache = ReadCache::new(&file);
-        let headers = Headers::parse(&cache)?;
-        Ok(headers.image(Source::File(Mutex::new(file))))
+        let image = headers::read(&ReadCache::new(&file))?;
+        Ok(Self {
+            source: Source::File(Mutex::new(file)),
+            ..image
+        })
     }
 
     pub(crate) fn parse(bytes: Arc<[u8]>) -> Result<Self, OpenError> {
-        let headers = Headers::parse(&*bytes)?;
-        Ok(headers.image(Source::Bytes(bytes)))
+        let image = headers::read(&*bytes)?;
+        Ok(Self {
+            source: Source::Bytes(bytes),
+            ..image
+        })
     }
 
     /// Of code that lies in data it is the code that counts.
@@ -168,16 +165,17 @@ impl Image {
                 stored,
             });
         }
-        let headers = Headers {
+        Self {
+            source: Source::Bytes(bytes.into()),
             architecture,
             little_endian,
             is_64: matches!(architecture, Architecture::Aarch64 | Architecture::Riscv64),
             entry: 0,
+            by_address: by_address(&sections),
             sections,
             segments,
             symbol_table: None,
-        };
-        headers.image(Source::Bytes(bytes.into()))
+        }
     }
 
     pub(crate) fn section(&self, name: &str) -> Option<&Section> {
@@ -317,116 +315,10 @@ fn inflate(_: &[u8], _: usize) -> Result<Arc<[u8]>, String> {
     Err("it is compressed, which only the feature `dwarf` reads".to_owned())
 }
 
-/// What the headers say.
-struct Headers {
-    architecture: Architecture,
-    little_endian: bool,
-    is_64: bool,
-    entry: u64,
-    sections: Vec<Section>,
-    segments: Vec<Segment>,
-    symbol_table: Option<[usize; 2]>,
-}
-
-impl Headers {
-    fn parse<'data>(data: impl ReadRef<'data>) -> Result<Self, OpenError> {
-        let elf =
-            object::File::parse(data).map_err(|error| OpenError::NotElf(error.to_string()))?;
-        let architecture = match (elf.architecture(), elf.is_64()) {
-            (object::Architecture::Arm, _) => Architecture::Arm,
-            (object::Architecture::Aarch64, _) => Architecture::Aarch64,
-            (object::Architecture::Riscv32, _) => Architecture::Riscv32,
-            (object::Architecture::Riscv64, _) => Architecture::Riscv64,
-            _ => Architecture::Other,
-        };
-        let segments = elf
-            .segments()
-            .map(|segment| {
-                let (offset, stored) = segment.file_range();
-                Segment {
-                    address: segment.address(),
-                    offset,
-                    stored,
-                }
-            })
-            .collect();
-        Ok(Self {
-            architecture,
-            little_endian: elf.is_little_endian(),
-            is_64: elf.is_64(),
-            entry: elf.entry(),
-            sections: elf
-                .sections()
-                .map(|section| read_section(&section))
-                .collect(),
-            segments,
-            symbol_table: match &elf {
-                object::File::Elf32(elf) => symbol_table(elf),
-                object::File::Elf64(elf) => symbol_table(elf),
-                _ => None,
-            },
-        })
-    }
-
-    fn image(self, source: Source) -> Image {
-        let loaded = |at: &usize| self.sections[*at].loaded && self.sections[*at].size > 0;
-        let mut by_address: Vec<usize> = (0..self.sections.len()).filter(loaded).collect();
-        by_address.sort_by_key(|at| self.sections[*at].address);
-        Image {
-            source,
-            architecture: self.architecture,
-            little_endian: self.little_endian,
-            is_64: self.is_64,
-            entry: self.entry,
-            sections: self.sections,
-            by_address,
-            segments: self.segments,
-            symbol_table: self.symbol_table,
-        }
-    }
-}
-
-/// The list of sections is without the file's first, which is none.
-fn symbol_table<'data, H: FileHeader, R: ReadRef<'data>>(
-    elf: &ElfFile<'data, H, R>,
-) -> Option<[usize; 2]> {
-    let table = elf.elf_symbol_table();
-    let index = |section: SectionIndex| section.0.checked_sub(1);
-    Some([index(table.section())?, index(table.string_section())?])
-}
-
-fn read_section<'data>(section: &impl object::ObjectSection<'data>) -> Section {
-    let name = section.name_bytes().unwrap_or_default();
-    let name = &name[..name.len().min(MAX_SECTION_NAME)];
-    let flags = match section.flags() {
-        SectionFlags::Elf { sh_flags, .. } => sh_flags.0,
-        _ => 0,
-    };
-    let has = |flag: u64| flags & flag != 0;
-    let range = section.compressed_file_range();
-    let stored = match &range {
-        Ok(range) => Stored {
-            offset: range.offset,
-            size: range.compressed_size,
-            format: range.format,
-        },
-        // The header of the compression is damaged: an error for whoever needs the bytes.
-        Err(_) => Stored {
-            offset: 0,
-            size: 0,
-            format: CompressionFormat::Unknown,
-        },
-    };
-    Section {
-        name: String::from_utf8_lossy(name).into_owned(),
-        address: section.address(),
-        size: match range {
-            Ok(range) if range.format != CompressionFormat::None => range.uncompressed_size,
-            _ => section.size(),
-        },
-        loaded: has(object::elf::SHF_ALLOC.0),
-        executable: has(object::elf::SHF_EXECINSTR.0),
-        writable: has(object::elf::SHF_WRITE.0),
-        stored,
-    }
+/// Those that are loaded, in the order of their addresses.
+pub(crate) fn by_address(sections: &[Section]) -> Vec<usize> {
+    let loaded = |at: &usize| sections[*at].loaded && sections[*at].size > 0;
+    let mut found: Vec<usize> = (0..sections.len()).filter(loaded).collect();
+    found.sort_by_key(|at| sections[*at].address);
+    found
 }

@@ -57,6 +57,7 @@ mod demangle;
 mod dwarf;
 mod error;
 mod fault;
+mod headers;
 mod image;
 mod similar;
 #[cfg(feature = "dwarf")]

@@ -8,9 +8,12 @@ use object::read::elf::Sym as _;
 use object::{Endianness, elf};
 
 use crate::demangle::demangle;
-use crate::error::NameError;
-use crate::image::{Architecture, Image};
+use crate::error::{DebugInfoError, NameError};
+use crate::image::{Architecture, Image, Section};
 use crate::similar;
+
+/// More bytes than the symbols of any firmware take, or their names: some millions.
+const MAX_TABLE: u64 = 128 << 20;
 
 /// A longer name is no name.
 const MAX_NAME: usize = 4096;
@@ -107,16 +110,32 @@ pub(crate) struct Symbols {
     /// stop.
     furthest: Vec<u64>,
     demangled: OnceLock<HashMap<String, Vec<u32>>>,
+    /// Why there are none, though the file has a table.
+    error: Option<DebugInfoError>,
 }
 
 impl Symbols {
-    /// A file that was stripped, or whose table cannot be read, has none.
+    /// A file that was stripped, or whose table cannot be used, has none.
     pub(crate) fn read(image: &Image) -> Self {
-        let sections = image.symbol_table();
-        let read = sections.map(|sections| sections.map(|section| image.data(section)));
-        let Some([Ok(table), Ok(strings)]) = read else {
-            return Self::default();
-        };
+        let table = image.symbol_table();
+        let read = table.map(|sections| Self::from_table(image, sections));
+        read.unwrap_or_else(|| Ok(Self::default()))
+            .unwrap_or_else(|error| Self {
+                error: Some(error),
+                ..Self::default()
+            })
+    }
+
+    fn from_table(image: &Image, [table, strings]: [&Section; 2]) -> Result<Self, DebugInfoError> {
+        for section in [table, strings] {
+            if section.size > MAX_TABLE {
+                return Err(DebugInfoError::Section {
+                    section: section.name.clone(),
+                    reason: format!("no firmware's symbols take {} bytes", section.size),
+                });
+            }
+        }
+        let (table, strings) = (image.data(table)?, image.data(strings)?);
         let mut entries = if image.is_64 {
             entries::<elf::FileHeader64<Endianness>>(&table, image)
         } else {
@@ -132,12 +151,12 @@ impl Symbols {
                 end
             })
             .collect();
-        Self {
+        Ok(Self {
             strings,
             entries,
             furthest,
-            demangled: OnceLock::new(),
-        }
+            ..Self::default()
+        })
     }
 
     #[cfg(feature = "dwarf")]
@@ -267,6 +286,9 @@ impl Symbols {
     }
 
     fn unknown(&self, name: &str) -> NameError {
+        if let Some(error) = &self.error {
+            return error.clone().into();
+        }
         let names = self.demangled().keys().map(String::as_str);
         NameError::Unknown {
             name: name.to_owned(),

@@ -1,8 +1,9 @@
 //! ELF files made to cost much: each ends soon, in an error that says which limit, or in an answer.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use firmware_info::{DebugInfoError, Firmware};
+use firmware_info::{DebugInfoError, Firmware, OpenError};
 
 /// Far more than any of them takes, in a debug build on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -35,8 +36,12 @@ fn code() -> Section {
     }
 }
 
-/// A 32-bit little-endian Arm file with these sections.
 fn elf(sections: Vec<Section>) -> Firmware {
+    Firmware::parse(bytes(sections)).unwrap()
+}
+
+/// A 32-bit little-endian Arm file with these sections.
+fn bytes(sections: Vec<Section>) -> Vec<u8> {
     let mut names = vec![0];
     let mut body = Vec::new();
     let mut headers = vec![[0_u32; 10]];
@@ -95,7 +100,7 @@ fn elf(sections: Vec<Section>) -> Firmware {
     }
     file.extend(body);
     file.extend(headers.iter().flatten().flat_map(|word| word.to_le_bytes()));
-    Firmware::parse(file).unwrap()
+    file
 }
 
 /// A unit of DWARF 4 with these entries behind its root, which is abbreviation 1.
@@ -247,4 +252,57 @@ fn a_line_program_that_many_units_share() {
     let error = firmware.line_addresses("a.c", 1).unwrap_err();
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     assert!(error.to_string().ends_with(" are shared"), "{error}");
+}
+
+/// A file of some hundred bytes, with a hole behind them.
+fn with_hole(bytes: &[u8], hole: u64) -> Result<Firmware, OpenError> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file.set_len(bytes.len() as u64 + hole).unwrap();
+    Firmware::from_file(file)
+}
+
+const THREE_GB: u32 = 3_000_000_000;
+
+/// Its table of symbols is the hole. The file opens, and all else in it can be used.
+#[test]
+fn gigabytes_of_symbols() {
+    let start = Instant::now();
+    let table = Section {
+        kind: SYMTAB,
+        ..section(".symtab", Vec::new())
+    };
+    let strings = Section {
+        kind: STRTAB,
+        ..section(".strtab", vec![0])
+    };
+    let mut file = bytes(vec![code(), table, strings]);
+    let headers = u32::from_le_bytes(file[32..36].try_into().unwrap()) as usize;
+    let (size, table) = (headers + 2 * 40 + 20, THREE_GB.to_le_bytes());
+    file[size..size + 4].copy_from_slice(&table);
+    let firmware = with_hole(&file, THREE_GB.into()).unwrap();
+    assert_eq!(
+        firmware.symbol("main").unwrap_err().to_string(),
+        "section .symtab cannot be used: no firmware's symbols take 3000000000 bytes"
+    );
+    assert_eq!(firmware.symbol_at(0x8010), None);
+    assert_eq!(firmware.section_at(0x8010).unwrap().name, ".text");
+    // It took 32 s when they were read.
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// As many sections as the first one says, which is for more than a header can count.
+#[test]
+fn gigabytes_of_headers() {
+    let start = Instant::now();
+    let mut file = bytes(vec![code()]);
+    let headers = u32::from_le_bytes(file[32..36].try_into().unwrap()) as usize;
+    file[48..50].copy_from_slice(&[0, 0]);
+    file[headers + 20..headers + 24].copy_from_slice(&(THREE_GB / 40).to_le_bytes());
+    let error = with_hole(&file, THREE_GB.into()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "this is no ELF file that can be read: it claims 75000000 headers, and no file has so many"
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
 }

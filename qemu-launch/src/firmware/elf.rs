@@ -6,6 +6,9 @@ use object::{Endianness, FileKind, ReadRef};
 
 use crate::firmware::architecture::Architecture;
 
+/// More segments than any linker writes. A file, most of it a hole, may claim gigabytes of them.
+const MAX_SEGMENTS: u32 = 1 << 16;
+
 /// What loading takes from an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Elf {
@@ -66,9 +69,11 @@ fn read_class<'data, H: FileHeader<Endian = Endianness>>(
     let endian = header
         .endian()
         .map_err(|_| Bad::Headers("its byte order"))?;
-    let programs = header
-        .program_headers(endian, data)
-        .map_err(|_| Bad::Headers("its program headers"))?;
+    let count = header.phnum(endian, data).ok();
+    let programs = count
+        .filter(|count| *count < MAX_SEGMENTS)
+        .and_then(|_| header.program_headers(endian, data).ok())
+        .ok_or(Bad::Headers("its program headers"))?;
     let segment = |program: &H::ProgramHeader| Segment {
         offset: program.p_offset(endian).into(),
         file_size: program.p_filesz(endian).into(),

@@ -119,12 +119,18 @@ fn arm_core<'data>(data: impl ReadRef<'data>) -> Option<(u64, u8)> {
     const CPU_ARCH_PROFILE: u64 = 7;
     const STRINGS: [u64; 3] = [4, 5, 67];
     const COMPATIBILITY: u64 = 32;
+    const MAX_SECTIONS: u32 = 1 << 17;
+    const MAX_ATTRIBUTES: u32 = 1 << 16;
     let header = FileHeader32::<Endianness>::parse(data).ok()?;
     let endian = header.endian().ok()?;
+    // A header may claim any size, and what it claims is read.
+    if header.shnum(endian, data).ok()? > MAX_SECTIONS {
+        return None;
+    }
     let sections = header.sections(endian, data).ok()?;
-    let section = sections
-        .iter()
-        .find(|section| section.sh_type(endian) == SHT_ARM_ATTRIBUTES)?;
+    let section = sections.iter().find(|section| {
+        section.sh_type(endian) == SHT_ARM_ATTRIBUTES && section.sh_size(endian) < MAX_ATTRIBUTES
+    })?;
     let mut subsections = section.attributes(endian, data).ok()?.subsections().ok()?;
     let (mut number, mut profile) = (None, 0);
     while let Some(subsection) = subsections.next().ok()? {
