@@ -85,7 +85,7 @@ fn add(
     let inlined = inlined.map(|scope| (scope.offset, scope.ranges.clone()));
     let own = (function.offset, function.ranges.clone());
     for (offset, ranges) in std::iter::once(own).chain(inlined) {
-        let named = name::function(debug, &unit.unit, offset)?;
+        let named = name::function(debug, unit, offset)?;
         let declared = name::declared(debug, unit, live, offset)?;
         if let (Some(name), Some((file, line))) = (named, declared) {
             found.push(SourceFunction {

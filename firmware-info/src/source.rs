@@ -143,11 +143,7 @@ fn frames(
     let mut location = location(lines, function, scopes, address);
     let mut frames = Vec::new();
     for (scope, inlined) in inlined_at(scopes, address) {
-        let named = || {
-            name::function(debug, &unit.unit, scope.offset)
-                .ok()
-                .flatten()
-        };
+        let named = || name::function(debug, unit, scope.offset).ok().flatten();
         let call = lines.path(inlined.call_file).map(|file| SourceLocation {
             file,
             line: inlined.call_line,
@@ -204,11 +200,7 @@ fn inlined_at(scopes: &[Scope], address: u64) -> impl Iterator<Item = (&Scope, &
 }
 
 fn function_name(debug: &Debug, unit: &Unit, function: &Function) -> Result<Option<Arc<str>>> {
-    let named = || {
-        name::function(debug, &unit.unit, function.offset)
-            .ok()
-            .flatten()
-    };
+    let named = || name::function(debug, unit, function.offset).ok().flatten();
     Ok(function.name.get_or_init(named).clone())
 }
 

@@ -17,21 +17,13 @@ const MAX_NAME: usize = 4096;
 /// What a function is called in the source: its linkage name demangled, or else its plain name. A
 /// linkage name that is not mangled is what the function is exported as (`main` for cortex-m-rt's
 /// `__cortex_m_rt_main_trampoline`).
-pub(crate) fn function(
-    debug: &Debug,
-    unit: &gimli::Unit<Bytes>,
-    offset: UnitOffset,
-) -> Result<Option<Arc<str>>> {
-    let (mut unit, mut offset) = (unit, offset);
+pub(crate) fn function(debug: &Debug, unit: &Unit, offset: UnitOffset) -> Result<Option<Arc<str>>> {
     let (mut plain, mut exported) = (None, None);
-    for _ in 0..MAX_STEPS {
-        let entry = Names::read(unit, offset)?;
+    for entry in with_origins(debug, unit, offset) {
+        let (unit, entry) = entry?;
         let text = |value: AttributeValue<Bytes>| -> Result<String> {
-            Ok(cut(debug
-                .dwarf
-                .attr_string(unit, value)?
-                .to_string_lossy()?
-                .into_owned()))
+            let text = debug.dwarf.attr_string(&unit.unit, value)?;
+            Ok(cut(text.to_string_lossy()?.into_owned()))
         };
         if let Some(value) = entry.linkage {
             let linkage = text(value)?;
@@ -45,14 +37,6 @@ pub(crate) fn function(
         {
             plain = Some(text(value)?);
         }
-        match entry.origin {
-            Some(AttributeValue::UnitRef(at)) => offset = at,
-            Some(AttributeValue::DebugInfoRef(at)) => match debug.unit_of(at) {
-                Some((other, at)) => (unit, offset) = (&other.unit, at),
-                None => break,
-            },
-            _ => break,
-        }
     }
     Ok(plain.or(exported).map(Into::into))
 }
@@ -64,23 +48,36 @@ pub(crate) fn declared(
     live: &LiveCode<'_>,
     offset: UnitOffset,
 ) -> Result<Option<(Arc<str>, u32)>> {
-    let (mut unit, mut offset) = (unit, offset);
-    for _ in 0..MAX_STEPS {
-        let entry = Names::read(&unit.unit, offset)?;
+    for entry in with_origins(debug, unit, offset) {
+        let (unit, entry) = entry?;
         if let (Some(AttributeValue::FileIndex(file)), Some(line)) = (entry.file, entry.line) {
             let path = debug.lines(unit, live)?.path(file);
             return Ok(path.map(|path| (path, line)));
         }
-        match entry.origin {
-            Some(AttributeValue::UnitRef(at)) => offset = at,
-            Some(AttributeValue::DebugInfoRef(at)) => match debug.unit_of(at) {
-                Some(other) => (unit, offset) = other,
-                None => break,
-            },
-            _ => break,
-        }
     }
     Ok(None)
+}
+
+/// An entry, and those that it is an instance of.
+fn with_origins<'a>(
+    debug: &'a Debug,
+    unit: &'a Unit,
+    offset: UnitOffset,
+) -> impl Iterator<Item = Result<(&'a Unit, Names)>> {
+    let mut next = Some((unit, offset));
+    let entries = std::iter::from_fn(move || {
+        let (unit, offset) = next.take()?;
+        let names = Names::read(&unit.unit, offset).map(|names| {
+            next = match names.origin {
+                Some(AttributeValue::UnitRef(at)) => Some((unit, at)),
+                Some(AttributeValue::DebugInfoRef(at)) => debug.unit_of(at),
+                _ => None,
+            };
+            (unit, names)
+        });
+        Some(names)
+    });
+    entries.take(MAX_STEPS)
 }
 
 #[derive(Default)]

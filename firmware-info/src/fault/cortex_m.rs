@@ -235,23 +235,16 @@ fn escalation(faults: &CortexMFaults, cause: Option<Cause>) -> String {
 
 fn notes(faults: &CortexMFaults) -> Vec<String> {
     let mut notes = Vec::new();
-    let active = [(0, MEM), (1, BUS), (2, HARD), (3, USAGE), (4, SECURE)];
-    let active: Vec<&str> = active
-        .iter()
-        .filter(|(bit, _)| faults.shcsr >> bit & 1 == 1)
-        .map(|(_, name)| *name)
-        .collect();
-    if !active.is_empty() {
-        notes.push(format!("active by SHCSR: {}", active.join(", ")));
-    }
-    let pending = [(12, USAGE), (13, MEM), (14, BUS), (20, SECURE)];
-    let pending: Vec<&str> = pending
-        .iter()
-        .filter(|(bit, _)| faults.shcsr >> bit & 1 == 1)
-        .map(|(_, name)| *name)
-        .collect();
-    if !pending.is_empty() {
-        notes.push(format!("pending by SHCSR: {}", pending.join(", ")));
+    let active = &[(0, MEM), (1, BUS), (2, HARD), (3, USAGE), (4, SECURE)][..];
+    let pending = &[(12, USAGE), (13, MEM), (14, BUS), (20, SECURE)];
+    for (what, exceptions) in [("active", active), ("pending", pending)] {
+        let set = exceptions
+            .iter()
+            .filter(|(bit, _)| faults.shcsr >> bit & 1 == 1);
+        let names: Vec<&str> = set.map(|(_, name)| *name).collect();
+        if !names.is_empty() {
+            notes.push(format!("{what} by SHCSR: {}", names.join(", ")));
+        }
     }
     for (bit, text) in [
         (3, "CCR makes unaligned accesses fault (UNALIGN_TRP)"),

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, DebugFrame, DebugFrameOffset, EhFrame, EhFrameOffset,
-    Encoding, FrameDescriptionEntry, RegisterRule, SectionId, UnwindContext, UnwindSection,
-    UnwindTableRow,
+    Encoding, RegisterRule, SectionId, UnwindContext, UnwindSection, UnwindTableRow,
 };
 
 use super::evaluate::{Context, read_word};
 use super::memory::Memory;
 use super::registers::{Registers, is_scratch, link, stack_pointer};
-use super::{End, Frame, Step, cortex_m};
+use super::{End, Frame, Guess, Step, cortex_m, damaged};
 use crate::Firmware;
 use crate::dwarf::{Bytes, LiveCode, Result as DwarfResult, section_data};
 use crate::error::DebugInfoError;
@@ -156,29 +155,12 @@ impl Firmware {
         };
         let unwound = match entry.section {
             FrameSection::Debug => {
-                let section = &frames.debug_frame;
                 let offset = DebugFrameOffset(entry.offset);
-                let fde =
-                    section.fde_from_offset(&frames.bases, offset, DebugFrame::cie_from_offset);
-                self.unwind(
-                    section,
-                    &frames.bases,
-                    &fde.map_err(damaged)?,
-                    frame,
-                    memory,
-                )?
+                self.unwind(&frames.debug_frame, offset, &frames.bases, frame, memory)?
             }
             FrameSection::Eh => {
-                let section = &frames.eh_frame;
                 let offset = EhFrameOffset(entry.offset);
-                let fde = section.fde_from_offset(&frames.bases, offset, EhFrame::cie_from_offset);
-                self.unwind(
-                    section,
-                    &frames.bases,
-                    &fde.map_err(damaged)?,
-                    frame,
-                    memory,
-                )?
+                self.unwind(&frames.eh_frame, offset, &frames.bases, frame, memory)?
             }
         };
         frame.cfa = Some(unwound.cfa);
@@ -203,7 +185,9 @@ impl Firmware {
         if architecture == Architecture::Arm && cortex_m::is_exc_return(address) {
             return cortex_m::exception(self, &registers, address, cfa, memory);
         }
-        if address == 0 {
+        let is_after_reset =
+            architecture == Architecture::Arm && address == cortex_m::LR_AFTER_RESET;
+        if address == 0 || is_after_reset {
             return Err(End::Outermost);
         }
         registers.set_pc(architecture, address);
@@ -213,10 +197,14 @@ impl Firmware {
         }
         let call = registers.pc().saturating_sub(1);
         let has_rules = self.call_frames().is_ok_and(|frames| frames.covers(call));
-        if !has_rules && !self.is_code(call) {
+        if !has_rules && !self.image.is_code(call) {
             return Err(End::NotCode { address });
         }
-        Ok(Step::Called(registers))
+        Ok(Step {
+            registers,
+            interrupted_by: None,
+            guess: None,
+        })
     }
 
     /// The innermost frame, or an interrupted one, may be of a function that calls nobody and saves
@@ -232,11 +220,12 @@ impl Firmware {
                 None => Err(none),
             };
         };
-        match self.return_to(frame, frame.registers.clone(), address, stack, memory) {
-            Ok(Step::Called(registers)) => Ok(Step::ByLinkRegister(registers)),
-            Ok(step) => Ok(step),
-            Err(_) => Err(none),
+        let step = self.return_to(frame, frame.registers.clone(), address, stack, memory);
+        let mut step = step.map_err(|_| none)?;
+        if step.interrupted_by.is_none() && step.guess.is_none() {
+            step.guess = Some(Guess::LinkRegister);
         }
+        Ok(step)
     }
 
     /// The return address is lost. Within an exception's handler the exception's frame can be
@@ -251,11 +240,13 @@ impl Firmware {
     fn unwind<S: UnwindSection<Bytes>>(
         &self,
         section: &S,
+        offset: S::Offset,
         bases: &BaseAddresses,
-        fde: &FrameDescriptionEntry<Bytes>,
         frame: &Frame,
         memory: &mut impl Memory,
     ) -> Result<Unwound, End> {
+        let fde = section.fde_from_offset(bases, offset, S::cie_from_offset);
+        let fde = fde.map_err(damaged)?;
         if fde.entry_len().saturating_add(fde.cie().entry_len()) > MAX_INSTRUCTIONS {
             return Err(End::CallFrames(DebugInfoError::Limit(
                 "an entry is too long",
@@ -274,11 +265,6 @@ impl Firmware {
             memory,
         }
         .apply(fde.cie().return_address_register().0)
-    }
-
-    fn is_code(&self, address: u64) -> bool {
-        self.section_at(address)
-            .is_some_and(|section| section.executable)
     }
 }
 
@@ -385,8 +371,4 @@ impl<S: UnwindSection<Bytes>, M: Memory> Rules<'_, S, M> {
             address & 0xffff_ffff
         }
     }
-}
-
-fn damaged(error: gimli::Error) -> End {
-    End::CallFrames(error.into())
 }

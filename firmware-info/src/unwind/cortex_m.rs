@@ -5,7 +5,7 @@ use std::fmt;
 use super::evaluate::read_word;
 use super::memory::Memory;
 use super::registers::Registers;
-use super::{End, Step};
+use super::{End, Guess, Step};
 use crate::Firmware;
 use crate::image::Architecture;
 use crate::vectors::exception_name;
@@ -52,14 +52,17 @@ pub struct ExceptionEntry {
     pub realigned: bool,
 }
 
+/// What LR holds after a reset: the return address of what nothing called.
+pub(super) const LR_AFTER_RESET: u64 = 0xffff_ffff;
+
 /// Whether this is the program counter of a core that locked up.
 pub(super) fn is_lockup(pc: u64) -> bool {
     pc | 1 == 0xffff_ffff
 }
 
-/// EXC_RETURN has ones where no code can be. 0xffffffff is what LR holds after a reset.
+/// EXC_RETURN has ones where no code can be.
 pub(super) fn is_exc_return(address: u64) -> bool {
-    (0xff00_0000..0xffff_ffff).contains(&address)
+    (0xff00_0000..LR_AFTER_RESET).contains(&address)
 }
 
 /// What was interrupted, by EXC_RETURN. `cfa` is the stack pointer that the handler began with.
@@ -105,7 +108,7 @@ pub(super) fn exception(
         extended: exc_return & BASIC == 0,
         realigned: stacked.xpsr & REALIGNED != 0,
     };
-    Ok(stacked.step(registers, cfa, false))
+    Ok(stacked.step(registers, cfa, None))
 }
 
 /// What was interrupted where EXC_RETURN is lost: the frame is on the main stack where the handler
@@ -128,9 +131,7 @@ pub(super) fn guess(
         // A thread's frame on PSP says that no exception was interrupted.
         let fits = stacked.xpsr & THUMB != 0
             && (!on_psp || stacked.xpsr & 0x1ff == 0)
-            && firmware
-                .section_at(stacked.pc.into())
-                .is_some_and(|section| section.executable);
+            && firmware.image.is_code(stacked.pc.into());
         if fits {
             stacked.entry = ExceptionEntry {
                 number: Some(number),
@@ -140,7 +141,7 @@ pub(super) fn guess(
                 extended: false,
                 realigned: stacked.xpsr & REALIGNED != 0,
             };
-            return Some(stacked.step(registers, cfa, true));
+            return Some(stacked.step(registers, cfa, Some(Guess::LostExcReturn)));
         }
     }
     None
@@ -185,7 +186,11 @@ fn scan(
                 caller.set(7, r7);
             }
             caller.set_pc(Architecture::Arm, word);
-            return Some(Step::ByStackScan(caller));
+            return Some(Step {
+                registers: caller,
+                interrupted_by: None,
+                guess: Some(Guess::StackScan),
+            });
         }
         below = Some(word);
     }
@@ -197,7 +202,7 @@ fn is_return_address(firmware: &Firmware, word: u64) -> bool {
     let half = |back: u64| {
         let mut bytes = [0; 2];
         let address = (word & !1).checked_sub(back)?;
-        let is_code = firmware.section_at(address)?.executable;
+        let is_code = firmware.image.is_code(address);
         (is_code && firmware.loaded(address, &mut bytes)).then(|| u16::from_le_bytes(bytes))
     };
     let is_bl = || {
@@ -232,10 +237,13 @@ impl Firmware {
             Some(u32::from_le_bytes(bytes.try_into().ok()?))
         };
         let is_frame = |at: &usize| {
-            let (pc, xpsr) = (word(at + 24), word(at + 28));
+            let (lr, pc, xpsr) = (word(at + 20), word(at + 24), word(at + 28));
+            // After a jump to nowhere it is the caller that is known.
+            let is_code = pc.is_some_and(|pc| self.image.is_code(pc.into()))
+                || lr.is_some_and(|lr| is_return_address(self, lr.into()));
             memory[*at..].starts_with(&wanted)
-                && xpsr.is_some_and(|xpsr| xpsr & THUMB != 0 && xpsr & 0x1ff == 0)
-                && pc.is_some_and(|pc| self.image.is_code(pc.into()))
+                && xpsr.is_some_and(|xpsr| xpsr & (RESERVED | 0x1ff) == 0)
+                && is_code
         };
         let mut frames = (0..memory.len()).step_by(4).filter(is_frame);
         let found = frames.next().filter(|_| frames.next().is_none())?;
@@ -287,7 +295,7 @@ impl Stacked {
         self.xpsr & RESERVED == 0 && (self.pc, self.lr, self.xpsr) != (0, 0, 0)
     }
 
-    fn step(self, handler: &Registers, cfa: u64, guess: bool) -> Step {
+    fn step(self, handler: &Registers, cfa: u64, guess: Option<Guess>) -> Step {
         let mut registers = handler.clone();
         for (number, value) in [0, 1, 2, 3, 12].into_iter().zip(self.scratch) {
             registers.set(number, value.into());
@@ -305,9 +313,9 @@ impl Stacked {
         } else {
             registers.msp = Some(sp);
         }
-        Step::Interrupted {
+        Step {
             registers,
-            entry: self.entry,
+            interrupted_by: Some(self.entry),
             guess,
         }
     }

@@ -2,9 +2,9 @@
 
 use gimli::{Encoding, EvaluationResult, Expression, Location, Piece, Value};
 
-use super::End;
 use super::memory::Memory;
 use super::registers::{self, Registers};
+use super::{End, damaged};
 use crate::dwarf::{Bytes, Debug};
 use crate::image::Architecture;
 
@@ -124,8 +124,4 @@ fn unknown(what: &str) -> End {
     End::UnknownRegister {
         register: what.to_owned(),
     }
-}
-
-fn damaged(error: gimli::Error) -> End {
-    End::CallFrames(error.into())
 }

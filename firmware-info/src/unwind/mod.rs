@@ -80,7 +80,7 @@ pub enum End {
     /// The reset handler or the entry point: nothing called it.
     Reset,
     /// The call frame information says that nothing called this function, or its return address is
-    /// 0.
+    /// 0, or what LR of a Cortex-M holds after a reset.
     Outermost,
     /// The core locked up: there is no code at its program counter.
     LockedUp,
@@ -174,37 +174,17 @@ impl Firmware {
 
     /// The frame that called this one, or that was interrupted by it.
     fn caller(&self, frame: &mut Frame, memory: &mut impl Memory) -> Result<Frame, End> {
-        if frame.interrupted_by.is_none() && self.is_reset(frame) && !frame.is_guess() {
+        if frame.interrupted_by.is_none() && self.is_reset(frame) && frame.guess.is_none() {
             // For its address only, which its variables are found by.
             let _ = self.step(frame, memory);
             return Err(End::Reset);
         }
         let step = self.step(frame, memory)?;
-        let registers = match step {
-            Step::Called(registers) => registers,
-            Step::Interrupted {
-                registers,
-                entry,
-                guess,
-            } => {
-                let mut outer = self.frame(registers, true);
-                outer.interrupted_by = Some(entry);
-                outer.guess = guess.then_some(Guess::LostExcReturn);
-                return Ok(outer);
-            }
-            Step::ByLinkRegister(registers) => {
-                return Ok(self.guessed(registers, Guess::LinkRegister));
-            }
-            Step::ByStackScan(registers) => return Ok(self.guessed(registers, Guess::StackScan)),
-        };
-        Ok(self.frame(registers, false))
-    }
-
-    fn guessed(&self, registers: Registers, guess: Guess) -> Frame {
-        Frame {
-            guess: Some(guess),
-            ..self.frame(registers, false)
-        }
+        Ok(Frame {
+            interrupted_by: step.interrupted_by,
+            guess: step.guess,
+            ..self.frame(step.registers, step.interrupted_by.is_some())
+        })
     }
 
     /// In the reset handler or the entry point's function, beside which nothing is a caller.
@@ -225,23 +205,18 @@ impl Firmware {
     }
 }
 
-/// What is outside a frame.
-pub(crate) enum Step {
-    Called(Registers),
-    Interrupted {
-        registers: Registers,
-        entry: ExceptionEntry,
-        guess: bool,
-    },
-    ByLinkRegister(Registers),
-    ByStackScan(Registers),
+pub(crate) fn damaged(error: gimli::Error) -> End {
+    End::CallFrames(error.into())
+}
+
+/// What is outside a frame: its caller, or what an exception interrupted.
+pub(crate) struct Step {
+    registers: Registers,
+    interrupted_by: Option<ExceptionEntry>,
+    guess: Option<Guess>,
 }
 
 impl Frame {
-    fn is_guess(&self) -> bool {
-        self.guess.is_some()
-    }
-
     /// Where its code is looked up: of a return address the call before it.
     pub(crate) fn lookup(&self) -> u64 {
         self.pc.saturating_sub(u64::from(!self.exact))

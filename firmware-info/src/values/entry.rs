@@ -117,12 +117,10 @@ impl<'a> Entry<'a> {
         if let Some(found) = self.refers(debug, gimli::DW_AT_type)? {
             return Ok(Some(found));
         }
-        for origin in [gimli::DW_AT_abstract_origin, gimli::DW_AT_specification] {
-            if let Some(origin) = self.refers(debug, origin)? {
-                return origin.refers(debug, gimli::DW_AT_type);
-            }
+        match self.origin(debug)? {
+            Some(origin) => origin.refers(debug, gimli::DW_AT_type),
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     /// Its name, or that of the entry it is an instance of.
@@ -130,12 +128,15 @@ impl<'a> Entry<'a> {
         if let Some(name) = self.name(debug) {
             return Ok(Some(name));
         }
-        for origin in [gimli::DW_AT_abstract_origin, gimli::DW_AT_specification] {
-            if let Some(origin) = self.refers(debug, origin)? {
-                return Ok(origin.name(debug));
-            }
+        Ok(self.origin(debug)?.and_then(|origin| origin.name(debug)))
+    }
+
+    /// The entry it is an instance of.
+    fn origin(&self, debug: &'a Debug) -> Result<Option<Entry<'a>>> {
+        match self.refers(debug, gimli::DW_AT_abstract_origin)? {
+            Some(origin) => Ok(Some(origin)),
+            None => self.refers(debug, gimli::DW_AT_specification),
         }
-        Ok(None)
     }
 
     /// What is behind typedefs and qualifiers.

@@ -1,6 +1,6 @@
 //! Values as their language writes them.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use gimli::AttributeValue;
 
@@ -89,22 +89,8 @@ impl<'a, M: Memory> Printer<'a, M> {
             (_, 0) => write!(self.text, "()"),
             (gimli::DW_ATE_boolean, _) if value == 0 => write!(self.text, "false"),
             (gimli::DW_ATE_boolean, _) if value == 1 => write!(self.text, "true"),
-            (gimli::DW_ATE_float, 4) => {
-                let value = f32::from_bits(value as u32);
-                if self.rust {
-                    write!(self.text, "{value:?}")
-                } else {
-                    write!(self.text, "{value}")
-                }
-            }
-            (gimli::DW_ATE_float, 8) => {
-                let value = f64::from_bits(value as u64);
-                if self.rust {
-                    write!(self.text, "{value:?}")
-                } else {
-                    write!(self.text, "{value}")
-                }
-            }
+            (gimli::DW_ATE_float, 4) => self.float(f32::from_bits(value as u32)),
+            (gimli::DW_ATE_float, 8) => self.float(f64::from_bits(value as u64)),
             (gimli::DW_ATE_UTF, _) => match letter {
                 Some(letter) => write!(self.text, "{letter:?}"),
                 None => write!(self.text, "{value:#x}"),
@@ -119,6 +105,13 @@ impl<'a, M: Memory> Printer<'a, M> {
             (_, 16) if !signed => write!(self.text, "{}", value as u128),
             _ => write!(self.text, "{value}"),
         };
+    }
+
+    fn float(&mut self, value: impl fmt::Display + fmt::Debug) -> fmt::Result {
+        match self.rust {
+            true => write!(self.text, "{value:?}"),
+            false => write!(self.text, "{value}"),
+        }
     }
 
     fn enumeration(&mut self, entry: &Entry<'a>, bytes: &[u8]) -> Result<()> {
@@ -257,28 +250,38 @@ impl<'a, M: Memory> Printer<'a, M> {
     }
 
     pub(super) fn member(&mut self, member: &Entry<'a>, bytes: &[u8]) -> Result<()> {
-        let Some(entry) = member.refers(self.debug, gimli::DW_AT_type)? else {
+        let Some(entry) = self.type_of_member(member)? else {
             return Ok(());
         };
-        let at = member
-            .number(gimli::DW_AT_data_member_location)
-            .unwrap_or(0);
-        let Some(entry) = entry.stripped(self.debug)? else {
-            return Ok(());
-        };
-        let size = entry.size(self.debug)?.unwrap_or(0);
         if let Some(bits) = member.number(gimli::DW_AT_bit_size) {
             return self.bit_field(member, entry, bits, bytes);
         }
-        let begin = usize::try_from(at).unwrap_or(usize::MAX);
-        let end = begin.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
-        match bytes.get(begin..end) {
+        match self.bytes_of_member(member, &entry, bytes)? {
             Some(bytes) => self.value(entry, bytes),
             None => {
                 self.text.push_str("<outside>");
                 Ok(())
             }
         }
+    }
+
+    pub(super) fn type_of_member(&self, member: &Entry<'a>) -> Result<Option<Entry<'a>>> {
+        let entry = member.refers(self.debug, gimli::DW_AT_type)?;
+        let stripped = entry.map(|entry| entry.stripped(self.debug)).transpose()?;
+        Ok(stripped.flatten())
+    }
+
+    /// A member's bytes among those of its structure.
+    pub(super) fn bytes_of_member<'b>(
+        &self,
+        member: &Entry<'a>,
+        entry: &Entry<'a>,
+        bytes: &'b [u8],
+    ) -> Result<Option<&'b [u8]>> {
+        let at = member.number(gimli::DW_AT_data_member_location);
+        let begin = usize::try_from(at.unwrap_or(0)).unwrap_or(usize::MAX);
+        let size = usize::try_from(entry.size(self.debug)?.unwrap_or(0)).unwrap_or(usize::MAX);
+        Ok(bytes.get(begin..begin.saturating_add(size)))
     }
 
     fn bit_field(

@@ -43,16 +43,10 @@ impl<'a, M: Memory> Printer<'a, M> {
     }
 
     fn discriminant(&self, member: &Entry<'a>, bytes: &[u8]) -> Result<Option<(i128, i128)>> {
-        let at = member
-            .number(gimli::DW_AT_data_member_location)
-            .unwrap_or(0);
-        let Some(entry) = member.refers(self.debug, gimli::DW_AT_type)? else {
+        let Some(entry) = self.type_of_member(member)? else {
             return Ok(None);
         };
-        let size = entry.size(self.debug)?.unwrap_or(0);
-        let begin = usize::try_from(at).unwrap_or(usize::MAX);
-        let end = begin.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
-        let bytes = bytes.get(begin..end);
+        let bytes = self.bytes_of_member(member, &entry, bytes)?;
         Ok(bytes.map(|bytes| (self.integer(bytes, false), self.integer(bytes, true))))
     }
 
