@@ -110,6 +110,11 @@ impl Debugger {
         Ok(())
     }
 
+    /// Whether a backtrace goes on from an exception to a thread's stack.
+    pub(crate) fn tells_psp(&self) -> bool {
+        self.target().register("psp").is_some()
+    }
+
     async fn core_names(&self) -> Result<Vec<CoreName>, DebugError> {
         let names = CoreName::all(&self.attachment.shared, self.session.deadline);
         Ok(names.await?)

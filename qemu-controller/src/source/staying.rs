@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::debug::Registers;
+use super::report::CoreReport;
+use crate::debug::{Debugger, Registers};
 
 /// How long after a fault, and how often, it is looked whether the core still does the same.
 pub(crate) const SAMPLE: Duration = Duration::from_millis(50);
@@ -20,14 +21,61 @@ pub(crate) struct Staying {
     same: u32,
     sampled: Instant,
     /// It has executed a return from an exception since.
-    pub(crate) has_returned: bool,
+    has_returned: bool,
     /// The stack pointer as it panicked; a function that has returned is above it.
     panicked_at: Option<u64>,
 }
 
+/// The last fault or panic that a core took, as long as it is not seen to have come back from it.
+#[derive(Default)]
+pub(crate) struct Trouble {
+    /// As it was looked at.
+    pub(crate) report: Option<Box<CoreReport>>,
+    pub(crate) staying: Option<Staying>,
+    /// The instructions that return from an exception, once they were looked for.
+    pub(crate) returns: Option<Vec<u64>>,
+}
+
+impl Trouble {
+    /// Whether a core is at an instruction that returns from an exception; of one that may stay this
+    /// is noted.
+    pub(crate) fn is_return(&mut self, pc: u64) -> bool {
+        let returns = self.returns.as_ref();
+        let is_one = returns.is_some_and(|returns| returns.contains(&pc));
+        if let Some(staying) = self.staying.as_mut().filter(|_| is_one) {
+            staying.has_returned = true;
+        }
+        is_one
+    }
+
+    /// Whether it is time to look at a core that took the same fault again; not at each of a
+    /// thousand a second.
+    pub(crate) fn is_due_again(&mut self) -> bool {
+        let Some(staying) = &mut self.staying else {
+            return false;
+        };
+        staying.has_returned = false;
+        staying.is_due()
+    }
+
+    /// Whether a stopped core has done nothing for some samples, in the handler still. One that is
+    /// held up by who takes its output does nothing, and has not come to stay.
+    pub(crate) async fn stays(&mut self, debugger: &mut Debugger, is_held_up: bool) -> bool {
+        let (Ok(now), Some(staying)) = (debugger.read_registers().await, &mut self.staying) else {
+            return false;
+        };
+        let sampled = staying.sample(now, is_held_up);
+        if sampled == Sampled::Left {
+            // What it ends by later is something else.
+            (self.staying, self.report) = (None, None);
+        }
+        sampled == Sampled::Stays
+    }
+}
+
 /// What a sample says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sampled {
+enum Sampled {
     /// It has come back from there.
     Left,
     /// It does something there, or it cannot be told yet.
@@ -58,24 +106,13 @@ impl Staying {
         before.is_some_and(|before| is_same(before, now))
     }
 
-    /// Whether a core is at one of these instructions, which return from an exception; of one that
-    /// may stay this is noted.
-    pub(crate) fn is_return(staying: &mut Option<Self>, returns: Option<&[u64]>, pc: u64) -> bool {
-        let is_one = returns.is_some_and(|returns| returns.contains(&pc));
-        if let Some(staying) = staying.as_mut().filter(|_| is_one) {
-            staying.has_returned = true;
-        }
-        is_one
-    }
-
     /// Whether it is time for a sample.
-    pub(crate) fn is_due(&self) -> bool {
+    fn is_due(&self) -> bool {
         self.sampled.elapsed() >= SAMPLE
     }
 
-    /// Looks at it once more. One that is held up by who takes its output does nothing, and has not
-    /// come to stay.
-    pub(crate) fn sample(&mut self, now: Registers, is_held_up: bool) -> Sampled {
+    /// Looks at it once more.
+    fn sample(&mut self, now: Registers, is_held_up: bool) -> Sampled {
         let is_in = match self.panicked_at {
             Some(sp) => now.get("sp").is_some_and(|now| now <= sp),
             None => is_in_handler(&now).unwrap_or(!self.has_returned),

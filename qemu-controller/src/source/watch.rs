@@ -11,17 +11,16 @@
 //! nothing ends the run. It is stopped for a millisecond at each fault and each sample; its own time
 //! stands still meanwhile.
 
-use std::fmt;
 use std::time::Duration;
 
 use qemu_launch::RegisterDump;
-use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::look::{self, Core, ReadMemory};
 use super::registers;
 use super::report::CoreReport;
-use super::staying::{SAMPLE, Sampled, Staying};
+use super::run_report::RunReport;
+use super::staying::{SAMPLE, Staying, Trouble};
 use super::witness::{Sight, Witness};
 use crate::client::command::instant_after;
 use crate::cores::CoreName;
@@ -36,85 +35,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a firmware may take to set up its RTT channels: memory that is watched is slow.
 const SETTING_UP: Duration = Duration::from_millis(500);
-
-/// How a watched run ended.
-///
-/// Displayed as the verdict, and what is known of the fault or panic before it; with `{:#}` whole.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct RunReport {
-    /// How the run ended.
-    pub verdict: Verdict,
-    /// The last fault or panic before that, where the firmware did not come back from it as far as
-    /// that was seen: looked at as it happened.
-    pub cause: Option<Box<CoreReport>>,
-}
-
-impl From<Verdict> for RunReport {
-    /// Of a run that was not watched.
-    fn from(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            cause: None,
-        }
-    }
-}
-
-impl RunReport {
-    /// The cores that the report has, in the order of what they tell: what faulted or panicked, or
-    /// else where each core was at the deadline.
-    pub fn cores(&self) -> impl Iterator<Item = &CoreReport> {
-        let cores: &[CoreReport] = match &self.verdict {
-            Verdict::Faulted(core) => std::slice::from_ref(&**core),
-            _ if self.cause.is_some() => &[],
-            Verdict::TimedOut(hang) => &hang.cores,
-            _ => &[],
-        };
-        self.cause.iter().map(|core| &**core).chain(cores)
-    }
-
-    /// What is to be said before the cores, where they may not be why the run ended so.
-    #[must_use]
-    pub fn note(&self) -> Option<&'static str> {
-        let fault = self
-            .cause
-            .as_ref()
-            .is_some_and(|core| core.panicked_in.is_none());
-        let is_exit = matches!(self.verdict, Verdict::Exited { .. } | Verdict::Reset);
-        (fault && is_exit).then_some("the last fault before that, which it may have handled:")
-    }
-
-    /// For a program: what the cores were doing, in objects.
-    #[must_use]
-    pub fn cores_json(&self) -> Value {
-        json!(self.cores().map(CoreReport::to_json).collect::<Vec<_>>())
-    }
-}
-
-impl fmt::Display for RunReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let full = f.alternate();
-        if let Verdict::Faulted(core) = &self.verdict
-            && full
-        {
-            return write!(f, "a core stays in the handler of a fault: {core:#}");
-        }
-        write!(f, "{}", self.verdict)?;
-        if matches!(self.verdict, Verdict::Faulted(_)) || self.verdict.success() {
-            return Ok(());
-        }
-        if let Some(note) = self.note() {
-            write!(f, "\n{note}")?;
-        }
-        for core in self.cores() {
-            match full {
-                true => write!(f, "\n{core:#}")?,
-                false => write!(f, "\n{core}")?,
-            }
-        }
-        Ok(())
-    }
-}
 
 impl Session {
     /// Runs the guest to its end as [`run_to_end`](Self::run_to_end) does, and looks at each fault
@@ -160,10 +80,8 @@ impl Session {
             witness,
             session: self.clone(),
             debugger,
-            returns: None,
             modes: self.rtt_modes().await,
-            cause: None,
-            staying: None,
+            trouble: Trouble::default(),
             panic_has_faulted: false,
             looks: 0,
             last_look: Instant::now(),
@@ -171,10 +89,16 @@ impl Session {
         let verdict = match watch.run(at, is_held_up).await {
             Ended::By(verdict) => verdict,
             Ended::AtDeadline => {
+                // QEMU's stub tells PSP since 8.1, its monitor never.
+                let cores = match watch.debugger.tells_psp() {
+                    true => watch.debugger.core_reports().await.ok(),
+                    false => None,
+                };
                 drop(watch.debugger);
                 let mut verdict = self.run_to_end(Duration::ZERO).await;
                 if let Verdict::TimedOut(hang) = &mut verdict {
                     hang.deadline = deadline;
+                    hang.cores = cores.unwrap_or(std::mem::take(&mut hang.cores));
                 }
                 verdict
             }
@@ -190,7 +114,7 @@ impl Session {
                 }
             }
         };
-        let cause = match (watch.cause, &verdict) {
+        let cause = match (watch.trouble.report, &verdict) {
             (None, Verdict::LockedUp { dump, .. }) => self.report_of_dump(dump).await,
             (cause, _) => cause,
         };
@@ -279,12 +203,9 @@ struct Watch<'a, W> {
     witness: &'a mut W,
     /// The semihosting calls, where what is lost behind them is to be read or seen: QEMU may be gone.
     exits: Vec<u64>,
-    /// The instructions that return from an exception, once there was one.
-    returns: Option<Vec<u64>>,
     /// Where the firmware is about to write the modes of RTT channels that are to wait.
     modes: Vec<u64>,
-    cause: Option<Box<CoreReport>>,
-    staying: Option<Staying>,
+    trouble: Trouble,
     /// It is in the handler of a fault that its panic has come to.
     panic_has_faulted: bool,
     looks: u32,
@@ -296,7 +217,7 @@ impl<W: Witness> Watch<'_, W> {
         let (mut wanted, mut has_run) = (true, false);
         loop {
             let mut deadline = left(at);
-            if self.staying.is_some() {
+            if self.trouble.staying.is_some() {
                 deadline = deadline.min(SAMPLE);
             }
             let mut until = match wanted {
@@ -304,7 +225,7 @@ impl<W: Witness> Watch<'_, W> {
                 false => vec![Until::faults()],
             };
             until.extend(self.exits.iter().map(|exit| Until::reaches(*exit)));
-            if let (Some(_), Some(returns)) = (&self.staying, &self.returns) {
+            if let (Some(_), Some(returns)) = (&self.trouble.staying, &self.trouble.returns) {
                 until.extend(returns.iter().map(|site| Until::reaches(*site)));
             }
             let first_mode = until.len();
@@ -332,7 +253,8 @@ impl<W: Witness> Watch<'_, W> {
             has_run = true;
             self.session.before_an_end().await;
             match stop.reason {
-                StopReason::Reached { .. } if self.is_return(stop.pc) => {}
+                StopReason::Reached { .. }
+                    if stop.pc.is_some_and(|pc| self.trouble.is_return(pc)) => {}
                 StopReason::Reached { .. } => self.shows(Sight::Call).await,
                 StopReason::Faulted { .. } if self.is_again(None).await => {
                     if let Some(verdict) = self.sample_again(&is_held_up).await {
@@ -347,7 +269,7 @@ impl<W: Witness> Watch<'_, W> {
                 // As of the crate `panic-probe`: the panic's handler ends in a fault.
                 StopReason::Faulted { .. } if self.is_in_panic() => {
                     let now = self.debugger.read_registers().await.ok();
-                    self.staying = Some(Staying::new(now, false));
+                    self.trouble.staying = Some(Staying::new(now, false));
                     self.panic_has_faulted = true;
                 }
                 StopReason::Faulted { fault, .. } => {
@@ -369,7 +291,7 @@ impl<W: Witness> Watch<'_, W> {
                 }
                 StopReason::DeadlinePassed => {
                     self.modes.clear();
-                    if self.stays(&is_held_up).await
+                    if self.trouble.stays(&mut self.debugger, is_held_up()).await
                         && let Some(verdict) = self.verdict().await
                     {
                         return Ended::By(verdict);
@@ -395,28 +317,23 @@ impl<W: Witness> Watch<'_, W> {
 
     /// Whether it came to the same place with the same registers.
     async fn is_again(&mut self, function: Option<&str>) -> bool {
-        let cause = self.cause.as_ref();
+        let cause = self.trouble.report.as_ref();
         let is_same_cause = cause.is_some_and(|cause| match function {
             None if self.panic_has_faulted => true,
             function => cause.panicked_in.as_deref() == function,
         });
         let now = self.debugger.read_registers().await.ok();
         let again = now
-            .zip(self.staying.as_ref())
+            .zip(self.trouble.staying.as_ref())
             .is_some_and(|(now, staying)| staying.is_again(&now));
         is_same_cause && again
     }
 
-    /// Whether it is about to return from an exception, which is noted.
-    fn is_return(&mut self, pc: Option<u64>) -> bool {
-        pc.is_some_and(|pc| Staying::is_return(&mut self.staying, self.returns.as_deref(), pc))
-    }
-
     /// The same as after a while without a stop; not at each of a thousand stops a second.
     async fn sample_again(&mut self, is_held_up: &impl Fn() -> bool) -> Option<Verdict> {
-        let staying = self.staying.as_mut()?;
-        staying.has_returned = false;
-        if !staying.is_due() || !self.stays(is_held_up).await {
+        if !self.trouble.is_due_again()
+            || !self.trouble.stays(&mut self.debugger, is_held_up()).await
+        {
             return None;
         }
         self.verdict().await
@@ -424,28 +341,28 @@ impl<W: Witness> Watch<'_, W> {
 
     /// The firmware has panicked, and has not come back from that.
     fn is_in_panic(&self) -> bool {
-        let cause = self.cause.as_ref();
+        let cause = self.trouble.report.as_ref();
         cause.is_some_and(|cause| cause.panicked_in.is_some())
     }
 
     /// The core has just taken a fault, or panicked.
     async fn look(&mut self, cause: Cause) {
-        if self.returns.is_none() && cause.fault.is_some() {
-            self.returns = Some(self.debugger.exception_returns().await);
+        if self.trouble.returns.is_none() && cause.fault.is_some() {
+            self.trouble.returns = Some(self.debugger.exception_returns().await);
         }
         let at_first = self.debugger.read_registers().await.ok();
-        self.staying = Some(Staying::new(at_first, cause.panic.is_some()));
+        self.trouble.staying = Some(Staying::new(at_first, cause.panic.is_some()));
         self.panic_has_faulted = false;
         self.looks += 1;
         if self.looks > LOOKS && self.last_look.elapsed() < PAUSE {
-            self.cause = None;
+            self.trouble.report = None;
             return;
         }
         self.last_look = Instant::now();
         match self.debugger.report_of_stop(cause).await {
             Ok(report) => {
                 self.shows(Sight::Cause(&report)).await;
-                self.cause = Some(Box::new(report));
+                self.trouble.report = Some(Box::new(report));
             }
             Err(error) => tracing::debug!(%error, "no look at the core"),
         }
@@ -456,28 +373,9 @@ impl<W: Witness> Watch<'_, W> {
         self.witness.sees(session, debugger, sight).await;
     }
 
-    /// Whether the core has done nothing for some samples, in the handler still.
-    async fn stays(&mut self, is_held_up: &impl Fn() -> bool) -> bool {
-        let Ok(now) = self.debugger.read_registers().await else {
-            return false;
-        };
-        let Some(staying) = &mut self.staying else {
-            return false;
-        };
-        match staying.sample(now, is_held_up()) {
-            Sampled::Left => {
-                // What the run ends by later is something else.
-                (self.staying, self.cause) = (None, None);
-                false
-            }
-            Sampled::Working => false,
-            Sampled::Stays => true,
-        }
-    }
-
     /// The verdict on a core that stays where it is.
     async fn verdict(&mut self) -> Option<Verdict> {
-        let cause = self.cause.as_ref()?;
+        let cause = self.trouble.report.as_ref()?;
         match &cause.panicked_in {
             Some(_) if self.panic_has_faulted => Some(Verdict::Panicked),
             Some(function) => {
@@ -489,7 +387,7 @@ impl<W: Witness> Watch<'_, W> {
                 let is_there = symbols.any(|found| found.symbol.name == *function);
                 is_there.then_some(Verdict::Panicked)
             }
-            None => Some(Verdict::Faulted(self.cause.take()?)),
+            None => Some(Verdict::Faulted(self.trouble.report.take()?)),
         }
     }
 }

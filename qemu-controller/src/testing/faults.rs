@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::debug::{Cause, Debugger};
 use crate::semihosting::{Host, HostError};
 use crate::source::report::CoreReport;
-use crate::source::staying::{SAMPLE, Sampled, Staying, is_in_handler};
+use crate::source::staying::{SAMPLE, Staying, Trouble, is_in_handler};
 
 /// A test that takes more faults than this makes a use of them: they are not looked at any more.
 const LOOKS: u32 = 20;
@@ -14,18 +14,14 @@ const LOOKS: u32 = 20;
 /// The faults of one test.
 #[derive(Default)]
 pub(super) struct FaultWatch {
-    last: Option<Box<CoreReport>>,
-    staying: Option<Staying>,
+    trouble: Trouble,
     looks: u32,
-    /// The instructions that return from an exception, of a core whose registers do not say that it
-    /// is in one; once there was a fault.
-    returns: Option<Vec<u64>>,
 }
 
 impl FaultWatch {
     /// When it is to be looked whether the test stays in a handler, at the latest.
     pub(super) fn next_look(&self, until: Instant) -> Instant {
-        match self.staying {
+        match self.trouble.staying {
             Some(_) => until.min(Instant::now() + SAMPLE),
             None => until,
         }
@@ -39,36 +35,36 @@ impl FaultWatch {
             return false;
         };
         let now = debugger.read_registers().await.ok();
-        if let Some((staying, now)) = self.staying.as_mut().zip(now.as_ref())
+        if let Some((staying, now)) = self.trouble.staying.as_ref().zip(now.as_ref())
             && staying.is_again(now)
         {
-            staying.has_returned = false;
-            return staying.is_due() && self.stays(debugger).await;
+            return self.trouble.is_due_again() && self.stays(debugger).await;
         }
-        if self.returns.is_none() && now.as_ref().and_then(is_in_handler).is_none() {
+        // Of a core whose registers do not say that it is in a handler.
+        if self.trouble.returns.is_none() && now.as_ref().and_then(is_in_handler).is_none() {
             let returns = debugger.exception_returns().await;
             host.stop_at(returns.iter().copied());
-            self.returns = Some(returns);
+            self.trouble.returns = Some(returns);
         }
-        self.staying = Some(Staying::new(now, false));
+        self.trouble.staying = Some(Staying::new(now, false));
         self.looks += 1;
-        self.last = None;
+        self.trouble.report = None;
         if self.looks <= LOOKS {
             let (fault, panic) = (Some(fault.name), None);
             let report = host.debugger().report_of_stop(Cause { fault, panic }).await;
-            self.last = report.ok().map(Box::new);
+            self.trouble.report = report.ok().map(Box::new);
         }
         false
     }
 
     /// Whether the test is about to return from an exception, which is noted.
     pub(super) fn is_return(&mut self, pc: u64) -> bool {
-        Staying::is_return(&mut self.staying, self.returns.as_deref(), pc)
+        self.trouble.is_return(pc)
     }
 
     /// Leaves the host as it was.
     pub(super) async fn end(self, host: &mut Host) -> Result<(), HostError> {
-        match self.returns {
+        match self.trouble.returns {
             Some(returns) => host.pass(&returns).await,
             None => Ok(()),
         }
@@ -76,30 +72,16 @@ impl FaultWatch {
 
     /// Whether a stopped test has done nothing for some samples, in the handler still.
     pub(super) async fn stays(&mut self, debugger: &mut Debugger) -> bool {
-        let Some(staying) = &mut self.staying else {
-            return false;
-        };
-        let Ok(now) = debugger.read_registers().await else {
-            return false;
-        };
-        match staying.sample(now, false) {
-            Sampled::Left => {
-                // What it ends by later is something else.
-                (self.staying, self.last) = (None, None);
-                false
-            }
-            Sampled::Working => false,
-            Sampled::Stays => true,
-        }
+        self.trouble.stays(debugger, false).await
     }
 
     /// The fault that was looked at last.
     pub(super) fn latest(&self) -> Option<&CoreReport> {
-        self.last.as_deref()
+        self.trouble.report.as_deref()
     }
 
     /// The last fault, where the test did not come back from it as far as that was seen.
     pub(super) fn last(&mut self) -> Option<Box<CoreReport>> {
-        self.last.take()
+        self.trouble.report.take()
     }
 }
