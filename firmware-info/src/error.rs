@@ -54,7 +54,7 @@ pub enum NameError {
         /// A few names like it, the most similar first.
         similar: Vec<String>,
     },
-    /// Several symbols end with this name.
+    /// Several symbols have this name, or end with it.
     #[error("'{}' could be {}; say which", name.escape_debug(), candidates.join(" or "))]
     Ambiguous {
         /// What was asked for.

@@ -42,11 +42,9 @@ fn of_class<'data, H: FileHeader<Endian = Endianness>>(
     }
     let programs = header.program_headers(endian, data)?.iter();
     let headers = header.section_headers(endian, data)?;
-    let names = match headers {
-        [] => None,
-        _ => headers.get(header.shstrndx(endian, data)? as usize),
-    };
-    let names = names.and_then(|names| names.file_range(endian));
+    // A file may be without names for its sections.
+    let names = header.shstrndx(endian, data).ok();
+    let names = names.and_then(|at| headers.get(at as usize)?.file_range(endian));
     // The first is none.
     let sections = headers.iter().skip(1);
     let sections = sections.map(|header| section::<H>(header, endian, names, data));

@@ -228,13 +228,14 @@ impl Firmware {
     /// (`module::NAME`) that only one has.
     ///
     /// # Errors
-    /// No symbol has it, with those that are similar; or several end with it.
+    /// No symbol has it, with those that are similar; or several have it at different addresses and
+    /// none of them alone is global, or end with it.
     pub fn symbol(&self, name: &str) -> Result<Symbol, NameError> {
         self.all_symbols().named(&self.image, name)
     }
 
-    /// The symbol that has this name in the file, as the compiler mangled it; of several a global
-    /// one.
+    /// The symbol that has this name in the file, as the compiler mangled it; of several the global
+    /// one. `None` also where several could be meant.
     #[must_use]
     pub fn raw_symbol(&self, name: &str) -> Option<Symbol> {
         self.all_symbols().exact(&self.image, name)

@@ -233,8 +233,8 @@ impl Symbols {
     }
 
     pub(crate) fn named(&self, image: &Image, name: &str) -> Result<Symbol, NameError> {
-        if let Some(symbol) = self.exact(image, name) {
-            return Ok(symbol);
+        if let Some(found) = self.exactly(image, name) {
+            return found;
         }
         let names = self.demangled();
         let mut found: Vec<(&String, &Vec<u32>)> = match names.get_key_value(name) {
@@ -247,27 +247,44 @@ impl Symbols {
         found.sort();
         match found[..] {
             [(_, entries)] => {
-                let entries = entries
-                    .iter()
-                    .filter_map(|at| self.entries.get(*at as usize));
-                let best = entries.max_by_key(|entry| (entry.global, entry.size));
-                best.map(|entry| self.symbol(image, entry))
-                    .ok_or_else(|| self.unknown(name))
+                let entries = entries.iter().map(|at| *at as usize);
+                let entries: Vec<&Entry> = entries.filter_map(|at| self.entries.get(at)).collect();
+                self.only(image, name, &entries)
             }
             [] => Err(self.unknown(name)),
-            _ => Err(NameError::Ambiguous {
-                name: name.to_owned(),
-                candidates: found
-                    .iter()
-                    .take(SHOWN)
-                    .map(|(known, _)| (*known).clone())
-                    .collect(),
-            }),
+            _ => {
+                let candidates = found.iter().map(|(known, _)| (*known).clone());
+                Err(ambiguous(name, candidates))
+            }
         }
     }
 
-    /// The symbol that has this name in the file; of several a global one.
+    /// Of symbols that have one name the global one; where there is none, or several at other
+    /// addresses, as of two files' `static`s, none can be meant.
+    fn only(&self, image: &Image, name: &str, entries: &[&Entry]) -> Result<Symbol, NameError> {
+        let has_global = entries.iter().any(|entry| entry.global);
+        let fitting = entries.iter().filter(|entry| entry.global == has_global);
+        let mut fitting: Vec<&Entry> = fitting.copied().collect();
+        fitting.sort_by_key(|entry| (entry.address, std::cmp::Reverse(entry.size)));
+        fitting.dedup_by_key(|entry| entry.address);
+        match fitting[..] {
+            [entry] => Ok(self.symbol(image, entry)),
+            _ => {
+                let candidates = fitting.iter().map(|entry| {
+                    let name = demangle(self.raw(entry));
+                    format!("{name} at {:#010x}", entry.address)
+                });
+                Err(ambiguous(name, candidates))
+            }
+        }
+    }
+
+    /// The symbol that has this name in the file, where only one can be meant.
     pub(crate) fn exact(&self, image: &Image, name: &str) -> Option<Symbol> {
+        self.exactly(image, name)?.ok()
+    }
+
+    fn exactly(&self, image: &Image, name: &str) -> Option<Result<Symbol, NameError>> {
         let is_named = |entry: &&Entry| {
             let rest = self.strings.get(entry.name as usize..).unwrap_or_default();
             let end = rest
@@ -275,10 +292,8 @@ impl Symbols {
                 .and_then(|rest| rest.first());
             end == Some(&0)
         };
-        let exact = self.entries.iter().filter(is_named);
-        exact
-            .max_by_key(|entry| entry.global)
-            .map(|entry| self.symbol(image, entry))
+        let entries: Vec<&Entry> = self.entries.iter().filter(is_named).collect();
+        (!entries.is_empty()).then(|| self.only(image, name, &entries))
     }
 
     pub(crate) fn iter<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = Symbol> + 'a {
@@ -373,6 +388,13 @@ where
             })
         })
         .collect()
+}
+
+fn ambiguous(name: &str, candidates: impl Iterator<Item = String>) -> NameError {
+    NameError::Ambiguous {
+        name: name.to_owned(),
+        candidates: candidates.take(SHOWN).collect(),
+    }
 }
 
 /// Arm's mapping symbols (`$t`, `$d`) and the assembler's local labels tell a reader nothing.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use firmware_info::{DebugInfoError, Firmware, OpenError};
+use firmware_info::{DebugInfoError, Firmware, NameError, OpenError};
 
 /// Far more than any of them takes, in a debug build on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -169,7 +169,8 @@ fn very_many_symbols_with_one_long_name() {
         4000
     );
     assert!(firmware.symbol("other").is_err());
-    assert!(firmware.symbol(&"n".repeat(4000)).is_ok());
+    let several = firmware.symbol(&"n".repeat(4000));
+    assert!(matches!(several, Err(NameError::Ambiguous { .. })));
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
@@ -305,4 +306,43 @@ fn gigabytes_of_headers() {
         "this is no ELF file that can be read: it claims 75000000 headers, and no file has so many"
     );
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// Two files' `static`s: neither can be meant, unless another file's is global.
+#[test]
+fn a_name_that_several_have_is_told_with_their_addresses() {
+    let (local, global) = (0x01, 0x11);
+    for (bindings, wanted) in [
+        (
+            [local, local],
+            Err("'count' could be count at 0x00008000 or count at 0x00008010; say which"),
+        ),
+        ([local, global], Ok(0x8010)),
+        ([global, local], Ok(0x8000)),
+    ] {
+        let symbols = bindings.iter().zip([0x8000_u32, 0x8010]);
+        let symbols = symbols.flat_map(|(binding, at)| {
+            let words = [1, at, 4].map(u32::to_le_bytes);
+            [&words.concat()[..], &[*binding, 0, 1, 0]].concat()
+        });
+        let firmware = elf(vec![
+            code(),
+            Section {
+                kind: SYMTAB,
+                ..section(".symtab", symbols.collect())
+            },
+            Section {
+                kind: STRTAB,
+                ..section(".strtab", b"\0count\0".to_vec())
+            },
+        ]);
+        let found = firmware.symbol("count");
+        let found = found
+            .map(|symbol| symbol.address)
+            .map_err(|error| error.to_string());
+        assert_eq!(
+            found.as_ref().map_err(String::as_str),
+            wanted.as_ref().map_err(|text| *text)
+        );
+    }
 }

@@ -140,6 +140,48 @@ fn what_was_never_written_is_no_frame() {
     }
 }
 
+/// A call through a null pointer, in a thread: the frame that the core pushed has no address of code,
+/// and not the bit of Thumb.
+#[test]
+fn the_frame_of_a_jump_to_nowhere_is_found_by_its_caller() {
+    let firmware = firmware("faults/faults");
+    let entry = firmware.symbol("null_call").unwrap();
+    let mut code = vec![0; entry.size as usize];
+    assert!(firmware.loaded(entry.address, &mut code));
+    // BLX with a register.
+    let halves = code
+        .chunks(2)
+        .map(|half| u16::from_le_bytes([half[0], half[1]]));
+    let call = halves.into_iter().position(|half| half & 0xff87 == 0x4780);
+    let lr = entry.address as u32 + 2 * call.unwrap() as u32 + 3;
+    let mut r = [0x11; 16];
+    r[14] = 0xffff_fffd;
+    let mut registers = Registers::arm(r);
+    registers.xpsr = Some(3);
+    let memory = |lr: u32| {
+        let frame = [0x11, 0x11, 0x11, 0x11, 0x11, lr, 0x5000_0000, 0];
+        let words = [[0; 8], frame, [0; 8]].concat();
+        words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    let find = |lr| firmware.find_process_stack(&registers, 0x2000_0000, &memory(lr));
+    assert_eq!(find(lr), Some(0x2000_0020));
+    assert_eq!(find(lr + 2), None);
+}
+
+/// As of a thread that a kernel of somebody's own starts.
+#[test]
+fn what_lr_holds_after_a_reset_ends_a_backtrace() {
+    let firmware = firmware("c/o2");
+    let mut r = [0; 16];
+    let begin = firmware.symbol("round_of").unwrap().address as u32;
+    (r[13], r[14], r[15]) = (0x2000_8000, 0xffff_ffff, begin);
+    let backtrace = firmware.backtrace(&Registers::arm(r), &mut |_: u64, _: &mut [u8]| false);
+    assert_eq!((backtrace.frames.len(), backtrace.end), (1, End::Outermost));
+}
+
 #[test]
 fn a_backtrace_is_printed_a_line_a_function() {
     let firmware = firmware("exceptions/usage");

@@ -252,7 +252,10 @@ fn stack_use(firmware: &Firmware, frame: &Frame) -> Option<StackUse> {
     });
     let is_on_psp = frame.interrupted_by.is_some_and(|entry| entry.on_psp);
     let own = firmware.symbol_at(pointer).map(|found| found.symbol);
-    let own = own.filter(|symbol| symbol.size > 0 && (is_on_psp || main.is_none()));
+    let is_data = firmware
+        .section_at(pointer)
+        .is_some_and(|section| section.writable);
+    let own = own.filter(|symbol| symbol.size > 0 && is_data && (is_on_psp || main.is_none()));
     let (limit, top, limit_symbol) = match own {
         Some(symbol) => (
             symbol.address,

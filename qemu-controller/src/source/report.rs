@@ -302,7 +302,10 @@ fn own_function(frame: &Frame) -> Option<&SourceFrame> {
     let is_own = |function: &&SourceFrame| {
         let name = function.function.as_deref().unwrap_or_default();
         let name = name.trim_start_matches('<');
-        !NOT_OWN.iter().any(|prefix| name.starts_with(prefix))
+        // Functions that the compiler made up for a library's have no path in their names.
+        let file = function.location.as_ref().map_or("", |at| &*at.file);
+        let is_of_rust = file.starts_with("/rustc/") || file.contains("/rustlib/src/rust/library/");
+        !is_of_rust && !NOT_OWN.iter().any(|prefix| name.starts_with(prefix))
     };
     frame.functions.iter().find(is_own)
 }
