@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
+use qemu_controller::firmware_info::{Firmware, OpenError};
 use qemu_controller::qemu_launch::discover::Qemu;
 use qemu_controller::qemu_launch::firmware::{FirmwareError, fitting_machines};
 use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting, SpawnError};
@@ -117,6 +118,7 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
         config = config.deterministic(shift);
     }
     for symbols in &run.symbols {
+        check_symbols(symbols)?;
         config = config.symbols(symbols);
     }
     if Report::is_wanted(run) {
@@ -126,6 +128,21 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
         config = config.with_spec(MachineSpec::without_firmware_checks);
     }
     firmware(config, run)
+}
+
+/// A file that cannot be read is left out by the session, which a user who named it does not expect.
+fn check_symbols(path: &Path) -> Result<(), Failure> {
+    let is_file = path.metadata().map(|metadata| metadata.is_file());
+    let opened = match is_file {
+        // To open a pipe may wait for ever.
+        Ok(false) => Err(OpenError::NotElf("it is no regular file".to_owned())),
+        Ok(true) => Firmware::open(path).map(drop),
+        Err(error) => Err(error.into()),
+    };
+    opened.map_err(|error| Failure::Symbols {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// The settings with a QEMU and a machine that the firmware fits, where none was named, and the

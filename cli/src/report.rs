@@ -12,6 +12,7 @@ use std::time::Duration;
 use qemu_controller::coverage::CoverageError;
 use qemu_controller::debug::DebugError;
 use qemu_controller::defmt::DefmtError;
+use qemu_controller::firmware_info::OpenError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::testing::{TestListError, TestRunError};
 use qemu_controller::{
@@ -94,6 +95,8 @@ pub(crate) enum Failure {
         path.display()
     )]
     UnknownFormat { path: PathBuf },
+    #[error("--symbols: {} cannot be used: {}", path.display(), chain(error))]
+    Symbols { path: PathBuf, error: OpenError },
     #[error(
         "{} knows no machine '{machine}'; `{} -machine help` lists those it knows",
         program.display(), program.display()

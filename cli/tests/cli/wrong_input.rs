@@ -123,6 +123,23 @@ fn a_call_names_what_only_run_can_do_and_a_file_is_no_bundle() {
 }
 
 #[test]
+fn symbols_that_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.txt");
+    std::fs::write(&text, "no ELF file\n").unwrap();
+    for (symbols, why) in [
+        (&*folder.path().join("missing.elf"), "cannot be read"),
+        (folder.path(), "it is no regular file"),
+        (Path::new("/dev/zero"), "it is no regular file"),
+        (&text, "this is no ELF file"),
+    ] {
+        let words = [Path::new("--symbols"), symbols, &image("tick")];
+        let name = symbols.to_str().unwrap();
+        refused(Call::new(words), &["--symbols: ", name, why]);
+    }
+}
+
+#[test]
 fn a_machine_that_cannot_be() {
     refused(
         Call::image("tick", ["--machine", "no-such-board"]),
