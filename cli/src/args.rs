@@ -91,10 +91,12 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Load the file as it is at this address, such as 0x8000: for raw images
+    ///
+    /// The CPU begins where the board has it begin. Elsewhere:
+    /// `-- -device loader,addr=0x8000,cpu-num=0`.
     #[arg(long, value_name = "ADDRESS", value_parser = number)]
     pub(crate) raw: Option<u64>,
-    /// The ROM that the CPU begins with, beside the firmware or in its place: a file, a name that QEMU
-    /// knows, or `none`
+    /// The ROM that the CPU begins with, beside the firmware or in its place: a file, or `none`
     #[arg(long, value_name = "FILE")]
     pub(crate) bios: Option<PathBuf>,
     /// An ELF file with more symbols: where the firmware has none, or starts another program; may be

@@ -52,6 +52,24 @@ impl Target {
         matches!(target_of(&self.program), Some("riscv32" | "riscv64"))
     }
 
+    /// Whether its boards load `-bios` byte for byte, an ELF file too; seen on 7.2 and 10.0.
+    pub(crate) fn has_raw_bios(&self) -> bool {
+        matches!(
+            target_of(&self.program),
+            Some(
+                "arm"
+                    | "aarch64"
+                    | "i386"
+                    | "x86_64"
+                    | "m68k"
+                    | "mips"
+                    | "mipsel"
+                    | "mips64"
+                    | "mips64el"
+            )
+        )
+    }
+
     /// Whether QEMU takes `-semihosting-config`; seen on 7.2 and 10.0.
     pub(crate) fn has_semihosting(&self) -> bool {
         !matches!(

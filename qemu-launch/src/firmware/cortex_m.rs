@@ -34,6 +34,9 @@ pub(crate) fn check_vectors(
             return check_table(loaded, address, vectors, path);
         }
     }
+    if let Some(&address) = addresses.iter().find(|&&address| loaded.holds(address)) {
+        return Err(no_table(firmware, address, SHORT));
+    }
     let begins = loaded.starts().map(|(start, _)| start).min().unwrap_or(0);
     Err(FirmwareError::not_runnable(
         firmware,
@@ -51,7 +54,7 @@ fn check_any_start(loaded: &Loaded) -> Result<(), FirmwareError> {
     for (start, path) in loaded.starts() {
         let verdict = match loaded.vectors_at(start) {
             Some((vectors, _)) => check_table(loaded, start, vectors, path),
-            None => Err(no_table(path, start, "it is shorter than a table")),
+            None => Err(no_table(path, start, SHORT)),
         };
         match verdict {
             Ok(()) => return Ok(()),
@@ -60,6 +63,8 @@ fn check_any_start(loaded: &Loaded) -> Result<(), FirmwareError> {
     }
     first_bad.map_or(Ok(()), Err)
 }
+
+const SHORT: &str = "it is shorter than a table";
 
 /// The beginning of an ELF file, read as a stack pointer.
 const ELF_MAGIC: u32 = u32::from_le_bytes(*b"\x7fELF");

@@ -109,7 +109,10 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<Checked, F
         firmware = firmware.or(Some(path));
     }
     if let Some(Bios::File(path)) = &spec.bios {
-        open(path)?;
+        match spec.checked {
+            true => check_bios(path, &target)?,
+            false => drop(open(path)?),
+        }
         // On some boards it is what the CPU begins with.
         loaded.has_unknown = true;
     }
@@ -127,6 +130,24 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<Checked, F
             && !spec.has_bios()
             && loaded.starts().any(|(start, _)| start == RISCV_MEMORY),
     })
+}
+
+/// QEMU takes whatever `-bios` names, as it is where it is no ELF file that the board loads.
+fn check_bios(path: &Path, target: &Target) -> Result<(), FirmwareError> {
+    match Format::of(path)? {
+        Format::Elf if target.has_raw_bios() => Err(FirmwareError::not_runnable(
+            path,
+            "is an ELF file, which the ROM of this QEMU's boards cannot be: name it as the firmware, \
+             or make a raw image of it (objcopy -O binary)"
+                .to_owned(),
+        )),
+        Format::Elf => check_architecture(path, read_headers(path)?.1.architecture, target.program()),
+        Format::Unknown | Format::LinuxKernel | Format::WindowsProgram => Ok(()),
+        other => Err(FirmwareError::not_runnable(
+            path,
+            format!("is {other}, which is no ROM: a raw image or an ELF file was wanted"),
+        )),
+    }
 }
 
 /// The files that extra arguments name. What else is wrong with them is QEMU's to say.

@@ -488,6 +488,13 @@ fn the_vectors_that_count_are_those_at_the_reset_address() {
     ] {
         bench.start(&with_boot).unwrap();
     }
+    // Something is there, and no table.
+    let short = bench.write("short.bin", [0; 4]);
+    let refusal = bench.start(&bench.spec().raw_image(&short, 0)).unwrap_err();
+    assert!(
+        refusal.contains("at 0x0: it is shorter than a table"),
+        "{refusal}"
+    );
     // A boot loader whose own vectors are no good is refused by its own name.
     let bad = bench.write("bad.bin", [0; 8]);
     let refusal = bench.start(&spec().raw_image(&bad, 0)).unwrap_err();
@@ -499,6 +506,42 @@ fn the_vectors_that_count_are_those_at_the_reset_address() {
     let behind = image(|i| (i.address, i.entry, i.contents) = (0x4000, 0x4209, contents));
     let behind = bench.spec().firmware(bench.write("mcuboot.elf", behind));
     bench.start(&behind.raw_image(&boot, 0)).unwrap();
+}
+
+#[test]
+#[cfg(unix)]
+fn what_cannot_be_a_rom() {
+    let bench = Bench::new();
+    let riscv = bench.path("qemu-system-riscv32");
+    std::fs::rename(bench.path("qemu-system-arm"), &riscv).unwrap();
+    let bench_arm = Bench::new();
+    let elf = bench.write("arm.elf", Image::default().bytes());
+    let hex = bench.write("rom.hex", ":00000001FF\n");
+    let raw = bench.write("rom.bin", [0, 1, 2, 3]);
+    let on_riscv = |rom: &Path| MachineSpec::new(&riscv, "virt").bios(rom);
+    let on_arm = |rom: &Path| bench_arm.spec().machine("virt").cpu("cortex-a15").bios(rom);
+    for (spec, words) in [
+        (
+            on_arm(&elf),
+            "arm.elf is an ELF file, which the ROM of this QEMU's boards cannot be",
+        ),
+        (on_riscv(&elf), "arm.elf is for another CPU: Arm"),
+        (
+            on_arm(&hex),
+            "rom.hex is an Intel HEX file, which is no ROM",
+        ),
+        (
+            on_riscv(&hex),
+            "rom.hex is an Intel HEX file, which is no ROM",
+        ),
+    ] {
+        let refusal = bench.start(&spec).unwrap_err();
+        assert!(refusal.contains(words), "{refusal}");
+        bench.start(&spec.without_firmware_checks()).unwrap();
+    }
+    for spec in [on_riscv(&raw), on_arm(&raw)] {
+        bench.start(&spec).unwrap();
+    }
 }
 
 #[test]
