@@ -195,7 +195,13 @@ fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
         None => config,
     };
     let Some(path) = run.firmware.as_deref() else {
-        return Ok(config);
+        let rom = run.bios.as_deref();
+        return Ok(
+            match rom.filter(|rom| matches!(Format::of(rom), Ok(Format::Elf))) {
+                Some(rom) => config.symbols(rom),
+                None => config,
+            },
+        );
     };
     if let Some(address) = run.raw {
         return Ok(config.with_spec(|spec| spec.raw_image(path, address)));

@@ -75,6 +75,23 @@ fn a_machine_may_begin_with_its_rom_alone() {
     let words = ["--machine", "virt", "--timeout", "1s", "--bios"].map(Path::new);
     let Said { stderr, .. } = Call::new(words.into_iter().chain([rom.path()])).ends_with(124);
     assert!(stderr.contains("at 0x00000000"), "{stderr}");
+    // One that is an ELF file has symbols.
+    let elf = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../firmware-info/fixtures/same/avr.elf"
+    );
+    let words = [
+        "--qemu",
+        "qemu-system-avr",
+        "--machine",
+        "uno",
+        "--timeout",
+        "1s",
+        "--bios",
+        elf,
+    ];
+    let Said { stderr, .. } = Call::new(words).ends_with(124);
+    assert!(stderr.contains("in leave"), "{stderr}");
     let Said { stderr, .. } = Call::new(["--machine", "virt"]).ends_with(125);
     assert!(stderr.contains("<FIRMWARE>"), "{stderr}");
 }
