@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use compare::{Comparison, compare};
-use firmware_info::Firmware;
+use firmware_info::{Architecture, Firmware};
 use test_support::until;
 
 const CORTEX_M: &str = "qemu-system-arm -M lm3s6965evb";
@@ -60,16 +60,42 @@ fn record(image: &str, stride: &str, first: &str, qemu: &str) -> String {
     std::fs::read_to_string(out.path()).unwrap()
 }
 
+/// Whether binutils, a second opinion where gdb shows the line of other code, knows none for any of
+/// these addresses.
+fn addr2line_has_none(image: &Path, architecture: Architecture, addresses: &[u64]) -> bool {
+    let target = match architecture {
+        Architecture::Arm => "arm-none-eabi",
+        Architecture::Aarch64 => "aarch64-linux-gnu",
+        _ => "riscv64-unknown-elf",
+    };
+    let said = Command::new(format!("{target}-addr2line"))
+        .arg("-e")
+        .arg(image)
+        .args(addresses.iter().map(|at| format!("{at:#x}")))
+        .output()
+        .unwrap_or_else(|error| panic!("{target}-addr2line cannot be started: {error}"));
+    let said = String::from_utf8(said.stdout).unwrap();
+    let is_none = |line: &&str| line.ends_with(":?") || line.ends_with(":0");
+    said.lines().filter(is_none).count() == addresses.len()
+}
+
 fn check(image: &str, text: &str) {
-    let firmware = Firmware::open(fixtures().join(format!("{image}.elf"))).unwrap();
+    let path = fixtures().join(format!("{image}.elf"));
+    let firmware = Firmware::open(&path).unwrap();
     let Comparison {
         equal,
         known,
         kinds,
         all,
         different,
+        without_line,
     } = compare(&firmware, text);
     println!("{image}: of {all} frames {equal} equal, {known} known to differ {kinds:?}");
+    assert!(
+        without_line.is_empty()
+            || addr2line_has_none(&path, firmware.architecture(), &without_line),
+        "{image}: {without_line:#x?}"
+    );
     assert!(
         all > 20 && (equal + known) * 100 >= all * 99,
         "{image}: {}",

@@ -136,7 +136,11 @@ pub(crate) struct Comparison {
     pub(crate) all: usize,
     /// The stops with other differences.
     pub(crate) different: Vec<String>,
+    /// Where gdb shows the line of other code, for [`NO_LINE`].
+    pub(crate) without_line: Vec<u64>,
 }
+
+pub(crate) const NO_LINE: &str = "no line of its own";
 
 pub(crate) fn compare(firmware: &Firmware, text: &str) -> Comparison {
     let mut comparison = Comparison::default();
@@ -153,6 +157,13 @@ pub(crate) fn compare(firmware: &Firmware, text: &str) -> Comparison {
                     if let Some(kind) = known_difference(firmware, &backtrace, ours, theirs) {
                         comparison.known += 1;
                         *comparison.kinds.entry(kind).or_default() += 1;
+                        if kind == NO_LINE {
+                            let frame = ours.1;
+                            let is_exact = std::ptr::eq(frame, &backtrace.frames[0])
+                                || frame.interrupted_by.is_some();
+                            let address = frame.pc - u64::from(!is_exact);
+                            comparison.without_line.push(address);
+                        }
                     }
                 }
                 _ => {}
@@ -190,13 +201,14 @@ fn known_difference(
     if (ours.0, &ours.1) == (theirs.0, &theirs.1)
         && at.is_some_and(|at| at.approximate || at.line == 0)
     {
-        return Some("no line of its own");
+        return Some(NO_LINE);
     }
     let same_place = (ours.0, &ours.2, ours.3) == (theirs.0, &theirs.2, theirs.3);
     let mut called_theirs = firmware
         .symbols()
         .filter(|other| name(&other.name) == theirs.1)
         .peekable();
+    // By the symbol table, which has no function of gdb's name, and one of this name here.
     let dropped =
         called_theirs.peek().is_none() && ours.1 == frame.symbol.as_ref()?.symbol.raw_name;
     let is_alias =

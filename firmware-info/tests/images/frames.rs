@@ -40,6 +40,7 @@ fn frames_are_those_of_gdb() {
             kinds,
             all,
             different,
+            ..
         } = compare(&firmware(name), &text);
         println!(
             "{name}: of {all} frames {equal} equal, {known} known to differ {kinds:?}; {} stops",
