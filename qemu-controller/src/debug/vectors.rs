@@ -306,22 +306,10 @@ fn aarch64_fault(is_serror: bool, class: u64) -> Option<Fault> {
 }
 
 fn riscv_fault(cause: u64, is_interrupt: bool) -> Option<Fault> {
-    let name = match cause {
-        _ if is_interrupt => return None,
-        0 => "instruction address misaligned",
-        1 => "instruction access fault",
-        2 => "illegal instruction",
-        4 => "load address misaligned",
-        5 => "load access fault",
-        6 => "store address misaligned",
-        7 => "store access fault",
-        12 => "instruction page fault",
-        13 => "load page fault",
-        15 => "store page fault",
-        _ => return None,
-    };
+    let is_fault = !is_interrupt && matches!(cause, 0..=2 | 4..=7 | 12 | 13 | 15);
+    let words = is_fault.then(|| firmware_info::riscv_trap(cause, 0, 64))?;
     Some(Fault {
         number: cause,
-        name,
+        name: words.causes.first()?.name,
     })
 }
