@@ -5,9 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use qemu_controller::firmware_info::{Firmware, OpenError};
 use qemu_controller::qemu_launch::discover::Qemu;
-use qemu_controller::qemu_launch::firmware::{FirmwareError, fitting_machines};
+use qemu_controller::qemu_launch::firmware::{FirmwareError, check_symbols, fitting_machines};
 use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting, SpawnError};
 use qemu_controller::{Endpoint, QemuConfig, StartError};
 use serde_json::json;
@@ -117,8 +116,12 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
+    let program = settings.qemu.as_deref().and_then(Path::file_name);
+    let program = program
+        .unwrap_or("qemu-system-arm".as_ref())
+        .to_string_lossy();
     for symbols in &run.symbols {
-        check_symbols(symbols)?;
+        check_symbols(symbols, &program).map_err(Failure::Symbols)?;
         config = config.symbols(symbols);
     }
     if Report::is_wanted(run) {
@@ -128,21 +131,6 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
         config = config.with_spec(MachineSpec::without_firmware_checks);
     }
     firmware(config, run)
-}
-
-/// A file that cannot be read is left out by the session, which a user who named it does not expect.
-fn check_symbols(path: &Path) -> Result<(), Failure> {
-    let is_file = path.metadata().map(|metadata| metadata.is_file());
-    let opened = match is_file {
-        // To open a pipe may wait for ever.
-        Ok(false) => Err(OpenError::NotElf("it is no regular file".to_owned())),
-        Ok(true) => Firmware::open(path).map(drop),
-        Err(error) => Err(error.into()),
-    };
-    opened.map_err(|error| Failure::Symbols {
-        path: path.to_owned(),
-        error,
-    })
 }
 
 /// The settings with a QEMU and a machine that the firmware fits, where none was named, and the
@@ -362,6 +350,9 @@ pub(crate) fn not_started(error: StartError, program: &Path, machine: Option<&st
         let said = exit.stderr().to_string_lossy();
         if lacks_sandbox(&said) {
             return Failure::NoSandbox(Box::new(error));
+        }
+        if said.contains("Unable to load the RISC-V firmware") {
+            return Failure::NoOpenSbi(Box::new(error));
         }
         // QEMU 10.0, of the boards whose sound is no property on 7.2 (xlnx-zcu102).
         if said.contains("no default audio driver available") {

@@ -12,7 +12,6 @@ use std::time::Duration;
 use qemu_controller::coverage::CoverageError;
 use qemu_controller::debug::DebugError;
 use qemu_controller::defmt::DefmtError;
-use qemu_controller::firmware_info::OpenError;
 use qemu_controller::qemu_launch::firmware::FirmwareError;
 use qemu_controller::testing::{TestListError, TestRunError};
 use qemu_controller::{
@@ -83,20 +82,25 @@ pub(crate) enum Failure {
          `run` as `-- -audio none`, for `serve` by `qemu-args` in qemu-controller.toml"
     )]
     NoAudio(#[source] Box<StartError>),
+    #[error(
+        "QEMU lacks the firmware that it starts first on this board (OpenSBI); --bios none starts \
+         without it"
+    )]
+    NoOpenSbi(#[source] Box<StartError>),
     #[error("{address} is in use{owner}: name another port, or --gdb=free for a free one")]
     PortInUse { address: SocketAddr, owner: String },
     #[error(transparent)]
     Debugger(#[from] DebugError),
     #[error(transparent)]
     Firmware(FirmwareError),
+    #[error("--symbols")]
+    Symbols(#[source] FirmwareError),
     #[error(
         "{} is neither an ELF nor an Intel HEX file; \
          a raw image needs --raw with the address to load it at",
         path.display()
     )]
     UnknownFormat { path: PathBuf },
-    #[error("--symbols: {} cannot be used: {}", path.display(), chain(error))]
-    Symbols { path: PathBuf, error: OpenError },
     #[error(
         "{} knows no machine '{machine}'; `{} -machine help` lists those it knows",
         program.display(), program.display()

@@ -127,11 +127,14 @@ fn symbols_that_cannot_be() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "no ELF file\n").unwrap();
+    let of_another_cpu = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let of_another_cpu = of_another_cpu.join("../firmware-info/fixtures/same/mips.elf");
     for (symbols, why) in [
-        (&*folder.path().join("missing.elf"), "cannot be read"),
-        (folder.path(), "it is no regular file"),
-        (Path::new("/dev/zero"), "it is no regular file"),
-        (&text, "this is no ELF file"),
+        (&*folder.path().join("missing.elf"), "there is no file"),
+        (folder.path(), "is a folder"),
+        (Path::new("/dev/zero"), "is a device, pipe or socket"),
+        (&text, "is a text file"),
+        (&of_another_cpu, "is for another CPU: MIPS"),
     ] {
         let words = [Path::new("--symbols"), symbols, &image("tick")];
         let name = symbols.to_str().unwrap();

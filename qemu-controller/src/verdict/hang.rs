@@ -358,16 +358,19 @@ impl fmt::Display for Hang {
                 "QEMU does not answer its monitor"
             });
         };
-        write!(f, "the guest is {run_state}")?;
+        match run_state {
+            // AVR's comes by an instruction that QEMU does not know as well.
+            RunState::Debug => {
+                f.write_str("the guest is stopped, by a breakpoint or a breakpoint instruction")?;
+            }
+            _ => write!(f, "the guest is {run_state}")?,
+        }
         if let Some(first) = self.places.first() {
             write!(f, ", {}", first.core)?;
         }
         let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
-        write_place(f, self.pc, place, exception, self.handles.as_ref())?;
-        if self.no_code {
-            f.write_str(", where no code is")?;
-        }
-        write_halted(f, self.halted)?;
+        write_place(f, self.pc, place, self.no_code)?;
+        write_state(f, exception, self.handles.as_ref(), self.halted)?;
         let mut others = self
             .places
             .iter()
@@ -405,25 +408,17 @@ impl fmt::Display for CorePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.core.fmt(f)?;
         let (place, exception) = (self.place.as_ref(), self.exception.as_ref());
-        write_place(f, self.pc, place, exception, self.handles.as_ref())?;
-        write_halted(f, self.halted)
+        write_place(f, self.pc, place, false)?;
+        write_state(f, exception, self.handles.as_ref(), self.halted)
     }
 }
 
-fn write_halted(f: &mut fmt::Formatter<'_>, halted: bool) -> fmt::Result {
-    match halted {
-        true => f.write_str(", halted with interrupts off: only an NMI or a reset wakes it"),
-        false => Ok(()),
-    }
-}
-
-/// ` at 0x20 in main+0x4, in the handler of SysTick`.
+/// ` at 0x20 in main+0x4`.
 fn write_place(
     f: &mut fmt::Formatter<'_>,
     pc: Option<u64>,
     place: Option<&SymbolOffset>,
-    exception: Option<&Exception>,
-    handles: Option<&FaultReport>,
+    no_code: bool,
 ) -> fmt::Result {
     if let Some(pc) = pc {
         write!(f, " at {pc:#010x}")?;
@@ -431,6 +426,19 @@ fn write_place(
     if let Some(place) = place {
         write!(f, " in {}", escape::line(&place.to_string()))?;
     }
+    match no_code {
+        true => f.write_str(", where no code is"),
+        false => Ok(()),
+    }
+}
+
+/// `, in the handler of SysTick`.
+fn write_state(
+    f: &mut fmt::Formatter<'_>,
+    exception: Option<&Exception>,
+    handles: Option<&FaultReport>,
+    halted: bool,
+) -> fmt::Result {
     if let Some(exception) = exception {
         write!(f, ", {exception}")?;
     }
@@ -440,7 +448,10 @@ fn write_place(
             write!(f, ", {note}")?;
         }
     }
-    Ok(())
+    match halted {
+        true => f.write_str(", halted with interrupts off: only an NMI or a reset wakes it"),
+        false => Ok(()),
+    }
 }
 
 impl fmt::Display for Exception {

@@ -52,6 +52,16 @@ pub fn check(path: &Path, program: &str, cpu: Option<&str>) -> Result<(), Firmwa
     }
 }
 
+/// Checks that this is an ELF file of an architecture that the QEMU of this name runs, and no more:
+/// for a file whose symbols are wanted.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check_symbols(path: &Path, program: &str) -> Result<(), FirmwareError> {
+    let (_, elf, _) = read_headers(path)?;
+    check_architecture(path, elf.architecture, program)
+}
+
 /// A file that QEMU would misread, and what it gets in its place.
 pub(crate) struct Rewritten {
     /// The image's place among the machine's images.
