@@ -182,6 +182,10 @@ fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
         Some(bios) => config.with_spec(|spec| spec.bios(bios)),
         None => config,
     };
+    if let Some(initrd) = &run.initrd {
+        // QEMU looks at it only where the firmware is a kernel.
+        Format::of(initrd).map_err(Failure::Firmware)?;
+    }
     let Some(path) = run.firmware.as_deref() else {
         let rom = run.bios.as_deref();
         return Ok(

@@ -116,7 +116,11 @@ impl Policy {
             // Its QEMU, where only the board was named.
             (None, None, Some(fitting)) => fitting.program.clone().into(),
             (None, None, None) => {
-                let message = "no known board fits this firmware; name qemu and machine";
+                let missing = match machine {
+                    Some(_) => "qemu",
+                    None => "qemu and machine",
+                };
+                let message = format!("no known board fits this firmware; name {missing}");
                 return Err(CallError::new(Kind::Invalid, message));
             }
         };

@@ -206,6 +206,10 @@ fn words_that_make_no_sense() {
     );
     refused(Call::image("tick", ["--gdb=192.0.2.1:1234"]), &["loopback"]);
     refused(
+        Call::image("tick", ["--initrd", "no/such"]),
+        &["there is no file no/such"],
+    );
+    refused(
         Call::image("tick", ["--expect-regex", "("]),
         &["--expect-regex", "unclosed group"],
     );

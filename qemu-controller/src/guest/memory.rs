@@ -305,12 +305,28 @@ impl Session {
         size: char,
     ) -> Result<Vec<u64>, MemoryError> {
         let line = format!("{command} /{count}{size}x {address:#x}");
-        let text = self.human_monitor_command(&line).await?;
+        let text = match self.human_monitor_command(&line).await {
+            Err(CommandError::Refused { .. }) if self.core.is_some() => {
+                return Err(self.no_core().await);
+            }
+            text => text?,
+        };
         let values = values(&text)?;
         if values.len() as u64 == count {
             Ok(values)
         } else {
             Err(no_memory(&text))
+        }
+    }
+
+    /// QEMU has refused a command about a core: for what else than that there is none?
+    async fn no_core(&self) -> MemoryError {
+        let core = self.core.unwrap_or_default();
+        match self.query_cpus().await {
+            Ok(cores) => MemoryError::Failed {
+                message: format!("there is no core {core}: it has {}", cores.len()),
+            },
+            Err(error) => error.into(),
         }
     }
 

@@ -75,7 +75,8 @@ async fn memory_is_read_as_the_core_that_is_named_sees_it() {
     }
     assert_eq!(session.read_u32(0x4001_f000).await.unwrap(), 0);
     let unknown = session.with_core(2).read_u32(0x4001_f000).await;
-    assert!(unknown.unwrap_err().to_string().contains("cpu-index"));
+    let words = unknown.unwrap_err().to_string();
+    assert_eq!(words, "there is no core 2: it has 2");
 }
 
 #[tokio::test]
