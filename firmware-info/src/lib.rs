@@ -62,6 +62,7 @@ mod image;
 mod similar;
 #[cfg(feature = "dwarf")]
 mod source;
+mod symbol;
 mod symbols;
 #[cfg(feature = "_testing")]
 pub mod testing;
@@ -82,7 +83,7 @@ pub use fault::{
 pub use image::{Architecture, Section, SectionData};
 #[cfg(feature = "dwarf")]
 pub use source::{FunctionRanges, LineAddresses, SourceFrame, SourceLocation};
-pub use symbols::{Symbol, SymbolKind, SymbolOffset};
+pub use symbol::{Symbol, SymbolKind, SymbolOffset};
 #[cfg(feature = "dwarf")]
 pub use unwind::{Backtrace, End, ExceptionEntry, Frame, Guess, Memory, MemoryPieces, Registers};
 #[cfg(feature = "dwarf")]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::Firmware;
 use crate::image::Architecture;
-use crate::symbols::SymbolKind;
+use crate::symbol::SymbolKind;
 
 /// Exceptions and interrupts that the architecture has room for, the stack pointer in slot 0
 /// included.

@@ -6,7 +6,7 @@ use crate::Firmware;
 use crate::error::DebugInfoError;
 use crate::image::Architecture;
 use crate::source::SourceFrame;
-use crate::symbols::SymbolOffset;
+use crate::symbol::SymbolOffset;
 
 mod call_frames;
 mod cortex_m;
