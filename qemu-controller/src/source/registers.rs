@@ -46,7 +46,14 @@ pub(crate) fn of(
     architecture: Architecture,
     get: impl Fn(&str) -> Option<u64>,
 ) -> Option<Registers> {
-    let pc = get("pc").or_else(|| get("r15"))?;
+    let pc = match architecture {
+        Architecture::Arm => get("pc").or_else(|| get("r15"))?,
+        // x86-64 has another r15. A stub does not tell where the code's segment begins.
+        _ => {
+            let offset = ["pc", "rip", "eip"].into_iter().find_map(&get)?;
+            offset.wrapping_add(get("CS.base").unwrap_or(0))
+        }
+    };
     let mut registers = match architecture {
         Architecture::Arm => Registers::arm([0; 16].map(|_: u32| 0)),
         _ => Registers::new(pc),

@@ -375,7 +375,7 @@ impl fmt::Display for Hang {
             .places
             .iter()
             .skip(1)
-            .filter(|place| !self.has_report(place));
+            .filter(|place| place.halted || place.handles.is_some() || !self.has_report(place));
         for place in others.by_ref().take(MOST_SHOWN) {
             write!(f, "; {place}")?;
         }

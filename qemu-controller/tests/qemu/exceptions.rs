@@ -189,6 +189,13 @@ async fn a_hang_tells_the_exception_and_that_a_core_is_halted() {
         };
         assert_eq!(hang.in_fault_handler(), words.contains('('), "{hang}");
         assert_eq!(hang.halted, words.contains("halted"), "{hang}");
+        session.pause().await.unwrap();
+        let mut debugger = session.debugger().await.unwrap();
+        let reports = debugger.core_reports().await.unwrap();
+        for core in hang.cores.iter().chain(&reports) {
+            assert_eq!(core.frame().map(|frame| frame.pc), hang.pc, "{core}");
+        }
+        drop(debugger);
         session.stop().await.unwrap();
     }
 }
