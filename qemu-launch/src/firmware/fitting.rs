@@ -197,6 +197,41 @@ mod tests {
         }
     }
 
+    /// Some kilobytes with a hole behind them, which a header says is to be read.
+    #[test]
+    fn headers_that_claim_gigabytes_are_not_believed() {
+        const HOLE: u32 = 3_000_000_000;
+        let elf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-info/fixtures/c/o2.elf");
+        let elf = std::fs::read(elf).unwrap();
+        let word = |at: usize| u32::from_le_bytes(elf[at..at + 4].try_into().unwrap());
+        let sections = word(32) as usize;
+        let is_attributes = |at: &usize| word(at + 4) == SHT_ARM_ATTRIBUTES.0;
+        let attributes = (sections..).step_by(40).find(is_attributes).unwrap();
+        let size = HOLE.to_le_bytes();
+        // The size of the attributes; the count of sections, which is that of the first.
+        for changes in [
+            vec![(attributes + 20, &size[..])],
+            vec![
+                (48, &[0, 0][..]),
+                (sections + 20, &(HOLE / 40).to_le_bytes()[..]),
+            ],
+        ] {
+            let mut damaged = elf.clone();
+            for (at, bytes) in changes {
+                damaged[at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &damaged).unwrap();
+            let length = damaged.len() as u64 + u64::from(HOLE);
+            file.as_file().set_len(length).unwrap();
+            let start = std::time::Instant::now();
+            let fitting = fitting_machines(file.path()).unwrap();
+            assert!(start.elapsed() < std::time::Duration::from_secs(1));
+            // By its vectors.
+            assert_eq!(fitting[0].machine, "lm3s6965evb");
+        }
+    }
+
     #[test]
     fn a_table_without_holes() {
         for machine in MACHINES {
