@@ -1,7 +1,7 @@
 //! Machines whose cores are in clusters: each core by name, and each one's place, memory and fault by
 //! its own cluster.
 
-use qemu_controller::{CoreName, QemuConfig, Session};
+use qemu_controller::{AfterLoad, CoreName, QemuConfig, Session};
 
 use crate::support::DEADLINE;
 
@@ -181,6 +181,27 @@ mod two_kinds {
         let stop = debugger.finish(DEADLINE).await.unwrap();
         assert_eq!(debugger.current_core(), 4, "{stop}");
         assert!(stop.to_string().contains("main"), "{stop}");
+        // It goes on from there in a fork, and after a load.
+        let rounds = async |session: &Session| {
+            let place = firmware.symbol("rounds").unwrap().address;
+            session.with_core(4).read_u32(place).await.unwrap()
+        };
+        let saved = rounds(&session).await;
+        session.save_snapshot("here").await.unwrap();
+        drop(debugger);
+        let forks = session.fork(1).await.unwrap();
+        session.resume().await.unwrap();
+        // It would run to its end, which begins it anew where nobody serves its call.
+        let load = session.load_snapshot("here").then(AfterLoad::Paused);
+        load.await.unwrap();
+        for session in [&forks[0], &session] {
+            let mut debugger = session.debugger().await.unwrap();
+            let stop = debugger.run_until([Until::reaches(add)], DEADLINE).await;
+            let stop = stop.unwrap();
+            assert_eq!((stop.pc, debugger.current_core()), (Some(add), 4));
+            let now = rounds(session).await;
+            assert!(now > saved, "{now} {saved}");
+        }
     }
 
     #[tokio::test]
