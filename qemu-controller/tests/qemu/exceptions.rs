@@ -119,6 +119,25 @@ async fn a_triple_fault_is_no_reset_that_the_guest_asked_for() {
     }
 }
 
+#[tokio::test]
+async fn an_avr_that_leaves_its_flash_is_no_failure_of_qemu() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    // jmp 0x7ffffe, the last word that a program counter reaches
+    std::fs::write(file.path(), [0xfd, 0x95, 0xff, 0xff]).unwrap();
+    let config = QemuConfig::default()
+        .qemu("qemu-system-avr")
+        .machine("uno")
+        .with_spec(|spec| spec.raw_image(file.path(), 0))
+        .start_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let verdict = session.run_to_end(DEADLINE).await;
+    assert_eq!(verdict.name(), "locked-up", "{verdict}");
+    assert!(
+        verdict.to_string().contains("execution left flash memory"),
+        "{verdict}"
+    );
+}
+
 /// A command that is in flight as QEMU 7.2 and 10.0 exit can hold them up for good: one run in five
 /// here, where the session asks for the run state as the SH-4 resets itself.
 #[tokio::test]

@@ -13,8 +13,16 @@ pub struct RegisterDump {
 
 impl RegisterDump {
     /// Finds the last dump in stderr: a line `qemu: fatal: Lockup: …`, or as a 68040 has it
-    /// `qemu: fatal: DOUBLE MMU FAULT`, then the registers.
+    /// `qemu: fatal: DOUBLE MMU FAULT`, then the registers; an AVR's is a line alone.
     pub(crate) fn parse(stderr: &str) -> Option<Self> {
+        if stderr.lines().any(|line| {
+            line.starts_with("qemu-system-") && line.ends_with(&format!(": {LEFT_FLASH}"))
+        }) {
+            return Some(Self {
+                reason: LEFT_FLASH.to_owned(),
+                registers: DumpedRegisters::default(),
+            });
+        }
         let (start, _) = stderr
             .rmatch_indices("qemu: fatal: ")
             .find(|(start, fatal)| is_lockup(&stderr[start + fatal.len()..]))?;
@@ -67,6 +75,9 @@ impl fmt::Display for RegisterDump {
     }
 }
 
+/// What an AVR's QEMU says of a program counter that is in no flash, and aborts.
+const LEFT_FLASH: &str = "execution left flash memory";
+
 /// Whether a fatal error of QEMU's is the guest's: its core can do nothing any more.
 fn is_lockup(reason: &str) -> bool {
     ["Lockup: ", "DOUBLE MMU FAULT"]
@@ -114,6 +125,15 @@ FPSCR: 00000000
         assert_eq!(dump.to_string(), "DOUBLE MMU FAULT PC=0001000a SR=00002700");
         let other = format!("{stderr}qemu: fatal: out of tea\n");
         assert_eq!(RegisterDump::parse(&other).unwrap().pc(), Some(0x1_000a));
+    }
+
+    #[test]
+    fn an_avr_that_left_its_flash() {
+        let stderr = "qemu-system-avr: execution left flash memory\n";
+        let dump = RegisterDump::parse(stderr).unwrap();
+        assert_eq!(dump.to_string(), "execution left flash memory");
+        assert_eq!(dump.pc(), None);
+        assert_eq!(RegisterDump::parse("execution left flash memory\n"), None);
     }
 
     #[test]
