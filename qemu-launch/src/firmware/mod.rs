@@ -104,7 +104,15 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<Checked, F
     for (number, image) in spec.images.iter().enumerate() {
         let path = image.path();
         match image {
-            LoadedImage::Raw { address, .. } => loaded.add_raw(path, *address, open(path)?.1),
+            LoadedImage::Raw { address, .. } => {
+                let (_, size) = open(path)?;
+                if address.checked_add(size).is_none() {
+                    // QEMU would go on at 0.
+                    let message = format!("has {size} bytes, which do not fit at {address:#x}");
+                    return Err(FirmwareError::not_runnable(path, message));
+                }
+                loaded.add_raw(path, *address, size);
+            }
             LoadedImage::IntelHex { .. } if !spec.checked => drop(open(path)?),
             LoadedImage::IntelHex { .. } => {
                 let mut hex = read_hex(path)?;
