@@ -39,6 +39,18 @@ const CFSR: [Bit; 18] = [
         "STKOF",
         "the stack pointer went below its limit register",
     ),
+    (
+        12,
+        BUS,
+        "STKERR",
+        "no memory to push an exception's frame to: a stack overflow or a bad stack pointer",
+    ),
+    (
+        4,
+        MEM,
+        "MSTKERR",
+        "the MPU forbids to push an exception's frame: a stack overflow",
+    ),
     (25, USAGE, "DIVBYZERO", "a division by zero"),
     (24, USAGE, "UNALIGNED", "an unaligned access"),
     (
@@ -74,12 +86,6 @@ const CFSR: [Bit; 18] = [
         "an earlier write that nothing took; the stacked PC is behind it",
     ),
     (
-        12,
-        BUS,
-        "STKERR",
-        "no memory to push an exception's frame to: a stack overflow or a bad stack pointer",
-    ),
-    (
         11,
         BUS,
         "UNSTKERR",
@@ -97,12 +103,6 @@ const CFSR: [Bit; 18] = [
         MEM,
         "IACCVIOL",
         "an instruction fetch from where execution is forbidden",
-    ),
-    (
-        4,
-        MEM,
-        "MSTKERR",
-        "the MPU forbids to push an exception's frame: a stack overflow",
     ),
     (
         3,

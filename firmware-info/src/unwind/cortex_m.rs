@@ -155,7 +155,8 @@ fn is_read_only(firmware: &Firmware, address: u64) -> bool {
 }
 
 /// The caller of whatever was interrupted where its frame could not be pushed, since the stack had
-/// overflowed into nothing: by the first return address above, where there is memory again.
+/// overflowed into nothing or into a guard: by the first return address above, where there is
+/// memory again.
 fn scan(
     firmware: &Firmware,
     registers: &Registers,
@@ -166,8 +167,13 @@ fn scan(
     let above = sections.filter(|section| section.loaded && section.writable && section.size > 0);
     let bounds = firmware.stack_bounds();
     let limit = bounds.and_then(|bounds| Some(bounds.limit?.0));
-    let begins = above.map(|section| section.address).chain(limit);
-    let begin = begins.filter(|begin| *begin >= frame).min()?;
+    let begins = above.clone().map(|section| section.address).chain(limit);
+    // Or into a guard, with memory on both sides.
+    let within = above.clone().find(|section| section.contains(frame));
+    let begin = match within {
+        Some(_) => frame,
+        None => begins.filter(|begin| *begin >= frame).min()?,
+    };
     if begin - frame > MAX_OVERFLOW {
         return None;
     }

@@ -67,7 +67,7 @@ pub enum Guess {
     /// points.
     LinkRegister,
     /// The core could not push the frame of what it interrupted, since the stack had overflowed into
-    /// nothing; its caller is at the first return address above.
+    /// nothing or a guard; its caller is at the first return address above.
     StackScan,
     /// The handler within lost EXC_RETURN; an exception's frame was looked for on the stacks.
     LostExcReturn,

@@ -172,6 +172,7 @@ impl ReadMemory for StubMemory<'_> {
         });
         match asked.await {
             Ok(Reply::Bytes(bytes)) if bytes.len() == length => Some(bytes),
+            Err(DebugError::Refused { .. }) => self.0.untranslated(address, length).await.ok()?,
             _ => None,
         }
     }

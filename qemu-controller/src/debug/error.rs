@@ -70,6 +70,16 @@ pub enum DebugError {
         /// `read` or `written`.
         verb: &'static str,
     },
+    /// The stub does not write behind a guard: QEMU asks the MPU about a page by its first address
+    /// alone. [`Session::write_memory`](crate::Session::write_memory) writes there.
+    #[error(
+        "QEMU does not let a debugger write at {address:#x}: the MPU forbids the page's first \
+         address, and QEMU takes that for the whole page; Session::write_memory can"
+    )]
+    Guarded {
+        /// The first address that could not be had.
+        address: u64,
+    },
     /// A watchpoint that the stub does not take.
     #[error("QEMU takes no watchpoint of {size} bytes at {address:#x}")]
     NoWatchpoint {

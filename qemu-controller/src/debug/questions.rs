@@ -12,6 +12,8 @@ use tokio::time::timeout;
 use super::error::DebugError;
 use super::stub::Point;
 use super::{Debugger, Registers, registers};
+use crate::guest::examine::Examiner;
+use crate::guest::memory::MemoryError;
 
 /// How many packets of memory are asked for at once: what is behind a hole in the memory, such as a
 /// device, is not read in passing, but for so many of them.
@@ -96,7 +98,7 @@ impl Debugger {
                 (_, Ok(Reply::Bytes(bytes))) => bytes,
                 (_, Ok(_)) => Vec::new(),
                 (Question::Memory(address, length), Err(RequestError::Refused { .. })) => {
-                    return Err(self.no_memory(address, length, "read").await);
+                    self.refused_memory(address, length).await?
                 }
                 (Question::WriteMemory(address, bytes), Err(RequestError::Refused { .. })) => {
                     return Err(self.no_memory(address, bytes.len(), "written").await);
@@ -309,11 +311,45 @@ impl Debugger {
             }
         }
         // What can be read and not written: where it begins.
-        let offset = if from == length as u64 { 0 } else { from };
-        DebugError::NoMemory {
-            address: address.wrapping_add(offset),
-            verb,
+        let is_written_only = from == length as u64;
+        let address = address.wrapping_add(if is_written_only { 0 } else { from });
+        if is_written_only {
+            return DebugError::NoMemory { address, verb };
         }
+        match self.untranslated(address, 1).await {
+            Ok(Some(_)) => DebugError::Guarded { address },
+            _ => DebugError::NoMemory { address, verb },
+        }
+    }
+
+    /// Memory that the stub refuses.
+    async fn refused_memory(&self, address: u64, length: usize) -> Result<Vec<u8>, DebugError> {
+        match self.untranslated(address, length).await {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(self.no_memory(address, length, "read").await),
+            Err(MemoryError::Unmapped { address }) => Err(DebugError::NoMemory {
+                address,
+                verb: "read",
+            }),
+            Err(MemoryError::Command(error)) => Err(error.into()),
+            Err(error) => Err(DebugError::Place(error)),
+        }
+    }
+
+    /// Memory behind what a core's MPU forbids, by the monitor; nothing of cores that have an MMU.
+    pub(super) async fn untranslated(
+        &self,
+        address: u64,
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, MemoryError> {
+        let examiner = Examiner {
+            shared: &self.session.inner.shared,
+            deadline: self.session.deadline,
+            core: self.current_core(),
+        };
+        let numbers = examiner.examine_untranslated(address, length as u64, 'b');
+        let bytes = |numbers: Vec<u64>| numbers.into_iter().map(|byte| byte as u8).collect();
+        Ok(numbers.await?.map(bytes))
     }
 
     /// The description of the current core.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use firmware_info::NameError;
 use tokio::time::{Instant, sleep_until};
 
+use super::examine::Examiner;
 use crate::client::command::instant_after;
 use crate::error::CommandError;
 use crate::guest::symbols::SymbolsError;
@@ -18,9 +19,6 @@ const FIRST_PAUSE: Duration = Duration::from_micros(500);
 
 /// … to this: a read takes 0.1 ms of QEMU's main loop.
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-
-/// The least page of any memory management unit.
-const PAGE: u64 = 1024;
 
 /// A Cortex-M's register that says where its vector table is.
 const VTOR: u64 = 0xe000_ed08;
@@ -245,77 +243,18 @@ impl Session {
         Ok(self.symbol(name).await?.address)
     }
 
-    /// So many numbers of this size, as the CPU sees them.
+    /// So many numbers of this size, as the core sees them.
     async fn examine(&self, address: u64, count: u64, size: char) -> Result<Vec<u64>, MemoryError> {
-        match self.numbers("x", address, count, size).await {
-            Err(MemoryError::Unmapped { address: at }) if is_sign_extended(at) => {
-                self.examine_by_page(address, count, size).await
+        let examiner = Examiner {
+            shared: &self.inner.shared,
+            deadline: self.deadline,
+            core: self.core.unwrap_or_default(),
+        };
+        match examiner.examine(address, count, size).await {
+            Err(MemoryError::Command(CommandError::Refused { .. })) if self.core.is_some() => {
+                Err(self.no_core().await)
             }
             numbers => numbers,
-        }
-    }
-
-    /// The same by physical addresses, as QEMU translates those of the CPU.
-    async fn examine_by_page(
-        &self,
-        address: u64,
-        count: u64,
-        size: char,
-    ) -> Result<Vec<u64>, MemoryError> {
-        let width = width(size);
-        let mut numbers = Vec::new();
-        while (numbers.len() as u64) < count {
-            let at = address + numbers.len() as u64 * width;
-            let rest = PAGE - at % PAGE;
-            let physical = self.physical(at).await?;
-            if rest < width && self.physical(at + rest).await? != physical + rest {
-                // One number in two places.
-                return Err(MemoryError::Unmapped { address: at + rest });
-            }
-            let here = (rest / width).clamp(1, count - numbers.len() as u64);
-            let read = self.numbers("xp", physical, here, size).await;
-            numbers.extend(read.map_err(|error| match error {
-                MemoryError::Unmapped { address } => MemoryError::Unmapped {
-                    address: at + address.saturating_sub(physical),
-                },
-                other => other,
-            })?);
-        }
-        Ok(numbers)
-    }
-
-    /// Where the CPU's address is in physical memory.
-    async fn physical(&self, address: u64) -> Result<u64, MemoryError> {
-        let text = self
-            .human_monitor_command(&format!("gva2gpa {address:#x}"))
-            .await?;
-        // Otherwise it says "Unmapped".
-        let physical = text.trim_end().strip_prefix("gpa: 0x");
-        physical
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
-            .ok_or(MemoryError::Unmapped { address })
-    }
-
-    /// So many numbers of this size, as the human monitor's `x` or `xp` shows them.
-    async fn numbers(
-        &self,
-        command: &str,
-        address: u64,
-        count: u64,
-        size: char,
-    ) -> Result<Vec<u64>, MemoryError> {
-        let line = format!("{command} /{count}{size}x {address:#x}");
-        let text = match self.human_monitor_command(&line).await {
-            Err(CommandError::Refused { .. }) if self.core.is_some() => {
-                return Err(self.no_core().await);
-            }
-            text => text?,
-        };
-        let values = values(&text)?;
-        if values.len() as u64 == count {
-            Ok(values)
-        } else {
-            Err(no_memory(&text))
         }
     }
 
@@ -338,74 +277,5 @@ impl Session {
             .await
             .ok()?;
         Some(self.place(u64::from(vector & !1)).await?.symbol.name)
-    }
-}
-
-/// Whether QEMU 10.0 may not have found what is at this address: on 32-bit targets it extends the
-/// sign of the address that `x` gets.
-fn is_sign_extended(address: u64) -> bool {
-    (0x8000_0000..=0xffff_ffff).contains(&address)
-}
-
-/// The bytes of one number, by the letter that the human monitor has for them.
-fn width(size: char) -> u64 {
-    match size {
-        'b' => 1,
-        'h' => 2,
-        'w' => 4,
-        _ => 8,
-    }
-}
-
-fn no_memory(answer: &str) -> MemoryError {
-    MemoryError::Failed {
-        message: format!("QEMU's answer is no memory: {answer}"),
-    }
-}
-
-/// Reads lines of the form `20000000: 0x0a 0x0b`.
-pub(crate) fn values(text: &str) -> Result<Vec<u64>, MemoryError> {
-    let mut values = Vec::new();
-    for line in text.lines() {
-        let not_memory = || no_memory(line);
-        let (address, row) = line.split_once(": ").ok_or_else(not_memory)?;
-        if row.starts_with("Cannot access memory") {
-            let address = u64::from_str_radix(address, 16).map_err(|_| not_memory())?;
-            return Err(MemoryError::Unmapped { address });
-        }
-        for word in row.split_whitespace() {
-            let digits = word.strip_prefix("0x").ok_or_else(not_memory)?;
-            values.push(u64::from_str_radix(digits, 16).map_err(|_| not_memory())?);
-        }
-    }
-    Ok(values)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_of_the_human_monitor() {
-        assert_eq!(
-            values("20000000: 0x4d 0x42\r\n20000002: 0x1a\r\n").unwrap(),
-            [0x4d, 0x42, 0x1a]
-        );
-        let unmapped = values("2000fff8: 0x00\r\n20010000: Cannot access memory\r\n").unwrap_err();
-        assert!(
-            matches!(
-                unmapped,
-                MemoryError::Unmapped {
-                    address: 0x2001_0000
-                }
-            ),
-            "{unmapped}"
-        );
-        for text in ["garbage", "20000000: garbage", "2000: 0x", "Error: no"] {
-            assert!(
-                matches!(values(text), Err(MemoryError::Failed { .. })),
-                "{text}"
-            );
-        }
     }
 }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use qemu_launch::DumpedRegisters;
-use qmp_proto::commands::HumanMonitorCommand;
 use tokio::runtime::Handle;
 
 use super::look::{self, Core, ReadMemory, SYSTEM};
 use super::registers;
 use super::report::CoreReport;
-use crate::client::transaction::Transaction;
+use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::cores::CoreName;
-use crate::guest::memory::values;
+use crate::guest::examine::Examiner;
 use crate::guest::symbols::ElfFile;
 
 /// More cores than are looked at.
@@ -43,8 +42,9 @@ pub(crate) async fn look_at_cores(
             interrupted: Vec::new(),
             panicked_in: None,
         };
-        let memory = &mut MonitorMemory {
-            transaction,
+        let memory = &mut Examiner {
+            shared: transaction.shared(),
+            deadline: UNATTENDED_DEADLINE,
             core: name.number,
         };
         reports.push(look::look(elf, &firmware, core, memory, runtime).await);
@@ -52,29 +52,9 @@ pub(crate) async fn look_at_cores(
     reports
 }
 
-/// The guest's memory as a core sees it.
-struct MonitorMemory<'a> {
-    transaction: &'a Transaction,
-    core: usize,
-}
-
-impl ReadMemory for MonitorMemory<'_> {
+impl ReadMemory for Examiner<'_> {
     async fn read(&mut self, address: u64, length: usize) -> Option<Vec<u8>> {
-        let bytes = match self.examine("x", address, length).await {
-            // QEMU 10.0 extends the sign of such an address, and finds nothing there.
-            None if address >= 1 << 31 => self.examine("xp", address, length).await?,
-            bytes => bytes?,
-        };
-        (bytes.len() == length).then(|| bytes.into_iter().map(|byte| byte as u8).collect())
-    }
-}
-
-impl MonitorMemory<'_> {
-    async fn examine(&self, verb: &str, address: u64, length: usize) -> Option<Vec<u64>> {
-        let line = format!("{verb} /{length}bx {address:#x}");
-        let mut command = HumanMonitorCommand::new(&line);
-        command.cpu_index = i64::try_from(self.core).ok();
-        let text = self.transaction.command(&command).await.ok()?;
-        values(&text).ok()
+        let bytes = self.examine(address, length as u64, 'b').await.ok()?;
+        Some(bytes.into_iter().map(|byte| byte as u8).collect())
     }
 }
