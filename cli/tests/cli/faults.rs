@@ -8,7 +8,7 @@ use crate::support::{Call, Said};
 
 /// Case, exit status, what the first line says, and whether it names the marked line itself; the
 /// lines below do so otherwise.
-const CASES: [(&str, i32, &str); 20] = [
+const CASES: [(&str, i32, &str); 21] = [
     (
         "null-read",
         139,
@@ -88,6 +88,11 @@ const CASES: [(&str, i32, &str); 20] = [
         139,
         "UsageFault: a division by zero (DIVBYZERO), in divide at",
     ),
+    (
+        "guarded-thread",
+        139,
+        "in the handler of UsageFault: UsageFault: a division by zero (DIVBYZERO), in divide at",
+    ),
     ("panic", 121, "panicked, in third at"),
 ];
 
@@ -104,7 +109,11 @@ fn marked_line(case: &str) -> String {
         "panic" => ("panic/src/main.rs", "/fixtures/faults/panic/src/main.rs"),
         _ => ("faults.c", "/fixtures/faults/faults.c"),
     };
-    let case = if case == "thread" { "divide" } else { case };
+    let case = if case.ends_with("thread") {
+        "divide"
+    } else {
+        case
+    };
     let text = std::fs::read_to_string(fixture(file)).unwrap();
     let mark = format!("LINE {case}");
     let is_marked = |line: &str| {

@@ -95,8 +95,14 @@ pub(crate) async fn look(
     let fault = fault(firmware, &core, &backtrace, is_interrupted, memory).await;
     let culprit = fault.as_ref().and_then(|fault| fault.culprit);
     let frame = backtrace.frames.get(culprit.unwrap_or(0)).cloned();
+    // Whose frame could not be pushed.
+    let is_thread = fault.is_some() && culprit.is_none() && has_frame_on_psp(&core.registers);
+    let psp = core.registers.psp;
     let firmware = Arc::clone(firmware);
-    let measuring = move || frame.and_then(|frame| stack_use(&firmware, &frame));
+    let measuring = move || match is_thread {
+        true => stack_use(&firmware, psp?, true),
+        false => stack_use_of(&firmware, &frame?),
+    };
     let stack = runtime.spawn_blocking(measuring).await.ok().flatten();
     CoreReport {
         core: core.name,
@@ -130,6 +136,13 @@ async fn best_backtrace(
     best.expect("one at least was tried")
 }
 
+/// Whether a core has just begun an exception's handler that interrupted a thread.
+fn has_frame_on_psp(registers: &Registers) -> bool {
+    // Bits 31 to 24 are those of an EXC_RETURN, bit 2 says that the frame is on PSP.
+    let lr = registers.get(14).unwrap_or(0);
+    registers.xpsr.is_some() && lr >> 24 == 0xff && lr & 4 != 0
+}
+
 /// Where the process stack pointer is, where the guest's debugger does not tell it. Threads' stacks
 /// are arrays of the firmware as a rule, or on its heap.
 async fn process_stack(
@@ -138,9 +151,7 @@ async fn process_stack(
     memory: &mut impl ReadMemory,
     runtime: &Handle,
 ) -> Option<u64> {
-    // Bits 31 to 24 are those of an EXC_RETURN, bit 2 says that the frame is on PSP.
-    let lr = registers.get(14).unwrap_or(0);
-    if registers.xpsr.is_none() || lr >> 24 != 0xff || lr & 4 == 0 {
+    if !has_frame_on_psp(registers) {
         return None;
     }
     let sections = firmware.sections().iter();
@@ -234,14 +245,19 @@ async fn backtrace_in(
     }
 }
 
-/// How much of its stack a frame leaves: of a thread's stack by the array that it is in, of the
-/// main one by the firmware's symbols.
-fn stack_use(firmware: &Firmware, frame: &Frame) -> Option<StackUse> {
+fn stack_use_of(firmware: &Firmware, frame: &Frame) -> Option<StackUse> {
     let pointer = frame.registers.get(match firmware.architecture() {
         Architecture::Arm => 13,
         Architecture::Aarch64 => 31,
         _ => 2,
     })?;
+    let is_on_psp = frame.interrupted_by.is_some_and(|entry| entry.on_psp);
+    stack_use(firmware, pointer, is_on_psp)
+}
+
+/// How much of its stack a stack pointer leaves: of a thread's stack by the array that it is in, of
+/// the main one by the firmware's symbols.
+fn stack_use(firmware: &Firmware, pointer: u64, is_on_psp: bool) -> Option<StackUse> {
     let bounds = firmware.stack_bounds();
     let main = bounds.and_then(|bounds| {
         let (limit, symbol) = bounds.limit?;
@@ -250,7 +266,6 @@ fn stack_use(firmware: &Firmware, frame: &Frame) -> Option<StackUse> {
     let main = main.filter(|(limit, top, _)| {
         pointer <= *top && limit.saturating_sub(pointer) <= FAR_BELOW && limit < top
     });
-    let is_on_psp = frame.interrupted_by.is_some_and(|entry| entry.on_psp);
     let own = firmware.symbol_at(pointer).map(|found| found.symbol);
     let is_data = firmware
         .section_at(pointer)

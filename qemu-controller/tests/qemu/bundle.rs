@@ -12,7 +12,7 @@ use qemu_controller::{QemuConfig, RunReport, Semihosting, Session, StartError, V
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, image};
+use crate::support::{DEADLINE, fault, image};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new("../firmware-info/fixtures/faults").join(name)
@@ -20,16 +20,6 @@ fn fixture(name: &str) -> PathBuf {
 
 fn planted(name: &str) -> PathBuf {
     Path::new("../cli/fixtures/planted").join(name)
-}
-
-/// A case of the faults' firmware, on the board that it is for.
-fn fault(case: &str) -> QemuConfig {
-    let semihosting = Semihosting::console().argument("faults").argument(case);
-    QemuConfig::default()
-        .with_spec(|_| MachineSpec::board("stm32vldiscovery"))
-        .add_serial()
-        .firmware(fixture("faults.elf"))
-        .semihosting(semihosting)
 }
 
 fn riscv() -> QemuConfig {

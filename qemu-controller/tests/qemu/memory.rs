@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use qemu_controller::debug::{DebugError, Until};
 use qemu_controller::{MemoryError, QemuConfig, Session, SessionEnd};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
-use crate::support::{DEADLINE, Held, config, counts, start, symbol};
+use crate::support::{DEADLINE, Held, config, counts, fault, start, symbol};
 
 #[tokio::test]
 async fn it_is_read_by_name_while_the_guest_runs() {
@@ -249,4 +250,41 @@ async fn it_is_found_in_the_upper_half_of_32_bits() {
             "{error}"
         );
     }
+}
+
+/// A guard of the MPU begins the page that a thread's stack is in: QEMU refuses all of the page.
+#[tokio::test]
+async fn memory_behind_a_guard_of_the_mpu() {
+    let session = Session::start(fault("guarded-thread").start_paused(true));
+    let session = session.await.unwrap();
+    let mut debugger = session.debugger().await.unwrap();
+    let until = [Until::reaches("in_worker")];
+    debugger.run_until(until, DEADLINE).await.unwrap();
+    let firmware = session.firmware_info().unwrap();
+    let stack = firmware.symbol("worker_stack").unwrap();
+    let place = stack.address + 600;
+    let word = 0x1234_5678_u32.to_le_bytes();
+    let error = debugger.write_memory(place, &word).await.unwrap_err();
+    assert!(
+        matches!(error, DebugError::Guarded { address } if address == place),
+        "{error}"
+    );
+    session.write_memory(place, word).await.unwrap();
+    assert_eq!(session.read_memory(place, 4).await.unwrap(), word);
+    assert_eq!(debugger.read_memory(place, 4).await.unwrap(), word);
+    // Across packets, from the guard itself on.
+    let whole = debugger.read_memory(stack.address, 4096).await.unwrap();
+    assert_eq!(whole[600..604], word);
+    // What is nowhere stays so, and its first address is told.
+    let end = 0x2000_2000;
+    let error = debugger.read_memory(end - 4, 8).await.unwrap_err();
+    assert!(
+        matches!(error, DebugError::NoMemory { address, .. } if address == end),
+        "{error}"
+    );
+    let error = session.read_memory(end - 4, 8).await.unwrap_err();
+    assert!(
+        matches!(error, MemoryError::Unmapped { address } if address == end),
+        "{error}"
+    );
 }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use object::{Object as _, ObjectSymbol as _};
-use qemu_controller::{Endpoint, QemuConfig, Session};
+use qemu_controller::qemu_launch::MachineSpec;
+use qemu_controller::{Endpoint, QemuConfig, Semihosting, Session};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -243,4 +244,14 @@ impl fmt::Display for Fifo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.folder.path().join("fifo").display().fmt(f)
     }
+}
+
+/// A case of the faults' firmware, on the board that it is for.
+pub(crate) fn fault(case: &str) -> QemuConfig {
+    let semihosting = Semihosting::console().argument("faults").argument(case);
+    QemuConfig::default()
+        .with_spec(|_| MachineSpec::board("stm32vldiscovery"))
+        .add_serial()
+        .firmware("../firmware-info/fixtures/faults/faults.elf")
+        .semihosting(semihosting)
 }
