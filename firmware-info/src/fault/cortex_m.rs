@@ -39,18 +39,6 @@ const CFSR: [Bit; 18] = [
         "STKOF",
         "the stack pointer went below its limit register",
     ),
-    (
-        12,
-        BUS,
-        "STKERR",
-        "no memory to push an exception's frame to: a stack overflow or a bad stack pointer",
-    ),
-    (
-        4,
-        MEM,
-        "MSTKERR",
-        "the MPU forbids to push an exception's frame: a stack overflow",
-    ),
     (25, USAGE, "DIVBYZERO", "a division by zero"),
     (24, USAGE, "UNALIGNED", "an unaligned access"),
     (
@@ -72,6 +60,12 @@ const CFSR: [Bit; 18] = [
         "a branch to an address without the Thumb bit",
     ),
     (16, USAGE, "UNDEFINSTR", "an undefined instruction"),
+    (
+        12,
+        BUS,
+        "STKERR",
+        "no memory to push an exception's frame to: a stack overflow or a bad stack pointer",
+    ),
     (9, BUS, "PRECISERR", "a data access that nothing answered"),
     (
         8,
@@ -96,6 +90,12 @@ const CFSR: [Bit; 18] = [
         BUS,
         "LSPERR",
         "no memory to push the floating point registers to",
+    ),
+    (
+        4,
+        MEM,
+        "MSTKERR",
+        "the MPU forbids to push an exception's frame: a stack overflow",
     ),
     (1, MEM, "DACCVIOL", "a data access that the MPU forbids"),
     (
@@ -292,6 +292,13 @@ mod tests {
                 0,
                 "UsageFault: a division by zero (DIVBYZERO); escalated to HardFault (FORCED), since it is not \
                  enabled in SHCSR",
+            ),
+            (
+                1 << 1 | 1 << 4 | 1 << 7,
+                0,
+                0,
+                "MemManage: the MPU forbids to push an exception's frame: a stack overflow (MSTKERR) at 0x00003300; \
+                 MemManage: a data access that the MPU forbids (DACCVIOL)",
             ),
             (
                 1 << 9 | 1 << 15,

@@ -327,10 +327,15 @@ impl Debugger {
         match self.untranslated(address, length).await {
             Ok(Some(bytes)) => Ok(bytes),
             Ok(None) => Err(self.no_memory(address, length, "read").await),
-            Err(MemoryError::Unmapped { address }) => Err(DebugError::NoMemory {
-                address,
-                verb: "read",
-            }),
+            Err(MemoryError::Unmapped { address: row }) => {
+                // Of eight bytes, which the monitor reads in one piece.
+                let (mut address, end) = (row, row.saturating_add(7));
+                while address < end && self.untranslated(address, 1).await.is_ok() {
+                    address += 1;
+                }
+                let verb = "read";
+                Err(DebugError::NoMemory { address, verb })
+            }
             Err(MemoryError::Command(error)) => Err(error.into()),
             Err(error) => Err(DebugError::Place(error)),
         }

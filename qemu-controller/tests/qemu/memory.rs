@@ -284,7 +284,7 @@ async fn memory_behind_a_guard_of_the_mpu() {
     );
     let error = session.read_memory(end - 4, 8).await.unwrap_err();
     assert!(
-        matches!(error, MemoryError::Unmapped { address } if address == end),
+        matches!(error, MemoryError::Unmapped { address } if address == end - 4),
         "{error}"
     );
 }
