@@ -173,6 +173,33 @@ fn each_fault_is_named_with_its_line() {
     }
 }
 
+/// No frame could be pushed. QEMU before 8.1 does not tell PSP, so that whose stack it is cannot be
+/// known there.
+#[test]
+fn a_stack_that_overflows_into_its_guard_is_named() {
+    let stderr = run("guarded-overflow", &[]).ends_with(139).stderr;
+    assert!(
+        stderr.contains("a stack overflow (MSTKERR) at 0x"),
+        "{stderr}"
+    );
+    match stderr.contains("PSP is not known") {
+        true => assert!(
+            stderr.contains("which code did it is not known"),
+            "{stderr}"
+        ),
+        false => {
+            assert!(
+                stderr.contains("the stack is that of recurse at /fixtures"),
+                "{stderr}"
+            );
+            assert!(
+                stderr.contains("of 1024 bytes of stack left (to worker_stack)"),
+                "{stderr}"
+            );
+        }
+    }
+}
+
 /// Cores that are no Cortex-M, and what their images need.
 const PROFILES: [(&str, &[&str]); 4] = [
     ("arm", &["--machine", "virt", "--cpu", "cortex-a15"]),
