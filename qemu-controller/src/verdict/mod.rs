@@ -52,7 +52,7 @@ pub enum Verdict {
     /// ([`QemuConfig::no_reboot`](crate::QemuConfig::no_reboot)).
     Reset,
     /// The same of an x86 guest, whose triple faults QEMU reports as resets, where its log was
-    /// somebody else's (`-d`, `-trace`, coverage) and so did not tell.
+    /// somebody else's (`-d`, `-trace`, coverage), or an accelerator such as KVM has none.
     ResetOrTripleFault,
     /// An x86 core could enter no handler, not even that of a double fault, and the machine is
     /// configured not to reboot.
@@ -282,7 +282,7 @@ impl fmt::Display for Verdict {
             Self::Reset => f.write_str("the firmware asked for a reset"),
             Self::ResetOrTripleFault => f.write_str(
                 "the firmware asked for a reset, or took a triple fault: QEMU reports both alike, \
-                 and its log (-d cpu_reset) tells which",
+                 and its log (-d cpu_reset) tells which, but not with KVM",
             ),
             Self::TripleFault => f.write_str(
                 "the core took a triple fault: it could enter no handler, not even that of a \
