@@ -4,7 +4,6 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand};
 use qemu_controller::Endpoint;
 use qemu_controller::defmt::Filter;
@@ -15,7 +14,6 @@ use crate::coverage;
 use crate::ctl::Ctl;
 use crate::debug::Debug;
 use crate::logs;
-use crate::machine;
 use crate::mcp::Mcp;
 use crate::new::New;
 use crate::open::Open;
@@ -267,28 +265,20 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Verb, clap:
     let mut verb = Arguments::try_parse_from(ours)?.verb;
     if let Verb::Run(run) = &mut verb {
         run.arguments = arguments;
-        let has_beginning = run.qemu_args.iter().any(|word| is_beginning(word));
-        if run.firmware.is_none() && run.bios.is_none() && !has_beginning {
-            let message = "no <FIRMWARE> is named, which comes before `--`, and QEMU's arguments \
-                           behind it have nothing that a machine begins with";
-            let mut command = Arguments::command();
-            command.build();
-            let kind = ErrorKind::MissingRequiredArgument;
-            return Err(match command.find_subcommand_mut("run") {
-                Some(command) => command.error(kind, message),
-                None => command.error(kind, message),
-            });
-        }
     }
     Ok(verb)
 }
 
-/// Whether a word for QEMU brings what a machine may begin with: code, a medium, a saved state.
-fn is_beginning(word: &OsStr) -> bool {
-    let options = [
-        "blockdev", "drive", "hda", "incoming", "kernel", "loadvm", "mtdblock", "pflash", "sd",
-    ];
-    options.contains(&machine::name(word)) || word.to_string_lossy().starts_with("loader,")
+/// Said where nothing is named that a machine begins with.
+pub(crate) fn no_firmware() -> String {
+    let mut command = Arguments::command();
+    command.build();
+    let run = command.find_subcommand_mut("run");
+    let usage = run.map(clap::Command::render_usage).unwrap_or_default();
+    format!(
+        "no <FIRMWARE> is named, which comes before `--`, and QEMU's arguments have nothing that a \
+         machine begins with\n\n{usage}"
+    )
 }
 
 /// The words that the program understands or has to refuse, and the firmware's.
@@ -541,8 +531,7 @@ mod tests {
 
     #[test]
     fn wrong_words_are_refused_with_what_is_wrong() {
-        let rows: [(&[&str], &str); 8] = [
-            (&[], "<FIRMWARE>"),
+        let rows: [(&[&str], &str); 7] = [
             (&["--mashine", "x", "a.elf"], "--machine"),
             (&["--timeout", "10", "a.elf"], "time unit needed"),
             (&["--timeout", "0s", "a.elf"], "above zero"),

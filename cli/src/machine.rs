@@ -11,7 +11,7 @@ use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting, Sp
 use qemu_controller::{Endpoint, QemuConfig, StartError};
 use serde_json::json;
 
-use crate::args::Run;
+use crate::args::{self, Run};
 use crate::coverage::Report;
 use crate::escape;
 use crate::logs::Logs;
@@ -130,7 +130,7 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     if run.unchecked {
         config = config.with_spec(MachineSpec::without_firmware_checks);
     }
-    firmware(config, run)
+    firmware(config, run, settings)
 }
 
 /// The settings with a QEMU and a machine that the firmware fits, where none was named, and the
@@ -177,14 +177,26 @@ pub(crate) fn fitting(
     Ok(settings)
 }
 
-fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
+fn firmware(config: QemuConfig, run: &Run, settings: &Settings) -> Result<QemuConfig, Failure> {
+    if run.firmware.is_none()
+        && run.bios.is_none()
+        && !words_of(run, settings).any(is_beginning)
+        && !asks_for_list(run, settings)
+    {
+        return Err(Failure::Usage(args::no_firmware()));
+    }
     let config = match &run.bios {
         Some(bios) => config.with_spec(|spec| spec.bios(bios)),
         None => config,
     };
     if let Some(initrd) = &run.initrd {
         // QEMU looks at it only where the firmware is a kernel.
-        Format::of(initrd).map_err(Failure::Firmware)?;
+        let checked = Format::of(initrd).map_err(Failure::Firmware);
+        // Modules of a multiboot kernel with their arguments, `a.mod verbose,b.mod`, are no one file.
+        let are_modules = initrd.to_string_lossy().contains([' ', ',']);
+        checked
+            .map(drop)
+            .or_else(|error| are_modules.then_some(()).ok_or(error))?;
     }
     let Some(path) = run.firmware.as_deref() else {
         let rom = run.bios.as_deref();
@@ -207,6 +219,15 @@ fn firmware(config: QemuConfig, run: &Run) -> Result<QemuConfig, Failure> {
         // The checks of an ELF are the library's.
         _ => Ok(config.firmware(path)),
     }
+}
+
+/// Whether a word for QEMU brings what a machine may begin with: code, a medium, a saved state.
+fn is_beginning(word: &OsStr) -> bool {
+    let options = [
+        "bios", "blockdev", "cdrom", "drive", "fda", "hda", "incoming", "kernel", "loadvm",
+        "mtdblock", "pflash", "sd",
+    ];
+    options.contains(&name(word)) || word.to_string_lossy().starts_with("loader,")
 }
 
 /// The words for QEMU: the configuration file's, and those after `--`.
@@ -316,7 +337,7 @@ fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig
 }
 
 /// A word's name, where it is an option of QEMU's, which takes one dash or two.
-pub(crate) fn name(word: &OsStr) -> &str {
+fn name(word: &OsStr) -> &str {
     let text = word.to_str().unwrap_or_default();
     let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'));
     name.unwrap_or_default()

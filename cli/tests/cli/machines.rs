@@ -102,6 +102,15 @@ fn a_machine_may_begin_with_what_qemu_s_own_arguments_have() {
     let loader = format!("loader,file={elf}");
     let call = |words: &[&str]| Call::new::<&str>([]).qemu_args(words);
     call(&["-device", &loader]).ends_with(7);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("qemu-controller.toml");
+    std::fs::write(&config, format!("qemu-args = [\"-device\", {loader:?}]\n")).unwrap();
+    Call::new(["--config".as_ref(), &*config]).ends_with(7);
+    let rom = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(rom.path(), 0xeaff_fffe_u32.to_le_bytes()).unwrap();
+    let words = ["-bios", rom.path().to_str().unwrap()];
+    let call_of_rom = Call::new(["--machine", "virt", "--timeout", "1s"]).qemu_args(&words);
+    call_of_rom.ends_with(124);
     for words in [&["-smp", "1"], &["-name", &elf]] {
         let Said { stderr, .. } = call(words).ends_with(125);
         assert!(stderr.contains("<FIRMWARE>"), "{stderr}");

@@ -71,19 +71,20 @@ fn firmware_that_cannot_be() {
 fn a_raw_image_at_which_no_core_begins_is_said_to_be() {
     let image = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&image, [0x14, 0, 0, 0].repeat(64)).unwrap();
-    for (qemu, cpu, status, words) in [
-        ("arm", "cortex-a15", 124, ", where no code is"),
-        ("aarch64", "cortex-a53", 139, "instruction 00000000 at 0x0"),
+    for (qemu, cpu, timeout, status, words) in [
+        ("arm", "cortex-a15", "1s", 124, ", where no code is"),
+        (
+            "aarch64",
+            "cortex-a53",
+            "20s",
+            139,
+            "instruction 00000000 at 0x0",
+        ),
     ] {
         let qemu = format!("--qemu=qemu-system-{qemu}");
         let cpu = format!("--cpu={cpu}");
-        let words_of = [
-            &qemu,
-            &cpu,
-            "--machine=virt",
-            "--raw=0x50000000",
-            "--timeout=1s",
-        ];
+        let timeout = format!("--timeout={timeout}");
+        let words_of = [&qemu, &cpu, &timeout, "--machine=virt", "--raw=0x50000000"];
         let call = Call::new(words_of.map(Path::new).into_iter().chain([image.path()]));
         let Said { stderr, .. } = call.ends_with(status);
         let begins = "the image was loaded at 0x50000000, which does not make the CPU begin there";
@@ -195,6 +196,33 @@ fn a_port_that_is_taken() {
         said.contains("--gdb=free") && said.lines().count() == 1,
         "{said}"
     );
+}
+
+/// A multiboot kernel's modules have arguments behind their names, which QEMU takes apart.
+#[test]
+fn modules_of_a_multiboot_kernel_are_no_one_file() {
+    let kind = test_support::ElfKind {
+        machine: 3,
+        flags: 0,
+        big_endian: false,
+    };
+    // Without arguments for itself, and a jump to itself.
+    let words = [0x1bad_b002_u32, 0, 0x1bad_b002_u32.wrapping_neg(), 0xfeeb];
+    let code = words.map(u32::to_le_bytes).concat();
+    let folder = tempfile::tempdir().unwrap();
+    let [kernel, module] = ["kernel.elf", "module"].map(|name| folder.path().join(name));
+    std::fs::write(
+        &kernel,
+        test_support::elf(kind, 0x10_000c, &[(0x10_0000, &code)]),
+    )
+    .unwrap();
+    std::fs::write(&module, "module").unwrap();
+    let modules = format!("{0} verbose,{0}", module.display());
+    let words = ["--qemu", "qemu-system-x86_64", "--machine", "pc"];
+    let words = words
+        .into_iter()
+        .chain(["--timeout", "1s", "--initrd", &modules]);
+    Call::new(words.chain(kernel.to_str())).ends_with(124);
 }
 
 #[test]
