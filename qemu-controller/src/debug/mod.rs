@@ -304,7 +304,7 @@ impl Debugger {
     pub fn current_core(&self) -> usize {
         match self.thread().map(|thread| thread.thread) {
             // QEMU numbers its cores from 1 as threads.
-            Some(Id::One(number)) => usize::try_from(number - 1).unwrap_or_default(),
+            Some(Id::One(number)) => usize::try_from(number.saturating_sub(1)).unwrap_or_default(),
             _ => 0,
         }
     }

@@ -34,9 +34,11 @@ pub(super) fn was(process: &ProcessHandle, is_over: bool) -> Option<bool> {
     if !is_x86(argv) {
         return Some(false);
     }
-    // QEMU writes it before it reports the reset. That of an earlier reset has registers behind it.
+    // QEMU writes it before it reports the reset. Behind that of an earlier reset are registers.
     let said = process.stderr_tail().to_string_lossy();
-    if said.lines().next_back() == Some("Triple fault") {
+    let mut said = said.lines().rev();
+    let last = said.find(|line| *line == "Triple fault" || line.starts_with("CPU Reset"));
+    if last == Some("Triple fault") {
         return Some(true);
     }
     // As long as QEMU stays, the line may still be on its way.

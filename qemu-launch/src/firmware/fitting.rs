@@ -226,7 +226,7 @@ mod tests {
             file.as_file().set_len(length).unwrap();
             let start = std::time::Instant::now();
             let fitting = fitting_machines(file.path()).unwrap();
-            assert!(start.elapsed() < std::time::Duration::from_secs(1));
+            assert!(start.elapsed() < std::time::Duration::from_secs(5));
             // By its vectors.
             assert_eq!(fitting[0].machine, "lm3s6965evb");
         }

@@ -106,7 +106,7 @@ pub(crate) fn check_all(spec: &MachineSpec, program: &Path) -> Result<Checked, F
         match image {
             LoadedImage::Raw { address, .. } => {
                 let (_, size) = open(path)?;
-                if address.checked_add(size).is_none() {
+                if address.checked_add(size - 1).is_none() {
                     // QEMU would go on at 0.
                     let message = format!("has {size} bytes, which do not fit at {address:#x}");
                     return Err(FirmwareError::not_runnable(path, message));
