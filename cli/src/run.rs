@@ -130,8 +130,8 @@ pub(crate) async fn in_qemu(
     }
     session.stop().await?;
     let mut outcome = running.finish_output(outcome?, signals).await?;
-    if let Some(words) = never_ran(run, &outcome) {
-        let object = json!({ "event": "never-ran", "message": words });
+    if let Some(words) = may_not_have_run(run, &outcome) {
+        let object = json!({ "event": "may-not-have-run", "message": words });
         reporter.say(Some(&words), &object)?;
     }
     if let Some((report, lines)) = coverage {
@@ -151,9 +151,11 @@ pub(crate) async fn in_qemu(
     Ok(outcome)
 }
 
-/// What is to be said of a raw image where a core has come to what is no code.
-fn never_ran(run: &Run, outcome: &Outcome) -> Option<String> {
-    let (address, Outcome::Ended { report, .. }) = (run.raw?, outcome) else {
+/// What is to be said of a raw image where a core has come to what is no code: by itself, or since
+/// it began there. At 0 an Arm core does begin.
+fn may_not_have_run(run: &Run, outcome: &Outcome) -> Option<String> {
+    let address = run.raw.filter(|address| *address != 0)?;
+    let Outcome::Ended { report, .. } = outcome else {
         return None;
     };
     let has_no_code = match &report.verdict {
@@ -167,7 +169,7 @@ fn never_ran(run: &Run, outcome: &Outcome) -> Option<String> {
     has_no_code.then(|| {
         format!(
             "the image was loaded at {address:#x}, which does not make the CPU begin there: the \
-             board says where it begins"
+             board says where it begins, and the image may never have run"
         )
     })
 }

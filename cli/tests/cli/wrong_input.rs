@@ -66,7 +66,8 @@ fn firmware_that_cannot_be() {
     );
 }
 
-/// An address for a raw image does not make the CPU begin there.
+/// An address for a raw image does not make the CPU begin there. One that ran, and left its code, is
+/// not said to have never run.
 #[test]
 fn a_raw_image_at_which_no_core_begins_is_said_to_be() {
     let image = tempfile::NamedTempFile::new().unwrap();
@@ -92,6 +93,19 @@ fn a_raw_image_at_which_no_core_begins_is_said_to_be() {
             assert!(stderr.contains(words), "{qemu}: {stderr}");
         }
     }
+    // mov r0, #0x50000000; bx r0
+    let code = [0xe3a0_0205_u32, 0xe12f_ff10].map(u32::to_le_bytes);
+    std::fs::write(&image, code.concat()).unwrap();
+    let words = [
+        "--machine=virt",
+        "--cpu=cortex-a15",
+        "--raw=0",
+        "--timeout=20s",
+    ];
+    let call = Call::new(words.map(Path::new).into_iter().chain([image.path()]));
+    let Said { stderr, .. } = call.ends_with(139);
+    assert!(stderr.contains("at 0x50000000, in code at"), "{stderr}");
+    assert!(!stderr.contains("may never have run"), "{stderr}");
 }
 
 #[test]
