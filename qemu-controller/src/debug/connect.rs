@@ -18,8 +18,7 @@ use qmp_proto::commands::{HumanMonitorCommand, QueryChardev};
 use qmp_proto::{Command, Empty};
 use serde::Serialize;
 use tokio::net::TcpStream;
-use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::DebugError;
 use super::listener::private_folder;
@@ -168,8 +167,10 @@ async fn pass(
             match sent {
                 None => return Ok(false),
                 Some(Ok(())) => return Ok(true),
-                // A command is being written; the driver is at it.
-                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => yield_now().await,
+                // A command is being written; the driver is at it, for long where QEMU does not read.
+                Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    sleep(Duration::from_millis(1)).await;
+                }
                 Some(Err(error)) => return Err(DebugError::Socket(error)),
             }
         }
