@@ -376,7 +376,12 @@ pub(crate) fn not_started(error: StartError, program: &Path, machine: Option<&st
         if lacks_sandbox(&said) {
             return Failure::NoSandbox(Box::new(error));
         }
-        if said.contains("Unable to load the RISC-V firmware") {
+        // As 7.2 says it, and as 10.0 does.
+        let no_opensbi = [
+            "Unable to load the RISC-V firmware \"opensbi",
+            "Unable to find the RISC-V BIOS \"opensbi",
+        ];
+        if no_opensbi.iter().any(|words| said.contains(words)) {
             return Failure::NoOpenSbi(Box::new(error));
         }
         // QEMU 10.0, of the boards whose sound is no property on 7.2 (xlnx-zcu102).

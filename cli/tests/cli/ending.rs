@@ -172,3 +172,22 @@ fn a_board_whose_sound_has_nowhere_to_go_is_refused_with_the_way_out() {
     let said = refused_by_qemu("qemu-system-arm: no default audio driver available");
     assert!(said.contains("-- -audio none"), "{said}");
 }
+
+#[test]
+fn a_board_without_opensbi_is_refused_with_the_way_out() {
+    for (words, is_opensbi) in [
+        (
+            r#"Unable to load the RISC-V firmware \"opensbi-riscv32-generic-fw_dynamic.bin\""#,
+            true,
+        ),
+        (
+            r#"Unable to find the RISC-V BIOS \"opensbi-riscv32-generic-fw_dynamic.bin\""#,
+            true,
+        ),
+        (r#"Unable to find the RISC-V BIOS \"mine.bin\""#, false),
+    ] {
+        let said = refused_by_qemu(&format!("qemu-system-riscv32: {words}"));
+        let is_told = said.contains("--bios none starts without it");
+        assert_eq!(is_told, is_opensbi, "{said}");
+    }
+}
