@@ -49,7 +49,7 @@ pub struct Hang {
     /// a MIPS core at exception level, by EXCCAUSE of an Xtensa core with PS.EXCM set, by the frame
     /// on an m68k core's stack, by the mode of a 32-bit Arm core of the A or R profile.
     pub handles: Option<FaultReport>,
-    /// Core 0 is an x86 core in HLT with interrupts off: only an NMI or a reset wakes it.
+    /// Core 0 is an x86 core in HLT with interrupts off: only an NMI, an INIT or a reset wakes it.
     pub halted: bool,
     /// Where each core is, of a machine that has several.
     pub places: Vec<CorePlace>,
@@ -449,7 +449,9 @@ fn write_state(
         }
     }
     match halted {
-        true => f.write_str(", halted with interrupts off: only an NMI or a reset wakes it"),
+        true => {
+            f.write_str(", halted with interrupts off: only an NMI, an INIT or a reset wakes it")
+        }
         false => Ok(()),
     }
 }

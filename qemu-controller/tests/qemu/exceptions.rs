@@ -162,7 +162,7 @@ async fn a_hang_tells_the_exception_and_that_a_core_is_halted() {
         (
             PC,
             HALT,
-            "at 0x0010000e, halted with interrupts off: only an NMI or a reset wakes it",
+            "at 0x0010000e, halted with interrupts off: only an NMI, an INIT or a reset wakes it",
         ),
         // illegal
         (
