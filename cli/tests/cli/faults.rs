@@ -178,10 +178,7 @@ fn each_fault_is_named_with_its_line() {
 #[test]
 fn a_stack_that_overflows_into_its_guard_is_named() {
     let stderr = run("guarded-overflow", &[]).ends_with(139).stderr;
-    assert!(
-        stderr.contains("a stack overflow (MSTKERR) at 0x"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("a stack overflow (MSTKERR)"), "{stderr}");
     match stderr.contains("PSP is not known") {
         true => assert!(
             stderr.contains("which code did it is not known"),

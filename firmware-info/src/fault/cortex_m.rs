@@ -186,8 +186,9 @@ pub fn cortex_m_fault(faults: &CortexMFaults) -> FaultReport {
     push(&mut causes, faults.cfsr, &CFSR);
     push(&mut causes, faults.hfsr, &HFSR);
     let first = causes.first().copied();
+    let accessed = causes.get(of_the_address(&causes));
     FaultReport {
-        address: first.and_then(|cause| address(faults, cause.exception)),
+        address: accessed.and_then(|cause| address(faults, cause.exception)),
         escalation: (faults.hfsr & FORCED != 0).then(|| escalation(faults, first)),
         notes: notes(faults),
         registers: registers(faults),
@@ -202,6 +203,13 @@ fn push(causes: &mut Vec<Cause>, value: u32, bits: &[Bit]) {
         name,
         meaning,
     }));
+}
+
+/// Which of the causes the address is of. A push of a frame that fails leaves none.
+pub(super) fn of_the_address(causes: &[Cause]) -> usize {
+    let mut causes = causes.iter();
+    let other = causes.position(|cause| !matches!(cause.name, "MSTKERR" | "STKERR"));
+    other.unwrap_or(0)
 }
 
 /// MMFAR and BFAR may be one register: only the one that is said to be valid holds an address.
@@ -297,8 +305,8 @@ mod tests {
                 1 << 1 | 1 << 4 | 1 << 7,
                 0,
                 0,
-                "MemManage: the MPU forbids to push an exception's frame: a stack overflow (MSTKERR) at 0x00003300; \
-                 MemManage: a data access that the MPU forbids (DACCVIOL)",
+                "MemManage: the MPU forbids to push an exception's frame: a stack overflow (MSTKERR); \
+                 MemManage: a data access that the MPU forbids (DACCVIOL) at 0x00003300",
             ),
             (
                 1 << 9 | 1 << 15,

@@ -67,18 +67,25 @@ impl fmt::Display for Cause {
     }
 }
 
+impl FaultReport {
+    /// Each cause, the one that the address is of with it; or that there is none. One at least.
+    #[must_use]
+    pub fn causes_in_words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.causes.iter().map(Cause::to_string).collect();
+        if words.is_empty() {
+            words.push("the registers tell of no fault".to_owned());
+        } else if let Some(address) = self.address {
+            words[cortex_m::of_the_address(&self.causes)] += &format!(" at {address:#010x}");
+        }
+        words
+    }
+}
+
 impl fmt::Display for FaultReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let full = f.alternate();
         let separator = if full { "\n" } else { "; " };
-        let mut parts: Vec<String> = self.causes.iter().map(Cause::to_string).collect();
-        if let Some(first) = parts.first_mut() {
-            if let Some(address) = self.address {
-                *first += &format!(" at {address:#010x}");
-            }
-        } else {
-            parts.push("the registers tell of no fault".to_owned());
-        }
+        let mut parts = self.causes_in_words();
         parts.extend(self.escalation.clone());
         if full {
             parts.extend(self.notes.iter().cloned());

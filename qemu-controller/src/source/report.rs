@@ -122,9 +122,9 @@ impl CoreReport {
         let place = self.place();
         let text = match (&self.fault, &self.panicked_in) {
             (Some(fault), _) => {
-                let words = fault.words.to_string();
-                // What it was escalated by has a line of its own.
-                let what = words.split("; ").next().unwrap_or_default();
+                // The others, and what it was escalated by, have lines of their own.
+                let causes = fault.words.causes_in_words();
+                let what = &causes[0];
                 match (fault.culprit, self.first_frame()) {
                     (Some(_), _) => format!("{what}, in {place}"),
                     (None, 0) => {
@@ -177,6 +177,8 @@ impl CoreReport {
                 lines.push(format!("exception: {}", fault.exception));
                 lines.extend(format!("{:#}", fault.words).lines().map(str::to_owned));
             } else {
+                let others = fault.words.causes_in_words().into_iter().skip(1);
+                lines.extend(others.map(|cause| format!("and {cause}")));
                 lines.extend(fault.words.escalation.clone());
             }
         }
