@@ -191,6 +191,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Whether the firmware is started as an operating system's kernel is.
+    pub(crate) fn is_kernel(&self) -> bool {
+        self.append.is_some() || self.initrd.is_some()
+    }
+
     /// The files that it reads, and what they are.
     pub(crate) fn inputs(&self) -> Vec<(&Path, &'static str)> {
         let config = self.config.as_deref();
@@ -375,6 +380,7 @@ pub(crate) fn gdb(text: &str) -> Result<Endpoint, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::OnFault;
 
     fn parsed(words: &[&str]) -> Result<Run, clap::Error> {
         let words = ["qemu-controller", "run"].iter().chain(words);
@@ -463,6 +469,12 @@ mod tests {
         assert_eq!((run.firmware, run.bios), (None, Some("u-boot.bin".into())));
         let run = parsed(&["zImage", "--append", "quiet", "--initrd", "root.cpio"]).unwrap();
         assert_eq!(run.append, Some("quiet".into()));
+        assert_eq!(run.settings.on_fault(run.is_kernel()), OnFault::Continue);
+        let told = ["zImage", "--append", "quiet", "--on-fault", "stop"];
+        let told = parsed(&told).unwrap();
+        assert_eq!(told.settings.on_fault(told.is_kernel()), OnFault::Stop);
+        let plain = parsed(&["fw.elf"]).unwrap();
+        assert_eq!(plain.settings.on_fault(plain.is_kernel()), OnFault::Stop);
         parsed(&["--bios", "u-boot.bin", "--append", "quiet"]).unwrap_err();
     }
 

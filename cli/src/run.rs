@@ -120,7 +120,7 @@ pub(crate) async fn in_qemu(
         output: &output,
         logs: &logs,
         limit,
-        on_fault: settings.on_fault(),
+        on_fault: settings.on_fault(run.is_kernel()),
         bundling: bundling.as_ref(),
     };
     let outcome = running.to_its_end(signals, input, expecting, debuggers);

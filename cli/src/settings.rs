@@ -45,7 +45,8 @@ pub(crate) struct Settings {
     /// What to do when a core stays in the handler of a fault [default: stop]
     ///
     /// `stop` looks at each fault as it happens, through a debugger of the program's own, and ends the
-    /// run once a core loops in the handler, or in a panic, for good. `continue` lets it be.
+    /// run once a core loops in the handler, or in a panic, for good. `continue` lets it be, and is
+    /// the default with --append or --initrd.
     #[arg(long, value_name = "WHAT")]
     pub(crate) on_fault: Option<OnFault>,
     /// Let a firmware that asks for a reset start over, as the board would; else the run ends with
@@ -149,9 +150,15 @@ impl Settings {
         self.semihosting.unwrap_or(SemihostingMode::Console)
     }
 
-    /// What to do when a core stays in the handler of a fault.
-    pub(crate) fn on_fault(&self) -> OnFault {
-        self.on_fault.unwrap_or(OnFault::Stop)
+    /// What to do when a core stays in the handler of a fault. A kernel with a command line or an
+    /// initrd handles page faults by the thousand, and a stop at each costs it most of its time.
+    pub(crate) fn on_fault(&self, is_kernel: bool) -> OnFault {
+        let default = if is_kernel {
+            OnFault::Continue
+        } else {
+            OnFault::Stop
+        };
+        self.on_fault.unwrap_or(default)
     }
 
     /// Relative paths as seen from this folder. A bare name of a program is not one: it is looked
