@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::error::DebugError;
 use super::stub::Point;
 use super::{Debugger, Registers, registers};
-use crate::guest::examine::Examiner;
+use crate::guest::examine::{self, Examiner};
 use crate::guest::memory::MemoryError;
 
 /// How many packets of memory are asked for at once: what is behind a hole in the memory, such as a
@@ -353,8 +353,7 @@ impl Debugger {
             core: self.current_core(),
         };
         let numbers = examiner.examine_untranslated(address, length as u64, 'b');
-        let bytes = |numbers: Vec<u64>| numbers.into_iter().map(|byte| byte as u8).collect();
-        Ok(numbers.await?.map(bytes))
+        Ok(numbers.await?.map(examine::bytes))
     }
 
     /// The description of the current core.

@@ -31,18 +31,17 @@ impl Examiner<'_> {
         count: u64,
         size: char,
     ) -> Result<Vec<u64>, MemoryError> {
-        match self.numbers("x", address, count, size).await {
-            Err(MemoryError::Unmapped { address: at }) => {
-                match self.examine_untranslated(address, count, size).await? {
-                    Some(numbers) => Ok(numbers),
-                    None if is_sign_extended(at) => {
-                        self.examine_by_page(address, count, size).await
-                    }
-                    None => Err(MemoryError::Unmapped { address: at }),
-                }
+        let found = match self.numbers("x", address, count, size).await {
+            Err(MemoryError::Unmapped { address: at }) if is_sign_extended(at) => {
+                self.examine_by_page(address, count, size).await
             }
-            numbers => numbers,
-        }
+            found => found,
+        };
+        let Err(MemoryError::Unmapped { .. }) = found else {
+            return found;
+        };
+        let untranslated = self.examine_untranslated(address, count, size).await?;
+        untranslated.map_or(found, Ok)
     }
 
     /// The same where a core has an MPU at most, so that its addresses are the physical ones;
@@ -137,6 +136,11 @@ impl Examiner<'_> {
         line.cpu_index = i64::try_from(self.core).ok();
         command(self.shared, self.deadline, &line).await
     }
+}
+
+/// Numbers of one byte as bytes.
+pub(crate) fn bytes(numbers: Vec<u64>) -> Vec<u8> {
+    numbers.into_iter().map(|byte| byte as u8).collect()
 }
 
 /// Whether QEMU 10.0 may not have found what is at this address: on 32-bit targets it extends the

@@ -5,7 +5,7 @@ use std::time::Duration;
 use firmware_info::NameError;
 use tokio::time::{Instant, sleep_until};
 
-use super::examine::Examiner;
+use super::examine::{self, Examiner};
 use crate::client::command::instant_after;
 use crate::error::CommandError;
 use crate::guest::symbols::SymbolsError;
@@ -140,7 +140,7 @@ impl Session {
             let values = self
                 .examine(address + done, (len - done).min(CHUNK), 'b')
                 .await?;
-            bytes.extend(values.into_iter().map(|value| value as u8));
+            bytes.extend(examine::bytes(values));
         }
         Ok(bytes)
     }

@@ -10,7 +10,7 @@ use super::registers;
 use super::report::CoreReport;
 use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::cores::CoreName;
-use crate::guest::examine::Examiner;
+use crate::guest::examine::{self, Examiner};
 use crate::guest::symbols::ElfFile;
 
 /// More cores than are looked at.
@@ -54,7 +54,7 @@ pub(crate) async fn look_at_cores(
 
 impl ReadMemory for Examiner<'_> {
     async fn read(&mut self, address: u64, length: usize) -> Option<Vec<u8>> {
-        let bytes = self.examine(address, length as u64, 'b').await.ok()?;
-        Some(bytes.into_iter().map(|byte| byte as u8).collect())
+        let numbers = self.examine(address, length as u64, 'b').await;
+        numbers.ok().map(examine::bytes)
     }
 }
