@@ -167,13 +167,11 @@ fn scan(
     let above = sections.filter(|section| section.loaded && section.writable && section.size > 0);
     let bounds = firmware.stack_bounds();
     let limit = bounds.and_then(|bounds| Some(bounds.limit?.0));
-    let begins = above.clone().map(|section| section.address).chain(limit);
     // Or into a guard, with memory on both sides.
-    let within = above.clone().find(|section| section.contains(frame));
-    let begin = match within {
-        Some(_) => frame,
-        None => begins.filter(|begin| *begin >= frame).min()?,
-    };
+    let within = above.clone().any(|section| section.contains(frame));
+    let begins = above.map(|section| section.address).chain(limit);
+    let begins = begins.chain(within.then_some(frame));
+    let begin = begins.filter(|begin| *begin >= frame).min()?;
     if begin - frame > MAX_OVERFLOW {
         return None;
     }
