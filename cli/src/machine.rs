@@ -116,10 +116,8 @@ fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConf
     if let Some(shift) = settings.deterministic {
         config = config.deterministic(shift);
     }
-    let program = settings.qemu.as_deref().and_then(Path::file_name);
-    let program = program
-        .unwrap_or("qemu-system-arm".as_ref())
-        .to_string_lossy();
+    let program = settings.program().file_name().unwrap_or_default();
+    let program = program.to_string_lossy();
     for symbols in &run.symbols {
         check_symbols(symbols, &program).map_err(Failure::Symbols)?;
         config = config.symbols(symbols);
@@ -190,13 +188,12 @@ fn firmware(config: QemuConfig, run: &Run, settings: &Settings) -> Result<QemuCo
         None => config,
     };
     if let Some(initrd) = &run.initrd {
-        // QEMU looks at it only where the firmware is a kernel.
-        let checked = Format::of(initrd).map_err(Failure::Firmware);
         // Modules of a multiboot kernel with their arguments, `a.mod verbose,b.mod`, are no one file.
         let are_modules = initrd.to_string_lossy().contains([' ', ',']);
-        checked
-            .map(drop)
-            .or_else(|error| are_modules.then_some(()).ok_or(error))?;
+        // QEMU looks at it only where the firmware is a kernel.
+        if !are_modules {
+            Format::of(initrd).map_err(Failure::Firmware)?;
+        }
     }
     let Some(path) = run.firmware.as_deref() else {
         let rom = run.bios.as_deref();
@@ -364,9 +361,7 @@ pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Fail
              tests come right behind FIRMWARE"
         ));
     }
-    let program = settings.qemu.as_deref();
-    let program = program.unwrap_or(Path::new("qemu-system-arm"));
-    not_started(error, program, settings.machine.as_deref())
+    not_started(error, settings.program(), settings.machine.as_deref())
 }
 
 /// Why this machine of this QEMU did not start.

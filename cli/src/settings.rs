@@ -150,6 +150,11 @@ impl Settings {
         self.semihosting.unwrap_or(SemihostingMode::Console)
     }
 
+    /// The QEMU that is run.
+    pub(crate) fn program(&self) -> &Path {
+        self.qemu.as_deref().unwrap_or(Path::new("qemu-system-arm"))
+    }
+
     /// What to do when a core stays in the handler of a fault. A kernel with a command line or an
     /// initrd handles page faults by the thousand, and a stop at each costs it most of its time.
     pub(crate) fn on_fault(&self, is_kernel: bool) -> OnFault {
