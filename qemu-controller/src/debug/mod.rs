@@ -39,6 +39,7 @@ mod stub;
 mod until;
 mod vectors;
 mod wanted;
+mod watched;
 
 use std::any::Any;
 use std::collections::BTreeSet;

@@ -17,14 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use gdb_remote::reply::{Access, StopReply};
+use gdb_remote::reply::StopReply;
 use qmp_proto::commands::RunState;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::error::DebugError;
 use super::questions::Question;
-use super::stub::Point;
 use super::until::{Stop, StopReason, Until};
 use super::wanted::{Wanted, breakpoint};
 use super::{Debugger, UNSURE, Verb};
@@ -38,11 +37,6 @@ pub(super) const SIGTRAP: u8 = 5;
 
 /// How long QEMU may take to end after its stub's stream has, at most.
 const ENDING: Duration = Duration::from_secs(20);
-
-/// QEMU's targets whose watchpoints stop after the access; those of all others stop before.
-const STOPS_AFTER: [&str; 7] = [
-    "i386", "x86_64", "s390x", "sparc", "sparc64", "m68k", "alpha",
-];
 
 /// How the guest is moved.
 #[derive(Clone, Copy, PartialEq)]
@@ -115,17 +109,8 @@ impl Debugger {
                 place: None,
             });
         }
-        let mut questions = vec![];
-        if pc.is_none() {
-            questions.push(self.pc_question()?);
-        }
-        let points = self.attachment.stub.state().points.clone();
-        questions.extend(points.into_iter().map(Question::Remove));
-        let mut read = self.ask_all(&questions).await?;
-        let pc = match pc {
-            Some(pc) => pc,
-            None => self.number(questions[0], read.swap_remove(0))?,
-        };
+        let removed = self.remove_all(pc.is_none()).await?;
+        let pc = pc.or(removed).unwrap_or_default();
         {
             let mut state = self.attachment.stub.state();
             (state.should_run, state.is_moving) = (false, false);
@@ -136,6 +121,21 @@ impl Debugger {
             pc: Some(pc),
             place,
         })
+    }
+
+    /// Takes all points out; the pc, where that is asked with it.
+    async fn remove_all(&self, ask_pc: bool) -> Result<Option<u64>, DebugError> {
+        let mut questions = vec![];
+        if ask_pc {
+            questions.push(self.pc_question()?);
+        }
+        let points = self.attachment.stub.state().points.clone();
+        questions.extend(points.into_iter().map(Question::Remove));
+        let first = self.ask_all(&questions).await?.into_iter().next();
+        match first.filter(|_| ask_pc) {
+            Some(pc) => self.number(questions[0], pc).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Why it stopped, and the pc where that was read; `pc` is where it is before.
@@ -161,7 +161,7 @@ impl Debugger {
             };
             if let Some((access, address)) = reply.as_ref().and_then(StopReply::watchpoint) {
                 match self.watched(wanted, access, address, at, verb).await? {
-                    Some(reason) => return Ok((reason, None)),
+                    Some(ended) => return Ok(ended),
                     None => leave = false,
                 }
                 continue;
@@ -177,7 +177,14 @@ impl Debugger {
                     && self.leave_loop(wanted, pc).await?;
                 continue;
             }
-            pc = self.pc().await?;
+            let ends_run = signal == SIGTRAP
+                && self.since == Since::Ours
+                && wanted.iter().all(Wanted::is_for_each_hit);
+            pc = match ends_run {
+                // Wherever it is: a question less.
+                true => self.remove_all(true).await?.unwrap_or_default(),
+                false => self.pc().await?,
+            };
             leave = true;
             match self.is_at_one(wanted, pc) {
                 true if signal == SIGTRAP => {
@@ -199,85 +206,6 @@ impl Debugger {
     /// Whether a breakpoint of this run is there.
     fn is_at_one(&self, wanted: &[Wanted<'_>], pc: u64) -> bool {
         wanted.iter().any(|wanted| wanted.is_at(pc)) || self.is_code_guard(pc)
-    }
-
-    /// Lets the access be done, and tells what it did, if it is one to stop for.
-    async fn watched(
-        &mut self,
-        wanted: &mut [Wanted<'_>],
-        access: Access,
-        address: u64,
-        at: Instant,
-        verb: &mut Verb,
-    ) -> Result<Option<StopReason>, DebugError> {
-        let is_guard = self.is_guard(address);
-        let watching: Vec<usize> = (0..wanted.len())
-            .filter(|&index| wanted[index].watches(access, address))
-            .collect();
-        if watching.is_empty() && !is_guard {
-            return Ok(Some(StopReason::Signal(SIGTRAP)));
-        }
-        let mut told = None;
-        for &index in &watching {
-            // Each of them is counted, and the first is told.
-            if self.is_wanted(&mut wanted[index]).await? {
-                told = told.or(Some(index));
-            }
-        }
-        let mut old = Vec::new();
-        if self.stops_after() {
-            old = told.map_or(old, |index| wanted[index].last.clone());
-        } else {
-            // They are taken out, to let the access pass.
-            let watches = self.watches();
-            let data = told.and_then(|index| wanted[index].data);
-            let mut questions: Vec<_> = data.map(Question::watched).into_iter().collect();
-            questions.extend(watches.iter().copied().map(Question::Remove));
-            let read = self.ask_all(&questions).await?;
-            if told.is_some() {
-                old = read.into_iter().next().unwrap_or_default();
-            }
-            match self.advance(Motion::Step, at, verb).await? {
-                Moved::Stopped(_) => {}
-                Moved::DeadlinePassed => return Ok(Some(StopReason::DeadlinePassed)),
-                Moved::Ended(verdict) => return Ok(Some(StopReason::Ended(verdict))),
-            }
-            if told.is_none() {
-                self.insert_points(watches).await?;
-            }
-        }
-        if let Some(index) = told {
-            let new = self.watched_bytes(wanted[index].data).await?;
-            let hits = wanted[index].hits;
-            return Ok(Some(StopReason::Watched {
-                index,
-                hits,
-                access,
-                address,
-                old,
-                new,
-            }));
-        }
-        if is_guard {
-            self.insert_faults(wanted).await?;
-        }
-        if self.stops_after() {
-            for index in watching {
-                wanted[index].last = self.watched_bytes(wanted[index].data).await?;
-            }
-        }
-        Ok(None)
-    }
-
-    async fn watched_bytes(&self, watch: Option<Point>) -> Result<Vec<u8>, DebugError> {
-        match watch {
-            Some(watch) => self.ask_one(Question::watched(watch)).await,
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn stops_after(&self) -> bool {
-        STOPS_AFTER.contains(&self.attachment.arch.as_str())
     }
 
     /// Moves the guest, and waits until it is stopped again; the turn is free meanwhile.

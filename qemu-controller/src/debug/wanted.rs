@@ -36,6 +36,11 @@ impl Wanted<'_> {
         matches!(self.until.what, What::Fault)
     }
 
+    /// Whether the first hit is one to stop for, whatever is read there.
+    pub(super) fn is_for_each_hit(&self) -> bool {
+        !self.is_for_faults() && self.until.condition.is_none() && self.until.skip == 0
+    }
+
     pub(super) fn watches(&self, access: Access, address: u64) -> bool {
         let Some((kind, from, size)) = self.data else {
             return false;
