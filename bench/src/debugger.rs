@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::Bench;
 use crate::machine::{self, Machine, PATIENCE};
-use crate::peers::{BARE, SESSION, config, runtime};
+use crate::peers::{BARE, BARE_TOKIO, SESSION, config, runtime, tokio_stream};
 use crate::report::{Limit, Quantity, Report};
 use crate::stats::{Contender, Spread, milliseconds, of, rate, take_turns};
 use crate::stub::Stub;
@@ -66,10 +66,15 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let count = bench.either(300, 2000);
     let mut bare = Bare::start(machine::stub_over_pair(&firmware)?, places)?;
     let mut beside = Bare::start(machine::stub_beside_monitor(&firmware)?, places)?;
+    let tokio_runtime = self::runtime()?;
+    let mut bare_tokio = tokio_runtime.block_on(BareTokio::start(&firmware, places))?;
     let mut contenders = vec![
         Contender::new(SESSION, || runtime.block_on(ours(&session, places, count))),
         Contender::new(BARE, || bare.round(places, count)),
         Contender::new(BESIDE, || beside.round(places, count)),
+        Contender::new(BARE_TOKIO, || {
+            tokio_runtime.block_on(bare_tokio.round(places, count))
+        }),
     ];
     match Mi::start(&firmware, places) {
         Ok(mut mi) => {
@@ -91,7 +96,7 @@ pub fn run(bench: &Bench, report: &mut Report) -> Result<()> {
     let attach = of(&measured, SESSION, 0).and_then(Spread::of);
     report.aim("debugger: attach, in ms", attach, Limit::AtMost(5.0));
     for (number, (quantity, _)) in QUANTITIES.iter().enumerate().skip(1) {
-        for peer in [BARE, BESIDE] {
+        for peer in [BARE, BESIDE, BARE_TOKIO] {
             report.ratio(
                 &format!("debugger: {quantity}, against a {peer}"),
                 &measured,
@@ -180,42 +185,83 @@ impl Bare {
     }
 
     fn run_to(&mut self, address: u64) -> Result<()> {
-        self.stub.ask(&format!("Z0,{address:x},2"))?;
-        self.stub.ask("c")?;
-        self.stub.ask(&format!("z0,{address:x},2"))?;
+        for packet in running_to(address) {
+            self.stub.ask(&packet)?;
+        }
         Ok(())
     }
 
     fn round(&mut self, places: Places, count: usize) -> Result<Vec<f64>> {
-        let Places { start, counter } = places;
         let mut figures = vec![f64::NAN];
-        let mut measure = |packets: &[String]| -> Result<()> {
+        for packets in questions(places) {
             let since = Instant::now();
             for _ in 0..count {
-                for packet in packets {
+                for packet in &packets {
                     self.stub.ask(packet)?;
                 }
             }
             figures.push(rate(count, since));
-            Ok(())
-        };
-        let packets = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        measure(&packets("vCont;s:p1.1 pf"))?;
-        measure(&packets("g"))?;
-        measure(&packets(&format!("m{counter:x},40")))?;
-        // As much as a packet takes, twice.
-        let piece = 0x1000 / 2;
-        measure(&packets(&format!(
-            "m{counter:x},{piece:x} m{:x},{piece:x}",
-            counter + piece
-        )))?;
-        measure(&packets(&format!(
-            "Z0,{start:x},2 vCont;s:p1.1 c pf z0,{start:x},2"
-        )))?;
-        measure(&packets(&format!(
-            "Z2,{counter:x},4 c m{counter:x},4 z2,{counter:x},4 vCont;s:p1.1 m{counter:x},4 pf"
-        )))?;
-        self.run_to(start)?;
+        }
+        self.run_to(places.start)?;
+        Ok(figures)
+    }
+}
+
+fn running_to(address: u64) -> [String; 3] {
+    let point = format!("0,{address:x},2");
+    [format!("Z{point}"), "c".to_owned(), format!("z{point}")]
+}
+
+/// The packets for each quantity but the first.
+fn questions(Places { start, counter }: Places) -> [Vec<String>; 6] {
+    // As much as a packet takes, twice.
+    let piece = 0x1000 / 2;
+    let second = counter + piece;
+    let (breaks, watches) = (format!("0,{start:x},2"), format!("2,{counter:x},4"));
+    [
+        "vCont;s:p1.1 pf".to_owned(),
+        "g".to_owned(),
+        format!("m{counter:x},40"),
+        format!("m{counter:x},{piece:x} m{second:x},{piece:x}"),
+        format!("Z{breaks} vCont;s:p1.1 c pf z{breaks}"),
+        format!("Z{watches} c m{counter:x},4 z{watches} vCont;s:p1.1 m{counter:x},4 pf"),
+    ]
+    .map(|packets| packets.split(' ').map(str::to_owned).collect())
+}
+
+/// The same in tokio, whose one thread reads the monitor too: the least that holds up nobody else.
+struct BareTokio {
+    stub: Stub<tokio::net::UnixStream>,
+    _machine: Machine,
+}
+
+impl BareTokio {
+    async fn start(firmware: &Path, places: Places) -> Result<Self> {
+        let (machine, stub, monitor) = machine::stub_and_monitor(firmware)?;
+        let bare = Bare::start((machine, stub), places)?;
+        let mut monitor = tokio_stream(monitor)?;
+        // Ends with QEMU.
+        tokio::spawn(async move { tokio::io::copy(&mut monitor, &mut tokio::io::sink()).await });
+        Ok(Self {
+            stub: bare.stub.into_tokio()?,
+            _machine: bare._machine,
+        })
+    }
+
+    async fn round(&mut self, places: Places, count: usize) -> Result<Vec<f64>> {
+        let mut figures = vec![f64::NAN];
+        for packets in questions(places) {
+            let since = Instant::now();
+            for _ in 0..count {
+                for packet in &packets {
+                    self.stub.ask(packet).await?;
+                }
+            }
+            figures.push(rate(count, since));
+        }
+        for packet in running_to(places.start) {
+            self.stub.ask(&packet).await?;
+        }
         Ok(figures)
     }
 }

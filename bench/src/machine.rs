@@ -83,12 +83,18 @@ pub fn stub_over_pair(firmware: &Path) -> Result<(Machine, UnixStream)> {
     Ok((machine, stub))
 }
 
-/// The same with a monitor as a session has one: a thread reads its events, and does nothing else.
-pub fn stub_beside_monitor(firmware: &Path) -> Result<(Machine, UnixStream)> {
+/// The same with a monitor as a session has one, negotiated.
+pub fn stub_and_monitor(firmware: &Path) -> Result<(Machine, UnixStream, UnixStream)> {
     let monitor = ["-mon", "chardev=inherited1,mode=control"];
     let (machine, [stub, mut monitor]) = inheriting(firmware, true, [STUB, monitor])?;
     monitor.set_read_timeout(None)?;
     monitor.write_all(br#"{"execute":"qmp_capabilities"}"#)?;
+    Ok((machine, stub, monitor))
+}
+
+/// The same with a thread that reads the monitor, and does nothing else.
+pub fn stub_beside_monitor(firmware: &Path) -> Result<(Machine, UnixStream)> {
+    let (machine, stub, mut monitor) = stub_and_monitor(firmware)?;
     // Ends with QEMU.
     std::thread::spawn(move || std::io::copy(&mut monitor, &mut std::io::sink()));
     Ok((machine, stub))
