@@ -132,6 +132,13 @@ fn write_docs(root: &Path, out: &Path) -> anyhow::Result<()> {
     let table = fs::read_to_string(out.join("table.md"))?;
     fs::write(&page, with_table(&text, &table)?)?;
     println!("the table is in docs/performance.md");
+    // Those that the page shows.
+    let plots = root.join("docs/plots");
+    for plot in fs::read_dir(&plots).with_context(|| plots.display().to_string())? {
+        let name = plot?.file_name();
+        let drawn = out.join(&name);
+        fs::copy(&drawn, plots.join(&name)).with_context(|| drawn.display().to_string())?;
+    }
     Ok(())
 }
 
