@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use qemu_controller::qemu_launch::discover::Qemu;
 use qemu_controller::qemu_launch::firmware::{FirmwareError, check_symbols, fitting_machines};
-use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting, SpawnError};
+use qemu_controller::qemu_launch::{
+    ExitKind, Format, MachineSpec, Sandbox, Semihosting, SpawnError, SpecError,
+};
 use qemu_controller::{Endpoint, QemuConfig, StartError};
 use serde_json::json;
 
@@ -15,7 +17,7 @@ use crate::args::{self, Run};
 use crate::coverage::Report;
 use crate::escape;
 use crate::logs::Logs;
-use crate::report::{Failure, Reporter, chain};
+use crate::report::{Failure, Reporter};
 use crate::settings::{SemihostingMode, Settings};
 use crate::test_run::test_option_among;
 
@@ -349,13 +351,12 @@ fn own_option(word: &str, option: &'static str) -> Failure {
 
 /// Why a run did not start, in the program's words where there are better ones than the library's.
 pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Failure {
-    let text = chain(&error);
-    if let StartError::Launch(SpawnError::Spec(_)) = &error
-        && let Some(failure) = refused_word(&text, run, settings)
+    if let StartError::Launch(SpawnError::Spec(error)) = &error
+        && let Some(failure) = refused_word(error)
     {
         return failure;
     }
-    if let Some(option) = refused_test_option(&text, run) {
+    if let Some(option) = refused_test_option(&error, run) {
         return Failure::Usage(format!(
             "{option} came behind `--`, where QEMU's own arguments are: those of a firmware and its \
              tests come right behind FIRMWARE"
@@ -390,9 +391,12 @@ pub(crate) fn not_started(error: StartError, program: &Path, machine: Option<&st
             };
         }
     }
-    match is_for_another_cpu(&error) {
-        true => Failure::OtherCpu(error),
-        false => Failure::Start {
+    match error {
+        StartError::Launch(SpawnError::Firmware(error @ FirmwareError::WrongCpu { .. })) => {
+            Failure::OtherCpu(error)
+        }
+        StartError::Launch(SpawnError::Firmware(error)) => Failure::Refused(error),
+        error => Failure::Start {
             said: said(&error),
             error: Box::new(error),
         },
@@ -400,20 +404,24 @@ pub(crate) fn not_started(error: StartError, program: &Path, machine: Option<&st
 }
 
 /// The first word for QEMU that is an option of a test program's, where QEMU refuses it.
-fn refused_test_option<'a>(text: &str, run: &'a Run) -> Option<&'a str> {
+fn refused_test_option<'a>(error: &StartError, run: &'a Run) -> Option<&'a str> {
+    let StartError::Exited { exit, .. } = error else {
+        return None;
+    };
     let option = test_option_among(&run.qemu_args)?;
-    text.contains(&format!("{option}: invalid option"))
+    let said = exit.stderr().to_string_lossy();
+    said.contains(&format!("{option}: invalid option"))
         .then_some(option)
 }
 
-/// The first of the user's words that the library refuses and that the program has an option for.
-fn refused_word(text: &str, run: &Run, settings: &Settings) -> Option<Failure> {
-    let mut words = words_of(run, settings).filter(|word| text.contains(&format!("{word:?}")));
-    words.find_map(|word| {
-        let mut options = OWN_OPTIONS.iter();
-        let (_, option) = options.find(|(names, _)| names.contains(&name(word)))?;
-        Some(own_option(&word.to_string_lossy(), option))
-    })
+/// A word for QEMU that the library refuses and that the program has an option for.
+fn refused_word(error: &SpecError) -> Option<Failure> {
+    let (SpecError::SetAgain { option, .. } | SpecError::Refused { option, .. }) = error else {
+        return None;
+    };
+    let mut options = OWN_OPTIONS.iter();
+    let (_, own) = options.find(|(names, _)| names.contains(&name(option)))?;
+    Some(own_option(&option.to_string_lossy(), own))
 }
 
 /// Whether QEMU knows a board; where it cannot be asked, its own words have to do.
@@ -443,16 +451,18 @@ fn said(error: &StartError) -> Option<String> {
         return None;
     };
     let said = exit.stderr().to_string_lossy();
-    let text = error.to_string();
-    let is_new = |line: &str| !line.contains(": warning: ") && !text.contains(line);
-    let lines = said.lines().filter(|line| !line.is_empty());
-    // One line is in the error, without the program's name in front.
-    (lines.filter(|line| is_new(line)).count() > 1).then_some(said)
+    let in_error = match exit.kind() {
+        ExitKind::OptionError { line } => told(line),
+        ExitKind::Lockup(_) | ExitKind::Aborted { line: Some(_) } => 1,
+        // It has all of it.
+        _ => return None,
+    };
+    (told(&said) > in_error).then_some(said)
 }
 
-fn is_for_another_cpu(error: &StartError) -> bool {
-    matches!(
-        error,
-        StartError::Launch(SpawnError::Firmware(FirmwareError::WrongCpu { .. }))
-    )
+/// How many lines of QEMU's tell more than a warning.
+fn told(said: &str) -> usize {
+    let lines = said.lines();
+    let telling = lines.filter(|line| !line.is_empty() && !line.contains(": warning: "));
+    telling.count()
 }

@@ -65,7 +65,7 @@ const UNREAD: Duration = Duration::from_secs(5);
 pub(crate) fn serve(mcp: &Mcp) -> u8 {
     match run(mcp) {
         Ok(status) => status,
-        Err(failure) => complain(&failure.to_string(), OWN_FAILURE),
+        Err(failure) => complain(&failure.words(), OWN_FAILURE),
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use qemu_controller::bundle::{Bundle, BundleError};
 use qemu_controller::debug::DebugError;
+use qemu_controller::qemu_launch::SpawnError;
 use qemu_controller::{Endpoint, QemuConfig, Session, StartError};
 
 use crate::args;
 use crate::calls::{Defaults, Machine, Machines, Policy, Printed, record};
 use crate::debugger;
 use crate::escape;
-use crate::report::chain;
+use crate::report::{chain, chain_with_advice};
 use crate::serve::{DEFAULT, Place, hold, in_runtime, steering};
 use crate::settings::SemihostingMode;
 use crate::signals::Signals;
@@ -184,9 +185,20 @@ pub(crate) async fn look(
     Ok(lines.join("\n"))
 }
 
+/// Why a bundle does not start, in words; `firmware` is what names its firmware's file.
+pub(crate) fn bundle_refusal(error: &BundleError, firmware: &str) -> String {
+    match error {
+        BundleError::Start(StartError::Launch(SpawnError::Firmware(error))) => {
+            let advice = format!("{firmware} names the file that ran");
+            chain_with_advice(error, |_| &advice)
+        }
+        _ => chain(error),
+    }
+}
+
 /// Why it does not start here, and what would do.
 fn refusal(error: &BundleError, bundle: &Bundle) -> String {
-    let words = chain(error);
+    let words = bundle_refusal(error, "--firmware");
     match error {
         BundleError::Start(StartError::OtherMachine { mismatches }) => {
             let differs = |what: &str| mismatches.iter().any(|mismatch| mismatch.what == what);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use qemu_controller::coverage::CoverageError;
 use qemu_controller::debug::DebugError;
 use qemu_controller::defmt::DefmtError;
-use qemu_controller::qemu_launch::firmware::FirmwareError;
+use qemu_controller::qemu_launch::firmware::{Advice, FirmwareError};
 use qemu_controller::testing::{TestListError, TestRunError};
 use qemu_controller::{
     CorePlace, ExitKind, Interruption, RunReport, StartError, StopError, Verdict,
@@ -107,7 +107,9 @@ pub(crate) enum Failure {
     )]
     UnknownMachine { machine: String, program: PathBuf },
     #[error("another QEMU is needed (--qemu), and a machine of its (--machine)")]
-    OtherCpu(#[source] StartError),
+    OtherCpu(#[source] FirmwareError),
+    #[error("QEMU did not start")]
+    Refused(#[source] FirmwareError),
     #[error("QEMU did not start: {}", chain(&**error))]
     Start {
         error: Box<StartError>,
@@ -159,11 +161,27 @@ impl Failure {
 
     /// In words, with all causes and what QEMU said.
     pub(crate) fn words(&self) -> String {
+        self.with_advice(|advice| match advice {
+            Advice::Unchecked => "load it with --unchecked".to_owned(),
+            other => other.to_string(),
+        })
+    }
+
+    /// The same with what can be done about a firmware that is refused as `word` words it.
+    pub(crate) fn with_advice(&self, word: impl Fn(Advice) -> String) -> String {
         match self {
             Self::Start {
                 said: Some(said), ..
             } => format!("{self}\nQEMU said:\n{said}"),
-            _ => chain(self).replace("load it unchecked", "load it with --unchecked"),
+            Self::Refused(error) => format!("{self}: {}", chain_with_advice(error, word)),
+            Self::Symbols(error) => {
+                let of_symbols = |advice| match advice {
+                    Advice::OtherFile(words) => words,
+                    _ => "name the ELF file that it was made of",
+                };
+                format!("{self}: {}", chain_with_advice(error, of_symbols))
+            }
+            _ => chain(self),
         }
     }
 }
@@ -360,8 +378,20 @@ fn words_of(verdict: &Verdict) -> String {
 
 /// An error with all its causes.
 pub(crate) fn chain(error: &dyn Error) -> String {
+    with_causes(error.to_string(), error)
+}
+
+/// The same of a firmware that is refused, with what can be done about it as `word` words it.
+pub(crate) fn chain_with_advice<T: fmt::Display>(
+    error: &FirmwareError,
+    word: impl Fn(Advice) -> T,
+) -> String {
+    with_causes(error.with_advice(word), error)
+}
+
+fn with_causes(text: String, error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| {
+    causes.fold(text, |text, cause| {
         let cause = cause.to_string();
         // A text may have its cause in it already.
         match text.contains(&cause) {

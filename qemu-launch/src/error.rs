@@ -27,6 +27,16 @@ pub enum SpecError {
         /// Both settings.
         message: String,
     },
+    /// An extra argument that sets again what a typed setting has set: leave one out.
+    #[error("the extra argument {option:?} sets {part} again, which {first:?} has set")]
+    SetAgain {
+        /// The option.
+        option: OsString,
+        /// What of the machine it sets.
+        part: &'static str,
+        /// The option that has set it.
+        first: OsString,
+    },
     /// An extra argument that is never passed on.
     #[error("the extra argument {option:?} is refused: {why}")]
     Refused {

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use qemu_controller::bundle::{Bundle, BundleError};
 use qemu_controller::qemu_launch::Sandbox;
-use qemu_controller::qemu_launch::firmware::fitting_machines;
+use qemu_controller::qemu_launch::firmware::{Advice, fitting_machines};
 use qemu_controller::{QemuConfig, Session};
 
 use super::error::{CallError, Kind};
 use super::machine::Machine;
 use super::printed::Printed;
 use crate::machine::not_started;
-use crate::open::{account, look};
-use crate::report::chain;
+use crate::open::{account, bundle_refusal, look};
+use crate::report::chain_with_advice;
 use crate::settings::SemihostingMode;
 
 /// How long QEMU may take to be ready.
@@ -102,8 +102,9 @@ impl Policy {
     fn board(&self, wanted: &Wanted, firmware: &Path) -> Result<Board, CallError> {
         let defaults = &self.defaults;
         let fitting = fitting_machines(firmware);
-        let fitting = fitting
-            .map_err(|error| CallError::new(Kind::Invalid, advice_for_calls(&chain(&error))))?;
+        let fitting = fitting.map_err(|error| {
+            CallError::new(Kind::Invalid, chain_with_advice(&error, advice_for_calls))
+        })?;
         let fitting = fitting.first();
         let machine = wanted.machine.clone().or(defaults.machine.clone());
         let program = match (&wanted.qemu, &defaults.qemu, fitting) {
@@ -185,7 +186,7 @@ impl Policy {
                 // It may ask QEMU for its boards, and waits for that.
                 let explaining = move || {
                     let failure = not_started(error, &board.program, board.machine.as_deref());
-                    advice_for_calls(&failure.words())
+                    failure.with_advice(advice_for_calls)
                 };
                 let words = tokio::task::spawn_blocking(explaining).await;
                 let words = words.unwrap_or_else(|panic| panic.to_string());
@@ -198,7 +199,10 @@ impl Policy {
     /// words that are escaped.
     pub(crate) async fn open(&self, folder: &Path) -> Result<(Machine, String, String), CallError> {
         let folder = self.file(folder)?;
-        let invalid = |error: BundleError| CallError::new(Kind::Invalid, chain(&error));
+        let invalid = |error: BundleError| {
+            let words = bundle_refusal(&error, "`qemu-controller open --firmware`");
+            CallError::new(Kind::Invalid, words)
+        };
         let bundle = tokio::task::spawn_blocking(move || Bundle::open(folder)).await;
         let bundle = bundle.map_err(|error| CallError::new(Kind::Failed, error.to_string()))?;
         let bundle = bundle.map_err(invalid)?;
@@ -236,23 +240,15 @@ pub(crate) fn record(config: QemuConfig, printed: &Printed, has_semihosting: boo
     }
 }
 
-/// What a firmware's refusal advises, where only `run` can do it.
-fn advice_for_calls(words: &str) -> String {
-    let rows = [
-        ("load it unchecked", "--unchecked"),
-        ("load it with --unchecked", "--unchecked"),
-        ("load it as Intel HEX", ""),
-        (
-            "load it as a raw image with its address, if that is what it is",
-            "--raw",
-        ),
-    ];
-    rows.iter()
-        .fold(words.to_owned(), |words, (advice, option)| {
-            let command = format!("qemu-controller run {option}");
-            let here = format!("`{}` does that, the calls do not", command.trim_end());
-            words.replace(advice, &here)
-        })
+/// What can be done about a firmware that is refused, where only `run` can do it.
+fn advice_for_calls(advice: Advice) -> String {
+    let command = match advice {
+        Advice::Unchecked => "run --unchecked",
+        Advice::IntelHex => "run",
+        Advice::RawImage => "run --raw",
+        other => return other.to_string(),
+    };
+    format!("`qemu-controller {command}` does that, the calls do not")
 }
 
 /// A name and nothing else: the options that may follow it after a comma name files.
@@ -287,20 +283,6 @@ mod tests {
         ] {
             assert!(plain_name(name).is_err(), "{name}");
         }
-    }
-
-    #[test]
-    fn what_only_run_can_do_is_said_to_be_so() {
-        let words = "zImage is a Linux kernel's image; an ELF file was wanted (load it unchecked)";
-        assert_eq!(
-            advice_for_calls(words),
-            "zImage is a Linux kernel's image; an ELF file was wanted (`qemu-controller run \
-             --unchecked` does that, the calls do not)"
-        );
-        assert_eq!(
-            advice_for_calls("if this is meant, load it with --unchecked"),
-            "if this is meant, `qemu-controller run --unchecked` does that, the calls do not"
-        );
     }
 
     #[test]

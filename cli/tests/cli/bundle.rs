@@ -244,6 +244,19 @@ fn a_bundle_that_does_not_fit_or_is_none_is_refused_in_words() {
         said.contains("does not fit here") && said.contains("--firmware names the file"),
         "{said}"
     );
+    let said = refused(
+        &bundle,
+        &[
+            "--firmware",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src/main.rs"),
+        ],
+    );
+    assert!(
+        said.contains(
+            "is a text file; an ELF file was wanted (--firmware names the file that ran)"
+        ),
+        "{said}"
+    );
     // A state of another QEMU: its version is in the first line.
     let state = std::fs::read(bundle.join("state")).unwrap();
     let end = state.iter().position(|&byte| byte == b'\n').unwrap();

@@ -368,17 +368,21 @@ fn a_configuration_file_says_the_board_and_to_an_agent_no_more() {
 }
 
 #[test]
-fn a_board_with_options_in_a_project_s_file_is_refused_to_an_agent() {
+fn what_an_agent_cannot_have_of_a_project_s_file_is_said() {
     let project = configured_project();
-    let file = "machine = 'mps2-an386,dumpdtb=written'\n";
-    std::fs::write(project.path().join("qemu-controller.toml"), file).unwrap();
-    let runtime = tempfile::tempdir().unwrap();
-    let mut mcp = program(runtime.path());
-    let output = mcp.current_dir(project.path()).arg("mcp").output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(125), "{said}");
-    assert!(
-        said.contains("dumpdtb") && said.contains("only a plain name"),
-        "{said}"
-    );
+    for (file, words) in [
+        (
+            "machine = 'mps2-an386,dumpdtb=written'\n",
+            ["dumpdtb", "only a plain name"],
+        ),
+        ("machine = 3\n", ["machine = 3", "expected a string"]),
+    ] {
+        std::fs::write(project.path().join("qemu-controller.toml"), file).unwrap();
+        let runtime = tempfile::tempdir().unwrap();
+        let mut mcp = program(runtime.path());
+        let output = mcp.current_dir(project.path()).arg("mcp").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
 }

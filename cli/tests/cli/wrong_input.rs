@@ -110,23 +110,41 @@ fn a_raw_image_at_which_no_core_begins_is_said_to_be() {
 
 #[test]
 fn a_call_names_what_only_run_can_do_and_a_file_is_no_bundle() {
-    let kernel = tempfile::NamedTempFile::new().unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
     // As 32-bit Arm's zImage begins.
     let magic = 0x016f_2818_u32.to_le_bytes();
-    std::fs::write(&kernel, [&[0; 0x24], &magic[..], &[0; 64]].concat()).unwrap();
-    for (verb, words) in [
+    let kernel = [&[0; 0x24], &magic[..], &[0; 64]].concat();
+    for (verb, contents, words) in [
         (
             "serve",
+            &kernel[..],
             "is a Linux kernel's image; an ELF file was wanted (`qemu-controller run --unchecked` does that, the calls do not)",
         ),
         (
+            "serve",
+            b":00000001FF\n",
+            "an ELF file was wanted (`qemu-controller run` does that, the calls do not)",
+        ),
+        (
+            "serve",
+            &[0, 0, 1, 0x20],
+            "an ELF file was wanted (`qemu-controller run --raw` does that, the calls do not)",
+        ),
+        (
+            "serve",
+            b"text",
+            "(is it the source instead of the build's result?)",
+        ),
+        (
             "open",
+            &kernel,
             "is no bundle that can be opened: it is a file, and a bundle is a folder",
         ),
     ] {
+        std::fs::write(&file, contents).unwrap();
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
             .arg(verb)
-            .arg(kernel.path())
+            .arg(file.path())
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -144,11 +162,14 @@ fn symbols_that_cannot_be() {
     std::fs::write(&text, "no ELF file\n").unwrap();
     let of_another_cpu = Path::new(env!("CARGO_MANIFEST_DIR"));
     let of_another_cpu = of_another_cpu.join("../firmware-info/fixtures/same/mips.elf");
+    let hex = folder.path().join("firmware.hex");
+    std::fs::write(&hex, ":00000001FF\n").unwrap();
     for (symbols, why) in [
         (&*folder.path().join("missing.elf"), "there is no file"),
         (folder.path(), "is a folder"),
         (Path::new("/dev/zero"), "is a device, pipe or socket"),
         (&text, "is a text file"),
+        (&hex, "(name the ELF file that it was made of)"),
         (&of_another_cpu, "is for another CPU: MIPS"),
     ] {
         let words = [Path::new("--symbols"), symbols, &image("tick")];

@@ -89,6 +89,9 @@ pub(super) struct Manifest {
     /// What is not in it that could have been, and why.
     #[serde(default)]
     pub(super) missing: Vec<String>,
+    /// Why there is no state of the machine; it is in `missing`, too.
+    #[serde(default)]
+    pub(super) no_state: Option<String>,
 }
 
 /// What ran. It is for reading: nothing of it is run.

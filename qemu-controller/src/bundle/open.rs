@@ -207,8 +207,7 @@ impl Bundle {
     /// [`BundleError::NoState`].
     pub fn state(&self) -> Result<&MachineState, BundleError> {
         self.state.as_ref().ok_or_else(|| {
-            let mut missing = self.manifest.missing.iter();
-            let why = missing.find_map(|what| what.strip_prefix("the machine's state: "));
+            let why = self.manifest.no_state.as_deref();
             let why = why.unwrap_or("why is not said").to_owned();
             BundleError::NoState { why }
         })

@@ -141,6 +141,7 @@ impl Recorder {
                     moment.has_state = false;
                 }
                 writing.misses(format!("the machine's state: {why}"));
+                writing.manifest.no_state = Some(why);
                 writing.loaded(session, None)?;
                 return Ok(false);
             }
@@ -193,6 +194,7 @@ impl Writing {
                 machine,
                 moment: None,
                 missing: Vec::new(),
+                no_state: None,
             },
         }
     }

@@ -81,10 +81,10 @@ pub(crate) fn check_extra(
         if let Some((part, names)) = part_of(option)
             && let Some((first, _)) = seen.iter().find(|(seen, _)| names.contains(&name(seen)))
         {
-            return Err(SpecError::Conflict {
-                message: format!(
-                    "the extra argument {option:?} sets {part} again, which {first:?} has set"
-                ),
+            return Err(SpecError::SetAgain {
+                option: option.to_owned(),
+                part,
+                first: (*first).to_owned(),
             });
         }
         passed.extend(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::firmware::{FirmwareError, open};
+use crate::firmware::{Advice, FirmwareError, open};
 
 /// What a firmware file holds. Its `Display` names it: `an Intel HEX file`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,19 +82,19 @@ impl Format {
     }
 
     /// What to do with it where an ELF file is wanted.
-    pub(crate) fn advice(self) -> &'static str {
-        match self {
+    pub(crate) fn advice(self) -> Advice {
+        Advice::OtherFile(match self {
+            Self::IntelHex => return Advice::IntelHex,
+            Self::LinuxKernel => return Advice::Unchecked,
+            Self::Unknown => return Advice::RawImage,
             Self::Elf => "it is one",
-            Self::IntelHex => "load it as Intel HEX",
             Self::SRecord => "convert it: objcopy -I srec -O ihex",
             Self::Uf2 => "use the ELF file that it was made of",
             Self::Gzip => "unpack it with gunzip",
             Self::LfsPointer => "download the file itself with git lfs pull",
-            Self::LinuxKernel => "load it unchecked",
             Self::WindowsProgram => "build for the bare-metal target",
             Self::Text => "is it the source instead of the build's result?",
-            Self::Unknown => "load it as a raw image with its address, if that is what it is",
-        }
+        })
     }
 
     pub(crate) fn name(self) -> &'static str {

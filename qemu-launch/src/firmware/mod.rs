@@ -19,7 +19,7 @@ use std::path::Path;
 
 use object::{ReadCache, ReadRef};
 
-pub use error::FirmwareError;
+pub use error::{Advice, FirmwareError};
 pub use fitting::{FittingMachine, fitting_machines};
 
 use crate::argv::option::loader_in;

@@ -180,6 +180,12 @@ fn what_is_not_an_elf() {
             "{error:?}"
         );
         assert_eq!(text, expected);
+        assert_eq!(error.with_advice(|advice| advice), error.to_string());
+        let other = error.with_advice(|_| "do otherwise");
+        assert!(
+            other.ends_with("; an ELF file was wanted (do otherwise)"),
+            "{other}"
+        );
     }
 }
 
