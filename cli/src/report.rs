@@ -320,7 +320,7 @@ fn details(verdict: &Verdict, object: &mut Value) {
             let places = hang.places.iter().map(place_json);
             object["places"] = places.collect();
             object["busy"] = json!(hang.busy);
-            object["guest_resets"] = json!(hang.guest_resets);
+            object["guest_resets"] = json!(hang.guest_resets.count);
         }
         _ => {}
     }

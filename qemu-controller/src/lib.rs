@@ -129,7 +129,7 @@ pub use snapshot::{
 };
 #[cfg(feature = "source")]
 pub use source::{CoreFault, CoreReport, RunReport, StackUse};
-pub use verdict::{CorePlace, Exception, Hang, Interruption, Verdict, VerdictReport};
+pub use verdict::{CorePlace, Exception, GuestResets, Hang, Interruption, Verdict, VerdictReport};
 
 pub use session::blocking;
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use qemu_controller::debug::{Stop, StopReason};
 use qemu_controller::firmware_info::{Backtrace, Symbol};
-use qemu_controller::{CoreReport, Snapshot};
-use serde::Serialize;
+use qemu_controller::{CoreReport, GuestResets, Snapshot};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::printed::Piece;
@@ -82,6 +82,9 @@ pub(crate) struct Status {
     pub(crate) why: Option<String>,
     pub(crate) exit_code: Option<u8>,
     pub(crate) printed_bytes: u64,
+    /// How often the guest has reset itself.
+    #[serde(serialize_with = "count")]
+    pub(crate) guest_resets: GuestResets,
 }
 
 /// Where and why a guest stopped.
@@ -99,6 +102,9 @@ pub(crate) struct Stopped {
     pub(crate) new: Option<String>,
     /// Of a fault, a panic or an end.
     pub(crate) why: Option<String>,
+    /// How often the guest has reset itself on the way.
+    #[serde(serialize_with = "count")]
+    pub(crate) guest_resets: GuestResets,
     #[serde(skip)]
     words: String,
 }
@@ -404,6 +410,19 @@ impl Answer {
     }
 }
 
+/// The number alone.
+fn count<S: Serializer>(resets: &GuestResets, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(resets.count)
+}
+
+/// Behind other words, where there is something to say.
+fn behind(resets: &GuestResets) -> String {
+    match resets.count {
+        0 => String::new(),
+        _ => format!("; {resets}"),
+    }
+}
+
 fn lines(lines: impl Iterator<Item = String>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -417,14 +436,16 @@ impl Status {
         if let Some(why) = &self.why {
             text += &format!(": {}", escape::lines(why));
         }
-        text + &format!("; the firmware has printed {} bytes", self.printed_bytes)
+        text += &format!("; the firmware has printed {} bytes", self.printed_bytes);
+        text + &behind(&self.guest_resets)
     }
 }
 
 impl Stopped {
     fn words(&self) -> String {
         let what = self.what.as_ref().map(|what| format!("{what}: "));
-        escape::lines(&(what.unwrap_or_default() + &self.words))
+        let words = what.unwrap_or_default() + &self.words;
+        escape::lines(&words) + &behind(&self.guest_resets)
     }
 }
 

@@ -87,6 +87,7 @@ impl Machine {
             why,
             exit_code: None,
             printed_bytes: written,
+            guest_resets: self.session.guest_resets(),
         };
         match self.session.query_status().await {
             Ok(found) if found.status == RunState::Running => {

@@ -247,12 +247,13 @@ async fn run_until(machine: &Machine, call: &Call, wait: Duration) -> Result<Ans
     until.extend(faults.then(Until::faults));
     until.extend(panics.then(Until::panics));
     let until: Vec<_> = until.into_iter().map(|until| until.skip(*skip)).collect();
-    let stop = machine
-        .debugger_for_run()
-        .await?
-        .run_until(until, wait)
-        .await?;
-    Ok(Answer::Stopped(Stopped::new(&stop, &words)))
+    let mut debugger = machine.debugger_for_run().await?;
+    let before = session.guest_resets().count;
+    let stop = debugger.run_until(until, wait).await?;
+    let mut stopped = Stopped::new(&stop, &words);
+    stopped.guest_resets = session.guest_resets();
+    stopped.guest_resets.count -= before;
+    Ok(Answer::Stopped(stopped))
 }
 
 async fn step(debugger: &mut Debugger, count: u32) -> Result<Stop, CallError> {

@@ -335,6 +335,38 @@ fn a_client_that_goes_ends_its_call() {
     });
 }
 
+/// QEMU reboots for a triple fault as for a reset, and goes on.
+#[test]
+fn a_machine_that_reboots_is_not_said_to_run_as_if_nothing_were() {
+    let project = tempfile::tempdir().unwrap();
+    let magic = 0x1bad_b002_u32;
+    let header = [magic, 0, magic.wrapping_neg()].map(u32::to_le_bytes);
+    // lidt 0x100100, a table without an entry, and ud2
+    let code = [0x0f, 0x01, 0x1d, 0, 0x01, 0x10, 0, 0x0f, 0x0b];
+    let mut bytes = [&header.concat(), &code[..]].concat();
+    bytes.resize(0x200, 0);
+    let kind = test_support::ElfKind {
+        machine: 3,
+        flags: 0,
+        big_endian: false,
+    };
+    let image = test_support::elf(kind, 0x10_000c, &[(0x10_0000, &bytes)]);
+    std::fs::write(project.path().join("triple.elf"), image).unwrap();
+    let words = ["triple.elf", "--qemu=qemu-system-x86_64", "--machine=pc"];
+    let mut server = serve_in(project.path(), tempfile::tempdir().unwrap(), &words);
+    server.stdout.until("steer it with");
+    assert!(!server.says(&["status"]).contains("reset"));
+    let may_be = ", or took a triple fault: QEMU reports both alike";
+    let said = server.says(&["run-until", "--deadline-ms=2000"]);
+    assert!(said.contains("deadline") && said.contains(may_be), "{said}");
+    let said = server.says(&["status"]);
+    assert!(
+        said.contains("; it reset itself") && said.contains(may_be),
+        "{said}"
+    );
+    assert!(server.json(&["status"])["guest_resets"].as_u64() > Some(0));
+}
+
 /// A firmware with a configuration file beside it, which wants another board, and more.
 fn configured_project() -> TempDir {
     let project = tempfile::tempdir().unwrap();

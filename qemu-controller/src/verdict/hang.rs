@@ -15,6 +15,7 @@ use crate::error::{CommandError, WaitPhase};
 use crate::escape;
 use crate::guest::memory::MemoryError;
 use crate::session::Session;
+use crate::verdict::GuestResets;
 
 /// How long a look at a guest that missed its deadline may take; it takes some milliseconds.
 const LOOK: Duration = Duration::from_secs(8);
@@ -57,8 +58,8 @@ pub struct Hang {
     /// fault; empty where the firmware's file is not known.
     #[cfg(feature = "source")]
     pub cores: Vec<crate::CoreReport>,
-    /// How often the guest reset itself; triple faults of an x86 core count, too.
-    pub guest_resets: u64,
+    /// How often the guest reset itself.
+    pub guest_resets: GuestResets,
 }
 
 /// Where a core is.
@@ -184,7 +185,7 @@ impl Session {
             }
             Err(_) => {}
         }
-        hang.guest_resets = self.inner.shared.state().history.guest_resets;
+        hang.guest_resets = self.guest_resets();
         hang
     }
 
@@ -383,10 +384,9 @@ impl fmt::Display for Hang {
             0 => {}
             more => write!(f, "; and {more} more cores")?,
         }
-        match self.guest_resets {
+        match self.guest_resets.count {
             0 => Ok(()),
-            1 => f.write_str("; it reset itself once"),
-            resets => write!(f, "; it reset itself {resets} times"),
+            _ => write!(f, "; {}", self.guest_resets),
         }
     }
 }

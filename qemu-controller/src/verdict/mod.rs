@@ -10,11 +10,13 @@ use qmp_proto::commands::{RunState, ShutdownCause, ShutdownEvent};
 use crate::error::SessionEnd;
 use crate::escape;
 
+mod guest_resets;
 mod hang;
 mod report;
 mod run;
 pub(crate) mod triple_fault;
 
+pub use guest_resets::GuestResets;
 pub use hang::{CorePlace, Exception, Hang};
 pub use report::VerdictReport;
 
@@ -280,9 +282,10 @@ impl fmt::Display for Verdict {
             Self::Exited { status } => write!(f, "the firmware exited with status {status}"),
             Self::ShutDown => f.write_str("the firmware shut the machine down"),
             Self::Reset => f.write_str("the firmware asked for a reset"),
-            Self::ResetOrTripleFault => f.write_str(
-                "the firmware asked for a reset, or took a triple fault: QEMU reports both alike, \
-                 and its log (-d cpu_reset) tells which, but not with KVM",
+            Self::ResetOrTripleFault => write!(
+                f,
+                "the firmware asked for a reset, or took a triple fault: {}",
+                triple_fault::ALIKE
             ),
             Self::TripleFault => f.write_str(
                 "the core took a triple fault: it could enter no handler, not even that of a \

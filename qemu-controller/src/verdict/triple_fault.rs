@@ -15,6 +15,10 @@ use crate::client::command::{Deadline, command};
 use crate::error::CommandError;
 use crate::session::stderr::has;
 
+/// Why a reset may have been one.
+pub(super) const ALIKE: &str = "QEMU reports both alike, and its log (-d cpu_reset) tells which, but \
+                                not with KVM";
+
 /// Has QEMU log triple faults; before the guest runs.
 pub(crate) async fn log(
     shared: &Shared,
@@ -70,7 +74,7 @@ fn is_accelerated(words: &[OsString]) -> bool {
     })
 }
 
-fn is_x86(argv: &Argv) -> bool {
+pub(super) fn is_x86(argv: &Argv) -> bool {
     matches!(argv.target(), Some("x86_64" | "i386" | "amd64"))
 }
 
