@@ -149,6 +149,9 @@ impl Debugger {
         // Whether a breakpoint at `pc` is to be left behind. Else the guest has come to where it is
         // without being stopped there, and what is there is to be met.
         let mut leave = true;
+        // Whether it may be in the handler of a fault that goes round at its first instruction.
+        let for_faults = wanted.iter().any(Wanted::is_for_faults);
+        let mut may_loop = for_faults;
         loop {
             let motion = match leave && self.is_at_one(wanted, pc) {
                 true => Motion::Step,
@@ -172,23 +175,24 @@ impl Debugger {
                     self.insert_faults(wanted).await?;
                 }
                 // A handler that is a loop of one instruction takes no fault each time.
-                leave = wanted.iter().any(Wanted::is_for_faults)
-                    && self.pc().await? == pc
-                    && self.leave_loop(wanted, pc).await?;
+                leave = may_loop && self.pc().await? == pc && self.leave_loop(wanted, pc).await?;
                 continue;
             }
             let ends_run = signal == SIGTRAP
                 && self.since == Since::Ours
                 && wanted.iter().all(Wanted::is_for_each_hit);
-            pc = match ends_run {
+            let fault;
+            (pc, fault) = match for_faults {
+                true => self.pc_and_fault().await?,
                 // Wherever it is: a question less.
-                true => self.remove_all(true).await?.unwrap_or_default(),
-                false => self.pc().await?,
+                false if ends_run => (self.remove_all(true).await?.unwrap_or_default(), None),
+                false => (self.pc().await?, None),
             };
+            may_loop = fault.is_some();
             leave = true;
             match self.is_at_one(wanted, pc) {
                 true if signal == SIGTRAP => {
-                    if let Some(reason) = self.reached(wanted, pc).await? {
+                    if let Some(reason) = self.reached(wanted, pc, fault).await? {
                         return Ok((reason, Some(pc)));
                     }
                 }

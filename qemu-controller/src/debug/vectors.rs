@@ -18,8 +18,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use gdb_remote::client::PointKind;
+use gdb_remote::target::Register;
 
 use super::error::DebugError;
+use super::questions::Question;
 use super::stub::Point;
 use super::{Debugger, registers};
 
@@ -64,6 +66,39 @@ pub(super) enum Family {
     Arm,
     Aarch64,
     RiscV,
+}
+
+impl Family {
+    /// What tells which fault was taken, beside the pc.
+    fn registers_of_faults(self) -> &'static [&'static str] {
+        match self {
+            Self::CortexM => &["xpsr"],
+            Self::Arm => &["cpsr"],
+            Self::Aarch64 => &["cpsr", "ESR_EL1", "ESR_EL2", "ESR_EL3"],
+            Self::RiscV => &["priv", "mcause", "scause"],
+        }
+    }
+
+    /// The fault that a core has taken which is at the first instruction of a handler, by the values
+    /// of these registers and how many bits they have.
+    fn fault(self, pc: u64, register: impl Fn(&str) -> Option<(u64, u32)>) -> Option<Fault> {
+        let value = |name: &str| register(name).map(|(value, _)| value);
+        match self {
+            Self::CortexM => cortex_m_fault(value("xpsr")? & 0x1ff),
+            Self::Arm => arm_fault(pc >> 2 & 7, value("cpsr")? & 0x1f),
+            Self::Aarch64 => {
+                let level = level_of(value("cpsr"));
+                let class = value(&format!("ESR_EL{level}")).unwrap_or(0) >> 26 & 0x3f;
+                aarch64_fault(pc & 0x180 == 0x180, class)
+            }
+            Self::RiscV => {
+                let is_machine = is_machine_mode(value("priv"));
+                let (cause, bits) = register(if is_machine { "mcause" } else { "scause" })?;
+                let highest = cause.checked_shr(bits.wrapping_sub(1)).unwrap_or(0);
+                riscv_fault(cause, highest & 1 == 1)
+            }
+        }
+    }
 }
 
 impl Debugger {
@@ -172,31 +207,29 @@ impl Debugger {
     /// Which fault the guest has just taken, at the first instruction of a handler; `None` if it
     /// came here otherwise.
     pub(super) async fn fault(&self) -> Result<Option<Fault>, DebugError> {
-        Ok(match self.family() {
-            Some(Family::CortexM) => {
-                let xpsr = self.system_register("xpsr").await?.unwrap_or(0);
-                cortex_m_fault(xpsr & 0x1ff)
-            }
-            Some(Family::Arm) => {
-                let pc = self.pc().await?;
-                let mode = self.system_register("cpsr").await?.unwrap_or(0) & 0x1f;
-                arm_fault(pc >> 2 & 7, mode)
-            }
-            Some(Family::Aarch64) => {
-                let esr = format!("ESR_EL{}", self.exception_level().await?);
-                let pc = self.pc().await?;
-                let class = self.system_register(&esr).await?.unwrap_or(0) >> 26 & 0x3f;
-                aarch64_fault(pc & 0x180 == 0x180, class)
-            }
-            Some(Family::RiscV) => {
-                let is_machine = self.is_machine_mode().await?;
-                let name = if is_machine { "mcause" } else { "scause" };
-                let highest = self.register(name)?.bits.wrapping_sub(1);
-                let cause = self.system_register(name).await?.unwrap_or(0);
-                riscv_fault(cause, cause.checked_shr(highest).unwrap_or(0) & 1 == 1)
-            }
-            None => None,
-        })
+        Ok(self.pc_and_fault().await?.1)
+    }
+
+    /// Where the guest has stopped, and which fault it has taken if it is at the first instruction of
+    /// a handler. All is asked at once: where interrupts have the same handler, each is such a stop.
+    pub(super) async fn pc_and_fault(&self) -> Result<(u64, Option<Fault>), DebugError> {
+        let names = self.family().map_or(&[][..], Family::registers_of_faults);
+        let known = names.iter().filter_map(|name| self.target().register(name));
+        let registers: Vec<&Register> = known.collect();
+        let mut questions = vec![self.pc_question()?];
+        questions.extend(registers.iter().map(|one| Question::Register(one.number)));
+        let mut numbers = Vec::new();
+        for (question, bytes) in questions.iter().zip(self.ask_all(&questions).await?) {
+            numbers.push(self.number(*question, bytes)?);
+        }
+        let pc = numbers[0];
+        let value = |name: &str| {
+            let mut known = registers.iter().zip(&numbers[1..]);
+            let (register, value) = known.find(|(register, _)| register.name == name)?;
+            Some((*value, register.bits))
+        };
+        let fault = self.family().and_then(|family| family.fault(pc, value));
+        Ok((pc, fault))
     }
 
     /// The current core's tables, of both states.
@@ -227,14 +260,12 @@ impl Debugger {
 
     /// Of a RISC-V core; else it is supervisor mode.
     pub(super) async fn is_machine_mode(&self) -> Result<bool, DebugError> {
-        let mode = self.system_register("priv").await?;
-        Ok(mode.is_none_or(|mode| mode & 3 == 3))
+        Ok(is_machine_mode(self.system_register("priv").await?))
     }
 
     /// Of a 64 bit A profile.
     pub(super) async fn exception_level(&self) -> Result<u64, DebugError> {
-        let state = self.system_register("cpsr").await?;
-        Ok((state.unwrap_or(0) >> 2 & 3).max(1))
+        Ok(level_of(self.system_register("cpsr").await?))
     }
 
     /// A register that this core may have.
@@ -244,6 +275,16 @@ impl Debugger {
             None => Ok(None),
         }
     }
+}
+
+/// By the register `priv` of a RISC-V core.
+fn is_machine_mode(mode: Option<u64>) -> bool {
+    mode.is_none_or(|mode| mode & 3 == 3)
+}
+
+/// The exception level, by the cpsr of a 64 bit A profile.
+fn level_of(state: Option<u64>) -> u64 {
+    (state.unwrap_or(0) >> 2 & 3).max(1)
 }
 
 fn cortex_m_fault(number: u64) -> Option<Fault> {
@@ -312,4 +353,157 @@ fn riscv_fault(cause: u64, is_interrupt: bool) -> Option<Fault> {
         number: cause,
         name: words.causes.first()?.name,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each by the pc, and the registers that say it with their values and widths.
+    #[test]
+    fn faults_by_the_registers_of_each_family() {
+        type Known = &'static [(&'static str, u64, u32)];
+        const SIGN_EXTENDED: u64 = 0xffff_ffff_8000_0007;
+        let rows: &[(Family, u64, Known, Option<(u64, &str)>)] = &[
+            (
+                Family::CortexM,
+                0,
+                &[("xpsr", 0x2100_0003, 32)],
+                Some((3, "HardFault")),
+            ),
+            (
+                Family::CortexM,
+                0,
+                &[("xpsr", 0x4100_0007, 32)],
+                Some((7, "SecureFault")),
+            ),
+            // SysTick, an interrupt, and thread mode.
+            (Family::CortexM, 0, &[("xpsr", 0x2100_000f, 32)], None),
+            (Family::CortexM, 0, &[("xpsr", 0x2100_0103, 32)], None),
+            (Family::CortexM, 0, &[("xpsr", 0x2100_0000, 32)], None),
+            (Family::CortexM, 0, &[], None),
+            (
+                Family::Arm,
+                0x1_0004,
+                &[("cpsr", 0x6000_01db, 32)],
+                Some((1, "undefined instruction")),
+            ),
+            (
+                Family::Arm,
+                0xffff_000c,
+                &[("cpsr", 0x1d7, 32)],
+                Some((3, "prefetch abort")),
+            ),
+            (
+                Family::Arm,
+                0x10,
+                &[("cpsr", 0x1d7, 32)],
+                Some((4, "data abort")),
+            ),
+            // An svc, and what came to a slot by a jump.
+            (Family::Arm, 0x08, &[("cpsr", 0x1d3, 32)], None),
+            (Family::Arm, 0x10, &[("cpsr", 0x1d3, 32)], None),
+            (Family::Arm, 0x10, &[], None),
+            (
+                Family::Aarch64,
+                0x200,
+                &[
+                    ("cpsr", 0x3c5, 32),
+                    ("ESR_EL1", 0x9600_0010, 64),
+                    ("ESR_EL2", 0, 64),
+                ],
+                Some((0x25, "data abort")),
+            ),
+            // A register of 32 bit, and level 3; what another level has is of before.
+            (
+                Family::Aarch64,
+                0x400,
+                &[
+                    ("cpsr", 0x3cd, 32),
+                    ("ESR_EL1", 0x5600_0000, 64),
+                    ("ESR_EL3", 0x8200_0010, 32),
+                ],
+                Some((0x20, "instruction abort")),
+            ),
+            (
+                Family::Aarch64,
+                0x380,
+                &[("cpsr", 0x3c5, 32), ("ESR_EL1", 0xbf00_0002, 64)],
+                Some((0x2f, "SError")),
+            ),
+            // svc, brk
+            (
+                Family::Aarch64,
+                0x200,
+                &[("cpsr", 0x3c5, 32), ("ESR_EL1", 0x5600_0000, 64)],
+                None,
+            ),
+            (
+                Family::Aarch64,
+                0x200,
+                &[("cpsr", 0x3c5, 32), ("ESR_EL1", 0xf200_0000, 64)],
+                None,
+            ),
+            (
+                Family::RiscV,
+                0,
+                &[("priv", 3, 32), ("mcause", 5, 32)],
+                Some((5, "load access fault")),
+            ),
+            (
+                Family::RiscV,
+                0,
+                &[("mcause", 2, 64)],
+                Some((2, "illegal instruction")),
+            ),
+            (
+                Family::RiscV,
+                0,
+                &[
+                    ("priv", 1, 64),
+                    ("mcause", 1 << 63 | 7, 64),
+                    ("scause", 13, 64),
+                ],
+                Some((13, "load page fault")),
+            ),
+            // Interrupts; of a 32-bit core also where the stub has 64 bit or extends the sign.
+            (Family::RiscV, 0, &[("mcause", 0x8000_0007, 32)], None),
+            (Family::RiscV, 0, &[("mcause", 0x8000_0007, 64)], None),
+            (Family::RiscV, 0, &[("mcause", SIGN_EXTENDED, 32)], None),
+            (Family::RiscV, 0, &[("mcause", SIGN_EXTENDED, 64)], None),
+            (Family::RiscV, 0, &[("mcause", 1 << 63 | 5, 64)], None),
+            (Family::RiscV, 0, &[("mcause", 5 | 1 << 31, 32)], None),
+            // ebreak and ecall, for semihosting and an operating system.
+            (Family::RiscV, 0, &[("mcause", 3, 64)], None),
+            (Family::RiscV, 0, &[("mcause", 11, 64)], None),
+            (
+                Family::RiscV,
+                0,
+                &[("priv", 1, 64), ("mcause", 5, 64)],
+                None,
+            ),
+            // Widths that no register has.
+            (
+                Family::RiscV,
+                0,
+                &[("mcause", 5, 0)],
+                Some((5, "load access fault")),
+            ),
+            (
+                Family::RiscV,
+                0,
+                &[("mcause", 5, 512)],
+                Some((5, "load access fault")),
+            ),
+        ];
+        for &(family, pc, known, expected) in rows {
+            let register = |name: &str| {
+                let mut known = known.iter().filter(|(known, ..)| *known == name);
+                known.next().map(|&(_, value, bits)| (value, bits))
+            };
+            let fault = family.fault(pc, register);
+            let found = fault.as_ref().map(|fault| (fault.number, fault.name));
+            assert_eq!(found, expected, "at {pc:#x} with {known:x?}");
+        }
+    }
 }

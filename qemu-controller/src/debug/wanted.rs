@@ -7,6 +7,7 @@ use super::error::DebugError;
 use super::questions::Question;
 use super::stub::Point;
 use super::until::{StopReason, Until, What};
+use super::vectors::Fault;
 use super::{Debugger, panics};
 use crate::guest::memory::Location;
 
@@ -191,25 +192,24 @@ impl Debugger {
         Ok(true)
     }
 
-    /// Which of those at a place is to be stopped for, and why; `None` if none of them is.
+    /// Which of those at a place is to be stopped for, and why; `None` if none of them is. `fault` is
+    /// the one that the guest has taken, as far as one is waited for.
     pub(super) async fn reached(
         &self,
         wanted: &mut [Wanted<'_>],
         pc: u64,
+        fault: Option<Fault>,
     ) -> Result<Option<StopReason>, DebugError> {
         let mut reason = None;
         for (index, one) in wanted.iter_mut().enumerate() {
             if !one.is_at(pc) {
                 continue;
             }
-            let fault = match one.is_for_faults() {
-                true => match self.fault().await? {
-                    Some(fault) => Some(fault),
-                    // Another exception has the same handler, or the program has called it.
-                    None => continue,
-                },
-                false => None,
-            };
+            let fault = fault.clone().filter(|_| one.is_for_faults());
+            // Another exception has the same handler, or the program has called it.
+            if one.is_for_faults() && fault.is_none() {
+                continue;
+            }
             // Each of them is counted, and the first is told.
             if !self.is_wanted(one).await? || reason.is_some() {
                 continue;

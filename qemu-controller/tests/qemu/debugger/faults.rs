@@ -173,6 +173,10 @@ async fn vectors_that_the_firmware_sets_later_are_followed() {
     let mut arm = vec![0xe28f_0038, 0xee0c_0f10, 0xe7f0_00f0];
     arm.resize(16, 0xe320_f000);
     arm.extend([0xeaff_fffe; 8]);
+    // The same, with an ecall, which is no fault: sw x0, 0(x0) begins its handler, and is one.
+    let mut in_handler = vec![0x0000_0297, 0x0402_8293, 0x3052_9073, 0x0000_0073];
+    in_handler.resize(16, 0);
+    in_handler.push(0x0000_2023);
     let folder = tempfile::tempdir().unwrap();
     for (board, machine, from, code, expected) in [
         (
@@ -181,6 +185,13 @@ async fn vectors_that_the_firmware_sets_later_are_followed() {
             0x8000_0000,
             risc_v,
             ("illegal instruction", 2, 0x40),
+        ),
+        (
+            &BOARDS[2],
+            243,
+            0x8000_0000,
+            in_handler,
+            ("store access fault", 7, 0x40),
         ),
         (
             &BOARDS[0],
