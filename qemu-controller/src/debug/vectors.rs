@@ -364,7 +364,8 @@ mod tests {
     fn faults_by_the_registers_of_each_family() {
         type Known = &'static [(&'static str, u64, u32)];
         const SIGN_EXTENDED: u64 = 0xffff_ffff_8000_0007;
-        let rows: &[(Family, u64, Known, Option<(u64, &str)>)] = &[
+        type Row = (Family, u64, Known, Option<(u64, &'static str)>);
+        let rows: &[Row] = &[
             (
                 Family::CortexM,
                 0,
