@@ -38,7 +38,7 @@ pub(crate) enum Verb {
     Ctl(Ctl),
     Open(Box<Open>),
     Coverage(coverage::verb::CoverageVerb),
-    Machines(Machines),
+    Machines(MachinesVerb),
     Mcp(Mcp),
 }
 
@@ -50,7 +50,7 @@ First steps:
 
 /// List the machines that an installed QEMU has
 #[derive(Args, Debug)]
-pub(crate) struct Machines {
+pub(crate) struct MachinesVerb {
     /// The QEMU to ask, a name or a path
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-arm")]
     pub(crate) qemu: PathBuf,
@@ -136,7 +136,7 @@ pub(crate) struct Run {
     pub(crate) send_after: Option<String>,
     /// What kind of tests the firmware has [default: what its ELF file shows]
     #[arg(long, help_heading = TESTS, value_name = "KIND")]
-    pub(crate) tests: Option<test_run::Kind>,
+    pub(crate) tests: Option<test_run::TestKind>,
     /// How its tests are kept apart [default: restore]
     #[arg(long, help_heading = TESTS, value_name = "HOW")]
     pub(crate) isolation: Option<test_run::Isolation>,

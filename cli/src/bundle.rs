@@ -14,8 +14,10 @@ use tokio::time::timeout;
 
 use crate::args::Run;
 use crate::calls::Printed;
+use crate::failure::{Failure, chain};
 use crate::machine;
-use crate::report::{Failure, Outcome, Reporter, chain};
+use crate::outcome::Outcome;
+use crate::reporter::Reporter;
 use crate::settings::Settings;
 use crate::test_run;
 

@@ -10,7 +10,8 @@ use nix::unistd::{Gid, Group, Uid, User};
 use rustix::fs::OFlags;
 use serde_json::json;
 
-use crate::report::{Failure, Reporter};
+use crate::failure::Failure;
+use crate::reporter::Reporter;
 use crate::settings::Settings;
 
 /// The name that is looked for.

@@ -8,7 +8,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::calls::{Call, CallError};
-use crate::report::{OWN_FAILURE, complain, print};
+use crate::outcome::OWN_FAILURE;
+use crate::reporter::{complain, print};
 use crate::serve::{DEFAULT, check_folder, socket};
 
 /// The server bounds each call itself, by less than this.

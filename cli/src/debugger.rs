@@ -10,8 +10,9 @@ use qemu_controller::testing::TestCase;
 use qemu_controller::{Endpoint, Session};
 use serde_json::json;
 
+use crate::failure::Failure;
 use crate::limit::Limit;
-use crate::report::{Failure, Reporter};
+use crate::reporter::Reporter;
 use crate::settings::{Settings, Timeout};
 
 /// How long the firmware may take to begin the test that a debugger is to have.

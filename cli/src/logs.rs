@@ -24,8 +24,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::args::Run;
+use crate::failure::Failure;
 use crate::output::{Cut, Output, Phase, Stream};
-use crate::report::{Failure, Reporter};
+use crate::reporter::Reporter;
 
 /// How much of a channel is read at once.
 const CHUNK: usize = 16 * 1024;

@@ -1,25 +1,22 @@
-//! From arguments and settings to the machine that is started, and why it did not start.
+//! From arguments and settings to the machine that is started.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use qemu_controller::qemu_launch::discover::Qemu;
-use qemu_controller::qemu_launch::firmware::{FirmwareError, check_symbols, fitting_machines};
-use qemu_controller::qemu_launch::{
-    ExitKind, Format, MachineSpec, Sandbox, Semihosting, SpawnError, SpecError,
-};
-use qemu_controller::{Endpoint, QemuConfig, StartError};
+use qemu_controller::qemu_launch::firmware::{check_symbols, fitting_machines};
+use qemu_controller::qemu_launch::{Format, MachineSpec, Sandbox, Semihosting};
+use qemu_controller::{Endpoint, QemuConfig};
 use serde_json::json;
 
 use crate::args::{self, Run};
 use crate::coverage::Report;
 use crate::escape;
+use crate::failure::Failure;
 use crate::logs::Logs;
-use crate::report::{Failure, Reporter};
+use crate::reporter::Reporter;
 use crate::settings::{SemihostingMode, Settings};
-use crate::test_run::test_option_among;
 
 /// How long QEMU may take to be ready: ample also where a whole test suite starts at once.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,18 +31,6 @@ const STOP: [Duration; 3] = [
 
 /// The library's default.
 const DEFAULT_MACHINE: &str = "lm3s6965evb";
-
-/// QEMU's options, and the program's option that sets the same.
-const OWN_OPTIONS: [(&[&str], &str); 8] = [
-    (&["s", "S", "gdb"], "--gdb"),
-    (&["kernel"], "FIRMWARE"),
-    (&["bios"], "--bios"),
-    (&["machine", "M"], "--machine"),
-    (&["cpu"], "--cpu"),
-    (&["m"], "--memory"),
-    (&["semihosting", "semihosting-config"], "--semihosting"),
-    (&["icount"], "--deterministic"),
-];
 
 /// Makes a character device of QEMU's log to QEMU's stdout.
 const LOG_TO_STDOUT: &str = if cfg!(target_os = "linux") {
@@ -82,13 +67,17 @@ pub(crate) fn config_for_tests(
     Ok(settings.semihosting().of(config))
 }
 
-fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConfig, Failure> {
+/// Paused at its start, and bounded in time as all that this program starts.
+pub(crate) fn paused(config: QemuConfig) -> QemuConfig {
     let [quit, terminate, kill] = STOP;
-    let mut config = QemuConfig::default()
+    config
         .start_paused(true)
         .start_deadline(START_DEADLINE)
         .stop_policy(quit, terminate, kill)
-        .extra_args(extra_args(run, settings, words)?);
+}
+
+fn base(run: &Run, settings: &Settings, words: Vec<OsString>) -> Result<QemuConfig, Failure> {
+    let mut config = paused(QemuConfig::default()).extra_args(extra_args(run, settings, words)?);
     if cfg!(target_os = "linux")
         && matches!(
             run.gdb,
@@ -336,133 +325,15 @@ fn semihosting(config: QemuConfig, run: &Run, settings: &Settings) -> QemuConfig
 }
 
 /// A word's name, where it is an option of QEMU's, which takes one dash or two.
-fn name(word: &OsStr) -> &str {
+pub(crate) fn name(word: &OsStr) -> &str {
     let text = word.to_str().unwrap_or_default();
     let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-'));
     name.unwrap_or_default()
 }
 
-fn own_option(word: &str, option: &'static str) -> Failure {
+pub(crate) fn own_option(word: &str, option: &'static str) -> Failure {
     Failure::OwnOption {
         word: word.to_owned(),
         option,
     }
-}
-
-/// Why a run did not start, in the program's words where there are better ones than the library's.
-pub(crate) fn explain(error: StartError, run: &Run, settings: &Settings) -> Failure {
-    if let StartError::Launch(SpawnError::Spec(error)) = &error
-        && let Some(failure) = refused_word(error)
-    {
-        return failure;
-    }
-    if let Some(option) = refused_test_option(&error, run) {
-        return Failure::Usage(format!(
-            "{option} came behind `--`, where QEMU's own arguments are: those of a firmware and its \
-             tests come right behind FIRMWARE"
-        ));
-    }
-    not_started(error, settings.program(), settings.machine.as_deref())
-}
-
-/// Why this machine of this QEMU did not start.
-pub(crate) fn not_started(error: StartError, program: &Path, machine: Option<&str>) -> Failure {
-    if let StartError::Exited { exit, .. } = &error {
-        let said = exit.stderr().to_string_lossy();
-        if lacks_sandbox(&said) {
-            return Failure::NoSandbox(Box::new(error));
-        }
-        // As 7.2 says it, and as 10.0 does.
-        let no_opensbi = [
-            "Unable to load the RISC-V firmware \"opensbi",
-            "Unable to find the RISC-V BIOS \"opensbi",
-        ];
-        if no_opensbi.iter().any(|words| said.contains(words)) {
-            return Failure::NoOpenSbi(Box::new(error));
-        }
-        // QEMU 10.0, of the boards whose sound is no property on 7.2 (xlnx-zcu102).
-        if said.contains("no default audio driver available") {
-            return Failure::NoAudio(Box::new(error));
-        }
-        if let Some(machine) = machine.filter(|machine| !known(program, machine)) {
-            return Failure::UnknownMachine {
-                machine: machine.to_owned(),
-                program: program.to_owned(),
-            };
-        }
-    }
-    match error {
-        StartError::Launch(SpawnError::Firmware(error @ FirmwareError::WrongCpu { .. })) => {
-            Failure::OtherCpu(error)
-        }
-        StartError::Launch(SpawnError::Firmware(error)) => Failure::Refused(error),
-        error => Failure::Start {
-            said: said(&error),
-            error: Box::new(error),
-        },
-    }
-}
-
-/// The first word for QEMU that is an option of a test program's, where QEMU refuses it.
-fn refused_test_option<'a>(error: &StartError, run: &'a Run) -> Option<&'a str> {
-    let StartError::Exited { exit, .. } = error else {
-        return None;
-    };
-    let option = test_option_among(&run.qemu_args)?;
-    let said = exit.stderr().to_string_lossy();
-    said.contains(&format!("{option}: invalid option"))
-        .then_some(option)
-}
-
-/// A word for QEMU that the library refuses and that the program has an option for.
-fn refused_word(error: &SpecError) -> Option<Failure> {
-    let (SpecError::SetAgain { option, .. } | SpecError::Refused { option, .. }) = error else {
-        return None;
-    };
-    let mut options = OWN_OPTIONS.iter();
-    let (_, own) = options.find(|(names, _)| names.contains(&name(option)))?;
-    Some(own_option(&option.to_string_lossy(), own))
-}
-
-/// Whether QEMU knows a board; where it cannot be asked, its own words have to do.
-fn known(program: &Path, machine: &str) -> bool {
-    let machines = Qemu::find(program)
-        .ok()
-        .and_then(|qemu| qemu.machines().ok());
-    // Properties may follow.
-    let name = machine.split(',').next().unwrap_or_default();
-    machines.is_none_or(|machines| machines.iter().any(|known| known.name == name))
-}
-
-/// Whether this is how a QEMU ends that was built without seccomp, or that the kernel lets have none.
-fn lacks_sandbox(said: &str) -> bool {
-    let words = [
-        "There is no option group 'sandbox'",
-        "-sandbox support is not enabled in this QEMU binary",
-        "seccomp support is disabled",
-        "failed to install seccomp syscall filter",
-    ];
-    words.iter().any(|words| said.contains(words))
-}
-
-/// What QEMU said, where that is more than the error has.
-fn said(error: &StartError) -> Option<String> {
-    let StartError::Exited { exit, .. } = error else {
-        return None;
-    };
-    let said = exit.stderr().to_string_lossy();
-    let in_error = match exit.kind() {
-        ExitKind::OptionError { line } => told(line),
-        ExitKind::Lockup(_) | ExitKind::Aborted { line: Some(_) } => 1,
-        // It has all of it.
-        _ => return None,
-    };
-    (told(&said) > in_error).then_some(said)
-}
-
-/// How many lines of QEMU's tell more than a warning.
-fn told(said: &str) -> usize {
-    let lines = said.lines();
-    let telling = lines.filter(|line| !line.is_empty() && !line.contains(": warning: "));
-    telling.count()
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use qemu_controller::qemu_launch::discover::{AskError, Qemu};
 
 use crate::escape;
-use crate::report::{OWN_FAILURE, chain, complain, print};
+use crate::failure::chain;
+use crate::outcome::OWN_FAILURE;
+use crate::reporter::{complain, print};
 
 /// Prints the machines of this QEMU; the exit status.
 pub(crate) fn list(program: &Path) -> u8 {

@@ -12,6 +12,7 @@ mod ctl;
 mod debug;
 mod debugger;
 mod expectation;
+mod failure;
 mod input;
 mod limit;
 mod logs;
@@ -19,11 +20,14 @@ mod machine;
 mod machines;
 mod mcp;
 mod new;
+mod not_started;
 mod open;
+mod outcome;
 mod output;
-mod report;
+mod reporter;
 mod run;
 mod running;
+mod runtime;
 mod serve;
 mod settings;
 mod signals;
@@ -40,7 +44,7 @@ use clap::error::ErrorKind;
 use qemu_controller::escape;
 
 use self::args::Verb;
-use self::report::OWN_FAILURE;
+use self::outcome::OWN_FAILURE;
 
 fn main() -> ExitCode {
     hush_panics();

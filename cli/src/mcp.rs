@@ -23,11 +23,14 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::calls::{
-    Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request, of_uri, plain_name,
+    Answer, Call, CallError, CallErrorKind, Defaults, Machines, Policy, Request, of_uri, plain_name,
 };
 use crate::config_file;
 use crate::escape;
-use crate::report::{Failure, OWN_FAILURE, Reporter, complain};
+use crate::failure::Failure;
+use crate::outcome::OWN_FAILURE;
+use crate::reporter::{Reporter, complain};
+use crate::runtime;
 use crate::settings::SemihostingMode;
 use crate::signals::Signals;
 
@@ -83,11 +86,7 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
         semihosting: mcp.semihosting,
         defaults,
     }));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::system("set up the async runtime"))?;
-    let status = runtime.block_on(async {
+    runtime::block_on(async {
         let mut signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
         let server = Server {
             machines: Arc::clone(&machines),
@@ -120,10 +119,7 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
         };
         machines.stop_all().await;
         Ok(status)
-    });
-    // A read of stdin may never end.
-    runtime.shutdown_background();
-    status
+    })
 }
 
 /// What the project's configuration file says of the board. An agent that can write the file does not
@@ -249,7 +245,7 @@ impl ServerHandler for Server {
         let performed = async { self.machines.perform(Request::from_json(arguments)?).await };
         let answer = tokio::select! {
             answer = performed => answer,
-            () = context.ct.cancelled() => Err(CallError::new(Kind::Failed, "cancelled")),
+            () = context.ct.cancelled() => Err(CallError::new(CallErrorKind::Failed, "cancelled")),
         };
         Ok(result(answer).into())
     }

@@ -10,7 +10,8 @@ use std::path::Path;
 use clap::Args;
 
 use crate::debug;
-use crate::report::{OWN_FAILURE, complain, print};
+use crate::outcome::OWN_FAILURE;
+use crate::reporter::{complain, print};
 
 /// Make a crate whose `cargo run` and `cargo test` go through QEMU
 ///

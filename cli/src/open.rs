@@ -15,8 +15,9 @@ use crate::args;
 use crate::calls::{Defaults, Machine, Machines, Policy, Printed, record};
 use crate::debugger;
 use crate::escape;
-use crate::report::{chain, chain_with_advice};
-use crate::serve::{DEFAULT, Place, hold, in_runtime, steering};
+use crate::failure::{chain, chain_with_advice};
+use crate::runtime;
+use crate::serve::{DEFAULT, SessionSocket, hold, steering};
 use crate::settings::SemihostingMode;
 use crate::signals::Signals;
 
@@ -62,7 +63,7 @@ pub(crate) struct Open {
 
 /// Opens it, and holds the machine; the exit status.
 pub(crate) fn open(open: Open) -> u8 {
-    in_runtime(run(open))
+    runtime::status_of(run(open))
 }
 
 async fn run(open: Open) -> Result<u8, String> {
@@ -85,7 +86,7 @@ async fn run(open: Open) -> Result<u8, String> {
     // Before anything is started: the name may be taken.
     let place = match open.gdb {
         Some(_) => None,
-        None => Some(Place::take(&open.session)?),
+        None => Some(SessionSocket::take(&open.session)?),
     };
     let (printed, transcript) = (Printed::default(), Printed::default());
     let config = |config| configured(config, &open, &printed, &transcript);

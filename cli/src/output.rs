@@ -28,8 +28,10 @@ use tokio::time::sleep;
 
 use crate::calls::Printed;
 use crate::expectation::Expectation;
+use crate::failure::Failure;
 use crate::logs::{Channel, Printer};
-use crate::report::{Failure, Outcome, Reporter};
+use crate::outcome::Outcome;
+use crate::reporter::Reporter;
 use crate::writer::Writer;
 use crate::written;
 

@@ -15,13 +15,17 @@ use crate::coverage::{self, Runs};
 use crate::debug::Slot;
 use crate::debugger;
 use crate::expectation::Expectation;
+use crate::failure::Failure;
 use crate::input::{self, Input, Stdin};
 use crate::limit::Limit;
 use crate::logs::Logs;
 use crate::machine::{self, Streams};
+use crate::not_started;
+use crate::outcome::{OWN_FAILURE, Outcome};
 use crate::output::{Output, Phase};
-use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
+use crate::reporter::Reporter;
 use crate::running::{Debuggers, Running};
+use crate::runtime;
 use crate::settings::Settings;
 use crate::signals::Signals;
 use crate::test_run::{self, Work};
@@ -49,23 +53,15 @@ fn outcome(run: &Run, reporter: &Reporter, since: Instant) -> Result<Outcome, Fa
     let file = config_file::settings(run.config.as_deref(), &folder, reporter)?;
     let settings = run.settings.clone().or(file);
     let settings = machine::fitting(settings, run, reporter)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::system("set up the async runtime"))?;
-    let outcome = match test_run::of(run, &settings, reporter) {
-        Ok(Work::Tests(tests)) => test_run::run(run, &settings, reporter, tests, &runtime),
-        Ok(Work::Plain) => runtime.block_on(plain(run, &settings, reporter, since)),
-        Ok(Work::Debug(test)) => {
+    match test_run::of(run, &settings, reporter)? {
+        Work::Tests(tests) => runtime::block_on(test_run::run(run, &settings, reporter, tests)),
+        Work::Plain => runtime::block_on(plain(run, &settings, reporter, since)),
+        Work::Debug(test) => {
             let mut run = run.clone();
             run.test = Some(test);
-            runtime.block_on(plain(&run, &settings, reporter, since))
+            runtime::block_on(plain(&run, &settings, reporter, since))
         }
-        Err(failure) => Err(failure),
-    };
-    // Whatever still runs in the background may hang for ever.
-    runtime.shutdown_background();
-    outcome
+    }
 }
 
 async fn plain(
@@ -254,7 +250,7 @@ async fn start(
             let listed = finish_list(output, reporter, limit, signals).await?;
             Ok(ControlFlow::Break(listed))
         }
-        Some(Err(error)) => Err(machine::explain(error, run, settings)),
+        Some(Err(error)) => Err(not_started::explain(error, run, settings)),
         None => {
             let words = limit.words("QEMU was still starting");
             Ok(ControlFlow::Break(Outcome::TimedOut(words)))

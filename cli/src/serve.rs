@@ -15,9 +15,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::calls::{Answer, Call, CallError, Defaults, Kind, Machines, Policy, Request};
+use crate::calls::{Answer, Call, CallError, Defaults, Machines, Policy, Request, Start};
 use crate::config_file;
-use crate::report::{OWN_FAILURE, Reporter, complain};
+use crate::reporter::Reporter;
+use crate::runtime;
 use crate::settings::{SemihostingMode, Settings};
 use crate::signals::Signals;
 
@@ -37,29 +38,14 @@ const CONNECTED: usize = 256;
 /// closed terminal), or when nothing was asked for the time of --idle; QEMU ends with it.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// The ELF file
-    firmware: PathBuf,
+    #[command(flatten)]
+    start: Start,
     /// A name for `ctl --session`
     #[arg(long, value_name = "NAME", default_value = DEFAULT)]
     session: String,
     /// End when nothing was asked for this long, such as 30m
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
     idle: Duration,
-    /// QEMU's name of the board [default: the first known one that the firmware fits]
-    #[arg(long, value_name = "NAME")]
-    machine: Option<String>,
-    /// CPU model [default: the board's]
-    #[arg(long, value_name = "MODEL")]
-    cpu: Option<String>,
-    /// Memory, such as 64K or 16M [default: the board's]
-    #[arg(long, value_name = "SIZE")]
-    memory: Option<String>,
-    /// The QEMU, such as qemu-system-riscv32 [default: the one that the firmware needs]
-    #[arg(long, value_name = "PROGRAM")]
-    qemu: Option<String>,
-    /// Virtual time by instructions, 2^SHIFT ns each
-    #[arg(long, value_name = "SHIFT")]
-    deterministic: Option<u8>,
     /// What the firmware reaches by semihosting, as of `run`
     #[arg(long, value_name = "WHAT")]
     semihosting: Option<SemihostingMode>,
@@ -101,13 +87,13 @@ pub(crate) fn check_folder(socket: &Path) -> Result<(), String> {
 }
 
 /// The socket, while the lock beside it says whose it is.
-pub(crate) struct Place {
+pub(crate) struct SessionSocket {
     listener: UnixListener,
     socket: PathBuf,
     _lock: File,
 }
 
-impl Place {
+impl SessionSocket {
     pub(crate) fn take(name: &str) -> Result<Self, String> {
         let socket = socket(name)?;
         let words = |error: io::Error| format!("{}: {error}", socket.display());
@@ -143,7 +129,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for SessionSocket {
     fn drop(&mut self) {
         // The lock's file stays: removed, two could hold two of them.
         let _ = std::fs::remove_file(&self.socket);
@@ -152,28 +138,12 @@ impl Drop for Place {
 
 /// Serves until it is to end; the exit status.
 pub(crate) fn serve(serve: Serve) -> u8 {
-    in_runtime(run(serve))
-}
-
-/// Runs it; the exit status, or what is wrong in words.
-pub(crate) fn in_runtime(work: impl Future<Output = Result<u8, String>>) -> u8 {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let status = match runtime {
-        Ok(runtime) => {
-            let status = runtime.block_on(work);
-            runtime.shutdown_background();
-            status
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    status.unwrap_or_else(|words| complain(&words, OWN_FAILURE))
+    runtime::status_of(run(serve))
 }
 
 async fn run(serve: Serve) -> Result<u8, String> {
     let mut signals = Signals::listen().map_err(|error| error.to_string())?;
-    let place = Place::take(&serve.session)?;
+    let place = SessionSocket::take(&serve.session)?;
     let project = std::env::current_dir().map_err(|error| error.to_string())?;
     let settings = configured(serve.config.as_deref(), &project)?;
     let machines = Arc::new(Machines::new(Policy {
@@ -189,14 +159,7 @@ async fn run(serve: Serve) -> Result<u8, String> {
             qemu_args: settings.qemu_args,
         },
     }));
-    let start = Request::main(Call::Start {
-        firmware: serve.firmware,
-        machine: serve.machine,
-        cpu: serve.cpu,
-        memory: serve.memory,
-        qemu: serve.qemu,
-        deterministic: serve.deterministic,
-    });
+    let start = Request::main(Call::Start(serve.start));
     let started = tokio::select! {
         started = machines.perform(start) => started.map_err(|error| error.message)?,
         signal = signals.next() => return Ok(128 + signal),
@@ -209,7 +172,7 @@ async fn run(serve: Serve) -> Result<u8, String> {
 
 /// Holds the machines until none is left, nothing was asked for too long, or a signal comes.
 pub(crate) async fn hold(
-    place: Place,
+    place: SessionSocket,
     machines: &Arc<Machines>,
     idle: Duration,
     signals: &mut Signals,
@@ -313,7 +276,7 @@ async fn client_of(stream: UnixStream, machines: &Machines, workers: &Semaphore)
 }
 
 fn request(line: &[u8]) -> Result<Request, CallError> {
-    let invalid = |words: String| CallError::new(Kind::Invalid, words);
+    let invalid = |words: String| CallError::invalid(words);
     if line.last() != Some(&b'\n') {
         return Err(invalid(format!(
             "a request is one line of at most {REQUEST} bytes"

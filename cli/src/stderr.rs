@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::escape;
 use crate::output::{Cut, Output, Stream};
-use crate::report::Reporter;
+use crate::reporter::Reporter;
 
 /// Prints what the firmware prints to stderr, and with `verbose` what QEMU says there, until QEMU
 /// is gone. While nobody takes it, QEMU's stderr is not read, and what is lost by that is counted:

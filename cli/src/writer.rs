@@ -20,7 +20,7 @@ const WRITE_BYTES: usize = 4096;
 
 /// What is still to be written, and how that goes.
 #[derive(Default)]
-struct State {
+struct WriterState {
     backlog: AtomicUsize,
     /// Why nothing more is written.
     error: OnceLock<io::Error>,
@@ -30,7 +30,7 @@ struct State {
 /// One of them.
 pub(crate) struct Writer {
     chunks: Sender<Vec<u8>>,
-    state: Arc<State>,
+    state: Arc<WriterState>,
 }
 
 impl Writer {
@@ -49,7 +49,7 @@ impl Writer {
 
     fn new(name: &str, stream: impl AsFd + Send + 'static) -> io::Result<Self> {
         let (sender, chunks) = channel();
-        let state = Arc::<State>::default();
+        let state = Arc::<WriterState>::default();
         let shared = Arc::clone(&state);
         // A signal is for the thread that listens to them, also before it does.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -128,7 +128,7 @@ impl Writer {
         }
     }
 
-    async fn until(&self, is_so: impl Fn(&State) -> bool) {
+    async fn until(&self, is_so: impl Fn(&WriterState) -> bool) {
         loop {
             // Listens before it looks, so that nothing comes between.
             let changed = self.state.changed.notified();
@@ -151,7 +151,7 @@ fn copy(error: &io::Error) -> io::Error {
 }
 
 /// Writes what comes, until nothing can be written any more.
-fn write(stream: &impl AsFd, chunks: &Receiver<Vec<u8>>, state: &State) {
+fn write(stream: &impl AsFd, chunks: &Receiver<Vec<u8>>, state: &WriterState) {
     for chunk in chunks {
         for mut part in chunk.chunks(WRITE_BYTES) {
             while !part.is_empty() {

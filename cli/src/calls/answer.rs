@@ -48,7 +48,7 @@ pub(crate) enum Answer {
     Snapshots {
         snapshots: Vec<Saved>,
     },
-    Output(Output),
+    Output(OutputAnswer),
     Symbols {
         symbols: Vec<Found>,
         more: bool,
@@ -140,7 +140,7 @@ pub(crate) struct Saved {
 
 /// What the firmware printed.
 #[derive(Debug, Serialize)]
-pub(crate) struct Output {
+pub(crate) struct OutputAnswer {
     pub(crate) notice: &'static str,
     pub(crate) from: u64,
     pub(crate) to: u64,
@@ -342,7 +342,7 @@ impl Answer {
     }
 
     pub(crate) fn output(piece: &Piece) -> Self {
-        Self::Output(Output {
+        Self::Output(OutputAnswer {
             notice: DATA,
             from: piece.from,
             to: piece.from + piece.bytes.len() as u64,
@@ -449,7 +449,7 @@ impl Stopped {
     }
 }
 
-impl Output {
+impl OutputAnswer {
     fn words(&self) -> String {
         let Self { from, to, .. } = self;
         let head = format!(

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use rmcp::schemars::{self, JsonSchema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::error::{CallError, Kind};
+use super::error::CallError;
 use crate::test_run;
 
 /// The machine that is meant where none is named.
@@ -28,6 +28,35 @@ const SOURCE_LINES: u32 = 15;
 /// How many bytes a watchpoint covers by default: a word.
 const WATCHED_BYTES: u32 = 4;
 
+// What a start names; `serve` takes the same. Its texts are shown as those of the calls are.
+#[derive(Args, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[schemars(crate = "rmcp::schemars")]
+pub(crate) struct Start {
+    /// The ELF file
+    pub(crate) firmware: PathBuf,
+    /// QEMU's name of the board [default: the first known one that the firmware fits]
+    #[arg(long, value_name = "NAME")]
+    #[serde(default)]
+    pub(crate) machine: Option<String>,
+    /// CPU model [default: the board's]
+    #[arg(long, value_name = "MODEL")]
+    #[serde(default)]
+    pub(crate) cpu: Option<String>,
+    /// Memory, such as 64K or 16M [default: the board's]
+    #[arg(long, value_name = "SIZE")]
+    #[serde(default)]
+    pub(crate) memory: Option<String>,
+    /// The QEMU, such as qemu-system-riscv32 [default: the one that the firmware needs]
+    #[arg(long, value_name = "PROGRAM")]
+    #[serde(default)]
+    pub(crate) qemu: Option<String>,
+    /// Virtual time by instructions, 2^SHIFT ns each, for the same run every time: 0 to 10
+    #[arg(long, value_name = "SHIFT")]
+    #[serde(default)]
+    pub(crate) deterministic: Option<u8>,
+}
+
 // The texts are shown to people (`ctl --help`) and to agents (the tools' descriptions).
 /// A call.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize, Subcommand)]
@@ -35,30 +64,7 @@ const WATCHED_BYTES: u32 = 4;
 #[schemars(crate = "rmcp::schemars")]
 pub(crate) enum Call {
     /// Start an ELF firmware in QEMU, paused before its first instruction
-    Start {
-        /// The ELF file
-        firmware: PathBuf,
-        /// QEMU's name of the board [default: the first known one that the firmware fits]
-        #[arg(long)]
-        #[serde(default)]
-        machine: Option<String>,
-        /// CPU model [default: the board's]
-        #[arg(long)]
-        #[serde(default)]
-        cpu: Option<String>,
-        /// Memory, such as 64K or 16M [default: the board's]
-        #[arg(long)]
-        #[serde(default)]
-        memory: Option<String>,
-        /// The QEMU, such as qemu-system-riscv32 [default: the one that the firmware needs]
-        #[arg(long)]
-        #[serde(default)]
-        qemu: Option<String>,
-        /// Virtual time by instructions, 2^N ns each, for the same run every time: 0 to 10
-        #[arg(long)]
-        #[serde(default)]
-        deterministic: Option<u8>,
-    },
+    Start(Start),
     /// Start a machine that failed again, at the instant of its failure, paused: from a folder that
     /// `qemu-controller run --bundle` wrote
     OpenBundle {
@@ -75,7 +81,7 @@ pub(crate) enum Call {
         /// What kind of tests it has [default: what its ELF file shows]
         #[arg(long)]
         #[serde(default)]
-        kind: Option<test_run::Kind>,
+        kind: Option<test_run::TestKind>,
     },
     /// Run the tests of a firmware, on machines of their own: those of embedded-test one by one; those
     /// that the firmware runs by itself (defmt-test, Unity, lines `test NAME ... ok`) all of them, with
@@ -89,7 +95,7 @@ pub(crate) enum Call {
         /// What kind of tests it has [default: what its ELF file shows]
         #[arg(long)]
         #[serde(default)]
-        kind: Option<test_run::Kind>,
+        kind: Option<test_run::TestKind>,
         /// QEMU's name of the board [default: the first known one that the firmware fits]
         #[arg(long)]
         #[serde(default)]
@@ -320,10 +326,10 @@ impl Request {
         let on = match object.remove("on") {
             None | Some(Value::Null) => MAIN.to_owned(),
             Some(Value::String(on)) => on,
-            Some(_) => return Err(CallError::new(Kind::Invalid, "`on` is a machine's name")),
+            Some(_) => return Err(CallError::invalid("`on` is a machine's name")),
         };
         let call = serde_json::from_value(Value::Object(object))
-            .map_err(|error| CallError::new(Kind::Invalid, error.to_string()))?;
+            .map_err(|error| CallError::invalid(error.to_string()))?;
         Ok(Self { on, call })
     }
 }
@@ -346,7 +352,7 @@ impl Call {
     /// The path that it names, if it names one.
     pub(crate) fn path(&mut self) -> Option<&mut PathBuf> {
         match self {
-            Self::Start { firmware, .. }
+            Self::Start(Start { firmware, .. })
             | Self::ListTests { firmware, .. }
             | Self::RunTests { firmware, .. } => Some(firmware),
             Self::OpenBundle { folder } => Some(folder),
@@ -401,6 +407,7 @@ fn described(mut branch: Value) -> Option<Described> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::CallErrorKind;
 
     #[derive(clap::Parser)]
     struct Words {
@@ -444,7 +451,11 @@ mod tests {
             r#"{"call": "status", "on": 1}"#,
             r#"{}"#,
         ] {
-            assert_eq!(read(text).unwrap_err().kind, Kind::Invalid, "{text}");
+            assert_eq!(
+                read(text).unwrap_err().kind,
+                CallErrorKind::Invalid,
+                "{text}"
+            );
         }
     }
 }

@@ -6,12 +6,12 @@ use qemu_controller::debug::DebugError;
 use qemu_controller::{CommandError, MemoryError, SnapshotError, StateError};
 use serde::{Deserialize, Serialize};
 
-use crate::report::chain;
+use crate::failure::chain;
 
 /// What to do about it.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+pub(crate) enum CallErrorKind {
     /// Say it otherwise.
     Invalid,
     /// Pause the guest first.
@@ -29,17 +29,27 @@ pub(crate) enum Kind {
 /// Why a call was not answered.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct CallError {
-    pub(crate) kind: Kind,
+    pub(crate) kind: CallErrorKind,
     pub(crate) message: String,
 }
 
 impl CallError {
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: CallErrorKind, message: impl Into<String>) -> Self {
         let message = message.into();
         Self { kind, message }
     }
 
-    fn of(kind: Kind, error: &dyn std::error::Error) -> Self {
+    /// What was asked for cannot be.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(CallErrorKind::Invalid, message)
+    }
+
+    /// It could not be done.
+    pub(crate) fn failed(error: &dyn std::error::Error) -> Self {
+        Self::of(CallErrorKind::Failed, error)
+    }
+
+    fn of(kind: CallErrorKind, error: &dyn std::error::Error) -> Self {
         Self::new(kind, chain(error))
     }
 }
@@ -52,11 +62,11 @@ impl fmt::Display for CallError {
 
 impl std::error::Error for CallError {}
 
-fn kind_of(error: &CommandError) -> Kind {
+fn kind_of(error: &CommandError) -> CallErrorKind {
     match error {
-        _ if error.ended().is_some() => Kind::Ended,
-        CommandError::Deadline { .. } | CommandError::NoEvent { .. } => Kind::Deadline,
-        _ => Kind::Failed,
+        _ if error.ended().is_some() => CallErrorKind::Ended,
+        CommandError::Deadline { .. } | CommandError::NoEvent { .. } => CallErrorKind::Deadline,
+        _ => CallErrorKind::Failed,
     }
 }
 
@@ -72,23 +82,23 @@ impl From<MemoryError> for CallError {
     }
 }
 
-fn kind_of_memory(error: &MemoryError) -> Kind {
+fn kind_of_memory(error: &MemoryError) -> CallErrorKind {
     match error {
         MemoryError::Command(error) => kind_of(error),
-        MemoryError::Name(_) => Kind::Invalid,
-        _ => Kind::Failed,
+        MemoryError::Name(_) => CallErrorKind::Invalid,
+        _ => CallErrorKind::Failed,
     }
 }
 
 impl From<DebugError> for CallError {
     fn from(error: DebugError) -> Self {
         let kind = match &error {
-            DebugError::Running => Kind::Running,
-            DebugError::Deadline { .. } => Kind::Deadline,
+            DebugError::Running => CallErrorKind::Running,
+            DebugError::Deadline { .. } => CallErrorKind::Deadline,
             DebugError::Command(error) => kind_of(error),
             DebugError::Place(error) => kind_of_memory(error),
-            DebugError::NoRegister { .. } | DebugError::TooWide { .. } => Kind::Invalid,
-            _ => Kind::Failed,
+            DebugError::NoRegister { .. } | DebugError::TooWide { .. } => CallErrorKind::Invalid,
+            _ => CallErrorKind::Failed,
         };
         Self::of(kind, &error)
     }
@@ -100,9 +110,9 @@ impl From<SnapshotError> for CallError {
             SnapshotError::Command(error) => kind_of(error),
             SnapshotError::Name(_)
             | SnapshotError::Exists { .. }
-            | SnapshotError::Missing { .. } => Kind::Invalid,
-            _ if error.ended().is_some() => Kind::Ended,
-            _ => Kind::Failed,
+            | SnapshotError::Missing { .. } => CallErrorKind::Invalid,
+            _ if error.ended().is_some() => CallErrorKind::Ended,
+            _ => CallErrorKind::Failed,
         };
         Self::of(kind, &error)
     }
@@ -112,7 +122,7 @@ impl From<StateError> for CallError {
     fn from(error: StateError) -> Self {
         match error {
             StateError::Save(error) => error.into(),
-            error => Self::of(Kind::Failed, &error),
+            error => Self::of(CallErrorKind::Failed, &error),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::time::timeout;
 
 use super::answer::Status;
-use super::error::{CallError, Kind};
+use super::error::{CallError, CallErrorKind};
 use super::printed::Printed;
 
 /// How long the verdict of a QEMU that has ended may take.
@@ -46,7 +46,7 @@ impl Machine {
     pub(crate) async fn debugger(&self) -> Result<Opened<'_>, CallError> {
         if self.session.query_status().await?.status == RunState::Running {
             let message = "the guest runs; pause it first, or use run_until";
-            return Err(CallError::new(Kind::Running, message));
+            return Err(CallError::new(CallErrorKind::Running, message));
         }
         self.debugger_for_run().await
     }
@@ -68,13 +68,13 @@ impl Machine {
     pub(crate) async fn debugger_for_run(&self) -> Result<Opened<'_>, CallError> {
         let Ok(mut debugger) = self.debugger.try_lock() else {
             let message = "another call has the debugger: wait for its answer, or pause the guest";
-            return Err(CallError::new(Kind::Running, message));
+            return Err(CallError::new(CallErrorKind::Running, message));
         };
         if debugger.is_none() {
             *debugger = Some(self.session.debugger().await?);
         }
         MutexGuard::try_map(debugger, Option::as_mut)
-            .map_err(|_| CallError::new(Kind::Failed, "there is no debugger"))
+            .map_err(|_| CallError::new(CallErrorKind::Failed, "there is no debugger"))
     }
 
     /// How it is, without disturbing it.

@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::answer::Answer;
-use super::call::{Call, MAIN, Request};
-use super::error::{CallError, Kind};
+use super::call::{Call, MAIN, Request, Start};
+use super::error::{CallError, CallErrorKind};
 use super::machine::Machine;
-use super::start::{Policy, Wanted};
+use super::start::Policy;
 use super::{perform, source, tests};
 
 /// How many there may be at once.
@@ -79,7 +79,10 @@ impl Machines {
                 [] => "there is none; start one".to_owned(),
                 known => format!("there are {}", known.join(", ")),
             };
-            CallError::new(Kind::NoMachine, format!("no machine {name:?}: {known}"))
+            CallError::new(
+                CallErrorKind::NoMachine,
+                format!("no machine {name:?}: {known}"),
+            )
         })
     }
 
@@ -89,31 +92,16 @@ impl Machines {
         let performed = timeout(bound, self.perform_unbounded(request)).await;
         performed.unwrap_or_else(|_| {
             let message = format!("not done within {bound:?}; the guest's state is not known");
-            Err(CallError::new(Kind::Deadline, message))
+            Err(CallError::new(CallErrorKind::Deadline, message))
         })
     }
 
     async fn perform_unbounded(&self, request: Request) -> Result<Answer, CallError> {
         let Request { on, call } = request;
         match call {
-            Call::Start {
-                firmware,
-                machine,
-                cpu,
-                memory,
-                qemu,
-                deterministic,
-            } => {
+            Call::Start(start) => {
                 let name = self.reserve(on)?;
-                let wanted = Wanted {
-                    firmware,
-                    machine,
-                    cpu,
-                    memory,
-                    qemu,
-                    deterministic,
-                };
-                let started = self.policy.start(&wanted).await?;
+                let started = self.policy.start(&start).await?;
                 Ok(self.add(name, started).await)
             }
             Call::OpenBundle { folder } => {
@@ -137,7 +125,7 @@ impl Machines {
                 let policy = self.policy.clone();
                 let listing = move || tests::list(&policy, &firmware, kind, &filters);
                 let listed = tokio::task::spawn_blocking(listing).await;
-                listed.unwrap_or_else(|panic| Err(CallError::new(Kind::Failed, panic.to_string())))
+                listed.unwrap_or_else(|panic| Err(CallError::failed(&panic)))
             }
             Call::RunTests {
                 firmware,
@@ -146,10 +134,10 @@ impl Machines {
                 machine,
                 deadline_ms,
             } => {
-                let wanted = Wanted {
+                let wanted = Start {
                     firmware,
                     machine,
-                    ..Wanted::default()
+                    ..Start::default()
                 };
                 let deadline = Duration::from_millis(deadline_ms);
                 tests::run(&self.policy, &wanted, kind, &filters, deadline).await
@@ -182,8 +170,7 @@ impl Machines {
                     all.remove(&on);
                 }
                 drop(all);
-                let stopped = stopped
-                    .map_err(|error| CallError::new(Kind::Failed, crate::report::chain(&error)))?;
+                let stopped = stopped.map_err(|error| CallError::failed(&error))?;
                 Ok(Answer::done(format!("{on}: {stopped}")))
             }
             call => perform::on(&*self.of(&on)?, &on, call).await,
@@ -192,7 +179,7 @@ impl Machines {
 
     /// A name for a new machine, if it can have it.
     fn reserve(&self, name: String) -> Result<Reserved<'_>, CallError> {
-        let refuse = |message: String| Err(CallError::new(Kind::Invalid, message));
+        let refuse = |message: String| Err(CallError::invalid(message));
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if name.is_empty() || name.len() > NAME || !name.bytes().all(is_plain) {
             return refuse(format!(

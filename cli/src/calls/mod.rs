@@ -14,8 +14,8 @@ mod start;
 mod tests;
 
 pub(crate) use answer::Answer;
-pub(crate) use call::{Call, Request};
-pub(crate) use error::{CallError, Kind};
+pub(crate) use call::{Call, Request, Start};
+pub(crate) use error::{CallError, CallErrorKind};
 pub(crate) use machine::Machine;
 pub(crate) use machines::Machines;
 pub(crate) use place::number;

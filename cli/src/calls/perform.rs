@@ -8,12 +8,11 @@ use tokio::time::timeout;
 
 use super::answer::{Answer, Found, Register, Stopped, Trace, digits, hex};
 use super::call::Call;
-use super::error::{CallError, Kind};
+use super::error::{CallError, CallErrorKind};
 use super::machine::Machine;
 use super::place::{address, bytes, number};
 use super::printed::Printed;
 use super::start::record;
-use crate::report::chain;
 
 /// The longest wait that a call may name.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -42,10 +41,6 @@ const SENDING: Duration = Duration::from_secs(5);
 /// How much of what it printed is shown where a text did not come.
 const LATEST: usize = 512;
 
-fn invalid(message: impl Into<String>) -> CallError {
-    CallError::new(Kind::Invalid, message)
-}
-
 /// The wait that a call names.
 pub(crate) fn deadline(call: &Call) -> Result<Duration, CallError> {
     let wait = match call {
@@ -58,7 +53,7 @@ pub(crate) fn deadline(call: &Call) -> Result<Duration, CallError> {
         _ => Duration::ZERO,
     };
     if wait > LONGEST {
-        return Err(invalid(format!(
+        return Err(CallError::invalid(format!(
             "deadline_ms is at most {}",
             LONGEST.as_millis()
         )));
@@ -178,13 +173,13 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
         Call::Send { text } => send(machine, &text).await,
         Call::Symbols { wanted } => symbols(machine, &wanted),
         Call::SourceLines { .. }
-        | Call::Start { .. }
+        | Call::Start(_)
         | Call::OpenBundle { .. }
         | Call::ListTests { .. }
         | Call::RunTests { .. }
         | Call::List {}
         | Call::Fork { .. }
-        | Call::Stop {} => Err(invalid("this call is for no single machine")),
+        | Call::Stop {} => Err(CallError::invalid("this call is for no single machine")),
     }
 }
 
@@ -198,14 +193,15 @@ pub(crate) async fn fork(machine: &Machine) -> Result<Machine, CallError> {
         record(config, &printed, has_semihosting)
     });
     let fork = forks.await?.into_iter().next();
-    let fork = fork.ok_or_else(|| CallError::new(Kind::Failed, "no machine was forked"))?;
+    let fork =
+        fork.ok_or_else(|| CallError::new(CallErrorKind::Failed, "no machine was forked"))?;
     Ok(Machine::new(fork, printed, transcript, has_semihosting))
 }
 
 fn bounded(what: &str, number: u64, most: u64) -> Result<(), CallError> {
     match number {
-        0 => Err(invalid(format!("{what} is 0"))),
-        _ if number > most => Err(invalid(format!("{what} is at most {most}"))),
+        0 => Err(CallError::invalid(format!("{what} is 0"))),
+        _ if number > most => Err(CallError::invalid(format!("{what} is at most {most}"))),
         _ => Ok(()),
     }
 }
@@ -222,10 +218,10 @@ async fn run_until(machine: &Machine, call: &Call, wait: Duration) -> Result<Ans
         ..
     } = call
     else {
-        return Err(invalid("this call runs nothing"));
+        return Err(CallError::invalid("this call runs nothing"));
     };
     if reaches.len() + writes.len() + reads.len() > PLACES {
-        return Err(invalid(format!(
+        return Err(CallError::invalid(format!(
             "at most {PLACES} breakpoints and watchpoints"
         )));
     }
@@ -271,7 +267,7 @@ async fn step(debugger: &mut Debugger, count: u32) -> Result<Stop, CallError> {
 
 async fn read_registers(machine: &Machine, names: &[String]) -> Result<Answer, CallError> {
     if names.len() > NAMES {
-        return Err(invalid(format!("at most {NAMES} registers")));
+        return Err(CallError::invalid(format!("at most {NAMES} registers")));
     }
     let mut debugger = machine.debugger().await?;
     let mut registers = Vec::new();
@@ -300,7 +296,9 @@ async fn select_core(machine: &Machine, core: usize) -> Result<Answer, CallError
     let threads = debugger.threads().await?;
     let Some(&thread) = threads.get(core) else {
         let count = threads.len();
-        return Err(invalid(format!("there is no core {core}: it has {count}")));
+        return Err(CallError::invalid(format!(
+            "there is no core {core}: it has {count}"
+        )));
     };
     debugger.select_thread(thread).await?;
     Ok(Answer::done(format!("core {core} is selected")))
@@ -324,9 +322,9 @@ async fn expect(machine: &Machine, text: &str, wait: Duration) -> Result<Answer,
     let state = machine.status("the machine").await;
     let latest = Answer::output(&printed.piece(None, LATEST)).words();
     let kind = if state.state == "ended" {
-        Kind::Ended
+        CallErrorKind::Ended
     } else {
-        Kind::Deadline
+        CallErrorKind::Deadline
     };
     let message = format!(
         "the firmware has not printed the text that was expected within {wait:?}; the machine is \
@@ -339,23 +337,24 @@ async fn expect(machine: &Machine, text: &str, wait: Duration) -> Result<Answer,
 async fn send(machine: &Machine, text: &str) -> Result<Answer, CallError> {
     bounded("the text's length", text.len() as u64, TEXT as u64)?;
     let serial = machine.session.serial(0);
-    let serial = serial.ok_or_else(|| CallError::new(Kind::Failed, "there is no serial port"))?;
+    let serial =
+        serial.ok_or_else(|| CallError::new(CallErrorKind::Failed, "there is no serial port"))?;
     match timeout(SENDING, serial.write(text.as_bytes())).await {
         Ok(Ok(())) => Ok(Answer::done(format!("{} bytes sent", text.len()))),
-        Ok(Err(error)) => Err(CallError::new(Kind::Failed, chain(&error))),
+        Ok(Err(error)) => Err(CallError::failed(&error)),
         Err(_) => {
             let message = format!(
                 "the firmware has not read all of it within {SENDING:?}; how much it has read is \
                  not known"
             );
-            Err(CallError::new(Kind::Deadline, message))
+            Err(CallError::new(CallErrorKind::Deadline, message))
         }
     }
 }
 
 fn symbols(machine: &Machine, wanted: &str) -> Result<Answer, CallError> {
     let firmware = machine.session.firmware_info();
-    let firmware = firmware.map_err(|error| CallError::new(Kind::Failed, chain(&error)))?;
+    let firmware = firmware.map_err(|error| CallError::failed(&error))?;
     if wanted.starts_with(|character: char| character.is_ascii_digit()) {
         let found = firmware.symbol_at(number(wanted)?);
         let found = found.map(|found| Found::new(found.symbol, Some(found.offset)));

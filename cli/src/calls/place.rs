@@ -2,7 +2,7 @@
 
 use qemu_controller::{MemoryError, Session};
 
-use super::error::{CallError, Kind};
+use super::error::CallError;
 
 /// A number, decimal or hexadecimal.
 pub(crate) fn number(text: &str) -> Result<u64, CallError> {
@@ -16,7 +16,7 @@ pub(crate) fn number(text: &str) -> Result<u64, CallError> {
     };
     number.map_err(|_| {
         let message = format!("{text:?} is no number of 64 bits, such as 5 or 0x20000000");
-        CallError::new(Kind::Invalid, message)
+        CallError::invalid(message)
     })
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn address(session: &Session, text: &str) -> Result<u64, CallError> {
 pub(crate) fn bytes(hex: &str) -> Result<Vec<u8>, CallError> {
     let refused = || {
         let message = "bytes are an even number of hexadecimal digits, such as 0a00ff";
-        CallError::new(Kind::Invalid, message)
+        CallError::invalid(message)
     };
     let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
     if digits.is_empty() || digits.len() % 2 == 1 {

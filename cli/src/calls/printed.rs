@@ -14,12 +14,12 @@ pub(crate) struct Printed(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<PrintedState>,
     changed: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct PrintedState {
     bytes: Vec<u8>,
     /// How many came before those.
     dropped: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Piece {
 }
 
 impl Printed {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PrintedState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,7 +70,7 @@ impl Printed {
     }
 }
 
-impl State {
+impl PrintedState {
     fn written(&self) -> u64 {
         self.dropped + self.bytes.len() as u64
     }

@@ -7,11 +7,10 @@ use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 use super::answer::{Answer, SourceLine};
-use super::error::{CallError, Kind};
+use super::error::{CallError, CallErrorKind};
 use super::machine::Machine;
 use super::place::{address, number};
 use super::start::Policy;
-use crate::report::chain;
 
 /// The longest file that is read, in bytes, and the longest line that is shown, in characters.
 const FILE: u64 = 4 * 1024 * 1024;
@@ -19,10 +18,6 @@ const LINE: usize = 400;
 
 /// How many lines are shown at the most.
 pub(crate) const LINES: u32 = 200;
-
-fn invalid(message: impl Into<String>) -> CallError {
-    CallError::new(Kind::Invalid, message)
-}
 
 /// So many lines around a place: `FILE:LINE`, a symbol or an address.
 pub(crate) async fn around(
@@ -32,45 +27,44 @@ pub(crate) async fn around(
     count: u32,
 ) -> Result<Answer, CallError> {
     if count == 0 || count > LINES {
-        return Err(invalid(format!("lines is 1 to {LINES}")));
+        return Err(CallError::invalid(format!("lines is 1 to {LINES}")));
     }
     let firmware = machine.session.firmware_info();
-    let firmware = firmware
-        .map_err(|error| CallError::new(Kind::Failed, chain(&error)))?
-        .clone();
+    let firmware = firmware.map_err(|error| CallError::failed(&error))?.clone();
     let named = at
         .rsplit_once(':')
         .and_then(|(file, line)| Some((file.to_owned(), line.parse().ok()?)));
     let place = match named {
-        Some(named) => Place::Line(named),
-        None => Place::Address(address(&machine.session, at)?),
+        Some(named) => SourcePlace::Line(named),
+        None => SourcePlace::Address(address(&machine.session, at)?),
     };
     let policy = Policy {
         confined: true,
         ..policy.clone()
     };
     let reading = move || {
-        let unknown = |error: &dyn std::error::Error| CallError::new(Kind::Failed, chain(error));
         let (file, line): (String, u32) = match place {
-            Place::Line((file, line)) => {
-                let all = firmware.code_lines().map_err(|error| unknown(&error))?;
+            SourcePlace::Line((file, line)) => {
+                let all = firmware
+                    .code_lines()
+                    .map_err(|error| CallError::failed(&error))?;
                 // Whoever asks may leave out the folders.
                 let is_it = |known: &str| !file.is_empty() && Path::new(known).ends_with(&file);
                 let known = all.iter().find(|code| is_it(&code.file));
                 let known = known.ok_or_else(|| {
-                    invalid(format!(
+                    CallError::invalid(format!(
                         "the firmware's debug information names no file {file:?}"
                     ))
                 })?;
                 (known.file.to_string(), line)
             }
-            Place::Address(address) => {
+            SourcePlace::Address(address) => {
                 let frames = firmware
                     .source_frames(address)
-                    .map_err(|error| unknown(&error))?;
+                    .map_err(|error| CallError::failed(&error))?;
                 let location = frames.into_iter().find_map(|frame| frame.location);
                 let location = location.ok_or_else(|| {
-                    invalid(format!(
+                    CallError::invalid(format!(
                         "the debug information has no line for {address:#x}"
                     ))
                 })?;
@@ -95,10 +89,10 @@ pub(crate) async fn around(
         })
     };
     let read = tokio::task::spawn_blocking(reading).await;
-    read.unwrap_or_else(|panic| Err(CallError::new(Kind::Failed, panic.to_string())))
+    read.unwrap_or_else(|panic| Err(CallError::failed(&panic)))
 }
 
-enum Place {
+enum SourcePlace {
     Line((String, u32)),
     Address(u64),
 }
@@ -120,16 +114,19 @@ fn find(policy: &Policy, known: &str) -> Result<PathBuf, CallError> {
             return Ok(found);
         }
     }
-    Err(invalid(format!(
+    Err(CallError::invalid(format!(
         "the source file {known} is not in the project"
     )))
 }
 
 fn read(path: &Path, known: &str) -> Result<String, CallError> {
-    let failed = |error: std::io::Error| CallError::new(Kind::Failed, format!("{known}: {error}"));
+    let failed =
+        |error: std::io::Error| CallError::new(CallErrorKind::Failed, format!("{known}: {error}"));
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.len() > FILE {
-        return Err(invalid(format!("{known} has more than {FILE} bytes")));
+        return Err(CallError::invalid(format!(
+            "{known} has more than {FILE} bytes"
+        )));
     }
     let mut bytes = Vec::new();
     file.take(FILE).read_to_end(&mut bytes).map_err(failed)?;

@@ -6,28 +6,20 @@ use std::time::Duration;
 use qemu_controller::bundle::{Bundle, BundleError};
 use qemu_controller::qemu_launch::Sandbox;
 use qemu_controller::qemu_launch::firmware::{Advice, fitting_machines};
-use qemu_controller::{QemuConfig, Session};
+use qemu_controller::{QemuConfig, Session, StartError};
 
-use super::error::{CallError, Kind};
+use super::call::Start;
+use super::error::{CallError, CallErrorKind};
 use super::machine::Machine;
 use super::printed::Printed;
-use crate::machine::not_started;
+use crate::failure::chain_with_advice;
+use crate::machine::paused;
+use crate::not_started::not_started;
 use crate::open::{account, bundle_refusal, look};
-use crate::report::chain_with_advice;
 use crate::settings::SemihostingMode;
-
-/// How long QEMU may take to be ready.
-const START_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long QEMU may take to answer one command.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long QEMU has to end after `quit`, after SIGTERM and after SIGKILL.
-const STOP: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-];
 
 /// What whoever started this program lets its clients do.
 #[derive(Clone, Debug)]
@@ -52,22 +44,27 @@ pub(crate) struct Defaults {
     pub(crate) qemu_args: Vec<String>,
 }
 
-/// What is asked for.
-#[derive(Default)]
-pub(crate) struct Wanted {
-    pub(crate) firmware: PathBuf,
-    pub(crate) machine: Option<String>,
-    pub(crate) cpu: Option<String>,
-    pub(crate) memory: Option<String>,
-    pub(crate) qemu: Option<String>,
-    pub(crate) deterministic: Option<u8>,
-}
-
 /// On what a firmware is run.
-struct Board {
+pub(crate) struct Board {
     program: PathBuf,
     machine: Option<String>,
     cpu: Option<String>,
+}
+
+impl Board {
+    /// Why a machine on it did not start.
+    pub(crate) async fn refusal(self, error: StartError) -> CallError {
+        // It may ask QEMU for its boards, and waits for that.
+        let explaining = move || {
+            let failure = not_started(error, &self.program, self.machine.as_deref());
+            failure.with_advice(advice_for_calls)
+        };
+        let words = tokio::task::spawn_blocking(explaining).await;
+        CallError::new(
+            CallErrorKind::Failed,
+            words.unwrap_or_else(|panic| panic.to_string()),
+        )
+    }
 }
 
 impl Policy {
@@ -75,7 +72,7 @@ impl Policy {
     pub(crate) fn file(&self, wanted: &Path) -> Result<PathBuf, CallError> {
         let unreadable = |path: &Path, error: std::io::Error| {
             let message = format!("{} cannot be read: {error}", path.display());
-            CallError::new(Kind::Invalid, message)
+            CallError::invalid(message)
         };
         let project = self.project.canonicalize();
         let project = project.map_err(|error| unreadable(&self.project, error))?;
@@ -88,7 +85,7 @@ impl Policy {
                 wanted.display(),
                 project.display()
             );
-            CallError::new(Kind::Invalid, message)
+            CallError::invalid(message)
         };
         match joined.canonicalize() {
             Ok(path) if !self.confined || path.starts_with(&project) => Ok(path),
@@ -99,18 +96,17 @@ impl Policy {
 
     /// QEMU and the board that are wanted, or that the configuration file says, or that the firmware
     /// fits.
-    fn board(&self, wanted: &Wanted, firmware: &Path) -> Result<Board, CallError> {
+    fn board(&self, wanted: &Start, firmware: &Path) -> Result<Board, CallError> {
         let defaults = &self.defaults;
         let fitting = fitting_machines(firmware);
-        let fitting = fitting.map_err(|error| {
-            CallError::new(Kind::Invalid, chain_with_advice(&error, advice_for_calls))
-        })?;
+        let fitting = fitting
+            .map_err(|error| CallError::invalid(chain_with_advice(&error, advice_for_calls)))?;
         let fitting = fitting.first();
         let machine = wanted.machine.clone().or(defaults.machine.clone());
         let program = match (&wanted.qemu, &defaults.qemu, fitting) {
             (Some(qemu), ..) if !qemu.starts_with("qemu-system-") => {
                 let message = format!("{qemu:?} is no QEMU, such as qemu-system-arm");
-                return Err(CallError::new(Kind::Invalid, message));
+                return Err(CallError::invalid(message));
             }
             (Some(qemu), ..) => PathBuf::from(qemu),
             (None, Some(qemu), _) => qemu.clone(),
@@ -122,7 +118,7 @@ impl Policy {
                     None => "qemu and machine",
                 };
                 let message = format!("no known board fits this firmware; name {missing}");
-                return Err(CallError::new(Kind::Invalid, message));
+                return Err(CallError::invalid(message));
             }
         };
         let named = machine.is_some() || wanted.qemu.is_some() || defaults.qemu.is_some();
@@ -134,12 +130,8 @@ impl Policy {
         })
     }
 
-    /// The machine with this firmware on that board.
-    pub(crate) fn machine(&self, wanted: &Wanted) -> Result<QemuConfig, CallError> {
-        Ok(self.machine_and_board(wanted)?.0)
-    }
-
-    fn machine_and_board(&self, wanted: &Wanted) -> Result<(QemuConfig, Board), CallError> {
+    /// The machine with this firmware, and the board that it is on.
+    pub(crate) fn machine(&self, wanted: &Start) -> Result<(QemuConfig, Board), CallError> {
         let path = self.file(&wanted.firmware)?;
         let plain = [&wanted.machine, &wanted.cpu, &wanted.memory, &wanted.qemu];
         for name in plain.into_iter().flatten() {
@@ -173,25 +165,16 @@ impl Policy {
     }
 
     /// Starts a machine, paused before its first instruction.
-    pub(crate) async fn start(&self, wanted: &Wanted) -> Result<Machine, CallError> {
+    pub(crate) async fn start(&self, wanted: &Start) -> Result<Machine, CallError> {
         let (printed, transcript) = (Printed::default(), Printed::default());
         let has_semihosting = self.semihosting != SemihostingMode::Off;
-        let (config, board) = self.machine_and_board(wanted)?;
+        let (config, board) = self.machine(wanted)?;
         let config = self.semihosting.of(config);
         let config = config.qmp_transcript_to(transcript.clone());
         let session = Session::start(record(config, &printed, has_semihosting)).await;
         match session {
             Ok(session) => Ok(Machine::new(session, printed, transcript, has_semihosting)),
-            Err(error) => {
-                // It may ask QEMU for its boards, and waits for that.
-                let explaining = move || {
-                    let failure = not_started(error, &board.program, board.machine.as_deref());
-                    failure.with_advice(advice_for_calls)
-                };
-                let words = tokio::task::spawn_blocking(explaining).await;
-                let words = words.unwrap_or_else(|panic| panic.to_string());
-                Err(CallError::new(Kind::Failed, words))
-            }
+            Err(error) => Err(board.refusal(error).await),
         }
     }
 
@@ -201,10 +184,10 @@ impl Policy {
         let folder = self.file(folder)?;
         let invalid = |error: BundleError| {
             let words = bundle_refusal(&error, "`qemu-controller open --firmware`");
-            CallError::new(Kind::Invalid, words)
+            CallError::invalid(words)
         };
         let bundle = tokio::task::spawn_blocking(move || Bundle::open(folder)).await;
-        let bundle = bundle.map_err(|error| CallError::new(Kind::Failed, error.to_string()))?;
+        let bundle = bundle.map_err(|error| CallError::failed(&error))?;
         let bundle = bundle.map_err(invalid)?;
         let (printed, transcript) = (Printed::default(), Printed::default());
         let has_semihosting = self.semihosting != SemihostingMode::Off;
@@ -221,14 +204,9 @@ impl Policy {
     }
 }
 
-/// With the deadlines of this program.
+/// Paused, and bounded in time.
 fn controlled(config: QemuConfig) -> QemuConfig {
-    let [quit, terminate, kill] = STOP;
-    config
-        .start_paused(true)
-        .start_deadline(START_DEADLINE)
-        .command_deadline(COMMAND_DEADLINE)
-        .stop_policy(quit, terminate, kill)
+    paused(config).command_deadline(COMMAND_DEADLINE)
 }
 
 /// Writes what the firmware prints down.
@@ -258,7 +236,7 @@ pub(crate) fn plain_name(name: &str) -> Result<(), CallError> {
     if name.is_empty() || is_option || !name.bytes().all(is_plain) {
         let message =
             format!("{name:?}: only a plain name is taken, of letters, digits, . _ and -");
-        return Err(CallError::new(Kind::Invalid, message));
+        return Err(CallError::invalid(message));
     }
     Ok(())
 }

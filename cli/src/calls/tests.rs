@@ -5,16 +5,16 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use qemu_controller::testing::{
-    FirmwareTests, Outcome, PrintedTests, Progress, TestCase, TestResult, TestRun,
+    FirmwareTests, Outcome, PrintedTests, Progress, TestCase, TestResult, TestRun, TestRunError,
 };
 use tokio::time::timeout;
 
 use super::answer::{Answer, TestAnswer, TestAnswers};
-use super::error::{CallError, Kind};
-use super::start::{Policy, Wanted};
+use super::call::Start;
+use super::error::CallError;
+use super::start::Policy;
 use crate::args::Run;
 use crate::logs::Logs;
-use crate::report::chain;
 use crate::test_run::{self, firmware_name};
 
 /// How long one test may take that does not say so itself.
@@ -27,18 +27,10 @@ const OUTPUT: usize = 1024;
 /// So many machines run side by side.
 const THREADS: usize = 2;
 
-fn failed(error: &dyn std::error::Error) -> CallError {
-    CallError::new(Kind::Failed, chain(error))
-}
-
-fn invalid(message: &str) -> CallError {
-    CallError::new(Kind::Invalid, message)
-}
-
-fn find(path: &Path, said: Option<test_run::Kind>) -> Result<FirmwareTests, CallError> {
-    let found = test_run::Kind::find(said, path).map_err(|error| failed(&error))?;
+fn find(path: &Path, said: Option<test_run::TestKind>) -> Result<FirmwareTests, CallError> {
+    let found = test_run::TestKind::find(said, path).map_err(|error| CallError::failed(&error))?;
     found.ok_or_else(|| {
-        invalid(
+        CallError::invalid(
             "the firmware shows no tests: it has none of embedded-test, defmt-test or Unity; \
              `kind` says `lines` of one that prints results, and `one` of one whose exit is one",
         )
@@ -53,7 +45,7 @@ fn is_meant(test: &TestCase, filters: &[String]) -> bool {
 pub(crate) fn list(
     policy: &Policy,
     firmware: &Path,
-    said: Option<test_run::Kind>,
+    said: Option<test_run::TestKind>,
     filters: &[String],
 ) -> Result<Answer, CallError> {
     let mut tests = match find(&policy.file(firmware)?, said)? {
@@ -64,7 +56,7 @@ pub(crate) fn list(
         FirmwareTests::Printed(_) => {
             let message = "the firmware runs its tests by itself, and which there are is known once \
                            it has: run_tests runs them";
-            return Err(invalid(message));
+            return Err(CallError::invalid(message));
         }
     };
     tests.retain(|test| is_meant(test, filters));
@@ -82,8 +74,8 @@ pub(crate) fn list(
 /// then are named, too.
 pub(crate) async fn run(
     policy: &Policy,
-    wanted: &Wanted,
-    said: Option<test_run::Kind>,
+    wanted: &Start,
+    said: Option<test_run::TestKind>,
     filters: &[String],
     deadline: Duration,
 ) -> Result<Answer, CallError> {
@@ -94,23 +86,30 @@ pub(crate) async fn run(
         firmware: Some(path.clone()),
         ..Run::default()
     });
-    let logs = logs.map_err(|failure| invalid(&failure.words()))?;
+    let logs = logs.map_err(|failure| CallError::invalid(failure.words()))?;
     // The run answers the calls of tests that are listed; whatever else they ask, QEMU does not.
-    let config = policy.semihosting.of(logs.config(policy.machine(wanted)?));
+    let (config, board) = policy.machine(wanted)?;
+    let config = policy.semihosting.of(logs.config(config));
     let run = logs.of_tests(TestRun::new(config));
-    let mut results = match tests {
+    let results = match tests {
         FirmwareTests::Listed(mut tests) => {
             tests.retain(|test| is_meant(test, filters) && !test.ignored);
-            listed(run, tests, deadline).await?
+            listed(run, tests, deadline).await
         }
         FirmwareTests::Printed(kind) => {
             let name = firmware_name(Some(&path));
             let ran = run.deadline(deadline).run_printed(kind, &name, |_| {});
-            let mut results = ran.await.map_err(|error| failed(&error))?;
-            results.retain(|(test, _)| is_meant(test, filters));
-            let result = |(test, result)| (test, Some(result));
-            results.into_iter().map(result).collect()
+            ran.await.map(|results| {
+                let results = results.into_iter();
+                let meant = results.filter(|(test, _)| is_meant(test, filters));
+                meant.map(|(test, result)| (test, Some(result))).collect()
+            })
         }
+    };
+    let mut results: Vec<_> = match results {
+        Ok(results) => results,
+        Err(TestRunError::Start(error)) => return Err(board.refusal(error).await),
+        Err(error) => return Err(CallError::failed(&error)),
     };
     // Those that did not pass first: these are asked for.
     results.sort_by_key(|(_, result)| matches!(result, Some(ran) if ran.outcome.is_success()));
@@ -128,7 +127,7 @@ async fn listed(
     run: TestRun,
     tests: Vec<TestCase>,
     deadline: Duration,
-) -> Result<Vec<(TestCase, Option<TestResult>)>, CallError> {
+) -> Result<Vec<(TestCase, Option<TestResult>)>, TestRunError> {
     let results = Mutex::new(vec![None; tests.len()]);
     let run = run.threads(THREADS).deadline(TEST);
     let running = run.run(&tests, |progress| {
@@ -137,7 +136,7 @@ async fn listed(
         }
     });
     if let Ok(Err(error)) = timeout(deadline, running).await {
-        return Err(failed(&error));
+        return Err(error);
     }
     let results = results.into_inner().unwrap_or_default();
     Ok(tests.into_iter().zip(results).collect())

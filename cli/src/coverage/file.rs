@@ -9,7 +9,7 @@ use qemu_controller::coverage::Coverage;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::report::Failure;
+use crate::failure::Failure;
 use crate::written;
 
 /// How long another run may take to add its coverage to the same file.

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::args::Run;
-use crate::report::{Failure, Outcome, Reporter};
+use crate::failure::Failure;
+use crate::outcome::Outcome;
+use crate::reporter::Reporter;
 use file::LcovFile;
 
 /// What a run is to leave behind.

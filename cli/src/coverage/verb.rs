@@ -9,7 +9,10 @@ use qemu_controller::coverage::Coverage;
 use super::file::{self, LcovFile};
 use super::summary;
 use crate::escape;
-use crate::report::{Failure, OWN_FAILURE, complain, print};
+use crate::failure::Failure;
+use crate::outcome::OWN_FAILURE;
+use crate::reporter::{complain, print};
+use crate::runtime;
 
 /// Add up and read coverage files, of `run --coverage` or of other tools (lcov)
 #[derive(Args, Debug)]
@@ -60,12 +63,8 @@ fn done(verb: CoverageVerb) -> Result<String, Failure> {
     match verb.what {
         What::Merge { out, files } => {
             let coverage = merged(&files)?;
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .map_err(Failure::system("set up the async runtime"))?;
             let file = LcovFile::open(&out, &[])?;
-            let coverage = runtime.block_on(file.write(coverage, false))?;
+            let coverage = runtime::block_on(file.write(coverage, false))?;
             Ok(shown(&coverage))
         }
         What::Summary { files } => Ok(shown(&merged(&files)?)),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::report::Failure;
+use crate::failure::Failure;
 
 /// Those that know more than the CPU they run on; Debian's plain `gdb` comes last, since it knows no
 /// other.

@@ -30,10 +30,13 @@ use serde_json::Value;
 
 use crate::args::{Run, gdb};
 use crate::config_file;
+use crate::failure::Failure;
 use crate::input::Stdin;
 use crate::machine;
-use crate::report::{Failure, OWN_FAILURE, Outcome, Reporter};
+use crate::outcome::{OWN_FAILURE, Outcome};
+use crate::reporter::Reporter;
 use crate::run::in_qemu;
+use crate::runtime;
 use crate::settings::Settings;
 use crate::signals::Signals;
 use editors::{Editor, Entry};
@@ -156,14 +159,7 @@ fn outcome(debug: &Debug, reporter: &Reporter) -> Result<Outcome, Failure> {
     let file = config_file::settings(run.config.as_deref(), &folder, reporter)?;
     let settings = run.settings.clone().or(file);
     let settings = machine::fitting(settings, &run, reporter)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::system("set up the async runtime"))?;
-    let outcome = runtime.block_on(serve(debug, &run, &settings, reporter));
-    // Whatever still runs in the background may hang for ever.
-    runtime.shutdown_background();
-    outcome
+    runtime::block_on(serve(debug, &run, &settings, reporter))
 }
 
 /// Refuses what would mean nothing, before it is relied on.

@@ -4,7 +4,7 @@ use qemu_controller::{AfterLoad, Session};
 use std::time::Duration;
 
 use crate::escape;
-use crate::report::chain;
+use crate::failure::chain;
 
 /// How long a save or a load may take: a machine may have much memory.
 const STATE: Duration = Duration::from_secs(20);

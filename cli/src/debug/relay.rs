@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::monitor::{self, Word};
 use super::slot::{HeldMachine, HeldMachines};
-use crate::report::chain;
+use crate::failure::chain;
 
 /// How long a stub may take to answer what is asked of it here.
 const ANSWER: Duration = Duration::from_secs(10);

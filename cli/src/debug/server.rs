@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::relay;
 use super::slot::HeldMachines;
 use crate::debugger::{cannot_listen, program};
-use crate::report::{Failure, Reporter};
+use crate::failure::Failure;
+use crate::reporter::Reporter;
 
 /// Lets debuggers in.
 pub(super) struct Server<'a> {

@@ -28,7 +28,7 @@ pub(crate) struct HeldMachine {
 
 /// What there is of a machine.
 #[derive(Clone)]
-enum State {
+enum SlotState {
     Starting,
     Up(HeldMachine),
     /// It could not be started: why.
@@ -49,7 +49,7 @@ pub(crate) struct Slot {
     number: u64,
     file: Stamp,
     firmware: PathBuf,
-    state: watch::Sender<State>,
+    state: watch::Sender<SlotState>,
     orders: watch::Receiver<Order>,
     stdin: Stdin,
 }
@@ -58,7 +58,7 @@ impl Slot {
     /// A slot, and the server's side of it.
     pub(super) fn new(firmware: &Path, stdin: Stdin) -> (Self, HeldMachines) {
         let (orders, receiver) = watch::channel(Order::Replace(0));
-        let (state, seen) = watch::channel(State::Starting);
+        let (state, seen) = watch::channel(SlotState::Starting);
         let slot = Self {
             number: 0,
             file: Stamp::of(firmware),
@@ -85,13 +85,13 @@ impl Slot {
         self.number += 1;
         // Looked at before QEMU reads it: one that is written meanwhile counts as changed.
         self.file = Stamp::of(&self.firmware);
-        self.state.send_replace(State::Starting);
+        self.state.send_replace(SlotState::Starting);
     }
 
     /// A debugger can have the machine from now on.
     pub(crate) fn is_up(&self, session: &Session, address: &StubAddress) {
         if let StubAddress::Unix(socket) = address {
-            self.state.send_replace(State::Up(HeldMachine {
+            self.state.send_replace(SlotState::Up(HeldMachine {
                 number: self.number,
                 session: session.clone(),
                 socket: socket.clone(),
@@ -102,7 +102,7 @@ impl Slot {
 
     /// No machine could be started; returns when one is wanted again.
     pub(super) async fn is_down(&self, why: String) {
-        self.state.send_replace(State::Down(self.number, why));
+        self.state.send_replace(SlotState::Down(self.number, why));
         self.replaced().await;
     }
 
@@ -127,7 +127,7 @@ impl Slot {
 
 /// The server's side.
 pub(super) struct HeldMachines {
-    state: watch::Receiver<State>,
+    state: watch::Receiver<SlotState>,
     orders: watch::Sender<Order>,
     firmware: PathBuf,
     /// Those up to this number are as good as gone.
@@ -143,25 +143,25 @@ impl HeldMachines {
     pub(super) async fn current(&self) -> Result<HeldMachine, String> {
         let mut state = self.state.clone();
         // What failed before is tried again.
-        if let State::Down(number, _) = *state.borrow() {
+        if let SlotState::Down(number, _) = *state.borrow() {
             self.replace(number);
         }
         loop {
             let seen = state.borrow_and_update().clone();
             match seen {
-                State::Up(machine) if machine.number <= self.replaced.get() => {
+                SlotState::Up(machine) if machine.number <= self.replaced.get() => {
                     // Its end is on its way, with the verdict.
                     if timeout(END, state.changed()).await.is_err() {
                         self.replace(machine.number);
                     }
                     continue;
                 }
-                State::Up(machine) if machine.file == Stamp::of(&self.firmware) => {
+                SlotState::Up(machine) if machine.file == Stamp::of(&self.firmware) => {
                     return Ok(machine);
                 }
-                State::Up(machine) => self.replace(machine.number),
-                State::Down(number, why) if number > self.replaced.get() => return Err(why),
-                State::Down(..) | State::Starting => {}
+                SlotState::Up(machine) => self.replace(machine.number),
+                SlotState::Down(number, why) if number > self.replaced.get() => return Err(why),
+                SlotState::Down(..) | SlotState::Starting => {}
             }
             if state.changed().await.is_err() {
                 return Err("qemu-controller ends".to_owned());

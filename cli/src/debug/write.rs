@@ -8,7 +8,7 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstArray, CstInputValue, CstRootNode};
 
 use super::editors::{Editor, Entry, Form};
-use crate::report::Failure;
+use crate::failure::Failure;
 
 /// Writes the entry; what was done, in words.
 pub(super) fn write(editor: Editor, entry: &Entry<'_>) -> Result<String, Failure> {

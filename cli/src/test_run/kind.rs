@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 #[schemars(crate = "rmcp::schemars")]
-pub(crate) enum Kind {
+pub(crate) enum TestKind {
     /// None: what follows FIRMWARE is the firmware's command line; also of one whose ELF file lists
     /// tests
     None,
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
     Defmt,
 }
 
-impl Kind {
+impl TestKind {
     /// The tests that a firmware has. A list in its ELF file counts more than what is said.
     pub(crate) fn find(
         said: Option<Self>,

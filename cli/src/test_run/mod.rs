@@ -21,21 +21,23 @@ use qemu_controller::testing::{
     self, FirmwareTests, PrintedTests, Progress, TestCase, TestResult, TestRun, TestRunError,
 };
 use serde_json::json;
-use tokio::runtime::Runtime;
 
 use crate::args::Run;
 use crate::bundle;
 use crate::coverage::{self, Runs};
 use crate::escape;
+use crate::failure::Failure;
 use crate::logs::Logs;
 use crate::machine;
-use crate::report::{Failure, Outcome, Reporter};
+use crate::not_started;
+use crate::outcome::Outcome;
+use crate::reporter::Reporter;
 use crate::settings::{SemihostingMode, Settings, Timeout};
 use crate::signals::Signals;
 use crate::writer::Writer;
 use crate::written;
 pub(crate) use kept::target_folder;
-pub(crate) use kind::Kind;
+pub(crate) use kind::TestKind;
 use live::LiveOutput;
 use options::Options;
 pub(crate) use options::first_among as test_option_among;
@@ -71,7 +73,7 @@ pub(crate) fn of(run: &Run, settings: &Settings, reporter: &Reporter) -> Result<
     if is_plain {
         return Ok(Work::Plain);
     }
-    match Kind::find(run.tests, firmware).map_err(Failure::Tests)? {
+    match TestKind::find(run.tests, firmware).map_err(Failure::Tests)? {
         Some(tests) if run.gdb.is_none() => Ok(Work::Tests(tests)),
         Some(FirmwareTests::Listed(tests)) if !run.arguments.is_empty() => {
             to_debug(tests, run, settings)
@@ -150,21 +152,20 @@ impl From<Isolation> for testing::Isolation {
 }
 
 /// Lists or runs them.
-pub(crate) fn run(
+pub(crate) async fn run(
     run: &Run,
     settings: &Settings,
     reporter: &Reporter,
     tests: FirmwareTests,
-    runtime: &Runtime,
 ) -> Result<Outcome, Failure> {
     let options = match Options::parse(&run.arguments) {
         Ok(options) => options,
         Err(error) if error.exit_code() == 0 => {
-            return runtime.block_on(print(error.render().to_string()));
+            return print(error.render().to_string()).await;
         }
         Err(error) => return Err(Failure::Usage(error.render().to_string())),
     };
-    let running = Running {
+    let running = TestsRun {
         run,
         settings,
         reporter,
@@ -172,25 +173,23 @@ pub(crate) fn run(
         logs: Logs::of(run)?,
         runs: RefCell::default(),
     };
-    runtime.block_on(async {
-        let signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
-        let coverage = match options.list {
-            true => None,
-            false => coverage::Report::open(run, &others(run, settings))?,
-        };
-        let coverage = coverage.map(|report| (report, coverage::Report::read_lines_of_tests(run)));
-        let outcome = match tests {
-            FirmwareTests::Listed(tests) => running.listed(tests, signals).await,
-            FirmwareTests::Printed(kind) => running.printed(kind, signals).await,
-        };
-        match coverage {
-            Some((report, lines)) => {
-                let runs = running.runs.take();
-                report.finish(Ok(runs), lines, outcome?, reporter).await
-            }
-            None => outcome,
+    let signals = Signals::listen().map_err(Failure::system("listen to signals"))?;
+    let coverage = match options.list {
+        true => None,
+        false => coverage::Report::open(run, &others(run, settings))?,
+    };
+    let coverage = coverage.map(|report| (report, coverage::Report::read_lines_of_tests(run)));
+    let outcome = match tests {
+        FirmwareTests::Listed(tests) => running.listed(tests, signals).await,
+        FirmwareTests::Printed(kind) => running.printed(kind, signals).await,
+    };
+    match coverage {
+        Some((report, lines)) => {
+            let runs = running.runs.take();
+            report.finish(Ok(runs), lines, outcome?, reporter).await
         }
-    })
+        None => outcome,
+    }
 }
 
 /// Prints a text, and waits until somebody has taken it.
@@ -201,7 +200,7 @@ async fn print(text: String) -> Result<Outcome, Failure> {
 }
 
 /// What is run, and how.
-struct Running<'a> {
+struct TestsRun<'a> {
     run: &'a Run,
     settings: &'a Settings,
     reporter: &'a Reporter,
@@ -212,7 +211,7 @@ struct Running<'a> {
     runs: RefCell<Runs>,
 }
 
-impl Running<'_> {
+impl TestsRun<'_> {
     async fn listed(&self, tests: Vec<TestCase>, mut signals: Signals) -> Result<Outcome, Failure> {
         let selection = Selection::new(tests, self.options);
         if self.options.list {
@@ -380,7 +379,7 @@ impl Running<'_> {
 
     fn explain(&self, error: TestRunError) -> Failure {
         match error {
-            TestRunError::Start(error) => machine::explain(error, self.run, self.settings),
+            TestRunError::Start(error) => not_started::explain(error, self.run, self.settings),
             error => Failure::TestRun(error),
         }
     }

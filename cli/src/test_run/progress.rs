@@ -17,10 +17,10 @@ const VERY_LONG: Duration = Duration::from_secs(60);
 pub(super) struct ProgressLine {
     is_on: bool,
     is_shown: bool,
-    running: Vec<Running>,
+    running: Vec<RunningTest>,
 }
 
-struct Running {
+struct RunningTest {
     name: String,
     since: Instant,
     is_named: bool,
@@ -38,7 +38,7 @@ impl ProgressLine {
     }
 
     pub(super) fn started(&mut self, name: &str) {
-        self.running.push(Running {
+        self.running.push(RunningTest {
             name: name.to_owned(),
             since: Instant::now(),
             is_named: false,
@@ -82,7 +82,7 @@ impl ProgressLine {
         if !self.is_on || self.running.is_empty() {
             return text;
         }
-        let names: Vec<_> = self.running.iter().map(Running::shown).collect();
+        let names: Vec<_> = self.running.iter().map(RunningTest::shown).collect();
         let line = format!("{done}; running {}", names.join(", "));
         let line: String = line.chars().take(columns() - 1).collect();
         self.is_shown = true;
@@ -90,7 +90,7 @@ impl ProgressLine {
     }
 }
 
-impl Running {
+impl RunningTest {
     fn shown(&self) -> String {
         match self.since.elapsed() {
             took if took < LONG => self.name.clone(),
