@@ -454,6 +454,18 @@ impl Client {
         }
     }
 
+    /// Lets one thread run while the others stay stopped: this one (`vCont;c:…`), or all where none is
+    /// named (`c`). [`Event::Stopped`] comes when it stops.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub fn resume_thread(&mut self, thread: Option<ThreadId>) -> Result<(), SendError> {
+        match thread {
+            Some(thread) => self.run(format!("vCont;c:{thread}").as_bytes()),
+            None => self.resume(),
+        }
+    }
+
     /// Stops a guest that runs (0x03). [`Event::Stopped`] comes, unless a monitor let it run.
     ///
     /// # Errors

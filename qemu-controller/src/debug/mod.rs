@@ -38,6 +38,7 @@ mod step;
 mod stub;
 mod until;
 mod vectors;
+mod waiting;
 mod wanted;
 mod watched;
 

@@ -43,6 +43,8 @@ const ENDING: Duration = Duration::from_secs(20);
 pub(super) enum Motion {
     Step,
     Run,
+    /// The current core runs, and the others stay stopped.
+    RunAlone,
 }
 
 /// What others have done to the guest since it was last moved.
@@ -157,10 +159,23 @@ impl Debugger {
                 true => Motion::Step,
                 false => Motion::Run,
             };
-            let reply = match self.advance(motion, at, verb).await? {
-                Moved::Stopped(reply) => reply,
-                Moved::DeadlinePassed => return Ok((StopReason::DeadlinePassed, None)),
-                Moved::Ended(verdict) => return Ok((StopReason::Ended(verdict), None)),
+            let waits = match motion {
+                Motion::Step => self.after_wait(pc).await?,
+                _ => None,
+            };
+            let moved = match waits {
+                Some(next) => self.leave_wait(pc, next, at, verb).await?,
+                None => Some(self.advance(motion, at, verb).await?),
+            };
+            let reply = match moved {
+                Some(Moved::Stopped(reply)) => reply,
+                None => {
+                    let before = std::mem::replace(&mut pc, self.pc().await?);
+                    leave = pc == before;
+                    continue;
+                }
+                Some(Moved::DeadlinePassed) => return Ok((StopReason::DeadlinePassed, None)),
+                Some(Moved::Ended(verdict)) => return Ok((StopReason::Ended(verdict), None)),
             };
             if let Some((access, address)) = reply.as_ref().and_then(StopReply::watchpoint) {
                 match self.watched(wanted, access, address, at, verb).await? {
@@ -170,7 +185,7 @@ impl Debugger {
                 continue;
             }
             let signal = signal(&reply);
-            if motion == Motion::Step && signal == SIGTRAP {
+            if motion == Motion::Step && waits.is_none() && signal == SIGTRAP {
                 if self.is_code_guard(pc) {
                     self.insert_faults(wanted).await?;
                 }
@@ -230,6 +245,7 @@ impl Debugger {
             // The others stay stopped meanwhile.
             Motion::Step => client.step(thread),
             Motion::Run => client.resume(),
+            Motion::RunAlone => client.resume_thread(thread),
         })
         .await?;
         let before = std::mem::replace(&mut self.turns, UNSURE);
@@ -344,7 +360,7 @@ impl Debugger {
     }
 }
 
-fn signal(reply: &Option<StopReply>) -> u8 {
+pub(super) fn signal(reply: &Option<StopReply>) -> u8 {
     match reply {
         Some(StopReply::Signal { signal, .. }) => *signal,
         _ => SIGTRAP,

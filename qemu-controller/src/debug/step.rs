@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::error::DebugError;
-use super::questions::{PC, SP};
-use super::run::{Motion, Moved};
+use super::questions::SP;
+use super::run::{Motion, Moved, SIGINT, signal};
 use super::until::{Stop, StopReason, Until};
 use super::vectors::Family;
+use super::wanted::breakpoint;
 use super::{Debugger, registers};
 use crate::client::command::instant_after;
 
@@ -14,19 +15,29 @@ use crate::client::command::instant_after;
 const LONGEST_INSTRUCTION: u64 = 16;
 
 impl Debugger {
-    /// Lets the guest execute one instruction. QEMU holds interrupts and timers back meanwhile.
+    /// Lets the guest execute one instruction. QEMU holds interrupts and timers back meanwhile, but
+    /// for an instruction that waits for one (`wfi`, `wfe`, of Arm and RISC-V): it is left when the
+    /// guest comes to the next one, woken, and with the interrupt handled if it is not masked.
     ///
     /// # Errors
     /// [`DebugError`]; [`DebugError::Running`] where the guest runs. An instruction that does not
-    /// end within the session's deadline (one that waits for an interrupt) is a
+    /// end within the session's deadline (nothing has woken it) is a
     /// [`StopReason::DeadlinePassed`].
     pub async fn step_instruction(&mut self) -> Result<Stop, DebugError> {
         let at = instant_after(self.session.deadline);
         let mut verb = self.begin("step").await?;
-        // Before it moves: where it is then is to be told.
-        self.register_of(&PC)?;
+        let pc = self.pc().await?;
+        let waits = self.after_wait(pc).await?;
         verb.is_unfinished = true;
-        let reason = match self.advance(Motion::Step, at, &mut verb).await? {
+        let motion = match waits {
+            Some(next) => {
+                self.insert_points([breakpoint(next)]).await?;
+                Motion::RunAlone
+            }
+            None => Motion::Step,
+        };
+        let reason = match self.advance(motion, at, &mut verb).await? {
+            Moved::Stopped(reply) if signal(&reply) == SIGINT => StopReason::Paused,
             Moved::Stopped(_) => StopReason::Stepped,
             Moved::DeadlinePassed => StopReason::DeadlinePassed,
             Moved::Ended(verdict) => StopReason::Ended(verdict),
@@ -135,7 +146,7 @@ impl Debugger {
         })
     }
 
-    async fn is_thumb(&self) -> Result<bool, DebugError> {
+    pub(super) async fn is_thumb(&self) -> Result<bool, DebugError> {
         match self.register("cpsr") {
             Ok(cpsr) => Ok(self.value(cpsr).await? >> 5 & 1 == 1),
             // The M profile knows nothing else.

@@ -10,6 +10,7 @@ mod hand_over;
 mod reported;
 mod shared_state;
 mod verbs;
+mod waiting;
 
 use qemu_controller::debug::{Debugger, Stop, StopReason, Until};
 use qemu_controller::{QemuConfig, Session};
