@@ -220,7 +220,16 @@ impl Debugger {
 
     /// What was read of a register.
     pub(super) fn number(&self, question: Question<'_>, bytes: Vec<u8>) -> Result<u64, DebugError> {
+        let bits = match question {
+            Question::Register(number) => {
+                let mut known = self.target().registers.iter();
+                let register = known.find(|register| register.number == number);
+                register.map_or(64, |register| register.bits)
+            }
+            _ => 64,
+        };
         let number = registers::number(&bytes, self.attachment.big_endian);
+        let number = number.map(|number| registers::low_bits(number, bits));
         number.ok_or_else(|| DebugError::Refused {
             what: question.what(),
             error: RequestError::Malformed(bytes),

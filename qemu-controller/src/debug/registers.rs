@@ -92,6 +92,13 @@ pub(super) fn number(bytes: &[u8], big_endian: bool) -> Option<u64> {
     }
 }
 
+/// What a register of so many bits has. QEMU's stub for 64 bit answers with more, the sign extended,
+/// where a 32-bit RISC-V core's CSR is asked for.
+pub(super) fn low_bits(value: u64, bits: u32) -> u64 {
+    let end = 1_u64.checked_shl(bits);
+    end.map_or(value, |end| value & end.wrapping_sub(1))
+}
+
 /// A number in so many bits; `None` if it does not fit.
 pub(super) fn encode(value: u64, register: &Register, big_endian: bool) -> Option<Vec<u8>> {
     if register.bits < 64 && value >> register.bits != 0 {
@@ -115,6 +122,10 @@ mod tests {
         assert_eq!(number(&[0x22, 1, 0, 0], false), Some(0x122));
         assert_eq!(number(&[0, 0, 1, 0x22], true), Some(0x122));
         assert_eq!(number(&[1; 9], true), None);
+        let extended = 0xffff_ffff_8000_0010;
+        for (bits, expected) in [(32, 0x8000_0010), (4, 0), (64, extended), (512, extended)] {
+            assert_eq!(low_bits(extended, bits), expected, "{bits}");
+        }
         let target = |bits: u32| {
             let mut reader = gdb_remote::target::TargetReader::new();
             let xml = format!("<feature name=\"f\"><reg name=\"r\" bitsize=\"{bits}\"/></feature>");

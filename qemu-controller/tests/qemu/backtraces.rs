@@ -104,6 +104,41 @@ async fn a_fault_of_risc_v_without_a_handler_is_named_with_its_line() {
     assert!(core.backtrace.frames.len() > 2, "{said}");
 }
 
+/// QEMU 10.0 for 64 bit extends the sign of what a core of 32 bit has in its registers; before 9.1 it
+/// has no such core.
+#[tokio::test]
+async fn a_32_bit_core_of_a_64_bit_qemu_is_where_its_symbols_are() {
+    let config = QemuConfig::default()
+        .qemu("qemu-system-riscv64")
+        .machine("virt")
+        .cpu("rv32")
+        .extra_args(["-bios", "none"])
+        .firmware("../firmware-info/fixtures/riscv/debug.elf")
+        .start_paused(true);
+    let session = match Session::start(config).await {
+        Err(error) if error.to_string().contains("unable to find CPU model") => return,
+        session => session.unwrap(),
+    };
+    let mut debugger = session.debugger().await.unwrap();
+    let function = session.firmware_info().unwrap().symbol("weigh");
+    let address = function.unwrap().address;
+    debugger.write_memory(address, &[0; 4]).await.unwrap();
+    let before = debugger.read_register("pc").await.unwrap();
+    debugger.write_register("pc", address).await.unwrap();
+    let hang = session.look().await;
+    assert_eq!((hang.pc, hang.no_code), (Some(address), false), "{hang}");
+    assert!(hang.to_string().ends_with("::weigh"), "{hang}");
+    debugger.write_register("pc", before).await.unwrap();
+    drop(debugger);
+    let report = session.run_watched(DEADLINE, || false).await;
+    let Verdict::Faulted(core) = &report.verdict else {
+        panic!("{report}")
+    };
+    let frame = &core.backtrace.frames[core.fault.as_ref().unwrap().culprit.unwrap()];
+    assert_eq!(frame.pc, address, "{report}");
+    assert!(core.backtrace.frames.len() > 2, "{report}");
+}
+
 #[tokio::test]
 async fn another_architecture_s_file_is_no_source() {
     let symbols = "../firmware-info/fixtures/riscv/release.elf";

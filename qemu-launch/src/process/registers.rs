@@ -21,6 +21,14 @@ impl DumpedRegisters {
                 registers.extend(assigned);
             }
         }
+        // Only a 32-bit RISC-V core has this. QEMU 10.0 for 64 bit prints its registers with their
+        // sign extended; those of floating point have 64 bit.
+        if registers.iter().any(|(name, _)| name == "mstatush") {
+            let integers = registers
+                .iter_mut()
+                .filter(|(name, _)| !name.starts_with('f'));
+            integers.for_each(|(_, value)| *value &= 0xffff_ffff);
+        }
         Self(registers)
     }
 
@@ -117,6 +125,16 @@ mod tests {
         assert_eq!(
             (riscv.pc(), riscv.register("sp")),
             (Some(0x8000_0010), Some(0x8020_0000))
+        );
+        let rv32 = " pc       ffffffff80000010\n mstatush 0000000000000000\n x1/ra    ffffffff80000124 x2/sp    0000000000200000\n f0/ft0   ffffffff40490fdb\n";
+        let rv32 = DumpedRegisters::parse(rv32);
+        assert_eq!(
+            (rv32.pc(), rv32.register("ra"), rv32.register("ft0")),
+            (
+                Some(0x8000_0010),
+                Some(0x8000_0124),
+                Some(0xffff_ffff_4049_0fdb)
+            )
         );
         let mips = "pc=0x80100008 HI=0x00000000 LO=0x00000000 ds 10000090 00000000 0\nGPR00: r0 00000000 at 00000001\nCP0 Status  0x00400004 Cause   0x00000010 EPC    0x80100004\n";
         let mips = DumpedRegisters::parse(mips);
