@@ -157,7 +157,11 @@ impl Machines {
                 for (name, machine) in all {
                     asked.spawn(async move { machine.status(&name).await });
                 }
-                let mut machines = asked.join_all().await;
+                let mut machines = Vec::new();
+                while let Some(status) = asked.join_next().await {
+                    // One that cannot be asked says nothing of the others.
+                    machines.extend(status);
+                }
                 machines.sort_by(|one, other| one.machine.cmp(&other.machine));
                 Ok(Answer::Machines { machines })
             }

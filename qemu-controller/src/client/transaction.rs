@@ -20,6 +20,7 @@ use qmp_proto::commands::{Cont, QueryStatus, RunState, Stop};
 use qmp_proto::{Command, Version};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::JoinError;
 use tokio::time::timeout_at;
 use tracing::Instrument as _;
 
@@ -103,15 +104,12 @@ impl Shared {
         let command = name.to_owned();
         match timeout_at(deadline.at, task).await {
             Ok(Ok(result)) => result,
-            Ok(Err(error)) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime was shut down; the driver says so too.
-                Err(_) => Err(CommandError::Ended {
-                    command,
-                    ended: self.end().await,
-                }
-                .into()),
-            },
+            Ok(Err(error)) => {
+                resume_panic(error);
+                // The driver says so too.
+                let ended = self.end().await;
+                Err(CommandError::Ended { command, ended }.into())
+            }
             Err(_) => Err(CommandError::Deadline {
                 command,
                 deadline: deadline.set,
@@ -119,6 +117,13 @@ impl Shared {
             }
             .into()),
         }
+    }
+}
+
+/// Of a task that has no result: goes on with its panic. Otherwise its runtime was shut down.
+pub(crate) fn resume_panic(error: JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        std::panic::resume_unwind(panic);
     }
 }
 

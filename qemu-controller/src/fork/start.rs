@@ -7,7 +7,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{MachineState, StateError};
+use crate::client::transaction::resume_panic;
 use crate::config::QemuConfig;
+use crate::error::{CommandError, SessionEnd};
 use crate::session::Session;
 use crate::session::error::StartError;
 
@@ -116,11 +118,11 @@ async fn start_all(
                     error,
                 });
             }
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is shut down, and this future with it.
-                Err(_) => continue,
-            },
+            Err(error) => {
+                resume_panic(error);
+                let (command, ended) = ("fork".to_owned(), SessionEnd::RuntimeGone);
+                return Err(CommandError::Ended { command, ended }.into());
+            }
         }
     }
     forks.sort_unstable_by_key(|(number, _)| *number);

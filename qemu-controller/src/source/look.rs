@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use super::fault::fault;
 use super::report::{CoreReport, StackUse};
+use crate::client::transaction::resume_panic;
 use crate::cores::CoreName;
 use crate::guest::symbols::ElfFile;
 
@@ -215,17 +216,19 @@ async fn backtrace_in(
     let mut pieces = MemoryPieces::default();
     let mut left = MOST_PIECES;
     loop {
-        let (elf, registers) = (Arc::clone(firmware), registers.clone());
+        let (elf, asked) = (Arc::clone(firmware), registers.clone());
         let asking = move || {
-            let backtrace = elf.backtrace(&registers, &mut pieces);
+            let backtrace = elf.backtrace(&asked, &mut pieces);
             (backtrace, pieces)
         };
-        let asked = runtime.spawn_blocking(asking).await;
         let backtrace;
-        // It fails where the runtime is shut down, or where unwinding panicked, which is our bug.
-        (backtrace, pieces) = match asked {
+        (backtrace, pieces) = match runtime.spawn_blocking(asking).await {
             Ok(answer) => answer,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            Err(error) => {
+                resume_panic(error);
+                // Nobody reads the guest's memory any more.
+                return firmware.backtrace(&registers, &mut MemoryPieces::default());
+            }
         };
         let missing = pieces.take_missing().filter(|_| left > 0);
         let Some((address, length)) = missing else {
@@ -286,4 +289,40 @@ fn stack_use(firmware: &Firmware, pointer: u64, is_on_psp: bool) -> Option<Stack
         limit,
         limit_symbol,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct NoMemory;
+
+    impl ReadMemory for NoMemory {
+        async fn read(&mut self, _: u64, _: usize) -> Option<Vec<u8>> {
+            None
+        }
+    }
+
+    /// A session may be asked from another runtime than its own.
+    #[tokio::test]
+    async fn a_core_is_told_by_its_registers_once_the_runtime_is_shut_down() {
+        let gone = tokio::runtime::Builder::new_current_thread().build();
+        let gone = gone.unwrap();
+        let runtime = gone.handle().clone();
+        gone.shutdown_background();
+        let path = "../firmware-info/fixtures/riscv/debug.elf";
+        let elf = Arc::new(ElfFile::known(Firmware::open(path).unwrap()));
+        let firmware = Arc::clone(elf.firmware().unwrap());
+        let pc = firmware.symbol("weigh").unwrap().address;
+        let core = Core {
+            name: CoreName::default(),
+            registers: Registers::riscv(pc, [0; 32]),
+            system: Vec::new(),
+            at_fault: None,
+            interrupted: Vec::new(),
+            panicked_in: None,
+        };
+        let report = look(&elf, &firmware, core, &mut NoMemory, &runtime).await;
+        assert_eq!(report.backtrace.frames[0].pc, pc);
+    }
 }

@@ -17,6 +17,7 @@ use super::frames::Frames;
 use super::machine::Machine;
 use super::outcome::{Failure, Outcome, TestResult};
 use super::{Isolation, TestCase};
+use crate::client::transaction::resume_panic;
 use crate::config::QemuConfig;
 use crate::coverage::ExecutedCode;
 #[cfg(feature = "defmt")]
@@ -281,11 +282,8 @@ impl TestRun {
             }
         }
         while let Some(worker) = workers.join_next().await {
-            if let Err(panic) = worker.map_err(tokio::task::JoinError::try_into_panic) {
-                std::panic::resume_unwind(
-                    panic.unwrap_or_else(|_| Box::new("a worker was cancelled")),
-                );
-            }
+            // Otherwise what it did not run has no result.
+            worker.unwrap_or_else(resume_panic);
         }
         let failed = || Failure::Machine("it was not run".to_owned());
         let result = |result: Option<TestResult>| result.unwrap_or_else(|| without_run(failed()));
