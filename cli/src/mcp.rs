@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use clap::Args;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData,
-    Implementation, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
-    Resource, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig, Tool,
-    ToolAnnotations,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest,
+    CustomResult, ErrorCode, ErrorData, Implementation, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, Resource, ResourceContents, ResourceTemplate,
+    ServerCapabilities, ServerConfig, Tool, ToolAnnotations,
 };
 use rmcp::service::{RequestContext, RoleServer, ServerInitializeError};
 use rmcp::{ServerHandler, ServiceExt as _};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -93,10 +93,8 @@ fn run(mcp: &Mcp) -> Result<u8, Failure> {
         };
         let (input, output) = rmcp::transport::io::stdio_pipes();
         let ended = Arc::new(Notify::new());
-        let input = UntilEnd {
-            input,
-            ended: Arc::clone(&ended),
-        };
+        let input = UntilEnd::new(input, &ended);
+        let output = UntilEnd::new(output, &ended);
         let served = async {
             match server.serve((input, output)).await {
                 Ok(service) => {
@@ -141,24 +139,58 @@ fn defaults(project: &Path) -> Result<Defaults, Failure> {
     })
 }
 
-/// Stdin, which tells of its end.
-struct UntilEnd<R> {
-    input: R,
+/// Stdin, or stdout, which tells of its end: that the client has gone.
+struct UntilEnd<S> {
+    stream: S,
     ended: Arc<Notify>,
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for UntilEnd<R> {
+impl<S> UntilEnd<S> {
+    fn new(stream: S, ended: &Arc<Notify>) -> Self {
+        let ended = Arc::clone(ended);
+        Self { stream, ended }
+    }
+
+    /// Tells of it where this is so.
+    fn seen<T>(&self, done: Poll<T>, is_end: impl FnOnce(&T) -> bool) -> Poll<T> {
+        if let Poll::Ready(done) = &done
+            && is_end(done)
+        {
+            self.ended.notify_one();
+        }
+        done
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for UntilEnd<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.input).poll_read(context, buffer);
-        if read.is_ready() && buffer.filled().len() == before {
-            self.ended.notify_one();
-        }
-        read
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.seen(read, |_| buffer.filled().len() == before)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for UntilEnd<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.seen(written, Result::is_err)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.seen(flushed, Result::is_err)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -210,6 +242,16 @@ const TEXTS: [(&str, &str); 3] = [
     ),
 ];
 
+/// The requests that are answered where their parameters are read.
+const KNOWN: [&str; 6] = [
+    "initialize",
+    "tools/list",
+    "tools/call",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+];
+
 /// How much of a text is in a resource, in bytes: the latest.
 const RESOURCE: usize = 64 * 1024;
 
@@ -248,6 +290,22 @@ impl ServerHandler for Server {
             () = context.ct.cancelled() => Err(CallError::new(CallErrorKind::Failed, "cancelled")),
         };
         Ok(result(answer).into())
+    }
+
+    /// What is no request of the protocol's: by its method, or by its parameters.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, .. } = request;
+        Err(match KNOWN.contains(&&*method) {
+            true => {
+                let why = format!("the parameters of {method} are not of the protocol's form");
+                ErrorData::invalid_params(why, None)
+            }
+            false => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None),
+        })
     }
 
     async fn list_resources(

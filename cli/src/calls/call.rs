@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use rmcp::schemars::{self, JsonSchema};
+use rmcp::schemars::JsonSchema;
+use rmcp::schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -328,6 +329,8 @@ impl Request {
             Some(Value::String(on)) => on,
             Some(_) => return Err(CallError::invalid("`on` is a machine's name")),
         };
+        // As `on`: some clients name all that there could be.
+        object.retain(|_, value| !value.is_null());
         let call = serde_json::from_value(Value::Object(object))
             .map_err(|error| CallError::invalid(error.to_string()))?;
         Ok(Self { on, call })
@@ -344,7 +347,10 @@ pub(crate) struct Described {
 impl Call {
     /// All calls, in their order here.
     pub(crate) fn described() -> Vec<Described> {
-        let whole = schemars::schema_for!(Self).to_value();
+        // A schema stands alone: there is nothing beside it that a reference could name.
+        let settings = SchemaSettings::default().with(|settings| settings.inline_subschemas = true);
+        let whole = settings.into_generator().into_root_schema_for::<Self>();
+        let whole = whole.to_value();
         let calls = whole["oneOf"].as_array().cloned().unwrap_or_default();
         calls.into_iter().filter_map(described).collect()
     }
@@ -428,6 +434,8 @@ mod tests {
         assert!(names.len() > 20, "{names:?}");
         for call in &described {
             assert_eq!(call.schema["type"], "object", "{}", call.name);
+            let text = json!(call.schema).to_string();
+            assert!(!text.contains("$ref"), "{}: {text}", call.name);
             assert!(!call.description.is_empty(), "{}", call.name);
         }
     }
@@ -443,8 +451,11 @@ mod tests {
         };
         let on = "b".to_owned();
         assert_eq!(request.unwrap(), Request { on, call });
+        let absent = read(r#"{"call": "read_registers", "names": null}"#).unwrap();
+        assert_eq!(absent.call, Call::ReadRegisters { names: Vec::new() });
         for text in [
             r#"{"call": "status", "more": 1}"#,
+            r#"{"call": "read_memory", "at": null, "length": 4}"#,
             r#"{"call": "read_memory", "at": "counter"}"#,
             r#"{"call": "read_memory", "at": "counter", "length": -1}"#,
             r#"{"call": "human_monitor_command", "line": "quit"}"#,

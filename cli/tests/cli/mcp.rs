@@ -1,6 +1,6 @@
 //! `mcp`: a scripted client, plain JSON-RPC over the pipes, that debugs firmware with a planted bug.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -178,8 +178,6 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
 }
 
-/// An agent's whole way: it finds the bug by breakpoint, watchpoint, backtrace and fault report,
-/// changes memory, and proves the cure, on a fork too.
 #[test]
 fn a_client_that_begins_otherwise_is_told_and_the_server_fails() {
     let project = tempfile::tempdir().unwrap();
@@ -201,6 +199,58 @@ fn a_client_that_begins_otherwise_is_told_and_the_server_fails() {
     assert!(said.contains("no handshake"), "{said}");
 }
 
+#[test]
+fn parameters_of_no_form_are_told_from_a_method_that_is_not_known() {
+    let mut client = Client::start(&[], &folder());
+    for (method, params, code) in [
+        ("tools/call", json!({ "name": 5 }), -32602),
+        (
+            "tools/call",
+            json!({ "name": "status", "arguments": [] }),
+            -32602,
+        ),
+        ("resources/read", json!({}), -32602),
+        ("prompts/list", json!({}), -32601),
+    ] {
+        let answer = client.request(method, params);
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+    }
+    client.ends();
+}
+
+/// One that reads no more has gone, though it holds the server's stdin.
+#[test]
+fn a_client_that_closes_its_end_of_stdout_leaves_no_qemu() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_qemu-controller"))
+        .arg("mcp")
+        .current_dir(folder())
+        .stdin(Stdio::piped())
+        .stdout(writer)
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let hello = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" },
+    });
+    let start = json!({ "name": "start", "arguments": { "firmware": "cortex-m.elf" } });
+    for (id, method, params) in [(1, "initialize", hello), (2, "tools/call", start)] {
+        let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        writeln!(stdin, "{request}").unwrap();
+        assert!(reader.read(&mut [0; 16384]).unwrap() > 0);
+    }
+    let qemus = children(child.id());
+    assert_eq!(qemus.len(), 1);
+    drop(reader);
+    let ping = json!({ "jsonrpc": "2.0", "id": 3, "method": "ping" });
+    writeln!(stdin, "{ping}").unwrap();
+    let status = until("its end", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    gone(&qemus);
+}
+
+/// An agent's whole way: it finds the bug by breakpoint, watchpoint, backtrace and fault report,
+/// changes memory, and proves the cure, on a fork too.
 #[test]
 fn an_agent_finds_a_bug_and_proves_the_cure() {
     for (board, cause) in BOARDS {
