@@ -219,11 +219,12 @@ fn questions(Places { start, counter }: Places) -> [Vec<String>; 6] {
     let second = counter + piece;
     let (breaks, watches) = (format!("0,{start:x},2"), format!("2,{counter:x},4"));
     [
-        "vCont;s:p1.1 pf".to_owned(),
+        // A step of an instruction that waits is none in QEMU: which it is has to be seen before.
+        format!("m{start:x},4 vCont;s:p1.1 pf"),
         "g".to_owned(),
         format!("m{counter:x},40"),
         format!("m{counter:x},{piece:x} m{second:x},{piece:x}"),
-        format!("Z{breaks} vCont;s:p1.1 c pf z{breaks}"),
+        format!("Z{breaks} m{start:x},4 vCont;s:p1.1 c pf z{breaks}"),
         format!("Z{watches} c m{counter:x},4 z{watches} vCont;s:p1.1 m{counter:x},4 pf"),
     ]
     .map(|packets| packets.split(' ').map(str::to_owned).collect())

@@ -99,6 +99,8 @@ pub struct Debugger {
     turns: u64,
     /// Whose doing it may be where the guest is now.
     since: Since,
+    /// The pc that was told last; the guest may be elsewhere by now.
+    seen: u64,
     /// Of those that are set: what is there to follow the vectors of faults.
     guards: BTreeSet<Point>,
     /// Once they were looked for.
@@ -184,6 +186,7 @@ impl Session {
             session: self.clone(),
             turns: UNSURE,
             since: Since::Ours,
+            seen: 0,
             guards: BTreeSet::new(),
             panic_functions: None,
             elf: None,

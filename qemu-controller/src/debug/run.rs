@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::error::DebugError;
 use super::questions::Question;
 use super::until::{Stop, StopReason, Until};
+use super::waiting::Left;
 use super::wanted::{Wanted, breakpoint};
 use super::{Debugger, UNSURE, Verb};
 use crate::client::command::instant_after;
@@ -113,6 +114,7 @@ impl Debugger {
         }
         let removed = self.remove_all(pc.is_none()).await?;
         let pc = pc.or(removed).unwrap_or_default();
+        self.seen = pc;
         {
             let mut state = self.attachment.stub.state();
             (state.should_run, state.is_moving) = (false, false);
@@ -164,18 +166,19 @@ impl Debugger {
                 _ => None,
             };
             let moved = match waits {
-                Some(next) => self.leave_wait(pc, next, at, verb).await?,
-                None => Some(self.advance(motion, at, verb).await?),
+                Some(next) => match self.leave_wait(pc, next, at, verb).await? {
+                    Left::At(now) => {
+                        (leave, pc) = (now == pc, now);
+                        continue;
+                    }
+                    Left::Otherwise(moved) => moved,
+                },
+                None => self.advance(motion, at, verb).await?,
             };
             let reply = match moved {
-                Some(Moved::Stopped(reply)) => reply,
-                None => {
-                    let before = std::mem::replace(&mut pc, self.pc().await?);
-                    leave = pc == before;
-                    continue;
-                }
-                Some(Moved::DeadlinePassed) => return Ok((StopReason::DeadlinePassed, None)),
-                Some(Moved::Ended(verdict)) => return Ok((StopReason::Ended(verdict), None)),
+                Moved::Stopped(reply) => reply,
+                Moved::DeadlinePassed => return Ok((StopReason::DeadlinePassed, None)),
+                Moved::Ended(verdict) => return Ok((StopReason::Ended(verdict), None)),
             };
             if let Some((access, address)) = reply.as_ref().and_then(StopReply::watchpoint) {
                 match self.watched(wanted, access, address, at, verb).await? {

@@ -26,8 +26,7 @@ impl Debugger {
     pub async fn step_instruction(&mut self) -> Result<Stop, DebugError> {
         let at = instant_after(self.session.deadline);
         let mut verb = self.begin("step").await?;
-        let pc = self.pc().await?;
-        let waits = self.after_wait(pc).await?;
+        let waits = self.wait_to_step().await?;
         verb.is_unfinished = true;
         let motion = match waits {
             Some(next) => {

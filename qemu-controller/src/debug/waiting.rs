@@ -28,19 +28,54 @@ const ARM: [u32; 3] = [0xe320_f001, 0xe320_f002, 0xe320_f003];
 const AARCH64: [u32; 3] = [0xd503_203f, 0xd503_205f, 0xd503_207f];
 const RISC_V: [u32; 1] = [0x1050_0073];
 
+/// The longest of them, in bytes.
+const LONGEST: usize = 4;
+
+/// How an instruction that waits was left.
+pub(super) enum Left {
+    /// The core sleeps, or has gone on, and is here now.
+    At(u64),
+    /// Something else came of it.
+    Otherwise(Moved),
+}
+
 impl Debugger {
+    /// What comes after the instruction that is to be stepped over, if it is one that waits.
+    pub(super) async fn wait_to_step(&self) -> Result<Option<u64>, DebugError> {
+        // In one question where it is still where it was seen last, as it is from step to step.
+        let questions = [self.pc_question()?, Question::Memory(self.seen, LONGEST)];
+        match self.ask_all(&questions).await {
+            Ok(mut read) => {
+                let code = read.pop().unwrap_or_default();
+                let pc = self.number(questions[0], read.pop().unwrap_or_default())?;
+                match pc == self.seen {
+                    true => self.wait_in(pc, &code).await,
+                    false => self.after_wait(pc).await,
+                }
+            }
+            Err(DebugError::NoMemory { .. } | DebugError::Guarded { .. }) => {
+                self.after_wait(self.pc().await?).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What comes after the instruction here, if it is one that waits.
     pub(super) async fn after_wait(&self, pc: u64) -> Result<Option<u64>, DebugError> {
+        match self.memory(pc, LONGEST).await {
+            Ok(code) => self.wait_in(pc, &code).await,
+            // At the end of the memory, or nowhere.
+            Err(DebugError::NoMemory { .. } | DebugError::Guarded { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same by the code here.
+    async fn wait_in(&self, pc: u64, code: &[u8]) -> Result<Option<u64>, DebugError> {
         let Some(family) = self.family() else {
             return Ok(None);
         };
-        let bytes = match self.memory(pc, 4).await {
-            Ok(bytes) => bytes,
-            // At the end of the memory, or nowhere.
-            Err(DebugError::NoMemory { .. } | DebugError::Guarded { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let &[a, b, c, d] = &bytes[..] else {
+        let &[a, b, c, d] = code else {
             return Ok(None);
         };
         // Code is little-endian.
@@ -64,15 +99,14 @@ impl Debugger {
     }
 
     /// Leaves an instruction that waits, at which there is a breakpoint: the core runs without that
-    /// one until it sleeps or comes to what is `next`. `None` if it has, or is on its way; otherwise
-    /// what became of it. All other breakpoints are met meanwhile.
+    /// one until it sleeps or comes to what is `next`. All other breakpoints are met meanwhile.
     pub(super) async fn leave_wait(
         &mut self,
         pc: u64,
         next: u64,
         at: Instant,
         verb: &mut Verb,
-    ) -> Result<Option<Moved>, DebugError> {
+    ) -> Result<Left, DebugError> {
         let [here, next_one] = [pc, next].map(breakpoint);
         let is_wanted = self.attachment.stub.state().points.contains(&next_one);
         let mut questions = vec![Question::Remove(here)];
@@ -82,7 +116,7 @@ impl Debugger {
         let asleep = Instant::now() + FALLING_ASLEEP;
         let moved = self.advance(Motion::RunAlone, at.min(asleep), verb).await?;
         if let Moved::Ended(_) = moved {
-            return Ok(Some(moved));
+            return Ok(Left::Otherwise(moved));
         }
         let mut questions = vec![self.pc_question()?, Question::Insert(here)];
         if !is_wanted {
@@ -95,6 +129,9 @@ impl Debugger {
             Moved::Stopped(reply) => signal(reply) == SIGTRAP && now == next,
             Moved::Ended(_) => false,
         };
-        Ok((!is_left).then_some(moved))
+        Ok(match is_left {
+            true => Left::At(now),
+            false => Left::Otherwise(moved),
+        })
     }
 }
