@@ -6,9 +6,11 @@ use firmware_info::{Backtrace, Firmware};
 use gdb_remote::client::Reply;
 
 use super::Debugger;
+use super::attach::Place;
 use super::error::DebugError;
 use super::vectors::Family;
 use crate::cores::CoreName;
+use crate::session::Session;
 use crate::source::look::{self, Core, ReadMemory, SYSTEM};
 use crate::source::registers;
 use crate::source::report::CoreReport;
@@ -110,11 +112,6 @@ impl Debugger {
         Ok(())
     }
 
-    /// Whether a backtrace goes on from an exception to a thread's stack.
-    pub(crate) fn tells_psp(&self) -> bool {
-        self.target().register("psp").is_some()
-    }
-
     async fn core_names(&self) -> Result<Vec<CoreName>, DebugError> {
         let names = CoreName::all(&self.attachment.shared, self.session.deadline);
         Ok(names.await?)
@@ -159,6 +156,18 @@ impl Debugger {
             panicked_in: cause.panic,
         };
         Ok((firmware, core))
+    }
+}
+
+impl Session {
+    /// As [`Debugger::core_reports`], by a debugger that is gone afterwards: the guest is as it was.
+    pub(crate) async fn core_reports(&self) -> Result<Vec<CoreReport>, DebugError> {
+        let mut debugger = self.debugger().await?;
+        let reports = debugger.core_reports().await;
+        drop(debugger);
+        // Once its place is free its stub is gone, and the guest runs if it did.
+        drop(Place::take(self.inner.shared.share(), self.deadline).await);
+        reports
     }
 }
 

@@ -12,6 +12,7 @@ use crate::client::transaction::{Transaction, UNATTENDED_DEADLINE};
 use crate::cores::CoreName;
 use crate::guest::examine::{self, Examiner};
 use crate::guest::symbols::ElfFile;
+use crate::session::Session;
 
 /// More cores than are looked at.
 const MOST_CORES: usize = 64;
@@ -50,6 +51,19 @@ pub(crate) async fn look_at_cores(
         reports.push(look::look(elf, &firmware, core, memory, runtime).await);
     }
     reports
+}
+
+impl Session {
+    /// Reports of a look through the monitor, which does not tell PSP; where a thread's stack is needed
+    /// for them QEMU's stub is asked, which tells it since 8.1.
+    pub(crate) async fn with_thread_stacks(&self, cores: Vec<CoreReport>) -> Vec<CoreReport> {
+        let qemu = self.qemu_version();
+        let is_told = (qemu.major, qemu.minor) >= (8, 1);
+        match is_told && cores.iter().any(CoreReport::lacks_psp) {
+            true => self.core_reports().await.unwrap_or(cores),
+            false => cores,
+        }
+    }
 }
 
 impl ReadMemory for Examiner<'_> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use firmware_info::{Backtrace, FaultReport, Frame, Guess, SourceFrame};
+use firmware_info::{Backtrace, End, FaultReport, Frame, Guess, SourceFrame};
 use serde_json::{Value, json};
 
 use crate::cores::CoreName;
@@ -107,6 +107,16 @@ impl CoreReport {
             (None, None) => None,
         };
         found.unwrap_or(0)
+    }
+
+    /// Whether a thread's stack pointer may tell more: the frames end for want of it, or one was looked
+    /// for on the main stack alone.
+    pub(crate) fn lacks_psp(&self) -> bool {
+        let backtrace = &self.backtrace;
+        let is_looked_for =
+            |frame: &Frame| matches!(frame.guess, Some(Guess::StackScan | Guess::LostExcReturn));
+        matches!(&backtrace.end, End::UnknownRegister { register } if register == "PSP")
+            || backtrace.frames.iter().any(is_looked_for)
     }
 
     /// Of a panic the first frame of the firmware's own. The very first is the panic's handler, be it

@@ -89,16 +89,10 @@ impl Session {
         let verdict = match watch.run(at, is_held_up).await {
             Ended::By(verdict) => verdict,
             Ended::AtDeadline => {
-                // QEMU's stub tells PSP since 8.1, its monitor never.
-                let cores = match watch.debugger.tells_psp() {
-                    true => watch.debugger.core_reports().await.ok(),
-                    false => None,
-                };
                 drop(watch.debugger);
                 let mut verdict = self.run_to_end(Duration::ZERO).await;
                 if let Verdict::TimedOut(hang) = &mut verdict {
                     hang.deadline = deadline;
-                    hang.cores = cores.unwrap_or(std::mem::take(&mut hang.cores));
                 }
                 verdict
             }

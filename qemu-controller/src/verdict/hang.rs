@@ -168,7 +168,7 @@ impl Session {
             Ok((run_state, registers, cores)) => {
                 #[cfg(feature = "source")]
                 {
-                    hang.cores = cores;
+                    hang.cores = session.with_thread_stacks(cores).await;
                 }
                 #[cfg(not(feature = "source"))]
                 let () = cores;

@@ -7,7 +7,7 @@ use qemu_controller::debug::{DebugError, StopReason, Until};
 use qemu_controller::firmware_info::{Backtrace, End};
 use qemu_controller::{QemuConfig, Session, Verdict};
 
-use crate::support::{DEADLINE, image};
+use crate::support::{DEADLINE, fault, image};
 
 /// An image of firmware-info's, paused before its first instruction.
 async fn start(fixture: &str, config: QemuConfig) -> Session {
@@ -162,6 +162,36 @@ async fn another_architecture_s_file_is_no_source() {
     let session = paused(both).await.unwrap();
     let report = session.run_watched(Duration::from_secs(1), || false).await;
     assert!(report.to_string().contains("in faulty"), "{report}");
+}
+
+/// The monitor does not tell a thread's stack pointer, QEMU's stub does since 8.1. The look leaves the
+/// guest as it was.
+#[tokio::test]
+async fn what_an_exception_interrupted_on_a_thread_s_stack_is_looked_for() {
+    let session = Session::start(fault("thread").start_paused(true)).await;
+    let session = session.unwrap();
+    let version = session.qemu_version();
+    let is_told = (version.major, version.minor) >= (8, 1);
+    let verdict = session.run_to_end(Duration::from_millis(200)).await;
+    let Verdict::TimedOut(hang) = verdict else {
+        panic!("{verdict}")
+    };
+    for hang in [hang, Box::new(session.look().await)] {
+        assert!(hang.in_fault_handler(), "{hang}");
+        let said = hang.cores[0].to_string();
+        let is_there = said.contains("in_worker at /fixtures/faults/faults.c:");
+        assert_eq!(is_there, is_told, "{said}");
+        assert_eq!(said.contains("PSP is not known"), !is_told, "{said}");
+        let status = session.query_status().await.unwrap();
+        assert!(status.running, "{}", status.status);
+    }
+    session.pause().await.unwrap();
+    let _ = session.look().await;
+    assert!(!session.query_status().await.unwrap().running);
+    // One who debugs it meanwhile is not disturbed.
+    let debugger = session.debugger().await.unwrap();
+    assert!(session.look().await.in_fault_handler());
+    drop(debugger);
 }
 
 /// A loop that may wait for somebody to take what it prints tells nothing.
