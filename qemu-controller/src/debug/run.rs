@@ -157,23 +157,18 @@ impl Debugger {
         let for_faults = wanted.iter().any(Wanted::is_for_faults);
         let mut may_loop = for_faults;
         loop {
-            let motion = match leave && self.is_at_one(wanted, pc) {
-                true => Motion::Step,
-                false => Motion::Run,
-            };
-            let waits = match motion {
-                Motion::Step => self.after_wait(pc).await?,
-                _ => None,
-            };
-            let moved = match waits {
-                Some(next) => match self.leave_wait(pc, next, at, verb).await? {
-                    Left::At(now) => {
-                        (leave, pc) = (now == pc, now);
-                        continue;
-                    }
-                    Left::Otherwise(moved) => moved,
+            let (moved, is_step) = match leave && self.is_at_one(wanted, pc) {
+                false => (self.advance(Motion::Run, at, verb).await?, false),
+                true => match self.after_wait(pc).await? {
+                    None => (self.advance(Motion::Step, at, verb).await?, true),
+                    Some(next) => match self.leave_wait(pc, next, at, verb).await? {
+                        Left::At(now) => {
+                            (leave, pc) = (now == pc, now);
+                            continue;
+                        }
+                        Left::Otherwise(moved) => (moved, false),
+                    },
                 },
-                None => self.advance(motion, at, verb).await?,
             };
             let reply = match moved {
                 Moved::Stopped(reply) => reply,
@@ -188,7 +183,7 @@ impl Debugger {
                 continue;
             }
             let signal = signal(&reply);
-            if motion == Motion::Step && waits.is_none() && signal == SIGTRAP {
+            if is_step && signal == SIGTRAP {
                 if self.is_code_guard(pc) {
                     self.insert_faults(wanted).await?;
                 }
