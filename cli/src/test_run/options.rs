@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 
+use clap::error::ContextKind;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
 /// The options of a firmware's tests, as Rust's own test programs have them.
@@ -93,7 +94,11 @@ pub(super) enum Color {
 
 impl Options {
     pub(super) fn parse(words: &[OsString]) -> Result<Self, clap::Error> {
-        let mut options = Self::try_parse_from(words)?;
+        let mut options = Self::try_parse_from(words).map_err(|mut error| {
+            // Behind `--` are QEMU's arguments, not these.
+            error.remove(ContextKind::Suggested);
+            error
+        })?;
         let from_environment = || std::env::var("RUST_TEST_THREADS").ok()?.parse().ok();
         let given = options.test_threads_given.or_else(from_environment);
         options.test_threads = given.map(usize::from);

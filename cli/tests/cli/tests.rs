@@ -294,6 +294,8 @@ fn the_other_isolations_and_the_slowest() {
 fn what_is_no_option_of_a_test_program_is_refused() {
     let said = ends_with(&["--no-such-option"], 125);
     assert!(said.stderr.contains("--no-such-option"), "{}", said.stderr);
+    // Behind `--` it would be QEMU's.
+    assert!(!said.stderr.contains("use '--"), "{}", said.stderr);
     let said = ends_with(&["--test-threads", "0"], 125);
     assert!(said.stderr.contains("--test-threads"), "{}", said.stderr);
 }
