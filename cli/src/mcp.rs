@@ -200,12 +200,13 @@ struct Server {
 
 /// The calls as tools.
 fn tools() -> Vec<Tool> {
-    let tools = Call::described().into_iter().map(|call| {
+    let tools = Call::described().iter().map(|call| {
         let annotations = ToolAnnotations::new()
             .read_only(Call::only_reads(&call.name))
             .destructive(call.name == "stop" || call.name == "delete_snapshot")
             .open_world(false);
-        Tool::new(call.name, call.description, Arc::new(call.schema)).with_annotations(annotations)
+        let schema = Arc::new(call.schema.clone());
+        Tool::new(&*call.name, &*call.description, schema).with_annotations(annotations)
     });
     tools.collect()
 }

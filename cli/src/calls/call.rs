@@ -1,6 +1,7 @@
 //! What can be asked: the words, and how they are read from a client's JSON.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Args, Subcommand};
 use rmcp::schemars::JsonSchema;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::error::CallError;
+use super::place::number;
 use crate::test_run;
 
 /// The machine that is meant where none is named.
@@ -331,9 +333,54 @@ impl Request {
         };
         // As `on`: some clients name all that there could be.
         object.retain(|_, value| !value.is_null());
+        let called = object.get("call").and_then(Value::as_str);
+        let mut calls = Call::described().iter();
+        if let Some(call) = calls.find(|call| called == Some(&call.name)) {
+            let properties = &call.schema["properties"];
+            // A number has lost the zeros that bytes and texts may begin with.
+            let others = object.iter_mut();
+            for (name, value) in others.filter(|(name, _)| !matches!(&***name, "hex" | "text")) {
+                let given = value.take();
+                *value = fitted(given, &properties[name]);
+            }
+        }
         let call = serde_json::from_value(Value::Object(object))
             .map_err(|error| CallError::invalid(error.to_string()))?;
         Ok(Self { on, call })
+    }
+}
+
+/// A value as its schema wants it, where it is written otherwise: models write numbers as texts and
+/// one text in place of a list, and some clients write texts as numbers, or numbers as 4.0.
+fn fitted(value: Value, schema: &Value) -> Value {
+    let is = |kind: &str| match &schema["type"] {
+        Value::Array(kinds) => kinds.iter().any(|one| one == kind),
+        one => one == kind,
+    };
+    match value {
+        Value::Number(digits) if is("integer") => {
+            let text = digits.to_string();
+            let whole = text.strip_suffix(".0").and_then(|whole| whole.parse().ok());
+            whole.map_or(Value::Number(digits), |whole: u64| whole.into())
+        }
+        Value::Number(digits) if is("string") => digits.to_string().into(),
+        Value::String(text) if is("integer") => match number(&text) {
+            Ok(number) => number.into(),
+            Err(_) => text.into(),
+        },
+        Value::String(text) if is("boolean") => match text.parse::<bool>() {
+            Ok(is_so) => is_so.into(),
+            Err(_) => text.into(),
+        },
+        Value::String(text) if is("array") => match serde_json::from_str(&text) {
+            Ok(all @ Value::Array(_)) => fitted(all, schema),
+            _ => json!([text]),
+        },
+        Value::Array(all) if is("array") => {
+            let all = all.into_iter();
+            all.map(|one| fitted(one, &schema["items"])).collect()
+        }
+        other => other,
     }
 }
 
@@ -346,7 +393,12 @@ pub(crate) struct Described {
 
 impl Call {
     /// All calls, in their order here.
-    pub(crate) fn described() -> Vec<Described> {
+    pub(crate) fn described() -> &'static [Described] {
+        static ALL: LazyLock<Vec<Described>> = LazyLock::new(Call::describe);
+        &ALL
+    }
+
+    fn describe() -> Vec<Described> {
         // A schema stands alone: there is nothing beside it that a reference could name.
         let settings = SchemaSettings::default().with(|settings| settings.inline_subschemas = true);
         let whole = settings.into_generator().into_root_schema_for::<Self>();
@@ -432,7 +484,7 @@ mod tests {
         let names: Vec<_> = described.iter().map(|call| call.name.clone()).collect();
         assert_eq!(names, words);
         assert!(names.len() > 20, "{names:?}");
-        for call in &described {
+        for call in described {
             assert_eq!(call.schema["type"], "object", "{}", call.name);
             let text = json!(call.schema).to_string();
             assert!(!text.contains("$ref"), "{}: {text}", call.name);
@@ -453,7 +505,28 @@ mod tests {
         assert_eq!(request.unwrap(), Request { on, call });
         let absent = read(r#"{"call": "read_registers", "names": null}"#).unwrap();
         assert_eq!(absent.call, Call::ReadRegisters { names: Vec::new() });
+        for (written, meant) in [
+            (
+                r#"{"call": "read_memory", "at": 4096, "length": "0x10", "core": "1"}"#,
+                r#"{"call": "read_memory", "at": "4096", "length": 16, "core": 1}"#,
+            ),
+            (
+                r#"{"call": "run_until", "reaches": "main", "writes": "[\"a\", 16]", "bytes": 4.0, "faults": "true"}"#,
+                r#"{"call": "run_until", "reaches": ["main"], "writes": ["a", "16"], "bytes": 4, "faults": true}"#,
+            ),
+            (
+                r#"{"call": "write_register", "name": "r0", "value": 18446744073709551615}"#,
+                r#"{"call": "write_register", "name": "r0", "value": "18446744073709551615"}"#,
+            ),
+        ] {
+            assert_eq!(read(written).unwrap(), read(meant).unwrap(), "{written}");
+        }
         for text in [
+            r#"{"call": "step_instruction", "count": "many"}"#,
+            r#"{"call": "step_instruction", "count": 1.5}"#,
+            r#"{"call": "run_until", "faults": "perhaps"}"#,
+            r#"{"call": "write_memory", "at": "4096", "hex": 12}"#,
+            r#"{"call": "send", "text": 7}"#,
             r#"{"call": "status", "more": 1}"#,
             r#"{"call": "read_memory", "at": null, "length": 4}"#,
             r#"{"call": "read_memory", "at": "counter"}"#,
