@@ -15,6 +15,7 @@ use firmware_info::{Architecture, Registers};
 use gdb_remote::target::Register;
 
 use super::error::DebugError;
+use super::vectors::{is_machine_mode, level_of};
 use super::{Debugger, Verb, registers as encoding};
 
 /// The modes whose SP and LR an Arm core keeps apart: SVC, in which it starts; SYS, which is the
@@ -48,6 +49,16 @@ impl Debugger {
             Architecture::Arm if now.xpsr.is_none() => self.before_mode(now, fault, verb).await?,
             _ => Vec::new(),
         })
+    }
+
+    /// Of a RISC-V core; else it is supervisor mode.
+    pub(super) async fn is_machine_mode(&self) -> Result<bool, DebugError> {
+        Ok(is_machine_mode(self.system_register("priv").await?))
+    }
+
+    /// Of a 64 bit A profile.
+    pub(super) async fn exception_level(&self) -> Result<u64, DebugError> {
+        Ok(level_of(self.system_register("cpsr").await?))
     }
 
     async fn before_level(&self, now: &Registers) -> Result<Option<Registers>, DebugError> {

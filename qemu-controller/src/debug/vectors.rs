@@ -258,16 +258,6 @@ impl Debugger {
         Ok(())
     }
 
-    /// Of a RISC-V core; else it is supervisor mode.
-    pub(super) async fn is_machine_mode(&self) -> Result<bool, DebugError> {
-        Ok(is_machine_mode(self.system_register("priv").await?))
-    }
-
-    /// Of a 64 bit A profile.
-    pub(super) async fn exception_level(&self) -> Result<u64, DebugError> {
-        Ok(level_of(self.system_register("cpsr").await?))
-    }
-
     /// A register that this core may have.
     pub(super) async fn system_register(&self, name: &str) -> Result<Option<u64>, DebugError> {
         match self.target().register(name) {
@@ -277,13 +267,13 @@ impl Debugger {
     }
 }
 
-/// By the register `priv` of a RISC-V core.
-fn is_machine_mode(mode: Option<u64>) -> bool {
+/// By the register `priv` of a RISC-V core; else it is supervisor mode.
+pub(super) fn is_machine_mode(mode: Option<u64>) -> bool {
     mode.is_none_or(|mode| mode & 3 == 3)
 }
 
 /// The exception level, by the cpsr of a 64 bit A profile.
-fn level_of(state: Option<u64>) -> u64 {
+pub(super) fn level_of(state: Option<u64>) -> u64 {
     (state.unwrap_or(0) >> 2 & 3).max(1)
 }
 

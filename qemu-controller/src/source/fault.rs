@@ -170,7 +170,160 @@ fn instruction_text(architecture: Architecture, is_thumb: bool, bytes: &[u8]) ->
 
 #[cfg(test)]
 mod tests {
+    use firmware_info::{MemoryPieces, Registers};
+
     use super::*;
+    use crate::cores::CoreName;
+
+    /// Words at addresses of a Cortex-M, and nothing else.
+    struct Words(Vec<(u64, u32)>);
+
+    impl ReadMemory for Words {
+        async fn read(&mut self, address: u64, length: usize) -> Option<Vec<u8>> {
+            let mut bytes = Vec::new();
+            for at in (address..).step_by(4).take(length / 4) {
+                let mut known = self.0.iter();
+                let (_, word) = known.find(|(known, _)| *known == at)?;
+                bytes.extend(word.to_le_bytes());
+            }
+            Some(bytes)
+        }
+    }
+
+    /// What is said of a core that is in the handler of a fault, by the registers that tell of it.
+    async fn said(
+        image: &str,
+        registers: Registers,
+        at_fault: Option<&'static str>,
+        system: &[(&'static str, u64)],
+        memory: Vec<(u64, u32)>,
+    ) -> Option<String> {
+        let path = format!("../firmware-info/fixtures/{image}.elf");
+        let firmware = Firmware::open(path).unwrap();
+        let backtrace = firmware.backtrace(&registers, &mut MemoryPieces::default());
+        let core = Core {
+            name: CoreName::default(),
+            registers,
+            system: system.to_vec(),
+            at_fault,
+            interrupted: Vec::new(),
+            panicked_in: None,
+        };
+        let found = fault(&firmware, &core, &backtrace, true, &mut Words(memory)).await?;
+        Some(format!("{}: {}", found.exception, found.words))
+    }
+
+    #[tokio::test]
+    async fn faults_by_registers_of_any_width() {
+        const READ: &str = "a read that is forbidden or that nothing answered (load access fault)";
+        const NOTHING: &str = "an access that nothing answered (synchronous external)";
+        const HIGH: u64 = 0xffff_ffff_0000_0000;
+        type Row = (
+            &'static str,
+            &'static str,
+            &'static [(&'static str, u64)],
+            String,
+        );
+        let rows: [Row; 13] = [
+            ("riscv32", "trap", &[("mcause", 5), ("mtval", 0)], format!("trap: exception: {READ} at 0x00000000")),
+            // A 32-bit core's, as a stub for 64 bit has it.
+            ("riscv32", "trap", &[("mcause", HIGH | 5), ("mtval", 8)], format!("trap: exception: {READ} at 0x00000008")),
+            ("riscv32", "trap", &[("mcause", HIGH | 1 << 31 | 7), ("mtval", 0)], "trap: interrupt: a timer interrupt (timer)".to_owned()),
+            ("riscv64", "trap", &[("mcause", 5), ("mtval", 1 << 40)], format!("trap: exception: {READ} at 0x10000000000")),
+            // Of supervisor mode its own, where the machine's are known as well.
+            (
+                "riscv64",
+                "trap",
+                &[("mcause", 2), ("mtval", 0), ("scause", 13), ("stval", 0xffff_ffff_8000_0000)],
+                "trap: exception: a read that the page tables do not allow (load page fault) at 0xffffffff80000000".to_owned(),
+            ),
+            ("riscv64", "trap", &[("mcause", 5)], String::new()),
+            ("riscv64", "trap", &[("scause", 5)], String::new()),
+            ("arm", "data abort", &[("DFSR", HIGH | 8), ("DFAR", HIGH | 0x10)], format!("data abort: data abort: {NOTHING} at 0x00000010")),
+            ("arm", "prefetch abort", &[("IFSR", 8), ("IFAR", 0xffff_0000)], format!("prefetch abort: prefetch abort: {NOTHING} at 0xffff0000")),
+            (
+                "arm",
+                "undefined instruction",
+                &[],
+                "undefined instruction: exception: an instruction that the core does not have, or that this mode may not use (undefined instruction)".to_owned(),
+            ),
+            ("arm", "data abort", &[("DFSR", 8)], String::new()),
+            ("aarch64", "data abort", &[("ESR", 0x9600_0010), ("FAR", 1 << 39)], format!("data abort: data abort: {NOTHING} at 0x8000000000")),
+            ("aarch64", "data abort", &[("FAR", 0)], String::new()),
+        ];
+        for (image, at_fault, system, expected) in rows {
+            let registers = match image {
+                "arm" => Registers::arm([0; 16]),
+                "aarch64" => Registers::aarch64(0, 0, [0; 31]),
+                _ => Registers::riscv(0, [0; 32]),
+            };
+            let image = format!("profiles/{image}");
+            let said = said(&image, registers, Some(at_fault), system, Vec::new()).await;
+            assert_eq!(said.unwrap_or_default(), expected, "{image} {system:x?}");
+        }
+    }
+
+    /// CPUID, CFSR, HFSR and BFAR of a Cortex-M, whose other registers from CCR on are zero.
+    fn system_control([cpuid, cfsr, hfsr, bfar]: [u32; 4]) -> Vec<(u64, u32)> {
+        let mut words = vec![(CPUID, cpuid)];
+        words.extend((FAULT_REGISTERS.0..).step_by(4).take(10).map(|at| {
+            let value = match at {
+                0xe000_ed28 => cfsr,
+                0xe000_ed2c => hfsr,
+                0xe000_ed38 => bfar,
+                _ => 0,
+            };
+            (at, value)
+        }));
+        words
+    }
+
+    #[tokio::test]
+    async fn faults_of_a_cortex_m_by_what_its_memory_has() {
+        const M3: u32 = 0x410f_c231;
+        const M33: u32 = 0x411f_d210;
+        const UNKNOWN: &str =
+            "HardFault: HardFault: a fault that no register says more of (no status)";
+        let m0 = || vec![(CPUID, 0x410c_c200)];
+        let secure = [(0xe000_ede4, 8), (0xe000_ede8, 0)];
+        let rows = [
+            (
+                3,
+                system_control([M3, 0x8200, 1 << 30, 0x6000_0010]),
+                "HardFault: BusFault: a data access that nothing answered (PRECISERR) at 0x60000010; escalated",
+            ),
+            (
+                6,
+                system_control([M3, 1 << 25, 0, 0]),
+                "UsageFault: UsageFault: a division by zero (DIVBYZERO)",
+            ),
+            (3, system_control([M3, 0, 0, 0]), UNKNOWN),
+            // An Armv8-M has SFSR; where that cannot be read the rest is told.
+            (
+                7,
+                [system_control([M33, 0, 0, 0]), secure.to_vec()].concat(),
+                "SecureFault: SecureFault: ",
+            ),
+            (
+                6,
+                system_control([M33, 1 << 16, 0, 0]),
+                "UsageFault: UsageFault: an undefined instruction (UNDEFINSTR)",
+            ),
+            // An Armv6-M has no such registers; and one whose memory cannot be read.
+            (3, m0(), UNKNOWN),
+            (3, Vec::new(), UNKNOWN),
+            // SysTick.
+            (15, m0(), ""),
+        ];
+        for (exception, memory, expected) in rows {
+            let mut registers = Registers::arm([0; 16]);
+            registers.xpsr = Some(0x2100_0000 | exception);
+            let said = said("faults/faults", registers, None, &[], memory).await;
+            let said = said.unwrap_or_default();
+            assert!(said.starts_with(expected), "{exception}: {said}");
+            assert_eq!(said.is_empty(), expected.is_empty(), "{exception}: {said}");
+        }
+    }
 
     #[test]
     fn instructions_are_shown_as_a_disassembler_does() {
