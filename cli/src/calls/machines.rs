@@ -150,35 +150,39 @@ impl Machines {
                 let forked = perform::fork(&*self.of(&on)?).await?;
                 Ok(self.add(name, forked).await)
             }
-            Call::List {} => {
-                let all = self.all().clone();
-                // All at once: each that hangs takes its time.
-                let mut asked = JoinSet::new();
-                for (name, machine) in all {
-                    asked.spawn(async move { machine.status(&name).await });
-                }
-                let mut machines = Vec::new();
-                while let Some(status) = asked.join_next().await {
-                    // One that cannot be asked says nothing of the others.
-                    machines.extend(status);
-                }
-                machines.sort_by(|one, other| one.machine.cmp(&other.machine));
-                Ok(Answer::Machines { machines })
-            }
-            Call::Stop {} => {
-                let machine = self.of(&on)?;
-                let stopped = machine.session.stop().await;
-                let mut all = self.all();
-                // Another may have got the name meanwhile, from who stopped this one too.
-                if all.get(&on).is_some_and(|now| Arc::ptr_eq(now, &machine)) {
-                    all.remove(&on);
-                }
-                drop(all);
-                let stopped = stopped.map_err(|error| CallError::failed(&error))?;
-                Ok(Answer::done(format!("{on}: {stopped}")))
-            }
+            Call::List {} => Ok(self.list().await),
+            Call::Stop {} => self.stop(&on).await,
             call => perform::on(&*self.of(&on)?, &on, call).await,
         }
+    }
+
+    async fn list(&self) -> Answer {
+        let all = self.all().clone();
+        // All at once: each that hangs takes its time.
+        let mut asked = JoinSet::new();
+        for (name, machine) in all {
+            asked.spawn(async move { machine.status(&name).await });
+        }
+        let mut machines = Vec::new();
+        while let Some(status) = asked.join_next().await {
+            // One that cannot be asked says nothing of the others.
+            machines.extend(status);
+        }
+        machines.sort_by(|one, other| one.machine.cmp(&other.machine));
+        Answer::Machines { machines }
+    }
+
+    async fn stop(&self, name: &str) -> Result<Answer, CallError> {
+        let machine = self.of(name)?;
+        let stopped = machine.session.stop().await;
+        let mut all = self.all();
+        // Another may have got the name meanwhile, from who stopped this one too.
+        if all.get(name).is_some_and(|now| Arc::ptr_eq(now, &machine)) {
+            all.remove(name);
+        }
+        drop(all);
+        let stopped = stopped.map_err(|error| CallError::failed(&error))?;
+        Ok(Answer::done(format!("{name}: {stopped}")))
     }
 
     /// A name for a new machine, if it can have it.

@@ -67,16 +67,12 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
     let wait = deadline(&call)?;
     match call {
         Call::Status {} => Ok(Answer::Status(machine.status(name).await)),
-        Call::Pause {} => {
-            session.pause().await?;
-            Ok(Answer::Status(machine.status(name).await))
-        }
-        Call::Resume {} => {
-            session.resume().await?;
-            Ok(Answer::Status(machine.status(name).await))
-        }
-        Call::Reset {} => {
-            session.reset().await?;
+        Call::Pause {} | Call::Resume {} | Call::Reset {} => {
+            match call {
+                Call::Pause {} => session.pause().await?,
+                Call::Resume {} => session.resume().await?,
+                _ => session.reset().await?,
+            }
             Ok(Answer::Status(machine.status(name).await))
         }
         Call::RunUntil { .. } => run_until(machine, &call, wait).await,
@@ -102,19 +98,7 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
                 .await?;
             Ok(Answer::done(format!("{name} is {value:#x}")))
         }
-        Call::ReadMemory { at, length, core } => {
-            bounded("length", length, MEMORY)?;
-            let address = address(session, &at)?;
-            let core = match core {
-                Some(core) => core,
-                None => machine.current_core().await?,
-            };
-            let bytes = session.with_core(core).read_memory(address, length).await?;
-            Ok(Answer::Memory {
-                address: hex(address),
-                hex: digits(&bytes),
-            })
-        }
+        Call::ReadMemory { at, length, core } => read_memory(machine, &at, length, core).await,
         Call::WriteMemory { at, hex: text } => {
             let bytes = bytes(&text)?;
             bounded("the number of bytes", bytes.len() as u64, MEMORY)?;
@@ -138,20 +122,7 @@ pub(crate) async fn on(machine: &Machine, name: &str, call: Call) -> Result<Answ
             Ok(Answer::cores(&reports))
         }
         Call::SelectCore { core } => select_core(machine, core).await,
-        Call::SaveSnapshot { name, overwrite } => {
-            let session = session.with_deadline(STATE);
-            let save = session.save_snapshot(&name);
-            let lost = match overwrite {
-                true => save.overwrite().await?,
-                false => save.await?,
-            };
-            let lost: Vec<_> = lost.iter().map(ToString::to_string).collect();
-            let saved = format!("{name} is saved");
-            Ok(Answer::done(match &lost[..] {
-                [] => saved,
-                lost => format!("{saved}; a load does not bring back {}", lost.join(", ")),
-            }))
-        }
+        Call::SaveSnapshot { name, overwrite } => save_snapshot(machine, &name, overwrite).await,
         Call::LoadSnapshot { name } => {
             session
                 .with_deadline(STATE)
@@ -289,6 +260,46 @@ async fn read_registers(machine: &Machine, names: &[String]) -> Result<Answer, C
         registers.push(Register { name, value });
     }
     Ok(Answer::Registers { registers })
+}
+
+/// As a core sees it; as the current one where none is named.
+async fn read_memory(
+    machine: &Machine,
+    at: &str,
+    length: u64,
+    core: Option<usize>,
+) -> Result<Answer, CallError> {
+    bounded("length", length, MEMORY)?;
+    let address = address(&machine.session, at)?;
+    let core = match core {
+        Some(core) => core,
+        None => machine.current_core().await?,
+    };
+    let session = machine.session.with_core(core);
+    let bytes = session.read_memory(address, length).await?;
+    Ok(Answer::Memory {
+        address: hex(address),
+        hex: digits(&bytes),
+    })
+}
+
+async fn save_snapshot(
+    machine: &Machine,
+    name: &str,
+    overwrite: bool,
+) -> Result<Answer, CallError> {
+    let session = machine.session.with_deadline(STATE);
+    let save = session.save_snapshot(name);
+    let lost = match overwrite {
+        true => save.overwrite().await?,
+        false => save.await?,
+    };
+    let lost: Vec<_> = lost.iter().map(ToString::to_string).collect();
+    let saved = format!("{name} is saved");
+    Ok(Answer::done(match &lost[..] {
+        [] => saved,
+        lost => format!("{saved}; a load does not bring back {}", lost.join(", ")),
+    }))
 }
 
 async fn select_core(machine: &Machine, core: usize) -> Result<Answer, CallError> {

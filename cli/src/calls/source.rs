@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
+use qemu_controller::firmware_info::Firmware;
+
 use super::answer::{Answer, SourceLine};
 use super::error::{CallError, CallErrorKind};
 use super::machine::Machine;
@@ -35,7 +37,7 @@ pub(crate) async fn around(
         .rsplit_once(':')
         .and_then(|(file, line)| Some((file.to_owned(), line.parse().ok()?)));
     let place = match named {
-        Some(named) => SourcePlace::Line(named),
+        Some((file, line)) => SourcePlace::Line(file, line),
         None => SourcePlace::Address(address(&machine.session, at)?),
     };
     let policy = Policy {
@@ -43,49 +45,19 @@ pub(crate) async fn around(
         ..policy.clone()
     };
     let reading = move || {
-        let (file, line): (String, u32) = match place {
-            SourcePlace::Line((file, line)) => {
-                let all = firmware
-                    .code_lines()
-                    .map_err(|error| CallError::failed(&error))?;
-                // Whoever asks may leave out the folders.
-                let is_it = |known: &str| !file.is_empty() && Path::new(known).ends_with(&file);
-                let known = all.iter().find(|code| is_it(&code.file));
-                let known = known.ok_or_else(|| {
-                    CallError::invalid(format!(
-                        "the firmware's debug information names no file {file:?}"
-                    ))
-                })?;
-                (known.file.to_string(), line)
-            }
-            SourcePlace::Address(address) => {
-                let frames = firmware
-                    .source_frames(address)
-                    .map_err(|error| CallError::failed(&error))?;
-                let location = frames.into_iter().find_map(|frame| frame.location);
-                let location = location.ok_or_else(|| {
-                    CallError::invalid(format!(
-                        "the debug information has no line for {address:#x}"
-                    ))
-                })?;
-                (location.file.to_string(), location.line)
-            }
-        };
-        let lines = read(&find(&policy, &file)?, &file)?;
+        let (file, line) = place.located(&firmware)?;
+        let text = read(&find(&policy, &file)?, &file)?;
         let first = line.saturating_sub(count / 2).max(1);
-        let shown = lines
-            .lines()
-            .enumerate()
-            .skip(first as usize - 1)
-            .take(count as usize);
+        let shown = text.lines().enumerate();
+        let shown = shown.skip(first as usize - 1).take(count as usize);
         let shown = shown.map(|(index, text)| SourceLine {
             line: index as u64 + 1,
             text: text.chars().take(LINE).collect(),
         });
         Ok(Answer::Source {
-            file,
             at: line,
             lines: shown.collect(),
+            file,
         })
     };
     let read = tokio::task::spawn_blocking(reading).await;
@@ -93,8 +65,39 @@ pub(crate) async fn around(
 }
 
 enum SourcePlace {
-    Line((String, u32)),
+    Line(String, u32),
     Address(u64),
+}
+
+impl SourcePlace {
+    /// The file as the debug information names it, and the line.
+    fn located(self, firmware: &Firmware) -> Result<(String, u32), CallError> {
+        match self {
+            Self::Line(file, line) => {
+                let all = firmware.code_lines();
+                let all = all.map_err(|error| CallError::failed(&error))?;
+                // Whoever asks may leave out the folders.
+                let is_it = |known: &str| !file.is_empty() && Path::new(known).ends_with(&file);
+                let known = all.iter().find(|code| is_it(&code.file));
+                let known = known.ok_or_else(|| {
+                    let message =
+                        format!("the firmware's debug information names no file {file:?}");
+                    CallError::invalid(message)
+                })?;
+                Ok((known.file.to_string(), line))
+            }
+            Self::Address(address) => {
+                let frames = firmware.source_frames(address);
+                let frames = frames.map_err(|error| CallError::failed(&error))?;
+                let location = frames.into_iter().find_map(|frame| frame.location);
+                let location = location.ok_or_else(|| {
+                    let message = format!("the debug information has no line for {address:#x}");
+                    CallError::invalid(message)
+                })?;
+                Ok((location.file.to_string(), location.line))
+            }
+        }
+    }
 }
 
 /// Where a file is that the compiler knew by this path: there, or under the longest end of its path
