@@ -74,13 +74,18 @@ impl Family {
         match self {
             Self::CortexM => &["xpsr"],
             Self::Arm => &["cpsr"],
-            Self::Aarch64 => &["cpsr", "ESR_EL1", "ESR_EL2", "ESR_EL3"],
-            Self::RiscV => &["priv", "mcause", "scause"],
+            Self::Aarch64 => &[
+                "cpsr", "ESR_EL1", "ESR_EL2", "ESR_EL3", "VBAR", "VBAR_EL1", "VBAR_EL2", "VBAR_EL3",
+            ],
+            Self::RiscV => &[
+                "priv", "mcause", "scause", "mtvec", "stvec", "mtval", "stval",
+            ],
         }
     }
 
     /// The fault that a core has taken which is at the first instruction of a handler, by the values
-    /// of these registers and how many bits they have.
+    /// of these registers and how many bits they have. Before a firmware sets its vectors they are at
+    /// 0, and a jump through a null pointer comes there later with what an earlier exception left.
     fn fault(self, pc: u64, register: impl Fn(&str) -> Option<(u64, u32)>) -> Option<Fault> {
         let value = |name: &str| register(name).map(|(value, _)| value);
         match self {
@@ -88,12 +93,27 @@ impl Family {
             Self::Arm => arm_fault(pc >> 2 & 7, value("cpsr")? & 0x1f),
             Self::Aarch64 => {
                 let level = level_of(value("cpsr"));
+                let base = value(&format!("VBAR_EL{level}"));
+                let base = base.or_else(|| value("VBAR").filter(|_| level == 1));
+                if base.is_some_and(|base| pc & !0x7ff != base & !0x7ff) {
+                    return None;
+                }
                 let class = value(&format!("ESR_EL{level}")).unwrap_or(0) >> 26 & 0x3f;
                 aarch64_fault(pc & 0x180 == 0x180, class)
             }
             Self::RiscV => {
-                let is_machine = is_machine_mode(value("priv"));
-                let (cause, bits) = register(if is_machine { "mcause" } else { "scause" })?;
+                let [cause, base, address] = match is_machine_mode(value("priv")) {
+                    true => ["mcause", "mtvec", "mtval"],
+                    false => ["scause", "stvec", "stval"],
+                };
+                if value(base).is_some_and(|base| base & !3 != pc) {
+                    return None;
+                }
+                let (cause, bits) = register(cause)?;
+                // After a reset all are 0; a misaligned jump has its target.
+                if cause == 0 && value(address) == Some(0) {
+                    return None;
+                }
                 let highest = cause.checked_shr(bits.wrapping_sub(1)).unwrap_or(0);
                 riscv_fault(cause, highest & 1 == 1)
             }
@@ -328,6 +348,8 @@ fn aarch64_fault(is_serror: bool, class: u64) -> Option<Fault> {
         0x22 => "misaligned PC",
         0x24 | 0x25 => "data abort",
         0x26 => "misaligned SP",
+        // What a compiler's trap and an abort of Rust are.
+        0x3c => "breakpoint instruction",
         _ => return None,
     };
     Some(Fault {
@@ -337,7 +359,7 @@ fn aarch64_fault(is_serror: bool, class: u64) -> Option<Fault> {
 }
 
 fn riscv_fault(cause: u64, is_interrupt: bool) -> Option<Fault> {
-    let is_fault = !is_interrupt && matches!(cause, 0..=2 | 4..=7 | 12 | 13 | 15);
+    let is_fault = !is_interrupt && matches!(cause, 0..=7 | 12 | 13 | 15);
     let words = is_fault.then(|| firmware_info::riscv_trap(cause, 0, 64))?;
     Some(Fault {
         number: cause,
@@ -422,7 +444,7 @@ mod tests {
                 &[("cpsr", 0x3c5, 32), ("ESR_EL1", 0xbf00_0002, 64)],
                 Some((0x2f, "SError")),
             ),
-            // svc, brk
+            // svc
             (
                 Family::Aarch64,
                 0x200,
@@ -433,7 +455,31 @@ mod tests {
                 Family::Aarch64,
                 0x200,
                 &[("cpsr", 0x3c5, 32), ("ESR_EL1", 0xf200_0000, 64)],
+                Some((0x3c, "breakpoint instruction")),
+            ),
+            // Where a null pointer leads to, with vectors that are elsewhere, and with those of EL1
+            // there.
+            (
+                Family::Aarch64,
+                0,
+                &[("cpsr", 0x3c5, 32), ("VBAR_EL1", 0x4008_0800, 64)],
                 None,
+            ),
+            (
+                Family::Aarch64,
+                0,
+                &[("cpsr", 0x3c5, 32), ("VBAR", 0x4008_0800, 64)],
+                None,
+            ),
+            (
+                Family::Aarch64,
+                0x200,
+                &[
+                    ("cpsr", 0x3c5, 32),
+                    ("VBAR", 0, 64),
+                    ("VBAR_EL2", 0x800, 64),
+                ],
+                Some((0, "undefined instruction")),
             ),
             (
                 Family::RiscV,
@@ -464,14 +510,38 @@ mod tests {
             (Family::RiscV, 0, &[("mcause", SIGN_EXTENDED, 64)], None),
             (Family::RiscV, 0, &[("mcause", 1 << 63 | 5, 64)], None),
             (Family::RiscV, 0, &[("mcause", 5 | 1 << 31, 32)], None),
-            // ebreak and ecall, for semihosting and an operating system.
-            (Family::RiscV, 0, &[("mcause", 3, 64)], None),
+            // ecall, for an operating system.
+            (
+                Family::RiscV,
+                0,
+                &[("mcause", 3, 64)],
+                Some((3, "breakpoint")),
+            ),
             (Family::RiscV, 0, &[("mcause", 11, 64)], None),
             (
                 Family::RiscV,
                 0,
                 &[("priv", 1, 64), ("mcause", 5, 64)],
                 None,
+            ),
+            // The same with a null pointer, after a reset and later.
+            (
+                Family::RiscV,
+                0,
+                &[("mcause", 0, 64), ("mtvec", 0, 64), ("mtval", 0, 64)],
+                None,
+            ),
+            (
+                Family::RiscV,
+                0,
+                &[("mcause", 5, 64), ("mtvec", 0x8000_0100, 64)],
+                None,
+            ),
+            (
+                Family::RiscV,
+                0x100,
+                &[("mcause", 0, 64), ("mtvec", 0x101, 64), ("mtval", 2, 64)],
+                Some((0, "instruction address misaligned")),
             ),
             // Widths that no register has.
             (

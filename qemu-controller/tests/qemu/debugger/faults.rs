@@ -177,6 +177,10 @@ async fn vectors_that_the_firmware_sets_later_are_followed() {
     let mut in_handler = vec![0x0000_0297, 0x0402_8293, 0x3052_9073, 0x0000_0073];
     in_handler.resize(16, 0);
     in_handler.push(0x0000_2023);
+    // The same with jr zero: where the vectors were after the reset is where a null pointer leads to.
+    let mut null = vec![0x0000_0297, 0x0402_8293, 0x3052_9073, 0x0000_0067];
+    null.resize(16, 0);
+    null.push(0x0000_006f);
     let folder = tempfile::tempdir().unwrap();
     for (board, machine, from, code, expected) in [
         (
@@ -192,6 +196,13 @@ async fn vectors_that_the_firmware_sets_later_are_followed() {
             0x8000_0000,
             in_handler,
             ("store access fault", 7, 0x40),
+        ),
+        (
+            &BOARDS[2],
+            243,
+            0x8000_0000,
+            null,
+            ("instruction access fault", 1, 0x40),
         ),
         (
             &BOARDS[0],
