@@ -3,6 +3,10 @@
 /// A text without the sequences that colour it (`ESC [ … m`), as defmt's log format makes
 /// them, and Unity.
 #[must_use]
+#[cfg_attr(
+    not(feature = "defmt"),
+    expect(unreachable_pub, reason = "the module `defmt` exports it")
+)]
 pub fn without_colours(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let mut plain = parts.next().unwrap_or_default().to_owned();

@@ -52,6 +52,15 @@ impl Session {
     /// The guest stops for some milliseconds before it runs, and for one at each fault; its own
     /// time stands still meanwhile. Where there can be no debugger
     /// ([`DebugError`](crate::debug::DebugError)) it is `run_to_end` alone.
+    ///
+    /// ```no_run
+    /// # async fn example(session: qemu_controller::Session) {
+    /// // Nobody takes the firmware's output but this program, which always does.
+    /// let report = session.run_watched(std::time::Duration::from_secs(10), || false).await;
+    /// println!("{report}");
+    /// assert!(report.verdict.success());
+    /// # }
+    /// ```
     pub async fn run_watched(
         &self,
         deadline: Duration,

@@ -7,7 +7,8 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let firmware = "target/thumbv7m-none-eabi/debug/deps/tests-0123";
-//! let tests = embedded_tests(firmware)?.expect("it is a test binary");
+//! let mut tests = embedded_tests(firmware)?.expect("it is a test binary");
+//! tests.retain(|test| !test.ignored);
 //! let config = QemuConfig::default().firmware(firmware);
 //! let results = TestRun::new(config).run(&tests, |_| {}).await?;
 //! for (test, result) in tests.iter().zip(&results) {

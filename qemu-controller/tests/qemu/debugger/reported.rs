@@ -85,7 +85,7 @@ async fn a_step_out_of_an_interrupt_ends_where_it_came_from() {
     // adds r0, #1; b to it
     let (_session, mut debugger) = prepared(&[0x3001, 0xe7fd], &[]).await;
     for _ in 0..5 {
-        interrupt(&mut debugger, 1_000_000, true).await;
+        interrupt(&mut debugger, 4_000_000, true).await;
         let stop = run(&mut debugger, Until::reaches(HANDLER)).await;
         assert!(matches!(stop.reason, StopReason::Reached { .. }), "{stop}");
         assert_eq!(step(&mut debugger).await, HANDLER + 2);
