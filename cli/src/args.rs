@@ -236,7 +236,7 @@ Exit status:
   0                its tests passed; --expect: it printed what was expected
   1                --expect: it ended with status 0, but before it printed that
   101              one of its tests failed
-  120              it asked for a reset (--reboot lets it)
+  120              it asked for a reset, or its watchdog expired (--reboot lets it)
   121              it told QEMU that it panicked, or stayed in a panic (--on-fault)
   124              --timeout passed
   125              QEMU or qemu-controller failed, which says nothing of the firmware

@@ -8,6 +8,8 @@ use qmp_proto::commands::{Quit, ShutdownCause, ShutdownEvent, SystemReset, Typed
 pub(crate) struct History {
     /// The SHUTDOWN that the guest has not come back from.
     pub(crate) shutdown: Option<ShutdownEvent>,
+    /// Its watchdog has expired since it last came back.
+    pub(crate) watchdog: bool,
     /// How often the guest reset itself.
     pub(crate) guest_resets: u64,
     /// This session sent `quit` …
@@ -22,9 +24,10 @@ impl History {
             TypedEvent::Shutdown(shutdown) => self.shutdown = Some(shutdown.clone()),
             // A machine that stayed was brought back by a reset or a snapshot: its next end is
             // another one.
-            TypedEvent::Resume => self.shutdown = None,
+            TypedEvent::Resume => (self.shutdown, self.watchdog) = (None, false),
+            TypedEvent::Watchdog(_) => self.watchdog = true,
             TypedEvent::Reset(reset) => {
-                self.shutdown = None;
+                (self.shutdown, self.watchdog) = (None, false);
                 self.guest_resets += u64::from(reset.guest);
                 self.reset &= reset.reason != ShutdownCause::HostQmpSystemReset;
             }
@@ -71,6 +74,21 @@ mod tests {
         );
         note(&mut history, "RESUME", json!({}));
         assert!(history.shutdown.is_none());
+    }
+
+    #[test]
+    fn a_watchdog_counts_until_the_machine_runs_again() {
+        let reset = json!({ "guest": true, "reason": "guest-reset" });
+        for (event, data, expected) in [
+            ("SHUTDOWN", reset.clone(), true),
+            ("RESET", reset, false),
+            ("RESUME", json!({}), false),
+        ] {
+            let mut history = History::default();
+            note(&mut history, "WATCHDOG", json!({ "action": "reset" }));
+            note(&mut history, event, data);
+            assert_eq!(history.watchdog, expected, "{event}");
+        }
     }
 
     #[test]

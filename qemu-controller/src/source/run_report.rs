@@ -50,7 +50,10 @@ impl RunReport {
             .cause
             .as_ref()
             .is_some_and(|core| core.panicked_in.is_none());
-        let is_exit = matches!(self.verdict, Verdict::Exited { .. } | Verdict::Reset);
+        let is_exit = matches!(
+            self.verdict,
+            Verdict::Exited { .. } | Verdict::Reset | Verdict::Watchdog
+        );
         (fault && is_exit).then_some("the last fault before that, which it may have handled:")
     }
 

@@ -28,7 +28,7 @@ pub use report::VerdictReport;
 /// |---|---|
 /// | [`Exited`](Self::Exited) | the firmware's own status |
 /// | [`ShutDown`](Self::ShutDown) | 0 |
-/// | [`Reset`](Self::Reset), [`ResetOrTripleFault`](Self::ResetOrTripleFault) | 120 |
+/// | [`Reset`](Self::Reset), [`ResetOrTripleFault`](Self::ResetOrTripleFault), [`Watchdog`](Self::Watchdog) | 120 |
 /// | [`Panicked`](Self::Panicked) | 121 |
 /// | [`Stopped`](Self::Stopped) | 122 |
 /// | [`TimedOut`](Self::TimedOut) | 124, as of `timeout(1)` |
@@ -56,6 +56,10 @@ pub enum Verdict {
     /// The same of an x86 guest, whose triple faults QEMU reports as resets, where its log was
     /// somebody else's (`-d`, `-trace`, coverage), or an accelerator such as KVM has none.
     ResetOrTripleFault,
+    /// The board's watchdog expired and did what QEMU has it do: as a rule a reset, of a machine that
+    /// is configured not to reboot. Of a watchdog of which QEMU sends no event it is
+    /// [`Reset`](Self::Reset).
+    Watchdog,
     /// An x86 core could enter no handler, not even that of a double fault, and the machine is
     /// configured not to reboot.
     TripleFault,
@@ -108,6 +112,8 @@ pub(crate) struct RunFacts {
     /// … which is then in this state.
     pub(crate) final_state: Option<RunState>,
     pub(crate) shutdown: Option<ShutdownEvent>,
+    /// The watchdog expired before it.
+    pub(crate) watchdog: bool,
     /// This session asked QEMU to end, by command …
     pub(crate) asked: bool,
     /// … or by signal.
@@ -169,6 +175,7 @@ impl Verdict {
             .and_then(|code| u8::try_from(code).ok())
             .filter(|&code| code != 0);
         match &shutdown.reason {
+            _ if facts.watchdog && shutdown.guest => Self::Watchdog,
             ShutdownCause::GuestReset => match facts.triple_fault {
                 Some(true) => Self::TripleFault,
                 Some(false) => Self::Reset,
@@ -224,7 +231,7 @@ impl Verdict {
         match self {
             Self::Exited { status } => *status,
             Self::ShutDown => 0,
-            Self::Reset | Self::ResetOrTripleFault => 120,
+            Self::Reset | Self::ResetOrTripleFault | Self::Watchdog => 120,
             Self::Panicked => 121,
             Self::Stopped => 122,
             Self::TimedOut(_) => 124,
@@ -252,6 +259,7 @@ impl Verdict {
             Self::Exited { .. } => "exited",
             Self::ShutDown => "shut-down",
             Self::Reset | Self::ResetOrTripleFault => "reset",
+            Self::Watchdog => "watchdog",
             Self::TripleFault => "triple-fault",
             Self::Panicked => "panicked",
             Self::LockedUp { .. } => "locked-up",
@@ -287,6 +295,7 @@ impl fmt::Display for Verdict {
                 "the firmware asked for a reset, or took a triple fault: {}",
                 triple_fault::ALIKE
             ),
+            Self::Watchdog => f.write_str("the watchdog expired, and ended the run"),
             Self::TripleFault => f.write_str(
                 "the core took a triple fault: it could enter no handler, not even that of a \
                  double fault; QEMU's log (-d int) has the exceptions before it",

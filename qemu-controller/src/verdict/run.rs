@@ -168,6 +168,7 @@ impl Session {
             final_state: None,
             asked: history.asked_to_end(),
             shutdown: history.shutdown,
+            watchdog: history.watchdog,
             signalled: process
                 .as_ref()
                 .is_some_and(|process| process.was_signalled()),

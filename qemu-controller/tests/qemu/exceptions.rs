@@ -138,6 +138,34 @@ async fn an_avr_that_leaves_its_flash_is_no_failure_of_qemu() {
     );
 }
 
+/// Whose reset it was, QEMU says before it.
+#[tokio::test]
+async fn a_watchdog_is_no_reset_that_the_guest_asked_for() {
+    // ldr r0, =0x40008000; movs r1, #100; str r1, [r0]; movs r1, #3; str r1, [r0, #8]; b .
+    let code = [
+        0x4803_u16, 0x2164, 0x6001, 0x2103, 0x6081, 0xe7fe, 0xbf00, 0xbf00, 0x8000, 0x4000,
+    ];
+    let words = [0x2000_1000_u32, 9].map(u32::to_le_bytes).concat();
+    let bytes = [words, code.map(u16::to_le_bytes).concat()].concat();
+    let kind = ElfKind {
+        machine: 40,
+        flags: 0x0500_0200,
+        big_endian: false,
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), elf(kind, 9, &[(0, &bytes)])).unwrap();
+    let config = QemuConfig::default()
+        .machine("mps2-an385")
+        .firmware(file.path())
+        .start_paused(true)
+        .no_reboot(true)
+        .start_deadline(DEADLINE);
+    let session = Session::start(config).await.unwrap();
+    let verdict = session.run_to_end(DEADLINE).await;
+    let said = (verdict.name(), verdict.exit_code());
+    assert_eq!(said, ("watchdog", 120), "{verdict}");
+}
+
 /// A command that is in flight as QEMU 7.2 and 10.0 exit can hold them up for good: one run in five
 /// here, where the session asks for the run state as the SH-4 resets itself.
 #[tokio::test]
