@@ -10,6 +10,12 @@ use crate::debug::{Debugger, Registers};
 /// How long after a fault, and how often, it is looked whether the core still does the same.
 pub(crate) const SAMPLE: Duration = Duration::from_millis(50);
 
+/// So many faults, each of the handler of the one before, have no end.
+const ENDLESS: u32 = 20;
+
+/// A stack that has grown by more than this is another one.
+const FAR: u32 = 64 * 1024;
+
 /// So many samples must be the same.
 const SAME: u32 = 3;
 
@@ -22,6 +28,8 @@ pub(crate) struct Staying {
     sampled: Instant,
     /// It has executed a return from an exception since.
     has_returned: bool,
+    /// How many faults before this one had a handler that took the next.
+    nested: u32,
     /// The stack pointer as it panicked; a function that has returned is above it.
     panicked_at: Option<u64>,
 }
@@ -46,6 +54,29 @@ impl Trouble {
             staying.has_returned = true;
         }
         is_one
+    }
+
+    /// Whether the fault that this core has just taken is one of the handler of the last: that one is
+    /// why, and this is noted there.
+    pub(crate) fn nests(&mut self, core: usize, now: Option<&Registers>, fault: &str) -> bool {
+        let (Some(staying), Some(report), Some(now)) = (&mut self.staying, &mut self.report, now)
+        else {
+            return false;
+        };
+        let nests = report.core.number == core && staying.is_of_its_handler(now);
+        if let Some(known) = report.fault.as_mut().filter(|_| nests) {
+            let words = || format!("its handler has taken a fault itself: {fault}");
+            known.words.escalation.get_or_insert_with(words);
+            staying.at_first = Some(now.clone());
+            staying.nested += 1;
+        }
+        nests
+    }
+
+    /// Whether its handlers take faults without an end.
+    pub(crate) fn is_endless(&self) -> bool {
+        let staying = self.staying.as_ref();
+        staying.is_some_and(|staying| staying.nested >= ENDLESS)
     }
 
     /// Whether it is time to look at a core that took the same fault again; not at each of a
@@ -95,7 +126,21 @@ impl Staying {
             same: 0,
             sampled: Instant::now(),
             has_returned: false,
+            nested: 0,
         }
+    }
+
+    /// Whether a fault that a core has just taken is one of this one's handler: it has not returned,
+    /// and its stack has grown. A Cortex-M locks up instead.
+    fn is_of_its_handler(&self, now: &Registers) -> bool {
+        if self.has_returned || self.panicked_at.is_some() || is_in_handler(now).is_some() {
+            return false;
+        }
+        let before = self.at_first.as_ref().and_then(|before| before.get("sp"));
+        before.zip(now.get("sp")).is_some_and(|(before, now)| {
+            // Of 32 bit, it may have come by 0.
+            (1..=FAR).contains(&(before.wrapping_sub(now) as u32))
+        })
     }
 
     /// Whether it is where it was at first, with the same registers: a function that is a loop of a

@@ -278,6 +278,12 @@ impl<W: Witness> Watch<'_, W> {
                 StopReason::Faulted { fault, .. } => {
                     let fault = Some(fault.name);
                     self.look(Cause { fault, panic: None }).await;
+                    if self.trouble.is_endless()
+                        && !is_held_up()
+                        && let Some(verdict) = self.verdict().await
+                    {
+                        return Ended::By(verdict);
+                    }
                 }
                 StopReason::Panicked { function, .. } => {
                     let panic = Some(function);
@@ -354,6 +360,13 @@ impl<W: Witness> Watch<'_, W> {
             self.trouble.returns = Some(self.debugger.exception_returns().await);
         }
         let at_first = self.debugger.read_registers().await.ok();
+        if let Some(fault) = cause.fault
+            && self
+                .trouble
+                .nests(self.debugger.current_core(), at_first.as_ref(), fault)
+        {
+            return;
+        }
         self.trouble.staying = Some(Staying::new(at_first, cause.panic.is_some()));
         self.panic_has_faulted = false;
         self.looks += 1;

@@ -229,6 +229,36 @@ async fn vectors_that_the_firmware_sets_later_are_followed() {
     }
 }
 
+/// Each fault of the handler grows the stack, and none is like the one before. It is the first that
+/// is told.
+#[tokio::test]
+async fn a_handler_that_faults_for_ever_is_named_by_the_fault_that_it_is_for() {
+    // auipc t0, 0; addi t0, t0, 0x40; csrw mtvec, t0; auipc sp, 0x10; an illegal instruction; at 0x40
+    // addi sp, sp, -16; sw x0, 0(x0); j .
+    let mut code = vec![0x0000_0297_u32, 0x0402_8293, 0x3052_9073, 0x0001_0117];
+    code.resize(16, 0);
+    code.extend([0xff01_0113, 0x0000_2023, 0x0000_006f]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nested.elf");
+    std::fs::write(&path, elf(243, 0x8000_0000, &code)).unwrap();
+    let config = board_config(&BOARDS[2]).firmware(path);
+    let config = config.with_spec(|spec| spec.without_firmware_checks());
+    let session = Session::start(config).await.unwrap();
+    let report = session.run_watched(DEADLINE, || false).await;
+    let Verdict::Faulted(core) = &report.verdict else {
+        panic!("{report}")
+    };
+    let fault = core.fault.as_ref().unwrap();
+    let culprit = &core.backtrace.frames[fault.culprit.unwrap()];
+    assert_eq!(
+        (fault.words.causes[0].name, culprit.pc),
+        ("illegal instruction", 0x8000_0010),
+        "{report}"
+    );
+    let nested = "its handler has taken a fault itself: store access fault";
+    assert_eq!(fault.words.escalation.as_deref(), Some(nested), "{report}");
+}
+
 #[tokio::test]
 async fn where_faults_go_on_other_architectures_is_not_known() {
     let config = QemuConfig::default()
