@@ -117,7 +117,7 @@ impl Editor {
                     ("request", text("launch")),
                     (
                         "targetCreateCommands",
-                        list(&[format!("target create '{}'", elf(folder))]),
+                        list(&[format!("target create {}", lldb_word(&elf(folder)))]),
                     ),
                     (
                         "processCreateCommands",
@@ -228,6 +228,31 @@ fn text(text: &str) -> CstInputValue {
     CstInputValue::String(text.to_owned())
 }
 
+/// One word of a command of LLDB's, which knows no escapes between single quotes.
+fn lldb_word(text: &str) -> String {
+    match text.contains('\'') {
+        true => format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")),
+        false => format!("'{text}'"),
+    }
+}
+
 fn list(texts: &[String]) -> CstInputValue {
     CstInputValue::Array(texts.iter().map(|line| text(line)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lldb_word;
+
+    #[test]
+    fn a_path_is_one_word_of_lldb_s() {
+        for (path, word) in [
+            ("/src/a b/x.elf", "'/src/a b/x.elf'"),
+            (r#"/src/a "b"/x.elf"#, r#"'/src/a "b"/x.elf'"#),
+            ("/home/o'brien/x.elf", r#""/home/o'brien/x.elf""#),
+            (r#"/o'"\/x.elf"#, r#""/o'\"\\/x.elf""#),
+        ] {
+            assert_eq!(lldb_word(path), word);
+        }
+    }
 }
