@@ -52,9 +52,11 @@ use std::time::Duration;
 use gdb_remote::client::Reply;
 use gdb_remote::handshake::StubIdentity;
 use gdb_remote::target::Target;
+use tokio::time::timeout;
 use tracing::Instrument as _;
 
 use crate::client::transaction::Turn;
+use crate::error::CommandError;
 use crate::guest::memory::Location;
 use crate::guest::symbols::ElfFile;
 use crate::session::Session;
@@ -80,6 +82,9 @@ pub(crate) use vectors::fault_called;
 
 /// How long each step of cleaning up may take after the caller has gone.
 const UNATTENDED: Duration = Duration::from_secs(30);
+
+/// How long after its stub's stream a QEMU that has ended may take to be known as such.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Stands for 'not known': the count of turns never comes so far.
 const UNSURE: u64 = u64::MAX;
@@ -414,7 +419,25 @@ impl Debugger {
         send: impl FnOnce(&mut gdb_remote::client::Client) -> Result<(), gdb_remote::client::SendError>,
     ) -> Result<Reply, DebugError> {
         let deadline = self.session.deadline;
-        self.attachment.stub.ask(what, deadline, send).await
+        match self.attachment.stub.ask(what, deadline, send).await {
+            Ok(reply) => Ok(reply),
+            Err(error) => Err(self.blame(error, what).await),
+        }
+    }
+
+    /// Where the stub's stream is over, mostly QEMU has ended, and then that is what is said.
+    async fn blame(&self, error: DebugError, what: &str) -> DebugError {
+        if !matches!(error, DebugError::Closed(_)) {
+            return error;
+        }
+        let end = self.attachment.shared.end();
+        match timeout((self.session.deadline / 2).min(ENDING), end).await {
+            Ok(ended) => DebugError::Command(CommandError::Ended {
+                command: what.to_owned(),
+                ended,
+            }),
+            Err(_) => error,
+        }
     }
 
     async fn address(&self, location: Location<'_>) -> Result<u64, DebugError> {

@@ -91,7 +91,13 @@ impl Debugger {
         questions: &[Question<'_>],
     ) -> Result<Vec<Vec<u8>>, DebugError> {
         let stub = &self.attachment.stub;
-        let answers = stub.ask_all(questions, self.session.deadline).await?;
+        let answers = match stub.ask_all(questions, self.session.deadline).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                let what = questions.first().map_or("a question", |first| first.what());
+                return Err(self.blame(error, what).await);
+            }
+        };
         let mut read = Vec::with_capacity(answers.len());
         for (question, answer) in questions.iter().zip(answers) {
             read.push(match (*question, answer) {

@@ -22,10 +22,7 @@ async fn a_guest_that_ends_is_a_verdict() {
     };
     assert!(matches!(*verdict, Verdict::Exited { .. }), "{verdict}");
     let error = debugger.read_registers().await.unwrap_err();
-    assert!(
-        matches!(error, DebugError::Command(_) | DebugError::Closed(_)),
-        "{error}"
-    );
+    assert!(matches!(error, DebugError::Command(_)), "{error}");
 }
 
 #[tokio::test]
@@ -78,6 +75,35 @@ async fn a_qemu_that_is_killed_in_any_phase_is_told() {
             }
         }
         assert!(began.elapsed() < DEADLINE, "phase {phase}");
+    }
+}
+
+/// The stub's stream is over before the session knows it.
+#[tokio::test]
+async fn a_question_to_a_qemu_that_was_killed_says_so() {
+    for question in [
+        "registers",
+        "memory",
+        "write",
+        "threads",
+        "backtrace",
+        "step",
+    ] {
+        let session = start("tick").await;
+        let mut debugger = session.debugger().await.unwrap();
+        run_to_tick(&mut debugger).await;
+        let pid = rustix::process::Pid::from_raw(session.pid().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let error = match question {
+            "registers" => debugger.read_registers().await.map(drop),
+            "memory" => debugger.read_memory(0, 20_000).await.map(drop),
+            "write" => debugger.write_memory("counter", &[1]).await,
+            "threads" => debugger.threads().await.map(drop),
+            "backtrace" => debugger.backtrace().await.map(drop),
+            _ => debugger.step_instruction().await.map(drop),
+        };
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("signal 9"), "{question}: {error}");
     }
 }
 
