@@ -205,7 +205,8 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
+/// The text of a file that is no pipe and has at most [`MAX_BYTES`].
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {

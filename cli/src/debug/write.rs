@@ -8,13 +8,14 @@ use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstArray, CstInputValue, CstRootNode};
 
 use super::editors::{Editor, Entry, Form};
+use crate::config_file;
 use crate::failure::Failure;
 
 /// Writes the entry; what was done, in words.
 pub(super) fn write(editor: Editor, entry: &Entry<'_>) -> Result<String, Failure> {
     let file = entry.project.join(editor.file());
     let failed = |error: io::Error| Failure::Debug(format!("{}: {error}", editor.file()));
-    let before = match fs::read_to_string(&file) {
+    let before = match config_file::read_text(&file) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed(error)),
@@ -193,5 +194,21 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_file_is_not_waited_for() {
+        let project = tempfile::tempdir().unwrap();
+        let file = project.path().join(Editor::Zed.file());
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
+        let entry = Entry {
+            project: project.path(),
+            ..entry()
+        };
+        let Err(Failure::Debug(why)) = write(Editor::Zed, &entry) else {
+            panic!("a pipe is no file");
+        };
+        assert!(why.contains("it is a pipe"), "{why}");
     }
 }
