@@ -63,7 +63,9 @@ impl Trouble {
         else {
             return false;
         };
-        let nests = report.core.number == core && staying.is_of_its_handler(now);
+        // Where no return is known, it may have returned.
+        let knows_returns = self.returns.as_ref().is_some_and(|all| !all.is_empty());
+        let nests = knows_returns && report.core.number == core && staying.is_of_its_handler(now);
         if let Some(known) = report.fault.as_mut().filter(|_| nests) {
             let words = || format!("its handler has taken a fault itself: {fault}");
             known.words.escalation.get_or_insert_with(words);

@@ -234,10 +234,10 @@ async fn vectors_that_the_firmware_sets_later_are_followed() {
 #[tokio::test]
 async fn a_handler_that_faults_for_ever_is_named_by_the_fault_that_it_is_for() {
     // auipc t0, 0; addi t0, t0, 0x40; csrw mtvec, t0; auipc sp, 0x10; an illegal instruction; at 0x40
-    // addi sp, sp, -16; sw x0, 0(x0); j .
+    // addi sp, sp, -16; sw x0, 0(x0); mret
     let mut code = vec![0x0000_0297_u32, 0x0402_8293, 0x3052_9073, 0x0001_0117];
     code.resize(16, 0);
-    code.extend([0xff01_0113, 0x0000_2023, 0x0000_006f]);
+    code.extend([0xff01_0113, 0x0000_2023, 0x3020_0073]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nested.elf");
     std::fs::write(&path, elf(243, 0x8000_0000, &code)).unwrap();
