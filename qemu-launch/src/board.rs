@@ -7,7 +7,7 @@ pub(crate) struct Board {
     /// The Cortex-M that it has where no CPU is named.
     pub(crate) cortex_m: Option<&'static str>,
     /// Where that finds its vector table at reset: one address, and others that show the same
-    /// memory. None where that is not known, or depends on the security state.
+    /// memory. With TrustZone it is QEMU's `init-svtor`, and the first of them.
     pub(crate) vectors: &'static [u64],
     /// The driver of its sound: QEMU 10.0 wants to be told where that goes ("no default audio
     /// driver available").
@@ -40,6 +40,9 @@ const fn sounding(name: &'static str, driver: &'static str) -> Board {
 /// An STM32's flash, which it shows at 0 as well.
 const STM32: &[u64] = &[0, FLASH];
 
+/// Memory that the secure state sees at an address of its own.
+const SECURE: &[u64] = &[0x1000_0000, 0];
+
 const BOARDS: &[Board] = &[
     cortex_m("ast1030-evb", "cortex-m4", &[0]),
     // Since QEMU 9.0.
@@ -51,13 +54,13 @@ const BOARDS: &[Board] = &[
     cortex_m("mps2-an385", "cortex-m3", &[0]),
     cortex_m("mps2-an386", "cortex-m4", &[0]),
     cortex_m("mps2-an500", "cortex-m7", &[0]),
-    cortex_m("mps2-an505", "cortex-m33", &[]),
+    cortex_m("mps2-an505", "cortex-m33", SECURE),
     cortex_m("mps2-an511", "cortex-m3", &[0]),
-    cortex_m("mps2-an521", "cortex-m33", &[]),
-    cortex_m("mps3-an524", "cortex-m33", &[]),
-    cortex_m("mps3-an547", "cortex-m55", &[]),
-    cortex_m("musca-a", "cortex-m33", &[]),
-    cortex_m("musca-b1", "cortex-m33", &[]),
+    cortex_m("mps2-an521", "cortex-m33", SECURE),
+    cortex_m("mps3-an524", "cortex-m33", SECURE),
+    cortex_m("mps3-an547", "cortex-m55", &[0, 0x1000_0000]),
+    cortex_m("musca-a", "cortex-m33", &[0x1020_0000, 0x20_0000]),
+    cortex_m("musca-b1", "cortex-m33", SECURE),
     cortex_m("netduino2", "cortex-m3", STM32),
     cortex_m("netduinoplus2", "cortex-m4", STM32),
     // Since QEMU 8.0.

@@ -408,6 +408,10 @@ fn boards_whose_own_cpu_is_a_cortex_m() {
             ),
             "{board}: {error:?}"
         );
+        // What a Cortex-M33 board locked up with, at an address of another board.
+        let error = start(spec(), linked(0x8000, stack)).expect_err(board);
+        let words = format!("where the CPU of {board} looks for its vectors");
+        assert!(error.to_string().contains(&words), "{board}: {error}");
         // Refused or not, the checks can be left out.
         start(spec().without_firmware_checks(), linked(address, 0))
             .unwrap_or_else(|error| panic!("{board}: {error:?}"));
