@@ -276,14 +276,13 @@ async fn client_of(stream: UnixStream, machines: &Machines, workers: &Semaphore)
 }
 
 fn request(line: &[u8]) -> Result<Request, CallError> {
-    let invalid = |words: String| CallError::invalid(words);
     if line.last() != Some(&b'\n') {
-        return Err(invalid(format!(
+        return Err(CallError::invalid(format!(
             "a request is one line of at most {REQUEST} bytes"
         )));
     }
     let object = serde_json::from_slice(line);
-    Request::from_json(object.map_err(|error| invalid(error.to_string()))?)
+    Request::from_json(object.map_err(|error| CallError::invalid(error.to_string()))?)
 }
 
 fn to_json(answer: Result<Answer, CallError>) -> Value {

@@ -340,9 +340,8 @@ impl Attachment {
 
     /// Takes out what a verb has set, in a guest that is stopped.
     pub(super) async fn remove_points(&self, deadline: Duration) -> Result<(), DebugError> {
-        let points = self.stub.state().points.clone();
-        let questions: Vec<_> = points.into_iter().map(Question::Remove).collect();
-        self.stub.ask_all(&questions, deadline).await.map(drop)
+        let removals = self.stub.state().removals();
+        self.stub.ask_all(&removals, deadline).await.map(drop)
     }
 
     /// Puts back what was in a register that was changed for a look.

@@ -84,7 +84,7 @@ pub(crate) use vectors::fault_called;
 const UNATTENDED: Duration = Duration::from_secs(30);
 
 /// How long after its stub's stream a QEMU that has ended may take to be known as such.
-const ENDING: Duration = Duration::from_secs(1);
+const BLAME: Duration = Duration::from_secs(1);
 
 /// Stands for 'not known': the count of turns never comes so far.
 const UNSURE: u64 = u64::MAX;
@@ -431,7 +431,7 @@ impl Debugger {
             return error;
         }
         let end = self.attachment.shared.end();
-        match timeout((self.session.deadline / 2).min(ENDING), end).await {
+        match timeout((self.session.deadline / 2).min(BLAME), end).await {
             Ok(ended) => DebugError::Command(CommandError::Ended {
                 command: what.to_owned(),
                 ended,

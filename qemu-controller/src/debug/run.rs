@@ -112,8 +112,13 @@ impl Debugger {
                 place: None,
             });
         }
-        let removed = self.remove_all(pc.is_none()).await?;
-        let pc = pc.or(removed).unwrap_or_default();
+        let pc = match pc {
+            Some(pc) => {
+                self.ask_all(&self.removals()).await?;
+                pc
+            }
+            None => self.pc_and_remove_points().await?,
+        };
         self.seen = pc;
         {
             let mut state = self.attachment.stub.state();
@@ -127,19 +132,16 @@ impl Debugger {
         })
     }
 
-    /// Takes all points out; the pc, where that is asked with it.
-    async fn remove_all(&self, ask_pc: bool) -> Result<Option<u64>, DebugError> {
-        let mut questions = vec![];
-        if ask_pc {
-            questions.push(self.pc_question()?);
-        }
-        let points = self.attachment.stub.state().points.clone();
-        questions.extend(points.into_iter().map(Question::Remove));
-        let first = self.ask_all(&questions).await?.into_iter().next();
-        match first.filter(|_| ask_pc) {
-            Some(pc) => self.number(questions[0], pc).map(Some),
-            None => Ok(None),
-        }
+    /// The pc, with all points taken out in the same question.
+    async fn pc_and_remove_points(&self) -> Result<u64, DebugError> {
+        let mut questions = vec![self.pc_question()?];
+        questions.extend(self.removals());
+        let mut read = self.ask_all(&questions).await?;
+        self.number(questions[0], read.swap_remove(0))
+    }
+
+    fn removals(&self) -> Vec<Question<'static>> {
+        self.attachment.stub.state().removals()
     }
 
     /// Why it stopped, and the pc where that was read; `pc` is where it is before.
@@ -198,7 +200,7 @@ impl Debugger {
             (pc, fault) = match for_faults {
                 true => self.pc_and_fault().await?,
                 // Wherever it is: a question less.
-                false if ends_run => (self.remove_all(true).await?.unwrap_or_default(), None),
+                false if ends_run => (self.pc_and_remove_points().await?, None),
                 false => (self.pc().await?, None),
             };
             may_loop = fault.is_some();

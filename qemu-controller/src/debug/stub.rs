@@ -380,6 +380,11 @@ impl State {
         (self.should_run, self.is_moving) = (true, true);
     }
 
+    /// What takes out all that is set.
+    pub(super) fn removals(&self) -> Vec<Question<'static>> {
+        self.points.iter().copied().map(Question::Remove).collect()
+    }
+
     /// Whether QEMU has had all that we sent, and answered what is to be answered.
     fn is_idle(&self) -> bool {
         let phase = self.client.phase();

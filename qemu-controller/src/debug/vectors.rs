@@ -510,13 +510,13 @@ mod tests {
             (Family::RiscV, 0, &[("mcause", SIGN_EXTENDED, 64)], None),
             (Family::RiscV, 0, &[("mcause", 1 << 63 | 5, 64)], None),
             (Family::RiscV, 0, &[("mcause", 5 | 1 << 31, 32)], None),
-            // ecall, for an operating system.
             (
                 Family::RiscV,
                 0,
                 &[("mcause", 3, 64)],
                 Some((3, "breakpoint")),
             ),
+            // ecall, for an operating system.
             (Family::RiscV, 0, &[("mcause", 11, 64)], None),
             (
                 Family::RiscV,

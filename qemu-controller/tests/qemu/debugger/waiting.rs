@@ -48,34 +48,31 @@ const THUMB_REGISTERS: [(&str, u64); 8] = [
     ("pc", THUMB_CODE),
 ];
 
+const CORTEX_M: Sleeper = Sleeper {
+    name: "Cortex-M",
+    qemu: "qemu-system-arm",
+    machine: "lm3s6965evb",
+    args: &[],
+    registers: &THUMB_REGISTERS,
+    code: THUMB_CODE,
+    // str r2, [r1]; str r6, [r0, #4]; str r6, [r0, #8]; str r3, [r0];
+    // wfi; adds r4, #1; b to wfi; nop; handler: adds r5, #1; bx lr
+    program: Program::Thumb(
+        &[
+            0x600a, 0x6046, 0x6086, 0x6003, 0xbf30, 0x3401, 0xe7fc, 0xbf00, 0x3501, 0x4770,
+        ],
+        0x10,
+    ),
+    waits: 8,
+    next: 10,
+    woken: "r4",
+    interrupts: "r5",
+};
+
 const SLEEPERS: [Sleeper; 4] = [
-    Sleeper {
-        name: "Cortex-M",
-        qemu: "qemu-system-arm",
-        machine: "lm3s6965evb",
-        args: &[],
-        registers: &THUMB_REGISTERS,
-        code: THUMB_CODE,
-        // str r2, [r1]; str r6, [r0, #4]; str r6, [r0, #8]; str r3, [r0];
-        // wfi; adds r4, #1; b to wfi; nop; handler: adds r5, #1; bx lr
-        program: Program::Thumb(
-            &[
-                0x600a, 0x6046, 0x6086, 0x6003, 0xbf30, 0x3401, 0xe7fc, 0xbf00, 0x3501, 0x4770,
-            ],
-            0x10,
-        ),
-        waits: 8,
-        next: 10,
-        woken: "r4",
-        interrupts: "r5",
-    },
+    CORTEX_M,
     Sleeper {
         name: "Cortex-M that waits with interrupts masked",
-        qemu: "qemu-system-arm",
-        machine: "lm3s6965evb",
-        args: &[],
-        registers: &THUMB_REGISTERS,
-        code: THUMB_CODE,
         // The same with cpsid i before the wfi, and cpsie i after it.
         program: Program::Thumb(
             &[
@@ -86,8 +83,7 @@ const SLEEPERS: [Sleeper; 4] = [
         ),
         waits: 10,
         next: 12,
-        woken: "r4",
-        interrupts: "r5",
+        ..CORTEX_M
     },
     Sleeper {
         name: "RISC-V",
